@@ -1,0 +1,165 @@
+"""The reader's face of a cache: open it, read verified shards of it."""
+
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from hskcache.errors import DamageError, MismatchError
+from hskcache.store.fields import Field, HiddenField, InputsField, LogitsField, offsets_name
+from hskcache.store.ledger import MANIFEST, TOKENIZER, Ledger, read_shard
+from hskcache.store.manifest import Manifest
+from hskcache.store.record import Record
+
+__all__ = ["Cache", "HiddenField", "InputsField", "LogitsField", "open_cache"]
+
+
+def open_cache(path: str | Path) -> "Cache":
+    """Open a complete cache.
+
+    Args:
+        path: its directory.
+
+    Raises:
+        CacheError: there is no cache.
+        MismatchError: its build is not finished, or its format is newer than this program.
+        DamageError: its manifest is damaged or was edited.
+    """
+    root = Path(path)
+    manifest = Ledger(root).manifest()
+    if edits := manifest.edits():
+        raise DamageError(f"{root / MANIFEST} was edited: {edits[0]}; fetch or build the cache again")
+    return Cache(root, manifest)
+
+
+class Cache:
+    """A complete cache on disk. Holds no open file and never changes, so threads may share it.
+
+    Attributes:
+        root: its directory.
+        manifest: what it is.
+        id: the cache id; caches of the same id hold the same bytes.
+        shards: row range [start, stop) of each shard, the same for every field.
+    """
+
+    def __init__(self, root: Path, manifest: Manifest) -> None:
+        self.root = root
+        self.manifest = manifest
+        self.id = manifest.cache_id
+        self.shards = manifest.request.shards
+        self._ledger = Ledger(root)
+
+    @property
+    def num_rows(self) -> int:
+        """Rows of the data set, N."""
+        return self.manifest.request.data.num_rows
+
+    @property
+    def fields(self) -> dict[str, Field]:
+        """What is stored, by name."""
+        return self.manifest.fields
+
+    @property
+    def tokenizer_path(self) -> Path:
+        """Folder of the tokenizer's files, as transformers saves and loads them."""
+        return self.root / TOKENIZER
+
+    def num_bytes(self, field: str) -> int:
+        """Bytes of a field on disk, constants included."""
+        shared = [self.manifest.constants[field]] if field in self.manifest.constants else []
+        return sum(record.num_bytes for record in [*self._records(field), *shared])
+
+    def read(self, field: str, shard: int, names: Collection[str] | None = None) -> dict[str, NDArray[Any]]:
+        """Read one shard of a field with one read of its file, verified against the manifest.
+
+        Args:
+            field: name of the field.
+            shard: number of the shard, 0 to len(shards) - 1.
+            names: arrays to decode; None decodes all.
+
+        Returns:
+            By name, arrays still encoded, each writable and with memory of its own.
+
+        Raises:
+            MismatchError: the cache has no such field, shard or array.
+            DamageError: the file is missing or altered; names the field, the shard and the file.
+        """
+        records = self._records(field)
+        if not 0 <= shard < len(records):
+            raise MismatchError(f"{self.root} has no shard {shard} of {field}; it has {len(records)}, counted from 0")
+        record = records[shard]
+        if unknown := set(names or ()) - record.arrays.keys():
+            known = ", ".join(sorted(record.arrays))
+            raise MismatchError(f"{field} of {self.root} holds no array {min(unknown)}; it holds {known}")
+        return self._read(record, names, f"{field} shard {shard}")
+
+    def constants(self, field: str) -> dict[str, NDArray[Any]]:
+        """What all rows of a field share: columns or principal components by layer; empty where there is none.
+
+        Raises:
+            MismatchError: the cache has no such field.
+            DamageError: the file is missing or altered.
+        """
+        self._records(field)
+        record = self.manifest.constants.get(field)
+        return {} if record is None else self._read(record, None, f"{field} constants")
+
+    def row(self, index: int) -> dict[str, Any]:
+        """Everything stored about one row, still encoded; for looking at, not for speed.
+
+        Returns:
+            ``row_id``, ``input_ids``, ``token_type_ids`` and ``label`` where stored, then by field ``logits`` [C] and
+            ``hidden``: by teacher layer, ``positions`` [K] and the other arrays of the layer, [K, ...].
+
+        Raises:
+            MismatchError: there is no such row.
+            DamageError: a file is missing or altered.
+        """
+        if not 0 <= index < self.num_rows:
+            raise MismatchError(f"{self.root} has no row {index}; it has {self.num_rows}, counted from 0")
+        shard = index // self.manifest.request.shard_rows
+        place = index - self.shards[shard][0]
+        found: dict[str, Any] = {}
+        for name, field in self.fields.items():
+            arrays = _at(self.read(name, shard), place)
+            if isinstance(field, InputsField):
+                found["row_id"] = int(arrays.pop("row_ids"))
+                if field.has_labels:
+                    found["label"] = arrays.pop("labels").item()
+                found |= arrays
+            elif isinstance(field, LogitsField):
+                found[name] = arrays["logits"]
+            else:
+                layers = {layer: f"layer_{layer:02d}/" for layer in field.layers}
+                found[name] = {
+                    layer: {key.removeprefix(prefix): array for key, array in arrays.items() if key.startswith(prefix)}
+                    for layer, prefix in layers.items()
+                }
+        return found
+
+    def _records(self, field: str) -> list[Record]:
+        if field not in self.manifest.shards:
+            known = ", ".join(self.manifest.shards)
+            raise MismatchError(f"{self.root} has no field {field}; it has {known}")
+        return self.manifest.shards[field]
+
+    def _read(self, record: Record, names: Collection[str] | None, what: str) -> dict[str, NDArray[Any]]:
+        path = self._ledger.shard_path(record.field, record.shard)
+        try:
+            return read_shard(path, record, names)
+        except DamageError as error:
+            raise DamageError(f"{what}: {path} {error}; fetch or build the cache again") from None
+
+
+def _at(arrays: dict[str, NDArray[Any]], place: int) -> dict[str, NDArray[Any]]:
+    """One row's part of every array of a shard; the offsets themselves are left out."""
+    found = {}
+    for name, array in arrays.items():
+        offsets = offsets_name(name)
+        if offsets is not None:
+            first, last = arrays[offsets][place : place + 2]
+            found[name] = array[first:last]
+        elif name not in {"row_offsets", "position_offsets"}:
+            found[name] = array[place]
+    return found

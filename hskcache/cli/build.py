@@ -1,0 +1,38 @@
+"""``hskcache build``: run the teacher once and write the cache."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from hskcache import console
+from hskcache.cli.options import build_spec, data_options, device_option, json_option, spec_options
+
+
+@click.command()
+@click.option("--teacher", required=True, metavar="DIR_OR_ID", help="A fine-tuned encoder with its tokenizer.")
+@data_options
+@spec_options
+@device_option
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="The cache, a directory.")
+@json_option
+def build(teacher: str, device: str, out: Path, as_json: bool, **given: Any) -> None:
+    """Run the teacher once over the rows and write a cache.
+
+    An interrupted build goes on with the same command and ends with the same bytes.
+    """
+    from hskcache.cli.jobs import make_job
+    from hskcache.teacher.build import build as run
+
+    spec = build_spec(given)
+    job = make_job(teacher, device, spec, given)
+    total = len(job.layout.lengths_N)
+    with console.progress("rows") as bar:
+        task = bar.add_task("build", total=total)
+        manifest = run(job, out, lambda rows: bar.advance(task, rows))
+    num_bytes = {field: sum(record.num_bytes for record in records) for field, records in manifest.shards.items()}
+    if as_json:
+        console.print_json({"cache": str(out), "cache_id": manifest.cache_id, "num_rows": total, "num_bytes": num_bytes})
+    else:
+        size = console.human_bytes(sum(num_bytes.values()))
+        console.say(f"{out}: {total} rows, {size}, id {manifest.cache_id[:12]}")

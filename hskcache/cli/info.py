@@ -1,0 +1,102 @@
+"""``hskcache info``: what a cache holds."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from hskcache import console
+from hskcache.cli.options import cache_argument, json_option
+
+
+@click.command()
+@cache_argument
+@click.option("--spec", "as_spec", is_flag=True, help="Print the resolved spec as YAML, as `build --spec` takes it.")
+@json_option
+def info(cache: Path, as_spec: bool, as_json: bool) -> None:
+    """Show what is in a cache: rows, fields, bytes, teacher, data."""
+    from hskcache.cache import open_cache
+
+    opened = open_cache(cache)
+    if as_spec:
+        import yaml
+
+        click.echo(yaml.safe_dump(opened.manifest.request.spec.model_dump(), sort_keys=False), nl=False)
+        return
+    facts = describe(opened)
+    if as_json:
+        console.print_json(facts)
+    else:
+        _print(facts)
+
+
+def describe(cache: Any) -> dict[str, Any]:
+    """The facts of a cache as plain values; sizes in bytes on disk."""
+    from hskcache.spec import format_keep
+
+    manifest = cache.manifest
+    request = manifest.request
+    fields = {
+        name: {
+            **field.model_dump(exclude_none=True),
+            "num_bytes": cache.num_bytes(name),
+            "bytes_per_row": round(cache.num_bytes(name) / max(cache.num_rows, 1), 2),
+        }
+        for name, field in manifest.fields.items()
+    }
+    return {
+        "cache": str(cache.root),
+        "cache_id": cache.id,
+        "format_version": manifest.format_version,
+        "keep": format_keep(request.spec.hidden),
+        "num_rows": cache.num_rows,
+        "num_shards": len(cache.shards),
+        "num_bytes": sum(field["num_bytes"] for field in fields.values()),
+        "fields": fields,
+        "layers": [pair.model_dump() for pair in request.layers],
+        "teacher": request.teacher.model_dump(exclude={"config"}),
+        "tokenizer": request.tokenizer.model_dump(),
+        "data": request.data.model_dump(),
+        "spec": request.spec.model_dump(),
+        "environment": manifest.environment,
+    }
+
+
+def _print(facts: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    teacher, data = facts["teacher"], facts["data"]
+    out = Console(highlight=False)
+    grid = Table.grid(padding=(0, 2))
+    pairs = ", ".join(f"{pair['teacher']}->{pair['student']}" for pair in facts["layers"]) or "none"
+    labels = ", ".join(data["label_names"]) or data["problem"]
+    for name, value in (
+        ("cache", f"{facts['cache']}  (id {facts['cache_id'][:12]}, format {facts['format_version']})"),
+        ("teacher", f"{teacher['name']}  ({teacher['model_type']}, {teacher['num_layers']} layers, width {teacher['width']})"),
+        ("data", f"{data['name']}  ({facts['num_rows']:,} rows, labels {labels})"),
+        ("keep", f"{facts['keep']}  (teacher layer -> student layer: {pairs})"),
+        ("made with", ", ".join(f"{name} {version}" for name, version in facts["environment"].items())),
+    ):
+        grid.add_row(name, value)
+    out.print(grid)
+    table = Table("field", "what", "bytes", "bytes a row", box=None, pad_edge=False, padding=(0, 2))
+    for column in table.columns[2:]:
+        column.justify = "right"
+    for name, field in facts["fields"].items():
+        table.add_row(name, _what(field), console.human_bytes(field["num_bytes"]), f"{field['bytes_per_row']:,.1f}")
+    table.add_row("total", "", console.human_bytes(facts["num_bytes"]), f"{facts['num_bytes'] / max(facts['num_rows'], 1):,.1f}")
+    out.print(table)
+
+
+def _what(field: dict[str, Any]) -> str:
+    if field["kind"] == "logits":
+        return f"{field['num_labels']} float32"
+    if field["kind"] == "inputs":
+        return "token ids" + (", types" if field["has_token_types"] else "") + (", labels" if field["has_labels"] else "")
+    tokens = field.get("max_tokens")
+    positions = f"{tokens} positions" if tokens else "all positions"
+    return (
+        f"layers {', '.join(map(str, field['layers']))}; {positions}; {field['num_columns']} of {field['width']} columns "
+        f"({field['columns']}); {field['encoding']}"
+    )

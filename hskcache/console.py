@@ -1,0 +1,103 @@
+"""What every command shares: words and progress on stderr, data on stdout, errors as one line and exit code 2."""
+
+import importlib
+import json
+import sys
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+
+from hskcache.errors import CacheError
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+
+class Commands(click.Group):
+    """A group whose commands load when they are used, so that ``--help`` never waits for torch.
+
+    ``commands_at`` maps a command's name to ``"module:attribute"``.
+    """
+
+    def __init__(self, *args: Any, commands_at: Mapping[str, str], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.commands_at = commands_at
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names in the order in which they are written down, which is the order of use."""
+        return list(self.commands_at)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import the one module that holds the command."""
+        if cmd_name not in self.commands_at:
+            return None
+        module, attribute = self.commands_at[cmd_name].split(":")
+        command = getattr(importlib.import_module(module), attribute)
+        assert isinstance(command, click.Command)
+        return command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; what the user can mend ends in one line, never in a traceback."""
+        try:
+            return super().invoke(ctx)
+        except CacheError as error:
+            fail(str(error))
+        except KeyboardInterrupt:
+            fail("interrupted; the same command continues from here", code=130)
+        except OSError as error:
+            if error.strerror is None:
+                raise
+            fail(f"{error.strerror}: {error.filename}" if error.filename else error.strerror)
+
+
+def fail(message: str, code: int = 2) -> NoReturn:
+    """Print one line on stderr and exit with ``code``."""
+    line = " ".join(message.split())
+    click.echo(f"error: {line}", err=True)
+    sys.exit(code)
+
+
+def say(message: str) -> None:
+    """Print a line of words on stderr."""
+    click.echo(message, err=True)
+
+
+def print_json(value: Any) -> None:
+    """Print ``value`` on stdout for another program."""
+    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def progress(unit: str = "rows") -> "Progress":
+    """A progress bar on stderr with ``unit`` per second and the time left.
+
+    Returns:
+        A context manager; ``task = bar.add_task("build", total=n)`` then ``bar.advance(task, k)``.
+    """
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    class Rate(TextColumn):
+        def render(self, task: Any) -> Any:
+            from rich.text import Text
+
+            speed = task.finished_speed or task.speed
+            return Text(f"{speed:,.0f} {unit}/s" if speed else "", style="progress.data.speed")
+
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        Rate(""),
+        TimeRemainingColumn(elapsed_when_finished=True),
+        console=Console(stderr=True),
+    )
+
+
+def human_bytes(num_bytes: float) -> str:
+    """A size for people, in powers of ten: ``1.25 kB``."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if abs(num_bytes) < 1000:
+            return f"{num_bytes:.0f} B" if unit == "B" else f"{num_bytes:.2f} {unit}"
+        num_bytes /= 1000
+    return f"{num_bytes:.2f} TB"

@@ -1,0 +1,69 @@
+"""What every encoding of hidden states keeps to."""
+
+from collections.abc import Mapping
+from typing import NamedTuple, Protocol
+
+from torch import Tensor
+
+
+class Part(NamedTuple):
+    """One stored array of an encoding.
+
+    Attributes:
+        shape: dimensions of a single position, after the leading ones; () for one number per position.
+        dtype: numpy's name of the stored type.
+        logical: what the bits mean, where numpy and Zarr have no such type: ``bfloat16``, ``int4``.
+    """
+
+    shape: tuple[int, ...]
+    dtype: str
+    logical: str
+
+
+class Encoding(Protocol):
+    """Turns kept values into the arrays that are stored, and back.
+
+    Each position, which is the last axis of W values, is encoded alone: its bytes do not depend on its neighbours, so
+    positions can be gathered while encoded. Leading dimensions are free and may be empty. Both directions run on the
+    device of their input, without waiting for it, and give the same stored bytes for the same values every time.
+
+    Whatever the values, encode and decode do not fail: a NaN or an infinity comes back as a value that is not finite;
+    alone in the float encodings, while in the integer ones, which share a scale, the whole position comes back as NaN.
+    """
+
+    @property
+    def name(self) -> str:
+        """The word the user types and the manifest stores."""
+        ...
+
+    def encode(self, values: Tensor) -> dict[str, Tensor]:
+        """Encode float16, bfloat16 or float32 values.
+
+        Args:
+            values: [..., W], W at least 1.
+
+        Returns:
+            The arrays named by :meth:`parts`, each with the leading dimensions of ``values``; always ``values``. They
+            may share memory with the input.
+        """
+        ...
+
+    def decode(self, parts: Mapping[str, Tensor], width: int) -> Tensor:
+        """Decode what :meth:`encode` returned.
+
+        Args:
+            parts: the arrays, on one device.
+            width: W.
+
+        Returns:
+            float32 [..., W].
+        """
+        ...
+
+    def parts(self, width: int) -> dict[str, Part]:
+        """The stored arrays of positions of ``width`` values, by name."""
+        ...
+
+    def bound(self, values: Tensor) -> Tensor:
+        """The largest ``|decode(encode(values)) - values|`` promised, float32 [..., W]; infinite where none is."""
+        ...

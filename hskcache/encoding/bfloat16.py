@@ -1,0 +1,34 @@
+"""bfloat16: the upper half of a float32, 8 significant bits and the full range; stored as int16 bits."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from hskcache.encoding.abc import Part
+
+# Halfway between the largest bfloat16 and 2**128: from here on, rounding gives infinity.
+_OVERFLOW = (2.0 - 2.0**-8) * 2.0**127
+
+
+class BFloat16:
+    """Two bytes per value; Zarr has no such type, so the bits are stored as int16."""
+
+    name = "bfloat16"
+
+    def encode(self, values: Tensor) -> dict[str, Tensor]:
+        """Round to the nearest bfloat16, halves to even."""
+        return {"values": values.to(torch.bfloat16).view(torch.int16)}
+
+    def decode(self, parts: Mapping[str, Tensor], width: int) -> Tensor:  # noqa: ARG002 - part of the protocol
+        """Widen to float32, exactly."""
+        return parts["values"].view(torch.bfloat16).to(torch.float32)
+
+    def parts(self, width: int) -> dict[str, Part]:
+        """One array of W bit patterns."""
+        return {"values": Part((width,), "int16", "bfloat16")}
+
+    def bound(self, values: Tensor) -> Tensor:
+        """Half a unit in the last place: 2**-8 of the value, and 2**-134 among the subnormals."""
+        magnitude = values.to(torch.float32).abs()
+        return (magnitude * 2.0**-8).clamp(min=2.0**-134).masked_fill(~(magnitude < _OVERFLOW), torch.inf)

@@ -1,0 +1,58 @@
+"""Kept columns of a position as bits: column c is bit c % 8, low first, of byte c // 8.
+
+Beside values in ascending column order the mask says which columns they are, in D / 8 bytes whatever their number W;
+a list of 16-bit indices takes 2 W bytes and is smaller while W < D / 16.
+"""
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+
+def _num_bytes(width: int) -> int:
+    return (width + 7) // 8
+
+
+def column_bytes(num_columns: int, width: int) -> tuple[Literal["columns", "bitmask"], int]:
+    """How W of D columns are stored, and the bytes per position: indices only where they are smaller than the mask."""
+    mask_bytes = _num_bytes(width)
+    if width < 1 << 16 and 2 * num_columns < mask_bytes:
+        return "columns", 2 * num_columns
+    return "bitmask", mask_bytes
+
+
+def pack_columns(columns: Tensor, width: int) -> Tensor:
+    """Columns as a mask.
+
+    Args:
+        columns: int64 [..., W], distinct, each in 0..D-1.
+        width: D.
+
+    Returns:
+        uint8 [..., ceil(D / 8)].
+    """
+    mask = torch.zeros(*columns.shape[:-1], _num_bytes(width), dtype=torch.uint8, device=columns.device)
+    # Distinct columns are distinct bits, whose sum is their union.
+    return mask.scatter_add_(-1, columns >> 3, (1 << (columns & 7)).to(torch.uint8))
+
+
+def unpack_columns(bitmask: Tensor, num_columns: int, width: int) -> Tensor:
+    """A mask as columns, without asking the device how many bits are set.
+
+    Args:
+        bitmask: uint8 [..., ceil(D / 8)] with W bits set in each position.
+        num_columns: W.
+        width: D.
+
+    Returns:
+        int64 [..., W], ascending. A mask that was not made by :func:`pack_columns` never gives an index outside
+        0..D-1: bits beyond W are dropped, and missing ones read as column 0.
+    """
+    weights = 1 << torch.arange(8, dtype=torch.uint8, device=bitmask.device)
+    bits = ((bitmask.unsqueeze(-1) & weights) != 0).flatten(-2)[..., :width]
+    # Column c goes to the slot that its bit counts as; unset columns share slot 0, and surplus ones the last.
+    slots = bits.cumsum(-1, dtype=torch.int32).mul_(bits).clamp_(max=num_columns + 1).to(torch.int64)
+    columns = torch.arange(width, device=bitmask.device).expand(slots.shape)
+    found = torch.zeros(*slots.shape[:-1], num_columns + 2, dtype=torch.int64, device=bitmask.device)
+    return found.scatter_(-1, slots, columns)[..., 1 : num_columns + 1]

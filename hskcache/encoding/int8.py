@@ -1,0 +1,33 @@
+"""int8: symmetric integers -127..127 with one float32 scale per position."""
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from hskcache.encoding import symmetric
+from hskcache.encoding.abc import Part
+
+_LARGEST = 127
+
+
+class Int8:
+    """One byte per value and four per position; the error is at most half of max|h| / 127."""
+
+    name = "int8"
+
+    def encode(self, values: Tensor) -> dict[str, Tensor]:
+        """Divide each position by its scale and round, halves to even."""
+        levels, scales = symmetric.quantise(values, _LARGEST)
+        return {"values": levels, "scales": scales}
+
+    def decode(self, parts: Mapping[str, Tensor], width: int) -> Tensor:  # noqa: ARG002 - part of the protocol
+        """Integers times scale."""
+        return symmetric.dequantise(parts["values"], parts["scales"])
+
+    def parts(self, width: int) -> dict[str, Part]:
+        """W integers and a scale."""
+        return {"values": Part((width,), "int8", "int8"), "scales": Part((), "float32", "float32")}
+
+    def bound(self, values: Tensor) -> Tensor:
+        """Half a step of the position."""
+        return symmetric.bound(values, _LARGEST)

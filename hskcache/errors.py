@@ -1,0 +1,25 @@
+"""What can go wrong by the user's hand or the disk's. Commands turn each of these into one line and exit code 2."""
+
+
+class CacheError(Exception):
+    """Base of every error a user can cause: says what was given, what was expected and what to do."""
+
+
+class SpecError(CacheError):
+    """A request that cannot be carried out as written: a malformed ``--keep``, a width above 1, an unknown recipe."""
+
+
+class DataError(CacheError):
+    """A data file that cannot be read as asked; names the file and, where there is one, the line."""
+
+
+class TeacherError(CacheError):
+    """A model that cannot be loaded or whose knowledge cannot be captured."""
+
+
+class MismatchError(CacheError):
+    """Two things that do not belong together: a cache and a spec, a student, a tokenizer or a recipe."""
+
+
+class DamageError(CacheError):
+    """Bytes on disk that are missing, cut short or altered."""

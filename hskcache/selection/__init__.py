@@ -1,0 +1,1 @@
+"""The three dimensions of hidden-state knowledge: depth (layers), length (positions) and width (columns) [MUD 3]."""

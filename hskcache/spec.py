@@ -1,0 +1,154 @@
+"""What to keep of a teacher, as one frozen, strict model; and the dimension letters used everywhere.
+
+Dimension key: N rows, B batch, L positions of a row, K kept positions, D hidden width, W kept columns, H heads,
+C classes, V vocabulary, P kept positions of a whole batch (the sum of every row's K), T teacher layers.
+Hidden layer 0 is the embedding output after its LayerNorm; hidden layer i is the output of transformer layer i.
+"""
+
+import re
+from typing import Literal, NamedTuple
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from hskcache.errors import SpecError
+
+FORMAT_VERSION = 1
+
+ScoreName = Literal["attention", "attention-logit", "received", "left", "random", "cls", "all"]
+ScoreLayer = Literal["producing", "last"]
+WidthName = Literal["magnitude", "uniform", "random", "pca", "all"]
+EncodingName = Literal["float32", "float16", "bfloat16", "int8", "int4"]
+ComputeDtype = Literal["float32", "bfloat16", "float16"]
+
+_KEEP = re.compile(r"(?:(?P<layers>\d+)l)?_?(?:(?P<tokens>\d+)t)?_?(?:(?P<fraction>[^_]+)h)?")
+
+
+class Strict(BaseModel):
+    """A frozen model that refuses unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Keep(NamedTuple):
+    """The short form ``{k}l_{K}t_{p}h`` in parts; ``None`` keeps everything along that dimension."""
+
+    layers: int | None
+    tokens: int | None
+    fraction: float
+
+
+class Depth(Strict):
+    """Which layers: the top ``num_layers`` of the map from ``student_layers`` to ``target`` [MUD 3.1]."""
+
+    student_layers: int = Field(default=4, ge=1)
+    target: int | None = Field(default=None, ge=1, description="teacher layer of the top student layer; None: the last")
+    num_layers: int | None = Field(default=None, ge=1, description="None keeps all student_layers + 1")
+
+
+class Length(Strict):
+    """Which positions: the ``tokens`` best of each row by ``score`` [MUD 3.2]."""
+
+    tokens: int | None = Field(default=None, ge=1, description="None keeps every position")
+    score: ScoreName = "attention"
+    score_layer: ScoreLayer = "producing"
+    specials: bool = Field(default=True, description="False never keeps a special token but the first")
+    seed: int = Field(default=0, ge=0)
+
+
+class Width(Strict):
+    """Which columns: ``fraction`` of the hidden width by ``scheme`` [MUD 3.3]."""
+
+    scheme: WidthName = "magnitude"
+    fraction: float = Field(default=1.0, gt=0.0, le=1.0)
+    seed: int = Field(default=0, ge=0)
+
+
+class Hidden(Strict):
+    """Hidden-state knowledge along its three dimensions."""
+
+    depth: Depth = Depth()
+    length: Length = Length()
+    width: Width = Width()
+    encoding: EncodingName = "int8"
+
+
+class Spec(Strict):
+    """Everything that decides what a cache holds, apart from the teacher and the rows.
+
+    ``hidden=None`` keeps logits alone. ``token_budget`` bounds the padded tokens of one teacher batch; it belongs
+    to the spec because the grouping of rows moves the last bits of the teacher's floats.
+    """
+
+    hidden: Hidden | None = Hidden()
+    max_length: int = Field(default=128, ge=3, description="tokens of a row, special tokens included")
+    token_budget: int = Field(default=4096, ge=1)
+    compute_dtype: ComputeDtype = "float32"
+    shard_rows: int | None = Field(default=None, ge=1, description="rows of a shard; None: from the size of a row")
+
+
+def parse_keep(text: str) -> Keep | None:
+    """Read ``1l_10t_0.1h``, any part of it, ``full`` (all three dimensions) or ``none`` (logits alone).
+
+    Returns:
+        The three counts, or None for ``none``.
+
+    Raises:
+        SpecError: not of that form, a count below 1, or a fraction outside (0, 1].
+    """
+    if text == "none":
+        return None
+    if text == "full":
+        return Keep(None, None, 1.0)
+    match = _KEEP.fullmatch(text)
+    if not match or not any(match.groups()) or text.startswith("_") or text.endswith("_"):
+        raise SpecError(f"--keep {text!r} is not of the form 1l_10t_0.1h (layers, tokens, share of columns), full or none")
+    try:
+        fraction = float(match["fraction"]) if match["fraction"] else 1.0
+    except ValueError:
+        raise SpecError(f"--keep {text!r}: {match['fraction']!r} is not a number; write a share such as 0.1h") from None
+    if not 0.0 < fraction <= 1.0:
+        raise SpecError(f"--keep {text!r}: the share of columns is {fraction:g}; give one above 0 and at most 1")
+    counts = {name: int(match[name]) if match[name] else None for name in ("layers", "tokens")}
+    for name, count in counts.items():
+        if count == 0:
+            raise SpecError(f"--keep {text!r}: 0 {name}; give at least 1, leave the part out to keep all, or use none")
+    return Keep(counts["layers"], counts["tokens"], fraction)
+
+
+def format_keep(hidden: Hidden | None) -> str:
+    """The short form of what is kept: ``1l_10t_0.1h``, ``full`` or ``none``."""
+    if hidden is None:
+        return "none"
+    parts = []
+    if hidden.depth.num_layers is not None:
+        parts.append(f"{hidden.depth.num_layers}l")
+    if hidden.length.tokens is not None:
+        parts.append(f"{hidden.length.tokens}t")
+    if hidden.width.fraction < 1.0:
+        parts.append(f"{hidden.width.fraction:g}h")
+    return "_".join(parts) or "full"
+
+
+def parse_spec(text: str, source: str) -> Spec:
+    """A spec from YAML or JSON text.
+
+    Raises:
+        SpecError: naming ``source`` and the first key that does not fit.
+    """
+    import yaml
+
+    try:
+        value = yaml.safe_load(text)
+        return Spec.model_validate({} if value is None else value)
+    except yaml.YAMLError as error:
+        raise SpecError(f"{source} is not YAML: {' '.join(str(error).split())}") from None
+    except ValidationError as error:
+        raise SpecError(f"{source}: {first_problem(error)}") from None
+
+
+def first_problem(error: ValidationError) -> str:
+    """The first complaint of pydantic as one line: where, what was given, what was expected."""
+    problem = error.errors()[0]
+    where = ".".join(str(part) for part in problem["loc"]) or "the document"
+    given = "" if problem["type"] in {"missing", "extra_forbidden"} else f" (given {problem['input']!r:.80})"
+    return f"{where}: {problem['msg']}{given}"

@@ -1,0 +1,169 @@
+"""The kinds of field a cache can hold, and the arrays that format version 1 stores for each."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field as Key
+
+from hskcache.errors import DamageError
+from hskcache.spec import EncodingName, Strict
+from hskcache.store.record import CONSTANTS, ArrayInfo, Record
+
+Columns = Literal["all", "shared", "indices", "bitmask", "pca"]
+
+
+class InputsField(Strict):
+    """The tokenized rows."""
+
+    kind: Literal["inputs"] = "inputs"
+    id_dtype: Literal["uint16", "int32"]
+    has_token_types: bool
+    has_labels: bool
+
+
+class LogitsField(Strict):
+    """The teacher's logits, float32 [n, C]."""
+
+    kind: Literal["logits"] = "logits"
+    num_labels: int = Key(ge=1)
+
+
+class HiddenField(Strict):
+    """Hidden states of some teacher layers at the kept positions of each row.
+
+    Attributes:
+        width: D, the teacher's hidden width.
+        num_columns: W, values stored of each position.
+        columns: which they are: ``all``; ``shared`` by all positions (constants); per position as ``indices`` or
+            ``bitmask``; or ``pca``, coordinates along components (constants).
+        encoding: how the values are stored.
+        layers: teacher layers, ascending.
+        max_tokens: K, or None where every position is kept.
+    """
+
+    kind: Literal["hidden"] = "hidden"
+    width: int = Key(ge=1)
+    num_columns: int = Key(ge=1)
+    columns: Columns
+    encoding: EncodingName
+    layers: list[int] = Key(min_length=1)
+    max_tokens: int | None = Key(default=None, ge=1)
+
+
+Field = Annotated[InputsField | LogitsField | HiddenField, Key(discriminator="kind")]
+
+
+class _Expected(NamedTuple):
+    """An array's leading sizes; ``open_ended`` lets its encoding decide the sizes and the type that follow."""
+
+    shape: tuple[int, ...]
+    dtypes: tuple[str, ...] = ()
+    open_ended: bool = False
+
+    def fits(self, info: ArrayInfo) -> bool:
+        if self.open_ended:
+            return tuple(info.shape[: len(self.shape)]) == self.shape
+        return tuple(info.shape) == self.shape and info.dtype in self.dtypes
+
+
+def layer_name(layer: int) -> str:
+    """Group of a teacher layer's arrays: ``layer_06``."""
+    return f"layer_{layer:02d}"
+
+
+def offsets_name(name: str) -> str | None:
+    """The array that says where each row begins in the array ``name``; None where row i is simply entry i."""
+    if name in {"input_ids", "token_type_ids"}:
+        return "row_offsets"
+    return "position_offsets" if "/" in name else None
+
+
+def check_record(field: Field, record: Record) -> None:
+    """Compare the arrays of a record with what its field stores; this also proves that every row is there.
+
+    Raises:
+        DamageError: an array is missing, unknown, or of another shape or type; the message names it.
+    """
+    expected = _constants(field) if record.shard == CONSTANTS else _arrays(field, record)
+    if odd := expected.keys() ^ record.arrays.keys():
+        name = min(odd)
+        raise DamageError(f"{_where(record)} {'lacks' if name in expected else 'has an unknown'} array {name}")
+    for name, info in record.arrays.items():
+        if not expected[name].fits(info):
+            rows = f" for {record.num_rows} rows" if record.shard != CONSTANTS else ""
+            raise DamageError(
+                f"{_where(record)}: {name} is {info.dtype} {info.shape}, which does not belong to this field{rows}"
+            )
+
+
+def check_offsets(record: Record, arrays: Mapping[str, NDArray[Any]]) -> None:
+    """See that offsets begin at 0, never fall and end at the length of what they divide.
+
+    Args:
+        record: of the shard.
+        arrays: decoded arrays of the shard, all or some.
+
+    Raises:
+        DamageError: they do not, so rows would be taken from elsewhere.
+    """
+    for name, info in record.arrays.items():
+        offsets = arrays.get(offsets_name(name) or "")
+        if offsets is None:
+            continue
+        if offsets[0] != 0 or offsets[-1] != info.shape[0] or bool(np.any(offsets[1:] < offsets[:-1])):
+            raise DamageError(f"{offsets_name(name)} does not divide {name} into rows")
+
+
+def _where(record: Record) -> str:
+    return f"{record.field} " + ("constants" if record.shard == CONSTANTS else f"shard {record.shard}")
+
+
+def _arrays(field: Field, record: Record) -> dict[str, _Expected]:
+    rows = (record.num_rows,)
+    offsets = _Expected((record.num_rows + 1,), ("int64",))
+    if isinstance(field, LogitsField):
+        return {"logits": _Expected((*rows, field.num_labels), ("float32",))}
+    if isinstance(field, InputsField):
+        tokens = _first_size(record, "input_ids")
+        expected = {
+            "input_ids": _Expected(tokens, (field.id_dtype,)),
+            "row_ids": _Expected(rows, ("int64",)),
+            "row_offsets": offsets,
+        }
+        if field.has_token_types:
+            expected["token_type_ids"] = _Expected(tokens, ("uint8",))
+        if field.has_labels:
+            expected["labels"] = _Expected(rows, ("int64", "float32"))
+        return expected
+    expected = {"position_offsets": offsets}
+    for layer in map(layer_name, field.layers):
+        positions = _first_size(record, f"{layer_name(field.layers[0])}/positions")
+        expected[f"{layer}/positions"] = _Expected(positions, ("uint16",))
+        expected[f"{layer}/values"] = _Expected(positions, open_ended=True)
+        if field.encoding in {"int8", "int4"}:
+            expected[f"{layer}/scales"] = _Expected(positions, ("float32",))
+        if field.columns == "indices":
+            expected[f"{layer}/columns"] = _Expected((*positions, field.num_columns), ("uint16",))
+        if field.columns == "bitmask":
+            expected[f"{layer}/bitmask"] = _Expected((*positions, -(-field.width // 8)), ("uint8",))
+    return expected
+
+
+def _constants(field: Field) -> dict[str, _Expected]:
+    expected: dict[str, _Expected] = {}
+    if not isinstance(field, HiddenField):
+        return expected
+    for layer in map(layer_name, field.layers):
+        if field.columns == "shared":
+            expected[f"{layer}/columns"] = _Expected((field.num_columns,), ("uint16",))
+        if field.columns == "pca":
+            expected[f"{layer}/mean"] = _Expected((field.width,), ("float32",))
+            expected[f"{layer}/basis"] = _Expected((field.num_columns, field.width), ("float32",))
+    return expected
+
+
+def _first_size(record: Record, name: str) -> tuple[int, ...]:
+    info = record.arrays.get(name)
+    return tuple(info.shape[:1]) if info is not None else ()

@@ -1,0 +1,98 @@
+"""Files that are either whole or absent, and the digests that name their content."""
+
+import hashlib
+import json
+import os
+import secrets
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hskcache.errors import DamageError
+
+TEMPORARY_SUFFIX = ".tmp"
+
+_READ_BYTES = 1 << 20
+
+
+def write_atomic(path: Path, data: bytes | Sequence[bytes]) -> None:
+    """Write a file so that a kill or a power cut leaves the old file or the new one, never a part.
+
+    The folder is made if missing. The temporary file stands beside the target, because a rename is atomic only
+    within one file system, and has a random name, because several processes may write the same file.
+
+    Args:
+        path: target; replaced if it exists.
+        data: its content, or pieces of it in order.
+
+    Raises:
+        OSError: the disk is full or the folder cannot be written; no temporary file stays behind.
+    """
+    make_folder(path.parent)
+    temporary = path.with_name(f"{path.name}.{secrets.token_hex(8)}{TEMPORARY_SUFFIX}")
+    try:
+        with temporary.open("xb") as file:
+            file.writelines([data] if isinstance(data, bytes) else data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and the folders above it, each on the disk before anything is written into it."""
+    if path.is_dir():
+        return
+    if path.parent != path:
+        make_folder(path.parent)
+    path.mkdir(exist_ok=True)
+    sync_folder(path.parent)
+
+
+def sync_folder(path: Path) -> None:
+    """Bring a folder's entries to the disk; a rename is lost in a power cut until this is done."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sha256_hex(data: bytes) -> str:
+    """SHA-256 of bytes as 64 hexadecimal digits."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file as 64 hexadecimal digits, read a piece at a time."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while piece := file.read(_READ_BYTES):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+def canonical_json(value: Any) -> bytes:
+    """The one spelling of a JSON value that digests are taken of: sorted keys, no spaces, UTF-8.
+
+    Raises:
+        ValueError: a NaN or infinity, which JSON cannot hold.
+    """
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return text.encode("utf-8")
+
+
+def tokenizer_digest(folder: Path) -> str:
+    """SHA-256 over the names and contents of a tokenizer's files, whatever their order on the disk.
+
+    Raises:
+        DamageError: the folder is missing or empty.
+    """
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    if not files:
+        raise DamageError(f"{folder} holds no tokenizer; fetch or build the cache again")
+    pairs = sorted((path.relative_to(folder).as_posix(), file_sha256(path)) for path in files)
+    return sha256_hex(canonical_json(pairs))

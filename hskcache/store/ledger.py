@@ -1,0 +1,242 @@
+"""The commit protocol: which files make a cache, in which order they appear, and what their presence proves.
+
+A build begins with ``building.json`` (the request). Each shard is written, then its commit record; a shard without
+a record that fits it does not count. ``manifest.json`` comes last, and with it the cache is complete. Every file
+appears at once (``files.write_atomic``), so that a kill at any moment leaves a folder from which the same build goes
+on: what is recorded is whole, and what is not is computed again. Several processes may commit different shards.
+"""
+
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from hskcache.errors import CacheError, DamageError, MismatchError
+from hskcache.store.fields import Field, check_offsets
+from hskcache.store.files import TEMPORARY_SUFFIX, sha256_hex, sync_folder, write_atomic
+from hskcache.store.manifest import Manifest, Request, cache_id, check, parse_manifest
+from hskcache.store.record import CONSTANTS, Record, describe, parse
+from hskcache.store.shard import pack_shard, unpack_shard
+
+MANIFEST = "manifest.json"
+BUILDING = "building.json"
+TOKENIZER = "tokenizer"
+
+
+class Ledger:
+    """The files of one cache.
+
+    Attributes:
+        root: the cache's directory.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def shard_path(self, field: str, shard: int) -> Path:
+        """File of a shard, or of the constants."""
+        return self.root / field / f"{_stem(shard)}.zarr.zip"
+
+    def record_path(self, field: str, shard: int) -> Path:
+        """File of a shard's commit record."""
+        return self.root / field / f"{_stem(shard)}.json"
+
+    def begin(self, request: Request) -> None:
+        """Start a build here, or go on with one of the same request.
+
+        Raises:
+            MismatchError: the folder holds another request's cache, or something that is no cache; nothing is touched.
+            DamageError: the folder holds a cache whose manifest or request cannot be read.
+        """
+        found = self.request()
+        if found is None:
+            if self.root.is_dir() and any(not _is_leftover(path) for path in self.root.iterdir()):
+                raise MismatchError(
+                    f"{self.root} holds files that are not a cache's; choose another folder or empty it"
+                )
+            write_atomic(self.root / BUILDING, request.model_dump_json(indent=1).encode() + b"\n")
+            return
+        if found.digest != request.digest:
+            path, here, wanted = found.difference(request) or ("the request", "another", "this")
+            raise MismatchError(
+                f"{self.root} was begun with {path} = {here!s:.80} and this build asks for {wanted!s:.80}; choose "
+                "another folder, delete this one, or ask for the same"
+            )
+
+    def request(self) -> Request | None:
+        """The request of the cache or the unfinished build that stands here, or None."""
+        if (self.root / MANIFEST).exists():
+            return self.manifest().request
+        try:
+            return parse(Request, (self.root / BUILDING).read_bytes(), str(self.root / BUILDING))
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+    def is_committed(self, field: str, shard: int) -> bool:
+        """Whether a shard is whole: its record can be read and the file has the size that it tells."""
+        return self._committed(field, shard) is not None
+
+    def num_committed(self, request: Request) -> int:
+        """Row ranges of a request that are whole in all of its fields."""
+        written = {
+            int(path.stem) for path in (self.root / request.fields[0]).glob("[0-9]*.json") if path.stem.isdigit()
+        }
+        return sum(all(self.is_committed(field, shard) for field in request.fields) for shard in written)
+
+    def commit(
+        self, field: str, shard: int, rows: tuple[int, int], arrays: Mapping[str, NDArray[Any]], num_nonfinite: int = 0
+    ) -> Record:
+        """Write a shard and then its record.
+
+        Args:
+            field: name of the field.
+            shard: number of the shard.
+            rows: its row range [start, stop).
+            arrays: what to store, by the names of the format.
+            num_nonfinite: NaN and infinities among the values behind the arrays.
+        """
+        data = pack_shard(arrays)
+        record = Record(
+            field=field,
+            shard=shard,
+            start=rows[0],
+            stop=rows[1],
+            num_bytes=len(data),
+            sha256=sha256_hex(data),
+            num_nonfinite=num_nonfinite,
+            arrays=describe(arrays),
+        )
+        path = self.record_path(field, shard)
+        if path.exists():
+            # The old record must not vouch for the new shard if the build is killed between the two.
+            path.unlink()
+            sync_folder(path.parent)
+        write_atomic(self.shard_path(field, shard), data)
+        write_atomic(path, record.model_dump_json().encode() + b"\n")
+        return record
+
+    def commit_constants(self, field: str, arrays: Mapping[str, NDArray[Any]]) -> Record:
+        """Write what all rows of a field share."""
+        return self.commit(field, CONSTANTS, (0, 0), arrays)
+
+    def record(self, field: str, shard: int) -> Record:
+        """A shard's commit record.
+
+        Raises:
+            DamageError: it is of another shard or cannot be parsed.
+            OSError: it is missing or cannot be read.
+        """
+        path = self.record_path(field, shard)
+        record = parse(Record, path.read_bytes(), str(path))
+        if (record.field, record.shard) != (field, shard):
+            raise DamageError(f"{path} is the record of {record.field} shard {record.shard}; build again")
+        return record
+
+    def finish(self, request: Request, fields: Mapping[str, Field], environment: Mapping[str, str]) -> Manifest:
+        """Write the manifest, which completes the cache, and remove what the build left behind.
+
+        Raises:
+            MismatchError: a shard is not committed.
+            DamageError: a shard does not hold what its field stores.
+        """
+        shards = {field: self._records(field, request) for field in fields}
+        constants = {field: record for field in fields if (record := self._committed(field, CONSTANTS)) is not None}
+        records = [*constants.values(), *(record for records in shards.values() for record in records)]
+        manifest = Manifest(
+            cache_id=cache_id(request.digest, fields, records),
+            request_digest=request.digest,
+            request=request,
+            fields=dict(fields),
+            shards=shards,
+            constants=constants,
+            environment=dict(environment),
+        )
+        check(manifest)
+        write_atomic(self.root / MANIFEST, manifest.to_json())
+        (self.root / BUILDING).unlink(missing_ok=True)
+        for folder in [self.root, self.root / TOKENIZER, *(self.root / field for field in fields)]:
+            for path in folder.glob(f"*{TEMPORARY_SUFFIX}"):
+                path.unlink(missing_ok=True)
+        return manifest
+
+    def _committed(self, field: str, shard: int) -> Record | None:
+        try:
+            record = self.record(field, shard)
+            return record if self.shard_path(field, shard).stat().st_size == record.num_bytes else None
+        except (OSError, DamageError):
+            return None
+
+    def _records(self, field: str, request: Request) -> list[Record]:
+        records = [self._committed(field, shard) for shard in range(request.num_shards)]
+        missing = [shard for shard, record in enumerate(records) if record is None]
+        if missing:
+            raise MismatchError(
+                f"{self.root} lacks {len(missing)} of the {len(records)} shards of {field}, the first being shard "
+                f"{missing[0]}; run the same build command again to finish"
+            )
+        return [record for record in records if record is not None]
+
+    def manifest(self) -> Manifest:
+        """The manifest of the complete cache that stands here.
+
+        Raises:
+            CacheError: there is nothing here, or no cache.
+            MismatchError: the build is not finished, or the format is newer than this program.
+            DamageError: the manifest cannot be read.
+        """
+        path = self.root / MANIFEST
+        try:
+            return parse_manifest(path.read_bytes(), str(path))
+        except (FileNotFoundError, NotADirectoryError):
+            pass
+        request = self.request()
+        if request is not None:
+            raise MismatchError(
+                f"{self.root} is a build that was cut off: {self.num_committed(request)} of {request.num_shards} "
+                "shards are written; run the same build command again to finish"
+            )
+        what = "has no manifest.json, so it is not a cache" if self.root.exists() else "does not exist"
+        raise CacheError(f"{self.root} {what}; give the folder that a build wrote")
+
+
+def read_shard(path: Path, record: Record, names: Collection[str] | None = None) -> dict[str, NDArray[Any]]:
+    """Read a shard with one read of its file, and verify it.
+
+    Args:
+        path: the file.
+        record: what the manifest says of it.
+        names: arrays to decode; None decodes all.
+
+    Raises:
+        DamageError: the file is missing or not what the record says. The message tells what is wrong without naming
+            the file; the caller knows how the user calls it.
+    """
+    data = _read(path, record.num_bytes)
+    if sha256_hex(data) != record.sha256:
+        raise DamageError("has another content than was written: its SHA-256 differs")
+    arrays = unpack_shard(data, names)
+    if describe(arrays) != {name: info for name, info in record.arrays.items() if names is None or name in names}:
+        raise DamageError("holds other arrays than its record says")
+    check_offsets(record, arrays)
+    return arrays
+
+
+def _read(path: Path, num_bytes: int) -> bytes:
+    try:
+        with path.open("rb") as file:
+            size = path.stat().st_size
+            if size != num_bytes:
+                raise DamageError(f"has {size} bytes where {num_bytes} were written")
+            return file.read()
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        raise DamageError("is missing") from None
+
+
+def _stem(shard: int) -> str:
+    return "constants" if shard == CONSTANTS else f"{shard:06d}"
+
+
+def _is_leftover(path: Path) -> bool:
+    """Whether a file is what a kill during :meth:`Ledger.begin` leaves."""
+    return path.name.startswith(BUILDING) and path.name.endswith(TEMPORARY_SUFFIX)

@@ -1,0 +1,73 @@
+"""What one shard file must be: the record written beside it once it is whole, and again in the manifest."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, TypeVar
+
+from numpy.typing import NDArray
+from pydantic import Field, ValidationError
+
+from hskcache.errors import DamageError
+from hskcache.spec import Strict, first_problem
+
+CONSTANTS = -1
+"""Shard number of what all rows of a field share."""
+
+FieldName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
+"""A field is a folder of the cache, so a name from a stranger's manifest must not lead out of it."""
+
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+Model = TypeVar("Model", bound=Strict)
+
+
+class ArrayInfo(Strict):
+    """Shape and numpy dtype of a stored array."""
+
+    shape: list[int]
+    dtype: str
+
+
+class Record(Strict):
+    """A shard that is complete.
+
+    Attributes:
+        field: the folder it is in.
+        shard: its number, or ``CONSTANTS``.
+        start: first row.
+        stop: one past the last row; 0 to 0 for constants.
+        num_bytes: size of the shard file.
+        sha256: digest of the shard file.
+        num_nonfinite: NaN and infinities among the values it was made from.
+        arrays: what the shard holds.
+    """
+
+    field: FieldName
+    shard: int = Field(ge=CONSTANTS)
+    start: int = Field(ge=0)
+    stop: int = Field(ge=0)
+    num_bytes: int = Field(ge=0)
+    sha256: Sha256
+    num_nonfinite: int = Field(default=0, ge=0)
+    arrays: dict[str, ArrayInfo]
+
+    @property
+    def num_rows(self) -> int:
+        """Rows of the shard."""
+        return self.stop - self.start
+
+
+def describe(arrays: Mapping[str, NDArray[Any]]) -> dict[str, ArrayInfo]:
+    """Shapes and dtypes of arrays, as a record holds them."""
+    return {name: ArrayInfo(shape=list(array.shape), dtype=array.dtype.name) for name, array in arrays.items()}
+
+
+def parse(model: type[Model], data: bytes, file: str) -> Model:
+    """Read one of the cache's JSON files.
+
+    Raises:
+        DamageError: not JSON, or not what the model asks for; names ``file`` and the first key that does not fit.
+    """
+    try:
+        return model.model_validate_json(data)
+    except ValidationError as error:
+        raise DamageError(f"{file} is damaged: {first_problem(error)}") from None

@@ -1,0 +1,263 @@
+"""One shard as bytes: a Zarr v3 group in a zip whose entries are stored, which any Zarr implementation opens.
+
+The metadata documents are written and read here rather than through zarr-python, for three reasons. Their bytes then
+do not depend on which zarr is installed, so the same content has the same digest everywhere. Reading takes a tenth of
+the time for a shard of 1 MB, half for one of 30 MB, and several threads read side by side, where zarr-python passes
+every chunk through one event loop. And a document that is not exactly of the form written here is refused before
+anything is allocated: zarr-python believes any shape, and reads a missing chunk as zeros.
+
+A chunk is Blosc (byte shuffle for types wider than a byte, then Zstandard at its lowest level), then CRC-32C. Measured
+on 10 positions of 77 int8 values and a 10 % bitmask per row: levels 3 and above are slower and no smaller (bitmasks
+grow from 0.50 to 0.54 of their size); the shuffle brings float32 states from 0.92 to 0.84 and float16 from 0.92 to
+0.85 of their size and doubles the speed of decoding.
+"""
+
+import json
+import math
+import struct
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any, NamedTuple
+
+import google_crc32c
+import numcodecs.blosc  # type: ignore[import-untyped]
+import numpy as np
+from numpy.typing import NDArray
+
+from hskcache.errors import DamageError, SpecError
+from hskcache.store.archive import Bytes, read_archive, write_archive
+from hskcache.store.files import canonical_json
+
+CHUNK_BYTES = 16 << 20
+MAX_SHARD_BYTES = 4 << 30
+DTYPES = frozenset(
+    {"int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float16", "float32", "float64"}
+)
+
+# Blosc's own threads put blocks into a chunk in the order in which they finish, so bytes would vary from run to run;
+# they also do not survive a fork. One block a chunk (below) makes sure of the first even if another library turns
+# them on again.
+numcodecs.blosc.use_threads = False
+
+_GROUP = {"attributes": {}, "node_type": "group", "zarr_format": 3}
+_DOCUMENT = "zarr.json"
+_BLOSC_HEADER = struct.Struct("<4xI4xI")
+_CRC_BYTES = 4
+
+
+class _Grid(NamedTuple):
+    """Shape, type and chunks of one array; chunks split the first axis alone."""
+
+    shape: tuple[int, ...]
+    dtype: str
+    chunk_rows: int
+
+    @property
+    def chunk_shape(self) -> tuple[int, ...]:
+        return (self.chunk_rows, *(max(1, size) for size in self.shape[1:]))
+
+    @property
+    def num_bytes(self) -> int:
+        return math.prod(self.shape) * np.dtype(self.dtype).itemsize
+
+    @property
+    def num_chunks(self) -> int:
+        return -(-self.shape[0] // self.chunk_rows) if self.num_bytes else 0
+
+    def keys(self, name: str) -> list[str]:
+        """Entries of the chunks, in the order of the first axis."""
+        rest = "/0" * (len(self.shape) - 1)
+        return [f"{name}/c/{index}{rest}" for index in range(self.num_chunks)]
+
+    def document(self, blosc: Mapping[str, Any]) -> dict[str, Any]:
+        """The array's ``zarr.json``, with the settings of its Blosc codec."""
+        wide = np.dtype(self.dtype).itemsize > 1
+        order = {"name": "bytes", "configuration": {"endian": "little"}} if wide else {"name": "bytes"}
+        return {
+            "attributes": {},
+            "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": list(self.chunk_shape)}},
+            "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
+            "codecs": [order, {"name": "blosc", "configuration": dict(blosc)}, {"name": "crc32c"}],
+            "data_type": self.dtype,
+            "fill_value": 0.0 if self.dtype.startswith("float") else 0,
+            "node_type": "array",
+            "shape": list(self.shape),
+            "storage_transformers": [],
+            "zarr_format": 3,
+        }
+
+
+def pack_shard(arrays: Mapping[str, NDArray[Any]]) -> bytes:
+    """Arrays as the bytes of one shard; the same arrays give the same bytes.
+
+    Args:
+        arrays: by name; names may have parts, ``layer_06/values``. At least one axis each, types of ``DTYPES``.
+
+    Raises:
+        SpecError: more than ``MAX_SHARD_BYTES`` together.
+        ValueError: a name, a type or a number of axes that a shard cannot hold.
+    """
+    total = sum(array.nbytes for array in arrays.values())
+    if total > MAX_SHARD_BYTES:
+        raise SpecError(
+            f"a shard of {total} bytes is more than the {MAX_SHARD_BYTES} that readers accept; lower shard_rows"
+        )
+    entries = {_join(group, _DOCUMENT): canonical_json(_GROUP) for group in _groups(arrays)}
+    for name, array in arrays.items():
+        if not all(part.isidentifier() and part.isascii() and part != "c" for part in name.split("/")):
+            raise ValueError(f"array name {name!r} is not of the form layer_06/values")
+        if array.dtype.name not in DTYPES or not array.ndim:
+            raise ValueError(f"array {name!r} is {array.dtype} with {array.ndim} axes; give a number type and an axis")
+        entries |= _encode(name, array)
+    return write_archive(entries)
+
+
+def unpack_shard(data: bytes, names: Collection[str] | None = None) -> dict[str, NDArray[Any]]:
+    """Arrays of a shard, every chunk's checksum verified.
+
+    Args:
+        data: the whole shard.
+        names: arrays to decode; None decodes all. The metadata of the others is checked too.
+
+    Returns:
+        By name, each array writable and with memory of its own.
+
+    Raises:
+        DamageError: anything that :func:`pack_shard` does not write: a missing or foreign entry, a wrong checksum, an
+            absurd shape. Nothing is allocated before all of that is known to be right.
+    """
+    entries = read_archive(data)
+    grids = _grids(entries)
+    wanted = grids.keys() if names is None else names
+    if missing := set(wanted) - grids.keys():
+        raise DamageError(f"holds no array {min(missing)}")
+    chunks = {name: [_payload(entries, key, grids[name]) for key in grids[name].keys(name)] for name in wanted}
+    return {name: _decode(name, grids[name], chunks[name]) for name in wanted}
+
+
+def _groups(names: Collection[str]) -> set[str]:
+    """Every group above the named arrays, the root ("") included."""
+    groups = {""} | {name[:end] for name in names for end, letter in enumerate(name) if letter == "/"}
+    if both := groups & set(names):
+        raise ValueError(f"{min(both)!r} is the name of an array and of a group")
+    return groups
+
+
+def _join(group: str, name: str) -> str:
+    return f"{group}/{name}" if group else name
+
+
+def _encode(name: str, array: NDArray[Any]) -> dict[str, bytes]:
+    """Entries of one array: its document and its chunks."""
+    num_chunks = max(1, -(-array.nbytes // CHUNK_BYTES))
+    grid = _Grid(array.shape, array.dtype.name, max(1, -(-array.shape[0] // num_chunks)))
+    shuffle = 1 if array.itemsize > 1 else 0
+    settings = {
+        "blocksize": CHUNK_BYTES,
+        "clevel": 1,
+        "cname": "zstd",
+        "shuffle": ("noshuffle", "shuffle")[shuffle],
+        "typesize": array.itemsize,
+    }
+    codec = numcodecs.blosc.Blosc(cname="zstd", clevel=1, shuffle=shuffle, blocksize=CHUNK_BYTES)
+    entries = {f"{name}/{_DOCUMENT}": canonical_json(grid.document(settings))}
+    for index, key in enumerate(grid.keys(name)):
+        rows = array[index * grid.chunk_rows : (index + 1) * grid.chunk_rows]
+        chunk = np.ascontiguousarray(rows, array.dtype.newbyteorder("<"))
+        if len(chunk) < grid.chunk_rows:
+            chunk = np.concatenate(
+                [chunk, np.zeros((grid.chunk_rows - len(chunk), *grid.chunk_shape[1:]), chunk.dtype)]
+            )
+        payload = codec.encode(chunk)
+        entries[key] = payload + _crc32c(payload)
+    return entries
+
+
+def _crc32c(payload: bytes | Bytes) -> bytes:
+    value: int = google_crc32c.value(payload)
+    return value.to_bytes(_CRC_BYTES, "little")
+
+
+def _grids(entries: Mapping[str, Bytes]) -> dict[str, _Grid]:
+    """Read every document; every entry must belong to an array or a group, and nothing may be missing."""
+    grids: dict[str, _Grid] = {}
+    found = set()
+    for key in entries:
+        name, _, last = key.rpartition("/")
+        if last != _DOCUMENT:
+            continue
+        document = _document(entries[key], key)
+        if document == _GROUP:
+            found.add(name)
+        else:
+            grids[name] = _grid(document, key)
+    if sum(grid.num_bytes for grid in grids.values()) > MAX_SHARD_BYTES:
+        raise DamageError(f"claims to hold more than {MAX_SHARD_BYTES} bytes")
+    try:
+        groups = _groups(grids)
+    except ValueError as error:
+        raise DamageError(f"is not a shard: {error}") from None
+    claimed = {_join(name, _DOCUMENT) for name in groups | grids.keys()} | set(_chunk_keys(grids, len(entries)))
+    if odd := (claimed ^ entries.keys()) or (groups ^ found):
+        raise DamageError(f"lacks or should not hold {min(odd)!r}")
+    return grids
+
+
+def _chunk_keys(grids: Mapping[str, _Grid], limit: int) -> Iterator[str]:
+    # A document can claim more chunks than there is memory for their names.
+    if sum(grid.num_chunks for grid in grids.values()) > limit:
+        raise DamageError("lacks chunks")
+    for name, grid in grids.items():
+        yield from grid.keys(name)
+
+
+def _document(entry: Bytes, key: str) -> Any:
+    try:
+        return json.loads(entry.tobytes())
+    except (ValueError, RecursionError):
+        raise DamageError(f"holds an unreadable {key}") from None
+
+
+def _grid(document: Any, key: str) -> _Grid:
+    """Shape, type and chunks of a document, which must otherwise be word for word what :func:`pack_shard` writes.
+
+    The codec's settings may differ, since decoding does not need them.
+    """
+    try:
+        shape, dtype = document["shape"], document["data_type"]
+        rows = document["chunk_grid"]["configuration"]["chunk_shape"][0]
+        settings = document["codecs"][1]["configuration"]
+        sizes = [*shape, rows]
+        if dtype not in DTYPES or any(type(size) is not int or not 0 <= size <= MAX_SHARD_BYTES for size in sizes):
+            raise DamageError(f"claims an absurd array in {key}: {dtype!s:.20} {sizes!s:.80}")
+        grid = _Grid(tuple(shape), dtype, rows)
+        if not 1 <= rows <= max(1, shape[0]) or document != grid.document(settings):
+            raise DamageError(f"holds a {key} that is not of this format")
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError):
+        raise DamageError(f"holds a {key} that is not of this format") from None
+    return grid
+
+
+def _payload(entries: Mapping[str, Bytes], key: str, grid: _Grid) -> Bytes:
+    """A chunk as Blosc wrote it: checksum right, and decoding to exactly as many bytes as the grid says."""
+    payload, crc = entries[key][:-_CRC_BYTES], entries[key][-_CRC_BYTES:]
+    if _crc32c(payload) != crc.tobytes():
+        raise DamageError(f"has a wrong checksum in {key}")
+    expected = math.prod(grid.chunk_shape) * np.dtype(grid.dtype).itemsize
+    if len(payload) < 16 or _BLOSC_HEADER.unpack(payload[:16].tobytes()) != (expected, len(payload)):
+        raise DamageError(f"holds a chunk of another size in {key}")
+    return payload
+
+
+def _decode(name: str, grid: _Grid, chunks: list[Bytes]) -> NDArray[Any]:
+    array = np.empty(grid.shape, np.dtype(grid.dtype).newbyteorder("<"))
+    codec = numcodecs.blosc.Blosc()
+    for index, payload in enumerate(chunks):
+        rows = array[index * grid.chunk_rows : (index + 1) * grid.chunk_rows]
+        whole = rows if len(rows) == grid.chunk_rows else np.empty(grid.chunk_shape, array.dtype)
+        try:
+            codec.decode(payload, whole)
+        except (RuntimeError, ValueError) as error:
+            raise DamageError(f"has a chunk of {name} that does not decompress: {error}") from None
+        if whole is not rows:
+            rows[:] = whole[: len(rows)]
+    return array

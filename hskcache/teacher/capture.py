@@ -1,0 +1,212 @@
+"""See inside a teacher's forward pass without slowing it down.
+
+Hidden states come from forward hooks on the encoder layers that are kept, and from no others. Attention comes from a
+function registered with transformers' AttentionInterface: it calls the ordinary sdpa kernel for the model and, for the
+layers whose attention scores positions, multiplies the one query row that is wanted with the keys. For the [CLS] row
+that is a [B, H, 1, L] product; no eager attention runs and no [L, L] matrix is made unless the ``received`` score
+asks for one.
+"""
+
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+from hskcache.errors import TeacherError
+from hskcache.selection.length import attention_logit_score, attention_score, received_score
+from hskcache.spec import ScoreName
+
+IMPLEMENTATION = "hskcache_sdpa"
+ATTENTION_SCORES = frozenset({"attention", "attention-logit", "received"})
+
+
+@dataclass
+class Captured:
+    """What one forward pass leaves behind.
+
+    Attributes:
+        logits: the teacher's output, [B, C] float32.
+        hidden: wanted hidden layer -> states [B, L, D] in the teacher's dtype; layer 0 is the embedding output.
+        scores: attention layer (0-based) -> score of every position [B, L] float32.
+    """
+
+    logits: Tensor | None = None
+    hidden: dict[int, Tensor] = field(default_factory=dict)
+    scores: dict[int, Tensor] = field(default_factory=dict)
+
+
+@dataclass
+class _Recorder:
+    score: ScoreName
+    layers: frozenset[int]
+    valid_BL: Tensor
+    captured: Captured
+    calls: int = 0
+
+    def receive(self, query: Tensor, key: Tensor, mask: Tensor | None, scaling: float) -> None:
+        layer, self.calls = self.calls, self.calls + 1
+        if layer not in self.layers:
+            return
+        queries = query if self.score == "received" else query[:, :, :1]
+        if key.shape[1] != query.shape[1]:
+            key = key.repeat_interleave(query.shape[1] // key.shape[1], dim=1)
+        raw = (torch.matmul(queries, key.transpose(2, 3)) * scaling).float()
+        if self.score == "attention-logit":
+            self.captured.scores[layer] = attention_logit_score(raw[:, :, 0])
+            return
+        probabilities = torch.softmax(_masked(raw, mask), dim=-1)
+        if self.score == "received":
+            self.captured.scores[layer] = received_score(probabilities, self.valid_BL)
+        else:
+            self.captured.scores[layer] = attention_score(probabilities[:, :, 0])
+
+
+_recording: ContextVar[_Recorder | None] = ContextVar("hskcache_recording", default=None)
+
+
+def _masked(raw: Tensor, mask: Tensor | None) -> Tensor:
+    """Scores [B, H, Q, L] with the model's own attention mask applied, for the first Q queries."""
+    if mask is None:
+        return raw
+    mask = mask[:, :, : raw.shape[2], : raw.shape[3]]
+    return raw.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else raw + mask
+
+
+def _attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    recorder = _recording.get()
+    if recorder is not None:
+        scaling = kwargs.get("scaling")
+        recorder.receive(query, key, attention_mask, query.shape[-1] ** -0.5 if scaling is None else scaling)
+    output: tuple[Tensor, None] = sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
+    return output
+
+
+AttentionInterface.register(IMPLEMENTATION, _attention)
+AttentionMaskInterface.register(IMPLEMENTATION, sdpa_mask)
+
+
+def encoder_layers(model: PreTrainedModel) -> list[nn.Module]:
+    """The transformer layers in the order in which they run.
+
+    Raises:
+        TeacherError: the model has no single stack of ``num_hidden_layers`` layers.
+    """
+    count = model.config.num_hidden_layers
+    stacks = [module for module in model.modules() if isinstance(module, nn.ModuleList) and len(module) == count]
+    if len(stacks) != 1:
+        raise TeacherError(
+            f"{type(model).__name__} has {len(stacks)} stacks of {count} layers where one was expected; use an encoder such "
+            "as BERT, RoBERTa, DistilBERT, ELECTRA or MiniLM"
+        )
+    return list(stacks[0])
+
+
+@contextmanager
+def _hooks(model: PreTrainedModel, wanted: Collection[int], hidden: dict[int, Tensor]) -> Iterator[None]:
+    """Keep the wanted hidden layers of the next forward pass in ``hidden``."""
+    layers = encoder_layers(model)
+
+    def keep_input(_module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        hidden[0] = args[0] if args else kwargs["hidden_states"]
+
+    def keeper(layer: int) -> Any:
+        def keep_output(_module: nn.Module, _args: Any, output: Any) -> None:
+            hidden[layer] = output[0] if isinstance(output, tuple) else output
+
+        return keep_output
+
+    with ExitStack() as stack:
+        if 0 in wanted:
+            handle = layers[0].register_forward_pre_hook(keep_input, with_kwargs=True)
+            stack.callback(handle.remove)
+        for layer in sorted(set(wanted) - {0}):
+            stack.callback(layers[layer - 1].register_forward_hook(keeper(layer)).remove)
+        yield
+
+
+def capture(
+    model: PreTrainedModel,
+    inputs: Mapping[str, Tensor],
+    hidden_layers: Collection[int] = (),
+    score: ScoreName = "attention",
+    score_layers: Collection[int] = (),
+) -> Captured:
+    """Run the teacher once over a padded batch and keep what is asked for.
+
+    Args:
+        model: a teacher made ready by :func:`prepare`.
+        inputs: ``input_ids`` [B, L], ``attention_mask`` [B, L] and, where the model has them, ``token_type_ids``.
+        hidden_layers: hidden layers to keep, 0 to T.
+        score: how attention scores a position; the names outside ``ATTENTION_SCORES`` need no attention.
+        score_layers: attention layers (0-based) whose scores are kept.
+    """
+    captured = Captured()
+    wanted = frozenset(score_layers) if score in ATTENTION_SCORES else frozenset()
+    recorder = _Recorder(score, wanted, inputs["attention_mask"].bool(), captured)
+    token = _recording.set(recorder if wanted else None)
+    try:
+        with torch.inference_mode(), _hooks(model, hidden_layers, captured.hidden):
+            captured.logits = model(**inputs).logits.float()
+    finally:
+        _recording.reset(token)
+    return captured
+
+
+def prepare(model: PreTrainedModel) -> None:
+    """Put the teacher in eval mode behind the capturing attention and prove on a small batch that it can be captured.
+
+    Raises:
+        TeacherError: the architecture does not go through transformers' attention interface once a layer, attends
+            causally, or its layers' outputs are not its hidden states.
+    """
+    name = type(model).__name__
+    config = model.config
+    if getattr(config, "is_encoder_decoder", False) or getattr(config, "is_decoder", False):
+        raise TeacherError(f"{name} is a decoder; its [CLS] row cannot score positions: use an encoder such as BERT")
+    if not getattr(model, "_supports_attention_backend", False):
+        raise TeacherError(
+            f"{name} computes attention in its own code, outside transformers' attention interface, and cannot be captured; "
+            "use BERT, RoBERTa, DistilBERT, ELECTRA or another encoder that supports it"
+        )
+    model.set_attn_implementation(IMPLEMENTATION)
+    model.eval()
+    _probe(model, name)
+
+
+def _probe(model: PreTrainedModel, name: str) -> None:
+    layers = encoder_layers(model)
+    if any(getattr(module, "is_causal", False) for module in model.modules()):
+        raise TeacherError(f"{name} attends causally; its [CLS] row cannot score positions: use an encoder such as BERT")
+    pad = model.config.pad_token_id or 0
+    ids = torch.tensor([[5, 6, 7, 8], [5, 6, pad, pad]], device=model.device) % model.config.vocab_size
+    inputs = {"input_ids": ids, "attention_mask": torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0]], device=model.device)}
+    captured = capture(model, inputs, range(len(layers) + 1), "attention", range(len(layers)))
+    with torch.inference_mode():
+        expected = model(**inputs, output_hidden_states=True).hidden_states
+    if sorted(captured.scores) != list(range(len(layers))):
+        raise TeacherError(
+            f"{name} called the attention interface {len(captured.scores)} times for {len(layers)} layers, so its scores cannot "
+            "be told apart; use an encoder with one self-attention a layer"
+        )
+    same = len(expected) == len(layers) + 1 and all(
+        torch.allclose(captured.hidden[layer], states, rtol=1e-3, atol=1e-4) for layer, states in enumerate(expected)
+    )
+    if not same:
+        raise TeacherError(
+            f"the outputs of {name}'s layers are not the hidden states it reports, so they cannot be captured layer by layer; "
+            "use BERT, RoBERTa, DistilBERT, ELECTRA or another plain encoder"
+        )

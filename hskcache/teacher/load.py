@@ -1,0 +1,135 @@
+"""A teacher with its tokenizer, made ready for capture, and the facts that identify it."""
+
+import hashlib
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers import AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
+
+from hskcache.errors import TeacherError
+from hskcache.spec import ComputeDtype
+from hskcache.store.manifest import TeacherInfo
+from hskcache.teacher.capture import prepare
+from hskcache.text import load_tokenizer
+
+# Where a configuration came from and what wrote it say nothing of what the model computes.
+_NOT_IDENTITY = frozenset(
+    {"_name_or_path", "transformers_version", "dtype", "torch_dtype", "architectures", "id2label", "label2id", "_commit_hash"}
+)
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """A model in eval mode on its device, its tokenizer, and its description."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    info: TeacherInfo
+    label_names: tuple[str, ...]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model computes."""
+        device: torch.device = self.model.device
+        return device
+
+    @property
+    def num_labels(self) -> int:
+        """Width C of the logits."""
+        return int(self.model.config.num_labels)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence transformers' report of missing weights, which becomes an error of ours, and its progress bars."""
+    from transformers.utils import logging as transformers_logging
+
+    level = transformers_logging.get_verbosity()
+    bars = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity(logging.CRITICAL)
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(level)
+        if bars:
+            transformers_logging.enable_progress_bar()
+
+
+def load_teacher(name: str, device: str = "auto", dtype: ComputeDtype = "float32") -> Teacher:
+    """Load a fine-tuned encoder and its tokenizer from a folder or the hub.
+
+    Raises:
+        TeacherError: it cannot be loaded, has no classification head, or cannot be captured.
+    """
+    tokenizer = load_tokenizer(name)
+    try:
+        with _quiet():
+            model, loading = AutoModelForSequenceClassification.from_pretrained(
+                name, dtype=getattr(torch, dtype), output_loading_info=True
+            )
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise TeacherError(f"cannot load a teacher from {name}: {str(error).strip().splitlines()[0]}") from None
+    if loading["missing_keys"]:
+        missing = ", ".join(sorted(loading["missing_keys"])[:3])
+        raise TeacherError(
+            f"{name} lacks weights of a classifier ({missing}); fine-tune it on the task first: hsktrain finetune --model {name}"
+        )
+    model.to(resolve_device(device))
+    prepare(model)
+    config = model.config
+    labels = tuple(str(config.id2label[i]) for i in range(config.num_labels)) if config.id2label else ()
+    return Teacher(model, tokenizer, describe(model, name), labels)
+
+
+def resolve_device(device: str) -> torch.device:
+    """``auto`` is CUDA where there is one, else the CPU.
+
+    Raises:
+        TeacherError: no such device here.
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        resolved = torch.device(device)
+    except RuntimeError:
+        raise TeacherError(f"--device {device!r} is not a device; give auto, cpu, cuda or cuda:N") from None
+    if resolved.type == "cuda" and not torch.cuda.is_available():
+        raise TeacherError(f"--device {device}: this machine has no CUDA device; give cpu or auto")
+    return resolved
+
+
+def describe(model: PreTrainedModel, name: str) -> TeacherInfo:
+    """The facts that identify a teacher; its weights' digest covers names, dtypes, shapes and bytes."""
+    config = model.config
+    return TeacherInfo(
+        name=name,
+        revision=getattr(config, "_commit_hash", None),
+        weights_sha256=weights_digest(model),
+        config={key: value for key, value in _plain(config.to_diff_dict()).items() if key not in _NOT_IDENTITY},
+        model_type=config.model_type,
+        num_layers=config.num_hidden_layers,
+        num_heads=config.num_attention_heads,
+        width=config.hidden_size,
+        vocab_size=config.vocab_size,
+    )
+
+
+def weights_digest(model: PreTrainedModel) -> str:
+    """SHA-256 over every tensor of the state dict in the order of names."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _plain(value: Any) -> Any:
+    """A configuration as JSON would give it back, so that it compares equal to a stored one."""
+    import json
+
+    return json.loads(json.dumps(value, default=str))

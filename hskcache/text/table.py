@@ -1,0 +1,119 @@
+"""What every format is read into: the wanted columns, as written, and where each row stands in its file."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+from hskcache.errors import DataError
+
+Values: TypeAlias = Sequence[object]
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Which columns to read, by name or by number counted from 0.
+
+    Attributes:
+        text: the sentence, or the first of a pair.
+        text_pair: the second of a pair; None reads single sentences.
+        label: the class or the score; None reads no labels.
+        header: whether a delimited file's first line names its columns. None lets the file decide: a column given
+            by name needs a header; among numbers alone, a first line whose label is none of the labels is one.
+    """
+
+    text: str | int
+    text_pair: str | int | None = None
+    label: str | int | None = None
+    header: bool | None = None
+
+    @property
+    def wanted(self) -> tuple[str | int, ...]:
+        """The columns in the order text, pair, label, without those that are not read."""
+        return tuple(column for column in (self.text, self.text_pair, self.label) if column is not None)
+
+    def assign(self, values: Iterable["Values"]) -> "tuple[Values, Values | None, Values | None]":
+        """Texts, pairs and labels out of the values of the ``wanted`` columns; None for what is not read."""
+        column = iter(values)
+        texts = next(column)
+        pairs = None if self.text_pair is None else next(column)
+        return texts, pairs, None if self.label is None else next(column)
+
+
+@dataclass(frozen=True)
+class Table:
+    """Raw columns of one source; values are strings, or what a typed format gave.
+
+    Attributes:
+        source: the file or data set, as the user named it.
+        texts: [N] values of the text column.
+        pairs: [N] values of the pair column, or None.
+        labels: [N] values of the label column, or None.
+        numbers: [N] line or row of each entry, counted from 1.
+        unit: what ``numbers`` counts: lines of a text file, rows of a typed one.
+        class_names: names of the classes where the source itself declares them; its labels are then indices.
+        split: the part of a data set; None for a file.
+    """
+
+    source: str
+    texts: Values
+    pairs: Values | None
+    labels: Values | None
+    numbers: Sequence[int]
+    unit: str = "line"
+    class_names: tuple[str, ...] | None = None
+    split: str | None = None
+
+    def error(self, index: int, problem: str) -> DataError:
+        """The error that entry ``index`` deserves, in the form ``FILE line N: problem``."""
+        return DataError(f"{self.source} {self.unit} {self.numbers[index]}: {problem}")
+
+
+def read_text(path: Path) -> str:
+    """The text of a UTF-8 file, without a byte order mark.
+
+    Raises:
+        DataError: the file is missing, unreadable, empty, or not UTF-8 (naming the line).
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror}; give the path of a data file") from None
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        byte = data[error.start]
+        raise DataError(f"{path} line {line}: byte 0x{byte:02x} is not UTF-8; save the file as UTF-8") from None
+    if not text.strip():
+        raise DataError(f"{path} is empty; give a file with at least one row")
+    return text
+
+
+def named_column(column: str | int, names: Sequence[str], where: str) -> int:
+    """Number of ``column``, counted from 0, among ``names``.
+
+    Raises:
+        DataError: no column or more than one has the name, or the number is out of range.
+    """
+    if isinstance(column, int):
+        return numbered_column(column, len(names), where)
+    found = [position for position, name in enumerate(names) if name == column]
+    if len(found) == 1:
+        return found[0]
+    listed = ", ".join(names)
+    if found:
+        raise DataError(f"{where}: {len(found)} columns are called {column!r} ({listed}); give its number instead")
+    raise DataError(f"{where}: no column {column!r}; the columns are {listed}")
+
+
+def numbered_column(column: int, width: int, where: str) -> int:
+    """``column`` itself when a row of ``width`` columns has it.
+
+    Raises:
+        DataError: the number is out of range.
+    """
+    if 0 <= column < width:
+        return column
+    have = "1 column, number 0" if width == 1 else f"{width} columns, numbers 0 to {width - 1}"
+    raise DataError(f"{where}: no column number {column}; there are {have}")

@@ -1,0 +1,91 @@
+"""Task presets: which columns a known data set has, what its labels are and how it is scored."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import Field, ValidationError, model_validator
+
+from hskcache.errors import SpecError
+from hskcache.resources import resource
+from hskcache.spec import Strict, first_problem
+from hskcache.text.table import Columns
+
+
+class HubLayout(Strict):
+    """The column names of the same task on the hub, where they differ from its files'."""
+
+    text: str
+    text_pair: str | None = None
+    label: str = "label"
+
+
+class Task(Strict):
+    """How to read and score one data set.
+
+    ``labels`` are the classes as the files write them, in the order of class indices; a regression has none.
+    The first of ``metrics`` picks the best checkpoint.
+    """
+
+    name: str
+    text: str | int
+    text_pair: str | int | None = None
+    label: str | int
+    header: bool | None = Field(default=None, description="None: the file decides")
+    problem: Literal["classification", "regression"]
+    labels: list[str] = Field(default=[])
+    metrics: list[str] = Field(min_length=1)
+    hub: HubLayout | None = Field(default=None, description="None: the columns are called as in the files")
+
+    @model_validator(mode="after")
+    def _check_labels(self) -> "Task":
+        if self.problem == "regression" and self.labels:
+            raise ValueError("a regression has scores, not labels; leave labels out")
+        if self.problem == "classification" and len(set(self.labels)) != max(2, len(self.labels)):
+            raise ValueError("labels of a classification are at least two, each named once")
+        return self
+
+    @property
+    def columns(self) -> Columns:
+        """Columns of the task's files."""
+        return Columns(self.text, self.text_pair, self.label, self.header)
+
+    @property
+    def hub_columns(self) -> Columns:
+        """Columns of the task's data set on the hub."""
+        return self.columns if self.hub is None else Columns(self.hub.text, self.hub.text_pair, self.hub.label)
+
+
+def task_names() -> list[str]:
+    """Names of the presets, sorted."""
+    return sorted(path.stem for path in resource("tasks").glob("*.yaml"))
+
+
+def load_task(name: str) -> Task:
+    """The preset called ``name``, or the task written in a file whose name ends in ``.yaml``.
+
+    Raises:
+        SpecError: no such preset or file, or the file does not describe a task.
+    """
+    if name.endswith((".yaml", ".yml")):
+        return _parse_task(Path(name))
+    known = task_names()
+    if name not in known:
+        raise SpecError(f"{name!r} is not a task; the tasks are {', '.join(known)}; give one, or a .yaml file")
+    return _parse_task(resource("tasks", f"{name}.yaml"))
+
+
+def _parse_task(path: Path) -> Task:
+    try:
+        value: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SpecError(f"{path}: {error.strerror}; give a task's name or a .yaml file that describes one") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise SpecError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(value, Mapping):
+        raise SpecError(f"{path} is not a mapping; give keys such as text, label and problem, as the presets do")
+    try:
+        return Task.model_validate(value)
+    except ValidationError as error:
+        raise SpecError(f"{path}: {first_problem(error)}") from None

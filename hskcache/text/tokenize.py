@@ -1,0 +1,154 @@
+"""Rows of text as one flat run of token ids with offsets: every length is known before a teacher is loaded."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from textwrap import shorten
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hskcache.errors import DataError, SpecError, TeacherError
+from hskcache.text.rows import Examples
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+BATCH_ROWS = 1000
+
+
+@dataclass(frozen=True, eq=False)
+class TokenizedRows:
+    """N rows of tokens without padding; row i is ``input_ids[offsets[i]:offsets[i + 1]]``.
+
+    Attributes:
+        input_ids: int32 [sum L].
+        offsets: int64 [N + 1], from 0 to sum L.
+        token_type_ids: uint8 [sum L], or None for a tokenizer whose model has no such input.
+        special_ids: ids of the tokens that mark structure ([CLS], [SEP], padding); the unknown token, which stands
+            for a word, is not one of them.
+    """
+
+    input_ids: NDArray[np.int32]
+    offsets: NDArray[np.int64]
+    token_type_ids: NDArray[np.uint8] | None
+    special_ids: frozenset[int]
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Tokens of each row, special tokens included: int64 [N]."""
+        return np.diff(self.offsets)
+
+
+def tokenize(
+    examples: Examples,
+    tokenizer: "PreTrainedTokenizerBase",
+    max_length: int,
+    on_progress: Callable[[int], None] | None = None,
+) -> TokenizedRows:
+    """Token ids of every row, the longer text of a pair cut first, nothing padded.
+
+    Args:
+        examples: the rows.
+        tokenizer: a fast tokenizer, see load_tokenizer.
+        max_length: tokens of a row at most, special tokens included.
+        on_progress: called with the number of rows done since the last call.
+
+    Raises:
+        SpecError: ``max_length`` leaves no room for text beside the special tokens.
+        DataError: a row gives no token at all.
+    """
+    _check_room(examples, tokenizer, max_length)
+    with_types = "token_type_ids" in tokenizer.model_input_names
+    ids: list[NDArray[np.int32]] = []
+    types: list[NDArray[np.uint8]] = []
+    lengths: list[int] = []
+    for batch in _batches(examples, tokenizer, max_length):
+        rows: list[list[int]] = batch["input_ids"]
+        if not all(rows):
+            row = len(lengths) + [bool(row) for row in rows].index(False) + 1
+            raise DataError(f"{examples.source} row {row}: the text gives no token; correct or remove the row")
+        ids.append(np.fromiter(chain.from_iterable(rows), np.int32))
+        if with_types:
+            types.append(np.fromiter(chain.from_iterable(batch["token_type_ids"]), np.uint8))
+        lengths.extend(map(len, rows))
+        if on_progress is not None:
+            on_progress(len(rows))
+    offsets = np.zeros(len(lengths) + 1, np.int64)
+    np.cumsum(lengths, out=offsets[1:])
+    token_types = np.concatenate(types) if with_types else None
+    return TokenizedRows(np.concatenate(ids), offsets, token_types, special_ids(tokenizer))
+
+
+def _batches(examples: Examples, tokenizer: "PreTrainedTokenizerBase", max_length: int) -> Iterator[Any]:
+    for start in range(0, len(examples), BATCH_ROWS):
+        stop = start + BATCH_ROWS
+        yield tokenizer(
+            examples.texts[start:stop],
+            None if examples.pairs is None else examples.pairs[start:stop],
+            truncation="longest_first",
+            max_length=max_length,
+            padding=False,
+            return_token_type_ids="token_type_ids" in tokenizer.model_input_names,
+            return_attention_mask=False,
+        )
+
+
+def _check_room(examples: Examples, tokenizer: "PreTrainedTokenizerBase", max_length: int) -> None:
+    # Below this length fast tokenizers do not fail: they cut a text to nothing, or do not cut at all.
+    pair = examples.pairs is not None
+    num_special = tokenizer.num_special_tokens_to_add(pair=pair)
+    least = num_special + (2 if pair else 1)
+    if max_length < least:
+        rows = "pairs" if pair else "single texts"
+        raise SpecError(
+            f"{max_length} tokens at most leave no room beside the {num_special} special tokens of {rows}; "
+            f"give at least {least}"
+        )
+
+
+def special_ids(tokenizer: "PreTrainedTokenizerBase") -> frozenset[int]:
+    """Ids of the tokens that mark structure rather than stand for text.
+
+    The unknown token is left out unless, as in GPT-2, it is also the token that ends a text.
+    """
+    unknown = tokenizer.unk_token
+    structure = [token for token in tokenizer.all_special_tokens if token != unknown]
+    marks = [getattr(tokenizer, f"{name}_token") for name in ("cls", "sep", "bos", "eos", "pad")]
+    if unknown is not None and unknown in marks:
+        structure.append(unknown)
+    return frozenset(int(number) for number in tokenizer.convert_tokens_to_ids(structure))
+
+
+def load_tokenizer(name: str | Path, revision: str | None = None) -> "PreTrainedTokenizerBase":
+    """Load the fast tokenizer of a model from a folder or the hub; no code of the model's is run.
+
+    Args:
+        name: a folder with a saved tokenizer, or a hub repository.
+        revision: branch, tag or commit of the repository; None is its main branch.
+
+    Raises:
+        TeacherError: it cannot be loaded, is not a fast tokenizer, or has no vocabulary.
+    """
+    from transformers import AutoTokenizer
+
+    if str(name).startswith(("/", ".", "~")) and not Path(name).is_dir():
+        # Asked for such a path, transformers would look for it on the hub.
+        raise TeacherError(f"no tokenizer at {name}: there is no such folder; give a model's folder or a hub name")
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(str(name), revision=revision, use_fast=True, trust_remote_code=False)
+    except Exception as error:  # noqa: BLE001  (the Rust library raises plain Exception for a malformed tokenizer.json)
+        raise TeacherError(f"cannot load a tokenizer from {name}: {shorten(str(error), 200)}") from None
+    if not tokenizer.is_fast:
+        raise TeacherError(f"the tokenizer of {name} is not a fast one; convert it to a tokenizer.json first")
+    if len(tokenizer) <= len(set(tokenizer.all_special_ids)):
+        # A folder with a configuration alone gives an empty tokenizer, not an error.
+        raise TeacherError(
+            f"{name} has no vocabulary; save the tokenizer there (tokenizer.json) or give another folder"
+        )
+    return tokenizer

@@ -1,0 +1,53 @@
+import pytest
+
+from hskcache.errors import SpecError
+from hskcache.selection.depth import LayerPair, kept_layers, layer_map
+from hskcache.spec import Depth
+
+
+@pytest.mark.parametrize(
+    ("student_layers", "target", "teacher"),
+    [
+        (4, 8, (0, 2, 4, 6, 8)),
+        (4, 10, (0, 2, 5, 8, 10)),
+        (4, 12, (0, 3, 6, 9, 12)),
+        (6, 8, (0, 1, 3, 4, 5, 7, 8)),
+        (6, 10, (0, 2, 3, 5, 7, 8, 10)),
+        (6, 12, (0, 2, 4, 6, 8, 10, 12)),
+    ],
+)
+def test_the_map_is_the_table_of_the_paper(student_layers: int, target: int, teacher: tuple[int, ...]) -> None:
+    assert layer_map(student_layers, target) == teacher
+
+
+def test_the_map_gives_the_uniform_attention_layers_of_tinybert() -> None:
+    assert [layer - 1 for layer in layer_map(4, 12)[1:]] == [2, 5, 8, 11]
+    assert [layer - 1 for layer in layer_map(6, 12)[1:]] == [1, 3, 5, 7, 9, 11]
+
+
+def test_keeping_two_of_six_to_ten_gives_the_top_two_pairs() -> None:
+    depth = Depth(student_layers=6, target=10, num_layers=2)
+    assert kept_layers(depth, 12) == (LayerPair(student=5, teacher=8), LayerPair(student=6, teacher=10))
+
+
+def test_without_a_target_the_top_student_layer_takes_the_last_teacher_layer() -> None:
+    assert [pair.teacher for pair in kept_layers(Depth(student_layers=4), 24)] == [0, 6, 12, 18, 24]
+
+
+def test_without_a_number_of_layers_all_are_kept_with_the_embedding_output() -> None:
+    assert kept_layers(Depth(student_layers=2, target=4), 4) == ((0, 0), (1, 2), (2, 4))
+
+
+def test_a_student_deeper_than_the_target_shares_teacher_layers() -> None:
+    assert [pair.teacher for pair in kept_layers(Depth(student_layers=6, target=2), 2)] == [0, 0, 1, 1, 1, 2, 2]
+
+
+def test_a_target_above_the_teacher_is_refused_with_the_highest_possible_one() -> None:
+    with pytest.raises(SpecError, match=r"layer 13, but the teacher has 12 layers.*at most 12"):
+        kept_layers(Depth(student_layers=4, target=13), 12)
+
+
+def test_more_layers_than_the_student_has_are_refused_with_the_most_possible() -> None:
+    assert len(kept_layers(Depth(student_layers=4, num_layers=5), 12)) == 5
+    with pytest.raises(SpecError, match=r"6 layers .* student of 4 layers has 5.*at most 5"):
+        kept_layers(Depth(student_layers=4, num_layers=6), 12)

@@ -1,0 +1,1 @@
+"""Train students: from a cache, or plainly on labels."""

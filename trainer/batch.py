@@ -1,0 +1,48 @@
+"""What a training step sees, wherever its targets came from: a cache, or a teacher in the loop."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class HiddenTarget:
+    """Kept states of one teacher layer over a batch, without padding.
+
+    Attributes:
+        index_P: place of each kept position in the flattened batch, row * L + position, int64.
+        values_PW: kept values, float32; with ``basis_WD`` the coordinates along its rows.
+        columns: kept columns, [P, W] each position its own, [W] shared by all, or None where all D are kept.
+        width: hidden width D of the teacher.
+        mean_D, basis_WD: principal components, where the cache keeps coordinates along them.
+    """
+
+    index_P: Tensor
+    values_PW: Tensor
+    columns: Tensor | None
+    width: int
+    mean_D: Tensor | None = None
+    basis_WD: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One process's slice of a global batch.
+
+    Attributes:
+        inputs: ``input_ids``, ``attention_mask`` and, where the model has them, ``token_type_ids``, each [B, L] int64.
+        labels: class index [B] int64 or score [B] float32; None where the data has none.
+        logits: the teacher's [B, C] float32; None where they are not loaded.
+        hidden: teacher layer -> kept states.
+        num_rows: rows of the whole global batch; losses divide by it, so that slices add up to its mean.
+        num_positions: kept positions of the whole global batch, likewise.
+        row_ids: row of the data set of each row, on the host.
+    """
+
+    inputs: dict[str, Tensor]
+    labels: Tensor | None
+    logits: Tensor | None
+    hidden: dict[int, HiddenTarget]
+    num_rows: int
+    num_positions: int
+    row_ids: tuple[int, ...]

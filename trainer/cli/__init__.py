@@ -1,0 +1,19 @@
+"""The command ``hsktrain``: one command a file, loaded when it is used."""
+
+import click
+
+from hskcache import __version__
+from hskcache.console import Commands
+
+COMMANDS = {
+    "finetune": "trainer.cli.finetune:finetune",
+    "create": "trainer.cli.create:create",
+    "fit": "trainer.cli.fit:fit",
+    "evaluate": "trainer.cli.evaluate:evaluate",
+}
+
+
+@click.group(cls=Commands, commands_at=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="hsktrain")
+def main() -> None:
+    """Train students from a cache of teacher knowledge, with no teacher in memory."""

@@ -1,0 +1,71 @@
+"""``hsktrain finetune``: plain fine-tuning on labels."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from hskcache import console
+from trainer.cli import options
+
+
+@click.command()
+@click.option("--model", required=True, help="Folder, config.json, hub id, tinybert4 or tinybert6 to start from.")
+@click.option("--tokenizer", help="Folder or hub id of the tokenizer [default: the model's].")
+@click.option("--data", required=True, metavar="FILE", help="Training rows.")
+@click.option("--eval-data", required=True, metavar="FILE", help="Rows that pick the best epoch.")
+@click.option("--out", required=True, type=click.Path(path_type=Path, file_okay=False), help="Folder of the result.")
+@options.layout
+@click.option("--epochs", type=click.IntRange(min=1), default=3, show_default=True, help="Passes over the rows.")
+@click.option(
+    "--lr",
+    "learning_rate",
+    type=click.FloatRange(min=0, min_open=True),
+    default=2e-5,
+    show_default=True,
+    help="Highest learning rate.",
+)
+@click.option("--batch-size", type=click.IntRange(min=1), default=32, show_default=True, help="Rows of a batch.")
+@click.option(
+    "--gradient-accumulation",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Batches of one optimizer step.",
+)
+@click.option(
+    "--warmup-ratio",
+    type=click.FloatRange(0, 1, max_open=True),
+    default=0.1,
+    show_default=True,
+    help="Share of the steps over which the learning rate rises.",
+)
+@click.option("--weight-decay", type=click.FloatRange(min=0), default=0.01, show_default=True, help="Of AdamW.")
+@click.option("--patience", type=click.IntRange(min=1), help="Stop after so many epochs without a better result.")
+@options.max_length
+@options.seed
+@options.bf16
+@options.device
+@options.as_json
+def finetune(data: str, eval_data: str, out: Path, layout: options.Layout, as_json: bool, **settings: Any) -> None:
+    """Fine-tune a model on labels and keep its best epoch.
+
+    The result is an ordinary checkpoint: a teacher for hskcache build, or a student without a teacher. The same
+    command goes on where a cut-off run stopped.
+    """
+    from hskcache.text import load_tokenizer
+    from trainer.finetune import FinetuneArguments, Labelled
+    from trainer.finetune import finetune as run
+
+    task = layout.task
+    train = layout.read(data)
+    dev = layout.read(eval_data, train.label_names, train.problem)
+    tokenizer = load_tokenizer(settings.pop("tokenizer") or settings["model"])
+    settings["device"] = options.resolve_device(settings["device"])
+    arguments = FinetuneArguments(**settings, metrics=tuple(task.metrics) if task else ())
+    rows = [options.tokenized(examples, tokenizer, arguments.max_length) for examples in (train, dev)]
+    result = run(arguments, tokenizer, Labelled(train, rows[0]), Labelled(dev, rows[1]), out)
+    if as_json:
+        console.print_json(result)
+    else:
+        options.print_metrics(result["best"]["metrics"])

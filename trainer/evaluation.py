@@ -1,0 +1,274 @@
+"""Logits of a whole data set and the task metrics over them.
+
+Dimension letters as in hskcache.spec: N rows, B batch, L positions of a row, C classes.
+"""
+
+import inspect
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+
+from hskcache.errors import DataError, MismatchError, SpecError
+
+if TYPE_CHECKING:
+    import torch
+    from numpy.typing import NDArray
+    from transformers import PreTrainedModel
+
+    from hskcache.text import Examples, TokenizedRows
+
+Metric: TypeAlias = Callable[["NDArray[Any]", "NDArray[Any]"], float]
+
+NO_CLASS = -1
+
+
+def accuracy(predictions: "NDArray[Any]", labels: "NDArray[Any]") -> float:
+    """Share of rows whose predicted class is the label."""
+    return float(np.mean(predictions == labels))
+
+
+def f1(predictions: "NDArray[Any]", labels: "NDArray[Any]") -> float:
+    """F1 of class 1 against all others; 0 where it is neither predicted nor present."""
+    from sklearn.metrics import f1_score
+
+    return float(f1_score(labels, predictions, labels=[1], average="macro", zero_division=0.0))
+
+
+def f1_macro(predictions: "NDArray[Any]", labels: "NDArray[Any]") -> float:
+    """Plain mean of the F1 of every class that is predicted or present."""
+    from sklearn.metrics import f1_score
+
+    return float(f1_score(labels, predictions, average="macro", zero_division=0.0))
+
+
+def matthews(predictions: "NDArray[Any]", labels: "NDArray[Any]") -> float:
+    """Matthews correlation coefficient; 0 where either side is constant."""
+    from sklearn.metrics import matthews_corrcoef
+
+    with warnings.catch_warnings():
+        # A single class on both sides: the coefficient is undefined and sklearn's 0 is what we promise.
+        warnings.simplefilter("ignore")
+        return float(matthews_corrcoef(labels, predictions))
+
+
+def pearson(predictions: "NDArray[Any]", labels: "NDArray[Any]") -> float:
+    """Pearson correlation; 0 where either side is constant."""
+    from scipy.stats import pearsonr
+
+    return _correlation(pearsonr, predictions, labels)
+
+
+def spearman(predictions: "NDArray[Any]", labels: "NDArray[Any]") -> float:
+    """Spearman rank correlation; 0 where either side is constant."""
+    from scipy.stats import spearmanr
+
+    return _correlation(spearmanr, predictions, labels)
+
+
+def _correlation(statistic: Callable[..., Any], predictions: "NDArray[Any]", labels: "NDArray[Any]") -> float:
+    if len(labels) < 2 or not np.isfinite(predictions).all() or np.ptp(predictions) == 0 or np.ptp(labels) == 0:
+        return 0.0
+    with warnings.catch_warnings():
+        # Nearly constant predictions: a warning of scipy helps nobody who reads a table of metrics.
+        warnings.simplefilter("ignore")
+        value = float(statistic(predictions.astype(np.float64), labels.astype(np.float64)).statistic)
+    return value if np.isfinite(value) else 0.0
+
+
+METRICS: dict[str, Metric] = {
+    "accuracy": accuracy,
+    "f1": f1,
+    "f1_macro": f1_macro,
+    "matthews": matthews,
+    "pearson": pearson,
+    "spearman": spearman,
+}
+PROBLEM_METRICS: dict[str, tuple[str, ...]] = {
+    "classification": ("accuracy", "f1_macro", "f1", "matthews"),
+    "regression": ("pearson", "spearman"),
+}
+DEFAULT_METRICS: dict[str, tuple[str, ...]] = {
+    "classification": ("accuracy", "f1_macro"),
+    "regression": ("pearson", "spearman"),
+}
+
+
+def metrics_for(problem: str, names: Sequence[str] | None = None) -> dict[str, Metric]:
+    """The metrics called ``names``, in that order; the first is the one that picks a checkpoint.
+
+    Args:
+        problem: ``classification`` or ``regression``.
+        names: keys of METRICS; None or empty takes the problem's defaults.
+
+    Raises:
+        SpecError: a name that is no metric, or none of this kind of problem.
+    """
+    fitting = PROBLEM_METRICS[problem]
+    for name in names or ():
+        if name not in fitting:
+            raise SpecError(f"{name!r} is not a metric of a {problem} task; choose among {', '.join(fitting)}")
+    return {name: METRICS[name] for name in names or DEFAULT_METRICS[problem]}
+
+
+def length_batches(lengths: "NDArray[Any]", token_budget: int) -> Iterator["NDArray[np.int64]"]:
+    """Row numbers in batches of similar length, longest first, so that memory runs out at once or never.
+
+    Args:
+        lengths: [N] tokens of each row.
+        token_budget: padded tokens of one batch at most; a row longer than that is a batch of its own.
+    """
+    order = np.argsort(-lengths.astype(np.int64), kind="stable")
+    start = 0
+    while start < len(order):
+        longest = max(1, int(lengths[order[start]]))
+        stop = start + max(1, token_budget // longest)
+        yield order[start:stop]
+        start = stop
+
+
+def pad_batch(rows: "TokenizedRows", indices: "NDArray[Any]", pad_token_id: int) -> dict[str, "torch.Tensor"]:
+    """Gather rows into one padded batch.
+
+    Returns:
+        ``input_ids`` int64 [B, L], ``attention_mask`` int64 [B, L] and, where the tokenizer gives them,
+        ``token_type_ids`` int64 [B, L]; L is the longest row of the batch.
+    """
+    import torch
+
+    starts = rows.offsets[indices]
+    lengths = rows.offsets[np.asarray(indices) + 1] - starts
+    positions = np.arange(max(1, int(lengths.max(initial=0))))
+    mask = positions[None, :] < lengths[:, None]
+    flat = (starts[:, None] + positions[None, :])[mask]
+    columns: dict[str, tuple[NDArray[Any], int]] = {"input_ids": (rows.input_ids, pad_token_id)}
+    if rows.token_type_ids is not None:
+        columns["token_type_ids"] = (rows.token_type_ids, 0)
+    batch = {"attention_mask": torch.from_numpy(mask.astype(np.int64))}
+    for name, (values, fill) in columns.items():
+        padded = np.full(mask.shape, fill, dtype=np.int64)
+        padded[mask] = values[flat]
+        batch[name] = torch.from_numpy(padded)
+    return batch
+
+
+def takes_token_types(model: "PreTrainedModel") -> bool:
+    """Whether the model tells segments apart: DistilBERT has no such input, RoBERTa a single type."""
+    accepted = inspect.signature(model.forward).parameters
+    return "token_type_ids" in accepted and getattr(model.config, "type_vocab_size", 0) > 1
+
+
+def num_positions(model: "PreTrainedModel") -> int | None:
+    """The longest row the model can read, in tokens; None where positions are not a learned table."""
+    for name, module in model.named_modules():
+        if name.endswith("position_embeddings") and hasattr(module, "num_embeddings"):
+            # RoBERTa counts positions from its padding id + 1, so the first rows of the table are never read.
+            return int(module.num_embeddings) - (0 if module.padding_idx is None else module.padding_idx + 1)
+    return None
+
+
+@contextmanager
+def evaluating(model: "PreTrainedModel") -> Iterator[None]:
+    """Switch every module to eval mode and put each back as it was."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+def predict(
+    model: "PreTrainedModel",
+    rows: "TokenizedRows",
+    *,
+    pad_token_id: int,
+    device: "torch.device | str",
+    token_budget: int = 8192,
+    bf16: bool = False,
+) -> "NDArray[np.float32]":
+    """Logits of every row, in row order.
+
+    Args:
+        model: a sequence classifier; it is moved to ``device`` and stays there.
+        rows: the tokenized data set.
+        pad_token_id: fills the padding, which the attention mask hides.
+        device: where to compute.
+        token_budget: padded tokens of one batch at most.
+        bf16: compute under bfloat16 autocast.
+
+    Returns:
+        float32 [N, C].
+
+    Raises:
+        MismatchError: a row is longer than the model's positions, or holds an id outside its vocabulary.
+    """
+    import torch
+
+    check_fit(model, rows)
+    device = torch.device(device)
+    model.to(device)
+    with_types = takes_token_types(model)
+    logits = torch.empty(len(rows.offsets) - 1, model.config.num_labels, device=device)
+    autocast = torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16)
+    with evaluating(model), torch.inference_mode(), autocast:
+        for indices in length_batches(np.diff(rows.offsets), token_budget):
+            batch = pad_batch(rows, indices, pad_token_id)
+            if not with_types:
+                batch.pop("token_type_ids", None)
+            output = model(**{name: values.to(device, non_blocking=True) for name, values in batch.items()})
+            # One copy to the host at the end: a copy per batch would stall the device each time.
+            logits[torch.from_numpy(indices).to(device)] = output.logits.float()
+    return logits.cpu().numpy()
+
+
+def check_fit(model: "PreTrainedModel", rows: "TokenizedRows") -> None:
+    """Raise MismatchError when a row is longer than the model's positions or holds an id outside its vocabulary."""
+    if not len(rows.input_ids):
+        return
+    largest, vocabulary = int(rows.input_ids.max()), int(model.config.vocab_size)
+    if largest >= vocabulary:
+        raise MismatchError(
+            f"the tokenizer gives token id {largest} and the model knows {vocabulary} ids; use the model's tokenizer"
+        )
+    longest, positions = int(np.diff(rows.offsets).max()), num_positions(model)
+    if positions is not None and longest > positions:
+        raise MismatchError(
+            f"a row has {longest} tokens and the model {positions} positions; give --max-length {positions} or less"
+        )
+
+
+def evaluate(
+    model: "PreTrainedModel",
+    examples: "Examples",
+    rows: "TokenizedRows",
+    metrics: Mapping[str, Metric],
+    *,
+    bf16: bool = False,
+) -> dict[str, float]:
+    """The metrics of ``model`` on labelled rows, computed on the device where the model is.
+
+    A classification row whose logits are not finite counts as wrong whatever its label.
+
+    Raises:
+        DataError: the rows have no labels, or there are no rows.
+        MismatchError: a label is no class of the model.
+    """
+    labels = examples.labels
+    if labels is None or not len(labels):
+        raise DataError(f"{examples.source} has no {'rows' if labels is not None else 'labels'} to evaluate on")
+    num_labels = int(model.config.num_labels)
+    if examples.problem == "classification" and int(labels.max()) >= num_labels:
+        raise MismatchError(
+            f"{examples.source} has class {int(labels.max())} (counted from 0) and the model has {num_labels} classes; "
+            "use a model of this task"
+        )
+    logits = predict(model, rows, pad_token_id=model.config.pad_token_id or 0, device=model.device, bf16=bf16)
+    if examples.problem == "regression":
+        predictions: NDArray[Any] = logits[:, 0]
+    else:
+        predictions = np.where(np.isfinite(logits).all(axis=1), logits.argmax(axis=1), NO_CLASS)
+    return {name: metric(predictions, labels) for name, metric in metrics.items()}

@@ -1,0 +1,270 @@
+"""Plain fine-tuning on labels: a teacher from a pre-trained encoder, or a student without any teacher."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+from transformers import (
+    EarlyStoppingCallback,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    PrinterCallback,
+    Trainer,
+    TrainerControl,
+    TrainingArguments,
+)
+
+from hskcache import console
+from hskcache.errors import DataError, MismatchError, SpecError
+from trainer.checkpoints import CHECKPOINTS, claim, finish, last_checkpoint, step_of
+from trainer.evaluation import Metric, check_fit, evaluate, metrics_for, pad_batch, takes_token_types
+from trainer.progress import StepBar, quiet
+from trainer.student.create import Interface, create_student
+
+if TYPE_CHECKING:
+    from hskcache.text import Examples, TokenizedRows
+
+
+@dataclass(frozen=True)
+class FinetuneArguments:
+    """How to fine-tune.
+
+    Attributes:
+        model: what create_student takes: a folder with or without weights, a config.json, a hub id, a student's name.
+        epochs: passes over the training rows.
+        learning_rate: of AdamW at its peak; it falls linearly to 0.
+        batch_size: rows of one forward pass on one device.
+        max_length: tokens of a row, special tokens included.
+        seed: of new weights, the order of rows and dropout.
+        warmup_ratio: share of the steps over which the learning rate rises, in [0, 1).
+        weight_decay: of AdamW, biases and norms excepted.
+        bf16: train and evaluate under bfloat16 autocast.
+        gradient_accumulation: batches of one optimizer step.
+        patience: stop after this many evaluations without a better result; None trains all epochs.
+        device: ``cpu`` or ``cuda``.
+        metrics: names for metrics_for, the one that picks the checkpoint first; empty takes the defaults.
+    """
+
+    model: str
+    epochs: int = 3
+    learning_rate: float = 2e-5
+    batch_size: int = 32
+    max_length: int = 128
+    seed: int = 0
+    warmup_ratio: float = 0.1
+    weight_decay: float = 0.01
+    bf16: bool = False
+    gradient_accumulation: int = 1
+    patience: int | None = None
+    device: str = "cpu"
+    metrics: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Labelled rows beside their tokens."""
+
+    examples: "Examples"
+    rows: "TokenizedRows"
+
+
+class RowsDataset(Dataset[dict[str, Any]]):
+    """Rows by number, with their ids for the length-grouped sampler."""
+
+    def __init__(self, data: Labelled) -> None:
+        self.data = data
+
+    def __len__(self) -> int:
+        return len(self.data.examples)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        offsets = self.data.rows.offsets
+        return {"input_ids": self.data.rows.input_ids[offsets[index] : offsets[index + 1]], "row": index}
+
+
+class Finetuner(Trainer):  # type: ignore[misc]  # transformers is untyped
+    """The Trainer with batches padded to their longest row and our own evaluation."""
+
+    control: TrainerControl
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        args: TrainingArguments,
+        train: Labelled,
+        dev: Labelled,
+        metrics: Mapping[str, Metric],
+    ) -> None:
+        self.train_data, self.dev_data, self.metrics = train, dev, metrics
+        self.with_token_types = takes_token_types(model)
+        super().__init__(model, args, self.collate, train_dataset=RowsDataset(train), eval_dataset=RowsDataset(dev))
+        # BERT's loss ignores the number of items it is told, so the Trainer must divide by the accumulation steps.
+        self.model_accepts_loss_kwargs = False
+        self.remove_callback(PrinterCallback)  # it prints to stdout
+
+    def collate(self, items: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        """Pad rows into ``input_ids``, ``attention_mask`` [B, L] and ``labels`` [B] int64 or float32."""
+        indices = np.array([item["row"] for item in items])
+        batch = pad_batch(self.train_data.rows, indices, self.model.config.pad_token_id or 0)
+        if not self.with_token_types:
+            batch.pop("token_type_ids", None)
+        assert self.train_data.examples.labels is not None
+        return batch | {"labels": torch.from_numpy(self.train_data.examples.labels[indices])}
+
+    def evaluate(self, *_: Any, metric_key_prefix: str = "eval", **__: Any) -> dict[str, float]:
+        """The metrics on the dev rows, whatever data set is named."""
+        values = evaluate(self.model, self.dev_data.examples, self.dev_data.rows, self.metrics, bf16=self.args.bf16)
+        logs = {f"{metric_key_prefix}_{name}": value for name, value in values.items()}
+        self.log(dict(logs))
+        if self.is_world_process_zero():
+            console.say(f"epoch {self.state.epoch or 0:g}: " + ", ".join(f"{k} {v:.4f}" for k, v in values.items()))
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, logs)
+        return logs
+
+
+def finetune(
+    arguments: FinetuneArguments, tokenizer: PreTrainedTokenizerBase, train: Labelled, dev: Labelled, out: Path
+) -> dict[str, Any]:
+    """Fine-tune on ``train``, keep the epoch that is best on ``dev`` and save it in ``out``.
+
+    ``out`` becomes an ordinary checkpoint with its tokenizer, ``logs/`` for TensorBoard and ``metrics.json``. A run
+    that was cut off goes on from its last epoch; a finished one is not run again.
+
+    Returns:
+        The content of metrics.json: ``metric``, the one that picked; ``best``, its epoch, step and metrics; and
+        ``epochs``, the same of every epoch.
+
+    Raises:
+        DataError: one of the two data sets is empty or has no labels.
+        MismatchError: ``out`` holds another run; the model, the tokenizer and the labels do not fit each other.
+        SpecError: an unknown metric, or bfloat16 on a device without it.
+        TeacherError: the model cannot be loaded.
+    """
+    metrics = metrics_for(train.examples.problem, arguments.metrics)
+    metric = next(iter(metrics))
+    _check(arguments, train, dev)
+    out = out.resolve()
+    with quiet():
+        model = create_student(arguments.model, _interface(arguments, tokenizer, train.examples), arguments.seed)
+        check_fit(model, train.rows)
+        settings = _training_arguments(arguments, metric, out)
+        with settings.main_process_first(local=False):
+            if finished := claim(out, _run(arguments, tokenizer, train, dev)):
+                console.say(f"{out} is finished already")
+                return finished
+            checkpoint = last_checkpoint(out)
+        trainer = Finetuner(model, settings, train, dev, metrics)
+        if arguments.patience is not None:
+            trainer.add_callback(EarlyStoppingCallback(arguments.patience))
+        _train(trainer, out, checkpoint)
+        result = _result(trainer, metric)
+        if trainer.is_world_process_zero():
+            model.save_pretrained(out)
+            tokenizer.save_pretrained(out)
+            finish(out, result)
+    return result
+
+
+def _run(
+    arguments: FinetuneArguments, tokenizer: PreTrainedTokenizerBase, train: Labelled, dev: Labelled
+) -> dict[str, Any]:
+    run = asdict(arguments) | {"tokenizer": tokenizer.name_or_path}
+    # The device decides where, not what: a run may go on elsewhere.
+    del run["device"]
+    return run | {"train": train.examples.fingerprint, "dev": dev.examples.fingerprint}
+
+
+def _check(arguments: FinetuneArguments, train: Labelled, dev: Labelled) -> None:
+    for examples in (train.examples, dev.examples):
+        if examples.labels is None or not len(examples):
+            raise DataError(f"{examples.source} has no {'labels' if len(examples) else 'rows'}; fine-tuning needs both")
+    ours, theirs = (
+        (train.examples.problem, train.examples.label_names),
+        (dev.examples.problem, dev.examples.label_names),
+    )
+    if ours != theirs:
+        raise MismatchError(
+            f"{train.examples.source} has {_classes(train)} and {dev.examples.source} has {_classes(dev)}; "
+            "read both with the same classes"
+        )
+    if arguments.bf16 and arguments.device == "cuda" and not torch.cuda.is_bf16_supported():
+        raise SpecError("--bf16 is asked for and this device has no bfloat16; leave it out")
+
+
+def _classes(data: Labelled) -> str:
+    return f"classes {', '.join(data.examples.label_names)}" if data.examples.label_names else "scores"
+
+
+def _train(trainer: Finetuner, out: Path, checkpoint: Path | None) -> None:
+    from torch.utils.tensorboard import SummaryWriter
+    from transformers.integrations import TensorBoardCallback
+
+    if not trainer.is_world_process_zero():
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        return
+    if checkpoint is not None:
+        console.say(f"going on from step {step_of(checkpoint)}")
+    # Steps that were logged after the last checkpoint will be logged again.
+    purge_step = 1 + (step_of(checkpoint) if checkpoint else 0)
+    with SummaryWriter(str(out / "logs"), purge_step=purge_step) as writer, console.progress("steps") as bar:
+        trainer.add_callback(TensorBoardCallback(writer))
+        trainer.add_callback(StepBar(bar, "fine-tune"))
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+
+
+def _training_arguments(arguments: FinetuneArguments, metric: str, out: Path) -> TrainingArguments:
+    return TrainingArguments(
+        output_dir=str(out / CHECKPOINTS),
+        num_train_epochs=arguments.epochs,
+        learning_rate=arguments.learning_rate,
+        per_device_train_batch_size=arguments.batch_size,
+        gradient_accumulation_steps=arguments.gradient_accumulation,
+        warmup_steps=arguments.warmup_ratio,
+        weight_decay=arguments.weight_decay,
+        bf16=arguments.bf16,
+        use_cpu=arguments.device == "cpu",
+        seed=arguments.seed,
+        train_sampling_strategy="group_by_length",
+        remove_unused_columns=False,
+        eval_strategy="epoch",
+        save_strategy="epoch",
+        save_total_limit=2,
+        load_best_model_at_end=True,
+        metric_for_best_model=metric,
+        greater_is_better=True,
+        restore_callback_states_from_checkpoint=True,
+        logging_steps=0.01,
+        report_to="none",
+        disable_tqdm=True,
+        log_level="error",
+        ddp_find_unused_parameters=False,
+    )
+
+
+def _interface(arguments: FinetuneArguments, tokenizer: PreTrainedTokenizerBase, examples: "Examples") -> Interface:
+    return Interface(
+        vocab_size=len(tokenizer),
+        label_names=examples.label_names,
+        problem="regression" if examples.problem == "regression" else "classification",
+        pad_token_id=tokenizer.pad_token_id or 0,
+        max_positions=max(512, arguments.max_length),
+        type_vocab_size=2 if "token_type_ids" in tokenizer.model_input_names else 1,
+    )
+
+
+def _result(trainer: Finetuner, metric: str) -> dict[str, Any]:
+    epochs = [
+        {
+            "epoch": entry["epoch"],
+            "step": entry["step"],
+            "metrics": {name: entry[f"eval_{name}"] for name in trainer.metrics},
+        }
+        for entry in trainer.state.log_history
+        if f"eval_{metric}" in entry
+    ]
+    best = next(epoch for epoch in epochs if epoch["step"] == trainer.state.best_global_step)
+    return {"metric": metric, "best": best, "epochs": epochs}

@@ -1,0 +1,102 @@
+"""The order of training, as a pure function of the seed, the epoch and the sizes of the shards.
+
+Shards are permuted and cut into windows; the rows of a window are permuted, grouped by length and cut into batches.
+Only whole batches leave a window: the rows left over move on to the next one, so every batch but the last is full and
+an epoch always has ceil(N / batch size) batches. Nothing here depends on where the cache lives or on how many
+processes train: a *global batch* holds the rows of one optimiser step, and each process takes its slice of it.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import ceil
+
+import numpy as np
+from numpy.typing import NDArray
+
+Integers = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Window:
+    """Part of an epoch that is held in memory at once.
+
+    Attributes:
+        index: place of the window in its epoch.
+        shards: the shards it draws from.
+        carried: rows left over by the window before.
+        rows: rows it gives out, in random order; what it carries on is not among them.
+    """
+
+    index: int
+    shards: tuple[int, ...]
+    carried: Integers
+    rows: Integers
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The order of every epoch.
+
+    Attributes:
+        shards: row range [start, stop) of each shard.
+        batch_size: rows of a global batch.
+        seed: of all permutations.
+        window_shards: shards that are mixed with each other, at least; fewer than twice as many.
+        pool_batches: batches within which rows are sorted by length; larger pads less and mixes less.
+    """
+
+    shards: tuple[tuple[int, int], ...]
+    batch_size: int
+    seed: int = 0
+    window_shards: int = 4
+    pool_batches: int = 50
+
+    @property
+    def num_rows(self) -> int:
+        """Rows N of the cache."""
+        return self.shards[-1][1] if self.shards else 0
+
+    @property
+    def num_batches(self) -> int:
+        """Global batches of an epoch."""
+        return ceil(self.num_rows / self.batch_size)
+
+    def windows(self, epoch: int) -> Iterator[Window]:
+        """The windows of an epoch in order; needs no data."""
+        order = self._random(epoch, 0).permutation(len(self.shards))
+        carried = np.zeros(0, np.int64)
+        # Never fewer than window_shards to a window, so that an epoch does not end in a window of one short shard.
+        groups = np.array_split(order, max(1, len(order) // self.window_shards))
+        for index, group in enumerate(groups):
+            rows = np.concatenate([carried, *(np.arange(*self.shards[shard]) for shard in group)])
+            rows = self._random(epoch, 1, index).permutation(rows)
+            whole = len(rows) if index == len(groups) - 1 else len(rows) // self.batch_size * self.batch_size
+            yield Window(index, tuple(int(shard) for shard in group), carried, rows[:whole])
+            carried = rows[whole:]
+
+    def count(self, window: Window) -> int:
+        """Global batches that leave a window."""
+        return ceil(len(window.rows) / self.batch_size)
+
+    def batches(self, epoch: int, window: Window, lengths: Integers) -> list[Integers]:
+        """Rows of every global batch of a window.
+
+        Args:
+            epoch: counted from 0.
+            window: one of :meth:`windows`.
+            lengths: tokens of each of ``window.rows``, in that order.
+        """
+        count = self.count(window)
+        # Equal parts, so that the end of an epoch is not a batch of one row.
+        bounds = np.linspace(0, len(window.rows), count + 1).astype(np.int64)
+        batches: list[Integers] = []
+        for first in range(0, count, self.pool_batches):
+            cuts = bounds[first : first + self.pool_batches + 1]
+            part = slice(cuts[0], cuts[-1])
+            rows = window.rows[part][np.argsort(lengths[part], kind="stable")]
+            batches += np.split(rows, cuts[1:-1] - cuts[0])
+        order = self._random(epoch, 2, window.index).permutation(len(batches))
+        return [batches[i] for i in order]
+
+    def _random(self, epoch: int, *purpose: int) -> np.random.Generator:
+        return np.random.Generator(np.random.PCG64(np.random.SeedSequence([self.seed, epoch, *purpose])))

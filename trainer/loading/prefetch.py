@@ -1,0 +1,103 @@
+"""Prepare encoded batches ahead of the training step, in a thread that always ends and never hides an error."""
+
+import queue
+import threading
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass
+
+import torch
+
+from trainer.loading.block import Block
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Encoded rows of a slice, with the sizes of the global batch they belong to."""
+
+    block: Block
+    num_rows: int
+    num_positions: int
+
+
+@dataclass(frozen=True)
+class _Failure:
+    error: BaseException
+
+
+def prefetched(items: Iterator[Encoded], device: torch.device, ahead: int) -> Generator[Encoded, None, None]:
+    """Bring items to the device, ``ahead`` of them before they are asked for.
+
+    On CUDA the copies leave from pinned memory on a stream of their own, and the consumer's stream waits for them,
+    not the host. Closing the generator ends the thread.
+
+    Raises:
+        Whatever preparing an item raised.
+    """
+    if ahead == 0:
+        for item in items:
+            yield Encoded(item.block.to(device), item.num_rows, item.num_positions)
+        return
+    ready: queue.Queue[tuple[Encoded, torch.cuda.Event | None] | _Failure | None] = queue.Queue(maxsize=ahead)
+    stop = threading.Event()
+    thread = threading.Thread(target=_work, args=(items, device, ready, stop), name="hskcache-prefetch", daemon=True)
+    thread.start()
+    try:
+        while (entry := ready.get()) is not None:
+            if isinstance(entry, _Failure):
+                raise entry.error
+            yield _received(*entry)
+    finally:
+        stop.set()
+        thread.join()
+
+
+def _work(
+    items: Iterator[Encoded],
+    device: torch.device,
+    ready: "queue.Queue[tuple[Encoded, torch.cuda.Event | None] | _Failure | None]",
+    stop: threading.Event,
+) -> None:
+    stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+
+    def put(entry: tuple[Encoded, torch.cuda.Event | None] | _Failure | None) -> None:
+        while not stop.is_set():
+            try:
+                ready.put(entry, timeout=0.1)
+            except queue.Full:
+                continue
+            return
+
+    try:
+        for item in items:
+            put(_sent(item, device, stream))
+            if stop.is_set():
+                return
+        put(None)
+    except BaseException as error:  # noqa: BLE001 - whatever it is, it belongs to the consumer
+        put(_Failure(error))
+    finally:
+        close = getattr(items, "close", None)
+        if close is not None:
+            close()
+
+
+def _sent(
+    item: Encoded, device: torch.device, stream: "torch.cuda.Stream | None"
+) -> "tuple[Encoded, torch.cuda.Event | None]":
+    if stream is None:
+        return item, None
+    with torch.cuda.stream(stream):
+        block = item.block.to(device, pin=True)
+        event = torch.cuda.Event()
+        event.record(stream)
+    return Encoded(block, item.num_rows, item.num_positions), event
+
+
+def _received(item: Encoded, event: "torch.cuda.Event | None") -> Encoded:
+    if event is not None:
+        stream = torch.cuda.current_stream()
+        stream.wait_event(event)
+        for tensor in item.block.tensors.values():
+            # The copy stream's allocator must not reuse the memory while the step still reads it.
+            tensor.record_stream(stream)
+    return item

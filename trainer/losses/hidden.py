@@ -1,0 +1,72 @@
+"""Hidden-state loss on the kept entries alone [MUD 2.2]; no dense [L, D] target is ever built."""
+
+from typing import Literal
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from trainer.batch import HiddenTarget
+
+Missing = Literal["zero", "ignore"]
+
+
+def hidden_loss(
+    student_BLd: Tensor,
+    target: HiddenTarget,
+    projection: nn.Linear | None,
+    missing: Missing,
+    num_positions: int,
+) -> Tensor:
+    """Mean squared error between projected student states and the kept teacher states of one layer.
+
+    With s the projected student state of a kept position and v its kept values in columns C:
+    ``ignore`` averages (s_c - v_c)^2 over C, ``zero`` takes the dropped columns as targets of 0 and averages over all D:
+    |s|^2 - |s_C|^2 + |s_C - v|^2. With principal components, s_C is the projection of s - mean onto them and |s|^2
+    becomes |s - mean|^2.
+
+    Args:
+        student_BLd: hidden states of one student layer, d wide.
+        target: kept teacher states.
+        projection: Linear d -> D; None where d = D.
+        missing: what a dropped column counts as.
+        num_positions: kept positions of the global batch, which this slice is a part of.
+
+    Returns:
+        A scalar in float32.
+    """
+    states = student_BLd.flatten(0, 1).index_select(0, target.index_P)
+    values = target.values_PW
+    if missing == "ignore" and target.columns is not None and target.columns.dim() == 1:
+        return _squared(_project(states, projection, target.columns) - values) / (num_positions * values.shape[1])
+    states = _project(states, projection, None)
+    if target.mean_D is not None:
+        states = states - target.mean_D
+    kept = _kept(states, target)
+    error = _squared(kept - values)
+    if missing == "ignore" or target.width == values.shape[1]:
+        return error / (num_positions * values.shape[1])
+    return (_squared(states) - _squared(kept) + error) / (num_positions * target.width)
+
+
+def _project(states_Pd: Tensor, projection: nn.Linear | None, columns_W: Tensor | None) -> Tensor:
+    """States in the teacher's width, float32; only ``columns_W`` of them where those are all that is needed."""
+    if projection is None:
+        return (states_Pd if columns_W is None else states_Pd.index_select(1, columns_W)).float()
+    weight, bias = projection.weight, projection.bias
+    if columns_W is not None:
+        weight, bias = weight.index_select(0, columns_W), bias.index_select(0, columns_W)
+    return F.linear(states_Pd, weight, bias).float()
+
+
+def _kept(states_PD: Tensor, target: HiddenTarget) -> Tensor:
+    if target.basis_WD is not None:
+        return states_PD @ target.basis_WD.T
+    if target.columns is None:
+        return states_PD
+    if target.columns.dim() == 1:
+        return states_PD.index_select(1, target.columns)
+    return states_PD.gather(1, target.columns)
+
+
+def _squared(tensor: Tensor) -> Tensor:
+    return tensor.square().sum()

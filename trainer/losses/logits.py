@@ -1,0 +1,30 @@
+"""Losses on the student's output: against the teacher's logits and against the labels."""
+
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def soft_label_loss(student_BC: Tensor, teacher_BC: Tensor, temperature: float, num_rows: int) -> Tensor:
+    """Soft cross entropy -softmax(z_t / T) . log softmax(z_s / T), summed over classes [TinyBERT 3.1, eq. 10].
+
+    For regression, C = 1, it is the squared error to the teacher's score. There is no factor T^2.
+
+    Args:
+        student_BC: the student's logits.
+        teacher_BC: the teacher's, stored, without gradient.
+        temperature: T, above 0.
+        num_rows: rows of the global batch.
+    """
+    student_BC = student_BC.float()
+    if student_BC.shape[1] == 1:
+        return F.mse_loss(student_BC, teacher_BC, reduction="sum") / num_rows
+    soft = F.softmax(teacher_BC / temperature, dim=-1)
+    return -(soft * F.log_softmax(student_BC / temperature, dim=-1)).sum() / num_rows
+
+
+def label_loss(student_BC: Tensor, labels_B: Tensor, num_rows: int) -> Tensor:
+    """Cross entropy to the class index, or the squared error to the gold score where C = 1."""
+    student_BC = student_BC.float()
+    if student_BC.shape[1] == 1:
+        return F.mse_loss(student_BC[:, 0], labels_B.float(), reduction="sum") / num_rows
+    return F.cross_entropy(student_BC, labels_B, reduction="sum") / num_rows

@@ -1,0 +1,1 @@
+"""Students: how they begin and what is added to them for training."""

@@ -1,0 +1,272 @@
+"""Make a student: by name, from a config without weights, from a checkpoint, or from layers of the teacher."""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModelForSequenceClassification, BertConfig, PreTrainedConfig, PreTrainedModel
+
+from hskcache.errors import MismatchError, SpecError, TeacherError
+
+# The two students of [TinyBERT 4.2], which [MUD 4.1] trains too.
+STUDENTS: dict[str, dict[str, int]] = {
+    "tinybert4": {
+        "num_hidden_layers": 4,
+        "hidden_size": 312,
+        "intermediate_size": 1200,
+        "num_attention_heads": 12,
+    },
+    "tinybert6": {
+        "num_hidden_layers": 6,
+        "hidden_size": 768,
+        "intermediate_size": 3072,
+        "num_attention_heads": 12,
+    },
+}
+_WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "pytorch_model*.bin", "pytorch_model.bin.index.json")
+_SCHEME = re.compile(r"(bottom|uniform):(\d+)")
+
+
+@dataclass(frozen=True)
+class Interface:
+    """What a student must read and answer: the tokenizer's ids in, the task's classes out.
+
+    ``label_names`` holds the class names in index order; regression has none. ``max_positions`` and
+    ``type_vocab_size`` shape the named students only: every other student brings its own.
+    """
+
+    vocab_size: int
+    label_names: tuple[str, ...]
+    problem: Literal["classification", "regression"] = "classification"
+    pad_token_id: int = 0
+    max_positions: int = 512
+    type_vocab_size: int = 2
+
+    @property
+    def num_labels(self) -> int:
+        """Outputs of the classifier, C; 1 for regression."""
+        return 1 if self.problem == "regression" else len(self.label_names)
+
+    @property
+    def head(self) -> dict[str, Any]:
+        """The config entries that describe the classifier."""
+        names = self.label_names if self.problem == "classification" else ("score",)
+        return {
+            "id2label": dict(enumerate(names)),
+            "label2id": {name: index for index, name in enumerate(names)},
+            "problem_type": "single_label_classification" if self.problem == "classification" else "regression",
+        }
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Draw initial weights from ``seed`` and leave every global generator where it was."""
+    with torch.random.fork_rng(devices=[]):
+        # torch.manual_seed would reseed the accelerators too, which fork_rng does not save here.
+        torch.default_generator.manual_seed(seed)
+        yield
+
+
+def student_config(source: str, interface: Interface) -> PreTrainedConfig:
+    """The config of a student that starts from random weights.
+
+    Args:
+        source: a key of STUDENTS, a config.json, or a folder that holds one.
+        interface: what the student must read and answer.
+
+    Raises:
+        TeacherError: the config cannot be read.
+    """
+    if source in STUDENTS:
+        config: PreTrainedConfig = BertConfig(
+            **STUDENTS[source],
+            max_position_embeddings=interface.max_positions,
+            type_vocab_size=interface.type_vocab_size,
+        )
+    else:
+        config = _read_config(source)
+    config.update({"vocab_size": interface.vocab_size, "pad_token_id": interface.pad_token_id, **interface.head})
+    return config
+
+
+def create_student(source: str, interface: Interface, seed: int = 0) -> PreTrainedModel:
+    """A student on the CPU in float32; whatever is not loaded is drawn from ``seed``.
+
+    Args:
+        source: a key of STUDENTS, a config.json or a folder without weights (random weights), a folder with weights,
+            or a hub id. A checkpoint without a classifier gets a new one.
+        interface: what the student must read and answer.
+        seed: of the random weights; the global generators stay untouched.
+
+    Raises:
+        TeacherError: the source cannot be read, or its weights do not fit its config.
+        MismatchError: the checkpoint has another number of classes or too small a vocabulary.
+    """
+    if source in STUDENTS or _has_no_weights(source):
+        config = student_config(source, interface)
+        with seeded(seed), _one_line(source):
+            model: PreTrainedModel = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
+        return model.eval()
+    return _load_student(source, interface, seed)
+
+
+def _has_no_weights(source: str) -> bool:
+    path = Path(source)
+    if path.is_dir():
+        return not any(next(path.glob(pattern), None) for pattern in _WEIGHTS)
+    if not path.exists() and (source.startswith((".", "~", "/")) or source.endswith(".json") or source.count("/") > 1):
+        # Not the shape of a hub id, so asking the hub would only hide the spelling mistake.
+        raise TeacherError(
+            f"{source} is no file or folder; give {', '.join(STUDENTS)}, a config.json, a checkpoint folder or a hub id"
+        )
+    return path.is_file()
+
+
+@contextmanager
+def _one_line(source: str) -> Iterator[None]:
+    """Turn whatever transformers makes of a broken config or checkpoint into one error that names it."""
+    try:
+        yield
+    except (MismatchError, TeacherError):
+        raise
+    except Exception as error:  # each model family raises errors of its own kinds
+        reason = " ".join(str(error).split())
+        raise TeacherError(f"{source} cannot be loaded as a sequence classifier: {reason:.200}") from error
+
+
+def _read_config(source: str) -> PreTrainedConfig:
+    with _one_line(source):
+        config: PreTrainedConfig = AutoConfig.from_pretrained(source)
+    return config
+
+
+def _load_student(source: str, interface: Interface, seed: int) -> PreTrainedModel:
+    config = _read_config(source)
+    if config.vocab_size < interface.vocab_size:
+        raise MismatchError(
+            f"{source} knows {config.vocab_size} token ids and the tokenizer has {interface.vocab_size}; "
+            "a student that starts from weights needs the tokenizer of those weights"
+        )
+    num_labels = config.num_labels
+    config.update(interface.head)
+    with seeded(seed):
+        model, loading = _from_pretrained(source, config)
+    if loading["mismatched_keys"]:
+        raise MismatchError(
+            f"{source} classifies into {num_labels} classes and {interface.num_labels} are asked for; "
+            "start from a checkpoint of this task or from one without a classifier"
+        )
+    encoder = f"{model.base_model_prefix}."
+    if missing := sorted(k for k in loading["missing_keys"] if k.startswith(encoder) and "pooler" not in k):
+        raise TeacherError(f"{source} lacks {len(missing)} weights of its own config, {missing[0]} among them")
+    return model
+
+
+def load_classifier(source: str) -> PreTrainedModel:
+    """A fine-tuned sequence classifier on the CPU in float32, from a folder or the hub.
+
+    Raises:
+        TeacherError: it cannot be loaded, or has no classifier of its own.
+    """
+    if source in STUDENTS or _has_no_weights(source):
+        raise TeacherError(f"{source} has no weights; give the folder or the hub id of a fine-tuned model")
+    model, loading = _from_pretrained(source, _read_config(source))
+    if missing := sorted(loading["missing_keys"]):
+        raise TeacherError(
+            f"{source} lacks a classifier's weights ({missing[0]}); fine-tune it first: hsktrain finetune --model {source}"
+        )
+    return model
+
+
+def _from_pretrained(source: str, config: PreTrainedConfig) -> tuple[PreTrainedModel, Mapping[str, Any]]:
+    with _one_line(source):
+        model, loading = AutoModelForSequenceClassification.from_pretrained(
+            source, config=config, dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=True
+        )
+    return model.eval(), loading
+
+
+def resolve_layers(scheme: str, teacher_layers: int) -> tuple[int, ...]:
+    """1-based encoder layers from ``2,4,6``, ``bottom:3`` or ``uniform:3``.
+
+    Uniform takes layer round(i * T / n) for i = 1..n, half to even: 3, 6, 9, 12 of 12 for n = 4 [TinyBERT 3.1].
+
+    Raises:
+        SpecError: not of these forms, a layer the teacher lacks, or one listed twice.
+    """
+    if match := _SCHEME.fullmatch(scheme):
+        kind, count = match[1], int(match[2])
+        if not 1 <= count <= teacher_layers:
+            raise SpecError(
+                f"--layers {scheme}: the teacher has {teacher_layers} layers; ask for 1 to {teacher_layers}"
+            )
+        step = 1 if kind == "bottom" else teacher_layers / count
+        return tuple(round(index * step) for index in range(1, count + 1))
+    try:
+        layers = tuple(int(part) for part in scheme.split(","))
+    except ValueError:
+        raise SpecError(f"--layers {scheme!r} is not of the form 2,4,6 or bottom:3 or uniform:3") from None
+    _check_layers(layers, teacher_layers)
+    return layers
+
+
+def _check_layers(layers: Sequence[int], teacher_layers: int) -> None:
+    if not layers or not all(1 <= layer <= teacher_layers for layer in layers):
+        raise SpecError(f"layers {list(layers)}: the teacher has layers 1 to {teacher_layers}; list some of those")
+    if len(set(layers)) < len(layers):
+        raise SpecError(f"layers {list(layers)} names a layer twice; list each once")
+
+
+def from_teacher_layers(teacher: PreTrainedModel, layers: Sequence[int]) -> PreTrainedModel:
+    """A student made of the teacher's embeddings, some of its encoder layers, its pooler and its classifier.
+
+    Args:
+        teacher: BERT, RoBERTa, ELECTRA, DistilBERT or another encoder whose layers are one module list.
+        layers: 1-based numbers of the layers to keep, in the student's order.
+
+    Returns:
+        A new model of the teacher's class on the CPU; it shares no memory with the teacher.
+
+    Raises:
+        SpecError: a layer the teacher lacks, or one listed twice.
+        TeacherError: the teacher's layers are not one module list.
+    """
+    _check_layers(layers, teacher.config.num_hidden_layers)
+    prefix = f"{_layers_path(teacher)}."
+    config = type(teacher.config).from_dict(teacher.config.to_dict())
+    config.num_hidden_layers = len(layers)
+    place = {layer - 1: index for index, layer in enumerate(layers)}
+    weights = {}
+    for name, tensor in teacher.state_dict().items():
+        if not name.startswith(prefix):
+            weights[name] = tensor
+            continue
+        number, _, rest = name.removeprefix(prefix).partition(".")
+        if int(number) in place:
+            weights[f"{prefix}{place[int(number)]}.{rest}"] = tensor
+    with seeded(0):
+        # Every weight drawn here is overwritten; strict loading makes sure of it.
+        student = type(teacher)(config)
+    student.load_state_dict(weights, strict=True)
+    return student.eval()
+
+
+def _layers_path(teacher: PreTrainedModel) -> str:
+    num_layers = teacher.config.num_hidden_layers
+    found = [
+        name
+        for name, module in teacher.named_modules()
+        if isinstance(module, nn.ModuleList) and len(module) == num_layers
+    ]
+    if len(found) != 1:
+        raise TeacherError(
+            f"{type(teacher).__name__} has {len(found)} lists of {num_layers} layers where one is expected; "
+            "layers can be taken from BERT, RoBERTa, ELECTRA and DistilBERT"
+        )
+    path: str = found[0]
+    return path
