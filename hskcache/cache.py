@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 from hskcache.errors import DamageError, MismatchError
 from hskcache.store.fields import Field, HiddenField, InputsField, LogitsField, offsets_name
 from hskcache.store.ledger import MANIFEST, TOKENIZER, Ledger, read_shard
-from hskcache.store.manifest import Manifest
+from hskcache.store.manifest import Manifest, Request
 from hskcache.store.record import Record
 
-__all__ = ["Cache", "HiddenField", "InputsField", "LogitsField", "open_cache"]
+__all__ = ["Cache", "HiddenField", "InputsField", "LogitsField", "Manifest", "Request", "open_cache"]
 
 
 def open_cache(path: str | Path) -> "Cache":

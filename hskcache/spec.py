@@ -101,7 +101,9 @@ def parse_keep(text: str) -> Keep | None:
         return Keep(None, None, 1.0)
     match = _KEEP.fullmatch(text)
     if not match or not any(match.groups()) or text.startswith("_") or text.endswith("_"):
-        raise SpecError(f"--keep {text!r} is not of the form 1l_10t_0.1h (layers, tokens, share of columns), full or none")
+        raise SpecError(
+            f"--keep {text!r} is not of the form 1l_10t_0.1h (layers, tokens, share of columns), full or none"
+        )
     try:
         fraction = float(match["fraction"]) if match["fraction"] else 1.0
     except ValueError:

@@ -44,7 +44,7 @@ def tsv_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_tokenizer_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A WordPiece tokenizer of at most 150 pieces, BERT's special tokens and token types, saved as transformers does."""
+    """A WordPiece tokenizer of at most 150 pieces with BERT's special tokens and token types."""
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
 

@@ -131,7 +131,11 @@ def training_arguments(
     stage: Stage, machine: Machine, folder: Path, metric: str, seed: int, world_size: int
 ) -> TrainingArguments:
     """A stage as the Trainer's arguments."""
-    saves = {"save_strategy": "steps", "save_steps": machine.save_steps} if machine.save_steps else {"save_strategy": "epoch"}
+    saves = (
+        {"save_strategy": "steps", "save_steps": machine.save_steps}
+        if machine.save_steps
+        else {"save_strategy": "epoch"}
+    )
     if stage.select == "best":
         # The Trainer can only go back to an epoch that it saved.
         saves = {"save_strategy": "epoch", "load_best_model_at_end": True, "metric_for_best_model": metric}

@@ -150,7 +150,8 @@ def finetune(
     out = out.resolve()
     with quiet():
         model = create_student(arguments.model, _interface(arguments, tokenizer, train.examples), arguments.seed)
-        check_fit(model, train.rows)
+        for data in (train, dev):
+            check_fit(model, data.rows)
         settings = _training_arguments(arguments, metric, out)
         with settings.main_process_first(local=False):
             if finished := claim(out, _run(arguments, tokenizer, train, dev)):

@@ -110,7 +110,11 @@ class LiveLoader(Ordered[Job]):
             index_P=owner * length + kept.positions_P,
             # Clones: what was made in inference mode cannot be saved for a backward pass.
             values_PW=kept.values_PW.clone(),
-            columns=shared.long() if shared is not None else None if kept.columns_PW is None else kept.columns_PW.clone(),
+            columns=shared.long()
+            if shared is not None
+            else None
+            if kept.columns_PW is None
+            else kept.columns_PW.clone(),
             width=selector.field.width,
             mean_D=constants.get("mean"),
             basis_WD=constants.get("basis"),

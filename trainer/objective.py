@@ -48,7 +48,9 @@ class Objective(nn.Module):
         self.losses = losses
         self.matches = tuple(matches)
         width = student.config.hidden_size
-        names = ["shared"] if losses.hidden and losses.hidden.shared_projection else [self._own(m) for m in self.matches]
+        names = (
+            ["shared"] if losses.hidden and losses.hidden.shared_projection else [self._own(m) for m in self.matches]
+        )
         self.drops_token_types = not takes_token_types(student)
         self.projections = nn.ModuleDict()
         if losses.hidden is not None and teacher_width is not None and teacher_width != width:

@@ -32,7 +32,9 @@ def build(teacher: str, device: str, out: Path, as_json: bool, **given: Any) -> 
         manifest = run(job, out, lambda rows: bar.advance(task, rows))
     num_bytes = {field: sum(record.num_bytes for record in records) for field, records in manifest.shards.items()}
     if as_json:
-        console.print_json({"cache": str(out), "cache_id": manifest.cache_id, "num_rows": total, "num_bytes": num_bytes})
+        console.print_json(
+            {"cache": str(out), "cache_id": manifest.cache_id, "num_rows": total, "num_bytes": num_bytes}
+        )
     else:
         size = console.human_bytes(sum(num_bytes.values()))
         console.say(f"{out}: {total} rows, {size}, id {manifest.cache_id[:12]}")

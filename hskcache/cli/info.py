@@ -73,7 +73,10 @@ def _print(facts: dict[str, Any]) -> None:
     labels = ", ".join(data["label_names"]) or data["problem"]
     for name, value in (
         ("cache", f"{facts['cache']}  (id {facts['cache_id'][:12]}, format {facts['format_version']})"),
-        ("teacher", f"{teacher['name']}  ({teacher['model_type']}, {teacher['num_layers']} layers, width {teacher['width']})"),
+        (
+            "teacher",
+            f"{teacher['name']}  ({teacher['model_type']}, {teacher['num_layers']} layers, width {teacher['width']})",
+        ),
         ("data", f"{data['name']}  ({facts['num_rows']:,} rows, labels {labels})"),
         ("keep", f"{facts['keep']}  (teacher layer -> student layer: {pairs})"),
         ("made with", ", ".join(f"{name} {version}" for name, version in facts["environment"].items())),
@@ -85,7 +88,9 @@ def _print(facts: dict[str, Any]) -> None:
         column.justify = "right"
     for name, field in facts["fields"].items():
         table.add_row(name, _what(field), console.human_bytes(field["num_bytes"]), f"{field['bytes_per_row']:,.1f}")
-    table.add_row("total", "", console.human_bytes(facts["num_bytes"]), f"{facts['num_bytes'] / max(facts['num_rows'], 1):,.1f}")
+    table.add_row(
+        "total", "", console.human_bytes(facts["num_bytes"]), f"{facts['num_bytes'] / max(facts['num_rows'], 1):,.1f}"
+    )
     out.print(table)
 
 
@@ -93,7 +98,9 @@ def _what(field: dict[str, Any]) -> str:
     if field["kind"] == "logits":
         return f"{field['num_labels']} float32"
     if field["kind"] == "inputs":
-        return "token ids" + (", types" if field["has_token_types"] else "") + (", labels" if field["has_labels"] else "")
+        return (
+            "token ids" + (", types" if field["has_token_types"] else "") + (", labels" if field["has_labels"] else "")
+        )
     tokens = field.get("max_tokens")
     positions = f"{tokens} positions" if tokens else "all positions"
     return (

@@ -28,11 +28,19 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON o
 device_option = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 
 _SPEC = (
-    click.option("--keep", default=None, metavar="1l_10t_0.1h", help="Layers, tokens, share of columns; or full, none."),
+    click.option(
+        "--keep", default=None, metavar="1l_10t_0.1h", help="Layers, tokens, share of columns; or full, none."
+    ),
     click.option("--student-layers", type=int, default=None, help="Layers of the student to come.  [default: 4]"),
-    click.option("--depth-target", type=int, default=None, help="Teacher layer of the top student layer.  [default: last]"),
-    click.option("--score", type=click.Choice(get_args(ScoreName)), default=None, help="What ranks the positions of a row."),
-    click.option("--score-layer", type=click.Choice(get_args(ScoreLayer)), default=None, help="Whose attention scores."),
+    click.option(
+        "--depth-target", type=int, default=None, help="Teacher layer of the top student layer.  [default: last]"
+    ),
+    click.option(
+        "--score", type=click.Choice(get_args(ScoreName)), default=None, help="What ranks the positions of a row."
+    ),
+    click.option(
+        "--score-layer", type=click.Choice(get_args(ScoreLayer)), default=None, help="Whose attention scores."
+    ),
     click.option("--specials/--no-specials", default=None, help="Whether [SEP] and its like may be kept."),
     click.option("--width", type=click.Choice(get_args(WidthName)), default=None, help="What ranks the columns."),
     click.option("--encoding", type=click.Choice(get_args(EncodingName)), default=None, help="How values are stored."),
@@ -40,7 +48,9 @@ _SPEC = (
     click.option("--token-budget", type=int, default=None, help="Padded tokens of one teacher batch.  [default: 4096]"),
     click.option("--dtype", type=click.Choice(["float32", "bfloat16", "float16"]), default=None, help="The teacher's."),
     click.option("--shard-rows", type=int, default=None, help="Rows of a shard.  [default: from the size of a row]"),
-    click.option("--spec", "spec_file", type=click.Path(path_type=Path), default=None, help="All of this as YAML or JSON."),
+    click.option(
+        "--spec", "spec_file", type=click.Path(path_type=Path), default=None, help="All of this as YAML or JSON."
+    ),
 )
 
 _DATA = (
@@ -85,7 +95,12 @@ def build_spec(given: dict[str, Any]) -> Spec:
         except (OSError, UnicodeDecodeError) as error:
             raise SpecError(f"--spec {path}: {getattr(error, 'strerror', None) or 'not UTF-8 text'}") from None
     values = spec.model_dump()
-    top = {"max_length": "max_length", "token_budget": "token_budget", "dtype": "compute_dtype", "shard_rows": "shard_rows"}
+    top = {
+        "max_length": "max_length",
+        "token_budget": "token_budget",
+        "dtype": "compute_dtype",
+        "shard_rows": "shard_rows",
+    }
     values |= {key: given[flag] for flag, key in top.items() if given[flag] is not None}
     values["hidden"] = _hidden(spec.hidden, given)
     return _checked(Spec, values)

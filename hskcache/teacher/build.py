@@ -52,9 +52,7 @@ class Job:
     task: str | None
 
 
-def prepare_job(
-    teacher: Teacher, examples: Examples, rows: TokenizedRows, spec: Spec, task: str | None = None
-) -> Job:
+def prepare_job(teacher: Teacher, examples: Examples, rows: TokenizedRows, spec: Spec, task: str | None = None) -> Job:
     """Resolve a spec against a teacher and rows.
 
     Raises:

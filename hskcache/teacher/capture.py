@@ -190,7 +190,9 @@ def prepare(model: PreTrainedModel) -> None:
 def _probe(model: PreTrainedModel, name: str) -> None:
     layers = encoder_layers(model)
     if any(getattr(module, "is_causal", False) for module in model.modules()):
-        raise TeacherError(f"{name} attends causally; its [CLS] row cannot score positions: use an encoder such as BERT")
+        raise TeacherError(
+            f"{name} attends causally; its [CLS] row cannot score positions: use an encoder such as BERT"
+        )
     pad = model.config.pad_token_id or 0
     ids = torch.tensor([[5, 6, 7, 8], [5, 6, pad, pad]], device=model.device) % model.config.vocab_size
     inputs = {"input_ids": ids, "attention_mask": torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0]], device=model.device)}

@@ -112,9 +112,7 @@ def position_bytes(field: HiddenField) -> int:
     return encoded + columns + 2
 
 
-def plan(
-    spec: Spec, teacher: TeacherInfo, num_labels: int, rows: TokenizedRows, special_ids: frozenset[int]
-) -> Layout:
+def plan(spec: Spec, teacher: TeacherInfo, num_labels: int, rows: TokenizedRows, special_ids: frozenset[int]) -> Layout:
     """Work out every shape of the cache from the tokenized rows.
 
     Raises:

@@ -18,7 +18,16 @@ from hskcache.text import load_tokenizer
 
 # Where a configuration came from and what wrote it say nothing of what the model computes.
 _NOT_IDENTITY = frozenset(
-    {"_name_or_path", "transformers_version", "dtype", "torch_dtype", "architectures", "id2label", "label2id", "_commit_hash"}
+    {
+        "_name_or_path",
+        "transformers_version",
+        "dtype",
+        "torch_dtype",
+        "architectures",
+        "id2label",
+        "label2id",
+        "_commit_hash",
+    }
 )
 
 

@@ -28,7 +28,7 @@ def tsv_records(path: Path) -> list[Record]:
         DataError: as read_text.
     """
     lines = (line.removesuffix("\r") for line in read_text(path).split("\n"))
-    return [Record(number, line.split("\t")) for number, line in enumerate(lines, start=1) if True]
+    return [Record(number, line.split("\t")) for number, line in enumerate(lines, start=1) if line]
 
 
 def csv_records(path: Path) -> list[Record]:

@@ -105,18 +105,8 @@ def test_word_counts_alone_do_not_solve_it(demo: ModuleType) -> None:
 
 
 def test_the_files_share_no_sentence_and_are_read_as_sst2(tmp_path: Path) -> None:
-    command = [
-        sys.executable,
-        SCRIPT,
-        "--out",
-        tmp_path / "new",
-        "--train-rows",
-        "300",
-        "--dev-rows",
-        "100",
-        "--seed",
-        "5",
-    ]
+    options = ["--train-rows", "300", "--dev-rows", "100", "--seed", "5"]
+    command = [sys.executable, str(SCRIPT), "--out", str(tmp_path / "new"), *options]
     subprocess.run(command, check=True)
     train, dev = (examples_for(tmp_path / "new" / name, load_task("sst2")) for name in ("train.tsv", "dev.tsv"))
     assert (len(train), len(dev)) == (300, 100)

@@ -43,7 +43,7 @@ def test_another_run_is_refused_by_the_setting_that_differs(finished: bool, tmp_
     if finished:
         finish(tmp_path, {})
     before = contents(tmp_path)
-    with pytest.raises(MismatchError, match="learning_rate 0.1 and this one has 0.2"):
+    with pytest.raises(MismatchError, match=r"learning_rate 0\.1 and this one has 0\.2"):
         claim(tmp_path, RUN | {"learning_rate": 0.2})
     assert contents(tmp_path) == before
 

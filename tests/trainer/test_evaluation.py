@@ -115,7 +115,9 @@ def test_metrics_keep_the_order_asked_for() -> None:
 
 @pytest.mark.parametrize(("problem", "name"), [("classification", "bleu"), ("regression", "accuracy")])
 def test_a_metric_that_does_not_fit_is_refused_with_those_that_do(problem: str, name: str) -> None:
-    with pytest.raises(SpecError, match=f"'{name}'.*choose among {'pearson' if problem == 'regression' else 'accuracy'}"):
+    with pytest.raises(
+        SpecError, match=f"'{name}'.*choose among {'pearson' if problem == 'regression' else 'accuracy'}"
+    ):
         metrics_for(problem, [name])
 
 
@@ -191,7 +193,9 @@ def test_token_types_reach_models_that_have_them_and_no_others() -> None:
     rows = rows_of([6, 4])
     blank = dataclasses.replace(rows, token_type_ids=None)
     roberta = RobertaForSequenceClassification(RobertaConfig(**SHAPE | BERT, type_vocab_size=1))
-    distilbert = DistilBertForSequenceClassification(DistilBertConfig(**SHAPE, dim=16, hidden_dim=16, n_layers=1, n_heads=2))
+    distilbert = DistilBertForSequenceClassification(
+        DistilBertConfig(**SHAPE, dim=16, hidden_dim=16, n_layers=1, n_heads=2)
+    )
     for model, expected in ((bert(), True), (roberta, False), (distilbert, False)):
         assert takes_token_types(model) is expected
         with_types, without = (predict(model, data, pad_token_id=0, device="cpu") for data in (rows, blank))
@@ -200,7 +204,9 @@ def test_token_types_reach_models_that_have_them_and_no_others() -> None:
 
 def test_a_row_longer_than_the_positions_is_refused_before_computing() -> None:
     bert_model = bert(max_position_embeddings=8)
-    roberta = RobertaForSequenceClassification(RobertaConfig(**SHAPE | BERT | {"pad_token_id": 1}, max_position_embeddings=8))
+    roberta = RobertaForSequenceClassification(
+        RobertaConfig(**SHAPE | BERT | {"pad_token_id": 1}, max_position_embeddings=8)
+    )
     for model, positions in ((bert_model, 8), (roberta, 6)):
         assert num_positions(model) == positions
         predict(model, rows_of([positions]), pad_token_id=0, device="cpu")
@@ -239,7 +245,7 @@ def test_evaluation_needs_labelled_rows(labels: list[float] | None) -> None:
 
 
 def test_a_label_that_is_no_class_of_the_model_is_refused() -> None:
-    with pytest.raises(MismatchError, match="class 2 .* 2 classes"):
+    with pytest.raises(MismatchError, match=r"class 2 .* 2 classes"):
         evaluate(bert(), examples_of([0, 2]), rows_of([3, 3]), metrics_for("classification"))
 
 

@@ -12,7 +12,13 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertConfig, BertModel, PreTrainedTokenizerFast
+from transformers import (
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    BertConfig,
+    BertModel,
+    PreTrainedTokenizerFast,
+)
 from transformers.utils import logging
 
 from hskcache.errors import DataError, MismatchError, SpecError
@@ -63,7 +69,9 @@ def data(tsv_file: Path, tokenizer: PreTrainedTokenizerFast) -> Labelled:
 def run(config_file: Path, tokenizer: PreTrainedTokenizerFast, data: Labelled, tmp_path: Path) -> Finetune:
     """Fine-tune into ``tmp_path/out`` with settings quick to learn by, apart from those given."""
 
-    def start(train: Labelled = data, dev: Labelled = data, out: Path = tmp_path / "out", **changes: Any) -> dict[str, Any]:
+    def start(
+        train: Labelled = data, dev: Labelled = data, out: Path = tmp_path / "out", **changes: Any
+    ) -> dict[str, Any]:
         settings = {"model": str(config_file), "epochs": 2, "learning_rate": 3e-3, "batch_size": 8, "max_length": 32}
         return finetune(FinetuneArguments(**settings | changes), tokenizer, train, dev, out)
 
@@ -159,7 +167,9 @@ def test_accumulated_batches_are_one_large_batch(run: Finetune, config_file: Pat
     """Without dropout two batches of 8 must give the loss and the gradient of one of 16: means, not sums."""
     config = json.loads(config_file.read_text(encoding="utf-8"))
     still = tmp_path / "still.json"
-    still.write_text(json.dumps(config | {"hidden_dropout_prob": 0, "attention_probs_dropout_prob": 0}), encoding="utf-8")
+    still.write_text(
+        json.dumps(config | {"hidden_dropout_prob": 0, "attention_probs_dropout_prob": 0}), encoding="utf-8"
+    )
     logged = []
     for batch_size, accumulation in ((16, 1), (8, 2)):
         out = tmp_path / str(batch_size)
@@ -203,9 +213,9 @@ def test_a_mistake_leaves_no_folder_behind(run: Finetune, data: Labelled, tmp_pa
     renamed = dataclasses.replace(data, examples=dataclasses.replace(data.examples, label_names=("no", "yes")))
     with pytest.raises(DataError, match="no labels"):
         run(unlabelled)
-    with pytest.raises(MismatchError, match="classes 0, 1 and .* classes no, yes"):
+    with pytest.raises(MismatchError, match=r"classes 0, 1 and .* classes no, yes"):
         run(dev=renamed)
-    with pytest.raises(MismatchError, match="classes 0, 1 and .* scores"):
+    with pytest.raises(MismatchError, match=r"classes 0, 1 and .* scores"):
         run(dev=scores(data))
     with pytest.raises(SpecError, match="pearson"):
         run(metrics=("pearson",))
@@ -221,7 +231,7 @@ def test_rows_longer_than_the_model_s_positions_are_refused(run: Finetune, confi
 
 
 def test_a_killed_run_goes_on_to_the_same_weights(
-    run: Finetune, config_file: Path, tiny_tokenizer_dir: Path, tsv_file: Path, tmp_path: Path
+    config_file: Path, tiny_tokenizer_dir: Path, tsv_file: Path, tmp_path: Path
 ) -> None:
     """SIGKILL after the second epoch, the same command again: bit for bit the run that was never stopped."""
     options = {"epochs": 5, "lr": 3e-3, "batch-size": 8, "max-length": 32, "device": "cpu", "task": "sst2"}
@@ -247,5 +257,6 @@ def test_a_killed_run_goes_on_to_the_same_weights(
     resumed = finetune(arguments, tokenizer, rows, rows, out)
     whole = finetune(arguments, tokenizer, rows, rows, tmp_path / "whole")
     assert resumed == whole
+    assert scalars(out / "logs", "train/loss") == scalars(tmp_path / "whole" / "logs", "train/loss")
     ours, theirs = (load_file(folder / "model.safetensors") for folder in (out, tmp_path / "whole"))
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)

@@ -16,14 +16,20 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.option("--cache", type=click.Path(path_type=Path), help="The cache to learn from.")
-@click.option("--teacher", metavar="DIR_OR_ID", help="A teacher in the loop instead of a cache; needs --data and --spec.")
+@click.option(
+    "--teacher", metavar="DIR_OR_ID", help="A teacher in the loop instead of a cache; needs --data and --spec."
+)
 @click.option("--data", metavar="FILE", help="Training rows, with --teacher.")
-@click.option("--spec", "spec_file", type=click.Path(path_type=Path), help="What to keep, with --teacher: YAML or JSON.")
+@click.option(
+    "--spec", "spec_file", type=click.Path(path_type=Path), help="What to keep, with --teacher: YAML or JSON."
+)
 @click.option("--student", required=True, help="tinybert4, tinybert6, a config.json, a folder or a hub id.")
 @click.option("--eval-data", required=True, metavar="FILE", help="Rows that score the student and pick its best epoch.")
 @click.option("--out", required=True, type=click.Path(path_type=Path, file_okay=False), help="Folder of the student.")
 @click.option("--recipe", default="mud", show_default=True, help="mud, logits, labels, or a .yaml file.")
-@click.option("--set", "changes", multiple=True, metavar="STAGE.KEY=VALUE", help="Change a recipe: prediction.epochs=3.")
+@click.option(
+    "--set", "changes", multiple=True, metavar="STAGE.KEY=VALUE", help="Change a recipe: prediction.epochs=3."
+)
 @options.layout
 @click.option(
     "--residency",

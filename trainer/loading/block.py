@@ -152,4 +152,3 @@ def _read_shard(cache: Cache, shard: int, fields: Sequence[str], layers: frozens
 def _tensor(array: NDArray[np.generic]) -> Tensor:
     """Unsigned 16-bit as signed bits: torch can move them about but computes little in uint16."""
     return torch.from_numpy(array.view(np.int16) if array.dtype == np.uint16 else array)
-

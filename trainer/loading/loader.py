@@ -98,5 +98,7 @@ class KnowledgeLoader(Ordered[Block]):
         missing = [layer for layer in wanted if layer not in stored]
         if missing:
             kept = ", ".join(map(str, stored)) or "none"
-            raise MismatchError(f"the cache has no hidden layer {missing[0]}; it keeps {kept}: rebuild it with that layer")
+            raise MismatchError(
+                f"the cache has no hidden layer {missing[0]}; it keeps {kept}: rebuild it with that layer"
+            )
         return wanted

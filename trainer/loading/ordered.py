@@ -118,7 +118,9 @@ class Ordered(ABC, Generic[Data]):
         """
         for key, own in self._fixed().items():
             if state.get(key) != own:
-                raise MismatchError(f"the saved order has {key} {state.get(key)}, this run {own}; use the same to resume")
+                raise MismatchError(
+                    f"the saved order has {key} {state.get(key)}, this run {own}; use the same to resume"
+                )
         self.seek(state["epoch"], state["position"])
 
     def _fixed(self) -> dict[str, Any]:
@@ -139,7 +141,9 @@ class Ordered(ABC, Generic[Data]):
                 continue
             for rows in self.plan.batches(self.epoch, window, lengths):
                 if len(rows) < self.slices:
-                    raise SpecError(f"a batch of {len(rows)} rows cannot feed {self.slices} slices; raise the batch size")
+                    raise SpecError(
+                        f"a batch of {len(rows)} rows cannot feed {self.slices} slices; raise the batch size"
+                    )
                 for micro in range(self.accumulation):
                     if done >= start:
                         yield data, rows[micro * self.world_size + self.rank :: self.slices], rows

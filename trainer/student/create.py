@@ -178,7 +178,7 @@ def load_classifier(source: str) -> PreTrainedModel:
     model, loading = _from_pretrained(source, _read_config(source))
     if missing := sorted(loading["missing_keys"]):
         raise TeacherError(
-            f"{source} lacks a classifier's weights ({missing[0]}); fine-tune it first: hsktrain finetune --model {source}"
+            f"{source} has no classifier ({missing[0]} is missing); fine-tune it first: hsktrain finetune --model"
         )
     return model
 

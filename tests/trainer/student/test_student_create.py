@@ -82,7 +82,12 @@ def test_named_students_have_the_papers_sizes(name: str, millions: float) -> Non
 def test_a_student_s_config_carries_the_tokenizer_and_the_classes() -> None:
     interface = Interface(99, ("no", "maybe", "yes"), pad_token_id=7, max_positions=64, type_vocab_size=1)
     config = student_config("tinybert4", interface)
-    assert (config.vocab_size, config.pad_token_id, config.max_position_embeddings, config.type_vocab_size) == (99, 7, 64, 1)
+    assert (config.vocab_size, config.pad_token_id, config.max_position_embeddings, config.type_vocab_size) == (
+        99,
+        7,
+        64,
+        1,
+    )
     assert config.id2label == {0: "no", 1: "maybe", 2: "yes"}
     assert config.label2id == {"no": 0, "maybe": 1, "yes": 2}
     assert config.problem_type == "single_label_classification"
@@ -290,5 +295,3 @@ def test_uniform_layers_rise_to_the_last(teacher_layers: int, data: st.DataObjec
 def test_a_scheme_that_makes_no_sense_is_refused(scheme: str) -> None:
     with pytest.raises(SpecError, match="layers"):
         resolve_layers(scheme, 4)
-
-
