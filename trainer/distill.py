@@ -9,7 +9,7 @@ from typing import Any
 import torch
 import transformers
 from torch import Tensor
-from transformers import EarlyStoppingCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers import EarlyStoppingCallback, Trainer, TrainerCallback, TrainerControl, TrainingArguments
 
 from trainer.batch import Batch
 from trainer.loading.ordered import Ordered
@@ -64,7 +64,7 @@ class DistillTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped
         model: torch.nn.Module,
         inputs: Batch,
         return_outputs: bool = False,
-        num_items_in_batch: Any = None,  # noqa: ARG002 - the Trainer's signature
+        num_items_in_batch: Any = None,
     ) -> Any:
         """The stage's loss; its terms are summed up for the next log."""
         loss, terms = model(inputs)
@@ -74,7 +74,7 @@ class DistillTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped
         loss = loss * self.args.world_size
         return (loss, None) if return_outputs else loss
 
-    def floating_point_ops(self, inputs: Batch) -> int:  # noqa: ARG002 - the Trainer's signature
+    def floating_point_ops(self, inputs: Batch) -> int:
         """Not counted: the Trainer's estimate knows neither the losses nor the projections."""
         return 0
 
@@ -92,13 +92,13 @@ class DistillTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped
         """Score the student with the task's metrics."""
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in self.score(self.model.student).items()}
         self.log(metrics)
-        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        self.control: TrainerControl = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
     def _prepare_inputs(self, inputs: Batch) -> Batch:
         return inputs
 
-    def _get_num_items_in_batch(self, batch_samples: list[Batch], device: torch.device) -> None:  # noqa: ARG002
+    def _get_num_items_in_batch(self, batch_samples: list[Batch], device: torch.device) -> None:
         return None
 
     def _run_epoch(self, *args: Any, epoch: int, **kwargs: Any) -> None:

@@ -144,8 +144,9 @@ def _trainer(job: Fit, stage: Stage, student: PreTrainedModel, folder: Path, mac
     slices = world_size * machine.accumulation
     if stage.batch_size % slices:
         raise SpecError(
-            f"stage {stage.name!r} has batches of {stage.batch_size} rows, which {world_size} processes x {machine.accumulation} "
-            f"passes do not divide; use --set {stage.name}.batch_size=N with N a multiple of {slices}"
+            f"stage {stage.name!r} has batches of {stage.batch_size} rows, which {world_size} processes x "
+            f"{machine.accumulation} passes do not divide; use --set {stage.name}.batch_size=N with N a multiple of "
+            f"{slices}"
         )
     arguments = training_arguments(stage, machine, folder / "checkpoints", job.metric, job.seed, world_size)
     loader = job.loader(

@@ -63,15 +63,15 @@ def check_recipe(knowledge: Knowledge, recipe: Recipe) -> None:
     for stage in recipe.stages:
         if stage.losses.hidden is not None and knowledge.hidden is None:
             raise MismatchError(
-                f"stage {stage.name!r} of recipe {recipe.name!r} learns from hidden states, and {where} keeps none; build it "
-                "with --keep 1l_10t_0.1h, or use --recipe logits"
+                f"stage {stage.name!r} of recipe {recipe.name!r} learns from hidden states, and {where} keeps none; "
+                "build it with --keep 1l_10t_0.1h, or use --recipe logits"
             )
         if stage.losses.soft is not None and knowledge.logits is None:
             raise MismatchError(f"stage {stage.name!r} learns from logits, and {where} keeps none; build it again")
         if stage.losses.label is not None and not knowledge.has_labels:
             raise MismatchError(
-                f"stage {stage.name!r} of recipe {recipe.name!r} learns from labels, and the rows of {where} have none; "
-                "build it with --label, or use --recipe logits"
+                f"stage {stage.name!r} of recipe {recipe.name!r} learns from labels, and the rows of {where} have "
+                "none; build it with --label, or use --recipe logits"
             )
 
 
@@ -85,13 +85,14 @@ def check_student(knowledge: Knowledge, recipe: Recipe, student: PreTrainedModel
     layers, made_for = int(config.num_hidden_layers), knowledge.student_layers
     if recipe.needs_hidden and made_for != layers:
         raise MismatchError(
-            f"the student has {layers} layers and {where} maps the teacher's to a student of {made_for}; build it with "
-            f"--student-layers {layers}, or use a student of {made_for} layers"
+            f"the student has {layers} layers and {where} maps the teacher's to a student of {made_for}; build it "
+            f"with --student-layers {layers}, or use a student of {made_for} layers"
         )
     expected = 1 if knowledge.request.data.problem == "regression" else len(knowledge.request.data.label_names)
     if int(config.num_labels) != expected:
         raise MismatchError(
-            f"the student answers with {config.num_labels} classes and {where} has {expected}; use a student of this task"
+            f"the student answers with {config.num_labels} classes and {where} has {expected}; use a student of this "
+            "task"
         )
     positions, longest = num_positions(student), knowledge.request.spec.max_length
     if positions is not None and positions < longest:
@@ -117,8 +118,8 @@ def check_tokenizer(knowledge: Knowledge, theirs: dict[str, int], ours: dict[str
     """
     if theirs == ours:
         return
-    token = min((token for token in theirs.keys() | ours.keys() if theirs.get(token) != ours.get(token)))
+    token = min(token for token in theirs.keys() | ours.keys() if theirs.get(token) != ours.get(token))
     raise MismatchError(
-        f"the tokenizer of {student} is not the one of {knowledge.where}: token {token!r} has id {theirs.get(token)} there and "
-        f"{ours.get(token)} here; use a student with the teacher's tokenizer"
+        f"the tokenizer of {student} is not the one of {knowledge.where}: token {token!r} has id {theirs.get(token)} "
+        f"there and {ours.get(token)} here; use a student with the teacher's tokenizer"
     )

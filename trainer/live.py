@@ -78,7 +78,7 @@ class LiveLoader(Ordered[Job]):
             self._extractor = extractor_for(self.job)
         return self._extractor
 
-    def windows(self, skip: int) -> Iterator[tuple[Window, Job, Integers]]:  # noqa: ARG002 - nothing is read
+    def windows(self, skip: int) -> Iterator[tuple[Window, Job, Integers]]:
         """Windows of the current epoch; the rows are in memory."""
         for window in self.plan.windows(self.epoch):
             yield window, self.job, self.job.layout.lengths_N[window.rows]

@@ -58,7 +58,7 @@ class Stage(Strict):
     name: str = Field(pattern=r"^[a-z][a-z0-9-]*$")
     losses: Losses
     epochs: float = Field(gt=0)
-    epochs_by_task: dict[str, float] = {}
+    epochs_by_task: dict[str, float] = Field(default={})
     learning_rate: float = Field(default=5e-5, gt=0)
     batch_size: int = Field(default=32, ge=1)
     schedule: Literal["constant", "linear", "cosine"] = "linear"

@@ -104,6 +104,7 @@ def _what(field: dict[str, Any]) -> str:
     tokens = field.get("max_tokens")
     positions = f"{tokens} positions" if tokens else "all positions"
     return (
-        f"layers {', '.join(map(str, field['layers']))}; {positions}; {field['num_columns']} of {field['width']} columns "
+        f"layers {', '.join(map(str, field['layers']))}; {positions}; {field['num_columns']} of {field['width']} "
+        "columns "
         f"({field['columns']}); {field['encoding']}"
     )

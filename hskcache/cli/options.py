@@ -103,7 +103,8 @@ def build_spec(given: dict[str, Any]) -> Spec:
     }
     values |= {key: given[flag] for flag, key in top.items() if given[flag] is not None}
     values["hidden"] = _hidden(spec.hidden, given)
-    return _checked(Spec, values)
+    checked: Spec = _checked(Spec, values)
+    return checked
 
 
 def _hidden(base: Hidden | None, given: dict[str, Any]) -> dict[str, Any] | None:

@@ -20,7 +20,7 @@ class BFloat16:
         """Round to the nearest bfloat16, halves to even."""
         return {"values": values.to(torch.bfloat16).view(torch.int16)}
 
-    def decode(self, parts: Mapping[str, Tensor], width: int) -> Tensor:  # noqa: ARG002 - part of the protocol
+    def decode(self, parts: Mapping[str, Tensor], width: int) -> Tensor:
         """Widen to float32, exactly."""
         return parts["values"].view(torch.bfloat16).to(torch.float32)
 

@@ -20,7 +20,7 @@ class Float16:
         """Round to the nearest float16, halves to even."""
         return {"values": values.to(torch.float16)}
 
-    def decode(self, parts: Mapping[str, Tensor], width: int) -> Tensor:  # noqa: ARG002 - part of the protocol
+    def decode(self, parts: Mapping[str, Tensor], width: int) -> Tensor:
         """Widen to float32, exactly."""
         return parts["values"].to(torch.float32)
 

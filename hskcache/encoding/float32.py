@@ -17,7 +17,7 @@ class Float32:
         """Widen to float32."""
         return {"values": values.to(torch.float32)}
 
-    def decode(self, parts: Mapping[str, Tensor], width: int) -> Tensor:  # noqa: ARG002 - part of the protocol
+    def decode(self, parts: Mapping[str, Tensor], width: int) -> Tensor:
         """The stored values."""
         return parts["values"]
 

@@ -20,7 +20,7 @@ class Int8:
         levels, scales = symmetric.quantise(values, _LARGEST)
         return {"values": levels, "scales": scales}
 
-    def decode(self, parts: Mapping[str, Tensor], width: int) -> Tensor:  # noqa: ARG002 - part of the protocol
+    def decode(self, parts: Mapping[str, Tensor], width: int) -> Tensor:
         """Integers times scale."""
         return symmetric.dequantise(parts["values"], parts["scales"])
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -62,7 +63,8 @@ def prepare_job(teacher: Teacher, examples: Examples, rows: TokenizedRows, spec:
     if hidden is not None:
         if hidden.length.score == "all" and hidden.length.tokens is not None:
             raise SpecError(
-                f"--score all keeps every position, but --keep asks for {hidden.length.tokens} tokens; leave one of them out"
+                f"--score all keeps every position, but --keep asks for {hidden.length.tokens} tokens; leave one of "
+                "them out"
             )
         kept_layers(hidden.depth, teacher.info.num_layers)
         target = hidden.depth.target or teacher.info.num_layers
@@ -195,7 +197,7 @@ def inputs_of(job: Job, start: int, stop: int) -> Arrays:
     return arrays
 
 
-def _id_dtype(job: Job) -> str:
+def _id_dtype(job: Job) -> Literal["uint16", "int32"]:
     return "uint16" if len(job.teacher.tokenizer) <= 1 << 16 else "int32"
 
 
@@ -282,8 +284,8 @@ def _check_space(layout: Layout, out: Path) -> None:
     free, need = shutil.disk_usage(folder).free, sum(layout.num_bytes.values())
     if need > free:
         raise CacheError(
-            f"the cache may need {need / 1e9:.2f} GB and {folder} has {free / 1e9:.2f} GB free; free space, choose another "
-            "--out, or keep less with --keep or --encoding"
+            f"the cache may need {need / 1e9:.2f} GB and {folder} has {free / 1e9:.2f} GB free; free space, choose "
+            "another --out, or keep less with --keep or --encoding"
         )
 
 

@@ -109,8 +109,8 @@ def encoder_layers(model: PreTrainedModel) -> list[nn.Module]:
     stacks = [module for module in model.modules() if isinstance(module, nn.ModuleList) and len(module) == count]
     if len(stacks) != 1:
         raise TeacherError(
-            f"{type(model).__name__} has {len(stacks)} stacks of {count} layers where one was expected; use an encoder such "
-            "as BERT, RoBERTa, DistilBERT, ELECTRA or MiniLM"
+            f"{type(model).__name__} has {len(stacks)} stacks of {count} layers where one was expected; use an "
+            "encoder such as BERT, RoBERTa, DistilBERT, ELECTRA or MiniLM"
         )
     return list(stacks[0])
 
@@ -179,8 +179,8 @@ def prepare(model: PreTrainedModel) -> None:
         raise TeacherError(f"{name} is a decoder; its [CLS] row cannot score positions: use an encoder such as BERT")
     if not getattr(model, "_supports_attention_backend", False):
         raise TeacherError(
-            f"{name} computes attention in its own code, outside transformers' attention interface, and cannot be captured; "
-            "use BERT, RoBERTa, DistilBERT, ELECTRA or another encoder that supports it"
+            f"{name} computes attention in its own code, outside transformers' attention interface, and cannot be "
+            "captured; use BERT, RoBERTa, DistilBERT, ELECTRA or another encoder that supports it"
         )
     model.set_attn_implementation(IMPLEMENTATION)
     model.eval()
@@ -201,14 +201,14 @@ def _probe(model: PreTrainedModel, name: str) -> None:
         expected = model(**inputs, output_hidden_states=True).hidden_states
     if sorted(captured.scores) != list(range(len(layers))):
         raise TeacherError(
-            f"{name} called the attention interface {len(captured.scores)} times for {len(layers)} layers, so its scores cannot "
-            "be told apart; use an encoder with one self-attention a layer"
+            f"{name} called the attention interface {len(captured.scores)} times for {len(layers)} layers, so its "
+            "scores cannot be told apart; use an encoder with one self-attention a layer"
         )
     same = len(expected) == len(layers) + 1 and all(
         torch.allclose(captured.hidden[layer], states, rtol=1e-3, atol=1e-4) for layer, states in enumerate(expected)
     )
     if not same:
         raise TeacherError(
-            f"the outputs of {name}'s layers are not the hidden states it reports, so they cannot be captured layer by layer; "
-            "use BERT, RoBERTa, DistilBERT, ELECTRA or another plain encoder"
+            f"the outputs of {name}'s layers are not the hidden states it reports, so they cannot be captured layer "
+            "by layer; use BERT, RoBERTa, DistilBERT, ELECTRA or another plain encoder"
         )

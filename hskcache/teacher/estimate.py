@@ -17,7 +17,8 @@ class Estimate(NamedTuple):
     """The cost of a build.
 
     ``num_bytes`` guesses every field's size on disk from a compressed sample, ``most_bytes`` bounds it from its shapes;
-    ``full_hidden_bytes`` is what all hidden states of all layers would take in float32; ``seconds`` is the teacher's time.
+    ``full_hidden_bytes`` is what all hidden states of all layers would take in float32; ``seconds`` is the teacher's
+    time.
     """
 
     num_rows: int

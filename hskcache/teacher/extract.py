@@ -140,7 +140,7 @@ class HostArrays:
                 name: torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True).copy_(tensor, non_blocking=True)
                 for name, tensor in tensors.items()
             }
-            self.event = torch.cuda.Event()
+            self.event = torch.cuda.Event()  # type: ignore[no-untyped-call]
             self.event.record()
         self.tensors = tensors
 
@@ -156,8 +156,8 @@ class HostArrays:
         bad = np.flatnonzero(arrays.pop("nonfinite"))
         if len(bad):
             raise TeacherError(
-                f"{len(bad)} rows of {where} give values that are not finite (the first is row {bad[0]} of it); "
-                "use --encoding float32 or bfloat16 if float16 overflows, else look at the teacher"
+                f"{len(bad)} rows of {where} give values that are not finite (the first is row {bad[0]} of it); use "
+                "--encoding float32 or bfloat16 if float16 overflows, else look at the teacher"
             )
         fields: dict[str, Arrays] = {}
         for name, array in arrays.items():

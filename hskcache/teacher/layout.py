@@ -71,7 +71,8 @@ def eligible_counts(hidden: Hidden, rows: TokenizedRows, special_ids: frozenset[
     special = np.isin(rows.input_ids, sorted(special_ids))
     special[rows.offsets[:-1]] = False
     before = np.concatenate([[0], np.cumsum(special)])
-    return (rows.lengths - (before[rows.offsets[1:]] - before[rows.offsets[:-1]])).astype(np.int64)
+    counts: Integers = rows.lengths - (before[rows.offsets[1:]] - before[rows.offsets[:-1]])
+    return counts
 
 
 def hidden_field(hidden: Hidden, teacher: TeacherInfo) -> HiddenField:

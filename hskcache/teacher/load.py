@@ -86,7 +86,8 @@ def load_teacher(name: str, device: str = "auto", dtype: ComputeDtype = "float32
     if loading["missing_keys"]:
         missing = ", ".join(sorted(loading["missing_keys"])[:3])
         raise TeacherError(
-            f"{name} lacks weights of a classifier ({missing}); fine-tune it on the task first: hsktrain finetune --model {name}"
+            f"{name} lacks weights of a classifier ({missing}); fine-tune it on the task first: hsktrain finetune "
+            f"--model {name}"
         )
     model.to(resolve_device(device))
     prepare(model)

@@ -6,8 +6,10 @@ write over them and no test runs it; it shows what the files were made from.
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hskcache.spec import Depth, Hidden, Length, Spec, Width
 from hskcache.store.files import tokenizer_digest, write_atomic
@@ -23,6 +25,8 @@ from hskcache.store.manifest import (
     TeacherInfo,
     TokenizerInfo,
 )
+
+Arrays = dict[str, NDArray[Any]]
 
 ROOT = Path(__file__).resolve().parent / "tiny.hsk"
 VOCABULARY = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "good", "bad", "film", "very")
@@ -77,7 +81,7 @@ def request(root: Path) -> Request:
     )
 
 
-def inputs(start: int, stop: int) -> dict[str, np.ndarray]:
+def inputs(start: int, stop: int) -> Arrays:
     """The tokenized rows; the token type is 1 from the second half of a row on."""
     rows = ROWS[start:stop]
     return {
@@ -89,19 +93,19 @@ def inputs(start: int, stop: int) -> dict[str, np.ndarray]:
     }
 
 
-def logits(start: int, stop: int) -> dict[str, np.ndarray]:
+def logits(start: int, stop: int) -> Arrays:
     """Row i has logits [i + 0.5, -i]."""
     return {"logits": np.array([[row + 0.5, -row] for row in range(start, stop)], np.float32)}
 
 
-def hidden(start: int, stop: int) -> dict[str, np.ndarray]:
+def hidden(start: int, stop: int) -> Arrays:
     """int8 values with a bitmask. Row i keeps positions 0 and 1; its columns are i, i + 5 and i + 10."""
     num_positions = TOKENS * (stop - start)
     rows = np.repeat(np.arange(start, stop), TOKENS)
     mask = np.zeros((num_positions, WIDTH), np.uint8)
     for step in (0, 5, 10):
         mask[np.arange(num_positions), rows + step] = 1
-    arrays = {"position_offsets": np.arange(0, num_positions + 1, TOKENS, dtype=np.int64)}
+    arrays: Arrays = {"position_offsets": np.arange(0, num_positions + 1, TOKENS, dtype=np.int64)}
     for layer in LAYERS:
         arrays[f"layer_{layer:02d}/positions"] = np.tile(np.arange(TOKENS, dtype=np.uint16), stop - start)
         arrays[f"layer_{layer:02d}/values"] = np.stack([-rows * layer, rows + 100, np.full(len(rows), 127)], 1).astype(
@@ -112,7 +116,7 @@ def hidden(start: int, stop: int) -> dict[str, np.ndarray]:
     return arrays
 
 
-def hidden_uniform(start: int, stop: int) -> dict[str, np.ndarray]:
+def hidden_uniform(start: int, stop: int) -> Arrays:
     """bfloat16 bits of the [CLS] state in columns that all rows share: row i holds 1.0 in all but 2.0 in the last."""
     count = stop - start
     return {

@@ -134,7 +134,7 @@ def read_block(cache: Cache, shards: Iterable[int], fields: Sequence[str], layer
 def _read_shard(cache: Cache, shard: int, fields: Sequence[str], layers: frozenset[int]) -> Block:
     start, stop = cache.shards[shard]
     offsets: dict[str, Integers] = {}
-    tensors = {}
+    tensors: dict[str, Tensor] = {}
     for field in fields:
         names = None
         if field == "hidden":

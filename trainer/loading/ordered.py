@@ -54,7 +54,8 @@ class Ordered(ABC, Generic[Data]):
         plan = Plan(tuple(shards), self.batch_size * self.slices, self.seed, self.window_shards)
         if plan.num_rows < self.slices:
             raise MismatchError(
-                f"{plan.num_rows} rows are too few for {self.slices} slices (processes x accumulation); use fewer of them"
+                f"{plan.num_rows} rows are too few for {self.slices} slices (processes x accumulation); use fewer of "
+                "them"
             )
         return plan
 

@@ -57,7 +57,7 @@ def _work(
     ready: "queue.Queue[tuple[Encoded, torch.cuda.Event | None] | _Failure | None]",
     stop: threading.Event,
 ) -> None:
-    stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+    stream = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
 
     def put(entry: tuple[Encoded, torch.cuda.Event | None] | _Failure | None) -> None:
         while not stop.is_set():
@@ -88,7 +88,7 @@ def _sent(
         return item, None
     with torch.cuda.stream(stream):
         block = item.block.to(device, pin=True)
-        event = torch.cuda.Event()
+        event = torch.cuda.Event()  # type: ignore[no-untyped-call]
         event.record(stream)
     return Encoded(block, item.num_rows, item.num_positions), event
 

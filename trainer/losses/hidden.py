@@ -19,8 +19,8 @@ def hidden_loss(
 ) -> Tensor:
     """Mean squared error between projected student states and the kept teacher states of one layer.
 
-    With s the projected student state of a kept position and v its kept values in columns C:
-    ``ignore`` averages (s_c - v_c)^2 over C, ``zero`` takes the dropped columns as targets of 0 and averages over all D:
+    With s the projected student state of a kept position and v its kept values in columns C: ``ignore`` averages
+    (s_c - v_c)^2 over C; ``zero`` takes the dropped columns as targets of 0 and averages over all D:
     |s|^2 - |s_C|^2 + |s_C - v|^2. With principal components, s_C is the projection of s - mean onto them and |s|^2
     becomes |s - mean|^2.
 
@@ -52,9 +52,9 @@ def _project(states_Pd: Tensor, projection: nn.Linear | None, columns_W: Tensor 
     """States in the teacher's width, float32; only ``columns_W`` of them where those are all that is needed."""
     if projection is None:
         return (states_Pd if columns_W is None else states_Pd.index_select(1, columns_W)).float()
-    weight, bias = projection.weight, projection.bias
-    if columns_W is not None:
-        weight, bias = weight.index_select(0, columns_W), bias.index_select(0, columns_W)
+    if columns_W is None:
+        return F.linear(states_Pd, projection.weight, projection.bias).float()
+    weight, bias = projection.weight.index_select(0, columns_W), projection.bias.index_select(0, columns_W)
     return F.linear(states_Pd, weight, bias).float()
 
 

@@ -1,0 +1,88 @@
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hskcache.errors import DamageError
+from hskcache.store.files import canonical_json, file_sha256, sha256_hex, tokenizer_digest, write_atomic
+
+Json = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text("aé\n0"),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text("aé0"), inner),
+    max_leaves=10,
+)
+
+
+def test_write_makes_the_folders_and_leaves_the_file_alone_in_them(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "folder" / "file"
+    write_atomic(path, [b"one", b"two"])
+    assert path.read_bytes() == b"onetwo"
+    assert list(tmp_path.rglob("*.tmp")) == []
+
+
+def test_write_replaces_the_whole_of_an_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    write_atomic(path, b"a long old content")
+    write_atomic(path, b"new")
+    assert path.read_bytes() == b"new"
+
+
+def test_failed_write_keeps_the_old_file_and_no_temporary_one(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    write_atomic(path, b"old")
+    with pytest.raises(TypeError):
+        write_atomic(path, [b"new", None])  # type: ignore[list-item]
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_written_file_is_readable_by_whom_the_umask_lets_read(tmp_path: Path) -> None:
+    """A cache is built by one user and trained from by others."""
+    write_atomic(tmp_path / "atomic", b"")
+    (tmp_path / "plain").write_bytes(b"")
+    assert (tmp_path / "atomic").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+@given(st.dictionaries(st.text("aé0"), Json))
+def test_canonical_json_is_one_spelling_of_the_value_and_can_be_read_back(value: dict[str, object]) -> None:
+    backwards = dict(reversed(value.items()))
+    assert canonical_json(value) == canonical_json(backwards)
+    assert json.loads(canonical_json(value)) == value
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), {"a": [-float("inf")]}])
+def test_canonical_json_refuses_what_json_cannot_hold(value: object) -> None:
+    with pytest.raises(ValueError, match="JSON"):
+        canonical_json(value)
+
+
+def test_digests_are_sha256() -> None:
+    assert sha256_hex(b"abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+def test_file_digest_covers_every_piece_of_a_large_file(tmp_path: Path) -> None:
+    data = bytes(range(256)) * 10_000
+    (tmp_path / "file").write_bytes(data)
+    assert file_sha256(tmp_path / "file") == sha256_hex(data)
+
+
+def test_tokenizer_digest_depends_on_names_and_contents_and_not_on_the_order_of_writing(tmp_path: Path) -> None:
+    files = {"vocab.txt": b"a\nb\n", "tokenizer.json": b"{}", "extra/merges.txt": b"a b"}
+    for folder, names in {"one": list(files), "two": list(reversed(files))}.items():
+        for name in names:
+            write_atomic(tmp_path / folder / name, files[name])
+    one, two = tmp_path / "one", tmp_path / "two"
+    digest = tokenizer_digest(one)
+    assert tokenizer_digest(two) == digest
+    (two / "vocab.txt").write_bytes(b"a\nc\n")
+    assert tokenizer_digest(two) != digest
+    (one / "vocab.txt").rename(one / "words.txt")
+    assert tokenizer_digest(one) != digest
+
+
+def test_missing_or_empty_tokenizer_is_named(tmp_path: Path) -> None:
+    for folder in (tmp_path, tmp_path / "tokenizer"):
+        with pytest.raises(DamageError, match=str(folder)):
+            tokenizer_digest(folder)
