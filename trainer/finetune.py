@@ -18,11 +18,11 @@ from transformers import (
     TrainingArguments,
 )
 
-from hskcache import console
+from hskcache import console, runtime
 from hskcache.errors import DataError, MismatchError, SpecError
 from trainer.checkpoints import CHECKPOINTS, claim, finish, last_checkpoint, step_of
 from trainer.evaluation import Metric, check_fit, evaluate, metrics_for, pad_batch, takes_token_types
-from trainer.progress import StepBar, quiet
+from trainer.progress import StepBar
 from trainer.student.create import Interface, create_student
 
 if TYPE_CHECKING:
@@ -148,7 +148,7 @@ def finetune(
     metric = next(iter(metrics))
     _check(arguments, train, dev)
     out = out.resolve()
-    with quiet():
+    with runtime.quiet():
         model = create_student(arguments.model, _interface(arguments, tokenizer, train.examples), arguments.seed)
         for data in (train, dev):
             check_fit(model, data.rows)

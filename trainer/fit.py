@@ -18,14 +18,14 @@ from transformers import (
     TrainingArguments,
 )
 
-from hskcache import console
+from hskcache import console, runtime
 from hskcache.errors import SpecError
 from trainer.checkpoints import claim, finish, last_checkpoint, step_of, write_json
 from trainer.distill import DistillTrainer, Machine, Score, early_stopping, training_arguments
 from trainer.gate import Knowledge
 from trainer.loading.ordered import Ordered
 from trainer.objective import Objective
-from trainer.progress import StepBar, quiet
+from trainer.progress import StepBar
 from trainer.recipe import Recipe, Stage
 
 MakeLoader = Callable[[Stage, "Slice"], Ordered[Any]]
@@ -83,7 +83,7 @@ def fit(job: Fit, out: Path, machine: Machine) -> dict[str, Any]:
     """
     out = out.resolve()
     run = job.run | {"seed": job.seed, "recipe": job.recipe.model_dump(mode="json")}
-    with quiet():
+    with runtime.quiet():
         finished = claim(out, run)
         if finished is not None:
             console.say(f"{out} is finished already")

@@ -1,13 +1,9 @@
-"""What a person sees of a training run: one bar on stderr, and none of the libraries' chatter."""
+"""What a person sees of a training run: one bar on stderr."""
 
-import logging
-import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from transformers import TrainerCallback, TrainerState, TrainingArguments
-from transformers.utils import logging as transformers_logging
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -34,28 +30,3 @@ class StepBar(TrainerCallback):  # type: ignore[misc]  # transformers is untyped
         loss = logs.get("loss")
         if loss is not None:
             self.bar.update(self.task, description=f"{self.name} loss {loss:.4f}")
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Silence the libraries' words below errors and their loading bars: ours say what matters."""
-    from huggingface_hub.utils import logging as hub_logging
-
-    verbosity, hub_verbosity, with_bars = (
-        transformers_logging.get_verbosity(),
-        hub_logging.get_verbosity(),
-        transformers_logging.is_progress_bar_enabled(),
-    )
-    transformers_logging.set_verbosity_error()
-    hub_logging.set_verbosity(logging.ERROR)
-    transformers_logging.disable_progress_bar()
-    try:
-        with warnings.catch_warnings():
-            for category in (UserWarning, FutureWarning, DeprecationWarning):
-                warnings.simplefilter("ignore", category)
-            yield
-    finally:
-        transformers_logging.set_verbosity(verbosity)
-        hub_logging.set_verbosity(hub_verbosity)
-        if with_bars:
-            transformers_logging.enable_progress_bar()

@@ -6,26 +6,28 @@ from typing import Any
 import click
 
 from hskcache import console
-from hskcache.cli.options import build_spec, data_options, device_option, json_option, spec_options
+from hskcache.cli.options import build_spec, data_option, device_option, json_option, spec_options
+from hskcache.text.layout import Layout, layout
 
 
 @click.command()
 @click.option("--teacher", required=True, metavar="DIR_OR_ID", help="A fine-tuned encoder with its tokenizer.")
-@data_options
+@data_option
+@layout
 @spec_options
 @device_option
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="The cache, a directory.")
 @json_option
-def build(teacher: str, device: str, out: Path, as_json: bool, **given: Any) -> None:
+def build(teacher: str, data: str, layout: Layout, out: Path, as_json: bool, **given: Any) -> None:
     """Run the teacher once over the rows and write a cache.
 
     An interrupted build goes on with the same command and ends with the same bytes.
     """
-    from hskcache.cli.jobs import make_job
+    from hskcache.cli.jobs import Rows, make_job
     from hskcache.teacher.build import build as run
 
     spec = build_spec(given)
-    job = make_job(teacher, device, spec, given)
+    job = make_job(teacher, given["device"], spec, Rows(data, layout))
     total = len(job.layout.lengths_N)
     with console.progress("rows") as bar:
         task = bar.add_task("build", total=total)

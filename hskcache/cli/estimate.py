@@ -5,22 +5,24 @@ from typing import Any
 import click
 
 from hskcache import console
-from hskcache.cli.options import build_spec, data_options, device_option, json_option, spec_options
+from hskcache.cli.options import build_spec, data_option, device_option, json_option, spec_options
+from hskcache.text.layout import Layout, layout
 
 
 @click.command()
 @click.option("--teacher", required=True, metavar="DIR_OR_ID", help="A fine-tuned encoder with its tokenizer.")
-@data_options
+@data_option
+@layout
 @spec_options
 @device_option
 @json_option
-def estimate(teacher: str, device: str, as_json: bool, **given: Any) -> None:
+def estimate(teacher: str, data: str, layout: Layout, as_json: bool, **given: Any) -> None:
     """Say how large a cache will be and how long its build will take, from a sample of the rows."""
-    from hskcache.cli.jobs import make_job
+    from hskcache.cli.jobs import Rows, make_job
     from hskcache.spec import format_keep
     from hskcache.teacher.estimate import estimate as sample
 
-    job = make_job(teacher, device, build_spec(given), given)
+    job = make_job(teacher, given["device"], build_spec(given), Rows(data, layout))
     guess = sample(job)
     if as_json:
         console.print_json({"keep": format_keep(job.spec.hidden), **guess._asdict()})

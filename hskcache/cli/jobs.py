@@ -1,38 +1,59 @@
 """From a command line to a job of the teacher; needs torch, so commands import it when they run."""
 
-from typing import Any
+from typing import TYPE_CHECKING, NamedTuple
 
 from hskcache import console
-from hskcache.errors import CacheError
+from hskcache.errors import CacheError, MismatchError
 from hskcache.spec import Spec
-from hskcache.teacher.build import Job, prepare_job
-from hskcache.teacher.load import Teacher, load_teacher
-from hskcache.text import Examples, Overrides, examples_for, load_task, tokenize
+from hskcache.text import Examples, tokenize
+from hskcache.text.layout import Layout, class_order
+
+if TYPE_CHECKING:
+    from hskcache.teacher.build import Job
+    from hskcache.teacher.load import Teacher
 
 
-def make_job(teacher: str, device: str, spec: Spec, given: dict[str, Any]) -> Job:
+class Rows(NamedTuple):
+    """A data file and which of its columns to read."""
+
+    source: str
+    layout: Layout
+
+    def read(self, teacher: "Teacher") -> Examples:
+        """The rows, their labels in the order of the teacher's classes.
+
+        Raises:
+            DataError: a row cannot be read.
+            MismatchError: the teacher answers for other classes.
+        """
+        names = class_order(teacher.info.name, teacher.model.config, self.layout.task)
+        problem = "regression" if teacher.num_labels == 1 else "classification"
+        examples = self.layout.read(self.source, names if self.layout.has_label else None, problem)
+        found = len(examples.label_names) if examples.problem == "classification" else 1
+        if examples.labels is not None and found != teacher.num_labels:
+            raise MismatchError(
+                f"{teacher.info.name} has {teacher.num_labels} outputs and {self.source} has {found} (1 is a score); "
+                "give a teacher of this task, or --task to name the classes"
+            )
+        return examples
+
+
+def make_job(teacher: str, device: str, spec: Spec, rows: Rows) -> "Job":
     """Load the teacher, read and tokenize the rows, and lay out the cache.
 
     Raises:
         CacheError: whichever of them is at fault.
     """
     require_teacher_extra()
+    from hskcache.teacher.build import prepare_job
+    from hskcache.teacher.load import load_teacher
+
     loaded = load_teacher(teacher, device, spec.compute_dtype)
-    examples = read_data(given, loaded)
+    examples = rows.read(loaded)
     with console.progress("rows") as bar:
         task = bar.add_task("tokenize", total=len(examples))
-        rows = tokenize(examples, loaded.tokenizer, spec.max_length, lambda count: bar.advance(task, count))
-    return prepare_job(loaded, examples, rows, spec, given["task"])
-
-
-def read_data(given: dict[str, Any], teacher: Teacher) -> Examples:
-    """The rows of a command line; without a task, the teacher's own classes fix the order of labels."""
-    task = load_task(given["task"]) if given["task"] else None
-    overrides = Overrides(given["text"], given["text_pair"], given["label"])
-    names = teacher.label_names if task is None and given["label"] and teacher.num_labels > 1 else None
-    if names and all(name.startswith("LABEL_") for name in names):
-        names = None
-    return examples_for(given["data"], task, overrides, names)
+        tokens = tokenize(examples, loaded.tokenizer, spec.max_length, lambda count: bar.advance(task, count))
+    return prepare_job(loaded, examples, tokens, spec, rows.layout.task_name)
 
 
 def require_teacher_extra() -> None:

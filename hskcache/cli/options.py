@@ -53,27 +53,14 @@ _SPEC = (
     ),
 )
 
-_DATA = (
-    click.option("--data", required=True, metavar="FILE", help="TSV, CSV, JSONL, Parquet, or hub:REPO[:CONFIG]:SPLIT."),
-    click.option("--task", default=None, help="A GLUE preset of columns and labels: sst2, cola, rte, ..."),
-    click.option("--text", default=None, help="Column of the text, by name or 0-based number."),
-    click.option("--text-pair", default=None, help="Column of the second text."),
-    click.option("--label", default=None, help="Column of the label."),
+data_option = click.option(
+    "--data", required=True, metavar="FILE", help="TSV, CSV, JSONL, Parquet, or hub:REPO[:CONFIG]:SPLIT."
 )
 
 
 def spec_options(command: Command) -> Command:
     """Everything that decides what is kept; collect it with :func:`build_spec`."""
-    return _add(command, _SPEC)
-
-
-def data_options(command: Command) -> Command:
-    """Where the rows are; collect them with :func:`read_data`."""
-    return _add(command, _DATA)
-
-
-def _add(command: Command, options: tuple[Callable[[Any], Any], ...]) -> Command:
-    for option in reversed(options):
+    for option in reversed(_SPEC):
         command = option(command)
     return command
 

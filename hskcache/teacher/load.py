@@ -1,9 +1,6 @@
 """A teacher with its tokenizer, made ready for capture, and the facts that identify it."""
 
 import hashlib
-import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +8,7 @@ import torch
 from transformers import AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
 
 from hskcache.errors import TeacherError
+from hskcache.runtime import quiet, resolve_device
 from hskcache.spec import ComputeDtype
 from hskcache.store.manifest import TeacherInfo
 from hskcache.teacher.capture import prepare
@@ -38,7 +36,6 @@ class Teacher:
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     info: TeacherInfo
-    label_names: tuple[str, ...]
 
     @property
     def device(self) -> torch.device:
@@ -52,32 +49,17 @@ class Teacher:
         return int(self.model.config.num_labels)
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence transformers' report of missing weights, which becomes an error of ours, and its progress bars."""
-    from transformers.utils import logging as transformers_logging
-
-    level = transformers_logging.get_verbosity()
-    bars = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.set_verbosity(logging.CRITICAL)
-    transformers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        transformers_logging.set_verbosity(level)
-        if bars:
-            transformers_logging.enable_progress_bar()
-
-
 def load_teacher(name: str, device: str = "auto", dtype: ComputeDtype = "float32") -> Teacher:
     """Load a fine-tuned encoder and its tokenizer from a folder or the hub.
 
     Raises:
+        SpecError: no such device.
         TeacherError: it cannot be loaded, has no classification head, or cannot be captured.
     """
+    place = resolve_device(device)
     tokenizer = load_tokenizer(name)
     try:
-        with _quiet():
+        with quiet():
             model, loading = AutoModelForSequenceClassification.from_pretrained(
                 name, dtype=getattr(torch, dtype), output_loading_info=True
             )
@@ -89,28 +71,9 @@ def load_teacher(name: str, device: str = "auto", dtype: ComputeDtype = "float32
             f"{name} lacks weights of a classifier ({missing}); fine-tune it on the task first: hsktrain finetune "
             f"--model {name}"
         )
-    model.to(resolve_device(device))
+    model.to(place)
     prepare(model)
-    config = model.config
-    labels = tuple(str(config.id2label[i]) for i in range(config.num_labels)) if config.id2label else ()
-    return Teacher(model, tokenizer, describe(model, name), labels)
-
-
-def resolve_device(device: str) -> torch.device:
-    """``auto`` is CUDA where there is one, else the CPU.
-
-    Raises:
-        TeacherError: no such device here.
-    """
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        resolved = torch.device(device)
-    except RuntimeError:
-        raise TeacherError(f"--device {device!r} is not a device; give auto, cpu, cuda or cuda:N") from None
-    if resolved.type == "cuda" and not torch.cuda.is_available():
-        raise TeacherError(f"--device {device}: this machine has no CUDA device; give cpu or auto")
-    return resolved
+    return Teacher(model, tokenizer, describe(model, name))
 
 
 def describe(model: PreTrainedModel, name: str) -> TeacherInfo:

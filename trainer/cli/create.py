@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import click
 
-from hskcache import console
+from hskcache import console, runtime
 from hskcache.errors import MismatchError, SpecError
 from trainer.cli import options
 
@@ -29,11 +29,9 @@ def create(student: str | None, teacher: str | None, out: Path, as_json: bool, *
 
     Either --student with --tokenizer and --labels, or --from with --layers.
     """
-    from trainer.progress import quiet
-
     if out.exists() and any(out.iterdir()):
         raise MismatchError(f"{out} is not empty; give a new or an empty folder with --out")
-    with quiet():
+    with runtime.quiet():
         model, tokenizer = _cut(teacher, student, settings) if teacher else _begin(student, settings)
         model.save_pretrained(out)
         tokenizer.save_pretrained(out)

@@ -5,7 +5,8 @@ from typing import Any
 
 import click
 
-from hskcache import console
+from hskcache import console, runtime
+from hskcache.text.layout import Layout, layout
 from trainer.cli import options
 
 
@@ -15,7 +16,7 @@ from trainer.cli import options
 @click.option("--data", required=True, metavar="FILE", help="Training rows.")
 @click.option("--eval-data", required=True, metavar="FILE", help="Rows that pick the best epoch.")
 @click.option("--out", required=True, type=click.Path(path_type=Path, file_okay=False), help="Folder of the result.")
-@options.layout
+@layout
 @click.option("--epochs", type=click.IntRange(min=1), default=3, show_default=True, help="Passes over the rows.")
 @click.option(
     "--lr",
@@ -47,7 +48,7 @@ from trainer.cli import options
 @options.bf16
 @options.device
 @options.as_json
-def finetune(data: str, eval_data: str, out: Path, layout: options.Layout, as_json: bool, **settings: Any) -> None:
+def finetune(data: str, eval_data: str, out: Path, layout: Layout, as_json: bool, **settings: Any) -> None:
     """Fine-tune a model on labels and keep its best epoch.
 
     The result is an ordinary checkpoint: a teacher for hskcache build, or a student without a teacher. The same
@@ -61,7 +62,7 @@ def finetune(data: str, eval_data: str, out: Path, layout: options.Layout, as_js
     train = layout.read(data)
     dev = layout.read(eval_data, train.label_names, train.problem)
     tokenizer = load_tokenizer(settings.pop("tokenizer") or settings["model"])
-    settings["device"] = options.resolve_device(settings["device"])
+    settings["device"] = runtime.resolve_device(settings["device"])
     arguments = FinetuneArguments(**settings, metrics=tuple(task.metrics) if task else ())
     rows = [options.tokenized(examples, tokenizer, arguments.max_length) for examples in (train, dev)]
     result = run(arguments, tokenizer, Labelled(train, rows[0]), Labelled(dev, rows[1]), out)

@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hskcache import console
+from hskcache import console, runtime
 from hskcache.errors import SpecError
+from hskcache.text.layout import Layout, layout
 from trainer.cli import options
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 @click.option(
     "--set", "changes", multiple=True, metavar="STAGE.KEY=VALUE", help="Change a recipe: prediction.epochs=3."
 )
-@options.layout
+@layout
 @click.option(
     "--residency",
     type=click.Choice(["auto", "device", "host", "stream"]),
@@ -61,7 +62,7 @@ def fit(out: Path, as_json: bool, **given: Any) -> None:
     from trainer.distill import Machine
     from trainer.fit import fit as run
 
-    device = options.resolve_device(given["device"])
+    device = runtime.resolve_device(given["device"])
     job = _job(given, device)
     machine = Machine(device, given["bf16"], given["accumulation"], given["save_steps"])
     result = run(job, out, machine)
@@ -79,23 +80,22 @@ def _job(given: dict[str, Any], device: str) -> "Fit":
     from trainer.evaluation import metrics_for
     from trainer.fit import Fit
     from trainer.gate import check_recipe, check_student
-    from trainer.progress import quiet
     from trainer.recipe import load_recipe
     from trainer.student.create import create_student
 
-    layout: options.Layout = given["layout"]
+    layout: Layout = given["layout"]
     task_name = layout.task_name
     knowledge, loader, tokenizer_path, identity = _live(given, device) if given["teacher"] else _cached(given)
     data = knowledge.request.data
     recipe = load_recipe(given["recipe"], given["changes"], task_name or data.task)
     check_recipe(knowledge, recipe)
-    with quiet():
+    with runtime.quiet():
         student = create_student(given["student"], knowledge.interface(), given["seed"])
         check_student(knowledge, recipe, student)
         tokenizer = load_tokenizer(str(tokenizer_path))
         _check_tokenizer(knowledge, tokenizer, given["student"])
     if layout.task_name is None and layout.text is None and data.task is not None:
-        layout = options.Layout(data.task, None, layout.text_pair, layout.label, layout.header)
+        layout = Layout(data.task, None, layout.text_pair, layout.label, layout.header)
     examples = layout.read(given["eval_data"], tuple(data.label_names), data.problem)
     rows = options.tokenized(examples, tokenizer, knowledge.request.spec.max_length)
     metrics = metrics_for(data.problem, layout.task.metrics if layout.task else None)

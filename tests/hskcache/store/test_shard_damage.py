@@ -97,9 +97,10 @@ def test_no_random_bytes_are_read(data: bytes) -> None:
         unpack_shard(data)
 
 
+# An array without rows leaves no trace when its one entry is gone; the record of the shard tells of it.
 @pytest.mark.parametrize("entry", sorted(read_archive(SHARD).keys() - {"none/zarr.json"}))
 def test_missing_entry_is_noticed(entry: str) -> None:
-    """A missing chunk above all, which stock zarr reads as zeros. (An array of no rows leaves no trace; its record does.)"""
+    """A missing chunk above all, which stock zarr reads as zeros."""
     with pytest.raises(DamageError, match=r"lacks"):
         unpack_shard(edited(lambda entries: entries.pop(entry)))
 

@@ -1,0 +1,52 @@
+"""The libraries underneath: which device they compute on, and how much they say."""
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from hskcache.errors import SpecError
+
+
+def resolve_device(name: str) -> str:
+    """``cpu``, ``cuda`` or ``cuda:N`` for the value of ``--device``; ``auto`` is CUDA where there is one.
+
+    Raises:
+        SpecError: it is none of these, or this machine has no such device.
+    """
+    import torch
+
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    kind, _, number = name.partition(":")
+    if kind not in {"cpu", "cuda"} or (":" in name and not number.isdigit()):
+        raise SpecError(f"--device {name!r} is not a device; give auto, cpu, cuda or cuda:N")
+    if kind == "cuda" and int(number or 0) >= torch.cuda.device_count():
+        raise SpecError(f"--device {name}: this machine has {torch.cuda.device_count()} CUDA devices; give cpu or auto")
+    return name
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Silence the libraries' words below errors and their loading bars: ours say what matters."""
+    from huggingface_hub.utils import logging as hub_logging
+    from transformers.utils import logging as transformers_logging
+
+    verbosity, hub_verbosity, with_bars = (
+        transformers_logging.get_verbosity(),
+        hub_logging.get_verbosity(),
+        transformers_logging.is_progress_bar_enabled(),
+    )
+    transformers_logging.set_verbosity_error()
+    hub_logging.set_verbosity(logging.ERROR)
+    transformers_logging.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            for category in (UserWarning, FutureWarning, DeprecationWarning):
+                warnings.simplefilter("ignore", category)
+            yield
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+        hub_logging.set_verbosity(hub_verbosity)
+        if with_bars:
+            transformers_logging.enable_progress_bar()
