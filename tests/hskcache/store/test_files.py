@@ -1,4 +1,6 @@
 import json
+import resource
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -29,11 +31,21 @@ def test_write_replaces_the_whole_of_an_old_file(tmp_path: Path) -> None:
     assert path.read_bytes() == b"new"
 
 
-def test_failed_write_keeps_the_old_file_and_no_temporary_one(tmp_path: Path) -> None:
+@pytest.fixture
+def small_disk() -> Iterator[None]:
+    """No file of this process can grow beyond 1000 bytes."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.usefixtures("small_disk")
+def test_write_that_does_not_fit_keeps_the_old_file_and_no_temporary_one(tmp_path: Path) -> None:
     path = tmp_path / "file"
     write_atomic(path, b"old")
-    with pytest.raises(TypeError):
-        write_atomic(path, [b"new", None])  # type: ignore[list-item]
+    with pytest.raises(OSError, match="too large"):
+        write_atomic(path, [b"new", bytes(2000)])
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
 

@@ -1,10 +1,13 @@
 """A build can be killed at any moment and goes on from there; what is recorded is whole."""
 
 import os
+import resource
 import shutil
+import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,19 +29,19 @@ CONTENT: dict[tuple[str, int], dict[str, NDArray[Any]]] = {
 }
 
 
-def commit_all(ledger: Ledger, skip_committed: bool = True) -> None:
+def commit_all(ledger: Ledger, fields: Collection[str] = tuple(GOLDEN.fields)) -> None:
     for (field, shard), arrays in CONTENT.items():
-        if not (skip_committed and ledger.is_committed(field, shard)):
+        if field in fields and not ledger.is_committed(field, shard):
             ledger.commit(field, shard, REQUEST.rows(shard), arrays)
     ledger.commit_constants("hidden_uniform", GOLDEN.constants("hidden_uniform"))
 
 
-def build(root: Path) -> Manifest:
-    """The golden cache, built anew or to its end."""
+def build(root: Path, fields: Collection[str] = tuple(GOLDEN.fields)) -> Manifest:
+    """The golden cache, or some of its fields, built anew or to its end."""
     ledger = Ledger(root)
     ledger.begin(REQUEST)
-    commit_all(ledger)
-    return ledger.finish(REQUEST, GOLDEN.fields, GOLDEN.manifest.environment)
+    commit_all(ledger, fields)
+    return ledger.finish(REQUEST, {name: GOLDEN.fields[name] for name in fields}, GOLDEN.manifest.environment)
 
 
 def with_tokenizer(root: Path) -> Path:
@@ -83,7 +86,7 @@ def test_shards_may_be_committed_by_many_threads_in_any_order(tmp_path: Path) ->
 def kill_before_step(step: int, root: Path, work: Callable[[], object]) -> bool:
     """Do ``work`` in a child that dies, as by SIGKILL, before its ``step``-th change below ``root``.
 
-    Python reports every opening for writing, renaming, removal and new folder to its audit hooks; the child ends in one.
+    Python reports every file opened, renamed and removed and every new folder to audit hooks; the child dies in one.
 
     Returns:
         Whether it died; False once ``work`` takes fewer steps.
@@ -111,12 +114,13 @@ def kill_before_step(step: int, root: Path, work: Callable[[], object]) -> bool:
 
 
 def test_build_killed_at_any_step_goes_on_to_the_same_cache(tmp_path: Path) -> None:
-    expected = build(tmp_path / "expected")
+    fields = ("logits", "hidden_uniform")
+    expected = build(tmp_path / "expected", fields)
     step = 0
     while True:
         step += 1
         root = tmp_path / f"killed-{step}"
-        if not kill_before_step(step, root, lambda root=root: build(root)):
+        if not kill_before_step(step, root, partial(build, root, fields)):
             break
         ledger = Ledger(root)
         for (field, shard), arrays in CONTENT.items():
@@ -125,9 +129,28 @@ def test_build_killed_at_any_step_goes_on_to_the_same_cache(tmp_path: Path) -> N
                 assert all(np.array_equal(found[name], arrays[name]) for name in arrays)
         if (root / MANIFEST).exists():
             assert open_cache(root).manifest == expected
-        assert build(root) == expected
+        assert build(root, fields) == expected
         assert listing(root) == listing(tmp_path / "expected")
-    assert step > 4 * len(CONTENT)
+    # Opening and renaming both files of seven shards, at the least.
+    assert step > 4 * 7
+
+
+@pytest.mark.parametrize("num_bytes", [0, 200, 1000, 2500, 4000])
+def test_build_killed_in_the_middle_of_a_file_goes_on_to_the_same_cache(tmp_path: Path, num_bytes: int) -> None:
+    """The child dies, by a signal, as soon as a file grows beyond ``num_bytes``: the request, a record, ... the manifest."""
+    fields = ("logits", "hidden_uniform")
+    expected = build(tmp_path / "expected", fields)
+    root = tmp_path / "killed"
+    child = os.fork()
+    if child == 0:
+        signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, num_bytes))
+        build(root, fields)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGXFSZ
+    assert max(len(content) for content in listing(root).values()) <= num_bytes
+    assert build(root, fields) == expected
+    assert listing(root) == listing(tmp_path / "expected")
 
 
 def test_recommit_killed_at_any_step_never_leaves_a_record_of_the_old_shard_beside_the_new_one(tmp_path: Path) -> None:
@@ -136,7 +159,7 @@ def test_recommit_killed_at_any_step_never_leaves_a_record_of_the_old_shard_besi
     for step in range(1, 100):
         ledger = Ledger(tmp_path / f"{step}")
         ledger.commit("logits", 0, (0, 2), old)
-        died = kill_before_step(step, ledger.root, lambda ledger=ledger: ledger.commit("logits", 0, (0, 2), new))
+        died = kill_before_step(step, ledger.root, partial(ledger.commit, "logits", 0, (0, 2), new))
         if ledger.is_committed("logits", 0):
             read_shard(ledger.shard_path("logits", 0), ledger.record("logits", 0))
         if not died:

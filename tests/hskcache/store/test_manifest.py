@@ -74,7 +74,7 @@ def test_request_digest_changes_with_every_key_but_names(path: Path_) -> None:
     value: Any = document
     for key in path:
         value = value[key]
-    other = LITERALS.get(path)
+    other: Any = LITERALS.get(path)
     if other is None:
         other = not value if isinstance(value, bool) else OTHERS[type(value)](value)
     changed = edited(Request, document, path, other)

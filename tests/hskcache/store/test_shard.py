@@ -157,8 +157,8 @@ def test_stock_zarr_opens_a_shard_of_several_chunks(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("dtype", ["int8", "uint16", "float32", "int64"])
-def test_chunks_are_the_bytes_that_stock_zarr_writes(dtype: str) -> None:
-    """The same codecs through zarr-python give the same chunk, so what is written here is Zarr and not a likeness."""
+def test_chunk_and_metadata_are_what_stock_zarr_writes(tmp_path: Path, dtype: str) -> None:
+    """What is written here without zarr-python is Zarr and not a likeness."""
     array = np.arange(3000).reshape(100, 30).astype(dtype)
     store = MemoryStore()
     blosc = BloscCodec(
@@ -173,7 +173,12 @@ def test_chunks_are_the_bytes_that_stock_zarr_writes(dtype: str) -> None:
     )
     stored[...] = array
     (chunk,) = [buffer.to_bytes() for key, buffer in store._store_dict.items() if "/c/" in key]
-    assert read_archive(pack_shard({"a": array}))["a/c/0/0"].tobytes() == chunk
+    data = pack_shard({"a": array})
+    assert read_archive(data)["a/c/0/0"].tobytes() == chunk
+    (tmp_path / "shard.zip").write_bytes(data)
+    with ZipStore(tmp_path / "shard.zip", mode="r") as zipped:
+        described = zarr.open_array(zipped, path="a", mode="r").metadata
+    assert described.to_dict() == stored.metadata.to_dict()
 
 
 @pytest.mark.parametrize(

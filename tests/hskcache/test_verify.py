@@ -1,0 +1,188 @@
+"""Every file that is damaged, missing or does not belong is found and named, and nothing else is."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hskcache.cache import open_cache
+from hskcache.errors import CacheError, MismatchError
+from hskcache.store.ledger import Ledger
+from hskcache.verify import Problem, verify
+
+GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "tiny.hsk"
+FILES = sorted(path.relative_to(GOLDEN).as_posix() for path in GOLDEN.rglob("*") if path.is_file())
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A cache of its own for each test, to damage at will."""
+    return shutil.copytree(GOLDEN, tmp_path / "tiny.hsk")
+
+
+def named(root: Path) -> set[tuple[str | None, int | None, str]]:
+    return {(problem.field, problem.shard, problem.file) for problem in verify(root).problems}
+
+
+def place(file: str) -> tuple[str | None, int | None, str]:
+    """What a problem with a file must name."""
+    field, _, inner = file.rpartition("/")
+    if field in {"", "tokenizer"}:
+        return (None, None, field or file)
+    stem = inner.partition(".")[0]
+    return (field, None if stem == "constants" else int(stem), file)
+
+
+def test_whole_cache_has_no_problem_and_every_byte_is_counted(root: Path) -> None:
+    sizes: list[int] = []
+    report = verify(str(root), sizes.append)
+    assert report.ok
+    assert report.problems == []
+    assert sum(sizes) == report.checked_bytes == sum(path.stat().st_size for path in root.rglob("*.zip"))
+    assert report.model_dump(mode="json") == {"checked_bytes": report.checked_bytes, "problems": [], "ok": True}
+
+
+@pytest.mark.parametrize("file", [file for file in FILES if file != "manifest.json"])
+def test_flipped_byte_is_found_in_every_file(root: Path, file: str) -> None:
+    content = bytearray((root / file).read_bytes())
+    content[len(content) // 2] ^= 1
+    (root / file).write_bytes(content)
+    assert named(root) == {place(file)}
+    assert not verify(root).ok
+
+
+@pytest.mark.parametrize("file", [file for file in FILES if file != "manifest.json"])
+def test_missing_and_cut_files_are_found(root: Path, file: str) -> None:
+    content = (root / file).read_bytes()
+    (root / file).write_bytes(content[: len(content) // 2])
+    assert named(root) == {place(file)}
+    (root / file).unlink()
+    assert named(root) == {place(file)}
+
+
+def test_several_problems_are_all_told_with_what_is_wrong(root: Path) -> None:
+    (root / "inputs/000000.zarr.zip").write_bytes(b"")
+    (root / "logits/000001.zarr.zip").unlink()
+    shutil.rmtree(root / "tokenizer")
+    (root / "hidden/000007.zarr.zip").write_bytes(b"")
+    assert verify(root).problems == [
+        Problem(field="inputs", shard=0, file="inputs/000000.zarr.zip", what="has 0 bytes where 3726 were written"),
+        Problem(field="logits", shard=1, file="logits/000001.zarr.zip", what="is missing"),
+        Problem(field=None, shard=None, file="tokenizer", what="is missing or empty"),
+        Problem(field="hidden", shard=None, file="hidden/000007.zarr.zip", what="does not belong to the cache"),
+    ]
+
+
+@pytest.mark.parametrize("suffixes", [("zarr.zip",), ("json",), ("zarr.zip", "json")])
+def test_two_swapped_shards_are_both_found(root: Path, suffixes: tuple[str, ...]) -> None:
+    for suffix in suffixes:
+        one, two = (root / "hidden" / f"00000{shard}.{suffix}" for shard in (0, 1))
+        content = one.read_bytes()
+        one.write_bytes(two.read_bytes())
+        two.write_bytes(content)
+    assert named(root) == {
+        ("hidden", shard, f"hidden/00000{shard}.{suffix}") for shard in (0, 1) for suffix in suffixes
+    }
+
+
+def test_files_that_do_not_belong_are_found_and_those_of_hubs_left_alone(root: Path) -> None:
+    for name in (
+        "notes.txt",
+        "inputs/000003.zarr.zip",
+        "inputs/000000.json.1.tmp",
+        "attention/000000.json",
+        "a/README.md",
+    ):
+        (root / name).parent.mkdir(exist_ok=True)
+        (root / name).write_bytes(b"")
+    for name in ("README.md", ".gitattributes", ".cache/huggingface/inputs/000000.zarr.zip.lock"):
+        (root / name).parent.mkdir(exist_ok=True, parents=True)
+        (root / name).write_bytes(b"")
+    assert named(root) == {
+        (None, None, "notes.txt"),
+        ("inputs", None, "inputs/000003.zarr.zip"),
+        ("inputs", None, "inputs/000000.json.1.tmp"),
+        (None, None, "attention/000000.json"),
+        (None, None, "a/README.md"),
+    }
+
+
+def test_file_added_to_the_tokenizer_is_found(root: Path) -> None:
+    (root / "tokenizer" / "added_tokens.json").write_text("{}")
+    assert named(root) == {(None, None, "tokenizer")}
+
+
+def test_shards_behind_links_are_as_good(root: Path) -> None:
+    """Hubs keep files once and link to them."""
+    shutil.move(root / "inputs", root.parent / "blobs")
+    (root / "inputs").mkdir()
+    for blob in (root.parent / "blobs").iterdir():
+        (root / "inputs" / blob.name).symlink_to(blob)
+    assert verify(root).problems == []
+
+
+@pytest.mark.parametrize(
+    ("edit", "what"),
+    [
+        (lambda manifest: manifest["request"]["spec"].update(max_length=16), "was edited: its request digest is"),
+        (lambda manifest: manifest.update(cache_id="0" * 64), "was edited: its cache id is"),
+        (lambda manifest: manifest["fields"]["hidden"].update(max_tokens=3), "was edited: its cache id is"),
+        (lambda manifest: manifest["request"]["data"].update(num_rows=9), "lists 3 shards, but 9 rows make 5"),
+        (lambda manifest: manifest["shards"]["logits"].pop(), "lists 2 shards, but 5 rows make 3"),
+        (lambda manifest: manifest["shards"]["logits"][1].update(start=1), "with rows 2 to 4 stands"),
+    ],
+)
+def test_edited_manifest_is_found(root: Path, edit: Callable[[dict[str, object]], object], what: str) -> None:
+    path = root / "manifest.json"
+    manifest = json.loads(path.read_bytes())
+    edit(manifest)
+    path.write_text(json.dumps(manifest))
+    problems = verify(root).problems
+    assert {problem.file for problem in problems} == {"manifest.json"}
+    assert any(what in problem.what for problem in problems)
+
+
+def test_record_edited_in_the_manifest_is_found_there_and_at_the_files(root: Path) -> None:
+    path = root / "manifest.json"
+    manifest = json.loads(path.read_bytes())
+    manifest["shards"]["logits"][2]["sha256"] = "0" * 64
+    path.write_text(json.dumps(manifest))
+    assert named(root) == {
+        (None, None, "manifest.json"),
+        ("logits", 2, "logits/000002.zarr.zip"),
+        ("logits", 2, "logits/000002.json"),
+    }
+
+
+def test_unreadable_manifest_is_a_problem_and_not_an_error(root: Path) -> None:
+    (root / "manifest.json").write_bytes(b"{")
+    (problem,) = verify(root).problems
+    assert (problem.file, problem.field) == ("manifest.json", None)
+    assert problem.what.startswith("is damaged: ")
+
+
+def test_newer_format_and_unfinished_builds_and_nothing_at_all_cannot_be_judged(root: Path, tmp_path: Path) -> None:
+    path = root / "manifest.json"
+    path.write_text(path.read_text().replace('"format_version": 1', '"format_version": 2'))
+    with pytest.raises(MismatchError, match="upgrade"):
+        verify(root)
+    Ledger(tmp_path / "begun").begin(open_cache(GOLDEN).manifest.request)
+    with pytest.raises(MismatchError, match="cut off"):
+        verify(tmp_path / "begun")
+    path.unlink()
+    for missing in (root, tmp_path / "nowhere"):
+        with pytest.raises(CacheError, match=str(missing)):
+            verify(missing)
+
+
+def test_shard_whose_digests_were_all_made_to_fit_is_still_decoded_and_found(root: Path) -> None:
+    ledger, cache = Ledger(root), open_cache(root)
+    arrays = cache.read("inputs", 0) | {"row_offsets": np.array([0, 9, 7])}
+    ledger.commit("inputs", 0, cache.shards[0], arrays)
+    ledger.finish(cache.manifest.request, cache.fields, {})
+    (problem,) = verify(root).problems
+    assert problem.file == "inputs/000000.zarr.zip"
+    assert problem.what == "row_offsets does not divide input_ids into rows"

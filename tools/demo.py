@@ -1,0 +1,173 @@
+"""The main job from end to end on synthetic text: a teacher, its cache, and three students to compare.
+
+Nothing is downloaded and no hub is asked. Every step is one of the commands that a user would type, and is printed
+before it runs; what is finished is not run again.
+"""
+
+import contextlib
+import importlib.util
+import io
+import json
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+ROOT = Path(__file__).resolve().parent.parent
+KEEP = ("--keep", "1l_10t_0.1h", "--student-layers", "2", "--max-length", "64")
+TEACHER = {"num_hidden_layers": 4, "hidden_size": 128, "num_attention_heads": 4, "intermediate_size": 512}
+STUDENT = {"num_hidden_layers": 2, "hidden_size": 64, "num_attention_heads": 2, "intermediate_size": 256}
+# A small student trained from random weights takes larger steps than the papers' pre-trained ones.
+EPOCHS = {"hidden": 2, "prediction": 4}
+RATES = ("--set", "hidden.learning_rate=1.0e-3", "--set", "prediction.learning_rate=1.0e-3")
+
+
+def run(command: str, *arguments: str) -> Any:
+    """Run one of our commands in this process and return what it prints as JSON."""
+    from hskcache.cli import main as hskcache
+    from trainer.cli import main as hsktrain
+
+    click.secho(f"\n$ {command} {' '.join(arguments)}", err=True, bold=True)
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        group = {"hskcache": hskcache, "hsktrain": hsktrain}[command]
+        group.main([*arguments, "--json"], standalone_mode=False)
+    return json.loads(printed.getvalue())
+
+
+def write_data(folder: Path, rows: int) -> None:
+    """Generate the synthetic text and a WordPiece tokenizer for it."""
+    if (folder / "tokenizer").is_dir():
+        return
+    spec = importlib.util.spec_from_file_location("generate", ROOT / "data" / "demo" / "generate.py")
+    assert spec is not None
+    assert spec.loader is not None
+    generate = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(generate)
+    generate.write(folder, rows, 1000, seed=0)
+    write_tokenizer(folder)
+
+
+def write_tokenizer(folder: Path) -> None:
+    """Train a tokenizer on the training rows and save it as transformers loads it."""
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    special = {
+        "pad_token": "[PAD]",
+        "unk_token": "[UNK]",
+        "cls_token": "[CLS]",
+        "sep_token": "[SEP]",
+        "mask_token": "[MASK]",
+    }
+    wordpiece = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    wordpiece.normalizer = normalizers.BertNormalizer(lowercase=True)
+    wordpiece.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    trainer = trainers.WordPieceTrainer(vocab_size=600, special_tokens=list(special.values()), show_progress=False)
+    wordpiece.train([str(folder / "train.tsv")], trainer)
+    wordpiece.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[(token, wordpiece.token_to_id(token)) for token in ("[CLS]", "[SEP]")],
+    )
+    names = ["input_ids", "token_type_ids", "attention_mask"]
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=wordpiece, model_input_names=names, **special)
+    partial = folder / "tokenizer.partial"
+    tokenizer.save_pretrained(partial)
+    partial.rename(folder / "tokenizer")
+
+
+def write_config(path: Path, shape: dict[str, int]) -> str:
+    """A BERT configuration without weights."""
+    path.write_text(json.dumps({"model_type": "bert", "max_position_embeddings": 64, "type_vocab_size": 2, **shape}))
+    return str(path)
+
+
+def train_students(work: Path, cache: Path, teacher: Path) -> dict[str, Any]:
+    """The same student three times: from labels alone, with the teacher in the loop, and from the cache."""
+    train, dev = str(work / "train.tsv"), str(work / "dev.tsv")
+    spec = work / "spec.yaml"
+    spec.write_text(json.dumps(run("hskcache", "info", str(cache))["spec"]))
+    student = ("--student", write_config(work / "student.json", STUDENT), "--eval-data", dev, "--task", "sst2")
+    total = sum(EPOCHS.values())
+    stages = [f"{stage}.epochs={epochs}" for stage, epochs in EPOCHS.items()]
+    mud = ("--recipe", "mud", "--set", stages[0], "--set", stages[1], *RATES)
+    labels = ("--recipe", "labels", "--set", f"labels.epochs={total}", "--set", "labels.learning_rate=1.0e-3")
+    live = ("--teacher", str(teacher), "--data", train, "--spec", str(spec))
+    return {
+        "labels alone": run("hsktrain", "fit", "--cache", str(cache), *student, *labels, "--out", str(work / "labels")),
+        "teacher in the loop": run("hsktrain", "fit", *live, *student, *mud, "--out", str(work / "live")),
+        "from the cache": run("hsktrain", "fit", "--cache", str(cache), *student, *mud, "--out", str(work / "cached")),
+    }
+
+
+def seconds_per_step(result: dict[str, Any]) -> float:
+    """Median step of each stage, weighted by its steps."""
+    steps = sum(stage["steps"] for stage in result["stages"])
+    return float(sum(stage["steps"] * stage["seconds_per_step"] for stage in result["stages"]) / steps)
+
+
+def print_table(teacher: dict[str, Any], students: dict[str, Any], sizes: dict[str, int]) -> None:
+    """Scores, pace and bytes."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from hskcache.console import human_bytes
+
+    table = Table(
+        "student", "accuracy", "s a step", "knowledge on disk", title="Synthetic sentiment text (not real data)"
+    )
+    for column in table.columns[1:]:
+        column.justify = "right"
+    table.add_row("(the teacher)", f"{teacher['best']['metrics']['accuracy']:.3f}", "", "")
+    disk = {"labels alone": "", "teacher in the loop": f"{human_bytes(sizes['full'])} if stored whole"}
+    for name, result in students.items():
+        size = disk.get(name, human_bytes(sizes["cache"]))
+        table.add_row(name, f"{result['scores']['accuracy']:.3f}", f"{seconds_per_step(result):.4f}", size)
+    console = Console()
+    console.print()
+    console.print(table)
+    console.print(
+        f"The cache holds {100 * sizes['cache'] / sizes['full']:.2f} % of the bytes of all hidden states in float32. "
+        "Training from it loads no teacher."
+    )
+
+
+@click.command()
+@click.option("--work", type=click.Path(path_type=Path), default=ROOT / "runs" / "demo", help="Where everything goes.")
+@click.option("--rows", default=10_000, show_default=True, help="Training rows.")
+@click.option("--epochs", default=5, show_default=True, help="Of the teacher.")
+@click.option("--fresh", is_flag=True, help="Begin anew instead of going on from what is there.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+def main(work: Path, rows: int, epochs: int, fresh: bool, as_json: bool) -> None:
+    """Train a teacher on synthetic text, cache its knowledge, and compare three students."""
+    if fresh:
+        shutil.rmtree(work, ignore_errors=True)
+    work.mkdir(parents=True, exist_ok=True)
+    write_data(work, rows)
+    train, dev, teacher, cache = (work / name for name in ("train.tsv", "dev.tsv", "teacher", "demo.hsk"))
+    model = write_config(work / "teacher.json", TEACHER)
+    made = run(
+        "hsktrain", "finetune", "--model", model, "--tokenizer", str(work / "tokenizer"), "--data", str(train),
+        "--eval-data", str(dev), "--task", "sst2", "--epochs", str(epochs), "--lr", "5e-4", "--max-length", "64",
+        "--out", str(teacher),
+    )  # fmt: skip
+    source = ("--teacher", str(teacher), "--data", str(train), "--task", "sst2", *KEEP)
+    full = run("hskcache", "estimate", *source)["full_hidden_bytes"]
+    built = run("hskcache", "build", *source, "--out", str(cache))
+    run("hskcache", "verify", str(cache))
+    students = train_students(work, cache, teacher)
+    sizes = {"cache": sum(built["num_bytes"].values()), "full": full}
+    if as_json:
+        click.echo(json.dumps({"teacher": made, "students": students, "num_bytes": sizes}, indent=2))
+    else:
+        print_table(made, students, sizes)
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    sys.path.insert(0, str(ROOT))
+    main()
