@@ -12,7 +12,7 @@ from hskcache.cache import Cache, HiddenField, InputsField, LogitsField, open_ca
 from hskcache.verify import verify
 
 ROOT = Path(__file__).resolve().parent / "tiny.hsk"
-CACHE_ID = "73538eecc3287a6f44d7854fe19c0a7f5e29464c23d72fbe554236d27b65d98e"
+CACHE_ID = "6eb1c9a13203d040368a08dcc7c770d6644bf50940c74080046b3f2d4c996b63"
 REQUEST_DIGEST = "6bce8770bf88e97ab595902bb440d6873e1f991be2650fe33cb111475ea9b92d"
 
 

@@ -69,7 +69,7 @@ def test_several_problems_are_all_told_with_what_is_wrong(root: Path) -> None:
     shutil.rmtree(root / "tokenizer")
     (root / "hidden/000007.zarr.zip").write_bytes(b"")
     assert verify(root).problems == [
-        Problem(field="inputs", shard=0, file="inputs/000000.zarr.zip", what="has 0 bytes where 3726 were written"),
+        Problem(field="inputs", shard=0, file="inputs/000000.zarr.zip", what="has 0 bytes where 3721 were written"),
         Problem(field="logits", shard=1, file="logits/000001.zarr.zip", what="is missing"),
         Problem(field=None, shard=None, file="tokenizer", what="is missing or empty"),
         Problem(field="hidden", shard=None, file="hidden/000007.zarr.zip", what="does not belong to the cache"),

@@ -83,6 +83,20 @@ def test_shards_may_be_committed_by_many_threads_in_any_order(tmp_path: Path) ->
     assert ledger.finish(REQUEST, GOLDEN.fields, {}).cache_id == build(tmp_path / "other").cache_id
 
 
+def in_child(work: Callable[[], object], hook: Callable[[str, tuple[Any, ...]], None] | None = None) -> int:
+    """Exit code of a forked child that does ``work`` under an audit hook: 1 after an error, negative after a signal."""
+    child = os.fork()
+    if child == 0:
+        try:
+            if hook is not None:
+                sys.addaudithook(hook)
+            work()
+            os._exit(0)
+        finally:
+            os._exit(1)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
 def kill_before_step(step: int, root: Path, work: Callable[[], object]) -> bool:
     """Do ``work`` in a child that dies, as by SIGKILL, before its ``step``-th change below ``root``.
 
@@ -91,30 +105,25 @@ def kill_before_step(step: int, root: Path, work: Callable[[], object]) -> bool:
     Returns:
         Whether it died; False once ``work`` takes fewer steps.
     """
-    child = os.fork()
-    if child == 0:
-        steps = 0
+    steps = 0
 
-        def die(event: str, arguments: tuple[Any, ...]) -> None:
-            nonlocal steps
-            writes = event in {"os.rename", "os.remove", "os.mkdir"} or (
-                event == "open" and arguments[1] not in {"r", "rb"}
-            )
-            if writes and str(arguments[0]).startswith(str(root)):
-                steps += 1
-                if steps == step:
-                    os._exit(9)
+    def die(event: str, arguments: tuple[Any, ...]) -> None:
+        nonlocal steps
+        writes = event in {"os.rename", "os.remove", "os.mkdir"} or (
+            event == "open" and arguments[1] not in {"r", "rb"}
+        )
+        if writes and str(arguments[0]).startswith(str(root)):
+            steps += 1
+            if steps == step:
+                os._exit(9)
 
-        sys.addaudithook(die)
-        work()
-        os._exit(0)
-    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    code = in_child(work, die)
     assert code in {0, 9}
     return code == 9
 
 
 def test_build_killed_at_any_step_goes_on_to_the_same_cache(tmp_path: Path) -> None:
-    fields = ("logits", "hidden_uniform")
+    fields = ("hidden_uniform",)
     expected = build(tmp_path / "expected", fields)
     step = 0
     while True:
@@ -131,26 +140,37 @@ def test_build_killed_at_any_step_goes_on_to_the_same_cache(tmp_path: Path) -> N
             assert open_cache(root).manifest == expected
         assert build(root, fields) == expected
         assert listing(root) == listing(tmp_path / "expected")
-    # Opening and renaming both files of seven shards, at the least.
-    assert step > 4 * 7
+    # Opening and renaming both files of three shards and of the constants, at the least.
+    assert step > 4 * 4
 
 
 @pytest.mark.parametrize("num_bytes", [0, 200, 1000, 2500, 4000])
 def test_build_killed_in_the_middle_of_a_file_goes_on_to_the_same_cache(tmp_path: Path, num_bytes: int) -> None:
-    """The child dies, by a signal, as soon as a file grows beyond ``num_bytes``: the request, a record, ... the manifest."""
+    """The child dies, by a signal, once a file grows beyond so many bytes: the request, a record, the manifest."""
     fields = ("logits", "hidden_uniform")
     expected = build(tmp_path / "expected", fields)
     root = tmp_path / "killed"
-    child = os.fork()
-    if child == 0:
+
+    def work() -> None:
         signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
         resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, num_bytes))
         build(root, fields)
-        os._exit(0)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGXFSZ
+
+    assert in_child(work) == -signal.SIGXFSZ
     assert max(len(content) for content in listing(root).values()) <= num_bytes
     assert build(root, fields) == expected
     assert listing(root) == listing(tmp_path / "expected")
+
+
+def test_no_file_is_written_under_its_own_name(tmp_path: Path) -> None:
+    """A rename puts it there; else a kill could leave a part of it."""
+
+    def refuse(event: str, arguments: tuple[Any, ...]) -> None:
+        if event == "open" and set(arguments[1] or "r") & set("wax+") and not str(arguments[0]).endswith(".tmp"):
+            os._exit(9)
+
+    assert in_child(partial(build, tmp_path), refuse) == 0
+    assert open_cache(tmp_path).id == GOLDEN.id
 
 
 def test_recommit_killed_at_any_step_never_leaves_a_record_of_the_old_shard_beside_the_new_one(tmp_path: Path) -> None:
