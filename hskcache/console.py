@@ -1,5 +1,6 @@
 """What every command shares: words and progress on stderr, data on stdout, errors as one line and exit code 2."""
 
+import errno
 import importlib
 import json
 import sys
@@ -11,7 +12,10 @@ import click
 from hskcache.errors import CacheError
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.progress import Progress
+
+_PIPE_COLUMNS = 1000
 
 
 class Commands(click.Group):
@@ -46,7 +50,8 @@ class Commands(click.Group):
         except KeyboardInterrupt:
             fail("interrupted; the same command continues from here", code=130)
         except OSError as error:
-            if error.strerror is None:
+            # A reader that has seen enough, such as head, is no error; click knows what to do.
+            if error.strerror is None or error.errno == errno.EPIPE:
                 raise
             fail(f"{error.strerror}: {error.filename}" if error.filename else error.strerror)
 
@@ -66,6 +71,13 @@ def say(message: str) -> None:
 def print_json(value: Any) -> None:
     """Print ``value`` on stdout for another program."""
     click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def printer() -> "Console":
+    """A console of rich on stdout; in a pipe, where nobody sees the width, it breaks no line."""
+    from rich.console import Console
+
+    return Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else _PIPE_COLUMNS)
 
 
 def progress(unit: str = "rows") -> "Progress":

@@ -5,8 +5,9 @@ C classes, V vocabulary, P kept positions of a whole batch (the sum of every row
 Hidden layer 0 is the embedding output after its LayerNorm; hidden layer i is the output of transformer layer i.
 """
 
+import json
 import re
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -20,7 +21,7 @@ WidthName = Literal["magnitude", "uniform", "random", "pca", "all"]
 EncodingName = Literal["float32", "float16", "bfloat16", "int8", "int4"]
 ComputeDtype = Literal["float32", "bfloat16", "float16"]
 
-_KEEP = re.compile(r"(?:(?P<layers>\d+)l)?_?(?:(?P<tokens>\d+)t)?_?(?:(?P<fraction>[^_]+)h)?")
+_COUNT = re.compile(r"[0-9]{1,9}")
 
 
 class Strict(BaseModel):
@@ -99,26 +100,39 @@ def parse_keep(text: str) -> Keep | None:
         return None
     if text == "full":
         return Keep(None, None, 1.0)
-    match = _KEEP.fullmatch(text)
-    if not match or not any(match.groups()) or text.startswith("_") or text.endswith("_"):
+    parts = {part[-1:]: part[:-1] for part in text.split("_")}
+    # Each letter at most once and in this order; an empty part has no letter.
+    if "_".join(f"{parts[letter]}{letter}" for letter in "lth" if letter in parts) != text or not all(parts.values()):
         raise SpecError(
             f"--keep {text!r} is not of the form 1l_10t_0.1h (layers, tokens, share of columns), full or none"
         )
+    return Keep(
+        _count(text, parts.get("l"), "layers"), _count(text, parts.get("t"), "tokens"), _fraction(text, parts.get("h"))
+    )
+
+
+def _count(text: str, digits: str | None, name: str) -> int | None:
+    if digits is None:
+        return None
+    if not _COUNT.fullmatch(digits):
+        raise SpecError(f"--keep {text!r}: {digits!r} is not a number of {name}; write a whole number such as 10")
+    if int(digits) == 0:
+        raise SpecError(f"--keep {text!r}: 0 {name}; give at least 1, leave the part out to keep all, or use none")
+    return int(digits)
+
+
+def _fraction(text: str, digits: str | None) -> float:
     try:
-        fraction = float(match["fraction"]) if match["fraction"] else 1.0
+        fraction = float(digits or "1")
     except ValueError:
-        raise SpecError(f"--keep {text!r}: {match['fraction']!r} is not a number; write a share such as 0.1h") from None
+        raise SpecError(f"--keep {text!r}: {digits!r} is not a number; write a share such as 0.1h") from None
     if not 0.0 < fraction <= 1.0:
         raise SpecError(f"--keep {text!r}: the share of columns is {fraction:g}; give one above 0 and at most 1")
-    counts = {name: int(match[name]) if match[name] else None for name in ("layers", "tokens")}
-    for name, count in counts.items():
-        if count == 0:
-            raise SpecError(f"--keep {text!r}: 0 {name}; give at least 1, leave the part out to keep all, or use none")
-    return Keep(counts["layers"], counts["tokens"], fraction)
+    return fraction
 
 
 def format_keep(hidden: Hidden | None) -> str:
-    """The short form of what is kept: ``1l_10t_0.1h``, ``full`` or ``none``."""
+    """The short form of what is kept, which :func:`parse_keep` reads: ``1l_10t_0.1h``, ``full`` or ``none``."""
     if hidden is None:
         return "none"
     parts = []
@@ -127,7 +141,7 @@ def format_keep(hidden: Hidden | None) -> str:
     if hidden.length.tokens is not None:
         parts.append(f"{hidden.length.tokens}t")
     if hidden.width.fraction < 1.0:
-        parts.append(f"{hidden.width.fraction:g}h")
+        parts.append(f"{hidden.width.fraction!r}h")
     return "_".join(parts) or "full"
 
 
@@ -140,12 +154,21 @@ def parse_spec(text: str, source: str) -> Spec:
     import yaml
 
     try:
-        value = yaml.safe_load(text)
+        value = _json(text)
+        value = yaml.safe_load(text) if value is None else value
         return Spec.model_validate({} if value is None else value)
     except yaml.YAMLError as error:
         raise SpecError(f"{source} is not YAML: {' '.join(str(error).split())}") from None
     except ValidationError as error:
         raise SpecError(f"{source}: {first_problem(error)}") from None
+
+
+def _json(text: str) -> Any:
+    """The JSON value of a text, None if it is none: JSON is YAML but for numbers such as 1e-05."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return None
 
 
 def first_problem(error: ValidationError) -> str:

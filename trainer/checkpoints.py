@@ -1,12 +1,13 @@
 """The folder of a training run: whose it is, where it stopped, and whether it is done.
 
-``run.json`` is written first and says what is being trained, ``checkpoints/`` holds the way there and
-``metrics.json`` is written last, so the same command can tell a new folder, a cut-off run and a finished one apart.
+``run.json`` is written first and says what is being trained, ``checkpoints/`` holds the way there (of a recipe's
+stages, ``stages/*/checkpoints/``) and ``metrics.json`` is written last, so the same command can tell a new folder, a
+cut-off run and a finished one apart.
 """
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,13 @@ from hskcache.errors import MismatchError
 
 RUN = "run.json"
 METRICS = "metrics.json"
+LOGS = "logs"
 CHECKPOINTS = "checkpoints"
-_COMPLETE = ("config.json", "optimizer.pt", "scheduler.pt", "trainer_state.json")
+STAGES = "stages"
+DONE = "done.json"
+LOADER = "loader.json"
+# What the Trainer writes, its state last.
+_COMPLETE = ("optimizer.pt", "scheduler.pt", "trainer_state.json")
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -23,6 +29,11 @@ def write_json(path: Path, value: Any) -> None:
     temporary = path.with_suffix(".tmp")
     temporary.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     temporary.replace(path)
+
+
+def read_json(path: Path) -> Any:
+    """The value of a file written by :func:`write_json` or by the Trainer."""
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def claim(out: Path, run: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -38,34 +49,54 @@ def claim(out: Path, run: Mapping[str, Any]) -> dict[str, Any] | None:
     Raises:
         MismatchError: the folder holds something else, or a run that differs from this one.
     """
-    record = out / RUN
-    if not record.is_file() and out.exists() and any(out.iterdir()):
+    record, metrics = out / RUN, out / METRICS
+    given = json.loads(json.dumps(run))
+    if record.is_file():
+        if difference := _difference(read_json(record), given):
+            if metrics.is_file() or _has_begun(out):
+                key, stored, ours = difference
+                raise MismatchError(
+                    f"{out} holds a run with {key} {stored!r} and this one has {ours!r}; "
+                    "give the same settings to go on, or another --out"
+                )
+            _drop_way(out)
+            shutil.rmtree(out / LOGS, ignore_errors=True)
+    elif out.exists() and any(path != record.with_suffix(".tmp") for path in out.iterdir()):
         raise MismatchError(f"{out} is not empty and holds no run; give a new or an empty folder with --out")
-    metrics = out / METRICS
-    if metrics.is_file() or last_checkpoint(out) is not None:
-        _check_same(out, json.loads(record.read_text(encoding="utf-8")), json.loads(json.dumps(run)))
     out.mkdir(parents=True, exist_ok=True)
-    write_json(record, run)
-    finished: dict[str, Any] | None = json.loads(metrics.read_text(encoding="utf-8")) if metrics.is_file() else None
+    write_json(record, given)
+    if not metrics.is_file():
+        return None
+    _drop_way(out)
+    finished: dict[str, Any] = read_json(metrics)
     return finished
 
 
-def _check_same(out: Path, stored: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+def _difference(stored: Mapping[str, Any], given: Mapping[str, Any]) -> tuple[str, Any, Any] | None:
     for key in sorted(given.keys() | stored.keys()):
         if given.get(key) != stored.get(key):
-            raise MismatchError(
-                f"{out} holds a run with {key} {stored.get(key)!r} and this one has {given.get(key)!r}; "
-                "give the same settings to go on, or another --out"
-            )
+            return key, stored.get(key), given.get(key)
+    return None
 
 
-def last_checkpoint(out: Path) -> Path | None:
-    """The newest whole checkpoint of the run in ``out``; one that a crash cut off is removed."""
-    found = sorted((out / CHECKPOINTS).glob("checkpoint-*"), key=step_of, reverse=True)
-    for folder in found:
-        if _is_whole(folder):
-            return folder
-        shutil.rmtree(folder)
+def _has_begun(out: Path) -> bool:
+    """Whether there is anything to go on from."""
+    stages = sorted((out / STAGES).glob("*"))
+    return any((stage / DONE).is_file() for stage in stages) or any(map(last_checkpoint, [out, *stages]))
+
+
+def last_checkpoint(folder: Path, also: Collection[str] = ()) -> Path | None:
+    """The newest whole checkpoint in ``folder/checkpoints``; one that a crash cut off is removed.
+
+    Args:
+        folder: of a run or a stage.
+        also: files that a whole checkpoint has beside those of the Trainer.
+    """
+    found = sorted((folder / CHECKPOINTS).glob("checkpoint-*"), key=step_of, reverse=True)
+    for checkpoint in found:
+        if _is_whole(checkpoint, also):
+            return checkpoint
+        shutil.rmtree(checkpoint)
     return None
 
 
@@ -74,18 +105,24 @@ def step_of(checkpoint: Path) -> int:
     return int(checkpoint.name.rpartition("-")[2])
 
 
-def _is_whole(folder: Path) -> bool:
-    if not all((folder / name).is_file() for name in _COMPLETE) or not any(folder.glob("*.safetensors")):
+def _is_whole(checkpoint: Path, also: Collection[str]) -> bool:
+    names = (*_COMPLETE, *also)
+    if not all((checkpoint / name).is_file() for name in names) or not any(checkpoint.glob("*.safetensors")):
         return False
     try:
         # The Trainer writes its state last, but not in one piece.
-        json.loads((folder / "trainer_state.json").read_text(encoding="utf-8"))
+        read_json(checkpoint / "trainer_state.json")
     except ValueError:
         return False
     return True
 
 
 def finish(out: Path, metrics: Mapping[str, Any]) -> None:
-    """Record the result and drop the checkpoints, which nothing needs any more."""
+    """Record the result, and only then drop the way there, which nothing needs any more."""
     write_json(out / METRICS, metrics)
-    shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
+    _drop_way(out)
+
+
+def _drop_way(out: Path) -> None:
+    for name in (CHECKPOINTS, STAGES):
+        shutil.rmtree(out / name, ignore_errors=True)

@@ -1,7 +1,6 @@
 """The Hugging Face Trainer over batches of knowledge: one stage of a recipe."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,31 +8,38 @@ from typing import Any
 import torch
 import transformers
 from torch import Tensor
-from transformers import EarlyStoppingCallback, Trainer, TrainerCallback, TrainerControl, TrainingArguments
+from transformers import Trainer, TrainerControl, TrainingArguments
 
+from trainer import processes
 from trainer.batch import Batch
 from trainer.loading.ordered import Ordered
 from trainer.objective import Objective
 from trainer.recipe import Stage
+from trainer.resume import seeking
 
 Score = Callable[[transformers.PreTrainedModel], dict[str, float]]
 
 
 @dataclass(frozen=True)
 class Machine:
-    """How to compute, apart from what: the same run elsewhere may choose differently.
+    """How to compute, apart from what: the same run may go on with other values.
 
     Attributes:
         device: ``auto``, ``cpu`` or ``cuda``.
         bf16: mixed precision.
         accumulation: forward passes of one optimiser step.
-        save_steps: steps between checkpoints; None saves at the end of every epoch.
+        save_steps: steps between checkpoints, beside the one at the end of every epoch; None: that one alone.
     """
 
     device: str = "auto"
     bf16: bool = False
     accumulation: int = 1
     save_steps: int | None = None
+
+    @property
+    def slices(self) -> int:
+        """Parts into which every batch is cut."""
+        return processes.count() * self.accumulation
 
 
 class DistillTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped
@@ -44,12 +50,13 @@ class DistillTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped
     """
 
     def __init__(self, objective: Objective, loader: Ordered[Any], score: Score, **kwargs: Any) -> None:
-        super().__init__(model=objective, eval_dataset=[0], **kwargs)
+        # The Trainer wants some evaluation data before it evaluates; ours is the business of ``score``.
+        super().__init__(model=objective, eval_dataset=[None], **kwargs)
         self.loader = loader
         self.score = score
         self.loss_is_scaled_for_ga = True
         self._terms: dict[str, Tensor] = {}
-        self._terms_steps = 0
+        self._num_passes = 0
 
     def get_train_dataloader(self) -> Ordered[Any]:
         """The loader as it is: it places, batches and slices by itself."""
@@ -70,6 +77,7 @@ class DistillTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped
         loss, terms = model(inputs)
         for name, term in terms.items():
             self._terms[name] = self._terms.get(name, 0) + term
+        self._num_passes += 1
         # DDP averages gradients over processes; slices are parts of a sum.
         loss = loss * self.args.world_size
         return (loss, None) if return_outputs else loss
@@ -80,18 +88,18 @@ class DistillTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the loss terms, averaged over the optimiser steps since the last log."""
-        steps = self.state.global_step - self._terms_steps
-        if "loss" in logs and steps > 0:
+        if "loss" in logs and self._num_passes:
+            steps = self._num_passes / self.args.gradient_accumulation_steps
             for name, total in self._terms.items():
-                value = self._nested_gather(total).sum() if self.args.world_size > 1 else total
-                logs[f"loss_{name}"] = round(float(value) / steps, 6)
-            self._terms, self._terms_steps = {}, self.state.global_step
+                logs[f"loss_{name}"] = float(self.accelerator.reduce(total, "sum")) / steps
+            self._terms, self._num_passes = {}, 0
         super().log(logs, start_time)
 
     def evaluate(self, *_args: Any, metric_key_prefix: str = "eval", **_kwargs: Any) -> dict[str, float]:
-        """Score the student with the task's metrics."""
-        metrics = {f"{metric_key_prefix}_{name}": value for name, value in self.score(self.model.student).items()}
-        self.log(metrics)
+        """Score the student with the task's metrics, in one process, so that all agree when to stop."""
+        scores = processes.on_first(lambda: self.score(self.model.student))
+        metrics = {f"{metric_key_prefix}_{name}": value for name, value in scores.items()}
+        self.log(dict(metrics))
         self.control: TrainerControl = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
@@ -102,56 +110,41 @@ class DistillTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped
         return None
 
     def _run_epoch(self, *args: Any, epoch: int, **kwargs: Any) -> None:
-        with _seeking(epoch):
+        with seeking(epoch):
             super()._run_epoch(*args, epoch=epoch, **kwargs)
 
 
-@contextmanager
-def _seeking(epoch: int) -> Iterator[None]:
-    """Let a resumed epoch begin in the middle without reading what lies before.
+def training_arguments(stage: Stage, machine: Machine, folder: Path, metric: str, seed: int) -> TrainingArguments:
+    """A stage as the Trainer's arguments.
 
-    The Trainer skips batches with accelerate's ``skip_first_batches``, which takes a DataLoader apart; our loader can
-    seek. It is the one place where the Trainer offers no method to override.
+    Args:
+        stage: what to train.
+        machine: how.
+        folder: of the checkpoints.
+        metric: by which the best epoch is chosen.
+        seed: of dropout.
     """
-    module = transformers.trainer
-    original = module.skip_first_batches
-
-    def seek(loader: Ordered[Any], num_batches: int) -> Ordered[Any]:
-        loader.seek(epoch, num_batches)
-        return loader
-
-    module.skip_first_batches = seek
-    try:
-        yield
-    finally:
-        module.skip_first_batches = original
-
-
-def training_arguments(
-    stage: Stage, machine: Machine, folder: Path, metric: str, seed: int, world_size: int
-) -> TrainingArguments:
-    """A stage as the Trainer's arguments."""
-    saves = (
-        {"save_strategy": "steps", "save_steps": machine.save_steps}
-        if machine.save_steps
-        else {"save_strategy": "epoch"}
-    )
-    if stage.select == "best":
-        # The Trainer can only go back to an epoch that it saved.
-        saves = {"save_strategy": "epoch", "load_best_model_at_end": True, "metric_for_best_model": metric}
-    return TrainingArguments(
+    arguments = TrainingArguments(
         output_dir=str(folder),
         num_train_epochs=stage.epochs,
-        per_device_train_batch_size=max(1, stage.batch_size // (world_size * machine.accumulation)),
+        per_device_train_batch_size=stage.batch_size // machine.slices,
         gradient_accumulation_steps=machine.accumulation,
         learning_rate=stage.learning_rate,
-        lr_scheduler_type=stage.schedule,
+        # Plain "constant" is without the warm-up of the recipe.
+        lr_scheduler_type="constant_with_warmup" if stage.schedule == "constant" else stage.schedule,
         warmup_steps=stage.warmup,
         weight_decay=stage.weight_decay,
         max_grad_norm=stage.max_grad_norm,
         eval_strategy="epoch" if stage.select == "best" else "no",
-        save_total_limit=1,
+        metric_for_best_model=metric if stage.select == "best" else None,
+        greater_is_better=True,
+        save_strategy="steps" if machine.save_steps else "epoch",
+        save_steps=machine.save_steps or 1,
+        # Two: the older one is deleted before the newer one is whole.
+        save_total_limit=2,
         logging_steps=25,
+        # Filtering would wait for the device at every step, and hide a run that diverges.
+        logging_nan_inf_filter=False,
         restore_callback_states_from_checkpoint=True,
         report_to="none",
         log_level="error",
@@ -161,10 +154,7 @@ def training_arguments(
         disable_tqdm=True,
         # Without a loss on the logits the classifier gets no gradient.
         ddp_find_unused_parameters=stage.losses.soft is None and stage.losses.label is None,
-        **saves,
     )
-
-
-def early_stopping(stage: Stage) -> list[TrainerCallback]:
-    """The callback that ends a stage with ``patience``."""
-    return [EarlyStoppingCallback(stage.patience)] if stage.patience is not None else []
+    # Several devices are for several processes: a Batch is no dict that DataParallel could scatter.
+    arguments._n_gpu = min(arguments.n_gpu, 1)
+    return arguments

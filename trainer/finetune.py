@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from safetensors.torch import load_model
 from torch.utils.data import Dataset
 from transformers import (
     EarlyStoppingCallback,
@@ -20,9 +21,11 @@ from transformers import (
 
 from hskcache import console, runtime
 from hskcache.errors import DataError, MismatchError, SpecError
+from trainer import processes
 from trainer.checkpoints import CHECKPOINTS, claim, finish, last_checkpoint, step_of
 from trainer.evaluation import Metric, check_fit, evaluate, metrics_for, pad_batch, takes_token_types
 from trainer.progress import StepBar
+from trainer.resume import LogFirst, stopped
 from trainer.student.create import Interface, create_student
 
 if TYPE_CHECKING:
@@ -117,13 +120,16 @@ class Finetuner(Trainer):  # type: ignore[misc]  # transformers is untyped
 
     def evaluate(self, *_: Any, metric_key_prefix: str = "eval", **__: Any) -> dict[str, float]:
         """The metrics on the dev rows, whatever data set is named."""
-        values = evaluate(self.model, self.dev_data.examples, self.dev_data.rows, self.metrics, bf16=self.args.bf16)
+        values = processes.on_first(self._score)
         logs = {f"{metric_key_prefix}_{name}": value for name, value in values.items()}
         self.log(dict(logs))
-        if self.is_world_process_zero():
+        if processes.is_first():
             console.say(f"epoch {self.state.epoch or 0:g}: " + ", ".join(f"{k} {v:.4f}" for k, v in values.items()))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, logs)
         return logs
+
+    def _score(self) -> dict[str, float]:
+        return evaluate(self.model, self.dev_data.examples, self.dev_data.rows, self.metrics, bf16=self.args.bf16)
 
 
 def finetune(
@@ -152,18 +158,18 @@ def finetune(
         model = create_student(arguments.model, _interface(arguments, tokenizer, train.examples), arguments.seed)
         for data in (train, dev):
             check_fit(model, data.rows)
-        settings = _training_arguments(arguments, metric, out)
-        with settings.main_process_first(local=False):
-            if finished := claim(out, _run(arguments, tokenizer, train, dev)):
+        processes.connect(arguments.device)
+        if finished := processes.on_first(lambda: claim(out, _run(arguments, tokenizer, train, dev))):
+            if processes.is_first():
                 console.say(f"{out} is finished already")
-                return finished
-            checkpoint = last_checkpoint(out)
-        trainer = Finetuner(model, settings, train, dev, metrics)
+            return finished
+        trainer = Finetuner(model, _training_arguments(arguments, metric, out), train, dev, metrics)
+        trainer.add_callback(LogFirst())
         if arguments.patience is not None:
             trainer.add_callback(EarlyStoppingCallback(arguments.patience))
-        _train(trainer, out, checkpoint)
+        _train(trainer, out, processes.on_first(lambda: last_checkpoint(out)))
         result = _result(trainer, metric)
-        if trainer.is_world_process_zero():
+        if processes.is_first():
             model.save_pretrained(out)
             tokenizer.save_pretrained(out)
             finish(out, result)
@@ -204,7 +210,12 @@ def _train(trainer: Finetuner, out: Path, checkpoint: Path | None) -> None:
     from torch.utils.tensorboard import SummaryWriter
     from transformers.integrations import TensorBoardCallback
 
-    if not trainer.is_world_process_zero():
+    if checkpoint is not None and (state := stopped(checkpoint)) is not None:
+        trainer.state = state
+        best = out / CHECKPOINTS / f"checkpoint-{state.best_global_step}" / "model.safetensors"
+        load_model(trainer.model, str(best), device=str(trainer.args.device))
+        return
+    if not processes.is_first():
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         return
     if checkpoint is not None:
@@ -218,7 +229,7 @@ def _train(trainer: Finetuner, out: Path, checkpoint: Path | None) -> None:
 
 
 def _training_arguments(arguments: FinetuneArguments, metric: str, out: Path) -> TrainingArguments:
-    return TrainingArguments(
+    settings = TrainingArguments(
         output_dir=str(out / CHECKPOINTS),
         num_train_epochs=arguments.epochs,
         learning_rate=arguments.learning_rate,
@@ -244,6 +255,9 @@ def _training_arguments(arguments: FinetuneArguments, metric: str, out: Path) ->
         log_level="error",
         ddp_find_unused_parameters=False,
     )
+    # Several devices are for several processes; otherwise the batch would grow with the machine.
+    settings._n_gpu = min(settings.n_gpu, 1)
+    return settings
 
 
 def _interface(arguments: FinetuneArguments, tokenizer: PreTrainedTokenizerBase, examples: "Examples") -> Interface:

@@ -1,11 +1,12 @@
 """Does the knowledge fit the recipe and the student? Asked before step 1, answered with what to change."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from transformers import PreTrainedModel
 
-from hskcache.cache import HiddenField, LogitsField, Request
-from hskcache.errors import MismatchError
+from hskcache.cache import Cache, HiddenField, InputsField, LogitsField, Request
+from hskcache.errors import MismatchError, SpecError
 from trainer.evaluation import num_positions
 from trainer.objective import LayerMatch
 from trainer.recipe import Recipe
@@ -40,38 +41,79 @@ class Knowledge:
         hidden = self.request.spec.hidden
         return hidden.depth.student_layers if hidden is not None else None
 
-    def interface(self) -> Interface:
-        """What a student must read and answer."""
-        tokenizer, data = self.request.tokenizer, self.request.data
+    @property
+    def num_labels(self) -> int:
+        """Outputs C of the teacher; 1 for a regression."""
+        return self.logits.num_labels if self.logits is not None else max(1, len(self.request.data.label_names))
+
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        """The classes in index order, numbered where rows without labels named none; empty for a regression."""
+        if self.num_labels == 1:
+            return ()
+        return tuple(self.request.data.label_names) or tuple(map(str, range(self.num_labels)))
+
+    def interface(self, vocab_size: int | None = None) -> Interface:
+        """What a student must read and answer.
+
+        Args:
+            vocab_size: one more than the largest id of the tokenizer, where it is at hand: some teachers' tables are
+                larger than their tokenizer needs.
+        """
+        tokenizer = self.request.tokenizer
         return Interface(
-            vocab_size=max(tokenizer.vocab_size, self.request.teacher.vocab_size),
-            label_names=tuple(data.label_names),
-            problem=data.problem,
+            vocab_size=vocab_size or max(tokenizer.vocab_size, self.request.teacher.vocab_size),
+            label_names=self.label_names,
+            problem=self.request.data.problem,
             pad_token_id=tokenizer.pad_token_id,
             max_positions=max(512, self.request.spec.max_length),
             type_vocab_size=2,
         )
 
 
-def check_recipe(knowledge: Knowledge, recipe: Recipe) -> None:
-    """Refuse a recipe that asks for knowledge there is none of.
+def cached_knowledge(cache: Cache) -> Knowledge:
+    """What a cache offers to learn from."""
+    logits, hidden, inputs = (cache.fields.get(name) for name in ("logits", "hidden", "inputs"))
+    return Knowledge(
+        request=cache.manifest.request,
+        logits=logits if isinstance(logits, LogitsField) else None,
+        hidden=hidden if isinstance(hidden, HiddenField) else None,
+        has_labels=isinstance(inputs, InputsField) and inputs.has_labels,
+        where=f"the cache {cache.root}",
+    )
+
+
+def check_recipe(knowledge: Knowledge, recipe: Recipe, slices: int = 1) -> None:
+    """Refuse a recipe that asks for knowledge there is none of, or whose batches cannot be cut as asked.
+
+    Args:
+        knowledge: to learn from.
+        recipe: the stages.
+        slices: parts of each batch, processes x forward passes.
 
     Raises:
         MismatchError: saying which stage asks for what, and what to change.
+        SpecError: a batch size that ``slices`` does not divide.
     """
     where = knowledge.where
     for stage in recipe.stages:
+        what = f"stage {stage.name!r} of recipe {recipe.name!r}"
         if stage.losses.hidden is not None and knowledge.hidden is None:
             raise MismatchError(
-                f"stage {stage.name!r} of recipe {recipe.name!r} learns from hidden states, and {where} keeps none; "
-                "build it with --keep 1l_10t_0.1h, or use --recipe logits"
+                f"{what} learns from hidden states, and {where} keeps none; build it with --keep 1l_10t_0.1h, or use "
+                "--recipe logits"
             )
         if stage.losses.soft is not None and knowledge.logits is None:
-            raise MismatchError(f"stage {stage.name!r} learns from logits, and {where} keeps none; build it again")
+            raise MismatchError(f"{what} learns from logits, and {where} keeps none; build it again")
         if stage.losses.label is not None and not knowledge.has_labels:
             raise MismatchError(
-                f"stage {stage.name!r} of recipe {recipe.name!r} learns from labels, and the rows of {where} have "
-                "none; build it with --label, or use --recipe logits"
+                f"{what} learns from labels, and the rows of {where} have none; build it with --label, or use "
+                "--recipe logits"
+            )
+        if stage.batch_size % slices:
+            raise SpecError(
+                f"{what} has batches of {stage.batch_size} rows, which cannot be cut into {slices} equal parts "
+                f"(processes x accumulated passes); use --set {stage.name}.batch_size=N with N a multiple of {slices}"
             )
 
 
@@ -88,11 +130,10 @@ def check_student(knowledge: Knowledge, recipe: Recipe, student: PreTrainedModel
             f"the student has {layers} layers and {where} maps the teacher's to a student of {made_for}; build it "
             f"with --student-layers {layers}, or use a student of {made_for} layers"
         )
-    expected = 1 if knowledge.request.data.problem == "regression" else len(knowledge.request.data.label_names)
-    if int(config.num_labels) != expected:
+    if int(config.num_labels) != knowledge.num_labels:
         raise MismatchError(
-            f"the student answers with {config.num_labels} classes and {where} has {expected}; use a student of this "
-            "task"
+            f"the student has {config.num_labels} outputs and {where} has {knowledge.num_labels} (1 is a score); use a "
+            "student of this task"
         )
     positions, longest = num_positions(student), knowledge.request.spec.max_length
     if positions is not None and positions < longest:
@@ -107,7 +148,7 @@ def check_student(knowledge: Knowledge, recipe: Recipe, student: PreTrainedModel
         )
 
 
-def check_tokenizer(knowledge: Knowledge, theirs: dict[str, int], ours: dict[str, int], student: str) -> None:
+def check_tokenizer(knowledge: Knowledge, theirs: Mapping[str, int], ours: Mapping[str, int], student: str) -> None:
     """Refuse a student whose own tokenizer gives other ids than the rows hold.
 
     Args:
@@ -115,6 +156,9 @@ def check_tokenizer(knowledge: Knowledge, theirs: dict[str, int], ours: dict[str
         theirs: token -> id of the student's tokenizer.
         ours: token -> id of the tokenizer the rows were made with.
         student: what to call the student in the error.
+
+    Raises:
+        MismatchError: naming the first token that differs.
     """
     if theirs == ours:
         return

@@ -5,32 +5,71 @@ batches as a cache of the same spec would, computed anew at every step.
 """
 
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass, field
+from contextlib import closing
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from hskcache.spec import Spec
 from hskcache.teacher.build import Job, describe_job, extractor_for, prepare_job
 from hskcache.teacher.extract import Extractor
 from hskcache.teacher.knowledge import Kept, Rows
-from hskcache.teacher.load import load_teacher
+from hskcache.teacher.load import Teacher, load_teacher
 from hskcache.text import Examples, tokenize
+from hskcache.text.layout import Layout, class_order
 from trainer.batch import Batch, HiddenTarget
 from trainer.gate import Knowledge
-from trainer.loading.ordered import Ordered
+from trainer.loading.ordered import Ordered, Part
 from trainer.loading.plan import Integers, Plan, Window
+from trainer.recipe import Losses
+from trainer.source import Slice, Source, fields_of
 
 
-def live_job(teacher: str, examples: Examples, spec: Spec, device: str) -> Job:
-    """Load a teacher and lay its knowledge of these rows out as a build would.
+def live_source(teacher: str, data: str, layout: Layout, spec: Spec, device: str) -> Source:
+    """A teacher in the loop to learn from, its knowledge laid out as a build of the same flags would.
+
+    Args:
+        teacher: folder or hub id.
+        data: the training rows.
+        layout: which of their columns to read.
+        spec: what to keep.
+        device: where the teacher computes, and with it the student.
 
     Raises:
-        TeacherError, SpecError, DataError: as a build would.
+        TeacherError, SpecError, DataError, MismatchError: as a build would.
     """
     loaded = load_teacher(teacher, device, spec.compute_dtype)
-    return prepare_job(loaded, examples, tokenize(examples, loaded.tokenizer, spec.max_length), spec)
+    examples = _read(data, layout, loaded)
+    rows = tokenize(examples, loaded.tokenizer, spec.max_length)
+    job = prepare_job(loaded, examples, rows, spec, layout.task_name)
+    knowledge = live_knowledge(job)
+
+    def loader(losses: Losses, part: Slice, seed: int) -> LiveLoader:
+        return LiveLoader(
+            job,
+            fields=fields_of(losses),
+            batch_size=part.batch_size,
+            seed=seed,
+            rank=part.rank,
+            world_size=part.world_size,
+            accumulation=part.accumulation,
+        )
+
+    return Source(knowledge, loader, teacher, knowledge.request.digest)
+
+
+def _read(data: str, layout: Layout, teacher: Teacher) -> Examples:
+    """The rows with their labels in the order of the teacher's classes, as ``hskcache build`` reads them."""
+    config = teacher.model.config
+    names = class_order(teacher.info.name, config, layout.task)
+    problem = "regression" if teacher.num_labels == 1 else "classification"
+    examples = layout.read(data, names if layout.has_label else None, problem)
+    if examples.labels is not None or problem == "regression":
+        return examples
+    known = names or tuple(str(config.id2label[index]) for index in range(teacher.num_labels))
+    return replace(examples, label_names=known)
 
 
 def live_knowledge(job: Job) -> Knowledge:
@@ -51,10 +90,11 @@ class LiveLoader(Ordered[Job]):
 
     Attributes:
         job: teacher, rows and spec.
+        fields: what to compute beside the inputs; None computes all that the spec keeps.
     """
 
     job: Job
-    _extractor: Extractor | None = field(default=None, init=False, repr=False)
+    fields: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         self.device = self.job.teacher.device
@@ -71,51 +111,59 @@ class LiveLoader(Ordered[Job]):
         """The digest of what a cache of this knowledge would be asked for with."""
         return self._identity
 
-    @property
+    @cached_property
     def extractor(self) -> Extractor:
         """The teacher with what is to be kept, constants fitted on first use."""
-        if self._extractor is None:
-            self._extractor = extractor_for(self.job)
-        return self._extractor
+        # No hidden state is captured where none is learned from: a live run deserves its best pace.
+        return extractor_for(self.job) if self.fields is None or "hidden" in self.fields else Extractor(self.job, None)
 
-    def windows(self, skip: int) -> Iterator[tuple[Window, Job, Integers]]:
-        """Windows of the current epoch; the rows are in memory."""
-        for window in self.plan.windows(self.epoch):
+    def windows(self, epoch: int, skip: int) -> Iterator[tuple[Window, Job, Integers]]:
+        """Windows of an epoch; the rows are in memory."""
+        for window in self.plan.windows(epoch):
             yield window, self.job, self.job.layout.lengths_N[window.rows]
 
-    def produce(self, slices: Iterator[tuple[Job, Integers, Integers]]) -> Generator[Batch, None, None]:
+    def produce(self, parts: Generator[Part[Job], None, None]) -> Generator[Batch, None, None]:
         """Run the teacher over each slice."""
-        labels, kept_N = self.job.examples.labels, self.job.layout.kept_N
-        for _, own, rows in slices:
-            inputs, padded = self.extractor.batch(own)
-            logits, kept = self.extractor.knowledge(inputs, padded)
-            yield Batch(
-                inputs={name: tensor.clone() for name, tensor in inputs.items()},
-                labels=None if labels is None else torch.from_numpy(labels[own]).to(logits.device),
-                logits=logits.clone(),
-                hidden={layer: self._target(layer, entries, padded) for layer, entries in kept.items()},
-                num_rows=len(rows),
-                num_positions=int(kept_N[rows].sum()),
-                row_ids=tuple(own.tolist()),
-            )
+        labels = self.job.examples.labels
+        with closing(parts):
+            for _, own, whole, weight in parts:
+                inputs, rows = self.extractor.batch(own)
+                logits, hidden = self._targets(inputs, rows)
+                yield Batch(
+                    inputs=inputs,
+                    labels=None if labels is None else torch.from_numpy(labels[own]).to(self.device),
+                    logits=logits,
+                    hidden=hidden,
+                    num_rows=len(whole),
+                    num_positions=int(self.job.layout.kept_N[whole].sum()),
+                    row_ids=tuple(own.tolist()),
+                    weight=weight,
+                )
+
+    def _targets(
+        self, inputs: dict[str, torch.Tensor], rows: Rows
+    ) -> tuple[torch.Tensor | None, dict[int, HiddenTarget]]:
+        if self.fields == ():
+            return None, {}
+        logits, kept = self.extractor.knowledge(inputs, rows)
+        # Clones: what was made in inference mode cannot be saved for a backward pass.
+        return logits.clone(), {layer: self._target(layer, entries, rows) for layer, entries in kept.items()}
 
     def _target(self, layer: int, kept: Kept, rows: Rows) -> HiddenTarget:
         selector = self.extractor.selector
         assert selector is not None
-        length = rows.input_ids_BL.shape[1]
-        owner = torch.from_numpy(np.repeat(np.arange(len(rows.kept_B)), rows.kept_B)).to(kept.positions_P.device)
-        constants = {name.partition("/")[2]: t for name, t in selector.constants.items() if int(name[6:8]) == layer}
-        shared: Tensor | None = constants.get("columns")
+        begin = torch.from_numpy(np.repeat(np.arange(len(rows.kept_B)), rows.kept_B) * rows.input_ids_BL.shape[1])
+        shared = {
+            name.partition("/")[2]: tensor
+            for name, tensor in selector.constants.items()
+            if name.startswith(f"layer_{layer:02d}/")
+        }
+        columns = shared["columns"].long() if "columns" in shared else kept.columns_PW
         return HiddenTarget(
-            index_P=owner * length + kept.positions_P,
-            # Clones: what was made in inference mode cannot be saved for a backward pass.
+            index_P=begin.to(kept.positions_P.device) + kept.positions_P,
             values_PW=kept.values_PW.clone(),
-            columns=shared.long()
-            if shared is not None
-            else None
-            if kept.columns_PW is None
-            else kept.columns_PW.clone(),
+            columns=None if columns is None else columns.clone(),
             width=selector.field.width,
-            mean_D=constants.get("mean"),
-            basis_WD=constants.get("basis"),
+            mean_D=shared.get("mean"),
+            basis_WD=shared.get("basis"),
         )

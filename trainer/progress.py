@@ -1,6 +1,8 @@
-"""What a person sees of a training run: one bar on stderr."""
+"""What a person sees of a training run: one bar on stderr, and how long a step took."""
 
 from collections.abc import Mapping
+from statistics import median
+from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from transformers import TrainerCallback, TrainerState, TrainingArguments
@@ -30,3 +32,31 @@ class StepBar(TrainerCallback):  # type: ignore[misc]  # transformers is untyped
         loss = logs.get("loss")
         if loss is not None:
             self.bar.update(self.task, description=f"{self.name} loss {loss:.4f}")
+
+
+class Pace(TrainerCallback):  # type: ignore[misc]  # transformers is untyped
+    """Seconds of an optimizer step, waiting for data included, evaluation and saving left out."""
+
+    def __init__(self) -> None:
+        self.durations_s: list[float] = []
+        self.last_s: float | None = None
+
+    @property
+    def median_s(self) -> float | None:
+        """The median step; None when fewer than two were taken."""
+        return median(self.durations_s) if self.durations_s else None
+
+    def on_step_end(self, *_: Any, **__: Any) -> None:
+        """One step is over."""
+        now_s = perf_counter()
+        if self.last_s is not None:
+            self.durations_s.append(now_s - self.last_s)
+        self.last_s = now_s
+
+    def on_evaluate(self, *_: Any, **__: Any) -> None:
+        """What comes next includes the evaluation; do not count it."""
+        self.last_s = None
+
+    def on_save(self, *_: Any, **__: Any) -> None:
+        """Likewise for saving."""
+        self.last_s = None

@@ -1,10 +1,12 @@
 """A recipe: stages of training, each with its losses, weights, epochs and schedule."""
 
+import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import ConfigDict, Field, ValidationError, model_validator
 
 from hskcache.errors import SpecError
 from hskcache.resources import resource
@@ -12,8 +14,19 @@ from hskcache.spec import Strict, first_problem
 
 SUFFIXES = (".yaml", ".yml", ".json")
 
+Epochs = Annotated[float, Field(gt=0)]
 
-class HiddenTerm(Strict):
+# YAML 1.1 takes 1e-4, which everybody writes, for a word.
+_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+\Z")
+
+
+class Finite(Strict):
+    """A strict model whose numbers are numbers."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
+
+
+class HiddenTerm(Finite):
     """Hidden-state loss [MUD 2.2]: ``missing`` says what a dropped column counts as."""
 
     weight: float = Field(default=1.0, gt=0)
@@ -21,20 +34,20 @@ class HiddenTerm(Strict):
     shared_projection: bool = Field(default=True, description="one Linear for all layers, as TinyBERT's release has it")
 
 
-class SoftTerm(Strict):
+class SoftTerm(Finite):
     """Soft-label loss [TinyBERT 3.1, eq. 10]."""
 
     weight: float = Field(default=1.0, gt=0)
     temperature: float = Field(default=1.0, gt=0)
 
 
-class LabelTerm(Strict):
+class LabelTerm(Finite):
     """Loss to the gold labels."""
 
     weight: float = Field(default=1.0, gt=0)
 
 
-class Losses(Strict):
+class Losses(Finite):
     """The terms of a stage's loss; those left out are not computed."""
 
     hidden: HiddenTerm | None = None
@@ -48,7 +61,7 @@ class Losses(Strict):
         return self
 
 
-class Stage(Strict):
+class Stage(Finite):
     """One run of the optimiser.
 
     ``select: best`` keeps the epoch with the best score on the evaluation data, ``last`` the last one;
@@ -57,8 +70,8 @@ class Stage(Strict):
 
     name: str = Field(pattern=r"^[a-z][a-z0-9-]*$")
     losses: Losses
-    epochs: float = Field(gt=0)
-    epochs_by_task: dict[str, float] = Field(default={})
+    epochs: Epochs
+    epochs_by_task: dict[str, Epochs] = Field(default={})
     learning_rate: float = Field(default=5e-5, gt=0)
     batch_size: int = Field(default=32, ge=1)
     schedule: Literal["constant", "linear", "cosine"] = "linear"
@@ -80,7 +93,7 @@ class Stage(Strict):
         return self.model_copy(update={"epochs": epochs, "epochs_by_task": {}})
 
 
-class Recipe(Strict):
+class Recipe(Finite):
     """Stages in order; each goes on with the student of the one before."""
 
     name: str
@@ -98,10 +111,9 @@ class Recipe(Strict):
         """Whether any stage trains on hidden states."""
         return any(stage.losses.hidden is not None for stage in self.stages)
 
-    @property
-    def needs_labels(self) -> bool:
-        """Whether any stage trains on gold labels."""
-        return any(stage.losses.label is not None for stage in self.stages)
+    def for_task(self, task: str | None) -> "Recipe":
+        """The recipe with the epochs that belong to a task."""
+        return self.model_copy(update={"stages": tuple(stage.for_task(task) for stage in self.stages)})
 
 
 def known_recipes() -> list[str]:
@@ -109,55 +121,68 @@ def known_recipes() -> list[str]:
     return sorted(path.stem for path in resource("recipes").glob("*.yaml"))
 
 
-def load_recipe(name_or_file: str, changes: Sequence[str] = (), task: str | None = None) -> Recipe:
+def load_recipe(name_or_file: str, changes: Sequence[str] = ()) -> Recipe:
     """A recipe that ships, by name, or one in a file, with changes such as ``prediction.epochs=3``.
 
     Raises:
         SpecError: unknown name, malformed file, or a change to a setting that does not exist.
     """
-    import yaml
-
     path = Path(name_or_file)
     if path.suffix not in SUFFIXES:
-        path = resource("recipes", f"{name_or_file}.yaml")
         if name_or_file not in known_recipes():
             raise SpecError(f"--recipe {name_or_file!r} is none of {', '.join(known_recipes())}, nor a .yaml file")
+        path = resource("recipes", f"{name_or_file}.yaml")
     try:
-        value = yaml.safe_load(path.read_text(encoding="utf-8"))
-        for change in changes:
-            _apply(value, change)
-        recipe = Recipe.model_validate_json(_json(value))
+        text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise SpecError(f"--recipe {name_or_file}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise SpecError(f"--recipe {name_or_file} is not UTF-8 text") from None
+    what = f"--recipe {name_or_file}"
+    value = _parse(text, what)
+    recipe = _validated(value, what)
+    for change in changes:
+        _apply(value, change, [stage.name for stage in recipe.stages])
+    # Together: one change may need another, as patience needs select=best.
+    return _validated(value, " ".join([what, *(f"--set {change}" for change in changes)]))
+
+
+def _validated(value: Any, what: str) -> Recipe:
+    try:
+        # By way of JSON, in which pydantic takes a list for a tuple and a whole number for a float.
+        return Recipe.model_validate_json(json.dumps(value))
     except ValidationError as error:
-        raise SpecError(f"recipe {name_or_file}: {first_problem(error)}") from None
-    except (yaml.YAMLError, UnicodeDecodeError, TypeError, KeyError) as error:
-        raise SpecError(f"recipe {name_or_file} is malformed: {' '.join(str(error).split())}") from None
-    return recipe.model_copy(update={"stages": tuple(stage.for_task(task) for stage in recipe.stages)})
+        raise SpecError(f"{what}: {first_problem(error)}") from None
+    except (TypeError, ValueError) as error:
+        raise SpecError(f"{what}: {error}") from None
 
 
-def _json(value: Any) -> str:
-    import json
-
-    return json.dumps(value)
-
-
-def _apply(recipe: dict[str, Any], change: str) -> None:
-    """Carry out ``stage.key=value``; ``key`` may go down, as in ``hidden.losses.hidden.missing=ignore``."""
+def _parse(text: str, what: str) -> Any:
     import yaml
 
+    class Loader(yaml.SafeLoader):
+        """YAML in which 1e-4 is a number."""
+
+    Loader.add_implicit_resolver("tag:yaml.org,2002:float", _NUMBER, list("-+.0123456789"))
+    try:
+        return yaml.load(text, Loader)  # noqa: S506  (it is a SafeLoader)
+    except yaml.YAMLError as error:
+        raise SpecError(f"{what} is not YAML: {' '.join(str(error).split())}") from None
+
+
+def _apply(recipe: dict[str, Any], change: str, stages: list[str]) -> None:
+    """Carry out ``stage.key=value``; ``key`` may go down, as in ``hidden.losses.hidden.missing=ignore``."""
     path, equals, text = change.partition("=")
-    stage_name, *keys = path.split(".")
-    stages = {stage["name"]: stage for stage in recipe["stages"]}
-    if not equals or not keys:
+    stage, *keys = path.split(".")
+    if not equals or not keys or not all(keys):
         raise SpecError(f"--set {change!r} is not of the form stage.setting=value, such as prediction.epochs=3")
-    if stage_name not in stages:
-        raise SpecError(f"--set {change!r}: the recipe has no stage {stage_name!r}; it has {', '.join(stages)}")
-    target = stages[stage_name]
+    if stage not in stages:
+        raise SpecError(f"--set {change!r}: the recipe has no stage {stage!r}; it has {', '.join(stages)}")
+    target = recipe["stages"][stages.index(stage)]
     for key in keys[:-1]:
         target = target.setdefault(key, {})
         if not isinstance(target, dict):
             raise SpecError(f"--set {change!r}: {key!r} has no settings below it")
-    target[keys[-1]] = yaml.safe_load(text)
+    target[keys[-1]] = _parse(text, f"--set {change!r}")
     if keys == ["epochs"]:
         target.pop("epochs_by_task", None)

@@ -5,12 +5,12 @@ from typing import Any
 import click
 
 from hskcache import console
-from hskcache.cli.options import build_spec, data_option, device_option, json_option, spec_options
+from hskcache.cli.options import build_spec, data_option, device_option, json_option, spec_options, teacher_option
 from hskcache.text.layout import Layout, layout
 
 
 @click.command()
-@click.option("--teacher", required=True, metavar="DIR_OR_ID", help="A fine-tuned encoder with its tokenizer.")
+@teacher_option
 @data_option
 @layout
 @spec_options
@@ -20,9 +20,11 @@ def estimate(teacher: str, data: str, layout: Layout, as_json: bool, **given: An
     """Say how large a cache will be and how long its build will take, from a sample of the rows."""
     from hskcache.cli.jobs import Rows, make_job
     from hskcache.spec import format_keep
-    from hskcache.teacher.estimate import estimate as sample
 
     job = make_job(teacher, given["device"], build_spec(given), Rows(data, layout))
+    # Only now: make_job tells better than an ImportError that torch is missing.
+    from hskcache.teacher.estimate import estimate as sample
+
     guess = sample(job)
     if as_json:
         console.print_json({"keep": format_keep(job.spec.hidden), **guess._asdict()})

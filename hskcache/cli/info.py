@@ -1,12 +1,15 @@
 """``hskcache info``: what a cache holds."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from hskcache import console
 from hskcache.cli.options import cache_argument, json_option
+
+if TYPE_CHECKING:
+    from hskcache.cache import Cache
 
 
 @click.command()
@@ -30,7 +33,7 @@ def info(cache: Path, as_spec: bool, as_json: bool) -> None:
         _print(facts)
 
 
-def describe(cache: Any) -> dict[str, Any]:
+def describe(cache: "Cache") -> dict[str, Any]:
     """The facts of a cache as plain values; sizes in bytes on disk."""
     from hskcache.spec import format_keep
 
@@ -51,7 +54,7 @@ def describe(cache: Any) -> dict[str, Any]:
         "keep": format_keep(request.spec.hidden),
         "num_rows": cache.num_rows,
         "num_shards": len(cache.shards),
-        "num_bytes": sum(field["num_bytes"] for field in fields.values()),
+        "num_bytes": sum(cache.num_bytes(name) for name in fields),
         "fields": fields,
         "layers": [pair.model_dump() for pair in request.layers],
         "teacher": request.teacher.model_dump(exclude={"config"}),
@@ -63,48 +66,45 @@ def describe(cache: Any) -> dict[str, Any]:
 
 
 def _print(facts: dict[str, Any]) -> None:
-    from rich.console import Console
     from rich.table import Table
 
-    teacher, data = facts["teacher"], facts["data"]
-    out = Console(highlight=False)
-    grid = Table.grid(padding=(0, 2))
+    teacher, data, num_rows = facts["teacher"], facts["data"], facts["num_rows"]
+    architecture = f"{teacher['model_type']}, {teacher['num_layers']} layers, width {teacher['width']}"
     pairs = ", ".join(f"{pair['teacher']}->{pair['student']}" for pair in facts["layers"]) or "none"
     labels = ", ".join(data["label_names"]) or data["problem"]
+    grid = Table.grid(padding=(0, 2))
     for name, value in (
         ("cache", f"{facts['cache']}  (id {facts['cache_id'][:12]}, format {facts['format_version']})"),
-        (
-            "teacher",
-            f"{teacher['name']}  ({teacher['model_type']}, {teacher['num_layers']} layers, width {teacher['width']})",
-        ),
-        ("data", f"{data['name']}  ({facts['num_rows']:,} rows, labels {labels})"),
+        ("teacher", f"{teacher['name']}  ({architecture})"),
+        ("data", f"{data['name']}  ({num_rows:,} rows, {facts['num_shards']} shards, labels {labels})"),
         ("keep", f"{facts['keep']}  (teacher layer -> student layer: {pairs})"),
         ("made with", ", ".join(f"{name} {version}" for name, version in facts["environment"].items())),
     ):
         grid.add_row(name, value)
-    out.print(grid)
     table = Table("field", "what", "bytes", "bytes a row", box=None, pad_edge=False, padding=(0, 2))
     for column in table.columns[2:]:
         column.justify = "right"
     for name, field in facts["fields"].items():
         table.add_row(name, _what(field), console.human_bytes(field["num_bytes"]), f"{field['bytes_per_row']:,.1f}")
-    table.add_row(
-        "total", "", console.human_bytes(facts["num_bytes"]), f"{facts['num_bytes'] / max(facts['num_rows'], 1):,.1f}"
-    )
-    out.print(table)
+    total = facts["num_bytes"]
+    table.add_row("total", "", console.human_bytes(total), f"{total / max(num_rows, 1):,.1f}")
+    printer = console.printer()
+    printer.print(grid)
+    printer.print(table)
 
 
 def _what(field: dict[str, Any]) -> str:
     if field["kind"] == "logits":
         return f"{field['num_labels']} float32"
     if field["kind"] == "inputs":
-        return (
-            "token ids" + (", types" if field["has_token_types"] else "") + (", labels" if field["has_labels"] else "")
-        )
+        parts = {"token types": field["has_token_types"], "labels": field["has_labels"]}
+        return ", ".join(["token ids", *(part for part, stored in parts.items() if stored)])
     tokens = field.get("max_tokens")
-    positions = f"{tokens} positions" if tokens else "all positions"
-    return (
-        f"layers {', '.join(map(str, field['layers']))}; {positions}; {field['num_columns']} of {field['width']} "
-        "columns "
-        f"({field['columns']}); {field['encoding']}"
+    return "; ".join(
+        (
+            f"layers {', '.join(map(str, field['layers']))}",
+            f"{tokens} positions" if tokens else "all positions",
+            f"{field['num_columns']} of {field['width']} columns ({field['columns']})",
+            field["encoding"],
+        )
     )

@@ -17,27 +17,14 @@ def verify(cache: Path, as_json: bool) -> None:
     from hskcache.verify import verify as check
 
     with console.progress("bytes") as bar:
-        task = bar.add_task(
-            "verify", total=sum(path.stat().st_size for path in cache.rglob("*") if path.is_file()) or None
-        )
+        task = bar.add_task("verify", total=sum(path.stat().st_size for path in cache.rglob("*.zarr.zip")) or None)
         report = check(cache, on_progress=lambda num_bytes: bar.advance(task, num_bytes))
     if as_json:
-        console.print_json(
-            {
-                "cache": str(cache),
-                "ok": report.ok,
-                "checked_bytes": report.checked_bytes,
-                "problems": [
-                    problem._asdict() if hasattr(problem, "_asdict") else vars(problem) for problem in report.problems
-                ],
-            }
-        )
+        console.print_json({"cache": str(cache), **report.model_dump()})
     else:
         for problem in report.problems:
-            click.echo(f"{problem.file}: {problem.what}")
-        size = console.human_bytes(report.checked_bytes)
-        console.say(
-            f"{cache}: {size} checked, " + ("all as written" if report.ok else f"{len(report.problems)} problems")
-        )
+            click.echo(f"{problem.file} {problem.what}")
+    size = console.human_bytes(report.checked_bytes)
+    console.say(f"{cache}: {size} checked, " + ("all as written" if report.ok else f"{len(report.problems)} problems"))
     if not report.ok:
         sys.exit(1)

@@ -1,12 +1,15 @@
 """``hskcache view``: one row of a cache as a person reads it."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from hskcache import console
 from hskcache.cli.options import cache_argument, json_option
+
+if TYPE_CHECKING:
+    from hskcache.cache import Cache
 
 
 @click.command()
@@ -14,34 +17,34 @@ from hskcache.cli.options import cache_argument, json_option
 @click.argument("row", type=click.IntRange(min=0), default=0)
 @json_option
 def view(cache: Path, row: int, as_json: bool) -> None:
-    """Show ROW of a cache: its tokens, what was kept of each, its label and the teacher's logits."""
+    """Show ROW of a cache, counted from 0: its tokens, what was kept of each, its label and the teacher's logits."""
     from hskcache.cache import open_cache
-    from hskcache.errors import SpecError
 
-    opened = open_cache(cache)
-    if row >= opened.num_rows:
-        raise SpecError(f"row {row} of {cache}: it has {opened.num_rows} rows, counted from 0")
-    facts = describe_row(opened, row)
+    facts = describe_row(open_cache(cache), row)
     if as_json:
         console.print_json(facts)
     else:
         _print(facts)
 
 
-def describe_row(cache: Any, row: int) -> dict[str, Any]:
-    """Tokens, label, logits and kept positions of a row, best first, as plain values."""
+def describe_row(cache: "Cache", row: int) -> dict[str, Any]:
+    """Tokens, label, logits and kept positions of a row, best first, as plain values.
+
+    Raises:
+        MismatchError: there is no such row.
+        DamageError: a file is missing or altered.
+    """
     data = cache.row(row)
     ids = [int(token) for token in data["input_ids"]]
     names = cache.manifest.request.data.label_names
     label = data.get("label")
-    logits = data.get("logits")
     return {
         "row": row,
-        "row_id": int(data["row_id"]),
+        "row_id": data["row_id"],
         "tokens": _tokens(cache.tokenizer_path, ids),
         "input_ids": ids,
-        "label": None if label is None else names[int(label)] if names else float(label),
-        "logits": None if logits is None else [round(float(value), 6) for value in logits],
+        "label": names[int(label)] if label is not None and names else label,
+        "logits": [round(float(value), 6) for value in data["logits"]],
         "label_names": list(names),
         "kept": {
             str(layer): [int(position) for position in arrays["positions"]]
@@ -62,19 +65,18 @@ def _tokens(folder: Path, ids: list[int]) -> list[str]:
 
 
 def _print(facts: dict[str, Any]) -> None:
-    from rich.console import Console
     from rich.table import Table
 
-    out = Console(highlight=False)
-    out.print(f"row {facts['row']}  label {facts['label']}  logits {_logits(facts)}", markup=False)
+    printer = console.printer()
+    label = "none" if facts["label"] is None else facts["label"]
+    printer.print(f"row {facts['row']}  label {label}  logits {_logits(facts)}")
     table = Table("position", "token", *(f"layer {layer}" for layer in facts["kept"]), box=None, padding=(0, 2))
     for position, token in enumerate(facts["tokens"]):
         ranks = [_rank(position, kept) for kept in facts["kept"].values()]
-        style = "bold" if any(ranks) else "dim"
-        table.add_row(str(position), token.replace("[", r"\["), *ranks, style=style)
-    out.print(table)
+        table.add_row(str(position), token, *ranks, style="bold" if any(ranks) else "dim")
+    printer.print(table)
     if facts["kept"]:
-        out.print("A number says that the position was kept, 1 the best.", style="dim")
+        printer.print("A number says that the position was kept, 1 the best.", style="dim")
 
 
 def _rank(position: int, kept: list[int]) -> str:
@@ -82,6 +84,5 @@ def _rank(position: int, kept: list[int]) -> str:
 
 
 def _logits(facts: dict[str, Any]) -> str:
-    values = facts["logits"] or []
-    names = facts["label_names"] or [""] * len(values)
-    return ", ".join(f"{name} {value:+.3f}".strip() for name, value in zip(names, values, strict=True))
+    names = facts["label_names"] or [""] * len(facts["logits"])
+    return ", ".join(f"{name} {value:+.3f}".strip() for name, value in zip(names, facts["logits"], strict=True))

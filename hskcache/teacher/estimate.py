@@ -6,11 +6,14 @@ from typing import NamedTuple
 import numpy as np
 
 from hskcache.store.shard import pack_shard
-from hskcache.teacher.build import Job, extractor_for, inputs_of
+from hskcache.teacher.build import inputs_of
+from hskcache.teacher.constants import constants_for, extractor_for
 from hskcache.teacher.extract import Arrays, Buffers
+from hskcache.teacher.job import Job
 from hskcache.teacher.layout import Integers
 
 SAMPLE_BATCHES = 3
+PCA_SAMPLE_ROWS = 128
 
 
 class Estimate(NamedTuple):
@@ -34,39 +37,49 @@ def estimate(job: Job) -> Estimate:
     """Run the teacher over a few batches of the first shard and extend their time and size to all rows."""
     layout, teacher = job.layout, job.teacher.info
     tokens = int(layout.lengths_N.sum())
-    sample, seconds = _sample(job)
-    num_bytes = {field: int(size * layout.num_bytes[field]) for field, size in sample.items()}
+    fields, rows, seconds = _sample(job)
+    most_bytes = layout.num_bytes
+    num_bytes = {}
+    for field, arrays in fields.items():
+        part = float(layout.row_bytes_N[field][rows[field]].sum() / layout.row_bytes_N[field].sum())
+        guess = _header_bytes(arrays) * len(layout.shards) + _payload_bytes(arrays) / part
+        shared = layout.constant_bytes if field == "hidden" else 0
+        num_bytes[field] = min(round(guess) + shared, most_bytes[field])
     return Estimate(
         num_rows=len(layout.lengths_N),
         num_shards=len(layout.shards),
         num_tokens=tokens,
         num_bytes=num_bytes,
-        most_bytes=layout.num_bytes,
+        most_bytes=most_bytes,
         full_hidden_bytes=tokens * teacher.width * (teacher.num_layers + 1) * 4,
-        seconds=round(seconds, 3),
+        seconds=round(seconds * tokens / float(layout.lengths_N[rows["logits"]].sum()), 3),
     )
 
 
-def _sample(job: Job) -> tuple[dict[str, float], float]:
-    """Compressed bytes over planned bytes of every field, and seconds of all rows, from some batches."""
+def _sample(job: Job) -> tuple[dict[str, Arrays], dict[str, Integers], float]:
+    """Arrays of every field for some rows, which rows these are, and the teacher's seconds for them."""
     layout = job.layout
-    batches = list(layout.batches(*layout.shards[0], job.spec.token_budget))
+    first, last = layout.shards[0]
+    batches = list(layout.batches(first, last, job.spec.token_budget))
     picked = [batches[i] for i in np.unique(np.linspace(0, len(batches) - 1, SAMPLE_BATCHES).astype(int))]
-    extractor = extractor_for(job)
+    extractor = extractor_for(job, constants_for(job, PCA_SAMPLE_ROWS))
     # The first run pays for what later ones find ready.
     extractor.knowledge(*extractor.batch(picked[-1]))
     rows = np.sort(np.concatenate(picked))
-    start = perf_counter()
+    begin = perf_counter()
     buffers = Buffers(extractor, rows)
     for index in picked:
         buffers.add(index)
     fields = buffers.to_host().wait(job.examples.source)
-    elapsed = perf_counter() - start
-    ratios = {field: _ratio(arrays, layout.row_bytes_N[field][rows]) for field, arrays in fields.items()}
-    first, last = layout.shards[0]
-    ratios["inputs"] = _ratio(inputs_of(job, first, last), layout.row_bytes_N["inputs"][first:last])
-    return ratios, float(elapsed * layout.lengths_N.sum() / layout.lengths_N[rows].sum())
+    seconds = perf_counter() - begin
+    fields = {"inputs": inputs_of(job, first, last), **fields}
+    return fields, dict.fromkeys(fields, rows) | {"inputs": np.arange(first, last)}, seconds
 
 
-def _ratio(arrays: Arrays, planned: Integers) -> float:
-    return min(1.0, len(pack_shard(arrays)) / max(int(planned.sum()), 1))
+def _header_bytes(arrays: Arrays) -> int:
+    """What a shard takes whatever its number of rows: documents, and a chunk of one entry for each array."""
+    return len(pack_shard({name: array[:1] for name, array in arrays.items()}))
+
+
+def _payload_bytes(arrays: Arrays) -> int:
+    return len(pack_shard(arrays)) - _header_bytes(arrays)

@@ -11,9 +11,9 @@ from torch import Tensor
 from hskcache.encoding import get_encoding
 from hskcache.encoding.bitmask import pack_columns
 from hskcache.selection.length import cls_eligible, eligible_BL, left_score, random_score, top_positions
-from hskcache.selection.width import magnitude_columns, random_columns, uniform_columns
+from hskcache.selection.width import magnitude_columns
 from hskcache.spec import Hidden
-from hskcache.store.manifest import HiddenField
+from hskcache.store.fields import HiddenField, layer_name
 from hskcache.teacher.capture import ATTENTION_SCORES, Captured
 
 
@@ -47,18 +47,6 @@ class Kept:
     positions_P: Tensor
     values_PW: Tensor
     columns_PW: Tensor | None
-
-
-def shared_constants(hidden: Hidden, field: HiddenField) -> dict[str, NDArray[np.generic]]:
-    """Columns that are the same for every position of the cache, by the name under which they are stored."""
-    if field.columns != "shared":
-        return {}
-    scheme = hidden.width
-    if scheme.scheme == "uniform":
-        columns = uniform_columns(field.width, scheme.fraction)
-    else:
-        columns = random_columns(field.width, field.num_columns, scheme.seed)
-    return {f"layer_{layer:02d}/columns": columns.numpy().astype(np.uint16) for layer in field.layers}
 
 
 def score_layer(layer: int, num_layers: int, which: str) -> int:
@@ -111,25 +99,19 @@ class Selector:
             source = score_layer(layer, self.num_layers, self.hidden.length.score_layer)
             if source not in chosen:
                 scores = self._scores(captured, source, rows)
-                positions, _ = top_positions(scores, eligible, self.hidden.length.tokens)
-                chosen[source] = positions
+                chosen[source], _ = top_positions(scores, eligible, self.hidden.length.tokens)
             kept[layer] = self._columns(layer, captured.hidden[layer], chosen[source], flat)
         return kept
 
-    def encode(self, kept: Mapping[int, Kept]) -> dict[str, Tensor]:
-        """Stored arrays of a batch, by the names of the format, kept positions first."""
-        encoding = get_encoding(self.field.encoding)
-        arrays = {}
-        for layer, entries in kept.items():
-            name = f"layer_{layer:02d}"
-            arrays[f"{name}/positions"] = entries.positions_P.to(torch.int16)
-            for part, tensor in encoding.encode(entries.values_PW).items():
-                arrays[f"{name}/{part}"] = tensor
-            if entries.columns_PW is not None:
-                if self.field.columns == "bitmask":
-                    arrays[f"{name}/bitmask"] = pack_columns(entries.columns_PW, self.field.width)
-                else:
-                    arrays[f"{name}/columns"] = entries.columns_PW.to(torch.int32).to(torch.int16)
+    def encode(self, kept: Kept) -> dict[str, Tensor]:
+        """Stored arrays of one layer's entries, by their names within the layer, kept positions first."""
+        arrays = {"positions": kept.positions_P.to(torch.int16)}
+        arrays |= get_encoding(self.field.encoding).encode(kept.values_PW)
+        if kept.columns_PW is not None:
+            if self.field.columns == "bitmask":
+                arrays["bitmask"] = pack_columns(kept.columns_PW, self.field.width)
+            else:
+                arrays["columns"] = kept.columns_PW.to(torch.int16)
         return arrays
 
     def _slots(self, rows: Rows) -> int:
@@ -159,7 +141,7 @@ class Selector:
         positions = positions_BK.reshape(-1).index_select(0, slots)
         rows = torch.div(slots, positions_BK.shape[1], rounding_mode="floor")
         states = hidden_BLD.reshape(batch * length, width).index_select(0, rows * length + positions).float()
-        name = f"layer_{layer:02d}"
+        name = layer_name(layer)
         if self.field.columns == "all":
             return Kept(positions, states, None)
         if self.field.columns == "shared":

@@ -2,25 +2,32 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hskcache.encoding import get_encoding
+from hskcache.encoding import get_encoding, num_bytes
 from hskcache.encoding.bitmask import column_bytes
+from hskcache.errors import SpecError
 from hskcache.selection.depth import kept_layers
 from hskcache.selection.width import num_columns, uniform_columns
 from hskcache.spec import Hidden, Spec
 from hskcache.store.manifest import HiddenField, TeacherInfo
+from hskcache.store.shard import MAX_SHARD_BYTES
 from hskcache.text import TokenizedRows
 
 SHARD_BYTES = 64 << 20
+MIN_SHARD_ROWS = 16
 MAX_SHARD_ROWS = 4096
+
+_ARRAY_BYTES = 2048
+"""More than the documents, headers and checksums of one array take in a shard."""
 
 Integers = NDArray[np.int64]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Layout:
     """Rows, their sizes and where they go.
 
@@ -30,6 +37,7 @@ class Layout:
         hidden: the hidden field as it will be stored, or None.
         shard_rows: rows of every shard but the last.
         row_bytes_N: bytes of each row before compression, by field.
+        constant_bytes: bytes of what all rows of the hidden field share.
     """
 
     lengths_N: Integers
@@ -37,6 +45,7 @@ class Layout:
     hidden: HiddenField | None
     shard_rows: int
     row_bytes_N: dict[str, Integers]
+    constant_bytes: int
 
     @property
     def shards(self) -> list[tuple[int, int]]:
@@ -44,10 +53,22 @@ class Layout:
         total = len(self.lengths_N)
         return [(start, min(start + self.shard_rows, total)) for start in range(0, total, self.shard_rows)]
 
+    def most_bytes(self, field: str, start: int, stop: int) -> int:
+        """What a shard takes on disk at most: compression only makes it smaller."""
+        layers = len(self.hidden.layers) if self.hidden is not None else 0
+        num_arrays = {"inputs": 5, "logits": 1, "hidden": 1 + 4 * layers}[field]
+        # The last entry of the offsets belongs to no row.
+        return int(self.row_bytes_N[field][start:stop].sum()) + 8 + num_arrays * _ARRAY_BYTES
+
     @property
     def num_bytes(self) -> dict[str, int]:
-        """Bytes of each field before compression."""
-        return {field: int(sizes.sum()) for field, sizes in self.row_bytes_N.items()}
+        """What each field takes on disk at most."""
+        sizes = {
+            field: sum(self.most_bytes(field, start, stop) for start, stop in self.shards) for field in self.row_bytes_N
+        }
+        if "hidden" in sizes:
+            sizes["hidden"] += self.constant_bytes
+        return sizes
 
     def batches(self, start: int, stop: int, token_budget: int) -> Iterator[Integers]:
         """Rows of a shard in batches of similar length, each at most ``token_budget`` padded tokens.
@@ -62,13 +83,46 @@ class Layout:
             first += size
 
 
-def eligible_counts(hidden: Hidden, rows: TokenizedRows, special_ids: frozenset[int]) -> Integers:
+def plan(spec: Spec, teacher: TeacherInfo, num_labels: int, rows: TokenizedRows) -> Layout:
+    """Work out every shape of the cache from the tokenized rows.
+
+    Raises:
+        SpecError: the layers asked for do not exist, or a shard would be larger than readers accept.
+    """
+    lengths = rows.lengths.astype(np.int64)
+    token_bytes = np.dtype(id_dtype(teacher.vocab_size)).itemsize + (rows.token_type_ids is not None)
+    # A row's id, label and offset take 8 bytes each.
+    sizes = {"inputs": lengths * token_bytes + 24, "logits": np.full(len(lengths), 4 * num_labels, np.int64)}
+    field, kept, constant_bytes = None, np.zeros(len(lengths), np.int64), 0
+    if spec.hidden is not None:
+        field = hidden_field(spec.hidden, teacher)
+        kept = eligible_counts(spec.hidden, rows)
+        if spec.hidden.length.tokens is not None:
+            kept = np.minimum(kept, min(spec.hidden.length.tokens, int(lengths.max())))
+        sizes["hidden"] = kept * position_bytes(field) * len(field.layers) + 8
+        constant_bytes = _constant_bytes(field)
+    layout = Layout(lengths, kept, field, spec.shard_rows or _shard_rows(sizes), sizes, constant_bytes)
+    largest = max(layout.most_bytes(name, *shard) for name in sizes for shard in layout.shards)
+    if largest > MAX_SHARD_BYTES:
+        raise SpecError(
+            f"{layout.shard_rows} rows make a shard of {largest / 1e9:.1f} GB and readers accept "
+            f"{MAX_SHARD_BYTES / 1e9:.1f} GB; give fewer --shard-rows, or leave them out"
+        )
+    return layout
+
+
+def id_dtype(vocab_size: int) -> Literal["uint16", "int32"]:
+    """The type in which token ids are stored."""
+    return "uint16" if vocab_size <= 1 << 16 else "int32"
+
+
+def eligible_counts(hidden: Hidden, rows: TokenizedRows) -> Integers:
     """Positions of each row that may be kept: all, all but the special tokens after the first, or the first alone."""
     if hidden.length.score == "cls":
-        return np.ones(len(rows.lengths), np.int64)
+        return np.ones(len(rows), np.int64)
     if hidden.length.specials:
         return rows.lengths.astype(np.int64)
-    special = np.isin(rows.input_ids, sorted(special_ids))
+    special = np.isin(rows.input_ids, sorted(rows.special_ids))
     special[rows.offsets[:-1]] = False
     before = np.concatenate([[0], np.cumsum(special)])
     counts: Integers = rows.lengths - (before[rows.offsets[1:]] - before[rows.offsets[:-1]])
@@ -83,52 +137,41 @@ def hidden_field(hidden: Hidden, teacher: TeacherInfo) -> HiddenField:
     """
     layers = sorted({pair.teacher for pair in kept_layers(hidden.depth, teacher.num_layers)})
     width, scheme = teacher.width, hidden.width
+    kept = num_columns(width, scheme.fraction)
+    columns: Literal["all", "shared", "indices", "bitmask", "pca"]
     if scheme.scheme == "all" or scheme.fraction == 1.0:
         kept, columns = width, "all"
     elif scheme.scheme == "uniform":
         kept, columns = len(uniform_columns(width, scheme.fraction)), "shared"
+    elif scheme.scheme == "random":
+        columns = "shared"
+    elif scheme.scheme == "pca":
+        columns = "pca"
     else:
-        kept = num_columns(width, scheme.fraction)
-        columns = {"random": "shared", "pca": "pca"}.get(scheme.scheme, "")
-        if scheme.scheme == "magnitude":
-            columns = "bitmask" if column_bytes(kept, width)[0] == "bitmask" else "indices"
-    return HiddenField.model_validate(
-        {
-            "kind": "hidden",
-            "width": width,
-            "num_columns": kept,
-            "columns": columns,
-            "encoding": hidden.encoding,
-            "layers": layers,
-            "max_tokens": hidden.length.tokens,
-        }
+        columns = "bitmask" if column_bytes(kept, width)[0] == "bitmask" else "indices"
+    return HiddenField(
+        width=width,
+        num_columns=kept,
+        columns=columns,
+        encoding=hidden.encoding,
+        layers=layers,
+        max_tokens=hidden.length.tokens,
     )
 
 
 def position_bytes(field: HiddenField) -> int:
     """Bytes of one kept position of one layer before compression: values, scales, columns and the position itself."""
-    parts = get_encoding(field.encoding).parts(field.num_columns).values()
-    encoded = sum(int(np.prod(part.shape, dtype=np.int64)) * np.dtype(part.dtype).itemsize for part in parts)
     columns = column_bytes(field.num_columns, field.width)[1] if field.columns in {"bitmask", "indices"} else 0
-    return encoded + columns + 2
+    return num_bytes(get_encoding(field.encoding), field.num_columns) + columns + 2
 
 
-def plan(spec: Spec, teacher: TeacherInfo, num_labels: int, rows: TokenizedRows, special_ids: frozenset[int]) -> Layout:
-    """Work out every shape of the cache from the tokenized rows.
+def _constant_bytes(field: HiddenField) -> int:
+    per_layer = {"shared": 2 * field.num_columns, "pca": 4 * field.width * (field.num_columns + 1)}
+    if field.columns not in per_layer:
+        return 0
+    return len(field.layers) * (per_layer[field.columns] + 2 * _ARRAY_BYTES)
 
-    Raises:
-        SpecError: the layers asked for do not exist.
-    """
-    lengths = rows.lengths.astype(np.int64)
-    sizes = {"inputs": lengths * (3 if rows.token_type_ids is not None else 2) + 24}
-    sizes["logits"] = np.full(len(lengths), 4 * num_labels, np.int64)
-    field, kept = None, np.zeros(len(lengths), np.int64)
-    if spec.hidden is not None:
-        field = hidden_field(spec.hidden, teacher)
-        kept = eligible_counts(spec.hidden, rows, special_ids)
-        if spec.hidden.length.tokens is not None:
-            kept = np.minimum(kept, spec.hidden.length.tokens)
-        sizes["hidden"] = kept * position_bytes(field) * len(field.layers) + 8
-    largest = max(float(size.mean()) for size in sizes.values())
-    automatic = int(np.clip(SHARD_BYTES // max(largest, 1.0), 64, MAX_SHARD_ROWS))
-    return Layout(lengths, kept, field, spec.shard_rows or automatic, sizes)
+
+def _shard_rows(row_bytes_N: dict[str, Integers]) -> int:
+    largest = max(float(size.mean()) for size in row_bytes_N.values())
+    return int(np.clip(SHARD_BYTES // max(largest, 1.0), MIN_SHARD_ROWS, MAX_SHARD_ROWS))

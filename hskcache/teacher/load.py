@@ -1,7 +1,9 @@
 """A teacher with its tokenizer, made ready for capture, and the facts that identify it."""
 
 import hashlib
+import json
 from dataclasses import dataclass
+from textwrap import shorten
 from typing import Any
 
 import torch
@@ -44,6 +46,11 @@ class Teacher:
         return device
 
     @property
+    def pad_token_id(self) -> int:
+        """The id that fills padding, which the attention mask hides."""
+        return int(self.tokenizer.pad_token_id or 0)
+
+    @property
     def num_labels(self) -> int:
         """Width C of the logits."""
         return int(self.model.config.num_labels)
@@ -57,21 +64,22 @@ def load_teacher(name: str, device: str = "auto", dtype: ComputeDtype = "float32
         TeacherError: it cannot be loaded, has no classification head, or cannot be captured.
     """
     place = resolve_device(device)
-    tokenizer = load_tokenizer(name)
+    with quiet():
+        tokenizer = load_tokenizer(name)
     try:
         with quiet():
             model, loading = AutoModelForSequenceClassification.from_pretrained(
-                name, dtype=getattr(torch, dtype), output_loading_info=True
+                name, dtype=getattr(torch, dtype), output_loading_info=True, trust_remote_code=False
             )
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise TeacherError(f"cannot load a teacher from {name}: {str(error).strip().splitlines()[0]}") from None
+            model.to(place)
+    except Exception as error:  # noqa: BLE001  (a damaged file makes each of the libraries below raise its own kind)
+        raise TeacherError(f"cannot load a teacher from {name}: {shorten(str(error), 200)}") from None
     if loading["missing_keys"]:
         missing = ", ".join(sorted(loading["missing_keys"])[:3])
         raise TeacherError(
             f"{name} lacks weights of a classifier ({missing}); fine-tune it on the task first: hsktrain finetune "
             f"--model {name}"
         )
-    model.to(place)
     prepare(model)
     return Teacher(model, tokenizer, describe(model, name))
 
@@ -97,12 +105,10 @@ def weights_digest(model: PreTrainedModel) -> str:
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        digest.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
 def _plain(value: Any) -> Any:
     """A configuration as JSON would give it back, so that it compares equal to a stored one."""
-    import json
-
     return json.loads(json.dumps(value, default=str))

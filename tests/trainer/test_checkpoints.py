@@ -12,7 +12,7 @@ RUN = {"learning_rate": 0.1, "model": "tinybert4", "metrics": ("accuracy",)}
 def checkpoint(out: Path, step: int, without: str | None = None) -> Path:
     folder = out / "checkpoints" / f"checkpoint-{step}"
     folder.mkdir(parents=True)
-    for name in ("config.json", "optimizer.pt", "scheduler.pt", "model.safetensors", "trainer_state.json"):
+    for name in ("optimizer.pt", "scheduler.pt", "model.safetensors", "trainer_state.json"):
         if name != without:
             (folder / name).write_text("{}", encoding="utf-8")
     return folder
@@ -20,6 +20,12 @@ def checkpoint(out: Path, step: int, without: str | None = None) -> Path:
 
 def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def write(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("{}", encoding="utf-8")
+    return path
 
 
 def test_a_new_folder_has_nothing_to_show(tmp_path: Path) -> None:
@@ -83,3 +89,45 @@ def test_a_state_file_that_ends_in_the_middle_is_a_cut_off_checkpoint(tmp_path: 
     whole = checkpoint(tmp_path, 9)
     (checkpoint(tmp_path, 10) / "trainer_state.json").write_text('{"epoch": 1', encoding="utf-8")
     assert last_checkpoint(tmp_path) == whole
+
+
+def test_a_checkpoint_lacks_what_the_caller_needs_beside_the_trainers_files(tmp_path: Path) -> None:
+    whole = checkpoint(tmp_path, 9)
+    write(whole / "loader.json")
+    cut = checkpoint(tmp_path, 10)
+    assert last_checkpoint(tmp_path, also=("loader.json",)) == whole
+    assert not cut.exists()
+
+
+@pytest.mark.parametrize("progress", ["stages/0-hidden/done.json", "stages/1-prediction"])
+def test_a_run_with_a_stage_behind_it_is_not_another(progress: str, tmp_path: Path) -> None:
+    claim(tmp_path, RUN)
+    if progress.endswith(".json"):
+        write(tmp_path / progress)
+    else:
+        checkpoint(tmp_path / progress, 10)
+    with pytest.raises(MismatchError, match=r"learning_rate 0\.1 and this one has 0\.2"):
+        claim(tmp_path, RUN | {"learning_rate": 0.2})
+    assert claim(tmp_path, RUN) is None
+    assert (tmp_path / progress).exists()
+
+
+def test_another_run_begins_in_a_clean_folder(tmp_path: Path) -> None:
+    claim(tmp_path, RUN)
+    write(tmp_path / "logs" / "hidden" / "events")
+    write(tmp_path / "stages" / "0-hidden" / "checkpoints" / "checkpoint-4" / "optimizer.pt")
+    claim(tmp_path, RUN | {"learning_rate": 0.2})
+    assert [path.name for path in tmp_path.iterdir()] == ["run.json"]
+
+
+def test_a_kill_between_the_result_and_the_tidying_leaves_a_finished_run(tmp_path: Path) -> None:
+    claim(tmp_path, RUN)
+    checkpoint(tmp_path / "stages" / "0-hidden", 10)
+    write(tmp_path / "metrics.json")
+    assert claim(tmp_path, RUN) == {}
+    assert not (tmp_path / "stages").exists()
+
+
+def test_a_kill_while_the_folder_is_claimed_leaves_a_new_folder(tmp_path: Path) -> None:
+    write(tmp_path / "run.tmp")
+    assert claim(tmp_path, RUN) is None

@@ -2,12 +2,13 @@ import dataclasses
 import json
 import os
 import signal
-import subprocess
-import sys
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import children
 import numpy as np
 import pytest
 import torch
@@ -28,20 +29,18 @@ from trainer.finetune import FinetuneArguments, Labelled, finetune
 
 Finetune = Callable[..., dict[str, Any]]
 
-# Writes checkpoints like any run and kills itself, as a full machine would, as soon as the second is whole.
-KILLED = """
-import os, signal, sys, threading, time
-from pathlib import Path
 
-def kill(out):
-    while not list(out.glob("checkpoints/checkpoint-24/trainer_state.json")):
-        time.sleep(0.002)
-    os.kill(os.getpid(), signal.SIGKILL)
+def run_until(checkpoint: str, args: list[str], out: Path) -> None:
+    """Run the command and kill this process, as a full machine would, once a checkpoint is whole."""
+    from trainer.cli import main
 
-from trainer.cli import main
-threading.Thread(target=kill, args=[Path(sys.argv[sys.argv.index("--out") + 1])], daemon=True).start()
-main()
-"""
+    def kill() -> None:
+        while not (out / "checkpoints" / checkpoint / "trainer_state.json").is_file():
+            time.sleep(0.002)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    threading.Thread(target=kill, daemon=True).start()
+    main([*args, "--out", str(out)])
 
 
 @pytest.fixture(scope="session")
@@ -230,30 +229,26 @@ def test_rows_longer_than_the_model_s_positions_are_refused(run: Finetune, confi
         run(model=str(short))
 
 
+@pytest.mark.parametrize(("checkpoint", "patience"), [("checkpoint-24", None), ("checkpoint-36", 2)])
 def test_a_killed_run_goes_on_to_the_same_weights(
-    config_file: Path, tiny_tokenizer_dir: Path, tsv_file: Path, tmp_path: Path
+    checkpoint: str, patience: int | None, config_file: Path, tiny_tokenizer_dir: Path, tsv_file: Path, tmp_path: Path
 ) -> None:
-    """SIGKILL after the second epoch, the same command again: bit for bit the run that was never stopped."""
-    options = {"epochs": 5, "lr": 3e-3, "batch-size": 8, "max-length": 32, "device": "cpu", "task": "sst2"}
+    """SIGKILL within training, or when patience has just ended it: bit for bit the run that was never stopped."""
+    rate = 3e-3 if patience is None else 1e-12
+    options = {"epochs": 5, "lr": rate, "batch-size": 8, "max-length": 32, "device": "cpu", "task": "sst2"}
     files = {"model": config_file, "tokenizer": tiny_tokenizer_dir, "data": tsv_file, "eval-data": tsv_file}
     command = [f"--{key}={value}" for key, value in (options | files).items()]
+    command += [] if patience is None else [f"--patience={patience}"]
     out = tmp_path / "killed"
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[2])}
-    killed = subprocess.run(
-        [sys.executable, "-c", KILLED, "finetune", *command, "--out", str(out)],
-        env=environment,
-        capture_output=True,
-        check=False,
-    )
-    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
+    assert children.run(run_until, checkpoint, ["finetune", *command], out) == -signal.SIGKILL
     assert not (out / "metrics.json").exists()
 
     # The same process settings as the command's, so that both runs are one.
     tokenizer = AutoTokenizer.from_pretrained(tiny_tokenizer_dir)
     examples = examples_for(tsv_file, load_task("sst2"))
     rows = Labelled(examples, tokenize(examples, tokenizer, 32))
-    settings = {"model": str(config_file), "epochs": 5, "learning_rate": 3e-3, "batch_size": 8, "max_length": 32}
-    arguments = FinetuneArguments(**settings, metrics=("accuracy",))
+    settings = {"model": str(config_file), "epochs": 5, "learning_rate": rate, "batch_size": 8, "max_length": 32}
+    arguments = FinetuneArguments(**settings, metrics=("accuracy",), patience=patience)
     resumed = finetune(arguments, tokenizer, rows, rows, out)
     whole = finetune(arguments, tokenizer, rows, rows, tmp_path / "whole")
     assert resumed == whole

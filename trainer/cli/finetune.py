@@ -55,6 +55,7 @@ def finetune(data: str, eval_data: str, out: Path, layout: Layout, as_json: bool
     command goes on where a cut-off run stopped.
     """
     from hskcache.text import load_tokenizer
+    from trainer import processes
     from trainer.finetune import FinetuneArguments, Labelled
     from trainer.finetune import finetune as run
 
@@ -66,6 +67,8 @@ def finetune(data: str, eval_data: str, out: Path, layout: Layout, as_json: bool
     arguments = FinetuneArguments(**settings, metrics=tuple(task.metrics) if task else ())
     rows = [options.tokenized(examples, tokenizer, arguments.max_length) for examples in (train, dev)]
     result = run(arguments, tokenizer, Labelled(train, rows[0]), Labelled(dev, rows[1]), out)
+    if not processes.is_first():
+        return
     if as_json:
         console.print_json(result)
     else:

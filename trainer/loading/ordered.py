@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
 
@@ -15,6 +15,22 @@ from trainer.loading.plan import Integers, Plan, Window
 Data = TypeVar("Data")
 
 
+class Part(NamedTuple, Generic[Data]):
+    """One slice of a global batch, before its batch is made.
+
+    Attributes:
+        data: holds the rows.
+        rows: of this slice.
+        whole: rows of the global batch.
+        weight: 0 where ``rows`` only stand in, see :class:`Batch`.
+    """
+
+    data: Data
+    rows: Integers
+    whole: Integers
+    weight: float
+
+
 @dataclass(kw_only=True)
 class Ordered(ABC, Generic[Data]):
     """Batches in seeded order; each pass is one epoch, and a pass may begin anywhere.
@@ -23,7 +39,7 @@ class Ordered(ABC, Generic[Data]):
     alone. Every process takes its slice of each global batch, so their number does not change what is trained on.
 
     Attributes:
-        batch_size: rows of one process's forward pass.
+        batch_size: rows of one process's forward pass, at most.
         seed: of the order.
         device: where batches are decoded.
         rank, world_size: this process and their number.
@@ -46,17 +62,16 @@ class Ordered(ABC, Generic[Data]):
         """The plan over these row ranges.
 
         Raises:
-            SpecError: a count below 1.
-            MismatchError: fewer rows than slices of a global batch.
+            SpecError: a count below 1, or no such process.
+            MismatchError: there are no rows.
         """
         if min(self.batch_size, self.world_size, self.accumulation, self.window_shards) < 1:
             raise SpecError("batch_size, world_size, accumulation and window_shards must be at least 1")
+        if not 0 <= self.rank < self.world_size:
+            raise SpecError(f"rank {self.rank} is none of {self.world_size} processes, which count from 0")
         plan = Plan(tuple(shards), self.batch_size * self.slices, self.seed, self.window_shards)
-        if plan.num_rows < self.slices:
-            raise MismatchError(
-                f"{plan.num_rows} rows are too few for {self.slices} slices (processes x accumulation); use fewer of "
-                "them"
-            )
+        if not plan.num_rows:
+            raise MismatchError("there are no rows to train on")
         return plan
 
     @property
@@ -70,15 +85,15 @@ class Ordered(ABC, Generic[Data]):
         """Digest of what the batches are made of."""
 
     @abstractmethod
-    def windows(self, skip: int) -> Iterator[tuple[Window, Data | None, Integers]]:
-        """Windows of the current epoch with their data and the lengths of their rows.
+    def windows(self, epoch: int, skip: int) -> Iterator[tuple[Window, Data | None, Integers]]:
+        """Windows of an epoch with their data and the lengths of their rows.
 
         The first ``skip`` global batches are done; a window within them may come without data.
         """
 
     @abstractmethod
-    def produce(self, slices: Iterator[tuple[Data, Integers, Integers]]) -> Generator[Batch, None, None]:
-        """Batches from data, the rows of this slice, and the rows of its global batch."""
+    def produce(self, parts: Generator[Part[Data], None, None]) -> Generator[Batch, None, None]:
+        """The batches of these parts."""
 
     @property
     def slices(self) -> int:
@@ -91,12 +106,13 @@ class Ordered(ABC, Generic[Data]):
 
     def __iter__(self) -> Iterator[Batch]:
         """The rest of the current epoch; the next call begins the next one."""
-        with closing(self.produce(self._slices(self.position))) as batches:
+        epoch = self.epoch
+        with closing(self.produce(self._parts(epoch, self.position))) as batches:
             for batch in batches:
                 # Counted when it is handed out: what was only prefetched is not behind us.
                 self.position += 1
                 yield batch
-        self.epoch, self.position = self.epoch + 1, 0
+        self.epoch, self.position = epoch + 1, 0
 
     def set_epoch(self, epoch: int) -> None:
         """Begin ``epoch`` (from 0) at its first batch, unless it is the current one."""
@@ -105,47 +121,56 @@ class Ordered(ABC, Generic[Data]):
 
     def seek(self, epoch: int, position: int) -> None:
         """Continue in ``epoch`` after its first ``position`` batches; what lies before is not read."""
-        self.epoch, self.position = epoch, position
+        self.epoch, self.position = (epoch + 1, 0) if position == len(self) else (epoch, position)
 
     def state_dict(self) -> dict[str, Any]:
         """Where the loader stands, as plain values."""
-        return {"epoch": self.epoch, "position": self.position, **self._fixed()}
+        return {
+            "epoch": self.epoch,
+            "position": self.position,
+            "accumulation": self.accumulation,
+            **self._fixed(),
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from a saved state.
+        """Continue from a saved state; the number of processes and the accumulation may have changed.
 
         Raises:
-            MismatchError: the state belongs to other data, another seed, batch size or accumulation.
+            MismatchError: the state belongs to other data, another seed or batch size, or lies within a step.
         """
         for key, own in self._fixed().items():
             if state.get(key) != own:
                 raise MismatchError(
                     f"the saved order has {key} {state.get(key)}, this run {own}; use the same to resume"
                 )
-        self.seek(state["epoch"], state["position"])
+        steps, within = divmod(state["position"], state["accumulation"])
+        if within and state["accumulation"] != self.accumulation:
+            raise MismatchError(
+                f"the saved order stands within a step of {state['accumulation']} forward passes, and this run makes "
+                f"{self.accumulation}; use the same to resume"
+            )
+        self.seek(state["epoch"], steps * self.accumulation + within)
 
     def _fixed(self) -> dict[str, Any]:
         return {
             "seed": self.seed,
             "global_batch_size": self.plan.batch_size,
-            "accumulation": self.accumulation,
             "window_shards": self.window_shards,
             "identity": self.identity,
         }
 
-    def _slices(self, start: int) -> Generator[tuple[Data, Integers, Integers], None, None]:
+    def _parts(self, epoch: int, start: int) -> Generator[Part[Data], None, None]:
         done = 0
-        for window, data, lengths in self.windows(start // self.accumulation):
+        for window, data, lengths in self.windows(epoch, start // self.accumulation):
             count = self.plan.count(window) * self.accumulation
             if data is None or done + count <= start:
                 done += count
                 continue
-            for rows in self.plan.batches(self.epoch, window, lengths):
-                if len(rows) < self.slices:
-                    raise SpecError(
-                        f"a batch of {len(rows)} rows cannot feed {self.slices} slices; raise the batch size"
-                    )
+            for whole in self.plan.batches(epoch, window, lengths):
                 for micro in range(self.accumulation):
                     if done >= start:
-                        yield data, rows[micro * self.world_size + self.rank :: self.slices], rows
+                        rows = whole[micro * self.world_size + self.rank :: self.slices]
+                        yield Part(data, rows, whole, 1.0) if len(rows) else Part(data, whole[:1], whole, 0.0)
                     done += 1
+            # The next window is read once this one is gone.
+            del data

@@ -87,8 +87,8 @@ class Plan:
             lengths: tokens of each of ``window.rows``, in that order.
         """
         count = self.count(window)
-        # Equal parts, so that the end of an epoch is not a batch of one row.
-        bounds = np.linspace(0, len(window.rows), count + 1).astype(np.int64)
+        # Equal parts, so that the end of an epoch is not a batch of one row; a window may be smaller than a batch.
+        bounds = np.arange(count + 1) * len(window.rows) // max(count, 1)
         batches: list[Integers] = []
         for first in range(0, count, self.pool_batches):
             cuts = bounds[first : first + self.pool_batches + 1]

@@ -4,19 +4,19 @@ import queue
 import threading
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 
 from trainer.loading.block import Block
+from trainer.loading.decode import Sizes
 
 
-@dataclass(frozen=True)
-class Encoded:
+class Encoded(NamedTuple):
     """Encoded rows of a slice, with the sizes of the global batch they belong to."""
 
     block: Block
-    num_rows: int
-    num_positions: int
+    sizes: Sizes
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ def prefetched(items: Iterator[Encoded], device: torch.device, ahead: int) -> Ge
     """
     if ahead == 0:
         for item in items:
-            yield Encoded(item.block.to(device), item.num_rows, item.num_positions)
+            yield Encoded(item.block.to(device), item.sizes)
         return
     ready: queue.Queue[tuple[Encoded, torch.cuda.Event | None] | _Failure | None] = queue.Queue(maxsize=ahead)
     stop = threading.Event()
@@ -75,10 +75,6 @@ def _work(
         put(None)
     except BaseException as error:  # noqa: BLE001 - whatever it is, it belongs to the consumer
         put(_Failure(error))
-    finally:
-        close = getattr(items, "close", None)
-        if close is not None:
-            close()
 
 
 def _sent(
@@ -90,12 +86,12 @@ def _sent(
         block = item.block.to(device, pin=True)
         event = torch.cuda.Event()  # type: ignore[no-untyped-call]
         event.record(stream)
-    return Encoded(block, item.num_rows, item.num_positions), event
+    return Encoded(block, item.sizes), event
 
 
 def _received(item: Encoded, event: "torch.cuda.Event | None") -> Encoded:
     if event is not None:
-        stream = torch.cuda.current_stream()
+        stream = torch.cuda.current_stream(item.block.device)
         stream.wait_event(event)
         for tensor in item.block.tensors.values():
             # The copy stream's allocator must not reuse the memory while the step still reads it.

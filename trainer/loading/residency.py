@@ -2,17 +2,16 @@
 
 import os
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
 from typing import Literal
 
 import numpy as np
 import torch
 
-from hskcache.cache import Cache
 from hskcache.errors import SpecError
-from trainer.loading.block import Block, concatenate, read_block
-from trainer.loading.plan import Plan, Window
+from trainer.loading.block import Block, concatenate
+from trainer.loading.plan import Integers, Plan, Window
+from trainer.loading.reader import Reader
 
 Residency = Literal["auto", "device", "host", "stream"]
 
@@ -22,7 +21,7 @@ _HOST_SHARE = 0.3
 
 
 def choose(residency: Residency, num_bytes: int, device: torch.device) -> Residency:
-    """Resolve ``auto`` by the size of the encoded cache against free memory.
+    """Resolve ``auto`` by the size of the encoded cache in memory against free memory.
 
     Raises:
         SpecError: not one of the four names.
@@ -35,19 +34,6 @@ def choose(residency: Residency, num_bytes: int, device: torch.device) -> Reside
         return "device"
     free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return "host" if num_bytes < _HOST_SHARE * free else "stream"
-
-
-@dataclass(frozen=True)
-class Reader:
-    """What to read of a cache: the fields, and the hidden layers among them."""
-
-    cache: Cache
-    fields: tuple[str, ...]
-    layers: frozenset[int]
-
-    def read(self, shards: tuple[int, ...]) -> Block:
-        """Encoded rows of some shards, in host memory."""
-        return read_block(self.cache, shards, self.fields, self.layers)
 
 
 def streamed_windows(reader: Reader, plan: Plan, epoch: int, skip: int) -> Iterator[tuple[Window, Block | None]]:
@@ -66,25 +52,24 @@ def streamed_windows(reader: Reader, plan: Plan, epoch: int, skip: int) -> Itera
     if first == len(windows):
         return
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="hskcache-read") as pool:
-        ahead: Future[Block] = pool.submit(reader.read, windows[first].shards)
-        leftover = _carried(reader, windows, first)
-        for place in range(first, len(windows)):
-            own = ahead.result()
-            if place + 1 < len(windows):
-                ahead = pool.submit(reader.read, windows[place + 1].shards)
-            block = concatenate([own] if leftover is None else [leftover, own])
-            del own
-            if place + 1 < len(windows):
-                rows = windows[place + 1].carried
-                leftover = block.take(rows) if len(rows) else None
-            yield windows[place], block
+        reading = [pool.submit(reader.read, windows[first].shards)]
+        leftover = _carried(reader, windows[first].carried)
+        for window, following in zip(windows[first:], [*windows[first + 1 :], None], strict=True):
+            # Popped: every name that outlives its use would keep a window alive while the next but one is read.
+            block = reading.pop().result()
+            if leftover is not None:
+                block, leftover = concatenate([leftover, block]), None
+            if following is not None:
+                leftover = block.take(following.carried) if len(following.carried) else None
+                reading.append(pool.submit(reader.read, following.shards))
+            yield window, block
+            del block
 
 
-def _carried(reader: Reader, windows: list[Window], first: int) -> Block | None:
-    """Rows that earlier windows, which are skipped, would have left over."""
-    rows = windows[first].carried
+def _carried(reader: Reader, rows: Integers) -> Block | None:
+    """Rows that earlier windows, which are skipped, would have left over; one shard is in memory at a time."""
     if not len(rows):
         return None
     starts = np.array([start for start, _ in reader.cache.shards])
-    shards = sorted({int(shard) for shard in np.searchsorted(starts, rows, side="right") - 1})
-    return reader.read(tuple(shards)).take(rows)
+    home = np.searchsorted(starts, rows, side="right") - 1
+    return concatenate([reader.read([shard]).take(rows[home == shard]) for shard in np.unique(home).tolist()])

@@ -2,6 +2,7 @@
 
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -59,8 +60,11 @@ def _project(states_Pd: Tensor, projection: nn.Linear | None, columns_W: Tensor 
 
 
 def _kept(states_PD: Tensor, target: HiddenTarget) -> Tensor:
+    """The student's side of the kept values, [P, W]."""
     if target.basis_WD is not None:
-        return states_PD @ target.basis_WD.T
+        # Not under autocast: the part outside the components is a small difference of two large squares.
+        with torch.autocast(states_PD.device.type, enabled=False):
+            return states_PD @ target.basis_WD.T
     if target.columns is None:
         return states_PD
     if target.columns.dim() == 1:

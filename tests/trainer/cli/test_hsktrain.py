@@ -202,7 +202,7 @@ MISTAKES = {
 }
 
 if not torch.cuda.is_available():
-    MISTAKES["no cuda"] = ([*FINETUNE, "--task", "sst2", "--device", "cuda"], "no CUDA device")
+    MISTAKES["no cuda"] = ([*FINETUNE, "--task", "sst2", "--device", "cuda"], "0 CUDA devices")
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)

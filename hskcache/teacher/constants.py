@@ -1,0 +1,80 @@
+"""What all rows of the hidden field share: the columns of a fixed choice, or the principal components of a sample."""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from hskcache.selection.width import pca_components, random_columns, uniform_columns
+from hskcache.spec import Hidden
+from hskcache.store.fields import layer_name
+from hskcache.store.manifest import HiddenField
+from hskcache.teacher.extract import Arrays, Extractor
+from hskcache.teacher.job import Job
+from hskcache.teacher.knowledge import Selector
+
+PCA_SAMPLE_ROWS = 2048
+PCA_SAMPLE_POSITIONS = 1 << 16
+
+
+def constants_for(job: Job, sample_rows: int = PCA_SAMPLE_ROWS) -> Arrays:
+    """The shared arrays of a job by the names of the format; empty where positions share none.
+
+    Args:
+        job: what is to be kept.
+        sample_rows: rows, spread evenly over the data, whose kept states principal components are fitted to.
+    """
+    hidden, field = job.spec.hidden, job.layout.hidden
+    if hidden is None or field is None or field.columns not in {"shared", "pca"}:
+        return {}
+    if field.columns == "shared":
+        columns = _columns(hidden, field)
+        return {f"{layer_name(layer)}/columns": columns for layer in field.layers}
+    constants: Arrays = {}
+    for layer, states in _sample(job, hidden, field, sample_rows).items():
+        components = pca_components(states, field.num_columns)
+        constants[f"{layer_name(layer)}/mean"] = components.mean.numpy()
+        constants[f"{layer_name(layer)}/basis"] = components.basis.numpy()
+    return constants
+
+
+def extractor_for(job: Job, constants: Arrays | None = None) -> Extractor:
+    """The teacher with what is to be kept.
+
+    Args:
+        job: what is to be kept.
+        constants: those of a cache whose rows it is to extend; None makes them.
+    """
+    hidden, field = job.spec.hidden, job.layout.hidden
+    if hidden is None or field is None:
+        return Extractor(job, None)
+    return Extractor(job, _selector(job, hidden, field, constants_for(job) if constants is None else constants))
+
+
+def _selector(job: Job, hidden: Hidden, field: HiddenField, constants: Arrays) -> Selector:
+    selector = Selector(hidden, field, job.teacher.info.num_layers, job.rows.special_ids, constants)
+    return selector.to(job.teacher.device)
+
+
+def _columns(hidden: Hidden, field: HiddenField) -> NDArray[np.uint16]:
+    if hidden.width.scheme == "uniform":
+        columns = uniform_columns(field.width, hidden.width.fraction)
+    else:
+        columns = random_columns(field.width, field.num_columns, hidden.width.seed)
+    stored: NDArray[np.uint16] = columns.numpy().astype(np.uint16)
+    return stored
+
+
+def _sample(job: Job, hidden: Hidden, field: HiddenField, sample_rows: int) -> dict[int, torch.Tensor]:
+    """Kept states of a sample of rows with all their columns, float32 [P, D] on the host, by layer."""
+    whole = field.model_copy(update={"columns": "all", "num_columns": field.width})
+    extractor = Extractor(job, _selector(job, hidden, whole, {}))
+    lengths_N, kept_N = job.layout.lengths_N, job.layout.kept_N
+    count = max(1, min(len(lengths_N), sample_rows, int(PCA_SAMPLE_POSITIONS / kept_N.mean())))
+    rows = np.unique(np.linspace(0, len(lengths_N) - 1, count).astype(np.int64))
+    states: dict[int, list[torch.Tensor]] = {layer: [] for layer in field.layers}
+    per_batch = max(1, job.spec.token_budget // int(lengths_N[rows].max()))
+    for first in range(0, len(rows), per_batch):
+        _, kept = extractor.knowledge(*extractor.batch(rows[first : first + per_batch]))
+        for layer, entries in kept.items():
+            states[layer].append(entries.values_PW.cpu())
+    return {layer: torch.cat(parts) for layer, parts in states.items()}

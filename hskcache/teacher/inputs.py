@@ -1,0 +1,115 @@
+"""What a teacher can read: token types, positions and token ids, and the tokenizer that makes them."""
+
+import inspect
+import json
+import tempfile
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from hskcache.errors import TeacherError
+from hskcache.store.files import tokenizer_digest
+from hskcache.text import TokenizedRows
+
+MAX_POSITIONS = 1 << 16
+"""Positions are stored in 16 bits."""
+
+_CONFIG = "tokenizer_config.json"
+# Where a tokenizer was loaded from says nothing of what it does, and the same files must have the same digest.
+_NOT_IDENTITY = ("name_or_path", "is_local", "local_files_only", "_commit_hash")
+
+
+def takes_token_types(model: PreTrainedModel) -> bool:
+    """Whether the model tells segments apart: DistilBERT has no such input, RoBERTa a single type."""
+    accepted = inspect.signature(model.forward).parameters
+    return "token_type_ids" in accepted and getattr(model.config, "type_vocab_size", 0) > 1
+
+
+def num_positions(model: PreTrainedModel) -> int:
+    """The longest row the model can read, in tokens; ``MAX_POSITIONS`` where positions are no table."""
+    for name, module in model.named_modules():
+        if name.endswith("position_embeddings") and isinstance(module, nn.Embedding):
+            # RoBERTa counts positions from its padding id + 1, so the first rows of the table are never read.
+            unused = 0 if module.padding_idx is None else module.padding_idx + 1
+            return min(module.num_embeddings - unused, MAX_POSITIONS)
+    return MAX_POSITIONS
+
+
+def fit_rows(model: PreTrainedModel, rows: TokenizedRows, names: tuple[str, str]) -> TokenizedRows:
+    """Rows as the teacher reads them: without token types if it takes none.
+
+    Args:
+        model: the teacher.
+        rows: through the teacher's tokenizer.
+        names: of the teacher and of the data, for messages.
+
+    Raises:
+        TeacherError: a row is longer than the teacher's positions, or holds an id or a type outside its tables.
+    """
+    teacher, source = names
+    limit, longest = num_positions(model), int(rows.lengths.argmax())
+    if rows.lengths[longest] > limit:
+        raise TeacherError(
+            f"{source} row {longest}, counted from 0, has {rows.lengths[longest]} tokens and {teacher} reads at most "
+            f"{limit}; give --max-length {limit}"
+        )
+    embeddings = model.get_input_embeddings()
+    _check_table("token id", rows, rows.input_ids, (embeddings.num_embeddings, *names))
+    if rows.token_type_ids is None:
+        return rows
+    if not takes_token_types(model):
+        return replace(rows, token_type_ids=None)
+    _check_table("token type", rows, rows.token_type_ids, (model.config.type_vocab_size, *names))
+    return rows
+
+
+def _check_table(what: str, rows: TokenizedRows, values: NDArray[np.integer], table: tuple[int, str, str]) -> None:
+    size, teacher, source = table
+    place = int(values.argmax())
+    if values[place] >= size:
+        row = int(np.searchsorted(rows.offsets, place, side="right")) - 1
+        raise TeacherError(
+            f"{source} row {row}, counted from 0, has the {what} {values[place]} and {teacher} knows {size}, counted "
+            "from 0; put the tokenizer it was trained with beside it"
+        )
+
+
+@dataclass(frozen=True)
+class SavedTokenizer:
+    """The files of a tokenizer.
+
+    Attributes:
+        files: content by path within the tokenizer's folder.
+        sha256: digest over them.
+    """
+
+    files: dict[str, bytes]
+    sha256: str
+
+
+def save_tokenizer(tokenizer: PreTrainedTokenizerBase, with_token_types: bool) -> SavedTokenizer:
+    """A tokenizer as it stands in a cache: the same whatever folder it came from and whatever it did before.
+
+    Args:
+        tokenizer: a fast tokenizer.
+        with_token_types: False makes it give none, as its rows have none.
+    """
+    # Truncation and padding of the last call would be saved along.
+    tokenizer.backend_tokenizer.no_truncation()
+    tokenizer.backend_tokenizer.no_padding()
+    with tempfile.TemporaryDirectory(prefix="hskcache-") as temporary:
+        folder = Path(temporary)
+        tokenizer.save_pretrained(folder)
+        config = json.loads((folder / _CONFIG).read_text(encoding="utf-8"))
+        config = {key: value for key, value in config.items() if key not in _NOT_IDENTITY}
+        if not with_token_types:
+            config["model_input_names"] = [name for name in tokenizer.model_input_names if name != "token_type_ids"]
+        text = json.dumps(config, indent=2, ensure_ascii=False) + "\n"
+        (folder / _CONFIG).write_text(text, encoding="utf-8")
+        paths = sorted(path for path in folder.rglob("*") if path.is_file())
+        files = {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
+        return SavedTokenizer(files, tokenizer_digest(folder))

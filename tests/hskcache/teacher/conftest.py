@@ -1,0 +1,105 @@
+"""A loaded teacher, its eager twin, and rows that are quick to run."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForSequenceClassification, PreTrainedModel
+
+from hskcache.spec import Depth, Hidden, Length, Spec, Width, parse_keep
+from hskcache.teacher.job import Job, prepare_job
+from hskcache.teacher.load import Teacher, load_teacher
+from hskcache.text import Examples, examples_for, load_task, tokenize
+from hskcache.text.rows import fingerprint
+
+NUM_ROWS = 40
+
+
+@pytest.fixture(scope="session")
+def teacher(tiny_teacher_dir: Path) -> Teacher:
+    return load_teacher(str(tiny_teacher_dir), "cpu")
+
+
+@pytest.fixture(scope="session")
+def eager(tiny_teacher_dir: Path) -> PreTrainedModel:
+    """The same weights with transformers' own eager attention."""
+    return AutoModelForSequenceClassification.from_pretrained(tiny_teacher_dir, attn_implementation="eager").eval()
+
+
+def with_content(examples: Examples, **changes: Any) -> Examples:
+    """Other content with the fingerprint that belongs to it."""
+    changed = dataclasses.replace(examples, **changes)
+    digest = fingerprint(changed.texts, changed.pairs, changed.labels, changed.label_names)
+    return dataclasses.replace(changed, fingerprint=digest)
+
+
+@pytest.fixture(scope="session")
+def examples(tsv_file: Path) -> Examples:
+    """40 labelled sentences."""
+    everything = examples_for(tsv_file, load_task("sst2"))
+    assert everything.labels is not None
+    return with_content(everything, texts=everything.texts[:NUM_ROWS], labels=everything.labels[:NUM_ROWS])
+
+
+@pytest.fixture(scope="session")
+def pairs(examples: Examples) -> Examples:
+    """40 labelled pairs of sentences of different lengths."""
+    return with_content(examples, pairs=examples.texts[::-1])
+
+
+@pytest.fixture(scope="session")
+def unlabelled(examples: Examples) -> Examples:
+    return with_content(examples, labels=None)
+
+
+@pytest.fixture(scope="session")
+def scored(examples: Examples) -> Examples:
+    """40 sentences with a score instead of a class."""
+    scores = np.linspace(-1, 5, NUM_ROWS, dtype=np.float32)
+    return with_content(examples, labels=scores, label_names=(), problem="regression")
+
+
+def make_spec(keep: str, **given: Any) -> Spec:
+    """A spec of the short form; other keys go to the part of the spec that has them."""
+    kept = parse_keep(keep)
+    top = {key: given.pop(key) for key in list(given) if key in Spec.model_fields}
+    # Small shards and batches: ten of the first, several of the second in each.
+    top = {"shard_rows": 4, "token_budget": 40, "max_length": 48} | top
+    if kept is None:
+        return Spec(hidden=None, **top)
+    parts = {name: {} for name in ("depth", "length", "width")}
+    models = {"depth": Depth, "length": Length, "width": Width}
+    encoding = given.pop("encoding", "float32")
+    for key, value in given.items():
+        part, _, name = key.partition("__")
+        parts[part][name] = value
+    depth = models["depth"](student_layers=2, num_layers=kept.layers, **parts["depth"])
+    length = models["length"](tokens=kept.tokens, **parts["length"])
+    width = models["width"](fraction=kept.fraction, **parts["width"])
+    return Spec(hidden=Hidden(depth=depth, length=length, width=width, encoding=encoding), **top)
+
+
+@pytest.fixture(scope="session")
+def spec_of() -> Callable[..., Spec]:
+    return make_spec
+
+
+@pytest.fixture(scope="session")
+def job_of(teacher: Teacher, examples: Examples) -> Callable[..., Job]:
+    """A job of a short form: ``job_of("1l_4t_0.25h", encoding="int8", length__score="left")``."""
+
+    def make(keep: str, rows: Examples = examples, by: Teacher = teacher, **given: Any) -> Job:
+        spec = make_spec(keep, **given)
+        return prepare_job(by, rows, tokenize(rows, by.tokenizer, spec.max_length), spec)
+
+    return make
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    """Tiny tensors gain nothing from threads, and children are forked here."""
+    torch.set_num_threads(1)

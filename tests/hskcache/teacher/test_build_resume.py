@@ -1,0 +1,310 @@
+"""However a build ends and whatever ran before, the same build again gives the same bytes, and no other build does."""
+
+import dataclasses
+import os
+import random
+import resource
+import shutil
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from hskcache.errors import CacheError, DamageError, MismatchError, TeacherError
+from hskcache.store.files import sha256_hex
+from hskcache.store.ledger import Ledger
+from hskcache.teacher.build import build, finished
+from hskcache.teacher.job import Job
+from hskcache.teacher.load import Teacher, load_teacher
+from hskcache.text import Examples, load_tokenizer
+from hskcache.verify import verify
+
+# 8 shards of three fields, and constants that are fitted to a sample.
+KEEP = {"keep": "4t_0.25h", "width__scheme": "pca", "encoding": "int8", "shard_rows": 5}
+
+
+def contents(root: Path) -> dict[str, str]:
+    """Digest of every file below a folder, the manifest included."""
+    return {
+        path.relative_to(root).as_posix(): sha256_hex(path.read_bytes()) for path in root.rglob("*") if path.is_file()
+    }
+
+
+def touched(root: Path) -> dict[str, tuple[int, int]]:
+    """What changes if a file is written again, even with the same bytes."""
+    return {path.as_posix(): (path.stat().st_mtime_ns, path.stat().st_ino) for path in root.rglob("*")}
+
+
+def start(work: Callable[[], object]) -> int:
+    """Do ``work`` in a child process; its exit code is 0, or 1 after an error."""
+    child = os.fork()
+    if child == 0:
+        try:
+            work()
+            os._exit(0)
+        finally:
+            traceback.print_exc()
+            os._exit(1)
+    return child
+
+
+def kill_when(child: int, ready: Callable[[], bool]) -> bool:
+    """Kill a child with SIGKILL once ``ready``; whether it was still at work."""
+    while not ready():
+        if os.waitpid(child, os.WNOHANG)[0]:
+            return False
+        time.sleep(0.0002)
+    os.kill(child, signal.SIGKILL)
+    return os.WIFSIGNALED(os.waitpid(child, 0)[1])
+
+
+@pytest.fixture(scope="module")
+def job(job_of: Any) -> Job:
+    return job_of(**KEEP)
+
+
+@pytest.fixture(scope="module")
+def whole(job: Job, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The cache of a build that nothing disturbed."""
+    out = tmp_path_factory.mktemp("whole") / "c"
+    build(job, out)
+    assert verify(out).ok
+    return out
+
+
+@pytest.mark.parametrize(
+    ("field", "shards"), [("inputs", 0), ("inputs", 1), ("hidden", 1), ("inputs", 4), ("hidden", 6)]
+)
+def test_a_build_killed_after_some_shards_ends_with_the_same_bytes(
+    job: Job, whole: Path, tmp_path: Path, field: str, shards: int
+) -> None:
+    out = tmp_path / "c"
+
+    def ready() -> bool:
+        written = list((out / field).glob("[0-9]*.json"))
+        return (out / "building.json").exists() and len(written) >= shards
+
+    killed = kill_when(start(lambda: build(job, out)), ready)
+    assert killed or shards == 6
+    if killed and not (out / "manifest.json").exists():
+        with pytest.raises(MismatchError, match="cut off"):
+            Ledger(out).manifest()
+    build(job, out)
+    assert contents(out) == contents(whole)
+
+
+def test_a_build_killed_again_and_again_at_random_moments_ends_with_the_same_bytes(
+    job: Job, whole: Path, tmp_path: Path
+) -> None:
+    draw, kills = random.Random(0), 0
+    begin = time.monotonic()
+    build(job, tmp_path / "timed")
+    longest = time.monotonic() - begin
+    for attempt in range(4):
+        out = tmp_path / f"{attempt}"
+        # The later a kill may come, the more of the build is done at the next.
+        for share in (0.3, 0.5, 0.7):
+            limit = time.monotonic() + draw.uniform(0, share) * longest
+            kills += kill_when(start(lambda out=out: build(job, out)), lambda limit=limit: time.monotonic() > limit)
+        build(job, out)
+        assert contents(out) == contents(whole)
+    assert kills > 0
+
+
+def test_a_build_that_goes_on_keeps_what_is_there(job: Job, tmp_path: Path) -> None:
+    out, done, ledger = tmp_path / "c", [], Ledger(tmp_path / "c")
+    kill_when(start(lambda: build(job, out)), lambda: ledger.is_committed("hidden", 4))
+    places = [("hidden", -1), *((field, shard) for field in job.fields.stored() for shard in range(8))]
+    files = [str(ledger.shard_path(*place)) for place in places if ledger.is_committed(*place)]
+    before = touched(out)
+    build(job, out, done.append)
+    after = touched(out)
+    assert len(files) >= 1 + 3 * 5
+    assert [file for file in files if after[file] != before[file]] == []
+    assert sum(done) == len(job.examples)
+
+
+def test_constants_of_the_unfinished_build_are_used_though_new_ones_would_differ(job: Job, tmp_path: Path) -> None:
+    """As on another device, where the last bits of a fit differ."""
+    out, ledger = tmp_path / "c", Ledger(tmp_path / "c")
+    kill_when(start(lambda: build(job, out)), lambda: ledger.is_committed("hidden", 2))
+    other = {name: array + np.float32(0.5) for name, array in _constants(ledger).items()}
+    record = ledger.commit_constants("hidden", other)
+    assert build(job, out).constants["hidden"] == record
+    assert all(np.array_equal(array, other[name]) for name, array in _constants(ledger).items())
+
+
+def test_damaged_constants_of_an_unfinished_build_are_refused_by_file(job: Job, whole: Path, tmp_path: Path) -> None:
+    out = unfinished_copy(job, whole, tmp_path)
+    path = Ledger(out).shard_path("hidden", -1)
+    path.write_bytes(path.read_bytes()[:-1] + b"?")
+    with pytest.raises(DamageError, match=r"constants\.zarr\.zip .*delete"):
+        build(job, out)
+
+
+def unfinished_copy(job: Job, whole: Path, tmp_path: Path) -> Path:
+    """A build that was killed right before its manifest."""
+    out = Path(shutil.copytree(whole, tmp_path / "unfinished"))
+    (out / "manifest.json").unlink()
+    (out / "building.json").write_text(job.request.model_dump_json())
+    return out
+
+
+def _constants(ledger: Ledger) -> dict[str, Any]:
+    from hskcache.store.ledger import read_shard
+
+    return read_shard(ledger.shard_path("hidden", -1), ledger.record("hidden", -1))
+
+
+def test_a_complete_cache_is_recognised_and_not_touched(job: Job, whole: Path) -> None:
+    before, done = touched(whole), []
+    manifest = finished(job, whole)
+    assert manifest is not None
+    assert build(job, whole, done.append) == manifest
+    assert touched(whole) == before
+    assert done == []
+
+
+@pytest.mark.parametrize("lost", ["hidden/000004.zarr.zip", "logits/000002.json", "tokenizer/tokenizer.json"])
+def test_a_file_lost_from_a_complete_cache_is_made_again(job: Job, whole: Path, tmp_path: Path, lost: str) -> None:
+    out = Path(shutil.copytree(whole, tmp_path / "c"))
+    (out / lost).unlink()
+    assert finished(job, out) is None
+    build(job, out)
+    assert contents(out) == contents(whole)
+
+
+@pytest.mark.parametrize("left", ["building.json", "hidden/000001.zarr.zip.0f.tmp", "manifest.json.0f.tmp"])
+def test_what_a_kill_after_the_manifest_leaves_is_removed(job: Job, whole: Path, tmp_path: Path, left: str) -> None:
+    out = Path(shutil.copytree(whole, tmp_path / "c"))
+    (out / left).write_text(job.request.model_dump_json())
+    build(job, out)
+    assert contents(out) == contents(whole)
+
+
+def test_bytes_do_not_depend_on_what_ran_before(
+    job: Job, whole: Path, job_of: Any, pairs: Examples, tiny_teacher_dir: Path, tmp_path: Path
+) -> None:
+    """Neither other builds by the teacher, its tokenizer's settings, seeds or torch's mode, nor its folder count."""
+    moved = shutil.copytree(tiny_teacher_dir, tmp_path / "elsewhere")
+    other = load_teacher(str(moved), "cpu")
+    build(job_of("2l_0.5h", pairs, by=other, length__score="received"), tmp_path / "other")
+    again = job_of(by=other, **KEEP)
+    other.tokenizer(["the film"] * 3, padding="max_length", max_length=30, truncation=True)
+    torch.manual_seed(5)
+    with torch.inference_mode(), torch.autocast("cpu", enabled=False):
+        manifest = build(again, tmp_path / "c")
+    found, expected = contents(tmp_path / "c"), contents(whole)
+    assert manifest.cache_id == finished(job, whole).cache_id  # type: ignore[union-attr]
+    # The manifest tells the teacher's name, which is another folder here.
+    assert {path for path in expected if found[path] != expected[path]} == {"manifest.json"}
+
+
+CHANGES = {
+    "spec.hidden.length.tokens": {"keep": "5t_0.25h"},
+    "spec.hidden.width.seed": {"width__seed": 1},
+    "spec.hidden.length.score": {"length__score": "left"},
+    "spec.hidden.encoding": {"encoding": "int4"},
+    "spec.token_budget": {"token_budget": 41},
+    "spec.shard_rows": {"shard_rows": 6},
+}
+
+
+@pytest.mark.parametrize("unfinished", [False, True])
+@pytest.mark.parametrize("where", CHANGES)
+def test_another_spec_is_refused_with_its_key_and_nothing_is_touched(
+    where: str, unfinished: bool, job: Job, whole: Path, job_of: Any, tmp_path: Path
+) -> None:
+    out = unfinished_copy(job, whole, tmp_path) if unfinished else whole
+    before = touched(out)
+    with pytest.raises(MismatchError, match=rf"{where} = "):
+        build(job_of(**(KEEP | CHANGES[where])), out)
+    assert touched(out) == before
+
+
+def test_other_rows_another_teacher_and_another_tokenizer_are_refused_by_name(
+    whole: Path, job_of: Any, pairs: Examples, teacher: Teacher, tiny_teacher_dir: Path, tmp_path: Path
+) -> None:
+    before = touched(whole)
+    with pytest.raises(MismatchError, match=r"data\.fingerprint"):
+        build(job_of(rows=pairs, **KEEP), whole)
+    changed = load_teacher(str(tiny_teacher_dir), "cpu")
+    with torch.no_grad():
+        changed.model.classifier.bias += 1
+    changed = dataclasses.replace(changed, info=changed.info.model_copy(update={"weights_sha256": "0" * 64}))
+    with pytest.raises(MismatchError, match=r"teacher\.weights_sha256"):
+        build(job_of(by=changed, **KEEP), whole)
+    folder = shutil.copytree(tiny_teacher_dir, tmp_path / "cased")
+    text = (folder / "tokenizer.json").read_text().replace('"lowercase": true', '"lowercase": false')
+    (folder / "tokenizer.json").write_text(text)
+    cased = dataclasses.replace(teacher, tokenizer=load_tokenizer(folder))
+    with pytest.raises(MismatchError, match=r"tokenizer\.sha256"):
+        build(job_of(by=cased, **KEEP), whole)
+    assert touched(whole) == before
+
+
+def test_a_foreign_folder_or_a_file_in_the_way_is_left_alone(job: Job, tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("two years of work")
+    with pytest.raises(MismatchError, match="not a cache"):
+        build(job, tmp_path)
+    with pytest.raises(CacheError, match="File exists"):
+        build(job, tmp_path / "thesis.txt")
+    assert contents(tmp_path) == {"thesis.txt": sha256_hex(b"two years of work")}
+
+
+def test_a_write_that_fails_says_so_in_one_sentence_and_the_next_run_goes_on(
+    job_of: Any, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The child may write files of 12 kB, which the first shard of hidden states is larger than."""
+    job, out = job_of("full", shard_rows=10), tmp_path / "c"
+
+    def limited() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (12_000, 12_000))
+        try:
+            build(job, out)
+        except CacheError as error:
+            print(f"[{error}]", file=sys.stderr, flush=True)
+            os._exit(2)
+
+    assert os.waitstatus_to_exitcode(os.waitpid(start(limited), 0)[1]) == 2
+    assert f"[cannot write {out}: File too large; mend that and run the same command again" in capfd.readouterr().err
+    assert list(out.rglob("*.tmp")) == []
+    assert Ledger(out).is_committed("inputs", 0)
+    build(job, out)
+    build(job, tmp_path / "undisturbed")
+    assert contents(out) == contents(tmp_path / "undisturbed")
+
+
+def test_a_disk_that_is_too_small_is_told_before_anything_is_written(job: Job, tmp_path: Path) -> None:
+    sizes = {name: size + (1 << 60) for name, size in job.layout.row_bytes_N.items()}
+    huge = dataclasses.replace(job, layout=dataclasses.replace(job.layout, row_bytes_N=sizes))
+    with pytest.raises(CacheError, match=r"may need .* GB more and .* GB free"):
+        build(huge, tmp_path / "c")
+    assert not (tmp_path / "c").exists()
+
+
+def test_shards_that_are_written_need_no_more_space(job: Job, whole: Path, tmp_path: Path) -> None:
+    """A build that stopped because the disk was full must be able to go on once there is room for the rest."""
+    out = unfinished_copy(job, whole, tmp_path)
+    sizes = {name: size + (1 << 60) for name, size in job.layout.row_bytes_N.items()}
+    build(dataclasses.replace(job, layout=dataclasses.replace(job.layout, row_bytes_N=sizes)), out)
+    assert contents(out) == contents(whole)
+
+
+def test_a_device_without_memory_is_one_sentence(tiny_teacher_dir: Path, job_of: Any, tmp_path: Path) -> None:
+    def full(*_: Any) -> None:
+        raise torch.OutOfMemoryError("tried to allocate")
+
+    job = job_of("1l_2t", by=load_teacher(str(tiny_teacher_dir), "cpu"))
+    job.teacher.model.bert.encoder.layer[2].register_forward_pre_hook(full)
+    with pytest.raises(
+        TeacherError, match=r"cpu is out of memory for \d+ rows of \d+ tokens; .*--token-budget below 40"
+    ):
+        build(job, tmp_path / "c")

@@ -1,0 +1,52 @@
+"""Processes of their own for tests that kill one or need several; they start from one that has imported torch."""
+
+import multiprocessing
+import os
+import socket
+from collections.abc import Callable
+from typing import Any
+
+_PRELOAD = ["trainer.fit", "trainer.loading", "hskcache.text", "torch.utils.tensorboard", "sklearn.metrics"]
+_PRELOAD += ["transformers.models.bert.modeling_bert", "transformers.models.auto.modeling_auto"]
+
+_context = multiprocessing.get_context("forkserver")
+_context.set_forkserver_preload(_PRELOAD)
+
+
+def run(target: Callable[..., None], *args: Any, timeout_s: float = 120) -> int:
+    """Call ``target`` in a process of its own and return its exit code; a signal is negative."""
+    return _finish([_start(target, args, {})], timeout_s)[0]
+
+
+def together(target: Callable[..., None], *args: Any, count: int = 2, timeout_s: float = 120) -> list[int]:
+    """Call ``target`` in ``count`` processes that find each other as under torchrun; returns their exit codes."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(count)}
+    common |= {"LOCAL_WORLD_SIZE": str(count)}
+    processes = [_start(target, args, common | {"RANK": str(r), "LOCAL_RANK": str(r)}) for r in range(count)]
+    return _finish(processes, timeout_s)
+
+
+def _start(target: Callable[..., None], args: tuple[Any, ...], environment: dict[str, str]) -> Any:
+    process = _context.Process(target=_child, args=(target, args, environment))
+    process.start()
+    return process
+
+
+def _child(target: Callable[..., None], args: tuple[Any, ...], environment: dict[str, str]) -> None:
+    os.environ.update(environment)
+    target(*args)
+
+
+def _finish(processes: list[Any], timeout_s: float) -> list[int]:
+    codes = []
+    for process in processes:
+        process.join(timeout_s)
+        if process.exitcode is None:
+            process.kill()
+            process.join()
+        codes.append(process.exitcode)
+        process.close()
+    return codes

@@ -1,0 +1,50 @@
+"""Losses on the student's output, against the exact cases of the papers and against plain PyTorch."""
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from trainer.losses import label_loss, soft_label_loss
+
+
+@pytest.mark.parametrize(("temperature", "expected"), [(1.0, 0.360688), (2.0, 0.565290)])
+def test_soft_labels_have_no_factor_of_the_temperature(temperature: float, expected: float) -> None:
+    loss = soft_label_loss(torch.tensor([[1.0, 0.0]]), torch.tensor([[2.0, -1.0]]), temperature, num_rows=1)
+    assert loss.item() == pytest.approx(expected, abs=1e-6)
+
+
+def test_soft_labels_are_summed_over_classes_and_averaged_over_rows() -> None:
+    student, teacher = torch.randn(7, 3, generator=torch.Generator().manual_seed(0)), torch.randn(7, 3)
+    expected = F.cross_entropy(student, F.softmax(teacher, -1))
+    assert soft_label_loss(student, teacher, 1.0, num_rows=7).item() == pytest.approx(expected.item(), rel=1e-6)
+
+
+def test_a_single_output_is_a_score_and_squared() -> None:
+    student, teacher = torch.tensor([[1.0], [3.0]]), torch.tensor([[2.0], [1.0]])
+    assert soft_label_loss(student, teacher, 2.0, num_rows=2).item() == pytest.approx((1 + 4) / 2)
+    assert label_loss(student, torch.tensor([2.0, 1.0]), num_rows=2).item() == pytest.approx((1 + 4) / 2)
+
+
+def test_labels_are_cross_entropy_averaged_over_rows() -> None:
+    student, labels = torch.randn(5, 4, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 3, 1, 1, 2])
+    assert label_loss(student, labels, num_rows=5).item() == pytest.approx(F.cross_entropy(student, labels).item())
+
+
+@pytest.mark.parametrize("classes", [1, 3])
+def test_slices_of_a_batch_add_up_to_its_loss(classes: int) -> None:
+    student, teacher = torch.randn(6, classes), torch.randn(6, classes)
+    labels = torch.randn(6) if classes == 1 else torch.tensor([0, 1, 2, 0, 1, 2])
+
+    def losses(rows: slice) -> Tensor:
+        soft = soft_label_loss(student[rows], teacher[rows], 2.0, num_rows=6)
+        return torch.stack([soft, label_loss(student[rows], labels[rows], num_rows=6)])
+
+    parts = losses(slice(0, 1)) + losses(slice(1, 6))
+    torch.testing.assert_close(parts, losses(slice(0, 6)))
+
+
+def test_half_precision_logits_give_a_float32_loss() -> None:
+    student = torch.randn(4, 2).bfloat16()
+    assert soft_label_loss(student, torch.randn(4, 2), 1.0, 4).dtype == torch.float32
+    assert label_loss(student, torch.zeros(4, dtype=torch.int64), 4).dtype == torch.float32

@@ -1,0 +1,59 @@
+"""From a short description of what to keep to a job of the real build, and to a cache that it wrote."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hskcache import console
+from hskcache.cache import Cache, open_cache
+from hskcache.spec import ComputeDtype, Depth, EncodingName, Hidden, Length, Spec, Width, parse_keep
+
+if TYPE_CHECKING:
+    from hskcache.teacher.build import Job
+    from hskcache.teacher.load import Teacher
+    from hskcache.text import Examples
+
+
+def make_spec(
+    keep: str,
+    encoding: EncodingName = "int8",
+    student_layers: int = 4,
+    max_length: int = 128,
+    compute_dtype: ComputeDtype = "float32",
+) -> Spec:
+    """The spec of a short form such as ``1l_10t_0.1h``.
+
+    Raises:
+        SpecError: it is not of that form.
+    """
+    kept = parse_keep(keep)
+    if kept is None:
+        return Spec(hidden=None, max_length=max_length, compute_dtype=compute_dtype)
+    hidden = Hidden(
+        depth=Depth(student_layers=student_layers, num_layers=kept.layers),
+        length=Length(tokens=kept.tokens),
+        width=Width(fraction=kept.fraction),
+        encoding=encoding,
+    )
+    return Spec(hidden=hidden, max_length=max_length, compute_dtype=compute_dtype)
+
+
+def make_job(teacher: "Teacher", examples: "Examples", spec: Spec) -> "Job":
+    """Tokenize the rows and lay the cache out."""
+    from hskcache.teacher.build import prepare_job
+    from hskcache.text import tokenize
+
+    return prepare_job(teacher, examples, tokenize(examples, teacher.tokenizer, spec.max_length), spec)
+
+
+def built(job: "Job", out: Path) -> Cache:
+    """The cache of a job in ``out``, built by the real build; shards that are there already are not computed again.
+
+    Raises:
+        MismatchError: ``out`` holds a cache of something else.
+    """
+    from hskcache.teacher.build import build
+
+    with console.progress("rows") as bar:
+        task = bar.add_task(f"build {out.name}", total=len(job.examples))
+        build(job, out, lambda rows: bar.advance(task, rows))
+    return open_cache(out)

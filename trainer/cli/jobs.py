@@ -1,0 +1,128 @@
+"""From the flags of ``hsktrain fit`` to a run; needs torch, so the command imports it when it runs."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hskcache import runtime
+from hskcache.errors import DataError, MismatchError, SpecError, TeacherError
+from hskcache.spec import Spec, parse_spec
+from hskcache.text import Examples, load_tokenizer
+from hskcache.text.layout import Layout
+from trainer import processes
+from trainer.cli import options
+from trainer.evaluation import check_fit, evaluate, metrics_for
+from trainer.fit import Fit
+from trainer.gate import Knowledge, check_recipe, check_student, check_tokenizer
+from trainer.recipe import load_recipe
+from trainer.source import Source, cached_source
+from trainer.student.create import STUDENTS, create_student
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+def make_fit(given: Mapping[str, Any], device: str, slices: int) -> Fit:
+    """Open what there is to learn from, create the student and see that everything fits; nothing is written.
+
+    Args:
+        given: the flags by name.
+        device: where to compute.
+        slices: parts of each batch.
+
+    Raises:
+        CacheError: whichever of them is at fault.
+    """
+    recipe = load_recipe(given["recipe"], given["changes"])
+    source = _source(given, device)
+    knowledge = source.knowledge
+    check_recipe(knowledge, recipe, slices)
+    layout = _layout(given["layout"], knowledge)
+    examples = _evaluation_rows(given["eval_data"], layout, knowledge)
+    with runtime.quiet():
+        tokenizer = load_tokenizer(source.tokenizer)
+        vocabulary = tokenizer.get_vocab()
+        student = create_student(given["student"], knowledge.interface(1 + max(vocabulary.values())), given["seed"])
+        check_student(knowledge, recipe, student)
+        if (theirs := _vocabulary(given["student"])) is not None:
+            check_tokenizer(knowledge, theirs, vocabulary, given["student"])
+    rows = options.tokenized(examples, tokenizer, knowledge.request.spec.max_length)
+    check_fit(student, rows)
+    metrics = metrics_for(examples.problem, layout.task.metrics if layout.task else None)
+
+    def score(model: "PreTrainedModel") -> dict[str, float]:
+        return evaluate(model, examples, rows, metrics, bf16=given["bf16"])
+
+    return Fit(
+        source=source,
+        recipe=recipe.for_task(layout.task_name),
+        student=student,
+        tokenizer=tokenizer,
+        score=score,
+        metric=next(iter(metrics)),
+        seed=given["seed"],
+        run={"student": given["student"], "eval": examples.fingerprint},
+    )
+
+
+def _source(given: Mapping[str, Any], device: str) -> Source:
+    if given["teacher"] is None:
+        for flag in ("data", "spec_file"):
+            if given[flag] is not None:
+                raise SpecError(
+                    f"--{flag.removesuffix('_file')} belongs to --teacher; a cache holds its rows and its spec"
+                )
+        return cached_source(given["cache"], given["residency"])
+    if given["data"] is None:
+        raise SpecError("--teacher needs the training rows: give --data FILE with --task or columns")
+    from trainer.live import live_source
+
+    spec = _spec(given["spec_file"])
+    return live_source(given["teacher"], given["data"], given["layout"], spec, processes.local_device(device))
+
+
+def _spec(path: Path | None) -> Spec:
+    if path is None:
+        return Spec()
+    try:
+        return parse_spec(path.read_text(encoding="utf-8"), str(path))
+    except (OSError, UnicodeDecodeError) as error:
+        raise SpecError(f"--spec {path}: {getattr(error, 'strerror', None) or 'not UTF-8 text'}") from None
+
+
+def _layout(layout: Layout, knowledge: Knowledge) -> Layout:
+    """The columns the user named, or those of the task that the rows were read with."""
+    task = knowledge.request.data.task
+    if layout.task_name is not None or layout.text is not None or task is None:
+        return layout
+    return Layout(task, None, layout.text_pair, layout.label, layout.header)
+
+
+def _evaluation_rows(data: str, layout: Layout, knowledge: Knowledge) -> Examples:
+    """Labelled rows, their classes in the order of the knowledge."""
+    task = layout.task
+    if task is not None and (1 if task.problem == "regression" else len(task.labels)) != knowledge.num_labels:
+        raise MismatchError(
+            f"--task {task.name} has {len(task.labels) or 1} outputs and {knowledge.where} has {knowledge.num_labels} "
+            "(1 is a score); evaluate on the task that the teacher was trained for"
+        )
+    examples = layout.read(data, knowledge.label_names, knowledge.request.data.problem)
+    if examples.labels is None:
+        raise DataError(f"--eval-data {data} is read without labels to score the student on; give --task or --label")
+    return examples
+
+
+def _vocabulary(student: str) -> "Mapping[str, int] | None":
+    """The vocabulary that a student brings along; None for one that starts from a shape, or brings none."""
+    if student in STUDENTS or Path(student).is_file():
+        return None
+    if Path(student).is_dir() and not any(
+        (Path(student) / name).is_file() for name in ("tokenizer.json", "vocab.txt", "vocab.json")
+    ):
+        return None
+    try:
+        tokenizer: PreTrainedTokenizerBase = load_tokenizer(student)
+    except TeacherError:
+        return None
+    vocabulary: Mapping[str, int] = tokenizer.get_vocab()
+    return vocabulary

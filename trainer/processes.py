@@ -1,0 +1,75 @@
+"""The processes that train together, as torchrun or accelerate starts them; one where neither does.
+
+Every process takes every step, but one of them, the first, writes all files and says all words. A process knows its
+rank from its environment; to do anything together the processes must be connected.
+"""
+
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
+
+from hskcache.errors import CacheError
+
+if TYPE_CHECKING:
+    import torch
+
+Value = TypeVar("Value")
+
+
+def count() -> int:
+    """How many there are."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def is_first() -> bool:
+    """Whether this is the one that writes and speaks."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
+def local_device(device: str) -> str:
+    """The device of this process: of several on one machine, each has a CUDA device of its own."""
+    return f"cuda:{os.environ['LOCAL_RANK']}" if device == "cuda" and "LOCAL_RANK" in os.environ else device
+
+
+def connect(device: str) -> "torch.device":
+    """Let the processes find each other; needed before anything below, and harmless twice.
+
+    Args:
+        device: what they compute on, ``auto``, ``cpu`` or ``cuda``.
+
+    Returns:
+        The one that this process computes on.
+    """
+    own: torch.device = PartialState(cpu=device == "cpu").device
+    return own
+
+
+def wait() -> None:
+    """Go on when all have come here."""
+    PartialState().wait_for_everyone()
+
+
+def on_first(work: Callable[[], Value]) -> Value:
+    """Do ``work`` in the first process alone; its result, or its error, is everybody's.
+
+    Raises:
+        CacheError, OSError: as ``work`` does.
+    """
+    outcome: list[Any] = [_attempt(work) if is_first() else None]
+    if count() > 1:
+        broadcast_object_list(outcome)
+    if isinstance(outcome[0], Exception):
+        raise outcome[0]
+    value: Value = outcome[0]
+    return value
+
+
+def _attempt(work: Callable[[], Any]) -> Any:
+    try:
+        return work()
+    except (CacheError, OSError) as error:
+        # The others wait for a result: an error that stays here would leave them waiting.
+        return error

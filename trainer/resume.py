@@ -1,0 +1,132 @@
+"""What makes a stage go on, after a kill at any moment, as if it had never stopped."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import transformers
+from safetensors.torch import load_model, save_model
+from torch import nn
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from trainer import processes
+from trainer.checkpoints import LOADER, last_checkpoint, write_json
+from trainer.loading.ordered import Ordered
+
+
+def newest(folder: Path) -> Path | None:
+    """The newest checkpoint of a stage that is whole, the order of its batches included."""
+    return last_checkpoint(folder, also=(LOADER,))
+
+
+def stopped(checkpoint: Path) -> TrainerState | None:
+    """The state of a checkpoint with which its stage was over, by its last step or for want of patience; else None.
+
+    The Trainer does not see this: it would take another step.
+    """
+    state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
+    return state if state.stateful_callbacks["TrainerControl"]["args"]["should_training_stop"] else None
+
+
+@contextmanager
+def seeking(epoch: int) -> Iterator[None]:
+    """Let a resumed epoch begin in the middle without reading what lies before.
+
+    The Trainer skips batches with accelerate's ``skip_first_batches``, which takes a DataLoader apart; our loader can
+    seek. It is the one place where the Trainer offers no method to override.
+    """
+    module = transformers.trainer
+    original = module.skip_first_batches
+
+    def seek(loader: Ordered[Any], num_batches: int) -> Ordered[Any]:
+        loader.seek(epoch, num_batches)
+        return loader
+
+    module.skip_first_batches = seek
+    try:
+        yield
+    finally:
+        module.skip_first_batches = original
+
+
+class LogFirst(TrainerCallback):  # type: ignore[misc]  # transformers is untyped
+    """Log whatever is saved, so that no loss waits for a log that a kill would take away.
+
+    It comes after the Trainer's own callbacks, which decide when to save.
+    """
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Log before saving."""
+        control.should_log = control.should_log or control.should_save
+
+    on_epoch_end = on_step_end
+
+
+class Place(LogFirst):
+    """Put the order, and the place in it, into every checkpoint, whose last file this is; save every epoch."""
+
+    def __init__(self, loader: Ordered[Any]) -> None:
+        self.loader = loader
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Leave the last step of an epoch to the epoch, which evaluates before it saves."""
+        if control.should_training_stop or float(state.epoch).is_integer():
+            control.should_save = False
+        super().on_step_end(args, state, control)
+
+    def on_epoch_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Save, whatever else is saved."""
+        control.should_save = True
+        super().on_epoch_end(args, state, control)
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, _control: TrainerControl, **_: Any) -> None:
+        """Called once the Trainer has written its files."""
+        # Each process writes the state of its own random generators.
+        processes.wait()
+        if state.is_world_process_zero:
+            folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+            write_json(folder / LOADER, self.loader.state_dict())
+
+
+class Best(TrainerCallback):  # type: ignore[misc]  # transformers is untyped
+    """Keep the weights of the best evaluation, apart from the checkpoints, which may be taken at any step.
+
+    Args:
+        student: whose weights to keep.
+        folder: of the stage.
+        metric: higher is better; the first of equals is kept.
+    """
+
+    def __init__(self, student: nn.Module, folder: Path, metric: str) -> None:
+        self.student = student
+        self.folder = folder
+        self.metric = f"eval_{metric}"
+
+    def on_evaluate(
+        self,
+        _args: TrainingArguments,
+        state: TrainerState,
+        _control: TrainerControl,
+        metrics: dict[str, float],
+        **_: Any,
+    ) -> None:
+        """Called before the Trainer compares; it compares as we do, and writes the step into its state."""
+        is_best = state.best_metric is None or metrics[self.metric] > state.best_metric
+        if is_best and state.is_world_process_zero:
+            path = self._path(state.global_step)
+            save_model(self.student, str(path.with_suffix(".tmp")))
+            path.with_suffix(".tmp").replace(path)
+
+    def on_save(self, _args: TrainingArguments, state: TrainerState, _control: TrainerControl, **_: Any) -> None:
+        """Drop what no checkpoint can go back to."""
+        if state.is_world_process_zero:
+            for path in set(self.folder.glob("best-*.*")) - {self._path(state.best_global_step)}:
+                path.unlink()
+
+    def restore(self, state: TrainerState) -> None:
+        """Give the student its best weights back."""
+        load_model(self.student, str(self._path(state.best_global_step)))
+
+    def _path(self, step: int | None) -> Path:
+        return self.folder / f"best-{step}.safetensors"
