@@ -178,7 +178,7 @@ def _environment(job: Job) -> dict[str, str]:
     import platform
     from importlib.metadata import version
 
-    packages = ("hskcache", "torch", "transformers", "tokenizers", "zarr", "numcodecs", "numpy")
+    packages = ("hskcache", "torch", "transformers", "tokenizers", "numcodecs", "numpy")
     device = job.teacher.device
     hardware = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
     return {name: version(name) for name in packages} | {"device": f"{device.type} {hardware}"}

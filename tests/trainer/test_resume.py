@@ -130,7 +130,7 @@ def case(cache_dir: Path, tsv_file: Path, tmp_path_factory: pytest.TempPathFacto
 @pytest.fixture(scope="module")
 def whole(case: Case, tmp_path_factory: pytest.TempPathFactory) -> dict[Machine, Path]:
     """Runs that were never stopped."""
-    machines = (CPU, replace(CPU, save_steps=4), replace(CPU, save_steps=4, accumulation=2))
+    machines = (CPU, replace(CPU, save_steps=2), replace(CPU, save_steps=2, accumulation=2))
     found = {}
     for machine in machines:
         found[machine] = tmp_path_factory.mktemp("whole") / "out"
@@ -141,15 +141,16 @@ def whole(case: Case, tmp_path_factory: pytest.TempPathFactory) -> dict[Machine,
 DEATHS = {
     "before the first checkpoint": (CPU, Death("hidden", batch=3)),
     "in the second epoch of the first stage": (CPU, Death("hidden", batch=9)),
-    "within an epoch of the first stage": (replace(CPU, save_steps=4), Death("hidden", batch=11)),
+    "within an epoch of the first stage": (replace(CPU, save_steps=2), Death("hidden", batch=11)),
     "between the stages": (CPU, Death("prediction", batch=0)),
     "in the second stage": (CPU, Death("prediction", batch=14)),
-    "within an epoch of the second stage": (replace(CPU, save_steps=4), Death("prediction", batch=11)),
+    "within an epoch of the second stage": (replace(CPU, save_steps=2), Death("prediction", batch=11)),
     "within an epoch with two passes a step": (
-        replace(CPU, save_steps=4, accumulation=2),
+        replace(CPU, save_steps=2, accumulation=2),
         Death("prediction", batch=21),
     ),
     "after an evaluation, before its checkpoint": (CPU, Death(score=2)),
+    "after an evaluation of a step that would be saved": (replace(CPU, save_steps=2), Death(score=2)),
     "when the first stage is trained but not recorded": (CPU, Death(save=1)),
     "when patience has ended the second stage": (CPU, Death(save=2)),
     "when all stages are done": (CPU, Death(score=4)),
@@ -175,7 +176,7 @@ def test_a_killed_run_goes_on_to_the_same_losses_scores_and_weights(
     fit(mortal.job(), out, machine)
     assert_same(out, whole[machine])
     if "within an epoch" in name:
-        assert "going on from step 8" in capfd.readouterr().err
+        assert "going on from step 10" in capfd.readouterr().err
 
 
 def test_patience_and_epochs_are_what_the_whole_run_shows(whole: dict[Machine, Path]) -> None:
@@ -184,12 +185,12 @@ def test_patience_and_epochs_are_what_the_whole_run_shows(whole: dict[Machine, P
     assert hidden["steps"] == 12
     assert prediction["steps"] == 18, "patience ended it after three of five epochs"
     assert [entry["epoch"] for entry in prediction["evaluations"]] == [1, 2, 3]
-    logs = scalars(whole[replace(CPU, save_steps=4)] / "logs" / "hidden")
-    assert logs["train/epoch"] == pytest.approx({4: 4 / 6, 6: 1, 8: 8 / 6, 12: 2})
+    logs = scalars(whole[replace(CPU, save_steps=2)] / "logs" / "hidden")
+    assert logs["train/epoch"] == pytest.approx({step: step / 6 for step in range(2, 13, 2)})
 
 
 def test_checkpoints_that_save_more_often_change_nothing_else(whole: dict[Machine, Path]) -> None:
-    often, seldom = (weights_of(whole[machine]) for machine in (replace(CPU, save_steps=4), CPU))
+    often, seldom = (weights_of(whole[machine]) for machine in (replace(CPU, save_steps=2), CPU))
     assert all(torch.equal(tensor, seldom[name]) for name, tensor in often.items())
 
 

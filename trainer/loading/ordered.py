@@ -172,5 +172,5 @@ class Ordered(ABC, Generic[Data]):
                         rows = whole[micro * self.world_size + self.rank :: self.slices]
                         yield Part(data, rows, whole, 1.0) if len(rows) else Part(data, whole[:1], whole, 0.0)
                     done += 1
-            # The next window is read once this one is gone.
+            # Before the window after the next is read, this one must be gone.
             del data

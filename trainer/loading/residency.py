@@ -55,7 +55,7 @@ def streamed_windows(reader: Reader, plan: Plan, epoch: int, skip: int) -> Itera
         reading = [pool.submit(reader.read, windows[first].shards)]
         leftover = _carried(reader, windows[first].carried)
         for window, following in zip(windows[first:], [*windows[first + 1 :], None], strict=True):
-            # Popped: every name that outlives its use would keep a window alive while the next but one is read.
+            # Popped, as a future that outlives its use would keep a window alive while the next but one is read.
             block = reading.pop().result()
             if leftover is not None:
                 block, leftover = concatenate([leftover, block]), None
@@ -63,7 +63,6 @@ def streamed_windows(reader: Reader, plan: Plan, epoch: int, skip: int) -> Itera
                 leftover = block.take(following.carried) if len(following.carried) else None
                 reading.append(pool.submit(reader.read, following.shards))
             yield window, block
-            del block
 
 
 def _carried(reader: Reader, rows: Integers) -> Block | None:
