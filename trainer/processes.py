@@ -26,7 +26,7 @@ def count() -> int:
 
 def is_first() -> bool:
     """Whether this is the one that writes and speaks."""
-    return int(os.environ.get("RANK", "0")) == 0
+    return count() == 1 or int(os.environ["RANK"]) == 0
 
 
 def local_device(device: str) -> str:
@@ -45,6 +45,11 @@ def connect(device: str) -> "torch.device":
     """
     own: torch.device = PartialState(cpu=device == "cpu").device
     return own
+
+
+def disconnect() -> None:
+    """Take leave of each other at the end of a command."""
+    PartialState().destroy_process_group()
 
 
 def wait() -> None:

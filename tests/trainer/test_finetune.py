@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from tiny import wait_for_the_next_second
 from transformers import (
     AutoModelForSequenceClassification,
     AutoTokenizer,
@@ -242,6 +243,7 @@ def test_a_killed_run_goes_on_to_the_same_weights(
     out = tmp_path / "killed"
     assert children.run(run_until, checkpoint, ["finetune", *command], out) == -signal.SIGKILL
     assert not (out / "metrics.json").exists()
+    wait_for_the_next_second(out)
 
     # The same process settings as the command's, so that both runs are one.
     tokenizer = AutoTokenizer.from_pretrained(tiny_tokenizer_dir)

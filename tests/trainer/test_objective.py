@@ -134,3 +134,19 @@ def test_a_student_without_token_types_takes_rows_that_have_them(source: Source,
     assert "token_type_ids" in batch.inputs
     loss, _ = Objective(student, Losses(hidden=HiddenTerm(), soft=SoftTerm()), MATCHES, 32)(batch)
     assert torch.isfinite(loss)
+
+
+def test_the_loop_in_the_readme_trains(
+    caches: Callable[[str], Cache], source: Source, narrow: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    readme = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8")
+    code = readme.partition("## Your own training loop")[2].partition("```python\n")[2].partition("```")[0]
+    assert "KnowledgeLoader(open_cache(" in code
+    (tmp_path / "sst2.hsk").symlink_to(caches("bitmask").root)
+    monkeypatch.chdir(tmp_path)
+    student, projection = student_of(source, narrow), torch.nn.Linear(16, 32)
+    optimizer = torch.optim.AdamW([*student.parameters(), *projection.parameters()], lr=1e-3)
+    names = {"student": student, "projection": projection, "optimizer": optimizer}
+    before = projection.weight.clone()
+    exec(code.replace('"cuda"', '"cpu"').replace("range(10)", "range(2)"), names)
+    assert not torch.equal(projection.weight, before)

@@ -133,3 +133,22 @@ def claim_only(_case: Case, out: Path) -> None:
 
     processes.connect("cpu")
     assert processes.on_first(lambda: claim(out, {"seed": 0})) is None
+
+
+def test_two_processes_fine_tune_into_one_folder(
+    tiny_tokenizer_dir: Path, tsv_file: Path, wide: Path, tmp_path: Path
+) -> None:
+    """Twice the rows a step; both agree on the best epoch and when to stop, and the first writes."""
+    args = ["finetune", "--model", wide, "--tokenizer", tiny_tokenizer_dir, "--task", "sst2", "--epochs", 9]
+    args += ["--data", tsv_file, "--eval-data", tsv_file, "--patience", 2, "--lr", 1e-12, "--device", "cpu"]
+    out = tmp_path / "out"
+    assert children.together(hsktrain, [*map(str, [*args, "--batch-size", 8, "--out", out])]) == [0, 0]
+    assert [epoch["step"] for epoch in read_json(out / "metrics.json")["epochs"]] == [6, 12, 18]
+    assert {path.name for path in out.iterdir()} >= {"model.safetensors", "tokenizer.json", "logs"}
+    assert len(list((out / "logs").iterdir())) == 1
+
+
+def hsktrain(args: list[str]) -> None:
+    from trainer.cli import main
+
+    main(args, standalone_mode=False)

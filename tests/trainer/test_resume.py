@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import signal
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any
 import children
 import pytest
 import torch
-from tiny import CPU, HIDDEN, PREDICTION, config_file, fit_of, recipe_of, scalars, weights_of
+from tiny import CPU, HIDDEN, PREDICTION, config_file, fit_of, recipe_of, scalars, wait_for_the_next_second, weights_of
 
 from trainer.batch import Batch
 from trainer.checkpoints import read_json
@@ -155,13 +154,6 @@ DEATHS = {
     "when patience has ended the second stage": (CPU, Death(save=2)),
     "when all stages are done": (CPU, Death(score=4)),
 }
-
-
-def wait_for_the_next_second(out: Path) -> None:
-    """TensorBoard reads event files by the second in their names; no other restart is as quick as a test's."""
-    latest = max((int(path.name.split(".")[3]) for path in out.glob("logs/*/events*")), default=0)
-    while int(time.time()) <= latest:
-        time.sleep(0.02)
 
 
 @pytest.mark.parametrize("name", DEATHS)

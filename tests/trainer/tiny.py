@@ -1,6 +1,7 @@
 """Tiny caches, students and runs that the trainer's tests share; the fixtures over them are in conftest.py."""
 
 import json
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -139,3 +140,10 @@ def scalars(logs: Path) -> dict[str, dict[int, float]]:
     clock = ("runtime", "second", "total", "train_loss")
     names = [name for name in events.Tags()["scalars"] if not any(word in name for word in clock)]
     return {name: {event.step: event.value for event in events.Scalars(name)} for name in names}
+
+
+def wait_for_the_next_second(out: Path) -> None:
+    """TensorBoard reads event files by the second in their names; no other restart is as quick as a test's."""
+    latest = max((int(path.name.split(".")[3]) for path in out.glob("logs/**/events*")), default=0)
+    while int(time.time()) <= latest:
+        time.sleep(0.02)

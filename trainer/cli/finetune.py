@@ -67,6 +67,7 @@ def finetune(data: str, eval_data: str, out: Path, layout: Layout, as_json: bool
     arguments = FinetuneArguments(**settings, metrics=tuple(task.metrics) if task else ())
     rows = [options.tokenized(examples, tokenizer, arguments.max_length) for examples in (train, dev)]
     result = run(arguments, tokenizer, Labelled(train, rows[0]), Labelled(dev, rows[1]), out)
+    processes.disconnect()
     if not processes.is_first():
         return
     if as_json:

@@ -63,6 +63,7 @@ def fit(out: Path, as_json: bool, **given: Any) -> None:
     device = runtime.resolve_device(given["device"])
     machine = Machine(device, given["bf16"], given["accumulation"], given["save_steps"])
     result = run(make_fit(given, device, machine.slices), out, machine)
+    processes.disconnect()
     if not processes.is_first():
         return
     if as_json:

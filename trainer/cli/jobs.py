@@ -21,6 +21,9 @@ from trainer.student.create import STUDENTS, create_student
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+# A folder with none of these brings no tokenizer, though transformers may make up an empty one.
+VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "sentencepiece.bpe.model")
+
 
 def make_fit(given: Mapping[str, Any], device: str, slices: int) -> Fit:
     """Open what there is to learn from, create the student and see that everything fits; nothing is written.
@@ -55,7 +58,7 @@ def make_fit(given: Mapping[str, Any], device: str, slices: int) -> Fit:
 
     return Fit(
         source=source,
-        recipe=recipe.for_task(layout.task_name),
+        recipe=recipe.for_task(layout.task_name or knowledge.request.data.task),
         student=student,
         tokenizer=tokenizer,
         score=score,
@@ -116,9 +119,7 @@ def _vocabulary(student: str) -> "Mapping[str, int] | None":
     """The vocabulary that a student brings along; None for one that starts from a shape, or brings none."""
     if student in STUDENTS or Path(student).is_file():
         return None
-    if Path(student).is_dir() and not any(
-        (Path(student) / name).is_file() for name in ("tokenizer.json", "vocab.txt", "vocab.json")
-    ):
+    if Path(student).is_dir() and not any((Path(student) / name).is_file() for name in VOCABULARIES):
         return None
     try:
         tokenizer: PreTrainedTokenizerBase = load_tokenizer(student)

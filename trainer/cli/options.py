@@ -36,8 +36,11 @@ as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON for p
 def tokenized(examples: "Examples", tokenizer: "PreTrainedTokenizerBase", max_length: int) -> "TokenizedRows":
     """Tokens of every row, with a progress bar on stderr."""
     from hskcache.text import tokenize
+    from trainer import processes
 
-    with console.progress() as bar:
+    bar = console.progress()
+    bar.disable = not processes.is_first()
+    with bar:
         task = bar.add_task("tokenize", total=len(examples))
         return tokenize(examples, tokenizer, max_length, lambda num_rows: bar.advance(task, num_rows))
 

@@ -81,7 +81,7 @@ def _sent(
     item: Encoded, device: torch.device, stream: "torch.cuda.Stream | None"
 ) -> "tuple[Encoded, torch.cuda.Event | None]":
     if stream is None:
-        return item, None
+        return Encoded(item.block.to(device), item.sizes), None
     with torch.cuda.stream(stream):
         block = item.block.to(device, pin=True)
         event = torch.cuda.Event()  # type: ignore[no-untyped-call]

@@ -108,3 +108,12 @@ def test_shards_that_no_reader_would_accept_are_refused(job_of: Any) -> None:
     wide = job.teacher.info.model_copy(update={"width": 1 << 22})
     with pytest.raises(SpecError, match="--shard-rows"):
         plan(job.spec, wide, 2, job.rows)
+
+
+def test_components_count_in_the_size_of_the_hidden_field(job_of: Any) -> None:
+    job = job_of("1l_4t_0.5h", width__scheme="pca")
+    wide = job.teacher.info.model_copy(update={"width": 4096})
+    layout = plan(job.spec, wide, 2, job.rows)
+    shards = sum(layout.most_bytes("hidden", *shard) for shard in layout.shards)
+    # The mean and 2048 components of 4096 float32.
+    assert layout.num_bytes["hidden"] - shards >= 4 * 4096 * 2049

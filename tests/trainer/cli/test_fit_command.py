@@ -108,6 +108,15 @@ def test_rows_without_labels_teach_by_logits(places: dict[str, Path], tmp_path: 
     assert model.config.num_labels == 2
 
 
+@pytest.mark.parametrize("columns", [["--task", "sst2"], ["--text", "sentence", "--label", "label"], []])
+def test_epochs_are_those_of_the_task_of_the_rows(columns: list[str], places: dict[str, Path], tmp_path: Path) -> None:
+    stage = {"name": "labels", "epochs": 3, "epochs_by_task": {"sst2": 1}, "losses": {"label": {}}}
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text(json.dumps({"name": "mine", "stages": [stage]}), encoding="utf-8")
+    result = data_of(fit(places, tmp_path / "out", "--recipe", recipe, *columns, "--json"))
+    assert [stage["steps"] for stage in result["stages"]] == [3]
+
+
 def test_a_regression_learns_scores(places: dict[str, Path], tmp_path: Path) -> None:
     teacher = BertForSequenceClassification.from_pretrained(
         places["teacher"], num_labels=1, ignore_mismatched_sizes=True
