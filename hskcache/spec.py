@@ -5,7 +5,6 @@ C classes, V vocabulary, P kept positions of a whole batch (the sum of every row
 Hidden layer 0 is the embedding output after its LayerNorm; hidden layer i is the output of transformer layer i.
 """
 
-import json
 import re
 from typing import Any, Literal, NamedTuple
 
@@ -21,6 +20,8 @@ WidthName = Literal["magnitude", "uniform", "random", "pca", "all"]
 EncodingName = Literal["float32", "float16", "bfloat16", "int8", "int4"]
 ComputeDtype = Literal["float32", "bfloat16", "float16"]
 
+# YAML 1.1 takes 1e-4, which everybody writes, for a word.
+_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+\Z")
 _COUNT = re.compile(r"[0-9]{1,9}")
 
 
@@ -151,24 +152,29 @@ def parse_spec(text: str, source: str) -> Spec:
     Raises:
         SpecError: naming ``source`` and the first key that does not fit.
     """
-    import yaml
-
+    value = parse_yaml(text, source)
     try:
-        value = _json(text)
-        value = yaml.safe_load(text) if value is None else value
         return Spec.model_validate({} if value is None else value)
-    except yaml.YAMLError as error:
-        raise SpecError(f"{source} is not YAML: {' '.join(str(error).split())}") from None
     except ValidationError as error:
         raise SpecError(f"{source}: {first_problem(error)}") from None
 
 
-def _json(text: str) -> Any:
-    """The JSON value of a text, None if it is none: JSON is YAML but for numbers such as 1e-05."""
+def parse_yaml(text: str, source: str) -> Any:
+    """Plain values from YAML, or from JSON, which is YAML.
+
+    Raises:
+        SpecError: naming ``source``.
+    """
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        """YAML in which 1e-4 is a number."""
+
+    Loader.add_implicit_resolver("tag:yaml.org,2002:float", _NUMBER, list("-+.0123456789"))
     try:
-        return json.loads(text)
-    except ValueError:
-        return None
+        return yaml.load(text, Loader)  # noqa: S506  (it is a SafeLoader)
+    except yaml.YAMLError as error:
+        raise SpecError(f"{source} is not YAML: {' '.join(str(error).split())}") from None
 
 
 def first_problem(error: ValidationError) -> str:

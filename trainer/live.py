@@ -6,7 +6,7 @@ batches as a cache of the same spec would, computed anew at every step.
 
 from collections.abc import Generator, Iterator
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -16,9 +16,9 @@ from hskcache.spec import Spec
 from hskcache.teacher.build import Job, describe_job, extractor_for, prepare_job
 from hskcache.teacher.extract import Extractor
 from hskcache.teacher.knowledge import Kept, Rows
-from hskcache.teacher.load import Teacher, load_teacher
-from hskcache.text import Examples, tokenize
-from hskcache.text.layout import Layout, class_order
+from hskcache.teacher.load import load_teacher
+from hskcache.text import tokenize
+from hskcache.text.layout import Layout
 from trainer.batch import Batch, HiddenTarget
 from trainer.gate import Knowledge
 from trainer.loading.ordered import Ordered, Part
@@ -41,7 +41,7 @@ def live_source(teacher: str, data: str, layout: Layout, spec: Spec, device: str
         TeacherError, SpecError, DataError, MismatchError: as a build would.
     """
     loaded = load_teacher(teacher, device, spec.compute_dtype)
-    examples = _read(data, layout, loaded)
+    examples = layout.read_for(loaded.info.name, loaded.model.config, data)
     rows = tokenize(examples, loaded.tokenizer, spec.max_length)
     job = prepare_job(loaded, examples, rows, spec, layout.task_name)
     knowledge = live_knowledge(job)
@@ -58,18 +58,6 @@ def live_source(teacher: str, data: str, layout: Layout, spec: Spec, device: str
         )
 
     return Source(knowledge, loader, teacher, knowledge.request.digest)
-
-
-def _read(data: str, layout: Layout, teacher: Teacher) -> Examples:
-    """The rows with their labels in the order of the teacher's classes, as ``hskcache build`` reads them."""
-    config = teacher.model.config
-    names = class_order(teacher.info.name, config, layout.task)
-    problem = "regression" if teacher.num_labels == 1 else "classification"
-    examples = layout.read(data, names if layout.has_label else None, problem)
-    if examples.labels is not None or problem == "regression":
-        return examples
-    known = names or tuple(str(config.id2label[index]) for index in range(teacher.num_labels))
-    return replace(examples, label_names=known)
 
 
 def live_knowledge(job: Job) -> Knowledge:

@@ -1,7 +1,6 @@
 """A recipe: stages of training, each with its losses, weights, epochs and schedule."""
 
 import json
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -10,14 +9,11 @@ from pydantic import ConfigDict, Field, ValidationError, model_validator
 
 from hskcache.errors import SpecError
 from hskcache.resources import resource
-from hskcache.spec import Strict, first_problem
+from hskcache.spec import Strict, first_problem, parse_yaml
 
 SUFFIXES = (".yaml", ".yml", ".json")
 
 Epochs = Annotated[float, Field(gt=0)]
-
-# YAML 1.1 takes 1e-4, which everybody writes, for a word.
-_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+\Z")
 
 
 class Finite(Strict):
@@ -139,7 +135,7 @@ def load_recipe(name_or_file: str, changes: Sequence[str] = ()) -> Recipe:
     except UnicodeDecodeError:
         raise SpecError(f"--recipe {name_or_file} is not UTF-8 text") from None
     what = f"--recipe {name_or_file}"
-    value = _parse(text, what)
+    value = parse_yaml(text, what)
     recipe = _validated(value, what)
     for change in changes:
         _apply(value, change, [stage.name for stage in recipe.stages])
@@ -157,19 +153,6 @@ def _validated(value: Any, what: str) -> Recipe:
         raise SpecError(f"{what}: {error}") from None
 
 
-def _parse(text: str, what: str) -> Any:
-    import yaml
-
-    class Loader(yaml.SafeLoader):
-        """YAML in which 1e-4 is a number."""
-
-    Loader.add_implicit_resolver("tag:yaml.org,2002:float", _NUMBER, list("-+.0123456789"))
-    try:
-        return yaml.load(text, Loader)  # noqa: S506  (it is a SafeLoader)
-    except yaml.YAMLError as error:
-        raise SpecError(f"{what} is not YAML: {' '.join(str(error).split())}") from None
-
-
 def _apply(recipe: dict[str, Any], change: str, stages: list[str]) -> None:
     """Carry out ``stage.key=value``; ``key`` may go down, as in ``hidden.losses.hidden.missing=ignore``."""
     path, equals, text = change.partition("=")
@@ -183,6 +166,6 @@ def _apply(recipe: dict[str, Any], change: str, stages: list[str]) -> None:
         target = target.setdefault(key, {})
         if not isinstance(target, dict):
             raise SpecError(f"--set {change!r}: {key!r} has no settings below it")
-    target[keys[-1]] = _parse(text, f"--set {change!r}")
+    target[keys[-1]] = parse_yaml(text, f"--set {change!r}")
     if keys == ["epochs"]:
         target.pop("epochs_by_task", None)

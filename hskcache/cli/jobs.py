@@ -1,18 +1,15 @@
 """From a command line to a job of the teacher; needs torch, so commands import it when they run."""
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from hskcache import console
-from hskcache.errors import CacheError, MismatchError
+from hskcache.errors import CacheError
 from hskcache.spec import Spec
-from hskcache.text import Examples, tokenize
-from hskcache.text.labels import Problem
-from hskcache.text.layout import Layout, class_order
+from hskcache.text import tokenize
+from hskcache.text.layout import Layout
 
 if TYPE_CHECKING:
     from hskcache.teacher.job import Job
-    from hskcache.teacher.load import Teacher
 
 
 class Rows(NamedTuple):
@@ -20,29 +17,6 @@ class Rows(NamedTuple):
 
     source: str
     layout: Layout
-
-    def read(self, teacher: "Teacher") -> Examples:
-        """The rows, their labels in the order of the teacher's classes.
-
-        Raises:
-            DataError: a row cannot be read.
-            MismatchError: the teacher answers for other classes.
-        """
-        config = teacher.model.config
-        names = class_order(teacher.info.name, config, self.layout.task)
-        problem: Problem = "regression" if teacher.num_labels == 1 else "classification"
-        examples = self.layout.read(self.source, names if self.layout.has_label else None, problem)
-        if examples.labels is None:
-            # The teacher alone tells what its answers mean.
-            known = names or tuple(str(config.id2label[index]) for index in range(teacher.num_labels))
-            return replace(examples, problem=problem, label_names=() if problem == "regression" else known)
-        found = len(examples.label_names) if examples.problem == "classification" else 1
-        if found != teacher.num_labels:
-            raise MismatchError(
-                f"{teacher.info.name} has {teacher.num_labels} outputs and {self.source} has {found} (1 is a score); "
-                "give a teacher of this task, or --task to name the classes"
-            )
-        return examples
 
 
 def make_job(teacher: str, device: str, spec: Spec, rows: Rows) -> "Job":
@@ -58,7 +32,7 @@ def make_job(teacher: str, device: str, spec: Spec, rows: Rows) -> "Job":
     loaded = load_teacher(teacher, device, spec.compute_dtype)
     # What is wrong with the spec is said before the rows are read, which may take minutes.
     spec = resolve_spec(spec, loaded.info)
-    examples = rows.read(loaded)
+    examples = rows.layout.read_for(loaded.info.name, loaded.model.config, rows.source)
     with console.progress("rows") as bar:
         task = bar.add_task("tokenize", total=len(examples))
         tokens = tokenize(examples, loaded.tokenizer, spec.max_length, lambda count: bar.advance(task, count))

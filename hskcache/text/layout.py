@@ -2,13 +2,14 @@
 
 import functools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import click
 
 from hskcache import console
 from hskcache.errors import MismatchError
+from hskcache.text.labels import Problem
 from hskcache.text.rows import Examples, Overrides, examples_for
 from hskcache.text.tasks import Task, load_task
 
@@ -48,6 +49,33 @@ class Layout:
             task = Task(name="scores", text=self.text, label=self.label, problem="regression", metrics=["pearson"])
         overrides = Overrides(self.text, self.text_pair, self.label, self.header)
         return examples_for(source, task, overrides, label_names or None)
+
+    def read_for(self, model: str, config: Any, source: str) -> Examples:
+        """The rows of ``source``, their labels in the order of a model's classes.
+
+        Args:
+            model: what to call the model in an error.
+            config: its configuration.
+            source: as for :meth:`read`.
+
+        Raises:
+            DataError: a row cannot be read.
+            MismatchError: the model answers for other classes.
+        """
+        names = class_order(model, config, self.task)
+        problem: Problem = "regression" if config.num_labels == 1 else "classification"
+        examples = self.read(source, names if self.has_label else None, problem)
+        if examples.labels is None:
+            # The model alone tells what its answers mean.
+            known = names or tuple(str(config.id2label[index]) for index in range(config.num_labels))
+            return replace(examples, problem=problem, label_names=() if problem == "regression" else known)
+        found = len(examples.label_names) if examples.problem == "classification" else 1
+        if found != config.num_labels:
+            raise MismatchError(
+                f"{model} has {config.num_labels} outputs and {source} has {found} (1 is a score); give a teacher of "
+                "this task, or --task to name the classes"
+            )
+        return examples
 
 
 def layout(command: Command) -> Command:

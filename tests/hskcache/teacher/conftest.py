@@ -8,13 +8,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from folders import KEEP
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
 from hskcache.spec import Depth, Hidden, Length, Spec, Width, parse_keep
+from hskcache.teacher.build import build
 from hskcache.teacher.job import Job, prepare_job
 from hskcache.teacher.load import Teacher, load_teacher
 from hskcache.text import Examples, examples_for, load_task, tokenize
 from hskcache.text.rows import fingerprint
+from hskcache.verify import verify
 
 NUM_ROWS = 40
 
@@ -64,22 +67,23 @@ def scored(examples: Examples) -> Examples:
 
 
 def make_spec(keep: str, **given: Any) -> Spec:
-    """A spec of the short form; other keys go to the part of the spec that has them."""
+    """A spec of the short form; ``length__score="left"`` goes to the part of hidden, the rest to the whole."""
     kept = parse_keep(keep)
     top = {key: given.pop(key) for key in list(given) if key in Spec.model_fields}
     # Small shards and batches: ten of the first, several of the second in each.
     top = {"shard_rows": 4, "token_budget": 40, "max_length": 48} | top
     if kept is None:
         return Spec(hidden=None, **top)
-    parts = {name: {} for name in ("depth", "length", "width")}
-    models = {"depth": Depth, "length": Length, "width": Width}
+    parts: dict[str, dict[str, Any]] = {
+        "depth": {"student_layers": 2, "num_layers": kept.layers},
+        "length": {"tokens": kept.tokens},
+        "width": {"fraction": kept.fraction},
+    }
     encoding = given.pop("encoding", "float32")
     for key, value in given.items():
         part, _, name = key.partition("__")
         parts[part][name] = value
-    depth = models["depth"](student_layers=2, num_layers=kept.layers, **parts["depth"])
-    length = models["length"](tokens=kept.tokens, **parts["length"])
-    width = models["width"](fraction=kept.fraction, **parts["width"])
+    depth, length, width = Depth(**parts["depth"]), Length(**parts["length"]), Width(**parts["width"])
     return Spec(hidden=Hidden(depth=depth, length=length, width=width, encoding=encoding), **top)
 
 
@@ -97,6 +101,20 @@ def job_of(teacher: Teacher, examples: Examples) -> Callable[..., Job]:
         return prepare_job(by, rows, tokenize(rows, by.tokenizer, spec.max_length), spec)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def job(job_of: Any) -> Job:
+    return job_of(**KEEP)
+
+
+@pytest.fixture(scope="session")
+def whole(job: Job, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The cache of a build that nothing disturbed."""
+    out = tmp_path_factory.mktemp("whole") / "c"
+    build(job, out)
+    assert verify(out).ok
+    return out
 
 
 @pytest.fixture(autouse=True)

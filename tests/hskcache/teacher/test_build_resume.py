@@ -17,30 +17,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from folders import KEEP, contents, touched, unfinished_copy
 
-from hskcache.errors import CacheError, DamageError, MismatchError, TeacherError
-from hskcache.store.files import sha256_hex
+from hskcache.errors import CacheError, DamageError, MismatchError
 from hskcache.store.ledger import Ledger
 from hskcache.teacher.build import build, finished
 from hskcache.teacher.job import Job
-from hskcache.teacher.load import Teacher, load_teacher
-from hskcache.text import Examples, load_tokenizer
-from hskcache.verify import verify
-
-# 8 shards of three fields, and constants that are fitted to a sample.
-KEEP = {"keep": "4t_0.25h", "width__scheme": "pca", "encoding": "int8", "shard_rows": 5}
-
-
-def contents(root: Path) -> dict[str, str]:
-    """Digest of every file below a folder, the manifest included."""
-    return {
-        path.relative_to(root).as_posix(): sha256_hex(path.read_bytes()) for path in root.rglob("*") if path.is_file()
-    }
-
-
-def touched(root: Path) -> dict[str, tuple[int, int]]:
-    """What changes if a file is written again, even with the same bytes."""
-    return {path.as_posix(): (path.stat().st_mtime_ns, path.stat().st_ino) for path in root.rglob("*")}
+from hskcache.teacher.load import load_teacher
+from hskcache.text import Examples
 
 
 def start(work: Callable[[], object], hook: Callable[[str, tuple[Any, ...]], None] | None = None) -> int:
@@ -73,20 +57,6 @@ def build_killed_after(job: Job, out: Path, field: str, shards: int) -> None:
     status = os.waitpid(start(lambda: build(job, out), count), 0)[1]
     assert os.WIFSIGNALED(status)
     assert sum(Ledger(out).is_committed(field, shard) for shard in range(8)) == shards
-
-
-@pytest.fixture(scope="module")
-def job(job_of: Any) -> Job:
-    return job_of(**KEEP)
-
-
-@pytest.fixture(scope="module")
-def whole(job: Job, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The cache of a build that nothing disturbed."""
-    out = tmp_path_factory.mktemp("whole") / "c"
-    build(job, out)
-    assert verify(out).ok
-    return out
 
 
 @pytest.mark.parametrize("shards", [0, 1, 4, 7])
@@ -153,14 +123,6 @@ def test_damaged_constants_of_an_unfinished_build_are_refused_by_file(job: Job, 
         build(job, out)
 
 
-def unfinished_copy(job: Job, whole: Path, tmp_path: Path) -> Path:
-    """A build that was killed right before its manifest."""
-    out = Path(shutil.copytree(whole, tmp_path / "unfinished"))
-    (out / "manifest.json").unlink()
-    (out / "building.json").write_text(job.request.model_dump_json())
-    return out
-
-
 def _constants(ledger: Ledger) -> dict[str, Any]:
     from hskcache.store.ledger import read_shard
 
@@ -211,58 +173,6 @@ def test_bytes_do_not_depend_on_what_ran_before(
     assert {path for path in expected if found[path] != expected[path]} == {"manifest.json"}
 
 
-CHANGES = {
-    "spec.hidden.length.tokens": {"keep": "5t_0.25h"},
-    "spec.hidden.width.seed": {"width__seed": 1},
-    "spec.hidden.length.score": {"length__score": "left"},
-    "spec.hidden.encoding": {"encoding": "int4"},
-    "spec.token_budget": {"token_budget": 41},
-    "spec.shard_rows": {"shard_rows": 6},
-}
-
-
-@pytest.mark.parametrize("unfinished", [False, True])
-@pytest.mark.parametrize("where", CHANGES)
-def test_another_spec_is_refused_with_its_key_and_nothing_is_touched(
-    where: str, unfinished: bool, job: Job, whole: Path, job_of: Any, tmp_path: Path
-) -> None:
-    out = unfinished_copy(job, whole, tmp_path) if unfinished else whole
-    before = touched(out)
-    with pytest.raises(MismatchError, match=rf"{where} = "):
-        build(job_of(**(KEEP | CHANGES[where])), out)
-    assert touched(out) == before
-
-
-def test_other_rows_another_teacher_and_another_tokenizer_are_refused_by_name(
-    whole: Path, job_of: Any, pairs: Examples, teacher: Teacher, tiny_teacher_dir: Path, tmp_path: Path
-) -> None:
-    before = touched(whole)
-    with pytest.raises(MismatchError, match=r"data\.fingerprint"):
-        build(job_of(rows=pairs, **KEEP), whole)
-    changed = load_teacher(str(tiny_teacher_dir), "cpu")
-    with torch.no_grad():
-        changed.model.classifier.bias += 1
-    changed = dataclasses.replace(changed, info=changed.info.model_copy(update={"weights_sha256": "0" * 64}))
-    with pytest.raises(MismatchError, match=r"teacher\.weights_sha256"):
-        build(job_of(by=changed, **KEEP), whole)
-    folder = shutil.copytree(tiny_teacher_dir, tmp_path / "cased")
-    text = (folder / "tokenizer.json").read_text().replace('"lowercase": true', '"lowercase": false')
-    (folder / "tokenizer.json").write_text(text)
-    cased = dataclasses.replace(teacher, tokenizer=load_tokenizer(folder))
-    with pytest.raises(MismatchError, match=r"tokenizer\.sha256"):
-        build(job_of(by=cased, **KEEP), whole)
-    assert touched(whole) == before
-
-
-def test_a_foreign_folder_or_a_file_in_the_way_is_left_alone(job: Job, tmp_path: Path) -> None:
-    (tmp_path / "thesis.txt").write_text("two years of work")
-    with pytest.raises(MismatchError, match="not a cache"):
-        build(job, tmp_path)
-    with pytest.raises(CacheError, match="File exists"):
-        build(job, tmp_path / "thesis.txt")
-    assert contents(tmp_path) == {"thesis.txt": sha256_hex(b"two years of work")}
-
-
 def test_a_write_that_fails_says_so_in_one_sentence_and_the_next_run_goes_on(
     job_of: Any, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -286,29 +196,9 @@ def test_a_write_that_fails_says_so_in_one_sentence_and_the_next_run_goes_on(
     assert contents(out) == contents(tmp_path / "undisturbed")
 
 
-def test_a_disk_that_is_too_small_is_told_before_anything_is_written(job: Job, tmp_path: Path) -> None:
-    sizes = {name: size + (1 << 60) for name, size in job.layout.row_bytes_N.items()}
-    huge = dataclasses.replace(job, layout=dataclasses.replace(job.layout, row_bytes_N=sizes))
-    with pytest.raises(CacheError, match=r"may need .* GB more and .* GB free"):
-        build(huge, tmp_path / "c")
-    assert not (tmp_path / "c").exists()
-
-
 def test_shards_that_are_written_need_no_more_space(job: Job, whole: Path, tmp_path: Path) -> None:
     """A build that stopped because the disk was full must be able to go on once there is room for the rest."""
     out = unfinished_copy(job, whole, tmp_path)
     sizes = {name: size + (1 << 60) for name, size in job.layout.row_bytes_N.items()}
     build(dataclasses.replace(job, layout=dataclasses.replace(job.layout, row_bytes_N=sizes)), out)
     assert contents(out) == contents(whole)
-
-
-def test_a_device_without_memory_is_one_sentence(tiny_teacher_dir: Path, job_of: Any, tmp_path: Path) -> None:
-    def full(*_: Any) -> None:
-        raise torch.OutOfMemoryError("tried to allocate")
-
-    job = job_of("1l_2t", by=load_teacher(str(tiny_teacher_dir), "cpu"))
-    job.teacher.model.bert.encoder.layer[2].register_forward_pre_hook(full)
-    with pytest.raises(
-        TeacherError, match=r"cpu is out of memory for \d+ rows of \d+ tokens; .*--token-budget below 40"
-    ):
-        build(job, tmp_path / "c")
