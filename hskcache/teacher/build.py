@@ -59,9 +59,10 @@ def finished(job: Job, out: Path) -> Manifest | None:
     Raises:
         DamageError: the manifest cannot be read.
     """
+    if not (out / MANIFEST).exists():
+        return None
     # A kill right after the manifest leaves these, and finishing again removes them.
-    leftovers = (out / BUILDING).exists() or any(out.rglob(f"*{TEMPORARY_SUFFIX}"))
-    if leftovers or not (out / MANIFEST).exists():
+    if (out / BUILDING).exists() or any(out.rglob(f"*{TEMPORARY_SUFFIX}")):
         return None
     ledger = Ledger(out)
     manifest = ledger.manifest()
