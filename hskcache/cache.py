@@ -149,7 +149,9 @@ class Cache:
         try:
             return read_shard(path, record, names)
         except DamageError as error:
-            raise DamageError(f"{what}: {path} {error}; fetch or build the cache again") from None
+            raise DamageError(
+                f"{what}: {path} {error}; fetch or build the cache again (to build, delete it and its .json)"
+            ) from None
 
 
 def _at(arrays: dict[str, NDArray[Any]], place: int) -> dict[str, NDArray[Any]]:

@@ -43,6 +43,10 @@ def run(command: str, *arguments: str) -> Any:
 def write_data(folder: Path, rows: int) -> None:
     """Generate the synthetic text, the few rows of it that the students see, and a WordPiece tokenizer."""
     if (folder / "tokenizer").is_dir():
+        with (folder / "train.tsv").open(encoding="utf-8") as file:
+            found = sum(1 for _ in file) - 1
+        if found != rows:
+            raise click.ClickException(f"{folder} has {found} rows, not {rows}; give --fresh, or another --work")
         return
     spec = importlib.util.spec_from_file_location("generate", ROOT / "data" / "demo" / "generate.py")
     assert spec is not None
@@ -109,9 +113,10 @@ def train_students(work: Path, cache: Path, teacher: Path) -> dict[str, Any]:
 
 
 def seconds_per_step(result: dict[str, Any]) -> float:
-    """Median step of each stage, weighted by its steps."""
-    steps = sum(stage["steps"] for stage in result["stages"])
-    return float(sum(stage["steps"] * stage["seconds_per_step"] for stage in result["stages"]) / steps)
+    """Median step of each stage, weighted by its steps; a stage that was cut off at its end has none."""
+    stages = [stage for stage in result["stages"] if stage["seconds_per_step"]]
+    steps = sum(stage["steps"] for stage in stages)
+    return float(sum(stage["steps"] * stage["seconds_per_step"] for stage in stages) / max(steps, 1))
 
 
 def print_table(teacher: dict[str, Any], students: dict[str, Any], sizes: dict[str, int]) -> None:

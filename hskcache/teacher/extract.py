@@ -65,8 +65,8 @@ class Extractor:
         except torch.OutOfMemoryError:
             batch, length = inputs["input_ids"].shape
             raise TeacherError(
-                f"{self.job.teacher.device} is out of memory for {batch} rows of {length} tokens; start again with "
-                f"--token-budget below {self.job.spec.token_budget}, or --device cpu"
+                f"{self.job.teacher.device} is out of memory for {batch} rows of {length} tokens; build anew, in "
+                f"another --out, with --token-budget below {self.job.spec.token_budget}, or go on with --device cpu"
             ) from None
 
     def _capture(self, inputs: dict[str, Tensor]) -> Captured:

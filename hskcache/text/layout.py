@@ -107,10 +107,10 @@ def class_order(model: str, config: Any, task: Task | None) -> tuple[str, ...] |
     """The labels as the data writes them, in the order of the model's classes; None where only the data can tell.
 
     A model that was saved without names (LABEL_0, ...) is taken to follow the task's order, and so is one whose names
-    are not the task's at all, such as NEGATIVE for 0.
+    are not the task's at all, such as NEGATIVE for 0. Names that are the task's only in part tell no order.
 
     Raises:
-        MismatchError: the model and the task differ in kind or in the number of classes.
+        MismatchError: the model and the task differ in kind, in the number of classes, or in the names of some.
     """
     if config.num_labels == 1:
         return None
@@ -123,11 +123,22 @@ def class_order(model: str, config: Any, task: Task | None) -> tuple[str, ...] |
             f"{model} has {len(names)} classes and {task.name} has {len(task.labels) or 'scores'}; "
             "give a model that was fine-tuned on this task"
         )
-    spelled = {label.casefold(): label for label in task.labels}
-    if all(name.casefold() in spelled for name in names):
-        return tuple(spelled[name.casefold()] for name in names)
+    spelled = {_folded(label): label for label in task.labels}
+    known = [_folded(name) in spelled for name in names]
+    if all(known):
+        return tuple(spelled[_folded(name)] for name in names)
+    if any(known):
+        raise MismatchError(
+            f"{model} has the classes {', '.join(names)} and {task.name} has {', '.join(task.labels)}, which do not "
+            "tell their order; correct id2label in the model's config.json"
+        )
     if not nameless:
         console.say(
             f"the model's classes {', '.join(names)} are taken for the task's {', '.join(task.labels)}, in order"
         )
     return tuple(task.labels)
+
+
+def _folded(name: str) -> str:
+    """A class name without what people vary: case, blanks, hyphens and underscores."""
+    return name.casefold().translate(str.maketrans("", "", " -_"))

@@ -10,7 +10,7 @@ from hskcache.errors import DataError
 from hskcache.text.table import Columns, Table, named_column, read_text
 
 _HUB = re.compile(r"hub:(?P<repo>[^:]+)(?::(?P<config>[^:\[]+))?:(?P<split>[^:\[]+(?:\[[^\]]*\][^:\[]*)*)")
-_INSTALL = "install it with: pip install 'hskcache[teacher]'"
+_INSTALL = "install it with: pip install 'hskcache[hub]'"
 
 
 def read_jsonl(path: Path, columns: Columns) -> Table:

@@ -80,13 +80,13 @@ def _source(given: Mapping[str, Any], device: str) -> Source:
         raise SpecError("--teacher needs the training rows: give --data FILE with --task or columns")
     from trainer.live import live_source
 
+    if given["spec_file"] is None:
+        raise SpecError("--teacher needs --spec: what `hskcache info CACHE --spec` prints makes the two comparable")
     spec = _spec(given["spec_file"])
     return live_source(given["teacher"], given["data"], given["layout"], spec, processes.local_device(device))
 
 
-def _spec(path: Path | None) -> Spec:
-    if path is None:
-        return Spec()
+def _spec(path: Path) -> Spec:
     try:
         return parse_spec(path.read_text(encoding="utf-8"), str(path))
     except (OSError, UnicodeDecodeError) as error:

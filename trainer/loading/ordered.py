@@ -36,7 +36,8 @@ class Ordered(ABC, Generic[Data]):
     """Batches in seeded order; each pass is one epoch, and a pass may begin anywhere.
 
     The order depends on ``seed``, the epoch and the global batch size (``batch_size * world_size * accumulation``)
-    alone. Every process takes its slice of each global batch, so their number does not change what is trained on.
+    and the shards. Every process takes its slice of each global batch, so their number does not change what is
+    trained on.
 
     Attributes:
         batch_size: rows of one process's forward pass, at most.

@@ -1,9 +1,10 @@
 """The order of training, as a pure function of the seed, the epoch and the sizes of the shards.
 
 Shards are permuted and cut into windows; the rows of a window are permuted, grouped by length and cut into batches.
-Only whole batches leave a window: the rows left over move on to the next one, so every batch but the last is full and
-an epoch always has ceil(N / batch size) batches. Nothing here depends on where the cache lives or on how many
-processes train: a *global batch* holds the rows of one optimiser step, and each process takes its slice of it.
+Only whole batches leave a window: the rows left over move on to the next one. Every batch is full but those of the last
+window, which are cut evenly, and an epoch always has ceil(N / batch size) of them. Nothing here depends on where the
+cache lives or on how many processes train: a *global batch* holds the rows of one optimiser step, and each process
+takes its slice of it.
 """
 
 from collections.abc import Iterator
