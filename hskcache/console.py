@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 _PIPE_COLUMNS = 1000
 
 
+# The extra that brings a package which a base install does not have.
+_EXTRAS = dict.fromkeys(("accelerate", "scipy", "sklearn", "tensorboard", "torch", "transformers"), "student")
+
+
 class Commands(click.Group):
     """A group whose commands load when they are used, so that ``--help`` never waits for torch.
 
@@ -47,6 +51,16 @@ class Commands(click.Group):
             return super().invoke(ctx)
         except CacheError as error:
             fail(str(error))
+        except ModuleNotFoundError as error:
+            package = (error.name or "").partition(".")[0]
+            if package not in _EXTRAS:
+                raise
+            fail(f"{package} is not installed; install the extra: pip install 'hskcache[{_EXTRAS[package]}]'")
+        except RuntimeError as error:
+            # By name: to import torch for its class would cost every command its start.
+            if type(error).__name__ != "OutOfMemoryError":
+                raise
+            fail("the device is out of memory; use smaller batches, --gradient-accumulation or --device cpu")
         except KeyboardInterrupt:
             fail("interrupted; the same command continues from here", code=130)
         except OSError as error:

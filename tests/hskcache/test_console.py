@@ -90,6 +90,25 @@ def flood() -> None:
     group(["failing"])
 
 
+def test_a_package_of_an_extra_that_is_missing_is_named_with_its_extra() -> None:
+    result = run("failing", error=ModuleNotFoundError("No module named 'torch.nn'", name="torch.nn"))
+    assert result.exit_code == 2
+    assert result.stderr == "error: torch is not installed; install the extra: pip install 'hskcache[student]'\n"
+
+
+def test_another_missing_module_is_a_fault_of_ours_and_shows_itself() -> None:
+    assert isinstance(run("failing", error=ModuleNotFoundError("x", name="x")).exception, ModuleNotFoundError)
+
+
+def test_a_device_without_memory_ends_in_one_line() -> None:
+    import torch
+
+    result = run("failing", error=torch.OutOfMemoryError("CUDA out of memory"))
+    assert result.exit_code == 2
+    assert result.stderr.startswith("error: the device is out of memory; ")
+    assert isinstance(run("failing", error=RuntimeError("else")).exception, RuntimeError)
+
+
 def test_words_go_to_stderr_and_data_to_stdout() -> None:
     result = run("counting", "--count", "3")
     assert result.exit_code == 0

@@ -16,7 +16,7 @@ from trainer.fit import Fit
 from trainer.gate import Knowledge, check_recipe, check_student, check_tokenizer
 from trainer.recipe import load_recipe
 from trainer.source import Source, cached_source
-from trainer.student.create import STUDENTS, create_student
+from trainer.student.create import STUDENTS, create_student, weights_digest
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -64,7 +64,7 @@ def make_fit(given: Mapping[str, Any], device: str, slices: int) -> Fit:
         score=score,
         metric=next(iter(metrics)),
         seed=given["seed"],
-        run={"student": given["student"], "eval": examples.fingerprint},
+        run={"student": weights_digest(student), "eval": examples.fingerprint},
     )
 
 

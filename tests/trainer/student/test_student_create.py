@@ -31,6 +31,7 @@ from trainer.student.create import (
     load_classifier,
     resolve_layers,
     student_config,
+    weights_digest,
 )
 
 TWO = Interface(vocab_size=40, label_names=("negative", "positive"))
@@ -161,6 +162,17 @@ def test_weights_need_a_vocabulary_that_covers_the_tokenizer(encoder: str) -> No
 def test_half_precision_checkpoints_are_trained_in_float32(tmp_path: Path) -> None:
     source = saved(BertModel(BertConfig(**BERT)).to(torch.bfloat16), tmp_path)
     assert {tensor.dtype for tensor in create_student(source, TWO).parameters()} == {torch.float32}
+
+
+def test_a_digest_tells_students_apart_by_their_weights_alone(tmp_path: Path) -> None:
+    BertConfig(**BERT).save_pretrained(tmp_path / "config")
+    source = str(tmp_path / "config")
+    first = weights_digest(create_student(source, TWO, seed=5))
+    assert first == weights_digest(create_student(source, TWO, seed=5))
+    other = create_student(source, TWO, seed=6)
+    assert first != weights_digest(other)
+    other.save_pretrained(tmp_path / "elsewhere")
+    assert weights_digest(create_student(str(tmp_path / "elsewhere"), TWO)) == weights_digest(other)
 
 
 @pytest.mark.parametrize(
