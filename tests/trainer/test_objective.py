@@ -141,7 +141,7 @@ def test_the_loop_in_the_readme_trains(
 ) -> None:
     readme = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8")
     code = readme.partition("## Your own training loop")[2].partition("```python\n")[2].partition("```")[0]
-    assert "KnowledgeLoader(open_cache(" in code
+    assert "KnowledgeLoader(cache" in code
     (tmp_path / "sst2.hsk").symlink_to(caches("bitmask").root)
     monkeypatch.chdir(tmp_path)
     student, projection = student_of(source, narrow), torch.nn.Linear(16, 32)
