@@ -3,7 +3,6 @@
 Dimension letters as in hskcache.spec: N rows, B batch, L positions of a row, C classes.
 """
 
-import inspect
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
+from hskcache.encoder import takes_token_types
 from hskcache.errors import DataError, MismatchError, SpecError
 
 if TYPE_CHECKING:
@@ -152,12 +152,6 @@ def pad_batch(rows: "TokenizedRows", indices: "NDArray[Any]", pad_token_id: int)
         padded[mask] = values[flat]
         batch[name] = torch.from_numpy(padded)
     return batch
-
-
-def takes_token_types(model: "PreTrainedModel") -> bool:
-    """Whether the model tells segments apart: DistilBERT has no such input, RoBERTa a single type."""
-    accepted = inspect.signature(model.forward).parameters
-    return "token_type_ids" in accepted and getattr(model.config, "type_vocab_size", 0) > 1
 
 
 def num_positions(model: "PreTrainedModel") -> int | None:

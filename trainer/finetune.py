@@ -20,10 +20,11 @@ from transformers import (
 )
 
 from hskcache import console, runtime
+from hskcache.encoder import takes_token_types
 from hskcache.errors import DataError, MismatchError, SpecError
 from trainer import processes
 from trainer.checkpoints import CHECKPOINTS, claim, finish, last_checkpoint, step_of
-from trainer.evaluation import Metric, check_fit, evaluate, metrics_for, pad_batch, takes_token_types
+from trainer.evaluation import Metric, check_fit, evaluate, metrics_for, pad_batch
 from trainer.progress import StepBar
 from trainer.resume import LogFirst, stopped
 from trainer.student.create import Interface, create_student

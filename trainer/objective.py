@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from hskcache.encoder import takes_token_types
 from hskcache.errors import MismatchError
 from trainer.batch import Batch
-from trainer.evaluation import takes_token_types
 from trainer.losses import hidden_loss, label_loss, soft_label_loss
 from trainer.recipe import Losses
 from trainer.student.create import seeded

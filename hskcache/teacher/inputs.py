@@ -1,6 +1,5 @@
 """What a teacher can read: token types, positions and token ids, and the tokenizer that makes them."""
 
-import inspect
 import json
 import tempfile
 from dataclasses import dataclass, replace
@@ -11,6 +10,7 @@ from numpy.typing import NDArray
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from hskcache.encoder import takes_token_types
 from hskcache.errors import TeacherError
 from hskcache.store.files import tokenizer_digest
 from hskcache.text import TokenizedRows
@@ -21,12 +21,6 @@ MAX_POSITIONS = 1 << 16
 _CONFIG = "tokenizer_config.json"
 # Where a tokenizer was loaded from says nothing of what it does, and the same files must have the same digest.
 _NOT_IDENTITY = ("name_or_path", "is_local", "local_files_only", "_commit_hash")
-
-
-def takes_token_types(model: PreTrainedModel) -> bool:
-    """Whether the model tells segments apart: DistilBERT has no such input, RoBERTa a single type."""
-    accepted = inspect.signature(model.forward).parameters
-    return "token_type_ids" in accepted and getattr(model.config, "type_vocab_size", 0) > 1
 
 
 def num_positions(model: PreTrainedModel) -> int:

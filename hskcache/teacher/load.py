@@ -1,6 +1,5 @@
 """A teacher with its tokenizer, made ready for capture, and the facts that identify it."""
 
-import hashlib
 import json
 from dataclasses import dataclass
 from textwrap import shorten
@@ -9,6 +8,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
 
+from hskcache.encoder import weights_digest
 from hskcache.errors import TeacherError
 from hskcache.runtime import quiet, resolve_device
 from hskcache.spec import ComputeDtype
@@ -98,15 +98,6 @@ def describe(model: PreTrainedModel, name: str) -> TeacherInfo:
         width=config.hidden_size,
         vocab_size=config.vocab_size,
     )
-
-
-def weights_digest(model: PreTrainedModel) -> str:
-    """SHA-256 over every tensor of the state dict in the order of names."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
 
 
 def _plain(value: Any) -> Any:

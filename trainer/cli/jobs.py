@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hskcache import runtime
+from hskcache.encoder import weights_digest
 from hskcache.errors import DataError, MismatchError, SpecError, TeacherError
 from hskcache.spec import Spec, parse_spec
 from hskcache.text import Examples, load_tokenizer
@@ -16,7 +17,7 @@ from trainer.fit import Fit
 from trainer.gate import Knowledge, check_recipe, check_student, check_tokenizer
 from trainer.recipe import load_recipe
 from trainer.source import Source, cached_source
-from trainer.student.create import STUDENTS, create_student, weights_digest
+from trainer.student.create import STUDENTS, create_student
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

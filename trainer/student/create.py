@@ -1,6 +1,5 @@
 """Make a student: by name, from a config without weights, from a checkpoint, or from layers of the teacher."""
 
-import hashlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -271,12 +270,3 @@ def _layers_path(teacher: PreTrainedModel) -> str:
         )
     path: str = found[0]
     return path
-
-
-def weights_digest(model: PreTrainedModel) -> str:
-    """SHA-256 over the class and every tensor by name: where a student starts, wherever it was loaded from."""
-    digest = hashlib.sha256(type(model).__name__.encode())
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()

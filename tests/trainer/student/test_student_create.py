@@ -23,6 +23,7 @@ from transformers import (
     RobertaForSequenceClassification,
 )
 
+from hskcache.encoder import weights_digest
 from hskcache.errors import MismatchError, SpecError, TeacherError
 from trainer.student.create import (
     Interface,
@@ -31,7 +32,6 @@ from trainer.student.create import (
     load_classifier,
     resolve_layers,
     student_config,
-    weights_digest,
 )
 
 TWO = Interface(vocab_size=40, label_names=("negative", "positive"))
