@@ -7,12 +7,32 @@ from typing import Any
 from numpy.typing import NDArray
 
 from hskcache.errors import DamageError, MismatchError
-from hskcache.store.fields import Field, HiddenField, InputsField, LogitsField, offsets_name
+from hskcache.store.fields import (
+    OFFSETS,
+    AttentionField,
+    Field,
+    HiddenField,
+    InputsField,
+    LogitsField,
+    layer_name,
+    row_offsets,
+)
 from hskcache.store.ledger import MANIFEST, TOKENIZER, Ledger, read_shard
 from hskcache.store.manifest import Manifest, Request
 from hskcache.store.record import Record
 
-__all__ = ["Cache", "HiddenField", "InputsField", "LogitsField", "Manifest", "Request", "open_cache"]
+__all__ = [
+    "AttentionField",
+    "Cache",
+    "Field",
+    "HiddenField",
+    "InputsField",
+    "LogitsField",
+    "Manifest",
+    "Request",
+    "open_cache",
+    "row_offsets",
+]
 
 
 def open_cache(path: str | Path) -> "Cache":
@@ -110,7 +130,8 @@ class Cache:
 
         Returns:
             ``row_id``, ``input_ids``, ``token_type_ids`` and ``label`` where stored, then by field ``logits`` [C] and
-            ``hidden``: by teacher layer, ``positions`` [K] and the other arrays of the layer, [K, ...].
+            ``hidden``: by teacher layer, ``positions`` [K] and the other arrays of the layer, [K, ...]; ``attention``
+            likewise, its vectors one after the other.
 
         Raises:
             MismatchError: there is no such row.
@@ -122,7 +143,7 @@ class Cache:
         place = index - self.shards[shard][0]
         found: dict[str, Any] = {}
         for name, field in self.fields.items():
-            arrays = _at(self.read(name, shard), place)
+            arrays = _at(field, self.read(name, shard), place)
             if isinstance(field, InputsField):
                 found["row_id"] = int(arrays.pop("row_ids"))
                 if field.has_labels:
@@ -131,7 +152,7 @@ class Cache:
             elif isinstance(field, LogitsField):
                 found[name] = arrays["logits"]
             else:
-                layers = {layer: f"layer_{layer:02d}/" for layer in field.layers}
+                layers = {layer: f"{layer_name(layer)}/" for layer in field.layers}
                 found[name] = {
                     layer: {key.removeprefix(prefix): array for key, array in arrays.items() if key.startswith(prefix)}
                     for layer, prefix in layers.items()
@@ -147,21 +168,21 @@ class Cache:
     def _read(self, record: Record, names: Collection[str] | None, what: str) -> dict[str, NDArray[Any]]:
         path = self._ledger.shard_path(record.field, record.shard)
         try:
-            return read_shard(path, record, names)
+            return read_shard(path, record, self.fields[record.field], names)
         except DamageError as error:
             raise DamageError(
                 f"{what}: {path} {error}; fetch or build the cache again (to build, delete it and its .json)"
             ) from None
 
 
-def _at(arrays: dict[str, NDArray[Any]], place: int) -> dict[str, NDArray[Any]]:
+def _at(field: Field, arrays: dict[str, NDArray[Any]], place: int) -> dict[str, NDArray[Any]]:
     """One row's part of every array of a shard; the offsets themselves are left out."""
     found = {}
     for name, array in arrays.items():
-        offsets = offsets_name(name)
+        offsets = row_offsets(field, name, arrays)
         if offsets is not None:
-            first, last = arrays[offsets][place : place + 2]
+            first, last = offsets[place : place + 2]
             found[name] = array[first:last]
-        elif name not in {"row_offsets", "position_offsets"}:
+        elif name not in OFFSETS:
             found[name] = array[place]
     return found

@@ -1,11 +1,26 @@
-"""What teachers and students have in common as models: which inputs they take, and which weights they are."""
+"""What teachers and students have in common as models: which inputs they take, and which model they are."""
 
 import hashlib
 import inspect
-from typing import TYPE_CHECKING
+import json
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+# Where a configuration came from and what wrote it say nothing of what the model computes.
+_NOT_IDENTITY = frozenset(
+    {
+        "_name_or_path",
+        "transformers_version",
+        "dtype",
+        "torch_dtype",
+        "architectures",
+        "id2label",
+        "label2id",
+        "_commit_hash",
+    }
+)
 
 
 def takes_token_types(model: "PreTrainedModel") -> bool:
@@ -23,3 +38,18 @@ def weights_digest(model: "PreTrainedModel") -> str:
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         digest.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
+
+
+def num_positions(model: "PreTrainedModel") -> int | None:
+    """The longest row the model can read, in tokens; None where positions are not a learned table."""
+    for name, module in model.named_modules():
+        if name.endswith("position_embeddings") and hasattr(module, "num_embeddings"):
+            # RoBERTa counts positions from its padding id + 1, so the first rows of the table are never read.
+            return int(module.num_embeddings) - (0 if module.padding_idx is None else module.padding_idx + 1)
+    return None
+
+
+def identifying_config(config: Any) -> dict[str, Any]:
+    """What of a model's configuration says what it computes, as JSON would give it back, so that it can be compared."""
+    plain: dict[str, Any] = json.loads(json.dumps(config.to_diff_dict(), default=str))
+    return {key: value for key, value in plain.items() if key not in _NOT_IDENTITY}

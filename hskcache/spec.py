@@ -6,7 +6,8 @@ Hidden layer 0 is the embedding output after its LayerNorm; hidden layer i is th
 """
 
 import re
-from typing import Any, Literal, NamedTuple
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal, NamedTuple, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -18,6 +19,7 @@ ScoreName = Literal["attention", "attention-logit", "received", "left", "random"
 ScoreLayer = Literal["producing", "last"]
 WidthName = Literal["magnitude", "uniform", "random", "pca", "all"]
 EncodingName = Literal["float32", "float16", "bfloat16", "int8", "int4"]
+LayerMapName = Literal["uniform", "top", "bottom"]
 ComputeDtype = Literal["float32", "bfloat16", "float16"]
 
 # YAML 1.1 takes 1e-4, which everybody writes, for a word.
@@ -40,11 +42,19 @@ class Keep(NamedTuple):
 
 
 class Depth(Strict):
-    """Which layers: the top ``num_layers`` of the map from ``student_layers`` to ``target`` [MUD 3.1]."""
+    """Which layers: the top ``num_layers`` of the map from ``student_layers`` to the teacher's [MUD 3.1].
+
+    ``mapping`` names a map [TinyBERT 4.5], ``layers`` writes one down: the teacher layers of student layers 1 to
+    ``student_layers``. Which layers are stored is another question: ``stored`` may add layers for students of other
+    maps, or leave some out, and a student learns from those pairs of its map whose teacher layer is stored.
+    """
 
     student_layers: int = Field(default=4, ge=1)
     target: int | None = Field(default=None, ge=1, description="teacher layer of the top student layer; None: the last")
     num_layers: int | None = Field(default=None, ge=1, description="None keeps all student_layers + 1")
+    mapping: LayerMapName = "uniform"
+    layers: list[Annotated[int, Field(ge=1)]] | None = Field(default=None, min_length=1)
+    stored: Literal["mapped", "all"] | list[Annotated[int, Field(ge=0)]] = "mapped"
 
 
 class Length(Strict):
@@ -74,22 +84,41 @@ class Hidden(Strict):
     encoding: EncodingName = "int8"
 
 
+class Attention(Strict):
+    """Attention scores, before the mask and the softmax, between the kept positions of each row [TinyBERT 3.1, eq. 7].
+
+    The attention of layer i is the one inside transformer layer i, counted from 1: what a map says of hidden layers
+    holds for it too, the embedding output left out. ``heads`` are all heads, their mean, or some, counted from 0.
+    """
+
+    depth: Depth = Depth()
+    length: Length = Length()
+    heads: Literal["all", "mean"] | list[Annotated[int, Field(ge=0)]] = "all"
+    encoding: EncodingName = "int8"
+
+
 class Spec(Strict):
     """Everything that decides what a cache holds, apart from the teacher and the rows.
 
-    ``hidden=None`` keeps logits alone. ``token_budget`` bounds the padded tokens of one teacher batch; it belongs
-    to the spec because the grouping of rows moves the last bits of the teacher's floats.
+    ``hidden=None`` keeps no hidden states and ``attention=None`` no attention scores; the logits of a teacher with a
+    classifier are always kept. ``token_budget`` bounds the padded tokens of one teacher batch; it belongs to the spec
+    because the grouping of rows moves the last bits of the teacher's floats.
     """
 
     hidden: Hidden | None = Hidden()
+    attention: Attention | None = None
     max_length: int = Field(default=128, ge=3, description="tokens of a row, special tokens included")
     token_budget: int = Field(default=4096, ge=1)
     compute_dtype: ComputeDtype = "float32"
     shard_rows: int | None = Field(default=None, ge=1, description="rows of a shard; None: from the size of a row")
 
 
-def parse_keep(text: str) -> Keep | None:
-    """Read ``1l_10t_0.1h``, any part of it, ``full`` (all three dimensions) or ``none`` (logits alone).
+def parse_keep(text: str, flag: str = "--keep") -> Keep | None:
+    """Read ``1l_10t_0.1h``, any part of it, ``full`` (all three dimensions) or ``none``.
+
+    Args:
+        text: the short form.
+        flag: where it was given, for messages.
 
     Returns:
         The three counts, or None for ``none``.
@@ -101,48 +130,71 @@ def parse_keep(text: str) -> Keep | None:
         return None
     if text == "full":
         return Keep(None, None, 1.0)
+    what = f"{flag} {text!r}"
     parts = {part[-1:]: part[:-1] for part in text.split("_")}
     # Each letter at most once and in this order; an empty part has no letter.
     if "_".join(f"{parts[letter]}{letter}" for letter in "lth" if letter in parts) != text or not all(parts.values()):
-        raise SpecError(
-            f"--keep {text!r} is not of the form 1l_10t_0.1h (layers, tokens, share of columns), full or none"
-        )
+        raise SpecError(f"{what} is not of the form 1l_10t_0.1h (layers, tokens, share of columns), full or none")
     return Keep(
-        _count(text, parts.get("l"), "layers"), _count(text, parts.get("t"), "tokens"), _fraction(text, parts.get("h"))
+        _count(what, parts.get("l"), "layers"), _count(what, parts.get("t"), "tokens"), _fraction(what, parts.get("h"))
     )
 
 
-def _count(text: str, digits: str | None, name: str) -> int | None:
+def _count(what: str, digits: str | None, name: str) -> int | None:
     if digits is None:
         return None
     if not _COUNT.fullmatch(digits):
-        raise SpecError(f"--keep {text!r}: {digits!r} is not a number of {name}; write a whole number such as 10")
+        raise SpecError(f"{what}: {digits!r} is not a number of {name}; write a whole number such as 10")
     if int(digits) == 0:
-        raise SpecError(f"--keep {text!r}: 0 {name}; give at least 1, leave the part out to keep all, or use none")
+        raise SpecError(f"{what}: 0 {name}; give at least 1, leave the part out to keep all, or use none")
     return int(digits)
 
 
-def _fraction(text: str, digits: str | None) -> float:
+def _fraction(what: str, digits: str | None) -> float:
     try:
         fraction = float(digits or "1")
     except ValueError:
-        raise SpecError(f"--keep {text!r}: {digits!r} is not a number; write a share such as 0.1h") from None
+        raise SpecError(f"{what}: {digits!r} is not a number; write a share such as 0.1h") from None
     if not 0.0 < fraction <= 1.0:
-        raise SpecError(f"--keep {text!r}: the share of columns is {fraction:g}; give one above 0 and at most 1")
+        raise SpecError(f"{what}: the share of columns is {fraction:g}; give one above 0 and at most 1")
     return fraction
 
 
-def format_keep(hidden: Hidden | None) -> str:
+def layer_map_changes(text: str) -> dict[str, Any]:
+    """The keys of :class:`Depth` that ``uniform``, ``top``, ``bottom`` or ``3,6,9,12`` sets.
+
+    Raises:
+        SpecError: not of these forms.
+    """
+    value = numbers_or_word(text, "--layer-map", get_args(LayerMapName))
+    return {"mapping": value, "layers": None} if isinstance(value, str) else {"mapping": "uniform", "layers": value}
+
+
+def numbers_or_word(text: str, flag: str, words: Sequence[str]) -> str | list[int]:
+    """One of some words, or whole numbers between commas.
+
+    Raises:
+        SpecError: neither; names ``flag``.
+    """
+    if text in words:
+        return text
+    parts = text.split(",")
+    if not all(_COUNT.fullmatch(part) for part in parts):
+        raise SpecError(f"{flag} {text!r} is not {', '.join(words)} or numbers such as 3,6,9")
+    return [int(part) for part in parts]
+
+
+def format_keep(kept: Hidden | Attention | None) -> str:
     """The short form of what is kept, which :func:`parse_keep` reads: ``1l_10t_0.1h``, ``full`` or ``none``."""
-    if hidden is None:
+    if kept is None:
         return "none"
     parts = []
-    if hidden.depth.num_layers is not None:
-        parts.append(f"{hidden.depth.num_layers}l")
-    if hidden.length.tokens is not None:
-        parts.append(f"{hidden.length.tokens}t")
-    if hidden.width.fraction < 1.0:
-        parts.append(f"{hidden.width.fraction!r}h")
+    if kept.depth.num_layers is not None:
+        parts.append(f"{kept.depth.num_layers}l")
+    if kept.length.tokens is not None:
+        parts.append(f"{kept.length.tokens}t")
+    if isinstance(kept, Hidden) and kept.width.fraction < 1.0:
+        parts.append(f"{kept.width.fraction!r}h")
     return "_".join(parts) or "full"
 
 

@@ -7,6 +7,7 @@ from pydantic import computed_field
 
 from hskcache.errors import DamageError
 from hskcache.spec import Strict
+from hskcache.store.fields import Field
 from hskcache.store.files import tokenizer_digest
 from hskcache.store.ledger import MANIFEST, TOKENIZER, Ledger, read_shard
 from hskcache.store.manifest import Manifest
@@ -70,7 +71,7 @@ def verify(root: str | Path, on_progress: Callable[[int], None] | None = None) -
     problems = [Problem(field=None, shard=None, file=MANIFEST, what=f"was edited: {edit}") for edit in manifest.edits()]
     checked_bytes = 0
     for record in manifest.records:
-        problems += _shard_problems(ledger, record)
+        problems += _shard_problems(ledger, record, manifest.fields[record.field])
         checked_bytes += record.num_bytes
         if on_progress is not None:
             on_progress(record.num_bytes)
@@ -79,14 +80,14 @@ def verify(root: str | Path, on_progress: Callable[[int], None] | None = None) -
     return Report(checked_bytes=checked_bytes, problems=problems)
 
 
-def _shard_problems(ledger: Ledger, record: Record) -> Iterator[Problem]:
+def _shard_problems(ledger: Ledger, record: Record, field: Field) -> Iterator[Problem]:
     def problem(path: Path, what: str) -> Problem:
         shard = None if record.shard == CONSTANTS else record.shard
         return Problem(field=record.field, shard=shard, file=path.relative_to(ledger.root).as_posix(), what=what)
 
     path = ledger.shard_path(record.field, record.shard)
     try:
-        read_shard(path, record)
+        read_shard(path, record, field)
     except DamageError as error:
         yield problem(path, str(error))
     path = ledger.record_path(record.field, record.shard)

@@ -1,6 +1,6 @@
 """What a training step sees, wherever its targets came from: a cache, or a teacher in the loop."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
@@ -30,6 +30,25 @@ class HiddenTarget:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
+class AttentionTarget:
+    """Attention scores of one teacher layer between the kept positions of each row, before mask and softmax.
+
+    Attributes:
+        positions_BK: kept positions of each row, best first, int64; 0 beyond a row's own.
+        valid_BK: which of them are a row's own, bool.
+        scores_BHKK: float32, queries before keys; what stands beyond a row's own positions says nothing.
+    """
+
+    positions_BK: Tensor
+    valid_BK: Tensor
+    scores_BHKK: Tensor
+
+    def __repr__(self) -> str:
+        _, heads, kept, _ = self.scores_BHKK.shape
+        return f"AttentionTarget({heads} heads, at most {kept} positions)"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
 class Batch:
     """One process's slice of a global batch.
 
@@ -39,8 +58,10 @@ class Batch:
         labels: class index [B] int64 or score [B] float32; None where the data has none.
         logits: the teacher's [B, C] float32; None where they are not loaded.
         hidden: teacher layer -> kept states.
+        attention: teacher layer, counted from 1 -> kept attention scores.
         num_rows: rows of the whole global batch; losses divide by it, so that slices add up to its mean.
         num_positions: kept positions of the whole global batch, likewise.
+        num_pairs: pairs of a kept query and a kept key of the whole global batch, likewise.
         row_ids: row of the cache (or, with a live teacher, of the data) of each row, on the host.
         weight: 1; 0 where the global batch has fewer rows than slices and a row of another slice stands in, so that
             every process takes every step.
@@ -54,6 +75,8 @@ class Batch:
     num_positions: int
     row_ids: tuple[int, ...]
     weight: float = 1.0
+    attention: dict[int, AttentionTarget] = field(default_factory=dict)
+    num_pairs: int = 0
 
     def __len__(self) -> int:
         """Rows B of this slice."""
@@ -65,5 +88,5 @@ class Batch:
             parts.append("labels")
         if self.logits is not None:
             parts.append(f"logits of {self.logits.shape[1]} classes")
-        parts += [f"layer {layer}: {target!r}" for layer, target in self.hidden.items()]
+        parts += [f"layer {layer}: {target!r}" for layer, target in (*self.hidden.items(), *self.attention.items())]
         return f"Batch({', '.join(parts)})"

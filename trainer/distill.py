@@ -18,6 +18,7 @@ from trainer.recipe import Stage
 from trainer.resume import seeking
 
 Score = Callable[[transformers.PreTrainedModel], dict[str, float]]
+"""The task's metrics of a student; empty where there is no task."""
 
 
 @dataclass(frozen=True)
@@ -114,14 +115,16 @@ class DistillTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped
             super()._run_epoch(*args, epoch=epoch, **kwargs)
 
 
-def training_arguments(stage: Stage, machine: Machine, folder: Path, metric: str, seed: int) -> TrainingArguments:
+def training_arguments(
+    stage: Stage, machine: Machine, folder: Path, metric: str | None, seed: int
+) -> TrainingArguments:
     """A stage as the Trainer's arguments.
 
     Args:
         stage: what to train.
         machine: how.
         folder: of the checkpoints.
-        metric: by which the best epoch is chosen.
+        metric: by which the best epoch is chosen, where the stage chooses.
         seed: of dropout.
     """
     arguments = TrainingArguments(

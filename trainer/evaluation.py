@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from hskcache.encoder import takes_token_types
+from hskcache.encoder import num_positions, takes_token_types
 from hskcache.errors import DataError, MismatchError, SpecError
 
 if TYPE_CHECKING:
@@ -152,15 +152,6 @@ def pad_batch(rows: "TokenizedRows", indices: "NDArray[Any]", pad_token_id: int)
         padded[mask] = values[flat]
         batch[name] = torch.from_numpy(padded)
     return batch
-
-
-def num_positions(model: "PreTrainedModel") -> int | None:
-    """The longest row the model can read, in tokens; None where positions are not a learned table."""
-    for name, module in model.named_modules():
-        if name.endswith("position_embeddings") and hasattr(module, "num_embeddings"):
-            # RoBERTa counts positions from its padding id + 1, so the first rows of the table are never read.
-            return int(module.num_embeddings) - (0 if module.padding_idx is None else module.padding_idx + 1)
-    return None
 
 
 @contextmanager

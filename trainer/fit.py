@@ -1,6 +1,7 @@
 """Train a student through the stages of a recipe, from a cache or from a teacher in the loop."""
 
 import shutil
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,7 +32,7 @@ from trainer.checkpoints import (
 )
 from trainer.distill import DistillTrainer, Machine, Score, training_arguments
 from trainer.gate import check_recipe, check_student
-from trainer.objective import Objective
+from trainer.objective import LayerMatch, Objective
 from trainer.progress import Pace, StepBar
 from trainer.recipe import Recipe, Stage
 from trainer.resume import Best, Place, newest, stopped
@@ -47,9 +48,10 @@ class Fit:
         recipe: the stages.
         student: at its start.
         tokenizer: saved with the student.
-        score: the task's metrics of a student on the evaluation data.
-        metric: the one that picks the best epoch.
+        score: the task's metrics of a student on the evaluation data; empty where there is no task.
+        metric: the one that picks the best epoch; None where there is no task.
         seed: of the order, the projections and dropout.
+        layer_map: which layers learn from which, see :meth:`~trainer.gate.Knowledge.matches_for`.
         run: what else identifies the run, as plain values, such as the student's origin.
     """
 
@@ -58,8 +60,9 @@ class Fit:
     student: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     score: Score
-    metric: str
+    metric: str | None
     seed: int = 0
+    layer_map: str | None = None
     run: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -68,6 +71,7 @@ class Fit:
         return {
             **self.run,
             "knowledge": self.source.identity,
+            "layer_map": self.layer_map,
             "metric": self.metric,
             "recipe": self.recipe.model_dump(mode="json"),
             "seed": self.seed,
@@ -81,14 +85,14 @@ def fit(job: Fit, out: Path, machine: Machine) -> dict[str, Any]:
     Under torchrun or accelerate every process calls this; the first writes all files.
 
     Returns:
-        What metrics.json holds: the scores of the student, and of every stage its steps and seconds.
+        What metrics.json holds: the scores of the student, and of every stage its steps, seconds and last losses.
 
     Raises:
         MismatchError: the knowledge, the recipe and the student do not fit, or ``out`` holds another run.
         SpecError: the batch size cannot be divided as asked.
     """
     check_recipe(job.source.knowledge, job.recipe, machine.slices)
-    check_student(job.source.knowledge, job.recipe, job.student)
+    check_student(job.source.knowledge, job.recipe, job.student, job.layer_map)
     out = out.resolve()
     with runtime.quiet():
         device = processes.connect(machine.device)
@@ -118,7 +122,7 @@ def _finished(job: Fit, student: PreTrainedModel, out: Path) -> dict[str, Any]:
 def _run_stage(job: Fit, stage: Stage, student: PreTrainedModel, folder: Path, machine: Machine) -> None:
     """Train ``student`` in place; once ``folder/done.json`` stands, its weights stand in ``folder/student``."""
     trainer = _trainer(job, stage, student, folder, machine)
-    pace, best = Pace(), Best(student, folder, job.metric)
+    pace, best = Pace(), Best(student, folder, job.metric or "")
     # In this order: a checkpoint is whole before what only an older one needs is dropped.
     for callback in (Place(trainer.loader), best, pace):
         trainer.add_callback(callback)
@@ -152,9 +156,17 @@ def _record(trainer: DistillTrainer, stage: Stage, folder: Path, seconds_per_ste
             "steps": trainer.state.global_step,
             "seconds_per_step": seconds_per_step,
             "evaluations": evaluations,
+            "losses": _last_losses(trainer),
         },
     )
     shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
+
+
+def _last_losses(trainer: DistillTrainer) -> dict[str, float]:
+    """The terms of the last log, each averaged over the steps since the log before."""
+    logged = [entry for entry in trainer.state.log_history if "loss" in entry]
+    last = logged[-1] if logged else {}
+    return {key.removeprefix("loss_"): value for key, value in last.items() if key.startswith("loss_")}
 
 
 def _train(trainer: DistillTrainer, checkpoint: Path | None, name: str, logs: Path) -> None:
@@ -175,16 +187,18 @@ def _train(trainer: DistillTrainer, checkpoint: Path | None, name: str, logs: Pa
 
 def _trainer(job: Fit, stage: Stage, student: PreTrainedModel, folder: Path, machine: Machine) -> DistillTrainer:
     arguments = training_arguments(stage, machine, folder / CHECKPOINTS, job.metric, job.seed)
+    matches = job.source.knowledge.matches_for(student.config.num_hidden_layers, job.layer_map)
+    used = matches.for_losses(stage.losses)
     part = Slice(
         batch_size=arguments.per_device_train_batch_size,
         rank=arguments.process_index,
         world_size=arguments.world_size,
         accumulation=machine.accumulation,
         device=str(arguments.device),
+        layers=_teacher_layers(used.hidden),
+        attention_layers=_teacher_layers(used.attention),
     )
-    knowledge = job.source.knowledge
-    width = knowledge.hidden.width if knowledge.hidden is not None else None
-    objective = Objective(student, stage.losses, knowledge.matches, width, job.seed)
+    objective = Objective(student, stage.losses, matches, job.seed)
     loader = job.source.loader(stage.losses, part, job.seed)
     callbacks: list[TrainerCallback] = []
     if stage.patience is not None:
@@ -192,6 +206,10 @@ def _trainer(job: Fit, stage: Stage, student: PreTrainedModel, folder: Path, mac
     trainer = DistillTrainer(objective, loader, job.score, args=arguments, callbacks=callbacks)
     trainer.remove_callback(PrinterCallback)  # it prints to stdout
     return trainer
+
+
+def _teacher_layers(pairs: Sequence[LayerMatch]) -> tuple[int, ...]:
+    return tuple(sorted({pair.teacher for pair in pairs}))
 
 
 def _say(message: str) -> None:

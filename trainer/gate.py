@@ -1,86 +1,15 @@
 """Does the knowledge fit the recipe and the student? Asked before step 1, answered with what to change."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from transformers import PreTrainedModel
 
-from hskcache.cache import Cache, HiddenField, InputsField, LogitsField, Request
+from hskcache.encoder import num_positions
 from hskcache.errors import MismatchError, SpecError
-from trainer.evaluation import num_positions
-from trainer.objective import LayerMatch
-from trainer.recipe import Recipe
-from trainer.student.create import Interface
-
-
-@dataclass(frozen=True)
-class Knowledge:
-    """What there is to learn from, whether it comes from a cache or from a teacher in the loop.
-
-    Attributes:
-        request: teacher, tokenizer, data and spec it was asked for with.
-        logits, hidden: the fields, or None.
-        has_labels: whether the rows carry gold labels.
-        where: what to call it in an error.
-    """
-
-    request: Request
-    logits: LogitsField | None
-    hidden: HiddenField | None
-    has_labels: bool
-    where: str
-
-    @property
-    def matches(self) -> tuple[LayerMatch, ...]:
-        """Student layers and the teacher layers they learn from."""
-        return tuple(LayerMatch(pair.student, pair.teacher) for pair in self.request.layers)
-
-    @property
-    def student_layers(self) -> int | None:
-        """Layers of the student that the layer map was made for; None without hidden states."""
-        hidden = self.request.spec.hidden
-        return hidden.depth.student_layers if hidden is not None else None
-
-    @property
-    def num_labels(self) -> int:
-        """Outputs C of the teacher; 1 for a regression."""
-        return self.logits.num_labels if self.logits is not None else max(1, len(self.request.data.label_names))
-
-    @property
-    def label_names(self) -> tuple[str, ...]:
-        """The classes in index order, numbered where rows without labels named none; empty for a regression."""
-        if self.num_labels == 1:
-            return ()
-        return tuple(self.request.data.label_names) or tuple(map(str, range(self.num_labels)))
-
-    def interface(self, vocab_size: int | None = None) -> Interface:
-        """What a student must read and answer.
-
-        Args:
-            vocab_size: one more than the largest id of the tokenizer, where it is at hand: some teachers' tables are
-                larger than their tokenizer needs.
-        """
-        tokenizer = self.request.tokenizer
-        return Interface(
-            vocab_size=vocab_size or max(tokenizer.vocab_size, self.request.teacher.vocab_size),
-            label_names=self.label_names,
-            problem=self.request.data.problem,
-            pad_token_id=tokenizer.pad_token_id,
-            max_positions=max(512, self.request.spec.max_length),
-            type_vocab_size=2,
-        )
-
-
-def cached_knowledge(cache: Cache) -> Knowledge:
-    """What a cache offers to learn from."""
-    logits, hidden, inputs = (cache.fields.get(name) for name in ("logits", "hidden", "inputs"))
-    return Knowledge(
-        request=cache.manifest.request,
-        logits=logits if isinstance(logits, LogitsField) else None,
-        hidden=hidden if isinstance(hidden, HiddenField) else None,
-        has_labels=isinstance(inputs, InputsField) and inputs.has_labels,
-        where=f"the cache {cache.root}",
-    )
+from trainer.knowledge import Knowledge
+from trainer.losses.attention import pair_heads
+from trainer.objective import Matches, can_show_attention
+from trainer.recipe import Recipe, Stage
 
 
 def check_recipe(knowledge: Knowledge, recipe: Recipe, slices: int = 1) -> None:
@@ -95,21 +24,10 @@ def check_recipe(knowledge: Knowledge, recipe: Recipe, slices: int = 1) -> None:
         MismatchError: saying which stage asks for what, and what to change.
         SpecError: a batch size that ``slices`` does not divide.
     """
-    where = knowledge.where
     for stage in recipe.stages:
-        what = f"stage {stage.name!r} of recipe {recipe.name!r}"
-        if stage.losses.hidden is not None and knowledge.hidden is None:
-            raise MismatchError(
-                f"{what} learns from hidden states, and {where} keeps none; build it with --keep 1l_10t_0.1h, or use "
-                "--recipe logits"
-            )
-        if stage.losses.soft is not None and knowledge.logits is None:
-            raise MismatchError(f"{what} learns from logits, and {where} keeps none; build it again")
-        if stage.losses.label is not None and not knowledge.has_labels:
-            raise MismatchError(
-                f"{what} learns from labels, and the rows of {where} have none; build it with --label, or use "
-                "--recipe logits"
-            )
+        what = _called(stage, recipe)
+        if (lacking := _lacking(knowledge, stage)) is not None:
+            raise MismatchError(f"{what} {lacking}")
         if stage.batch_size % slices:
             raise SpecError(
                 f"{what} has batches of {stage.batch_size} rows, which cannot be cut into {slices} equal parts "
@@ -117,20 +35,43 @@ def check_recipe(knowledge: Knowledge, recipe: Recipe, slices: int = 1) -> None:
             )
 
 
-def check_student(knowledge: Knowledge, recipe: Recipe, student: PreTrainedModel) -> None:
+def _lacking(knowledge: Knowledge, stage: Stage) -> str | None:
+    """What a stage asks for that there is none of, and what to change; None where there is all."""
+    where, losses = knowledge.where, stage.losses
+    if knowledge.is_corpus and (losses.needs_task or stage.select == "best"):
+        wants = "learns from a classifier's answers" if losses.needs_task else "picks the epoch that scores best"
+        return f"{wants}, and {where} holds a corpus without a task; use --recipe tinybert-general"
+    if losses.needs_hidden and knowledge.hidden is None:
+        kept = "build it with --keep 1l_10t_0.1h, or use --recipe logits"
+        return f"learns from hidden states, and {where} keeps none; {kept}"
+    if losses.needs_attention and knowledge.attention is None:
+        kept = "build it with --attention full, or use --recipe mud"
+        return f"learns from attention scores, and {where} keeps none; {kept}"
+    if losses.soft is not None and knowledge.logits is None:
+        return f"learns from logits, and {where} keeps none; build it again"
+    if losses.label is not None and not knowledge.has_labels:
+        kept = "build it with --label, or use --recipe logits"
+        return f"learns from labels, and the rows of {where} have none; {kept}"
+    return None
+
+
+def check_student(knowledge: Knowledge, recipe: Recipe, student: PreTrainedModel, layer_map: str | None = None) -> None:
     """Refuse a student that cannot read the rows or learn from the layers.
 
+    Args:
+        knowledge: to learn from.
+        recipe: the stages.
+        student: to train.
+        layer_map: chosen in place of the one the knowledge was made for, see :meth:`Knowledge.matches_for`.
+
     Raises:
-        MismatchError: layers, classes, vocabulary or positions do not fit, saying what to change.
+        MismatchError: layers, heads, classes, vocabulary or positions do not fit, saying what to change.
+        SpecError: a layer map that is none, or that nothing is learned by.
     """
     config, where = student.config, knowledge.where
-    layers, made_for = int(config.num_hidden_layers), knowledge.student_layers
-    if recipe.needs_hidden and made_for != layers:
-        raise MismatchError(
-            f"the student has {layers} layers and {where} maps the teacher's to a student of {made_for}; build it "
-            f"with --student-layers {layers}, or use a student of {made_for} layers"
-        )
-    if int(config.num_labels) != knowledge.num_labels:
+    _check_layers(knowledge, recipe, int(config.num_hidden_layers), layer_map)
+    _check_attention(knowledge, recipe, student)
+    if not knowledge.is_corpus and int(config.num_labels) != knowledge.num_labels:
         raise MismatchError(
             f"the student has {config.num_labels} outputs and {where} has {knowledge.num_labels} (1 is a score); use a "
             "student of this task"
@@ -146,6 +87,77 @@ def check_student(knowledge: Knowledge, recipe: Recipe, student: PreTrainedModel
             f"the student knows {config.vocab_size} token ids and the tokenizer of {where} gives "
             f"{knowledge.request.tokenizer.vocab_size}; use a student with the teacher's vocabulary"
         )
+
+
+def _called(stage: Stage, recipe: Recipe) -> str:
+    return f"stage {stage.name!r} of recipe {recipe.name!r}"
+
+
+def _check_layers(knowledge: Knowledge, recipe: Recipe, layers: int, layer_map: str | None) -> None:
+    where = knowledge.where
+    needs = {"hidden": recipe.needs_hidden, "attention": recipe.needs_attention}
+    wanted = [name for name, needed in needs.items() if needed]
+    if layer_map is not None and not wanted:
+        raise SpecError(f"--layer-map {layer_map}: recipe {recipe.name!r} learns from no layer; leave the flag out")
+    for name in wanted if layer_map is None else ():
+        if (made_for := knowledge.depths[name].student_layers) != layers:
+            there = not _not_stored(knowledge, recipe, knowledge.matches_for(layers, "uniform"))
+            raise MismatchError(
+                f"the student has {layers} layers and {where} maps the teacher's to a student of {made_for}; build it "
+                f"with --student-layers {layers}, or use a student of {made_for} layers"
+                + (", or give --layer-map uniform: the layers are there" if there else "")
+            )
+    matches = knowledge.matches_for(layers, layer_map)
+    if missing := _not_stored(knowledge, recipe, matches):
+        raise MismatchError(
+            f"--layer-map {layer_map} needs {missing}, which {where} does not keep; build it with --store-layers all, "
+            "or choose another map"
+        )
+    for stage in recipe.stages:
+        if what := _without_pairs(stage, matches):
+            raise MismatchError(
+                f"{_called(stage, recipe)} learns from {what}, and {where} keeps none for the student's layers; build "
+                "it with more layers (--keep without a number of them, or --store-layers all), or leave the term out"
+            )
+
+
+def _not_stored(knowledge: Knowledge, recipe: Recipe, matches: Matches) -> str:
+    """Teacher layers that the stages need and that are not stored, in words; empty where all are."""
+    needed = [matches.for_losses(stage.losses) for stage in recipe.stages]
+    kinds = {
+        "hidden layers": (knowledge.hidden, {match.teacher for one in needed for match in one.hidden}),
+        "attention of layers": (knowledge.attention, {match.teacher for one in needed for match in one.attention}),
+    }
+    missing = {
+        what: sorted(wanted - set(field.layers if field is not None else ())) for what, (field, wanted) in kinds.items()
+    }
+    return " and ".join(f"{what} {', '.join(map(str, layers))}" for what, layers in missing.items() if layers)
+
+
+def _without_pairs(stage: Stage, matches: Matches) -> str | None:
+    """A term of the stage that no pair of layers serves, in words."""
+    losses = stage.losses
+    if losses.embedding is not None and not matches.embedding_pairs(losses):
+        return "the embedding output (layer 0)"
+    if losses.hidden is not None and not matches.hidden_pairs(losses):
+        return "hidden states"
+    return "attention scores" if losses.attention is not None and not matches.attention else None
+
+
+def _check_attention(knowledge: Knowledge, recipe: Recipe, student: PreTrainedModel) -> None:
+    """See that the student's attention can be compared with what is kept."""
+    for stage in recipe.stages:
+        if (term := stage.losses.attention) is None or knowledge.attention is None:
+            continue
+        if not can_show_attention(student):
+            raise MismatchError(
+                f"the attention of {type(student).__name__} cannot be seen; use a BERT, RoBERTa, ELECTRA or DistilBERT "
+                "student, or leave out the attention term"
+            )
+        try:
+            pair_heads(term.heads, knowledge.attention, int(student.config.num_attention_heads))
+        except MismatchError as error:
+            raise MismatchError(f"{error} (--set {stage.name}.losses.attention.heads=...)") from None
 
 
 def check_tokenizer(knowledge: Knowledge, theirs: Mapping[str, int], ours: Mapping[str, int], student: str) -> None:

@@ -8,19 +8,22 @@ from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
 
 from hskcache.spec import Spec
+from hskcache.teacher.attention import KeptAttention
 from hskcache.teacher.build import Job, describe_job, extractor_for, prepare_job
 from hskcache.teacher.extract import Extractor
-from hskcache.teacher.knowledge import Kept, Rows
+from hskcache.teacher.knowledge import HiddenSelector, Kept
 from hskcache.teacher.load import load_teacher
+from hskcache.teacher.positions import Rows
 from hskcache.text import tokenize
 from hskcache.text.layout import Layout
-from trainer.batch import Batch, HiddenTarget
-from trainer.gate import Knowledge
+from trainer.batch import AttentionTarget, Batch, HiddenTarget
+from trainer.knowledge import Knowledge
 from trainer.loading.ordered import Ordered, Part
 from trainer.loading.plan import Integers, Plan, Window
 from trainer.recipe import Losses
@@ -67,8 +70,9 @@ def live_knowledge(job: Job) -> Knowledge:
         request=request,
         logits=fields.logits,
         hidden=fields.hidden,
-        has_labels=job.examples.labels is not None,
+        has_labels=job.labels is not None,
         where=f"the teacher {job.teacher.info.name}",
+        attention=fields.attention,
     )
 
 
@@ -102,8 +106,8 @@ class LiveLoader(Ordered[Job]):
     @cached_property
     def extractor(self) -> Extractor:
         """The teacher with what is to be kept, constants fitted on first use."""
-        # No hidden state is captured where none is learned from: a live run deserves its best pace.
-        return extractor_for(self.job) if self.fields is None or "hidden" in self.fields else Extractor(self.job, None)
+        # Nothing is captured that is not learned from: a live run deserves its best pace.
+        return extractor_for(self.job, fields=self.fields)
 
     def windows(self, epoch: int, skip: int) -> Iterator[tuple[Window, Job, Integers]]:
         """Windows of an epoch; the rows are in memory."""
@@ -112,35 +116,38 @@ class LiveLoader(Ordered[Job]):
 
     def produce(self, parts: Generator[Part[Job], None, None]) -> Generator[Batch, None, None]:
         """Run the teacher over each slice."""
-        labels = self.job.examples.labels
+        labels, kept_N = self.job.labels, self.job.layout.kept_N
+        none = np.zeros(len(self.job.rows), np.int64)
         with closing(parts):
             for _, own, whole, weight in parts:
                 inputs, rows = self.extractor.batch(own)
-                logits, hidden = self._targets(inputs, rows)
+                logits, kept = self._targets(inputs, rows)
                 yield Batch(
                     inputs=inputs,
                     labels=None if labels is None else torch.from_numpy(labels[own]).to(self.device),
                     logits=logits,
-                    hidden=hidden,
+                    hidden={layer: self._hidden(layer, one, rows) for layer, one in kept.get("hidden", {}).items()},
+                    attention={layer: _attention(one) for layer, one in kept.get("attention", {}).items()},
                     num_rows=len(whole),
-                    num_positions=int(self.job.layout.kept_N[whole].sum()),
+                    num_positions=int(kept_N.get("hidden", none)[whole].sum()),
+                    num_pairs=int((kept_N.get("attention", none)[whole] ** 2).sum()),
                     row_ids=tuple(own.tolist()),
                     weight=weight,
                 )
 
     def _targets(
         self, inputs: dict[str, torch.Tensor], rows: Rows
-    ) -> tuple[torch.Tensor | None, dict[int, HiddenTarget]]:
+    ) -> tuple[torch.Tensor | None, dict[str, dict[int, Any]]]:
         if self.fields == ():
             return None, {}
         logits, kept = self.extractor.knowledge(inputs, rows)
         # Clones: what was made in inference mode cannot be saved for a backward pass.
-        return logits.clone(), {layer: self._target(layer, entries, rows) for layer, entries in kept.items()}
+        return None if logits is None else logits.clone(), kept
 
-    def _target(self, layer: int, kept: Kept, rows: Rows) -> HiddenTarget:
-        selector = self.extractor.selector
-        assert selector is not None
-        begin = torch.from_numpy(np.repeat(np.arange(len(rows.kept_B)), rows.kept_B) * rows.input_ids_BL.shape[1])
+    def _hidden(self, layer: int, kept: Kept, rows: Rows) -> HiddenTarget:
+        selector = next(one for one in self.extractor.selectors if isinstance(one, HiddenSelector))
+        kept_B, device = rows.kept_B[selector.name], kept.positions_P.device
+        begin = torch.from_numpy(np.repeat(np.arange(len(kept_B)) * rows.input_ids_BL.shape[1], kept_B))
         shared = {
             name.partition("/")[2]: tensor
             for name, tensor in selector.constants.items()
@@ -148,10 +155,14 @@ class LiveLoader(Ordered[Job]):
         }
         columns = shared["columns"].long() if "columns" in shared else kept.columns_PW
         return HiddenTarget(
-            index_P=begin.to(kept.positions_P.device) + kept.positions_P,
+            index_P=begin.to(device) + kept.positions_P,
             values_PW=kept.values_PW.clone(),
             columns=None if columns is None else columns.clone(),
             width=selector.field.width,
             mean_D=shared.get("mean"),
             basis_WD=shared.get("basis"),
         )
+
+
+def _attention(kept: KeptAttention) -> AttentionTarget:
+    return AttentionTarget(kept.positions_BK.clone(), kept.valid_BK.clone(), kept.scores_BHKK.clone())

@@ -2,17 +2,20 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from hskcache.attention import IMPLEMENTATION, listening, scores_between
+from hskcache.cache import AttentionField
 from hskcache.encoder import takes_token_types
 from hskcache.errors import MismatchError
-from trainer.batch import Batch
-from trainer.losses import hidden_loss, label_loss, soft_label_loss
-from trainer.recipe import Losses
+from trainer.batch import AttentionTarget, Batch
+from trainer.losses import attention_loss, hidden_loss, label_loss, soft_label_loss
+from trainer.losses.attention import IN_ORDER, pair_heads
+from trainer.recipe import EmbeddingTerm, HiddenTerm, Losses
 from trainer.student.create import seeded
 
 Target = TypeVar("Target")
@@ -20,47 +23,75 @@ Target = TypeVar("Target")
 
 @dataclass(frozen=True)
 class LayerMatch:
-    """A student hidden layer and the teacher hidden layer it learns from."""
+    """A student layer and the teacher layer it learns from; of hidden states, layer 0 is the embedding output."""
 
     student: int
     teacher: int
 
 
+@dataclass(frozen=True)
+class Matches:
+    """Which layers learn from which, and what of the teacher's shape the losses need.
+
+    Attributes:
+        hidden: pairs of hidden layers.
+        attention: pairs of layers whose attention is compared, counted from 1.
+        width: hidden width D of the teacher; None without hidden states.
+        scores: how attention scores are stored; None without any.
+    """
+
+    hidden: tuple[LayerMatch, ...] = ()
+    attention: tuple[LayerMatch, ...] = ()
+    width: int | None = None
+    scores: AttentionField | None = None
+
+    def for_losses(self, losses: Losses) -> "Matches":
+        """The pairs that the terms of a stage are about."""
+        return Matches(
+            hidden=(*self.embedding_pairs(losses), *self.hidden_pairs(losses)),
+            attention=self.attention if losses.attention is not None else (),
+            width=self.width,
+            scores=self.scores,
+        )
+
+    def hidden_pairs(self, losses: Losses) -> tuple[LayerMatch, ...]:
+        """Those of the term ``hidden``."""
+        if losses.hidden is None:
+            return ()
+        return tuple(match for match in self.hidden if match.student > 0 or losses.hidden.embedding)
+
+    def embedding_pairs(self, losses: Losses) -> tuple[LayerMatch, ...]:
+        """That of the term ``embedding``, where the embedding output is kept."""
+        return tuple(match for match in self.hidden if match.student == 0) if losses.embedding is not None else ()
+
+
 class Objective(nn.Module):
     """The student, the projections it needs while it trains, and the weighted sum of the stage's losses.
 
-    A projection Linear d -> D with bias stands between a student of width d and states of width D where they differ.
-    It is trained with the student and is no part of what is saved as the student.
+    A projection Linear d -> D with bias stands between a student of width d and states of width D where they differ
+    [TinyBERT 3.1, eq. 8 and 9]. It is trained with the student and is no part of what is saved as the student.
 
     Args:
-        student: a sequence classifier.
+        student: a sequence classifier, or an encoder where no term is about what a classifier answers.
         losses: the terms of the stage.
-        matches: which layers learn from which; unused without a hidden term.
-        teacher_width: D; unused without a hidden term.
+        matches: which layers learn from which; only those that the terms are about are used.
         seed: of the projections.
+
+    Raises:
+        MismatchError: the student's attention heads cannot be compared as asked, or its attention cannot be seen.
     """
 
-    def __init__(
-        self,
-        student: PreTrainedModel,
-        losses: Losses,
-        matches: Sequence[LayerMatch] = (),
-        teacher_width: int | None = None,
-        seed: int = 0,
-    ) -> None:
+    def __init__(self, student: PreTrainedModel, losses: Losses, matches: Matches | None = None, seed: int = 0) -> None:
         super().__init__()
         self.student = student
         self.losses = losses
-        self.matches = tuple(matches)
+        self.matches = matches or Matches()
         self.drops_token_types = not takes_token_types(student)
-        self.projections = nn.ModuleDict()
-        width = student.config.hidden_size
-        if losses.hidden is not None and teacher_width is not None and teacher_width != width:
-            with seeded(seed):
-                for match in self.matches:
-                    name = self._projection_name(match)
-                    if name not in self.projections:
-                        self.projections[name] = nn.Linear(width, teacher_width)
+        self.heads = IN_ORDER
+        if losses.attention is not None and self.matches.scores is not None:
+            self.heads = pair_heads(losses.attention.heads, self.matches.scores, student.config.num_attention_heads)
+        _show_attention(student, losses.attention is not None)
+        self.projections = self._make_projections(student.config.hidden_size, seed)
 
     def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss of a slice, scaled so that the slices of a global batch add up to its mean.
@@ -74,10 +105,43 @@ class Objective(nn.Module):
         inputs = batch.inputs
         if self.drops_token_types:
             inputs = {name: tensor for name, tensor in inputs.items() if name != "token_type_ids"}
-        output = self.student(**inputs, output_hidden_states=self.losses.hidden is not None)
+        seen = _Attentions()
+        with listening(seen if self.losses.attention is not None else None):
+            output = self.student(**inputs, output_hidden_states=self.losses.needs_hidden)
         terms: list[tuple[str, float, Tensor]] = []
+        if (embedding := self.losses.embedding) is not None:
+            pairs = self.matches.embedding_pairs(self.losses)
+            terms.append(("embedding", embedding.weight, self._states(output, batch, pairs, embedding)))
         if (hidden := self.losses.hidden) is not None:
-            terms.append(("hidden", hidden.weight, self._hidden(output.hidden_states, batch)))
+            pairs = self.matches.hidden_pairs(self.losses)
+            terms.append(("hidden", hidden.weight, self._states(output, batch, pairs, hidden)))
+        if (attention := self.losses.attention) is not None:
+            terms.append(("attention", attention.weight, self._attention(seen, batch)))
+        terms += self._answers(output, batch)
+        total = torch.stack([weight * term for _, weight, term in terms]).sum()
+        return batch.weight * total, {name: batch.weight * term.detach() for name, _, term in terms}
+
+    def _states(
+        self, output: Any, batch: Batch, pairs: Sequence[LayerMatch], term: HiddenTerm | EmbeddingTerm
+    ) -> Tensor:
+        losses = []
+        for match in pairs:
+            target = _present(batch.hidden.get(match.teacher), f"hidden states of layer {match.teacher}")
+            projection = self._projection(match, term)
+            states_BLd = output.hidden_states[match.student]
+            losses.append(hidden_loss(states_BLd, target, projection, term.missing, batch.num_positions))
+        return _sum(losses, "hidden states")
+
+    def _attention(self, seen: "_Attentions", batch: Batch) -> Tensor:
+        losses = []
+        for match in self.matches.attention:
+            target = _present(batch.attention.get(match.teacher), f"attention scores of layer {match.teacher}")
+            scores_BHKK = seen.scores(match.student, target)
+            losses.append(attention_loss(scores_BHKK, target, batch.num_pairs, self.heads))
+        return _sum(losses, "attention scores")
+
+    def _answers(self, output: Any, batch: Batch) -> list[tuple[str, float, Tensor]]:
+        terms = []
         if (soft := self.losses.soft) is not None:
             teacher_BC = _present(batch.logits, "logits")
             loss = soft_label_loss(output.logits, teacher_BC, soft.temperature, batch.num_rows)
@@ -85,29 +149,74 @@ class Objective(nn.Module):
         if (label := self.losses.label) is not None:
             loss = label_loss(output.logits, _present(batch.labels, "labels"), batch.num_rows)
             terms.append(("label", label.weight, loss))
-        total = torch.stack([weight * term for _, weight, term in terms]).sum()
-        return batch.weight * total, {name: batch.weight * term.detach() for name, _, term in terms}
+        return terms
 
-    def _hidden(self, states: Sequence[Tensor], batch: Batch) -> Tensor:
-        assert self.losses.hidden is not None
-        missing = self.losses.hidden.missing
-        terms = []
-        for match in self.matches:
-            target = _present(batch.hidden.get(match.teacher), f"hidden states of layer {match.teacher}")
-            projection = self._projection(match)
-            terms.append(hidden_loss(states[match.student], target, projection, missing, batch.num_positions))
-        return torch.stack(terms).sum()
+    def _make_projections(self, width: int, seed: int) -> nn.ModuleDict:
+        projections = nn.ModuleDict()
+        if self.matches.width in {None, width}:
+            return projections
+        terms = (
+            (self.losses.embedding, self.matches.embedding_pairs(self.losses)),
+            (self.losses.hidden, self.matches.hidden_pairs(self.losses)),
+        )
+        with seeded(seed):
+            for term, pairs in terms:
+                for match in pairs:
+                    name = _projection_name(match, term)
+                    if name not in projections:
+                        projections[name] = nn.Linear(width, self.matches.width)
+        return projections
 
-    def _projection(self, match: LayerMatch) -> nn.Linear | None:
+    def _projection(self, match: LayerMatch, term: HiddenTerm | EmbeddingTerm) -> nn.Linear | None:
         if not self.projections:
             return None
-        projection = self.projections[self._projection_name(match)]
+        projection = self.projections[_projection_name(match, term)]
         assert isinstance(projection, nn.Linear)
         return projection
 
-    def _projection_name(self, match: LayerMatch) -> str:
-        assert self.losses.hidden is not None
-        return "shared" if self.losses.hidden.shared_projection else f"layer_{match.student:02d}"
+
+class _Attentions:
+    """What every self-attention of one forward pass computed with, in the order of the layers."""
+
+    def __init__(self) -> None:
+        self.layers: list[tuple[Tensor, Tensor, float]] = []
+
+    def __call__(self, query_BHLd: Tensor, key_BHLd: Tensor, _mask: Tensor | None, scaling: float) -> None:
+        """Listen."""
+        self.layers.append((query_BHLd, key_BHLd, scaling))
+
+    def scores(self, layer: int, target: AttentionTarget) -> Tensor:
+        """Scores [B, H, K, K] of a layer, counted from 1, between the positions of a target, and of no others."""
+        query_BHLd, key_BHLd, scaling = self.layers[layer - 1]
+        return scores_between(query_BHLd, key_BHLd, target.positions_BK, scaling)
+
+
+def can_show_attention(student: PreTrainedModel) -> bool:
+    """Whether the student's queries and keys can be seen; it is left as it was."""
+    before = student.config._attn_implementation
+    student.set_attn_implementation(IMPLEMENTATION)
+    seen: bool = student.config._attn_implementation == IMPLEMENTATION
+    student.set_attn_implementation(before)
+    return seen
+
+
+def _show_attention(student: PreTrainedModel, wanted: bool) -> None:
+    """Switch to the attention that can be listened to; or back, where an earlier stage has switched to it."""
+    if wanted:
+        student.set_attn_implementation(IMPLEMENTATION)
+    elif student.config._attn_implementation == IMPLEMENTATION:
+        student.set_attn_implementation("sdpa")
+
+
+def _projection_name(match: LayerMatch, term: HiddenTerm | EmbeddingTerm | None) -> str:
+    return "shared" if term is not None and term.shared_projection else f"layer_{match.student:02d}"
+
+
+def _sum(losses: Sequence[Tensor], what: str) -> Tensor:
+    """The sum over the layers."""
+    if not losses:
+        raise MismatchError(f"a loss learns from {what} and no pair of layers is given; match some, or leave it out")
+    return torch.stack(list(losses)).sum()
 
 
 def _present(target: Target | None, what: str) -> Target:

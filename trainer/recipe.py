@@ -28,6 +28,22 @@ class HiddenTerm(Finite):
     weight: float = Field(default=1.0, gt=0)
     missing: Literal["zero", "ignore"] = "zero"
     shared_projection: bool = Field(default=True, description="one Linear for all layers, as TinyBERT's release has it")
+    embedding: bool = Field(default=True, description="whether the embedding outputs, layer 0, count here too")
+
+
+class EmbeddingTerm(Finite):
+    """Hidden-state loss of the embedding outputs, layer 0, with a weight of its own [TinyBERT 3.1, eq. 9]."""
+
+    weight: float = Field(default=1.0, gt=0)
+    missing: Literal["zero", "ignore"] = "zero"
+    shared_projection: bool = Field(default=True, description="the Linear of the hidden layers, as TinyBERT's release")
+
+
+class AttentionTerm(Finite):
+    """Attention loss [TinyBERT 3.1, eq. 7]; ``heads`` says which are compared, see ``losses.attention.pair_heads``."""
+
+    weight: float = Field(default=1.0, gt=0)
+    heads: Literal["match", "mean"] | Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] = "match"
 
 
 class SoftTerm(Finite):
@@ -46,14 +62,33 @@ class LabelTerm(Finite):
 class Losses(Finite):
     """The terms of a stage's loss; those left out are not computed."""
 
+    embedding: EmbeddingTerm | None = None
     hidden: HiddenTerm | None = None
+    attention: AttentionTerm | None = None
     soft: SoftTerm | None = None
     label: LabelTerm | None = None
 
+    @property
+    def needs_hidden(self) -> bool:
+        """Whether a term is about hidden states, the embedding output among them."""
+        return self.embedding is not None or self.hidden is not None
+
+    @property
+    def needs_attention(self) -> bool:
+        """Whether a term is about attention scores."""
+        return self.attention is not None
+
+    @property
+    def needs_task(self) -> bool:
+        """Whether a term is about what a classifier answers."""
+        return self.soft is not None or self.label is not None
+
     @model_validator(mode="after")
     def _some(self) -> "Losses":
-        if self.hidden is None and self.soft is None and self.label is None:
-            raise ValueError("a stage needs at least one of hidden, soft and label")
+        if not (self.needs_hidden or self.needs_attention or self.needs_task):
+            raise ValueError("a stage needs at least one of embedding, hidden, attention, soft and label")
+        if self.embedding is not None and self.hidden is not None and self.hidden.embedding:
+            raise ValueError("embedding and hidden both count the embedding outputs; set hidden.embedding to false")
         return self
 
 
@@ -105,7 +140,12 @@ class Recipe(Finite):
     @property
     def needs_hidden(self) -> bool:
         """Whether any stage trains on hidden states."""
-        return any(stage.losses.hidden is not None for stage in self.stages)
+        return any(stage.losses.needs_hidden for stage in self.stages)
+
+    @property
+    def needs_attention(self) -> bool:
+        """Whether any stage trains on attention scores."""
+        return any(stage.losses.needs_attention for stage in self.stages)
 
     def for_task(self, task: str | None) -> "Recipe":
         """The recipe with the epochs that belong to a task."""

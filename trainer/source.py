@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from hskcache.cache import open_cache
-from trainer.gate import Knowledge, cached_knowledge
+from trainer.knowledge import Knowledge, cached_knowledge
 from trainer.loading import KnowledgeLoader
+from trainer.loading.loader import first_shards, rows_identity
 from trainer.loading.ordered import Ordered
 from trainer.loading.residency import Residency
 from trainer.recipe import Losses
@@ -15,13 +16,24 @@ from trainer.recipe import Losses
 
 @dataclass(frozen=True)
 class Slice:
-    """The part of every global batch that one forward pass of one process sees."""
+    """The part of every global batch that one forward pass of one process sees.
+
+    Attributes:
+        batch_size: rows of it, at most.
+        rank, world_size: this process and their number.
+        accumulation: forward passes of one optimiser step.
+        device: where it is to be.
+        layers: hidden layers it must have; None: all there are. It may have more.
+        attention_layers: layers of attention scores, likewise.
+    """
 
     batch_size: int
     rank: int
     world_size: int
     accumulation: int
     device: str
+    layers: tuple[int, ...] | None = None
+    attention_layers: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -43,23 +55,28 @@ class Source:
 
 def fields_of(losses: Losses) -> tuple[str, ...]:
     """The fields that a stage learns from, beside the inputs."""
-    terms = {"logits": losses.soft, "hidden": losses.hidden}
-    return tuple(field for field, term in terms.items() if term is not None)
+    needs = {"logits": losses.soft is not None, "hidden": losses.needs_hidden, "attention": losses.needs_attention}
+    return tuple(field for field, needed in needs.items() if needed)
 
 
-def cached_source(path: Path, residency: Residency = "auto") -> Source:
-    """A cache to learn from.
+def cached_source(path: Path, residency: Residency = "auto", num_rows: int | None = None) -> Source:
+    """A cache to learn from, or its first rows.
 
     Raises:
-        CacheError: there is none, or it is not complete.
+        CacheError: there is none, it is not complete, or has fewer rows.
     """
     cache = open_cache(path)
+    # Now, and not when a stage begins: nothing has been written yet.
+    first_shards(cache, num_rows)
 
     def loader(losses: Losses, part: Slice, seed: int) -> KnowledgeLoader:
         return KnowledgeLoader(
             cache,
             residency=residency,
             fields=fields_of(losses),
+            layers=part.layers,
+            attention_layers=part.attention_layers,
+            num_rows=num_rows,
             batch_size=part.batch_size,
             seed=seed,
             device=part.device,
@@ -68,4 +85,4 @@ def cached_source(path: Path, residency: Residency = "auto") -> Source:
             accumulation=part.accumulation,
         )
 
-    return Source(cached_knowledge(cache), loader, str(cache.tokenizer_path), cache.id)
+    return Source(cached_knowledge(cache), loader, str(cache.tokenizer_path), rows_identity(cache.id, num_rows))

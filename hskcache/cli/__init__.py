@@ -6,6 +6,7 @@ import hskcache
 from hskcache.console import Commands
 
 COMMANDS = {
+    "augment": "hskcache.cli.augment:augment",
     "estimate": "hskcache.cli.estimate:estimate",
     "build": "hskcache.cli.build:build",
     "info": "hskcache.cli.info:info",

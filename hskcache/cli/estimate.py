@@ -1,37 +1,59 @@
 """``hskcache estimate``: bytes and time of a build, before it."""
 
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import click
 
 from hskcache import console
-from hskcache.cli.options import build_spec, data_option, device_option, json_option, spec_options, teacher_option
+from hskcache.cli.options import (
+    build_spec,
+    corpus_option,
+    data_or_corpus_option,
+    device_option,
+    json_option,
+    spec_options,
+    teacher_option,
+)
 from hskcache.text.layout import Layout, layout
 
 
 @click.command()
 @teacher_option
-@data_option
+@data_or_corpus_option
+@corpus_option
 @layout
 @spec_options
 @device_option
 @json_option
-def estimate(teacher: str, data: str, layout: Layout, as_json: bool, **given: Any) -> None:
-    """Say how large a cache will be and how long its build will take, from a sample of the rows."""
-    from hskcache.cli.jobs import Rows, make_job
+def estimate(teacher: str, layout: Layout, as_json: bool, **given: Any) -> None:
+    """Say how large a cache will be and how long its build will take, from a sample of the rows.
+
+    A corpus is tokenized for it, into a temporary folder.
+    """
+    from hskcache.cli.jobs import Rows, make_corpus_build, make_job, packed
     from hskcache.spec import format_keep
 
-    job = make_job(teacher, given["device"], build_spec(given), Rows(data, layout))
-    # Only now: make_job tells better than an ImportError that torch is missing.
-    from hskcache.teacher.estimate import estimate as sample
+    rows = Rows(given["data"], layout, given["corpus"])
+    rows.check()
+    spec = build_spec(given)
+    with TemporaryDirectory(prefix="hskcache-") as folder:
+        if rows.corpus is None:
+            job = make_job(teacher, given["device"], spec, rows)
+        else:
+            job = packed(make_corpus_build(teacher, given["device"], spec, rows.corpus), Path(folder))
+        # Only now: make_job tells better than an ImportError that torch is missing.
+        from hskcache.teacher.estimate import estimate as sample
 
-    guess = sample(job)
+        guess = sample(job)
+    kept = {"keep": format_keep(job.spec.hidden), "attention": format_keep(job.spec.attention)}
     if as_json:
-        console.print_json({"keep": format_keep(job.spec.hidden), **guess._asdict()})
+        console.print_json({**kept, **guess._asdict()})
         return
     click.echo(f"rows      {guess.num_rows:,} in {guess.num_shards} shards of {job.layout.shard_rows:,}")
     click.echo(f"tokens    {guess.num_tokens:,}")
-    click.echo(f"keep      {format_keep(job.spec.hidden)}")
+    click.echo(f"keep      {kept['keep']}; attention {kept['attention']}")
     for field, num_bytes in guess.num_bytes.items():
         most = console.human_bytes(guess.most_bytes[field])
         click.echo(f"{field:<9} about {console.human_bytes(num_bytes)}, at most {most}")

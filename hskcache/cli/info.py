@@ -52,11 +52,13 @@ def describe(cache: "Cache") -> dict[str, Any]:
         "cache_id": cache.id,
         "format_version": manifest.format_version,
         "keep": format_keep(request.spec.hidden),
+        "attention": format_keep(request.spec.attention),
         "num_rows": cache.num_rows,
         "num_shards": len(cache.shards),
         "num_bytes": sum(cache.num_bytes(name) for name in fields),
         "fields": fields,
         "layers": [pair.model_dump() for pair in request.layers],
+        "attention_layers": [pair.model_dump() for pair in request.attention_layers],
         "teacher": request.teacher.model_dump(exclude={"config"}),
         "tokenizer": request.tokenizer.model_dump(),
         "data": request.data.model_dump(),
@@ -70,14 +72,14 @@ def _print(facts: dict[str, Any]) -> None:
 
     teacher, data, num_rows = facts["teacher"], facts["data"], facts["num_rows"]
     architecture = f"{teacher['model_type']}, {teacher['num_layers']} layers, width {teacher['width']}"
-    pairs = ", ".join(f"{pair['teacher']}->{pair['student']}" for pair in facts["layers"]) or "none"
-    labels = ", ".join(data["label_names"]) or data["problem"]
+    labels = "plain text" if data["problem"] == "text" else f"labels {', '.join(data['label_names']) or 'are scores'}"
     grid = Table.grid(padding=(0, 2))
     for name, value in (
         ("cache", f"{facts['cache']}  (id {facts['cache_id'][:12]}, format {facts['format_version']})"),
         ("teacher", f"{teacher['name']}  ({architecture})"),
-        ("data", f"{data['name']}  ({num_rows:,} rows, {facts['num_shards']} shards, labels {labels})"),
-        ("keep", f"{facts['keep']}  (teacher layer -> student layer: {pairs})"),
+        ("data", f"{data['name']}  ({num_rows:,} rows, {facts['num_shards']} shards, {labels})"),
+        ("keep", f"{facts['keep']}  (teacher layer -> student layer: {_pairs(facts['layers'])})"),
+        ("attention", f"{facts['attention']}  (teacher layer -> student layer: {_pairs(facts['attention_layers'])})"),
         ("made with", ", ".join(f"{name} {version}" for name, version in facts["environment"].items())),
     ):
         grid.add_row(name, value)
@@ -93,6 +95,10 @@ def _print(facts: dict[str, Any]) -> None:
     printer.print(table)
 
 
+def _pairs(pairs: list[dict[str, int]]) -> str:
+    return ", ".join(f"{pair['teacher']}->{pair['student']}" for pair in pairs) or "none"
+
+
 def _what(field: dict[str, Any]) -> str:
     if field["kind"] == "logits":
         return f"{field['num_labels']} float32"
@@ -100,6 +106,10 @@ def _what(field: dict[str, Any]) -> str:
         parts = {"token types": field["has_token_types"], "labels": field["has_labels"]}
         return ", ".join(["token ids", *(part for part, stored in parts.items() if stored)])
     tokens = field.get("max_tokens")
+    if field["kind"] == "attention":
+        heads = "mean of the heads" if field["heads"] == "mean" else f"{field['num_heads']} heads"
+        positions = f"{tokens} x {tokens}" if tokens else "all"
+        return f"layers {', '.join(map(str, field['layers']))}; {positions} positions; {heads}; {field['encoding']}"
     return "; ".join(
         (
             f"layers {', '.join(map(str, field['layers']))}",

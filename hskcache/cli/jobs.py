@@ -1,26 +1,41 @@
 """From a command line to a job of the teacher; needs torch, so commands import it when they run."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from hskcache import console
-from hskcache.errors import CacheError
+from hskcache.errors import CacheError, SpecError
 from hskcache.spec import Spec
 from hskcache.text import tokenize
 from hskcache.text.layout import Layout
 
 if TYPE_CHECKING:
+    from hskcache.teacher.corpus import CorpusBuild
     from hskcache.teacher.job import Job
 
 
 class Rows(NamedTuple):
-    """A data file and which of its columns to read."""
+    """A data file and which of its columns to read, or a corpus."""
 
-    source: str
+    source: str | None
     layout: Layout
+    corpus: Path | None = None
+
+    def check(self) -> None:
+        """See that there is one source, and no columns of a corpus.
+
+        Raises:
+            SpecError: there is none, or both, or columns are named of plain text.
+        """
+        if (self.source is None) == (self.corpus is None):
+            given = "both were given" if self.source is not None else "neither was given"
+            raise SpecError(f"give --data FILE for rows of a task or --corpus FILE for plain text; {given}")
+        if self.corpus is not None and self.layout != Layout(None, None, None, None, None):
+            raise SpecError("--corpus is plain text without columns; leave out --task, --text, --label and --header")
 
 
 def make_job(teacher: str, device: str, spec: Spec, rows: Rows) -> "Job":
-    """Load the teacher, read and tokenize the rows, and lay out the cache.
+    """Load the teacher, read and tokenize the rows of a task, and lay out the cache.
 
     Raises:
         CacheError: whichever of them is at fault.
@@ -29,6 +44,7 @@ def make_job(teacher: str, device: str, spec: Spec, rows: Rows) -> "Job":
     from hskcache.teacher.job import prepare_job, resolve_spec
     from hskcache.teacher.load import load_teacher
 
+    assert rows.source is not None
     loaded = load_teacher(teacher, device, spec.compute_dtype)
     # What is wrong with the spec is said before the rows are read, which may take minutes.
     spec = resolve_spec(spec, loaded.info)
@@ -37,6 +53,28 @@ def make_job(teacher: str, device: str, spec: Spec, rows: Rows) -> "Job":
         task = bar.add_task("tokenize", total=len(examples))
         tokens = tokenize(examples, loaded.tokenizer, spec.max_length, lambda count: bar.advance(task, count))
     return prepare_job(loaded, examples, tokens, spec, rows.layout.task_name)
+
+
+def make_corpus_build(teacher: str, device: str, spec: Spec, corpus: Path) -> "CorpusBuild":
+    """Load an encoder without its task head, to run over a corpus.
+
+    Raises:
+        CacheError: it cannot be loaded, or the spec asks for what it does not have.
+    """
+    require_teacher_extra()
+    from hskcache.teacher.corpus import CorpusBuild
+    from hskcache.teacher.job import resolve_spec
+    from hskcache.teacher.load import load_encoder
+
+    loaded = load_encoder(teacher, device, spec.compute_dtype)
+    return CorpusBuild(loaded, corpus, resolve_spec(spec, loaded.info))
+
+
+def packed(build: "CorpusBuild", spool: Path) -> "Job":
+    """Tokenize and pack a corpus, with a progress bar over its bytes."""
+    with console.progress("bytes") as bar:
+        task = bar.add_task("tokenize", total=build.path.stat().st_size if build.path.is_file() else None)
+        return build.job(spool, lambda count: bar.advance(task, count))
 
 
 def require_teacher_extra() -> None:

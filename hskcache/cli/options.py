@@ -5,16 +5,22 @@ from pathlib import Path
 from typing import Any, TypeVar, get_args
 
 import click
+from pydantic import ValidationError
 
 from hskcache.errors import SpecError
 from hskcache.spec import (
+    Attention,
     ComputeDtype,
     EncodingName,
     Hidden,
+    Keep,
     ScoreLayer,
     ScoreName,
     Spec,
     WidthName,
+    first_problem,
+    layer_map_changes,
+    numbers_or_word,
     parse_keep,
     parse_spec,
 )
@@ -27,8 +33,14 @@ device_option = click.option("--device", default="auto", show_default=True, help
 teacher_option = click.option(
     "--teacher", required=True, metavar="DIR_OR_ID", help="A fine-tuned encoder with its tokenizer."
 )
-data_option = click.option(
-    "--data", required=True, metavar="FILE", help="TSV, CSV, JSONL, Parquet, or hub:REPO[:CONFIG]:SPLIT."
+_DATA = "TSV, CSV, JSONL, Parquet, or hub:REPO[:CONFIG]:SPLIT."
+data_option = click.option("--data", required=True, metavar="FILE", help=_DATA)
+data_or_corpus_option = click.option("--data", metavar="FILE", help=_DATA)
+corpus_option = click.option(
+    "--corpus",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="In place of --data: plain text, a sentence a line, a blank line between documents; no labels, no logits.",
 )
 
 # Defaults are None here and told in the help, so that a flag that was not given leaves what --spec says.
@@ -40,6 +52,22 @@ _SPEC = (
     click.option(
         "--depth-target", type=click.IntRange(min=1), help="Teacher layer of the top student layer.  [default: last]"
     ),
+    click.option(
+        "--layer-map",
+        metavar="uniform|top|bottom|3,6,9,12",
+        help="Which teacher layer each student layer learns from.  [default: uniform]",
+    ),
+    click.option(
+        "--store-layers",
+        metavar="mapped|all|0,6,12",
+        help="Teacher layers to store: those of the map, all for students of any map, or these.  [default: mapped]",
+    ),
+    click.option(
+        "--attention",
+        metavar="2l_16t",
+        help="Attention scores: layers and tokens as in --keep; full, none.  [default: none]",
+    ),
+    click.option("--heads", metavar="all|mean|0,3", help="Which heads' attention.  [default: all]"),
     click.option("--score", type=click.Choice(get_args(ScoreName)), help="What ranks positions.  [default: attention]"),
     click.option(
         "--score-layer", type=click.Choice(get_args(ScoreLayer)), help="Whose attention scores.  [default: producing]"
@@ -75,14 +103,15 @@ _TOP = {
     "dtype": "compute_dtype",
     "shard_rows": "shard_rows",
 }
-_HIDDEN = {
+_SHARED = {
     "student_layers": ("depth", "student_layers"),
     "depth_target": ("depth", "target"),
     "score": ("length", "score"),
     "score_layer": ("length", "score_layer"),
     "specials": ("length", "specials"),
-    "width": ("width", "scheme"),
 }
+# Options that only one kind of knowledge has.
+_OWN = {"hidden": "width", "attention": "heads"}
 
 
 def spec_options(command: Command) -> Command:
@@ -104,8 +133,15 @@ def build_spec(given: dict[str, Any]) -> Spec:
     spec = _read_spec(given["spec_file"]) if given["spec_file"] is not None else Spec()
     values = spec.model_dump()
     values |= {key: given[flag] for flag, key in _TOP.items() if given[flag] is not None}
-    values["hidden"] = _hidden(spec.hidden, given)
-    return Spec.model_validate(values)
+    values["hidden"] = _kept(spec.hidden or Hidden(), spec.hidden is not None, _parsed(given, "keep"), given)
+    values["attention"] = _kept(
+        spec.attention or Attention(), spec.attention is not None, _parsed(given, "attention"), given
+    )
+    _refuse_idle(values, given)
+    try:
+        return Spec.model_validate(values)
+    except ValidationError as error:
+        raise SpecError(f"what to keep: {first_problem(error)}") from None
 
 
 def _read_spec(path: Path) -> Spec:
@@ -117,23 +153,64 @@ def _read_spec(path: Path) -> Spec:
         raise SpecError(f"--spec {path} is not UTF-8 text; give a YAML or JSON file") from None
 
 
-def _hidden(base: Hidden | None, given: dict[str, Any]) -> dict[str, Any] | None:
-    keep = parse_keep(given["keep"]) if given["keep"] is not None else None
-    if keep is None and (base is None or given["keep"] is not None):
-        if idle := [flag for flag in (*_HIDDEN, "encoding") if given[flag] is not None]:
-            raise SpecError(
-                f"--{idle[0].replace('_', '-')} says how hidden states are kept, but none are; leave it out, or give "
-                "--keep 1l_10t_0.1h"
-            )
+def _parsed(given: dict[str, Any], flag: str) -> tuple[bool, Keep | None]:
+    """Whether a short form was given, and what it says."""
+    text = given[flag]
+    if text is None:
+        return False, None
+    keep = parse_keep(text, f"--{flag}")
+    if flag == "attention" and keep is not None and keep.fraction < 1.0:
+        raise SpecError(f"--attention {text!r}: attention scores have no columns; give layers and tokens, as in 2l_16t")
+    return True, keep
+
+
+def _kept(
+    base: Hidden | Attention, is_kept: bool, said: tuple[bool, Keep | None], given: dict[str, Any]
+) -> dict[str, Any] | None:
+    """Hidden states or attention as the flags change them; None where they are not kept."""
+    was_given, keep = said
+    if keep is None and (was_given or not is_kept):
         return None
-    hidden = (base or Hidden()).model_dump()
+    values = base.model_dump()
     if keep is not None:
-        hidden["depth"]["num_layers"] = keep.layers
-        hidden["length"]["tokens"] = keep.tokens
-        hidden["width"]["fraction"] = keep.fraction
-    for flag, (part, key) in _HIDDEN.items():
+        values["depth"]["num_layers"], values["length"]["tokens"] = keep.layers, keep.tokens
+        if isinstance(base, Hidden):
+            values["width"]["fraction"] = keep.fraction
+    for flag, (part, key) in _SHARED.items():
         if given[flag] is not None:
-            hidden[part][key] = given[flag]
+            values[part][key] = given[flag]
     if given["encoding"] is not None:
-        hidden["encoding"] = given["encoding"]
-    return hidden
+        values["encoding"] = given["encoding"]
+    if isinstance(base, Hidden) and given["width"] is not None:
+        values["width"]["scheme"] = given["width"]
+    if isinstance(base, Attention) and given["heads"] is not None:
+        values["heads"] = numbers_or_word(given["heads"], "--heads", ("all", "mean"))
+    values["depth"] |= _depth(given)
+    return values
+
+
+def _depth(given: dict[str, Any]) -> dict[str, Any]:
+    """What ``--layer-map`` and ``--store-layers`` say."""
+    changes: dict[str, Any] = {}
+    if given["layer_map"] is not None:
+        changes |= layer_map_changes(given["layer_map"])
+        if changes["layers"] is not None and given["student_layers"] is None:
+            changes["student_layers"] = len(changes["layers"])
+    if given["store_layers"] is not None:
+        changes["stored"] = numbers_or_word(given["store_layers"], "--store-layers", ("mapped", "all"))
+    return changes
+
+
+def _refuse_idle(values: dict[str, Any], given: dict[str, Any]) -> None:
+    """Refuse flags that say how something is kept of which nothing is."""
+    idle = [flag for kept, flag in _OWN.items() if values[kept] is None]
+    if values["hidden"] is None and values["attention"] is None:
+        idle += [*_SHARED, "layer_map", "store_layers", "encoding"]
+    for flag in idle:
+        if given[flag] is not None:
+            what, be, example = (
+                ("attention", "is", "--attention 16t") if flag == "heads" else ("hidden states", "are", "--keep 10t")
+            )
+            raise SpecError(
+                f"--{flag.replace('_', '-')} says how {what} {be} kept, but none {be}; leave it out, or give {example}"
+            )

@@ -44,13 +44,15 @@ def describe_row(cache: "Cache", row: int) -> dict[str, Any]:
         "tokens": _tokens(cache.tokenizer_path, ids),
         "input_ids": ids,
         "label": names[int(label)] if label is not None and names else label,
-        "logits": [round(float(value), 6) for value in data["logits"]],
+        "logits": [round(float(value), 6) for value in data.get("logits", ())],
         "label_names": list(names),
-        "kept": {
-            str(layer): [int(position) for position in arrays["positions"]]
-            for layer, arrays in data.get("hidden", {}).items()
-        },
+        "kept": _positions(data.get("hidden", {})),
+        "attention": _positions(data.get("attention", {})),
     }
+
+
+def _positions(layers: dict[int, dict[str, Any]]) -> dict[str, list[int]]:
+    return {str(layer): [int(position) for position in arrays["positions"]] for layer, arrays in layers.items()}
 
 
 def _tokens(folder: Path, ids: list[int]) -> list[str]:
@@ -69,13 +71,15 @@ def _print(facts: dict[str, Any]) -> None:
 
     printer = console.printer()
     label = "none" if facts["label"] is None else facts["label"]
-    printer.print(f"row {facts['row']}  label {label}  logits {_logits(facts)}")
-    table = Table("position", "token", *(f"layer {layer}" for layer in facts["kept"]), box=None, padding=(0, 2))
+    printer.print(f"row {facts['row']}  label {label}  logits {_logits(facts) or 'none'}")
+    columns = {f"layer {layer}": kept for layer, kept in facts["kept"].items()}
+    columns |= {f"attention {layer}": kept for layer, kept in facts["attention"].items()}
+    table = Table("position", "token", *columns, box=None, padding=(0, 2))
     for position, token in enumerate(facts["tokens"]):
-        ranks = [_rank(position, kept) for kept in facts["kept"].values()]
+        ranks = [_rank(position, kept) for kept in columns.values()]
         table.add_row(str(position), token, *ranks, style="bold" if any(ranks) else "dim")
     printer.print(table)
-    if facts["kept"]:
+    if columns:
         printer.print("A number says that the position was kept, 1 the best.", style="dim")
 
 
@@ -84,5 +88,7 @@ def _rank(position: int, kept: list[int]) -> str:
 
 
 def _logits(facts: dict[str, Any]) -> str:
+    if not facts["logits"]:
+        return ""
     names = facts["label_names"] or [""] * len(facts["logits"])
     return ", ".join(f"{name} {value:+.3f}".strip() for name, value in zip(names, facts["logits"], strict=True))

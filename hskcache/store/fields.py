@@ -52,7 +52,43 @@ class HiddenField(Strict):
     max_tokens: int | None = Key(default=None, ge=1)
 
 
-Field = Annotated[InputsField | LogitsField | HiddenField, Key(discriminator="kind")]
+class AttentionField(Strict):
+    """Attention scores before mask and softmax, of some teacher layers, between the kept positions of each row.
+
+    A row with K positions has, for every layer, K positions (best first), and H x K vectors of K scores: head by
+    head, query by query, one score for each kept key in the order of the positions. Each vector is encoded alone.
+
+    Attributes:
+        num_heads: H, maps stored of each layer; 1 where the heads are averaged.
+        heads: the teacher's heads they come from, counted from 0 and in the order stored, or ``mean``.
+        teacher_heads: heads of the teacher.
+        encoding: how the scores are stored.
+        layers: teacher layers, ascending, counted from 1.
+        max_tokens: K, or None where every position is kept.
+    """
+
+    kind: Literal["attention"] = "attention"
+    num_heads: int = Key(ge=1)
+    heads: Literal["mean"] | list[int]
+    teacher_heads: int = Key(ge=1)
+    encoding: EncodingName
+    layers: list[int] = Key(min_length=1)
+    max_tokens: int | None = Key(default=None, ge=1)
+
+
+Field = Annotated[InputsField | LogitsField | HiddenField | AttentionField, Key(discriminator="kind")]
+
+
+OFFSETS = frozenset({"row_offsets", "position_offsets"})
+"""Arrays that divide others into rows."""
+
+_VALUE_DTYPES: dict[str, str] = {
+    "float32": "float32",
+    "float16": "float16",
+    "bfloat16": "int16",
+    "int8": "int8",
+    "int4": "uint8",
+}
 
 
 class _Expected(NamedTuple):
@@ -73,11 +109,43 @@ def layer_name(layer: int) -> str:
     return f"layer_{layer:02d}"
 
 
-def offsets_name(name: str) -> str | None:
-    """The array that says where each row begins in the array ``name``; None where row i is simply entry i."""
+def vector_entries(encoding: EncodingName, width: int | NDArray[np.int64]) -> Any:
+    """Stored entries of a vector of ``width`` scores: int4 packs two to a byte."""
+    return (width + 1) // 2 if encoding == "int4" else width
+
+
+def _base_offsets(name: str) -> str | None:
+    """The stored array that says where each row begins in the array ``name``, directly or by way of its positions."""
     if name in {"input_ids", "token_type_ids"}:
         return "row_offsets"
     return "position_offsets" if "/" in name else None
+
+
+def entry_counts(field: Field, name: str, num_positions: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Entries of each row in the array ``name`` of a layer, int64 [n], from its kept positions, int64 [n]."""
+    part = name.rpartition("/")[2]
+    if not isinstance(field, AttentionField) or part == "positions":
+        return num_positions
+    vectors = field.num_heads * num_positions
+    counts: NDArray[np.int64] = vectors * vector_entries(field.encoding, num_positions) if part == "values" else vectors
+    return counts
+
+
+def row_offsets(field: Field, name: str, arrays: Mapping[str, NDArray[Any]]) -> NDArray[np.int64] | None:
+    """Where each row begins in the array ``name``, int64 [n + 1]; None where row i is simply entry i.
+
+    Args:
+        field: that holds the array.
+        name: of the array within the shard.
+        arrays: of the shard; the stored offsets at least.
+    """
+    base = _base_offsets(name)
+    if base is None:
+        return None
+    if not isinstance(field, AttentionField):
+        return arrays[base]
+    counts = entry_counts(field, name, np.diff(arrays[base]))
+    return np.concatenate([arrays[base][:1], np.cumsum(counts, dtype=np.int64)])
 
 
 def check_record(field: Field, record: Record) -> None:
@@ -98,22 +166,25 @@ def check_record(field: Field, record: Record) -> None:
             )
 
 
-def check_offsets(record: Record, arrays: Mapping[str, NDArray[Any]]) -> None:
+def check_offsets(field: Field, record: Record, arrays: Mapping[str, NDArray[Any]]) -> None:
     """See that offsets begin at 0, never fall and end at the length of what they divide.
 
     Args:
+        field: that the shard belongs to.
         record: of the shard.
-        arrays: decoded arrays of the shard, all or some.
+        arrays: decoded arrays of the shard, all or some; nothing is checked that the offsets for are not among them.
 
     Raises:
         DamageError: they do not, so rows would be taken from elsewhere.
     """
     for name, info in record.arrays.items():
-        offsets = arrays.get(offsets_name(name) or "")
-        if offsets is None:
+        base = _base_offsets(name)
+        if base is None or base not in arrays:
             continue
-        if offsets[0] != 0 or offsets[-1] != info.shape[0] or bool(np.any(offsets[1:] < offsets[:-1])):
-            raise DamageError(f"{offsets_name(name)} does not divide {name} into rows")
+        stored, offsets = arrays[base], row_offsets(field, name, arrays)
+        assert offsets is not None
+        if stored[0] != 0 or bool(np.any(stored[1:] < stored[:-1])) or offsets[-1] != info.shape[0]:
+            raise DamageError(f"{base} does not divide {name} into rows")
 
 
 def _where(record: Record) -> str:
@@ -137,6 +208,8 @@ def _arrays(field: Field, record: Record) -> dict[str, _Expected]:
         if field.has_labels:
             expected["labels"] = _Expected(rows, ("int64", "float32"))
         return expected
+    if isinstance(field, AttentionField):
+        return {"position_offsets": offsets} | _attention_arrays(field, record)
     expected = {"position_offsets": offsets}
     for layer in map(layer_name, field.layers):
         positions = _first_size(record, f"{layer_name(field.layers[0])}/positions")
@@ -148,6 +221,19 @@ def _arrays(field: Field, record: Record) -> dict[str, _Expected]:
             expected[f"{layer}/columns"] = _Expected((*positions, field.num_columns), ("uint16",))
         if field.columns == "bitmask":
             expected[f"{layer}/bitmask"] = _Expected((*positions, -(-field.width // 8)), ("uint8",))
+    return expected
+
+
+def _attention_arrays(field: AttentionField, record: Record) -> dict[str, _Expected]:
+    """How many scores belong to how many positions only the offsets tell: :func:`check_offsets` sees to that."""
+    expected = {}
+    first = layer_name(field.layers[0])
+    positions, values, scales = (_first_size(record, f"{first}/{part}") for part in ("positions", "values", "scales"))
+    for layer in map(layer_name, field.layers):
+        expected[f"{layer}/positions"] = _Expected(positions, ("uint16",))
+        expected[f"{layer}/values"] = _Expected(values, (_VALUE_DTYPES[field.encoding],))
+        if field.encoding in {"int8", "int4"}:
+            expected[f"{layer}/scales"] = _Expected(scales, ("float32",))
     return expected
 
 

@@ -6,6 +6,7 @@ appears at once (``files.write_atomic``), so that a kill at any moment leaves a 
 on: what is recorded is whole, and what is not is computed again. Several processes may commit different shards.
 """
 
+import shutil
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ from hskcache.store.shard import pack_shard, unpack_shard
 MANIFEST = "manifest.json"
 BUILDING = "building.json"
 TOKENIZER = "tokenizer"
+SPOOL = "building"
+"""Folder of what a build needs until it is done."""
 
 
 class Ledger:
@@ -51,10 +54,7 @@ class Ledger:
         """
         found = self.request()
         if found is None:
-            if self.root.is_dir() and any(not _is_leftover(path) for path in self.root.iterdir()):
-                raise MismatchError(
-                    f"{self.root} holds files that are not a cache's; choose another folder or empty it"
-                )
+            self.require_room()
             write_atomic(self.root / BUILDING, request.model_dump_json(indent=1).encode() + b"\n")
             return
         if found.digest != request.digest:
@@ -63,6 +63,15 @@ class Ledger:
                 f"{self.root} was begun with {path} = {here!s:.80} and this build asks for {wanted!s:.80}; choose "
                 "another folder, delete this one, or ask for the same"
             )
+
+    def require_room(self) -> None:
+        """See that a build may begin here, where none has begun.
+
+        Raises:
+            MismatchError: the folder holds something that is no cache.
+        """
+        if self.root.is_dir() and any(not _is_leftover(path) for path in self.root.iterdir()):
+            raise MismatchError(f"{self.root} holds files that are not a cache's; choose another folder or empty it")
 
     def request(self) -> Request | None:
         """The request of the cache or the unfinished build that stands here, or None."""
@@ -154,6 +163,7 @@ class Ledger:
         )
         check(manifest)
         write_atomic(self.root / MANIFEST, manifest.to_json())
+        shutil.rmtree(self.root / SPOOL, ignore_errors=True)
         (self.root / BUILDING).unlink(missing_ok=True)
         for folder in [self.root, self.root / TOKENIZER, *(self.root / field for field in fields)]:
             for path in folder.glob(f"*{TEMPORARY_SUFFIX}"):
@@ -200,12 +210,15 @@ class Ledger:
         raise CacheError(f"{self.root} {what}; give the folder that a build wrote")
 
 
-def read_shard(path: Path, record: Record, names: Collection[str] | None = None) -> dict[str, NDArray[Any]]:
+def read_shard(
+    path: Path, record: Record, field: Field, names: Collection[str] | None = None
+) -> dict[str, NDArray[Any]]:
     """Read a shard with one read of its file, and verify it.
 
     Args:
         path: the file.
         record: what the manifest says of it.
+        field: that it belongs to.
         names: arrays to decode; None decodes all.
 
     Raises:
@@ -218,7 +231,7 @@ def read_shard(path: Path, record: Record, names: Collection[str] | None = None)
     arrays = unpack_shard(data, names)
     if describe(arrays) != {name: info for name, info in record.arrays.items() if names is None or name in names}:
         raise DamageError("holds other arrays than its record says")
-    check_offsets(record, arrays)
+    check_offsets(field, record, arrays)
     return arrays
 
 
@@ -238,5 +251,5 @@ def _stem(shard: int) -> str:
 
 
 def _is_leftover(path: Path) -> bool:
-    """Whether a file is what a kill during :meth:`Ledger.begin` leaves."""
-    return path.name.startswith(BUILDING) and path.name.endswith(TEMPORARY_SUFFIX)
+    """Whether a file is what a kill before or during :meth:`Ledger.begin` leaves."""
+    return path.name == SPOOL or (path.name.startswith(BUILDING) and path.name.endswith(TEMPORARY_SUFFIX))

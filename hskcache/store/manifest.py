@@ -14,11 +14,12 @@ from pydantic import JsonValue
 
 from hskcache.errors import DamageError, MismatchError
 from hskcache.spec import FORMAT_VERSION, Spec, Strict
-from hskcache.store.fields import Field, HiddenField, InputsField, LogitsField, check_record
+from hskcache.store.fields import AttentionField, Field, HiddenField, InputsField, LogitsField, check_record
 from hskcache.store.files import canonical_json, sha256_hex
 from hskcache.store.record import CONSTANTS, FieldName, Record, Sha256, parse
 
 __all__ = [
+    "AttentionField",
     "DataInfo",
     "Field",
     "HiddenField",
@@ -64,14 +65,14 @@ class TokenizerInfo(Strict):
 
 
 class DataInfo(Strict):
-    """The rows; ``fingerprint`` is a digest of their texts and labels."""
+    """The rows; ``fingerprint`` is a digest of their texts and labels. The problem ``text`` is a corpus: no task."""
 
     name: str
     split: str | None = None
     fingerprint: str
     num_rows: int = Key(ge=0)
     task: str | None = None
-    problem: Literal["classification", "regression"]
+    problem: Literal["classification", "regression", "text"]
     label_names: list[str]
 
 
@@ -91,6 +92,7 @@ class Request(Strict):
     data: DataInfo
     shard_rows: int = Key(ge=1)
     layers: list[LayerKept]
+    attention_layers: list[LayerKept] = Key(default=[], description="counted from 1")
 
     @property
     def digest(self) -> str:
@@ -110,7 +112,8 @@ class Request(Strict):
     @property
     def fields(self) -> tuple[str, ...]:
         """Fields that a build of this request writes."""
-        return ("inputs", "logits") if self.spec.hidden is None else ("inputs", "logits", "hidden")
+        kept = {"logits": self.data.problem != "text", "hidden": self.spec.hidden, "attention": self.spec.attention}
+        return ("inputs", *(name for name, value in kept.items() if value))
 
     def rows(self, shard: int) -> tuple[int, int]:
         """Row range [start, stop) of one shard."""

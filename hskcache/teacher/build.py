@@ -59,18 +59,25 @@ def finished(job: Job, out: Path) -> Manifest | None:
     Raises:
         DamageError: the manifest cannot be read.
     """
-    if not (out / MANIFEST).exists():
+    if not (out / MANIFEST).exists() or Ledger(out).manifest().request_digest != job.request.digest:
         return None
+    return is_complete(out, job.tokenizer.sha256)
+
+
+def is_complete(out: Path, tokenizer_sha256: str) -> Manifest | None:
+    """The manifest of the cache in ``out`` if all its files stand there and nothing of its build is left, else None.
+
+    Raises:
+        DamageError: the manifest cannot be read.
+    """
     # A kill right after the manifest leaves these, and finishing again removes them.
-    if (out / BUILDING).exists() or any(out.rglob(f"*{TEMPORARY_SUFFIX}")):
+    if not (out / MANIFEST).exists() or (out / BUILDING).exists() or any(out.rglob(f"*{TEMPORARY_SUFFIX}")):
         return None
     ledger = Ledger(out)
     manifest = ledger.manifest()
-    if manifest.request_digest != job.request.digest:
-        return None
     if not all(ledger.is_committed(record.field, record.shard) for record in manifest.records):
         return None
-    whole = (out / TOKENIZER).is_dir() and tokenizer_digest(out / TOKENIZER) == job.tokenizer.sha256
+    whole = (out / TOKENIZER).is_dir() and tokenizer_digest(out / TOKENIZER) == tokenizer_sha256
     return manifest if whole else None
 
 
@@ -108,6 +115,8 @@ def _check_space(job: Job, ledger: Ledger) -> None:
 
 def _constants(job: Job, ledger: Ledger) -> Arrays:
     """What all rows share: that of the build that was cut off, whose shards were made with it, or else made now."""
+    if job.layout.hidden is None:
+        return {}
     if not ledger.is_committed("hidden", CONSTANTS):
         constants = constants_for(job)
         if constants:
@@ -115,7 +124,7 @@ def _constants(job: Job, ledger: Ledger) -> Arrays:
         return constants
     path = ledger.shard_path("hidden", CONSTANTS)
     try:
-        return read_shard(path, ledger.record("hidden", CONSTANTS))
+        return read_shard(path, ledger.record("hidden", CONSTANTS), job.layout.hidden)
     except DamageError as error:
         raise DamageError(f"{path} {error}; delete {ledger.root} and build again") from None
 
@@ -152,7 +161,7 @@ def _compute(extractor: Extractor, start: int, stop: int, report: Progress) -> H
 def _commit(job: Job, ledger: Ledger, work: tuple[int, list[str]], host: HostArrays | None) -> None:
     shard, missing = work
     start, stop = job.layout.shards[shard]
-    fields = host.wait(job.examples.source) if host is not None else {}
+    fields = host.wait(job.data.name) if host is not None else {}
     fields["inputs"] = inputs_of(job, start, stop)
     for field in missing:
         ledger.commit(field, shard, (start, stop), fields[field])
@@ -169,8 +178,8 @@ def inputs_of(job: Job, start: int, stop: int) -> Arrays:
     }
     if rows.token_type_ids is not None:
         arrays["token_type_ids"] = rows.token_type_ids[first:last]
-    if job.examples.labels is not None:
-        arrays["labels"] = job.examples.labels[start:stop]
+    if job.labels is not None:
+        arrays["labels"] = job.labels[start:stop]
     return arrays
 
 

@@ -1,31 +1,53 @@
 """See inside a teacher's forward pass without slowing it down.
 
-Hidden states come from forward hooks on the encoder layers that are kept, and from no others. Attention comes from a
-function registered with transformers' AttentionInterface: it calls the ordinary sdpa kernel for the model and, for the
-layers whose attention scores positions, multiplies the one query row that is wanted with the keys. For the [CLS] row
-that is a [B, H, 1, L] product; no eager attention runs and no [L, L] matrix is made unless the ``received`` score
-asks for one.
+Hidden states come from forward hooks on the encoder layers that are kept, and from no others. Attention comes from
+``hskcache.attention``: for the layers whose attention scores positions, the one query row that is wanted is multiplied
+with the keys. For the [CLS] row that is a [B, H, 1, L] product; no eager attention runs and no [L, L] matrix is made
+unless the ``received`` score asks for one. Of layers whose attention is kept, query and key are kept as they pass by.
 """
 
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from contextvars import ContextVar
 from dataclasses import dataclass, field
 from textwrap import shorten
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.masking_utils import sdpa_mask
+from transformers import PreTrainedModel
 
+from hskcache.attention import IMPLEMENTATION, listening
 from hskcache.errors import TeacherError
 from hskcache.selection.length import attention_logit_score, attention_score, received_score
 from hskcache.spec import ScoreName
 
-IMPLEMENTATION = "hskcache_sdpa"
 ATTENTION_SCORES = frozenset({"attention", "attention-logit", "received"})
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What to keep of a forward pass.
+
+    Attributes:
+        hidden: hidden layers, 0 to T.
+        scores: names of ``ATTENTION_SCORES`` and the attention layers, counted from 0, that score positions by them.
+        attention: transformer layers, counted from 1, whose query and key are kept.
+    """
+
+    hidden: frozenset[int] = frozenset()
+    scores: frozenset[tuple[ScoreName, int]] = frozenset()
+    attention: frozenset[int] = frozenset()
+
+    def __or__(self, other: "Wanted") -> "Wanted":
+        return Wanted(self.hidden | other.hidden, self.scores | other.scores, self.attention | other.attention)
+
+
+class Projected(NamedTuple):
+    """Query and key of one self-attention, each [B, H, L, d], and the scaling of their product."""
+
+    query_BHLd: Tensor
+    key_BHLd: Tensor
+    scaling: float
 
 
 @dataclass
@@ -33,46 +55,44 @@ class Captured:
     """What one forward pass leaves behind.
 
     Attributes:
-        logits: the teacher's output, [B, C] float32.
+        logits: the teacher's output, [B, C] float32; None for an encoder without a classifier.
         hidden: wanted hidden layer -> states [B, L, D] in the teacher's dtype; layer 0 is the embedding output.
-        scores: attention layer (0-based) -> score of every position [B, L] float32.
-        num_attentions: how often the model attended; counted where scores are wanted.
+        scores: score and attention layer (counted from 0) -> score of every position [B, L] float32.
+        attention: transformer layer (counted from 1) -> query and key.
+        num_attentions: how often the model attended; counted where something of it is wanted.
     """
 
     logits: Tensor | None = None
     hidden: dict[int, Tensor] = field(default_factory=dict)
-    scores: dict[int, Tensor] = field(default_factory=dict)
+    scores: dict[tuple[ScoreName, int], Tensor] = field(default_factory=dict)
+    attention: dict[int, Projected] = field(default_factory=dict)
     num_attentions: int = 0
 
 
 @dataclass
 class _Recorder:
-    score: ScoreName
-    layers: frozenset[int]
+    wanted: Wanted
     valid_BL: Tensor
     captured: Captured
 
     def receive(self, query: Tensor, key: Tensor, mask: Tensor | None, scaling: float) -> None:
         layer = self.captured.num_attentions
         self.captured.num_attentions += 1
-        if layer not in self.layers:
-            return
-        queries = query if self.score == "received" else query[:, :, :1]
-        if key.shape[1] != query.shape[1]:
-            key = key.repeat_interleave(query.shape[1] // key.shape[1], dim=1)
-        # In a teacher of 16 bits, products rounded to 16 bits would tie positions that differ.
-        raw = torch.matmul(queries.float(), key.float().transpose(2, 3)) * scaling
-        if self.score == "attention-logit":
-            self.captured.scores[layer] = attention_logit_score(raw[:, :, 0])
-            return
+        if layer + 1 in self.wanted.attention:
+            self.captured.attention[layer + 1] = Projected(query, key, scaling)
+        for name in (name for name, place in self.wanted.scores if place == layer):
+            queries = query if name == "received" else query[:, :, :1]
+            # In a teacher of 16 bits, products rounded to 16 bits would tie positions that differ.
+            raw = torch.matmul(queries.float(), key.float().transpose(2, 3)) * scaling
+            self.captured.scores[name, layer] = self._score(name, raw, mask)
+
+    def _score(self, name: ScoreName, raw: Tensor, mask: Tensor | None) -> Tensor:
+        if name == "attention-logit":
+            return attention_logit_score(raw[:, :, 0])
         probabilities = torch.softmax(_masked(raw, mask), dim=-1)
-        if self.score == "received":
-            self.captured.scores[layer] = received_score(probabilities, self.valid_BL)
-        else:
-            self.captured.scores[layer] = attention_score(probabilities[:, :, 0])
-
-
-_recording: ContextVar[_Recorder | None] = ContextVar("hskcache_recording", default=None)
+        if name == "received":
+            return received_score(probabilities, self.valid_BL)
+        return attention_score(probabilities[:, :, 0])
 
 
 def _masked(raw: Tensor, mask: Tensor | None) -> Tensor:
@@ -81,26 +101,6 @@ def _masked(raw: Tensor, mask: Tensor | None) -> Tensor:
         return raw
     mask = mask[:, :, : raw.shape[2], : raw.shape[3]]
     return raw.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else raw + mask
-
-
-def _attention(
-    module: nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    **kwargs: Any,
-) -> tuple[Tensor, None]:
-    recorder = _recording.get()
-    if recorder is not None:
-        scaling = kwargs.get("scaling")
-        recorder.receive(query, key, attention_mask, query.shape[-1] ** -0.5 if scaling is None else scaling)
-    output: tuple[Tensor, None] = sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
-    return output
-
-
-AttentionInterface.register(IMPLEMENTATION, _attention)
-AttentionMaskInterface.register(IMPLEMENTATION, sdpa_mask)
 
 
 def encoder_layers(model: PreTrainedModel) -> list[nn.Module]:
@@ -142,31 +142,24 @@ def _hooks(model: PreTrainedModel, wanted: Collection[int], hidden: dict[int, Te
         yield
 
 
-def capture(
-    model: PreTrainedModel,
-    inputs: Mapping[str, Tensor],
-    hidden_layers: Collection[int] = (),
-    score: ScoreName = "attention",
-    score_layers: Collection[int] = (),
-) -> Captured:
+def capture(model: PreTrainedModel, inputs: Mapping[str, Tensor], wanted: Wanted) -> Captured:
     """Run the teacher once over a padded batch and keep what is asked for.
 
     Args:
         model: a teacher made ready by :func:`prepare`.
         inputs: ``input_ids`` [B, L], ``attention_mask`` [B, L] and, where the model has them, ``token_type_ids``.
-        hidden_layers: hidden layers to keep, 0 to T.
-        score: how attention scores a position; the names outside ``ATTENTION_SCORES`` need no attention.
-        score_layers: attention layers (0-based) whose scores are kept.
+        wanted: what to keep beside the logits.
     """
     captured = Captured()
-    wanted = frozenset(score_layers) if score in ATTENTION_SCORES else frozenset()
-    recorder = _Recorder(score, wanted, inputs["attention_mask"].bool(), captured)
-    token = _recording.set(recorder if wanted else None)
-    try:
-        with torch.inference_mode(), _hooks(model, hidden_layers, captured.hidden):
-            captured.logits = model(**inputs).logits.float()
-    finally:
-        _recording.reset(token)
+    recorder = _Recorder(wanted, inputs["attention_mask"].bool(), captured)
+    listens = wanted.scores or wanted.attention
+    with (
+        listening(recorder.receive if listens else None),
+        torch.inference_mode(),
+        _hooks(model, wanted.hidden, captured.hidden),
+    ):
+        logits = getattr(model(**inputs), "logits", None)
+        captured.logits = None if logits is None else logits.float()
     return captured
 
 
@@ -201,7 +194,8 @@ def _probe(model: PreTrainedModel, name: str) -> None:
     ids = torch.tensor([[5, 6, 7, 8], [5, 6, pad, pad]], device=model.device) % model.config.vocab_size
     inputs = {"input_ids": ids, "attention_mask": torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0]], device=model.device)}
     try:
-        captured = capture(model, inputs, range(len(layers) + 1), "attention", range(len(layers)))
+        every = frozenset(range(len(layers)))
+        captured = capture(model, inputs, Wanted(every | {len(layers)}, frozenset(("attention", i) for i in every)))
         with torch.inference_mode():
             expected = model(**inputs, output_hidden_states=True).hidden_states
     except Exception as error:  # noqa: BLE001  (whatever a model asks for beyond token ids, it is not given here)

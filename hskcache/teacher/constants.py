@@ -1,16 +1,19 @@
 """What all rows of the hidden field share: the columns of a fixed choice, or the principal components of a sample."""
 
+from collections.abc import Collection
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from hskcache.selection.width import pca_components, random_columns, uniform_columns
-from hskcache.spec import Hidden
-from hskcache.store.fields import layer_name
-from hskcache.store.manifest import HiddenField
+from hskcache.spec import Attention, Hidden
+from hskcache.store.fields import AttentionField, HiddenField, layer_name
+from hskcache.teacher.attention import AttentionSelector
 from hskcache.teacher.extract import Arrays, Extractor
 from hskcache.teacher.job import Job
-from hskcache.teacher.knowledge import Selector
+from hskcache.teacher.knowledge import HiddenSelector, Selector
+from hskcache.teacher.positions import Positions
 
 PCA_SAMPLE_ROWS = 2048
 PCA_SAMPLE_POSITIONS = 1 << 16
@@ -37,22 +40,30 @@ def constants_for(job: Job, sample_rows: int = PCA_SAMPLE_ROWS) -> Arrays:
     return constants
 
 
-def extractor_for(job: Job, constants: Arrays | None = None) -> Extractor:
+def extractor_for(job: Job, constants: Arrays | None = None, fields: Collection[str] | None = None) -> Extractor:
     """The teacher with what is to be kept.
 
     Args:
         job: what is to be kept.
         constants: those of a cache whose rows it is to extend; None makes them.
+        fields: to keep of those that the job has, beside the logits; None keeps all.
     """
-    hidden, field = job.spec.hidden, job.layout.hidden
-    if hidden is None or field is None:
-        return Extractor(job, None)
-    return Extractor(job, _selector(job, hidden, field, constants_for(job) if constants is None else constants))
+    selectors: list[Selector] = []
+    spec, layout = job.spec, job.layout
+    if spec.hidden is not None and layout.hidden is not None and (fields is None or "hidden" in fields):
+        shared = constants_for(job) if constants is None else constants
+        selectors.append(_hidden_selector(job, spec.hidden, layout.hidden, shared))
+    if spec.attention is not None and layout.attention is not None and (fields is None or "attention" in fields):
+        selectors.append(AttentionSelector(layout.attention, _positions(job, spec.attention, layout.attention)))
+    return Extractor(job, selectors)
 
 
-def _selector(job: Job, hidden: Hidden, field: HiddenField, constants: Arrays) -> Selector:
-    selector = Selector(hidden, field, job.teacher.info.num_layers, job.rows.special_ids, constants)
-    return selector.to(job.teacher.device)
+def _hidden_selector(job: Job, hidden: Hidden, field: HiddenField, constants: Arrays) -> HiddenSelector:
+    return HiddenSelector(hidden, field, _positions(job, hidden, field), constants, job.teacher.device)
+
+
+def _positions(job: Job, kept: Hidden | Attention, field: HiddenField | AttentionField) -> Positions:
+    return Positions(kept.length, field.layers, job.teacher.info.num_layers, job.rows.special_ids)
 
 
 def _columns(hidden: Hidden, field: HiddenField) -> NDArray[np.uint16]:
@@ -67,14 +78,14 @@ def _columns(hidden: Hidden, field: HiddenField) -> NDArray[np.uint16]:
 def _sample(job: Job, hidden: Hidden, field: HiddenField, sample_rows: int) -> dict[int, torch.Tensor]:
     """Kept states of a sample of rows with all their columns, float32 [P, D] on the host, by layer."""
     whole = field.model_copy(update={"columns": "all", "num_columns": field.width})
-    extractor = Extractor(job, _selector(job, hidden, whole, {}))
-    lengths_N, kept_N = job.layout.lengths_N, job.layout.kept_N
+    extractor = Extractor(job, [_hidden_selector(job, hidden, whole, {})])
+    lengths_N, kept_N = job.layout.lengths_N, job.layout.kept_N["hidden"]
     count = max(1, min(len(lengths_N), sample_rows, int(PCA_SAMPLE_POSITIONS / kept_N.mean())))
     rows = np.unique(np.linspace(0, len(lengths_N) - 1, count).astype(np.int64))
     states: dict[int, list[torch.Tensor]] = {layer: [] for layer in field.layers}
     per_batch = max(1, job.spec.token_budget // int(lengths_N[rows].max()))
     for first in range(0, len(rows), per_batch):
         _, kept = extractor.knowledge(*extractor.batch(rows[first : first + per_batch]))
-        for layer, entries in kept.items():
+        for layer, entries in kept["hidden"].items():
             states[layer].append(entries.values_PW.cpu())
     return {layer: torch.cat(parts) for layer, parts in states.items()}

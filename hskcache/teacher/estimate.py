@@ -37,11 +37,13 @@ def estimate(job: Job) -> Estimate:
     """Run the teacher over a few batches of the first shard and extend their time and size to all rows."""
     layout, teacher = job.layout, job.teacher.info
     tokens = int(layout.lengths_N.sum())
-    fields, rows, seconds = _sample(job)
+    fields, sample, seconds = _sample(job)
+    first, last = layout.shards[0]
     most_bytes = layout.num_bytes
     num_bytes = {}
     for field, arrays in fields.items():
-        part = float(layout.row_bytes_N[field][rows[field]].sum() / layout.row_bytes_N[field].sum())
+        rows = np.arange(first, last) if field == "inputs" else sample
+        part = float(layout.row_bytes_N[field][rows].sum() / layout.row_bytes_N[field].sum())
         guess = _header_bytes(arrays) * len(layout.shards) + _payload_bytes(arrays) / part
         shared = layout.constant_bytes if field == "hidden" else 0
         num_bytes[field] = min(round(guess) + shared, most_bytes[field])
@@ -52,12 +54,12 @@ def estimate(job: Job) -> Estimate:
         num_bytes=num_bytes,
         most_bytes=most_bytes,
         full_hidden_bytes=tokens * teacher.width * (teacher.num_layers + 1) * 4,
-        seconds=round(seconds * tokens / float(layout.lengths_N[rows["logits"]].sum()), 3),
+        seconds=round(seconds * tokens / float(layout.lengths_N[sample].sum()), 3),
     )
 
 
-def _sample(job: Job) -> tuple[dict[str, Arrays], dict[str, Integers], float]:
-    """Arrays of every field for some rows, which rows these are, and the teacher's seconds for them."""
+def _sample(job: Job) -> tuple[dict[str, Arrays], Integers, float]:
+    """Arrays of every field for some rows, which rows these are (inputs: the first shard's), and their seconds."""
     layout = job.layout
     first, last = layout.shards[0]
     batches = list(layout.batches(first, last, job.spec.token_budget))
@@ -70,10 +72,10 @@ def _sample(job: Job) -> tuple[dict[str, Arrays], dict[str, Integers], float]:
     buffers = Buffers(extractor, rows)
     for index in picked:
         buffers.add(index)
-    fields = buffers.to_host().wait(job.examples.source)
+    fields = buffers.to_host().wait(job.data.name)
     seconds = perf_counter() - begin
-    fields = {"inputs": inputs_of(job, first, last), **fields}
-    return fields, dict.fromkeys(fields, rows) | {"inputs": np.arange(first, last)}, seconds
+    fields["inputs"] = inputs_of(job, first, last)
+    return {name: fields[name] for name in job.fields.stored()}, rows, seconds
 
 
 def _header_bytes(arrays: Arrays) -> int:

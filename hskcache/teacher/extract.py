@@ -1,19 +1,23 @@
 """Run the teacher over the rows of a shard and gather what is kept into the shard's arrays."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property, reduce
+from operator import or_
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hskcache.encoding import get_encoding
 from hskcache.errors import TeacherError
-from hskcache.store.fields import layer_name
-from hskcache.teacher.capture import Captured, capture
+from hskcache.ragged import Integers, ragged_index, starts_of
+from hskcache.store.fields import entry_counts, layer_name
+from hskcache.teacher.capture import Wanted, capture
 from hskcache.teacher.job import Job
-from hskcache.teacher.knowledge import Kept, Rows, Selector
-from hskcache.teacher.layout import Integers
+from hskcache.teacher.knowledge import Selector
+from hskcache.teacher.positions import Rows
 
 Arrays = dict[str, NDArray[np.generic]]
 
@@ -23,13 +27,15 @@ _STORED_AS = {"positions": np.uint16, "columns": np.uint16}
 
 @dataclass(frozen=True)
 class Extractor:
-    """A teacher over tokenized rows, with what is to be kept of each.
-
-    ``selector`` is None where logits alone are kept.
-    """
+    """A teacher over tokenized rows, with what is to be kept of each beside the logits."""
 
     job: Job
-    selector: Selector | None
+    selectors: Sequence[Selector]
+
+    @cached_property
+    def wanted(self) -> Wanted:
+        """What every forward pass must leave behind."""
+        return reduce(or_, (selector.wanted for selector in self.selectors), Wanted())
 
     def batch(self, index_B: Integers) -> tuple[dict[str, Tensor], Rows]:
         """The teacher's inputs for some rows, padded to the longest of them, on its device."""
@@ -46,34 +52,26 @@ class Extractor:
             types[valid] = job.rows.token_type_ids[flat]
             inputs["token_type_ids"] = types
         tensors = {name: self._on_device(array) for name, array in inputs.items()}
-        rows = Rows(tensors["input_ids"], self._on_device(valid), self._on_device(index_B), job.layout.kept_N[index_B])
-        return tensors, rows
+        kept = {field: counts[index_B] for field, counts in job.layout.kept_N.items()}
+        return tensors, Rows(tensors["input_ids"], self._on_device(valid), self._on_device(index_B), kept)
 
-    def knowledge(self, inputs: dict[str, Tensor], rows: Rows) -> tuple[Tensor, dict[int, Kept]]:
-        """Logits [B, C] and the kept entries of every stored layer for one batch.
+    def knowledge(self, inputs: dict[str, Tensor], rows: Rows) -> tuple[Tensor | None, dict[str, dict[int, Any]]]:
+        """Logits [B, C], if the teacher has any, and by field the kept entries of every stored layer for one batch.
 
         Raises:
             TeacherError: the device has too little memory for the batch.
         """
         try:
-            captured = self._capture(inputs)
-            assert captured.logits is not None
-            if self.selector is None:
-                return captured.logits, {}
+            captured = capture(self.job.teacher.model, inputs, self.wanted)
             with torch.inference_mode():
-                return captured.logits, self.selector.select(captured, rows)
+                kept = {selector.name: selector.select(captured, rows) for selector in self.selectors}
         except torch.OutOfMemoryError:
             batch, length = inputs["input_ids"].shape
             raise TeacherError(
                 f"{self.job.teacher.device} is out of memory for {batch} rows of {length} tokens; build anew, in "
                 f"another --out, with --token-budget below {self.job.spec.token_budget}, or go on with --device cpu"
             ) from None
-
-    def _capture(self, inputs: dict[str, Tensor]) -> Captured:
-        model, selector = self.job.teacher.model, self.selector
-        if selector is None:
-            return capture(model, inputs)
-        return capture(model, inputs, selector.field.layers, selector.hidden.length.score, selector.score_layers)
+        return captured.logits, kept
 
     def _on_device(self, array: NDArray[np.generic]) -> Tensor:
         tensor, device = torch.from_numpy(np.ascontiguousarray(array)), self.job.teacher.device
@@ -93,9 +91,8 @@ class Buffers:
         self.extractor = extractor
         self.rows = rows
         self.device = job.teacher.device
-        self.logits = torch.empty((len(rows), job.teacher.num_labels), device=self.device)
-        self.offsets = np.concatenate([[0], np.cumsum(job.layout.kept_N[rows])]).astype(np.int64)
-        self.hidden: dict[str, Tensor] = {}
+        self.kept_n = {selector.name: job.layout.kept_N[selector.name][rows] for selector in extractor.selectors}
+        self.arrays: dict[str, Tensor] = {}
         self.nonfinite: dict[str, Tensor] = {}
 
     def add(self, index_B: Integers) -> None:
@@ -103,50 +100,56 @@ class Buffers:
         inputs, rows = self.extractor.batch(index_B)
         logits, kept = self.extractor.knowledge(inputs, rows)
         local = np.searchsorted(self.rows, index_B)
-        if kept:
-            self._add_hidden(local, kept, rows.kept_B)
         row_index = torch.from_numpy(local).to(self.device, non_blocking=True)
-        self.logits.index_copy_(0, row_index, logits)
-        self._note("the logits", row_index, logits)
+        for selector in self.extractor.selectors:
+            self._add(selector, kept[selector.name], rows, local)
+        if logits is not None:
+            self._buffer("logits/logits", logits, len(self.rows)).index_copy_(0, row_index, logits)
+            self._note("the logits", row_index, (~torch.isfinite(logits)).sum(-1, dtype=torch.int32))
 
-    def _add_hidden(self, local_B: Integers, kept: dict[int, Kept], kept_B: Integers) -> None:
-        selector = self.extractor.selector
-        assert selector is not None
-        within = np.arange(kept_B.sum()) - np.repeat(np.cumsum(kept_B) - kept_B, kept_B)
-        target = torch.from_numpy(np.repeat(self.offsets[local_B], kept_B) + within).to(self.device, non_blocking=True)
-        owner = torch.from_numpy(np.repeat(local_B, kept_B)).to(self.device, non_blocking=True)
-        encoding, num_columns = get_encoding(selector.field.encoding), selector.field.num_columns
+    def _add(self, selector: Selector, kept: dict[int, Any], rows: Rows, local_B: Integers) -> None:
+        row_index = torch.from_numpy(local_B).to(self.device, non_blocking=True)
+        places: dict[int, tuple[Tensor, int]] = {}
         for layer, entries in kept.items():
-            arrays = selector.encode(entries)
-            for name, tensor in arrays.items():
-                self._buffer(f"{layer_name(layer)}/{name}", tensor).index_copy_(0, target, tensor)
-            # What is read back counts: an encoding of less range than the states may overflow.
-            self._note(f"hidden layer {layer}", owner, encoding.decode(arrays, num_columns))
+            encoded = selector.encode(entries, rows)
+            for part, tensor in encoded.arrays.items():
+                # Parts of one size stand at the same places; those of all layers are of the same sizes.
+                if len(tensor) not in places:
+                    places[len(tensor)] = self._places(selector, part, local_B)
+                place, total = places[len(tensor)]
+                name = f"{selector.name}/{layer_name(layer)}/{part}"
+                self._buffer(name, tensor, total).index_copy_(0, place, tensor)
+            what = "hidden layer" if selector.name == "hidden" else f"{selector.name} of layer"
+            self._note(f"{what} {layer}", row_index, encoded.nonfinite_B)
 
-    def _note(self, what: str, owner: Tensor, values: Tensor) -> None:
-        """Count the values that are not finite, by the row that each entry of the first axis belongs to."""
+    def _places(self, selector: Selector, part: str, local_B: Integers) -> tuple[Tensor, int]:
+        """Where the entries of some rows stand in the array of a part, and how many it has in all."""
+        counts = entry_counts(selector.field, part, self.kept_n[selector.name])
+        begin = np.cumsum(counts) - counts
+        return ragged_index(begin[local_B], counts[local_B], self.device), int(counts.sum())
+
+    def _note(self, what: str, row_index: Tensor, nonfinite_B: Tensor) -> None:
+        """Count the values that are not finite, by row."""
         if what not in self.nonfinite:
             self.nonfinite[what] = torch.zeros(len(self.rows), dtype=torch.int32, device=self.device)
-        self.nonfinite[what].index_add_(0, owner, (~torch.isfinite(values)).sum(-1, dtype=torch.int32))
+        self.nonfinite[what].index_add_(0, row_index, nonfinite_B)
 
-    def _buffer(self, name: str, like: Tensor) -> Tensor:
-        if name not in self.hidden:
-            shape = (int(self.offsets[-1]), *like.shape[1:])
-            self.hidden[name] = torch.empty(shape, dtype=like.dtype, device=like.device)
-        return self.hidden[name]
+    def _buffer(self, name: str, like: Tensor, num_entries: int) -> Tensor:
+        if name not in self.arrays:
+            self.arrays[name] = torch.empty((num_entries, *like.shape[1:]), dtype=like.dtype, device=like.device)
+        return self.arrays[name]
 
     def to_host(self) -> "HostArrays":
         """Start the copy to pinned host memory; the device goes on computing."""
-        tensors = {f"nonfinite/{what}": counts for what, counts in self.nonfinite.items()}
-        tensors |= {"logits/logits": self.logits}
-        tensors |= {f"hidden/{name}": tensor for name, tensor in self.hidden.items()}
-        return HostArrays(tensors, self.rows, self.offsets if self.hidden else None)
+        offsets = {field: starts_of(counts) for field, counts in self.kept_n.items()}
+        counts = {f"nonfinite/{what}": counts for what, counts in self.nonfinite.items()}
+        return HostArrays(counts | self.arrays, self.rows, offsets)
 
 
 class HostArrays:
     """Arrays of some rows on their way to the host; :meth:`wait` hands them over."""
 
-    def __init__(self, tensors: dict[str, Tensor], rows: Integers, position_offsets: Integers | None) -> None:
+    def __init__(self, tensors: dict[str, Tensor], rows: Integers, position_offsets: dict[str, Integers]) -> None:
         self.rows = rows
         self.offsets = position_offsets
         self.event: torch.cuda.Event | None = None
@@ -171,15 +174,15 @@ class HostArrays:
         """
         if self.event is not None:
             self.event.synchronize()
-        fields: dict[str, Arrays] = {}
+        fields: dict[str, Arrays] = {"nonfinite": {}}
         for name, tensor in self.tensors.items():
             field, _, inner = name.partition("/")
             stored = _STORED_AS.get(inner.rpartition("/")[2])
             array = tensor.numpy()
             fields.setdefault(field, {})[inner] = array.view(stored) if stored else array
         self._refuse(source, fields.pop("nonfinite"))
-        if self.offsets is not None:
-            fields["hidden"]["position_offsets"] = self.offsets
+        for field, offsets in self.offsets.items():
+            fields[field]["position_offsets"] = offsets
         return fields
 
     def _refuse(self, source: str, nonfinite: Arrays) -> None:

@@ -7,10 +7,9 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from hskcache.encoder import takes_token_types
+from hskcache.encoder import num_positions, takes_token_types
 from hskcache.errors import TeacherError
 from hskcache.store.files import tokenizer_digest
 from hskcache.text import TokenizedRows
@@ -23,14 +22,9 @@ _CONFIG = "tokenizer_config.json"
 _NOT_IDENTITY = ("name_or_path", "is_local", "local_files_only", "_commit_hash")
 
 
-def num_positions(model: PreTrainedModel) -> int:
-    """The longest row the model can read, in tokens; ``MAX_POSITIONS`` where positions are no table."""
-    for name, module in model.named_modules():
-        if name.endswith("position_embeddings") and isinstance(module, nn.Embedding):
-            # RoBERTa counts positions from its padding id + 1, so the first rows of the table are never read.
-            unused = 0 if module.padding_idx is None else module.padding_idx + 1
-            return min(module.num_embeddings - unused, MAX_POSITIONS)
-    return MAX_POSITIONS
+def most_tokens(model: PreTrainedModel) -> int:
+    """The longest row that the model reads and a cache can hold, in tokens."""
+    return min(num_positions(model) or MAX_POSITIONS, MAX_POSITIONS)
 
 
 def fit_rows(model: PreTrainedModel, rows: TokenizedRows, names: tuple[str, str]) -> TokenizedRows:
@@ -45,7 +39,7 @@ def fit_rows(model: PreTrainedModel, rows: TokenizedRows, names: tuple[str, str]
         TeacherError: a row is longer than the teacher's positions, or holds an id or a type outside its tables.
     """
     teacher, source = names
-    limit, longest = num_positions(model), int(rows.lengths.argmax())
+    limit, longest = most_tokens(model), int(rows.lengths.argmax())
     if rows.lengths[longest] > limit:
         raise TeacherError(
             f"{source} row {longest}, counted from 0, has {rows.lengths[longest]} tokens and {teacher} reads at most "

@@ -4,9 +4,10 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from hskcache.errors import SpecError
-from hskcache.selection.depth import kept_layers
-from hskcache.spec import Spec
+from hskcache.selection.depth import kept_layers, stored_layers
+from hskcache.spec import Attention, Depth, Hidden, Spec
 from hskcache.store.manifest import (
+    AttentionField,
     DataInfo,
     Field,
     HiddenField,
@@ -20,42 +21,49 @@ from hskcache.store.manifest import (
 from hskcache.teacher.inputs import SavedTokenizer, fit_rows, save_tokenizer
 from hskcache.teacher.layout import Layout, id_dtype, plan
 from hskcache.teacher.load import Teacher
-from hskcache.text import Examples, TokenizedRows
+from hskcache.text import Corpus, Examples, TokenizedRows
+from hskcache.text.labels import Labels
 
 
 @dataclass(frozen=True)
 class Fields:
-    """The fields of a cache, by kind."""
+    """The fields of a cache, by kind; None where one is not kept."""
 
     inputs: InputsField
-    logits: LogitsField
+    logits: LogitsField | None
     hidden: HiddenField | None
+    attention: AttentionField | None
 
     def stored(self) -> dict[str, Field]:
         """As the manifest names them."""
-        fields: dict[str, Field] = {"inputs": self.inputs, "logits": self.logits}
-        return fields | ({"hidden": self.hidden} if self.hidden is not None else {})
+        fields: dict[str, Field | None] = {
+            "inputs": self.inputs,
+            "logits": self.logits,
+            "hidden": self.hidden,
+            "attention": self.attention,
+        }
+        return {name: field for name, field in fields.items() if field is not None}
 
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """Everything a build needs; made by :func:`prepare_job`.
+    """Everything a build needs; made by :func:`prepare_job` or :func:`prepare_corpus_job`.
 
     Attributes:
         teacher: the model and its tokenizer.
-        examples: the rows of the data set.
-        rows: ``examples`` through the teacher's tokenizer, as the teacher reads them.
+        data: the rows, as the manifest describes them.
+        labels: [N] class indices or scores, or None.
+        rows: tokens, as the teacher reads them.
         spec: what to keep, resolved.
         layout: shards and sizes.
-        task: name of the task preset, told to readers.
     """
 
     teacher: Teacher
-    examples: Examples
+    data: DataInfo
+    labels: Labels | None
     rows: TokenizedRows
     spec: Spec
     layout: Layout
-    task: str | None
 
     @cached_property
     def tokenizer(self) -> SavedTokenizer:
@@ -65,21 +73,8 @@ class Job:
     @cached_property
     def request(self) -> Request:
         """What a cache of this job is asked for with."""
-        teacher, hidden = self.teacher, self.spec.hidden
-        pairs = kept_layers(hidden.depth, teacher.info.num_layers) if hidden is not None else ()
-        return Request(
-            spec=self.spec,
-            teacher=teacher.info,
-            tokenizer=TokenizerInfo(
-                sha256=self.tokenizer.sha256,
-                vocab_size=len(teacher.tokenizer),
-                pad_token_id=teacher.pad_token_id,
-                has_token_types=self.rows.token_type_ids is not None,
-            ),
-            data=_data_info(self.examples, self.task),
-            shard_rows=self.layout.shard_rows,
-            layers=[LayerKept(student=pair.student, teacher=pair.teacher) for pair in pairs],
-        )
+        tokenizer = (self.tokenizer.sha256, self.rows.token_type_ids is not None)
+        return request_of(self.teacher, (self.spec, self.layout.shard_rows), self.data, tokenizer)
 
     @property
     def fields(self) -> Fields:
@@ -87,13 +82,15 @@ class Job:
         inputs = InputsField(
             id_dtype=id_dtype(self.teacher.info.vocab_size),
             has_token_types=self.rows.token_type_ids is not None,
-            has_labels=self.examples.labels is not None,
+            has_labels=self.labels is not None,
         )
-        return Fields(inputs, LogitsField(num_labels=self.teacher.num_labels), self.layout.hidden)
+        num_labels = self.teacher.num_labels
+        logits = None if num_labels is None else LogitsField(num_labels=num_labels)
+        return Fields(inputs, logits, self.layout.hidden, self.layout.attention)
 
 
 def prepare_job(teacher: Teacher, examples: Examples, rows: TokenizedRows, spec: Spec, task: str | None = None) -> Job:
-    """Resolve a spec against a teacher and rows.
+    """Resolve a spec against a teacher and the rows of a task.
 
     Args:
         teacher: runs over the rows.
@@ -106,42 +103,7 @@ def prepare_job(teacher: Teacher, examples: Examples, rows: TokenizedRows, spec:
         SpecError: the spec contradicts itself, asks for layers that do not exist, or for shards that are too large.
         TeacherError: the teacher cannot read the rows.
     """
-    spec = resolve_spec(spec, teacher.info)
-    rows = fit_rows(teacher.model, rows, (teacher.info.name, examples.source))
-    return Job(teacher, examples, rows, spec, plan(spec, teacher.info, teacher.num_labels, rows), task)
-
-
-def describe_job(job: Job) -> tuple[Request, Fields]:
-    """What a cache of this job would be asked for with, and its fields; nothing is written or run."""
-    return job.request, job.fields
-
-
-def resolve_spec(spec: Spec, teacher: TeacherInfo) -> Spec:
-    """The spec with what it leaves to the teacher filled in; resolving twice changes nothing.
-
-    Raises:
-        SpecError: it contradicts itself, or asks for layers that the teacher or the student does not have.
-    """
-    hidden = spec.hidden
-    if hidden is None:
-        return spec
-    if hidden.length.score == "all" and hidden.length.tokens is not None:
-        raise SpecError(
-            f"--score all keeps every position, but --keep asks for {hidden.length.tokens} tokens; leave one of them "
-            "out"
-        )
-    if hidden.width.scheme == "all" and hidden.width.fraction < 1.0:
-        raise SpecError(
-            f"--width all keeps every column, but --keep asks for a share of {hidden.width.fraction:g}; leave one of "
-            "them out"
-        )
-    kept_layers(hidden.depth, teacher.num_layers)
-    depth = hidden.depth.model_copy(update={"target": hidden.depth.target or teacher.num_layers})
-    return spec.model_copy(update={"hidden": hidden.model_copy(update={"depth": depth})})
-
-
-def _data_info(examples: Examples, task: str | None) -> DataInfo:
-    return DataInfo(
+    data = DataInfo(
         name=examples.source,
         split=examples.split,
         fingerprint=examples.fingerprint,
@@ -150,3 +112,102 @@ def _data_info(examples: Examples, task: str | None) -> DataInfo:
         problem=examples.problem,
         label_names=list(examples.label_names),
     )
+    return _prepare(teacher, data, examples.labels, rows, spec)
+
+
+def prepare_corpus_job(teacher: Teacher, corpus: Corpus, spec: Spec) -> Job:
+    """Resolve a spec against an encoder without a classifier and the packed rows of a corpus.
+
+    Raises:
+        SpecError: nothing is to be kept, or as :func:`prepare_job`.
+        TeacherError: the teacher cannot read the rows.
+    """
+    return _prepare(teacher, corpus_info(corpus.source, corpus.fingerprint, len(corpus.rows)), None, corpus.rows, spec)
+
+
+def corpus_info(source: str, fingerprint: str, num_rows: int) -> DataInfo:
+    """A corpus as the manifest describes it."""
+    return DataInfo(name=source, fingerprint=fingerprint, num_rows=num_rows, problem="text", label_names=[])
+
+
+def request_of(teacher: Teacher, what: tuple[Spec, int], data: DataInfo, tokenizer: tuple[str, bool]) -> Request:
+    """What a cache is asked for with.
+
+    Args:
+        teacher: that runs.
+        what: the resolved spec, and rows of a shard.
+        data: the rows.
+        tokenizer: digest of its files, and whether it gives token types.
+    """
+    spec, shard_rows = what
+    sha256, has_token_types = tokenizer
+    return Request(
+        spec=spec,
+        teacher=teacher.info,
+        tokenizer=TokenizerInfo(
+            sha256=sha256,
+            vocab_size=len(teacher.tokenizer),
+            pad_token_id=teacher.pad_token_id,
+            has_token_types=has_token_types,
+        ),
+        data=data,
+        shard_rows=shard_rows,
+        layers=_pairs(spec.hidden, teacher.info),
+        attention_layers=[pair for pair in _pairs(spec.attention, teacher.info) if pair.teacher > 0],
+    )
+
+
+def describe_job(job: Job) -> tuple[Request, Fields]:
+    """What a cache of this job would be asked for with, and its fields; nothing is written or run."""
+    return job.request, job.fields
+
+
+def _prepare(teacher: Teacher, data: DataInfo, labels: Labels | None, rows: TokenizedRows, spec: Spec) -> Job:
+    spec = resolve_spec(spec, teacher.info)
+    if teacher.num_labels is None and spec.hidden is None and spec.attention is None:
+        raise SpecError(
+            "nothing would be kept: a corpus has no logits, so give --keep full, --attention full or parts of them"
+        )
+    rows = fit_rows(teacher.model, rows, (teacher.info.name, data.name))
+    return Job(teacher, data, labels, rows, spec, plan(spec, teacher.info, teacher.num_labels, rows))
+
+
+def resolve_spec(spec: Spec, teacher: TeacherInfo) -> Spec:
+    """The spec with what it leaves to the teacher filled in; resolving twice changes nothing.
+
+    Raises:
+        SpecError: it contradicts itself, or asks for layers that the teacher or the student does not have.
+    """
+    hidden, attention = spec.hidden, spec.attention
+    if hidden is not None and hidden.width.scheme == "all" and hidden.width.fraction < 1.0:
+        raise SpecError(
+            f"--width all keeps every column, but --keep asks for a share of {hidden.width.fraction:g}; leave one of "
+            "them out"
+        )
+    changes: dict[str, Hidden | Attention] = {}
+    for name, kept in (("hidden", hidden), ("attention", attention)):
+        if kept is None:
+            continue
+        if kept.length.score == "all" and kept.length.tokens is not None:
+            raise SpecError(
+                f"--score all keeps every position, but {kept.length.tokens} tokens are asked for; leave one of them "
+                "out"
+            )
+        stored_layers(kept.depth, teacher.num_layers)
+        changes[name] = kept.model_copy(update={"depth": _resolve_depth(kept.depth, teacher.num_layers)})
+    return spec.model_copy(update=changes)
+
+
+def _resolve_depth(depth: Depth, teacher_layers: int) -> Depth:
+    """The target filled in where a map asks for one."""
+    if depth.layers is not None or depth.mapping == "bottom":
+        if depth.target is not None:
+            name = "bottom" if depth.layers is None else "in so many words"
+            raise SpecError(f"a map given {name} takes no --depth-target; leave it out")
+        return depth
+    return depth.model_copy(update={"target": depth.target or teacher_layers})
+
+
+def _pairs(kept: Hidden | Attention | None, teacher: TeacherInfo) -> list[LayerKept]:
+    pairs = () if kept is None else kept_layers(kept.depth, teacher.num_layers)
+    return [LayerKept(student=pair.student, teacher=pair.teacher) for pair in pairs]

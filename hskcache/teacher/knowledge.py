@@ -1,7 +1,8 @@
-"""From a captured batch to the entries that are kept: positions first, then columns, then the encoding."""
+"""From a captured batch to the hidden states that are kept: positions first, then columns, then the encoding."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -10,33 +11,56 @@ from torch import Tensor
 
 from hskcache.encoding import get_encoding
 from hskcache.encoding.bitmask import pack_columns
-from hskcache.selection.length import cls_eligible, eligible_BL, left_score, random_score, top_positions
+from hskcache.ragged import ragged_index
 from hskcache.selection.width import magnitude_columns
 from hskcache.spec import Hidden
-from hskcache.store.fields import HiddenField, layer_name
-from hskcache.teacher.capture import ATTENTION_SCORES, Captured
+from hskcache.store.fields import AttentionField, HiddenField, layer_name
+from hskcache.teacher.capture import Captured, Wanted
+from hskcache.teacher.positions import Positions, Rows, owners
 
 
-@dataclass(frozen=True)
-class Rows:
-    """A padded batch as the selection sees it, on the teacher's device.
+class Encoded(NamedTuple):
+    """One layer of a batch as it is stored.
 
     Attributes:
-        input_ids_BL: token ids, int64.
-        valid_BL: True where a token is real, False on padding.
-        row_ids_B: row of the data set, int64.
-        kept_B: positions kept of each row, on the host: shapes are known without asking the device.
+        arrays: by their names within the layer; the first axis holds the entries of row after row.
+        nonfinite_B: values of each row that are not finite when they are read back, int32.
     """
 
-    input_ids_BL: Tensor
-    valid_BL: Tensor
-    row_ids_B: Tensor
-    kept_B: NDArray[np.int64]
+    arrays: dict[str, Tensor]
+    nonfinite_B: Tensor
+
+
+class Selector(Protocol):
+    """What is kept of one field, applied to captured batches on the device."""
+
+    @property
+    def name(self) -> str:
+        """Of the field."""
+        ...
+
+    @property
+    def field(self) -> HiddenField | AttentionField:
+        """How it is stored."""
+        ...
+
+    @property
+    def wanted(self) -> Wanted:
+        """What must be captured for it."""
+        ...
+
+    def select(self, captured: Captured, rows: Rows) -> dict[int, Any]:
+        """Kept entries of every stored layer."""
+        ...
+
+    def encode(self, kept: Any, rows: Rows) -> Encoded:
+        """One layer's kept entries as they are stored."""
+        ...
 
 
 @dataclass(frozen=True)
 class Kept:
-    """Kept entries of one layer over a batch; a row's positions stand together, best first.
+    """Kept hidden states of one layer over a batch; a row's positions stand together, best first.
 
     Attributes:
         positions_P: position of each kept state in its row, int64.
@@ -49,94 +73,65 @@ class Kept:
     columns_PW: Tensor | None
 
 
-def score_layer(layer: int, num_layers: int, which: str) -> int:
-    """Attention layer (0-based) that scores the positions of a hidden layer [MUD 3.2].
+class HiddenSelector:
+    """The three dimensions of one spec, and the encoding.
 
-    ``producing`` is the attention inside the layer that produced the states; the embedding output, which no
-    attention produced, takes that of the first layer.
+    Args:
+        hidden: what to keep.
+        field: how it is stored.
+        positions: the length dimension.
+        constants: what all rows share, by the names of the format.
+        device: of the teacher.
     """
-    return num_layers - 1 if which == "last" else max(layer - 1, 0)
 
-
-class Selector:
-    """The three dimensions of one spec, applied to captured batches on the device."""
+    name = "hidden"
 
     def __init__(
         self,
         hidden: Hidden,
         field: HiddenField,
-        num_layers: int,
-        special_ids: frozenset[int],
+        positions: Positions,
         constants: Mapping[str, NDArray[np.generic]],
+        device: torch.device,
     ) -> None:
         self.hidden = hidden
         self.field = field
-        self.num_layers = num_layers
-        self.special_ids = torch.tensor(sorted(special_ids), dtype=torch.int64)
-        self.constants = {name: torch.from_numpy(np.ascontiguousarray(_signed(a))) for name, a in constants.items()}
+        self.positions = positions
+        self.constants = {
+            name: torch.from_numpy(np.ascontiguousarray(_signed(array))).to(device) for name, array in constants.items()
+        }
 
     @property
-    def score_layers(self) -> frozenset[int]:
-        """Attention layers whose scores must be captured."""
-        if self.hidden.length.score not in ATTENTION_SCORES or self.hidden.length.tokens is None:
-            return frozenset()
-        which = self.hidden.length.score_layer
-        return frozenset(score_layer(layer, self.num_layers, which) for layer in self.field.layers)
-
-    def to(self, device: torch.device) -> "Selector":
-        """Move the constants to the teacher's device."""
-        self.special_ids = self.special_ids.to(device)
-        self.constants = {name: array.to(device) for name, array in self.constants.items()}
-        return self
+    def wanted(self) -> Wanted:
+        """The stored layers, and the scores that choose their positions."""
+        return Wanted(hidden=frozenset(self.field.layers), scores=self.positions.scores)
 
     def select(self, captured: Captured, rows: Rows) -> dict[int, Kept]:
         """Kept entries of every stored layer."""
-        eligible = self._eligible(rows)
-        flat = _flat_slots(rows.kept_B, self._slots(rows))
-        chosen: dict[int, Tensor] = {}
-        kept = {}
-        for layer in self.field.layers:
-            source = score_layer(layer, self.num_layers, self.hidden.length.score_layer)
-            if source not in chosen:
-                scores = self._scores(captured, source, rows)
-                chosen[source], _ = top_positions(scores, eligible, self.hidden.length.tokens)
-            kept[layer] = self._columns(layer, captured.hidden[layer], chosen[source], flat)
-        return kept
+        chosen = self.positions.choose(captured, rows)
+        kept_B = rows.kept_B[self.name]
+        slots_BK = next(iter(chosen.values())).shape
+        device = rows.input_ids_BL.device
+        flat = ragged_index(np.arange(slots_BK[0]) * slots_BK[1], kept_B, device)
+        return {layer: self._columns(layer, captured.hidden[layer], chosen[layer], flat) for layer in self.field.layers}
 
-    def encode(self, kept: Kept) -> dict[str, Tensor]:
-        """Stored arrays of one layer's entries, by their names within the layer, kept positions first."""
-        arrays = {"positions": kept.positions_P.to(torch.int16)}
-        arrays |= get_encoding(self.field.encoding).encode(kept.values_PW)
+    def encode(self, kept: Kept, rows: Rows) -> Encoded:
+        """Positions, values, scales and columns of one layer, kept positions first."""
+        encoding = get_encoding(self.field.encoding)
+        values = encoding.encode(kept.values_PW)
+        arrays = {"positions": kept.positions_P.to(torch.int16), **values}
         if kept.columns_PW is not None:
             if self.field.columns == "bitmask":
                 arrays["bitmask"] = pack_columns(kept.columns_PW, self.field.width)
             else:
                 arrays["columns"] = kept.columns_PW.to(torch.int16)
-        return arrays
+        # What is read back counts: an encoding of less range than the states may overflow.
+        bad = (~torch.isfinite(encoding.decode(values, self.field.num_columns))).sum(-1, dtype=torch.int32)
+        kept_B = rows.kept_B[self.name]
+        nonfinite = torch.zeros(len(kept_B), dtype=torch.int32, device=bad.device)
+        return Encoded(arrays, nonfinite.index_add_(0, owners(kept_B, bad.device), bad))
 
-    def _slots(self, rows: Rows) -> int:
-        length = rows.input_ids_BL.shape[1]
-        tokens = self.hidden.length.tokens
-        return length if tokens is None else min(tokens, length)
-
-    def _eligible(self, rows: Rows) -> Tensor:
-        if self.hidden.length.score == "cls":
-            return cls_eligible(rows.valid_BL)
-        special = None if self.hidden.length.specials else torch.isin(rows.input_ids_BL, self.special_ids)
-        return eligible_BL(rows.valid_BL, special)
-
-    def _scores(self, captured: Captured, source: int, rows: Rows) -> Tensor:
-        score = self.hidden.length.score
-        if source in captured.scores:
-            return captured.scores[source]
-        size = rows.input_ids_BL.shape
-        if score == "random":
-            return random_score(rows.row_ids_B, size[1], self.hidden.length.seed)
-        return left_score(size[0], size[1], rows.input_ids_BL.device)
-
-    def _columns(self, layer: int, hidden_BLD: Tensor, positions_BK: Tensor, flat: NDArray[np.int64]) -> Kept:
-        device = hidden_BLD.device
-        slots = torch.from_numpy(flat).to(device, non_blocking=True)
+    def _columns(self, layer: int, hidden_BLD: Tensor, positions_BK: Tensor, slots: Tensor) -> Kept:
         batch, length, width = hidden_BLD.shape
         positions = positions_BK.reshape(-1).index_select(0, slots)
         rows = torch.div(slots, positions_BK.shape[1], rounding_mode="floor")
@@ -151,13 +146,6 @@ class Selector:
             return Kept(positions, (states - mean) @ basis.T, None)
         columns = magnitude_columns(states, self.field.num_columns)
         return Kept(positions, states.gather(-1, columns), columns)
-
-
-def _flat_slots(kept_B: NDArray[np.int64], slots: int) -> NDArray[np.int64]:
-    """Indices of the kept entries in a flattened [B, slots] table: the first ``kept_B[b]`` of every row."""
-    rows = np.repeat(np.arange(len(kept_B)), kept_B)
-    within = np.arange(len(rows)) - np.repeat(np.cumsum(kept_B) - kept_B, kept_B)
-    return rows * slots + within
 
 
 def _signed(array: NDArray[np.generic]) -> NDArray[np.generic]:

@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 from hskcache.encoding import get_encoding, num_bytes
 from hskcache.encoding.bitmask import column_bytes
 from hskcache.errors import SpecError
-from hskcache.selection.depth import kept_layers
+from hskcache.selection.depth import stored_layers
 from hskcache.selection.width import num_columns, uniform_columns
-from hskcache.spec import Hidden, Spec
-from hskcache.store.manifest import HiddenField, TeacherInfo
+from hskcache.spec import Attention, Hidden, Length, Spec
+from hskcache.store.fields import entry_counts
+from hskcache.store.manifest import AttentionField, HiddenField, TeacherInfo
 from hskcache.store.shard import MAX_SHARD_BYTES
 from hskcache.text import TokenizedRows
 
@@ -24,6 +25,8 @@ MAX_SHARD_ROWS = 4096
 _ARRAY_BYTES = 2048
 """More than the documents, headers and checksums of one array take in a shard."""
 
+_BLOCK_ROWS = 1 << 16
+
 Integers = NDArray[np.int64]
 
 
@@ -33,16 +36,18 @@ class Layout:
 
     Attributes:
         lengths_N: tokens of each row.
-        kept_N: positions kept of each row, the same for every layer; zeros where no hidden states are kept.
+        kept_N: by field, positions kept of each row, the same for every layer.
         hidden: the hidden field as it will be stored, or None.
+        attention: the attention field as it will be stored, or None.
         shard_rows: rows of every shard but the last.
         row_bytes_N: bytes of each row before compression, by field.
         constant_bytes: bytes of what all rows of the hidden field share.
     """
 
     lengths_N: Integers
-    kept_N: Integers
+    kept_N: dict[str, Integers]
     hidden: HiddenField | None
+    attention: AttentionField | None
     shard_rows: int
     row_bytes_N: dict[str, Integers]
     constant_bytes: int
@@ -55,8 +60,8 @@ class Layout:
 
     def most_bytes(self, field: str, start: int, stop: int) -> int:
         """What a shard takes on disk at most: compression only makes it smaller."""
-        layers = len(self.hidden.layers) if self.hidden is not None else 0
-        num_arrays = {"inputs": 5, "logits": 1, "hidden": 1 + 4 * layers}[field]
+        kept = {"hidden": self.hidden, "attention": self.attention}.get(field)
+        num_arrays = {"inputs": 5, "logits": 1}[field] if kept is None else 1 + 4 * len(kept.layers)
         # The last entry of the offsets belongs to no row.
         return int(self.row_bytes_N[field][start:stop].sum()) + 8 + num_arrays * _ARRAY_BYTES
 
@@ -83,29 +88,42 @@ class Layout:
             first += size
 
 
-def plan(spec: Spec, teacher: TeacherInfo, num_labels: int, rows: TokenizedRows) -> Layout:
+def plan(spec: Spec, teacher: TeacherInfo, num_labels: int | None, rows: TokenizedRows) -> Layout:
     """Work out every shape of the cache from the tokenized rows.
 
+    Args:
+        spec: what to keep.
+        teacher: its sizes.
+        num_labels: width C of the logits; None where there are none.
+        rows: tokens.
+
     Raises:
-        SpecError: the layers asked for do not exist, or a shard would be larger than readers accept.
+        SpecError: the layers or heads asked for do not exist, or a shard would be larger than readers accept.
     """
     lengths = rows.lengths.astype(np.int64)
     token_bytes = np.dtype(id_dtype(teacher.vocab_size)).itemsize + (rows.token_type_ids is not None)
     # A row's id, label and offset take 8 bytes each.
-    sizes = {"inputs": lengths * token_bytes + 24, "logits": np.full(len(lengths), 4 * num_labels, np.int64)}
-    field, kept, constant_bytes = None, np.zeros(len(lengths), np.int64), 0
+    sizes = {"inputs": lengths * token_bytes + 24}
+    if num_labels is not None:
+        sizes["logits"] = np.full(len(lengths), 4 * num_labels, np.int64)
+    hidden = attention = None
+    kept: dict[str, Integers] = {}
     if spec.hidden is not None:
-        field = hidden_field(spec.hidden, teacher)
-        kept = eligible_counts(spec.hidden, rows)
-        if spec.hidden.length.tokens is not None:
-            kept = np.minimum(kept, min(spec.hidden.length.tokens, int(lengths.max())))
-        sizes["hidden"] = kept * position_bytes(field) * len(field.layers) + 8
-        constant_bytes = _constant_bytes(field)
-    layout = Layout(lengths, kept, field, spec.shard_rows or _shard_rows(sizes), sizes, constant_bytes)
-    largest = max(layout.most_bytes(name, *shard) for name in sizes for shard in layout.shards)
+        hidden = hidden_field(spec.hidden, teacher)
+        kept["hidden"] = kept_counts(spec.hidden.length, rows)
+        sizes["hidden"] = kept["hidden"] * position_bytes(hidden) * len(hidden.layers) + 8
+    if spec.attention is not None:
+        attention = attention_field(spec.attention, teacher)
+        kept["attention"] = kept_counts(spec.attention.length, rows)
+        sizes["attention"] = attention_bytes(attention, kept["attention"]) + 8
+    constant_bytes = 0 if hidden is None else _constant_bytes(hidden)
+    layout = Layout(lengths, kept, hidden, attention, spec.shard_rows or _shard_rows(sizes), sizes, constant_bytes)
+    name, largest = max(
+        ((name, layout.most_bytes(name, *shard)) for name in sizes for shard in layout.shards), key=lambda item: item[1]
+    )
     if largest > MAX_SHARD_BYTES:
         raise SpecError(
-            f"{layout.shard_rows} rows make a shard of {largest / 1e9:.1f} GB and readers accept "
+            f"{layout.shard_rows} rows make a shard of {name} of {largest / 1e9:.1f} GB and readers accept "
             f"{MAX_SHARD_BYTES / 1e9:.1f} GB; give fewer --shard-rows, or leave them out"
         )
     return layout
@@ -116,16 +134,27 @@ def id_dtype(vocab_size: int) -> Literal["uint16", "int32"]:
     return "uint16" if vocab_size <= 1 << 16 else "int32"
 
 
-def eligible_counts(hidden: Hidden, rows: TokenizedRows) -> Integers:
+def kept_counts(length: Length, rows: TokenizedRows) -> Integers:
+    """Positions kept of each row, int64 [N]: of those that may be kept, at most as many as asked for."""
+    counts = eligible_counts(length, rows)
+    return counts if length.tokens is None else np.minimum(counts, min(length.tokens, int(rows.lengths.max())))
+
+
+def eligible_counts(length: Length, rows: TokenizedRows) -> Integers:
     """Positions of each row that may be kept: all, all but the special tokens after the first, or the first alone."""
-    if hidden.length.score == "cls":
+    if length.score == "cls":
         return np.ones(len(rows), np.int64)
-    if hidden.length.specials:
-        return rows.lengths.astype(np.int64)
-    special = np.isin(rows.input_ids, sorted(rows.special_ids))
-    special[rows.offsets[:-1]] = False
-    before = np.concatenate([[0], np.cumsum(special)])
-    counts: Integers = rows.lengths - (before[rows.offsets[1:]] - before[rows.offsets[:-1]])
+    counts = rows.lengths.astype(np.int64)
+    if length.specials:
+        return counts
+    special = np.array(sorted(rows.special_ids), dtype=rows.input_ids.dtype)
+    # Some rows at a time: those of a corpus do not fit into memory.
+    for first in range(0, len(rows), _BLOCK_ROWS):
+        offsets = rows.offsets[first : first + _BLOCK_ROWS + 1]
+        is_special = np.isin(rows.input_ids[offsets[0] : offsets[-1]], special)
+        is_special[offsets[:-1] - offsets[0]] = False
+        before = np.concatenate([[0], np.cumsum(is_special)])
+        counts[first : first + _BLOCK_ROWS] -= np.diff(before[offsets - offsets[0]])
     return counts
 
 
@@ -135,7 +164,7 @@ def hidden_field(hidden: Hidden, teacher: TeacherInfo) -> HiddenField:
     Raises:
         SpecError: the layers asked for do not exist.
     """
-    layers = sorted({pair.teacher for pair in kept_layers(hidden.depth, teacher.num_layers)})
+    layers = list(stored_layers(hidden.depth, teacher.num_layers))
     width, scheme = teacher.width, hidden.width
     kept = num_columns(width, scheme.fraction)
     columns: Literal["all", "shared", "indices", "bitmask", "pca"]
@@ -157,6 +186,41 @@ def hidden_field(hidden: Hidden, teacher: TeacherInfo) -> HiddenField:
         layers=layers,
         max_tokens=hidden.length.tokens,
     )
+
+
+def attention_field(attention: Attention, teacher: TeacherInfo) -> AttentionField:
+    """How the attention scores of a teacher will be stored.
+
+    Raises:
+        SpecError: the layers or heads asked for do not exist.
+    """
+    layers = [layer for layer in stored_layers(attention.depth, teacher.num_layers) if layer > 0]
+    if not layers:
+        raise SpecError("attention is to be kept of the embedding output alone, which has none; keep more layers")
+    heads = attention.heads
+    if isinstance(heads, list) and (not heads or len(set(heads)) < len(heads) or max(heads) >= teacher.num_heads):
+        raise SpecError(
+            f"heads {heads} of the attention are to be kept, but the teacher has heads 0 to {teacher.num_heads - 1}; "
+            "list some of those, each once"
+        )
+    kept = list(range(teacher.num_heads)) if heads == "all" else heads
+    return AttentionField(
+        num_heads=1 if kept == "mean" else len(kept),
+        heads=kept,
+        teacher_heads=teacher.num_heads,
+        encoding=attention.encoding,
+        layers=layers,
+        max_tokens=attention.length.tokens,
+    )
+
+
+def attention_bytes(field: AttentionField, kept_N: Integers) -> Integers:
+    """Bytes of each row before compression, all layers together: positions, scales and scores."""
+    parts = get_encoding(field.encoding).parts(1)
+    sizes = 2 * kept_N
+    for part in parts:
+        sizes = sizes + np.dtype(parts[part].dtype).itemsize * entry_counts(field, part, kept_N)
+    return len(field.layers) * sizes
 
 
 def position_bytes(field: HiddenField) -> int:

@@ -3,8 +3,10 @@
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
+from handmade import Plan, write
 from tiny import cache_of, config_file, job_of, spec_of
 
 from hskcache.cache import Cache
@@ -40,3 +42,18 @@ def narrow(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def wide(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A student's config as wide as the teacher."""
     return config_file(tmp_path_factory.mktemp("wide"))
+
+
+@pytest.fixture(scope="session")
+def written(tiny_teacher_dir: Path, tsv_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Cache]:
+    """A cache written by hand, see handmade.py, by what it differs in from the usual one."""
+    made: dict[str, Cache] = {}
+
+    def write_once(**changes: Any) -> Cache:
+        key = repr(sorted(changes.items()))
+        if key not in made:
+            folder = tmp_path_factory.mktemp("written") / "cache"
+            made[key] = write(folder, tiny_teacher_dir, tsv_file, Plan(**changes))
+        return made[key]
+
+    return write_once

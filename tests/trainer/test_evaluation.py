@@ -17,6 +17,7 @@ from transformers import (
     RobertaForSequenceClassification,
 )
 
+from hskcache.encoder import num_positions
 from hskcache.errors import DataError, MismatchError, SpecError
 from hskcache.text import Examples, TokenizedRows, load_task, task_names
 from trainer.evaluation import (
@@ -24,7 +25,6 @@ from trainer.evaluation import (
     evaluate,
     length_batches,
     metrics_for,
-    num_positions,
     pad_batch,
     predict,
     takes_token_types,

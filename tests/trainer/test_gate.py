@@ -10,8 +10,9 @@ from tiny import cache_of, config_file, job_of, recipe_of, spec_of, student_of, 
 
 from hskcache.cache import Cache
 from hskcache.errors import MismatchError, SpecError
-from trainer.gate import Knowledge, cached_knowledge, check_recipe, check_student, check_tokenizer
-from trainer.objective import LayerMatch
+from trainer.gate import check_recipe, check_student, check_tokenizer
+from trainer.knowledge import Knowledge, cached_knowledge
+from trainer.objective import LayerMatch, Matches
 from trainer.recipe import Recipe
 from trainer.source import cached_source
 
@@ -37,7 +38,7 @@ def test_what_fits_passes(knowledge: Knowledge, cache_dir: Path, wide: Path) -> 
     recipe = stage(hidden={}, soft={}, label={})
     check_recipe(knowledge, recipe, slices=4)
     check_student(knowledge, recipe, student_of(cached_source(cache_dir), wide))
-    assert knowledge.matches == (LayerMatch(1, 2), LayerMatch(2, 4))
+    assert knowledge.matches == Matches((LayerMatch(1, 2), LayerMatch(2, 4)), width=32)
     assert knowledge.label_names == ("0", "1")
 
 

@@ -56,7 +56,7 @@ def test_losses_equal_those_with_the_teacher_in_the_loop_step_by_step(
     source = cached_source(caches(width).root)
     config: Path = request.getfixturevalue(student)
     cached, live = (
-        losses_of(loader, Objective(student_of(source, config), losses, source.knowledge.matches, 32))
+        losses_of(loader, Objective(student_of(source, config), losses, source.knowledge.matches))
         for loader in (KnowledgeLoader(caches(width), batch_size=12), LiveLoader(job, batch_size=12))
     )
     torch.testing.assert_close(torch.stack(cached), torch.stack(live), rtol=1e-5, atol=0)

@@ -11,11 +11,12 @@ from hskcache.cache import Cache
 from hskcache.errors import MismatchError
 from trainer.batch import Batch
 from trainer.loading import KnowledgeLoader
-from trainer.objective import LayerMatch, Objective
+from trainer.objective import LayerMatch, Matches, Objective
 from trainer.recipe import HiddenTerm, LabelTerm, Losses, SoftTerm
 from trainer.source import Source, cached_source
 
-MATCHES = (LayerMatch(1, 2), LayerMatch(2, 4))
+PAIRS = (LayerMatch(1, 2), LayerMatch(2, 4))
+MATCHES = Matches(hidden=PAIRS, width=32)
 
 
 @pytest.fixture(scope="session")
@@ -33,7 +34,7 @@ def test_the_total_is_the_weighted_sum_of_the_terms(source: Source, batch: Batch
         hidden=HiddenTerm(weight=2.0), soft=SoftTerm(weight=0.5, temperature=3.0), label=LabelTerm(weight=4)
     )
     student = student_of(source, wide)
-    total, terms = Objective(student, losses, MATCHES, 32)(batch)
+    total, terms = Objective(student, losses, MATCHES)(batch)
     assert list(terms) == ["hidden", "soft", "label"]
     assert total.item() == pytest.approx(2 * terms["hidden"] + 0.5 * terms["soft"] + 4 * terms["label"])
     assert not any(term.requires_grad for term in terms.values())
@@ -42,7 +43,7 @@ def test_the_total_is_the_weighted_sum_of_the_terms(source: Source, batch: Batch
         ("soft", Losses(soft=SoftTerm(temperature=3.0))),
         ("label", Losses(label=LabelTerm())),
     ):
-        value, only = Objective(student, alone, MATCHES, 32)(batch)
+        value, only = Objective(student, alone, MATCHES)(batch)
         assert list(only) == [name]
         assert value.item() == pytest.approx(terms[name].item(), rel=1e-6)
 
@@ -51,7 +52,7 @@ def test_hidden_losses_of_the_layers_add_up(source: Source, batch: Batch, wide: 
     student = student_of(source, wide)
     losses = Losses(hidden=HiddenTerm())
     both, first, second = (
-        Objective(student, losses, matches, 32)(batch)[0] for matches in (MATCHES, MATCHES[:1], MATCHES[1:])
+        Objective(student, losses, Matches(pairs, width=32))(batch)[0] for pairs in (PAIRS, PAIRS[:1], PAIRS[1:])
     )
     assert both.item() == pytest.approx(first.item() + second.item(), rel=1e-6)
 
@@ -62,12 +63,12 @@ def test_a_narrow_student_gets_a_projection_for_all_layers_or_for_each(
 ) -> None:
     student = student_of(source, narrow)
     losses = Losses(hidden=HiddenTerm(shared_projection=shared))
-    objective = Objective(student, losses, MATCHES, 32, seed=1)
+    objective = Objective(student, losses, MATCHES, seed=1)
     assert sorted(objective.projections) == names
     assert all(projection.weight.shape == (32, 16) for projection in objective.projections.values())
     objective(batch)[0].backward()
     assert all(parameter.grad is not None for parameter in objective.projections.parameters())
-    again, other = (Objective(student, losses, MATCHES, 32, seed=seed).projections.state_dict() for seed in (1, 2))
+    again, other = (Objective(student, losses, MATCHES, seed=seed).projections.state_dict() for seed in (1, 2))
     ours = objective.projections.state_dict()
     assert all(torch.equal(ours[name], again[name]) for name in ours)
     assert not any(torch.equal(ours[name], other[name]) for name in ours)
@@ -76,14 +77,14 @@ def test_a_narrow_student_gets_a_projection_for_all_layers_or_for_each(
 def test_no_projection_where_widths_agree_or_no_hidden_state_is_learned(
     source: Source, narrow: Path, wide: Path
 ) -> None:
-    assert not Objective(student_of(source, wide), Losses(hidden=HiddenTerm()), MATCHES, 32).projections
-    assert not Objective(student_of(source, narrow), Losses(soft=SoftTerm()), MATCHES, 32).projections
+    assert not Objective(student_of(source, wide), Losses(hidden=HiddenTerm()), MATCHES).projections
+    assert not Objective(student_of(source, narrow), Losses(soft=SoftTerm()), MATCHES).projections
 
 
 def test_making_an_objective_leaves_the_random_generators_alone(source: Source, narrow: Path) -> None:
     student = student_of(source, narrow)
     before = torch.get_rng_state()
-    Objective(student, Losses(hidden=HiddenTerm()), MATCHES, 32)
+    Objective(student, Losses(hidden=HiddenTerm()), MATCHES)
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -99,19 +100,17 @@ def test_a_batch_that_lacks_what_a_loss_needs_is_refused(
 ) -> None:
     lacking = next(iter(KnowledgeLoader(caches("bitmask"), fields=fields)))
     with pytest.raises(MismatchError, match=f"learns from {complaint} and the batch has none"):
-        Objective(student_of(source, wide), losses, MATCHES, 32)(lacking)
+        Objective(student_of(source, wide), losses, MATCHES)(lacking)
 
 
 def test_a_loop_of_ones_own_needs_no_trainer(caches: Callable[[str], Cache], source: Source, narrow: Path) -> None:
     """The loader, the objective and any optimiser."""
     loader = KnowledgeLoader(caches("bitmask"), batch_size=16)
     knowledge = source.knowledge
-    assert knowledge.hidden is not None
     objective = Objective(
         student_of(source, narrow),
         Losses(hidden=HiddenTerm(), soft=SoftTerm()),
         knowledge.matches,
-        knowledge.hidden.width,
     )
     optimizer = torch.optim.AdamW(objective.parameters(), lr=3e-3)
     epochs = []
@@ -132,7 +131,7 @@ def test_a_student_without_token_types_takes_rows_that_have_them(source: Source,
     config = config_file(tmp_path, model_type="distilbert", dim=32, n_layers=2, n_heads=2, hidden_dim=32)
     student = student_of(source, config)
     assert "token_type_ids" in batch.inputs
-    loss, _ = Objective(student, Losses(hidden=HiddenTerm(), soft=SoftTerm()), MATCHES, 32)(batch)
+    loss, _ = Objective(student, Losses(hidden=HiddenTerm(), soft=SoftTerm()), MATCHES)(batch)
     assert torch.isfinite(loss)
 
 

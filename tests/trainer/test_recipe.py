@@ -31,8 +31,69 @@ def test_the_mud_recipe_has_the_papers_settings(task: str, epochs: int) -> None:
     assert prediction.losses.soft.temperature == 1
 
 
+@pytest.mark.parametrize(
+    ("task", "epochs"),
+    [
+        ("cola", 50),
+        ("sst2", 10),
+        ("mnli", 5),
+        ("qqp", 5),
+        ("qnli", 10),
+        ("mrpc", 20),
+        ("stsb", 20),
+        ("rte", 20),
+        (None, 20),
+    ],
+)
+def test_tinyberts_task_recipe_has_the_settings_of_paper_and_release(task: str | None, epochs: int) -> None:
+    intermediate, prediction = load_recipe("tinybert-task").for_task(task).stages
+    assert (intermediate.epochs, intermediate.learning_rate, intermediate.batch_size) == (epochs, 5e-5, 32)
+    assert (intermediate.schedule, intermediate.warmup, intermediate.select) == ("constant", 0.0, "last")
+    assert (prediction.epochs, prediction.learning_rate, prediction.batch_size) == (3, 3e-5, 32)
+    assert prediction.select == "best"
+    assert prediction.losses.soft is not None
+    assert prediction.losses.soft.temperature == 1
+    assert intermediate.losses == load_recipe("tinybert-general").stages[0].losses
+
+
+def test_tinyberts_general_recipe_has_the_settings_of_the_paper() -> None:
+    (general,) = load_recipe("tinybert-general").stages
+    assert (general.epochs, general.learning_rate, general.batch_size) == (3, 1e-4, 256)
+    assert (general.schedule, general.warmup, general.weight_decay) == ("linear", 0.01, 0.01)
+    losses = general.losses
+    assert losses.embedding is not None
+    assert losses.hidden is not None
+    assert losses.attention is not None
+    assert (losses.needs_task, losses.hidden.embedding, losses.attention.heads) == (False, False, "match")
+
+
+@pytest.mark.parametrize(("text", "heads"), [("mean", "mean"), ("[0, 3, 3]", (0, 3, 3))])
+def test_heads_may_be_matched_averaged_or_listed(text: str, heads: object) -> None:
+    stage = load_recipe("tinybert-task", [f"intermediate.losses.attention.heads={text}"]).stages[0]
+    assert stage.losses.attention is not None
+    assert stage.losses.attention.heads == heads
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        (
+            "intermediate.losses.hidden.embedding=true",
+            "both count the embedding outputs; set hidden.embedding to false",
+        ),
+        ("intermediate.losses.hidden={}", "both count the embedding outputs"),
+        ("intermediate.losses.attention.heads=all", "heads"),
+        ("intermediate.losses.attention.heads=[]", "heads"),
+        ("intermediate.losses.attention.heads=[-1]", "heads"),
+    ],
+)
+def test_terms_that_contradict_each_other_are_refused(change: str, complaint: str) -> None:
+    with pytest.raises(SpecError, match=complaint):
+        load_recipe("tinybert-task", [change])
+
+
 def test_every_recipe_that_ships_loads() -> None:
-    assert known_recipes() == ["labels", "logits", "mud"]
+    assert known_recipes() == ["labels", "logits", "mud", "tinybert-general", "tinybert-task"]
     for name in known_recipes():
         assert load_recipe(name).name == name
 
@@ -88,7 +149,7 @@ def test_numbers_may_be_written_as_people_write_them(tmp_path: Path) -> None:
         ("prediction.batch_size=2.5", "integer"),
         ("prediction.schedule=step", "'constant', 'linear' or 'cosine'"),
         ("prediction.name=hidden", "two stages have the same name"),
-        ("prediction.losses={}", "at least one of hidden, soft and label"),
+        ("prediction.losses={}", "at least one of embedding, hidden, attention, soft and label"),
         ("hidden.patience=2", "patience needs select: best"),
         ("hidden.epochs_by_task={sst2: 0}", "greater than 0"),
     ],
@@ -125,7 +186,9 @@ def test_a_malformed_file_is_one_line_that_names_it(text: str, complaint: str, t
 
 
 def test_an_unknown_name_or_file_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(SpecError, match=r"'mut' is none of labels, logits, mud, nor a \.yaml file"):
+    with pytest.raises(
+        SpecError, match=r"'mut' is none of labels, logits, mud, tinybert-general, tinybert-task, nor a \.yaml file"
+    ):
         load_recipe("mut")
     with pytest.raises(SpecError, match="No such file"):
         load_recipe(str(tmp_path / "mine.yaml"))
@@ -157,4 +220,4 @@ def test_recipes_are_found_in_an_installed_package(tmp_path: Path) -> None:
     )
     trainer, hskcache, *names = done.stdout.split()
     assert Path(trainer).parents[1] == Path(hskcache).parents[1] == tmp_path
-    assert names == ["labels", "logits", "mud", "mud"]
+    assert names == ["labels", "logits", "mud", "tinybert-general", "tinybert-task", "mud"]

@@ -4,7 +4,7 @@ import json
 import os
 import shutil
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import pytest
 import torch
 from tiny import CPU, HIDDEN, PREDICTION, config_file, fit_of, recipe_of, scalars, wait_for_the_next_second, weights_of
 
+from hskcache.cache import Cache
 from trainer.batch import Batch
 from trainer.checkpoints import read_json
 from trainer.distill import Machine
@@ -224,3 +225,26 @@ def test_a_run_may_go_on_with_other_passes_a_step(cut: Path, case: Case) -> None
     """The losses then agree to rounding, not to the bit: dropout draws other masks."""
     fit(case.job(), cut, replace(CPU, accumulation=2))
     assert [stage["steps"] for stage in read_json(cut / "metrics.json")["stages"]] == [12, 18]
+
+
+# Three steps an epoch over the cache written by hand.
+TINYBERT = recipe_of(
+    hidden=HIDDEN | {"losses": {"embedding": {}, "hidden": {"embedding": False}, "attention": {}}, "batch_size": 8},
+    prediction=PREDICTION | {"losses": {"soft": {}}, "epochs": 1, "batch_size": 8},
+)
+
+
+@pytest.mark.parametrize("death", [Death("hidden", batch=5), Death("prediction", batch=1)])
+def test_a_killed_run_with_attention_goes_on_alike(
+    death: Death, written: Callable[..., Cache], tsv_file: Path, tmp_path: Path
+) -> None:
+    """Its student attends through another function in the first stage than in the second."""
+    config = config_file(tmp_path, width=16, num_attention_heads=4, hidden_dropout_prob=0.2)
+    machine = replace(CPU, save_steps=2)
+    case = Case(written().root, tsv_file, config, TINYBERT, machine)
+    assert children.run(run_until, death, case, tmp_path / "cut") == -signal.SIGKILL
+    wait_for_the_next_second(tmp_path / "cut")
+    for name in ("cut", "whole"):
+        fit(case.job(), tmp_path / name, machine)
+    assert_same(tmp_path / "cut", tmp_path / "whole")
+    assert {"train/loss_embedding", "train/loss_attention"} <= outcome(tmp_path / "cut")["logs"]["hidden"].keys()

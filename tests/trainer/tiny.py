@@ -58,7 +58,7 @@ def job_of(teacher: Path, data: Path, spec: Spec, task: str = "sst2") -> Job:
 
 def without_labels(job: Job) -> Job:
     """The same rows as if nobody had labelled them."""
-    return replace(job, examples=replace(job.examples, labels=None))
+    return replace(job, labels=None)
 
 
 def cache_of(job: Job, folder: Path) -> Cache:

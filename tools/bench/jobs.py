@@ -54,6 +54,6 @@ def built(job: "Job", out: Path) -> Cache:
     from hskcache.teacher.build import build
 
     with console.progress("rows") as bar:
-        task = bar.add_task(f"build {out.name}", total=len(job.examples))
+        task = bar.add_task(f"build {out.name}", total=len(job.rows))
         build(job, out, lambda rows: bar.advance(task, rows))
     return open_cache(out)

@@ -131,4 +131,4 @@ def random_teacher(shape: Shape, tokenizer: Path, device: str, dtype: ComputeDty
     model = create_student(str(path), Interface(len(loaded), CLASSES, pad_token_id=loaded.pad_token_id), seed=0)
     model.to(device=device, dtype=getattr(torch, dtype))
     prepare(model)
-    return Teacher(model, loaded, describe(model, "random weights"))
+    return Teacher(model, loaded, describe(model, "random weights"), len(CLASSES))

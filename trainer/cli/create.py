@@ -1,55 +1,125 @@
 """``hsktrain create``: a student to start from."""
 
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
+from click.core import ParameterSource
 
 from hskcache import console, runtime
-from hskcache.errors import MismatchError, SpecError
+from hskcache.errors import DataError, MismatchError, SpecError
+from hskcache.text.layout import Layout, layout
 from trainer.cli import options
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-Created: TypeAlias = "tuple[PreTrainedModel, PreTrainedTokenizerBase]"
+    from trainer.student.importance import Importance, Sample
+    from trainer.student.prune import Cut
+
+# Options that say how to prune, by the names of their parameters; with any other way to begin they would do nothing.
+_PRUNING = ("heads", "ffn", "embedding_rank", "data", "num_rows", "batch_size", "max_length", "device")
+_LAYOUT = ("task_name", "text", "text_pair", "label", "header")
+
+
+@dataclass(frozen=True)
+class Created:
+    """A student, its tokenizer, and what there is to tell beside its sizes."""
+
+    model: "PreTrainedModel"
+    tokenizer: "PreTrainedTokenizerBase"
+    facts: dict[str, Any] = field(default_factory=dict)
 
 
 @click.command()
 @click.option("--student", help="tinybert4, tinybert6, a config.json or a checkpoint.")
 @click.option("--from", "teacher", metavar="TEACHER", help="Take the student's weights from layers of this model.")
-@click.option("--layers", help="Layers of --from, counted from 1: 2,4,6 or bottom:3 or uniform:3.")
-@click.option("--tokenizer", help="Folder or hub id of the tokenizer [default with --from: the teacher's].")
+@click.option(
+    "--prune", metavar="TEACHER", help="Cut the student out of this fine-tuned BERT: layers, heads, neurons, embedding."
+)
+@click.option(
+    "--layers",
+    help="Layers to take, counted from 1: 2,4,6 or bottom:3 or uniform:3; with --prune a number alone is the first so "
+    "many  [default with --prune: all].",
+)
+@click.option("--heads", type=click.IntRange(min=1), help="With --prune: heads to keep in each layer  [default: all].")
+@click.option("--ffn", type=click.IntRange(min=1), help="With --prune: neurons to keep in each layer  [default: all].")
+@click.option(
+    "--embedding-rank",
+    type=click.IntRange(min=1),
+    help="With --prune: factor the word embedding into two matrices of this rank  [default: leave it one].",
+)
+@click.option("--data", metavar="FILE", help="With --prune: labelled rows that show which heads and neurons matter.")
+@layout
+@click.option(
+    "--rows",
+    "num_rows",
+    type=click.IntRange(min=1),
+    help="With --prune: rows to use, drawn by --seed  [default: all].",
+)
+@click.option(
+    "--batch-size",
+    type=click.IntRange(min=1),
+    default=32,
+    show_default=True,
+    help="With --prune: rows of a batch; importance adds up over batches.",
+)
+@options.max_length
+@options.device
+@click.option("--tokenizer", help="Folder or hub id of the tokenizer [default with a teacher: the teacher's].")
 @click.option("--labels", help="Number of classes, or their names: negative,positive. 1 is a regression.")
 @click.option("--out", required=True, type=click.Path(path_type=Path, file_okay=False), help="Folder of the student.")
 @options.seed
 @options.as_json
-def create(student: str | None, teacher: str | None, out: Path, as_json: bool, **settings: Any) -> None:
+def create(out: Path, as_json: bool, **settings: Any) -> None:
     """Create a student and save it with its tokenizer.
 
-    Either --student with --tokenizer and --labels, or --from with --layers.
+    Either --student with --tokenizer and --labels, or --from with --layers, or --prune with what to keep; to choose
+    heads and neurons --prune needs labelled rows: --data with --task or columns.
     """
     if out.exists() and any(out.iterdir()):
         raise MismatchError(f"{out} is not empty; give a new or an empty folder with --out")
+    if settings["prune"] is None:
+        _refuse_pruning()
     with runtime.quiet():
-        model, tokenizer = _cut(teacher, student, settings) if teacher else _begin(student, settings)
-        model.save_pretrained(out)
-        tokenizer.save_pretrained(out)
-    facts = {"layers": model.config.num_hidden_layers, "width": model.config.hidden_size}
-    facts |= {"parameters": model.num_parameters(), "classes": model.config.num_labels}
+        created = _way(settings)(settings)
+        created.model.save_pretrained(out)
+        created.tokenizer.save_pretrained(out)
+    config = created.model.config
+    facts = {"layers": config.num_hidden_layers, "width": config.hidden_size}
+    facts |= {"parameters": created.model.num_parameters(), "classes": config.num_labels}
     if as_json:
-        console.print_json({"out": str(out), **facts})
-    else:
-        console.say(f"{out}: " + ", ".join(f"{value:,} {name}" for name, value in facts.items()))
+        console.print_json({"out": str(out), **facts, **created.facts})
+        return
+    console.say(f"{out}: " + ", ".join(f"{value:,} {name}" for name, value in facts.items()))
+    for line in _told(created.facts):
+        console.say(line)
 
 
-def _begin(student: str | None, settings: dict[str, Any]) -> Created:
+def _way(settings: dict[str, Any]) -> Any:
+    if settings["prune"] is not None:
+        return _prune
+    return _begin if settings["teacher"] is None else _cut
+
+
+def _refuse_pruning() -> None:
+    context = click.get_current_context()
+    for parameter in context.command.params:
+        if parameter.name in {*_PRUNING, *_LAYOUT}:
+            assert parameter.name is not None
+            if context.get_parameter_source(parameter.name) is ParameterSource.COMMANDLINE:
+                raise SpecError(f"{parameter.opts[0]} belongs to --prune TEACHER; give that, or leave it out")
+
+
+def _begin(settings: dict[str, Any]) -> Created:
     from hskcache.text import load_tokenizer
     from trainer.student.create import Interface, create_student
 
+    student = settings["student"]
     missing = [name for name in ("tokenizer", "labels") if settings[name] is None]
     if student is None or missing or settings["layers"] is not None:
-        needed = "give --student with --tokenizer and --labels, or --from with --layers"
+        needed = "give --student with --tokenizer and --labels, or --from with --layers, or --prune"
         raise SpecError(f"--student lacks --{missing[0]}; {needed}" if student and missing else needed)
     tokenizer = load_tokenizer(settings["tokenizer"])
     names, problem = parse_labels(settings["labels"])
@@ -60,21 +130,96 @@ def _begin(student: str | None, settings: dict[str, Any]) -> Created:
         tokenizer.pad_token_id or 0,
         type_vocab_size=2 if "token_type_ids" in tokenizer.model_input_names else 1,
     )
-    return create_student(student, interface, settings["seed"]), tokenizer
+    return Created(create_student(student, interface, settings["seed"]), tokenizer)
 
 
-def _cut(teacher: str, student: str | None, settings: dict[str, Any]) -> Created:
+def _cut(settings: dict[str, Any]) -> Created:
     from hskcache.text import load_tokenizer
     from trainer.student.create import from_teacher_layers, load_classifier, resolve_layers
 
-    if student is not None or settings["labels"] is not None:
+    teacher = settings["teacher"]
+    if settings["student"] is not None or settings["labels"] is not None:
         raise SpecError("--from brings its own classifier; leave out --student and --labels")
     if settings["layers"] is None:
         raise SpecError("--from lacks --layers; give some of the teacher's layers, such as 2,4,6 or uniform:3")
     tokenizer = load_tokenizer(settings["tokenizer"] or teacher)
     model = load_classifier(teacher)
     layers = resolve_layers(settings["layers"], model.config.num_hidden_layers)
-    return from_teacher_layers(model, layers), tokenizer
+    return Created(from_teacher_layers(model, layers), tokenizer)
+
+
+def _prune(settings: dict[str, Any]) -> Created:
+    from hskcache.text import load_tokenizer
+    from trainer.student.create import load_classifier
+    from trainer.student.prune import Cut, check_cut, prunable_layers, prune
+
+    if any(settings[name] is not None for name in ("student", "teacher", "labels")):
+        raise SpecError("--prune brings its own layers and classifier; leave out --student, --from and --labels")
+    if all(settings[name] is None for name in ("layers", "heads", "ffn", "embedding_rank")):
+        raise SpecError("--prune lacks what to keep; give some of --layers, --heads, --ffn and --embedding-rank")
+    device = runtime.resolve_device(settings["device"])
+    teacher = load_classifier(settings["prune"])
+    tokenizer = load_tokenizer(settings["tokenizer"] or settings["prune"])
+    layers = prunable_layers(settings["layers"], teacher.config.num_hidden_layers)
+    cut = Cut(layers, settings["heads"], settings["ffn"], settings["embedding_rank"])
+    check_cut(teacher, cut)
+    scores, num_rows = None, 0
+    if cut.needs_importance(teacher):
+        sample = _sample(settings, teacher, tokenizer)
+        num_rows = sum(map(len, sample.batches))
+        scores = _importance(teacher.to(device), sample, cut)
+    elif settings["data"] is not None:
+        console.say(f"all heads and neurons stay, so {settings['data']} is not read")
+    pruned = prune(teacher, cut, scores)
+    config = pruned.model.config
+    facts = {
+        "heads": config.num_attention_heads,
+        "head_size": teacher.config.hidden_size // teacher.config.num_attention_heads,
+        "ffn": config.intermediate_size,
+        "embedding_rank": cut.embedding_rank,
+        "teacher_parameters": teacher.num_parameters(),
+        "num_rows": num_rows,
+        "kept_heads": [{"layer": layer, "heads": list(heads)} for layer, heads in pruned.heads.items()],
+    }
+    return Created(pruned.model, tokenizer, facts)
+
+
+def _sample(settings: dict[str, Any], teacher: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase") -> "Sample":
+    from trainer.student.importance import Sample, draw_batches
+
+    data, columns = settings["data"], settings["layout"]
+    assert isinstance(columns, Layout)
+    if data is None:
+        raise SpecError("--heads and --ffn need labelled rows to choose by; give --data FILE with --task or columns")
+    examples = columns.read_for(settings["prune"], teacher.config, data)
+    if examples.labels is None:
+        raise DataError(f"--data {data} is read without labels, and importance needs them; give --task or --label")
+    rows = options.tokenized(examples, tokenizer, settings["max_length"])
+    batches = draw_batches(len(examples), settings["batch_size"], settings["seed"], settings["num_rows"])
+    return Sample(rows, examples.labels, batches)
+
+
+def _importance(teacher: "PreTrainedModel", sample: "Sample", cut: "Cut") -> "dict[int, Importance]":
+    from trainer.student.importance import importance
+
+    with console.progress() as bar:
+        task = bar.add_task("importance", total=sum(map(len, sample.batches)))
+        return importance(teacher, sample, cut.layers, lambda num_rows: bar.advance(task, num_rows))
+
+
+def _told(facts: dict[str, Any]) -> list[str]:
+    """What pruning kept, for people."""
+    if not facts:
+        return []
+    rank = facts["embedding_rank"]
+    words = "whole word embedding" if rank is None else f"word embedding of rank {rank}"
+    sizes = f"{facts['heads']} heads of {facts['head_size']}, ffn {facts['ffn']:,}, {words}"
+    lines = [f"{sizes}; the teacher has {facts['teacher_parameters']:,} parameters"]
+    if facts["num_rows"]:
+        lines.append(f"kept by their importance on {facts['num_rows']:,} rows, heads counted from 0:")
+        kept = facts["kept_heads"]
+        lines += [f"  teacher layer {of['layer']}: heads {', '.join(map(str, of['heads']))}" for of in kept]
+    return lines
 
 
 def parse_labels(text: str) -> tuple[tuple[str, ...], Literal["classification", "regression"]]:

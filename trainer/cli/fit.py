@@ -21,12 +21,23 @@ from trainer.cli import options
     "--spec", "spec_file", type=click.Path(path_type=Path), help="What to keep, with --teacher: YAML or JSON."
 )
 @click.option("--student", required=True, help="tinybert4, tinybert6, a config.json, a folder or a hub id.")
-@click.option("--eval-data", required=True, metavar="FILE", help="Rows that score the student and pick its best epoch.")
+@click.option(
+    "--eval-data", metavar="FILE", help="Rows that score the student and pick its best epoch; none for a corpus."
+)
 @click.option("--out", required=True, type=click.Path(path_type=Path, file_okay=False), help="Folder of the student.")
-@click.option("--recipe", default="mud", show_default=True, help="mud, logits, labels, or a .yaml file.")
+@click.option(
+    "--recipe", default="mud", show_default=True, help="One that ships, such as tinybert-task, or a .yaml file."
+)
 @click.option(
     "--set", "changes", multiple=True, metavar="STAGE.KEY=VALUE", help="Change a recipe: prediction.epochs=3."
 )
+@click.option(
+    "--layer-map",
+    metavar="MAP",
+    help="uniform, top, bottom or teacher layers such as 3,6,9,12, in place of the cache's own pairs; the cache must "
+    "store them.",
+)
+@click.option("--rows", type=click.IntRange(min=1), help="Train on the first so many rows of the cache alone.")
 @layout
 @click.option(
     "--residency",
@@ -51,7 +62,8 @@ from trainer.cli import options
 def fit(out: Path, as_json: bool, **given: Any) -> None:
     """Train a student through the stages of a recipe.
 
-    The result is an ordinary checkpoint with its tokenizer. The same command goes on where a cut-off run stopped.
+    The result is an ordinary checkpoint with its tokenizer: a classifier, or from the cache of a corpus an encoder that
+    classifiers begin from. The same command goes on where a cut-off run stopped.
     """
     if (given["cache"] is None) == (given["teacher"] is None):
         raise SpecError("give either --cache CACHE or --teacher DIR --data FILE --spec SPEC.yaml")
@@ -69,7 +81,11 @@ def fit(out: Path, as_json: bool, **given: Any) -> None:
     if as_json:
         console.print_json(result)
         return
-    options.print_metrics(result["scores"])
+    losses = {
+        f"{stage['name']} {term}": loss for stage in result["stages"] for term, loss in stage.get("losses", {}).items()
+    }
+    # Without a task there is no score: the last losses are what a person can judge by.
+    options.print_metrics(result["scores"] or losses)
     for stage in result["stages"]:
         pace = f", {stage['seconds_per_step']:.3f} s a step" if stage["seconds_per_step"] else ""
         console.say(f"{stage['name']}: {stage['steps']} steps{pace}")

@@ -2,28 +2,45 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hskcache import runtime
 from hskcache.encoder import weights_digest
 from hskcache.errors import DataError, MismatchError, SpecError, TeacherError
 from hskcache.spec import Spec, parse_spec
-from hskcache.text import Examples, load_tokenizer
+from hskcache.text import Examples, TokenizedRows, load_tokenizer
 from hskcache.text.layout import Layout
 from trainer import processes
 from trainer.cli import options
+from trainer.distill import Score
 from trainer.evaluation import check_fit, evaluate, metrics_for
 from trainer.fit import Fit
-from trainer.gate import Knowledge, check_recipe, check_student, check_tokenizer
+from trainer.gate import check_recipe, check_student, check_tokenizer
+from trainer.knowledge import Knowledge
 from trainer.recipe import load_recipe
 from trainer.source import Source, cached_source
 from trainer.student.create import STUDENTS, create_student
+from trainer.student.encoder import create_encoder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 # A folder with none of these brings no tokenizer, though transformers may make up an empty one.
 VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "sentencepiece.bpe.model")
+
+
+class Scoring(NamedTuple):
+    """How a student is scored; of a corpus without a task there is nothing to score.
+
+    Attributes:
+        score: the task's metrics of a student.
+        metric: the one that picks the best epoch; None without a task.
+        fingerprint: of the rows it is scored on; None without a task.
+    """
+
+    score: Score
+    metric: str | None
+    fingerprint: str | None
 
 
 def make_fit(given: Mapping[str, Any], device: str, slices: int) -> Fit:
@@ -46,26 +63,26 @@ def make_fit(given: Mapping[str, Any], device: str, slices: int) -> Fit:
     with runtime.quiet():
         tokenizer = load_tokenizer(source.tokenizer)
         vocabulary = tokenizer.get_vocab()
-        student = create_student(given["student"], knowledge.interface(1 + max(vocabulary.values())), given["seed"])
-        check_student(knowledge, recipe, student)
+        create = create_encoder if knowledge.is_corpus else create_student
+        student = create(given["student"], knowledge.interface(1 + max(vocabulary.values())), given["seed"])
+        check_student(knowledge, recipe, student, given["layer_map"])
         if (theirs := _vocabulary(given["student"])) is not None:
             check_tokenizer(knowledge, theirs, vocabulary, given["student"])
-    rows = options.tokenized(examples, tokenizer, knowledge.request.spec.max_length)
-    check_fit(student, rows)
-    metrics = metrics_for(examples.problem, layout.task.metrics if layout.task else None)
-
-    def score(model: "PreTrainedModel") -> dict[str, float]:
-        return evaluate(model, examples, rows, metrics, bf16=given["bf16"])
-
+    scoring = Scoring(lambda _student: {}, None, None)
+    if examples is not None:
+        rows = options.tokenized(examples, tokenizer, knowledge.request.spec.max_length)
+        check_fit(student, rows)
+        scoring = _scoring(examples, rows, layout, given["bf16"])
     return Fit(
         source=source,
         recipe=recipe.for_task(layout.task_name or knowledge.request.data.task),
         student=student,
         tokenizer=tokenizer,
-        score=score,
-        metric=next(iter(metrics)),
+        score=scoring.score,
+        metric=scoring.metric,
         seed=given["seed"],
-        run={"student": weights_digest(student), "eval": examples.fingerprint},
+        layer_map=given["layer_map"],
+        run={"student": weights_digest(student), "eval": scoring.fingerprint},
     )
 
 
@@ -76,7 +93,9 @@ def _source(given: Mapping[str, Any], device: str) -> Source:
                 raise SpecError(
                     f"--{flag.removesuffix('_file')} belongs to --teacher; a cache holds its rows and its spec"
                 )
-        return cached_source(given["cache"], given["residency"])
+        return cached_source(given["cache"], given["residency"], given["rows"])
+    if given["rows"] is not None:
+        raise SpecError("--rows belongs to --cache; with --teacher give a shorter file with --data")
     if given["data"] is None:
         raise SpecError("--teacher needs the training rows: give --data FILE with --task or columns")
     from trainer.live import live_source
@@ -102,8 +121,26 @@ def _layout(layout: Layout, knowledge: Knowledge) -> Layout:
     return Layout(task, None, layout.text_pair, layout.label, layout.header)
 
 
-def _evaluation_rows(data: str, layout: Layout, knowledge: Knowledge) -> Examples:
-    """Labelled rows, their classes in the order of the knowledge."""
+def _scoring(examples: Examples, rows: TokenizedRows, layout: Layout, bf16: bool) -> Scoring:
+    metrics = metrics_for(examples.problem, layout.task.metrics if layout.task else None)
+
+    def score(model: "PreTrainedModel") -> dict[str, float]:
+        return evaluate(model, examples, rows, metrics, bf16=bf16)
+
+    return Scoring(score, next(iter(metrics)), examples.fingerprint)
+
+
+def _evaluation_rows(data: str | None, layout: Layout, knowledge: Knowledge) -> Examples | None:
+    """Labelled rows, their classes in the order of the knowledge; None for a corpus, which has nothing to score."""
+    if knowledge.is_corpus:
+        if data is not None:
+            raise SpecError(
+                f"--eval-data {data} scores a classifier, and {knowledge.where} holds a corpus without a task; leave "
+                "it out"
+            )
+        return None
+    if data is None:
+        raise SpecError("give --eval-data FILE: labelled rows that score the student and pick its best epoch")
     task = layout.task
     if task is not None and (1 if task.problem == "regression" else len(task.labels)) != knowledge.num_labels:
         raise MismatchError(

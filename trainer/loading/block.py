@@ -1,23 +1,43 @@
 """Encoded rows held in memory as flat tensors, and the selection of some of them without decoding anything."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-Integers = NDArray[np.int64]
+from hskcache.cache import AttentionField, Field, InputsField, row_offsets
+from hskcache.ragged import Integers, ragged_index, starts_of
 
-# What the first axis of a stored array counts, where it is not kept positions.
-_AXES = {"labels": "row", "logits": "row", "input_ids": "token", "token_type_ids": "token"}
+Take = Callable[[Tensor], Tensor]
+
+ROW, TOKEN = "row", "inputs/token"
+
+# Entries of a row from which a copy of the whole row is quicker than looking up each of them.
+_LONG_ROW = 1024
+_OFFSETS = {"row_offsets": np.zeros(1, np.int64), "position_offsets": np.zeros(1, np.int64)}
 
 
-def axis_of(name: str) -> str:
-    """``row``, ``token`` or ``position``: what the first axis of the array ``field/array`` counts."""
-    return _AXES.get(name.partition("/")[2], "position")
+def axis_of(name: str, field: Field, array: str) -> str:
+    """What the first axis of a stored array counts.
+
+    Args:
+        name: of the field.
+        field: what it stores.
+        array: one of its arrays, within the field.
+
+    Returns:
+        ``row``, or the field's name with ``token``, ``position``, and of attention scores ``vector`` (one query of one
+        head) or ``value``: arrays of one axis are divided into rows alike.
+    """
+    if row_offsets(field, array, _OFFSETS) is None:
+        return ROW
+    if isinstance(field, InputsField):
+        return f"{name}/token"
+    counted = {"values": "value", "scales": "vector"} if isinstance(field, AttentionField) else {}
+    return f"{name}/{counted.get(array.rpartition('/')[2], 'position')}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,13 +46,15 @@ class Block:
 
     Attributes:
         rows: row of the cache that stands at each place, [n].
-        offsets: for ``token`` and ``position``, where each row's entries begin, [n + 1], always on the host.
+        offsets: by axis other than ``row``, where each row's entries begin, [n + 1], always on the host.
         tensors: ``field/array`` -> encoded tensor; 16-bit unsigned types as signed bits.
+        axes: ``field/array`` -> what its first axis counts, see :func:`axis_of`.
     """
 
     rows: Integers
     offsets: dict[str, Integers]
     tensors: dict[str, Tensor]
+    axes: dict[str, str]
 
     @property
     def num_bytes(self) -> int:
@@ -44,25 +66,25 @@ class Block:
         """Where the encoded tensors are."""
         return self.tensors["inputs/input_ids"].device
 
-    def lengths(self, rows: Integers) -> Integers:
-        """Tokens of some rows of the cache."""
-        return self._sizes("token", rows)
-
-    def counts(self, rows: Integers) -> Integers:
-        """Kept positions of some rows of the cache; zeros where the block has none."""
-        return self._sizes("position", rows) if "position" in self.offsets else np.zeros(len(rows), np.int64)
+    def counts(self, axis: str, rows: Integers) -> Integers:
+        """Entries of some rows of the cache along an axis; zeros where the block has none of it."""
+        if axis not in self.offsets:
+            return np.zeros(len(rows), np.int64)
+        place, offsets = self._place(rows), self.offsets[axis]
+        return offsets[place + 1] - offsets[place]
 
     def take(self, rows: Integers) -> "Block":
         """Some rows as a block of their own, on the same device; nothing waits for the device."""
         place = self._place(rows)
-        index = {"row": torch.from_numpy(place).to(self.device, non_blocking=True)}
+        index = torch.from_numpy(place).to(self.device, non_blocking=True)
+        takes: dict[str, Take] = {ROW: lambda tensor: tensor.index_select(0, index)}
         offsets = {}
         for axis, begin in self.offsets.items():
             counts = begin[place + 1] - begin[place]
             offsets[axis] = starts_of(counts)
-            index[axis] = ragged_index(begin[place], counts, self.device)
-        tensors = {name: tensor.index_select(0, index[axis_of(name)]) for name, tensor in self.tensors.items()}
-        return Block(rows, offsets, tensors)
+            takes[axis] = _ragged_take(begin[place], counts, self.device)
+        tensors = {name: takes[self.axes[name]](tensor) for name, tensor in self.tensors.items()}
+        return Block(rows, offsets, tensors, self.axes)
 
     def to(self, device: torch.device, pin: bool = False) -> "Block":
         """The block on another device; from pinned memory the copy does not wait."""
@@ -72,11 +94,7 @@ class Block:
             name: (tensor.pin_memory() if pin else tensor).to(device, non_blocking=pin)
             for name, tensor in self.tensors.items()
         }
-        return Block(self.rows, self.offsets, tensors)
-
-    def _sizes(self, axis: str, rows: Integers) -> Integers:
-        place, offsets = self._place(rows), self.offsets[axis]
-        return offsets[place + 1] - offsets[place]
+        return Block(self.rows, self.offsets, tensors, self.axes)
 
     def _place(self, rows: Integers) -> Integers:
         return self._order[np.searchsorted(self.rows, rows, sorter=self._order)]
@@ -86,27 +104,22 @@ class Block:
         return np.argsort(self.rows, kind="stable")
 
 
-def starts_of(counts: Integers) -> Integers:
-    """Offsets [n + 1] of rows that have ``counts`` [n] entries each."""
-    return np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-
-
-def ragged_index(begin: Integers, counts: Integers, device: torch.device) -> Tensor:
-    """Places of the entries of some rows in a flat array: ``begin[i] ... begin[i] + counts[i]``, row after row."""
-    total = int(counts.sum())
-    shift = begin - (np.cumsum(counts) - counts)
-    table = torch.from_numpy(np.stack([counts, shift])).to(device, non_blocking=True)
-    # The size is known on the host; without it the device would have to be asked.
-    return torch.repeat_interleave(table[1], table[0], output_size=total) + torch.arange(total, device=device)
+def _ragged_take(begin: Integers, counts: Integers, device: torch.device) -> Take:
+    """Picks the entries of some rows out of a flat tensor."""
+    if device.type == "cpu" and counts.sum() >= _LONG_ROW * len(counts):
+        spans = list(zip(begin.tolist(), counts.tolist(), strict=True))
+        return lambda tensor: torch.cat([tensor.narrow(0, *span) for span in spans])
+    index = ragged_index(begin, counts, device)
+    return lambda tensor: tensor.index_select(0, index)
 
 
 def concatenate(blocks: Sequence[Block]) -> Block:
     """Several blocks as one, row after row."""
+    first = blocks[0]
     if len(blocks) == 1:
-        return blocks[0]
+        return first
     offsets = {
-        axis: starts_of(np.concatenate([np.diff(block.offsets[axis]) for block in blocks]))
-        for axis in blocks[0].offsets
+        axis: starts_of(np.concatenate([np.diff(block.offsets[axis]) for block in blocks])) for axis in first.offsets
     }
-    tensors = {name: torch.cat([block.tensors[name] for block in blocks]) for name in blocks[0].tensors}
-    return Block(np.concatenate([block.rows for block in blocks]), offsets, tensors)
+    tensors = {name: torch.cat([block.tensors[name] for block in blocks]) for name in first.tensors}
+    return Block(np.concatenate([block.rows for block in blocks]), offsets, tensors, first.axes)

@@ -1,6 +1,6 @@
 """From shards on disk to encoded blocks in host memory, verified on the way and never decoded here."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,11 +8,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hskcache.cache import Cache
-from trainer.loading.block import Block, Integers, concatenate
+from hskcache.cache import Cache, row_offsets
+from hskcache.ragged import Integers
+from trainer.loading.block import ROW, Block, axis_of, concatenate
 
-# Stored arrays that divide the others into rows, by the axis that they divide.
-_OFFSETS = {"row_offsets": "token", "position_offsets": "position"}
+# Stored arrays that divide the others into rows.
+_OFFSETS = ("row_offsets", "position_offsets")
 # A row's number in the data: it is its place in the cache too, which the loader knows without reading it.
 _UNUSED = frozenset({"row_ids"})
 
@@ -24,17 +25,19 @@ class Reader:
     Attributes:
         cache: an open cache.
         fields: ``inputs`` and whichever others training needs.
-        layers: hidden layers among them; the others are not even decompressed.
+        layers: by field, the teacher layers among its own; the others are not even decompressed.
+        num_shards: how many are read at most, from the first one on.
     """
 
     cache: Cache
     fields: tuple[str, ...]
-    layers: frozenset[int]
+    layers: Mapping[str, Collection[int]]
+    num_shards: int
 
     @property
     def num_bytes(self) -> int:
         """Bytes of everything in memory, encoded."""
-        return sum(self._shard_bytes(shard) for shard in range(len(self.cache.shards)))
+        return sum(self._shard_bytes(shard) for shard in range(self.num_shards))
 
     def read(self, shards: Iterable[int]) -> Block:
         """Encoded rows of some shards.
@@ -54,34 +57,41 @@ class Reader:
             f"{field}/{name}": _tensor(array)
             for field in self.fields
             for name, array in self.cache.constants(field).items()
-            if self._is_wanted(name)
+            if self._is_wanted(field, name)
         }
 
     def _read(self, shard: int) -> Block:
         offsets: dict[str, Integers] = {}
         tensors: dict[str, Tensor] = {}
-        for field in self.fields:
-            arrays = self.cache.read(field, shard, list(self._names(field, shard)))
-            for name, axis in _OFFSETS.items():
-                if name in arrays:
-                    offsets[axis] = arrays.pop(name).astype(np.int64)
-            tensors |= {f"{field}/{name}": _tensor(array) for name, array in arrays.items()}
-        return Block(np.arange(*self.cache.shards[shard]), offsets, tensors)
+        axes: dict[str, str] = {}
+        for name in self.fields:
+            field = self.cache.fields[name]
+            arrays = self.cache.read(name, shard, list(self._names(name, shard)))
+            stored = {key: arrays.pop(key).astype(np.int64) for key in _OFFSETS if key in arrays}
+            for key, array in arrays.items():
+                axis = axes[f"{name}/{key}"] = axis_of(name, field, key)
+                if axis != ROW and axis not in offsets:
+                    divided = row_offsets(field, key, stored)
+                    assert divided is not None
+                    offsets[axis] = divided
+                tensors[f"{name}/{key}"] = _tensor(array)
+        return Block(np.arange(*self.cache.shards[shard]), offsets, tensors, axes)
 
     def _shard_bytes(self, shard: int) -> int:
         return sum(
             int(np.prod(info.shape, dtype=np.int64)) * np.dtype(info.dtype).itemsize
             for field in self.fields
             for name, info in self.cache.manifest.shards[field][shard].arrays.items()
-            if self._is_wanted(name)
+            if self._is_wanted(field, name)
         )
 
     def _names(self, field: str, shard: int) -> Iterator[str]:
-        return filter(self._is_wanted, self.cache.manifest.shards[field][shard].arrays)
+        names = self.cache.manifest.shards[field][shard].arrays
+        return (name for name in names if self._is_wanted(field, name))
 
-    def _is_wanted(self, name: str) -> bool:
+    def _is_wanted(self, field: str, name: str) -> bool:
         group, slash, _ = name.partition("/")
-        return int(group.removeprefix("layer_")) in self.layers if slash else name not in _UNUSED
+        return int(group.removeprefix("layer_")) in self.layers[field] if slash else name not in _UNUSED
 
 
 def _tensor(array: NDArray[np.generic]) -> Tensor:

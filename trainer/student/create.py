@@ -107,7 +107,7 @@ def create_student(source: str, interface: Interface, seed: int = 0) -> PreTrain
         TeacherError: the source cannot be read, or its weights do not fit its config.
         MismatchError: the checkpoint has another number of classes or too small a vocabulary.
     """
-    if source in STUDENTS or _has_no_weights(source):
+    if source in STUDENTS or has_no_weights(source):
         config = student_config(source, interface)
         with seeded(seed), _one_line(source):
             model: PreTrainedModel = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
@@ -115,7 +115,12 @@ def create_student(source: str, interface: Interface, seed: int = 0) -> PreTrain
     return _load_student(source, interface, seed)
 
 
-def _has_no_weights(source: str) -> bool:
+def has_no_weights(source: str) -> bool:
+    """Whether a source is a configuration alone, to start from random weights.
+
+    Raises:
+        TeacherError: a path that leads nowhere.
+    """
     path = Path(source)
     if path.is_dir():
         return not any(next(path.glob(pattern), None) for pattern in _WEIGHTS)
@@ -173,7 +178,7 @@ def load_classifier(source: str) -> PreTrainedModel:
     Raises:
         TeacherError: it cannot be loaded, or has no classifier of its own.
     """
-    if source in STUDENTS or _has_no_weights(source):
+    if source in STUDENTS or has_no_weights(source):
         raise TeacherError(f"{source} has no weights; give the folder or the hub id of a fine-tuned model")
     model, loading = _from_pretrained(source, _read_config(source))
     if missing := sorted(loading["missing_keys"]):

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from hskcache.cli.options import build_spec, spec_options
 from hskcache.errors import SpecError
-from hskcache.spec import Depth, Hidden, Length, Spec, Width
+from hskcache.spec import Attention, Depth, Hidden, Length, Spec, Width
 
 FOUND: list[Spec] = []
 
@@ -115,3 +115,54 @@ def test_values_out_of_range_name_the_flag(args: tuple[str, object]) -> None:
     result = CliRunner().invoke(collect, list(map(str, args)))
     assert result.exit_code == 2
     assert args[0] in result.stderr
+
+
+def test_attention_has_its_own_layers_and_tokens_and_shares_the_rest() -> None:
+    both = spec(
+        *("--keep", "2l_7t_0.3h", "--attention", "1l_5t", "--heads", "3,0", "--layer-map", "top"),
+        *("--score", "left", "--store-layers", "all", "--encoding", "float16"),
+    )
+    depth = Depth(mapping="top", stored="all")
+    assert both == Spec(
+        hidden=Hidden(
+            depth=depth.model_copy(update={"num_layers": 2}),
+            length=Length(tokens=7, score="left"),
+            width=Width(fraction=0.3),
+            encoding="float16",
+        ),
+        attention=Attention(
+            depth=depth.model_copy(update={"num_layers": 1}),
+            length=Length(tokens=5, score="left"),
+            heads=[3, 0],
+            encoding="float16",
+        ),
+    )
+    assert spec("--keep", "none", "--attention", "full") == Spec(hidden=None, attention=Attention())
+    assert spec("--attention", "none") == Spec()
+
+
+def test_a_written_map_says_how_many_layers_the_student_has(tmp_path: Path) -> None:
+    written = spec("--layer-map", "3,6,9", "--store-layers", "0,3")
+    assert written == Spec(hidden=Hidden(depth=Depth(student_layers=3, layers=[3, 6, 9], stored=[0, 3])))
+    file = tmp_path / "s.yaml"
+    file.write_text(yaml.safe_dump(written.model_dump()))
+    assert spec("--spec", file) == written
+    back = spec("--spec", file, "--layer-map", "bottom", "--store-layers", "mapped")
+    assert back == Spec(hidden=Hidden(depth=Depth(student_layers=3, mapping="bottom")))
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (("--attention", "0.5h"), "no columns"),
+        (("--attention", "1x"), "--attention '1x' is not of the form"),
+        (("--heads", "mean"), "--heads says how attention is kept, but none is"),
+        (("--heads", "some", "--attention", "full"), "--heads 'some' is not all, mean or numbers"),
+        (("--layer-map", "middle"), "--layer-map 'middle' is not uniform, top, bottom or numbers"),
+        (("--layer-map", "0,1"), "depth.layers.0"),
+        (("--store-layers", "-1"), "--store-layers '-1'"),
+        (("--keep", "none", "--attention", "full", "--width", "pca"), "--width says how hidden states are kept"),
+    ],
+)
+def test_attention_and_maps_that_cannot_be_read_are_refused(flags: tuple[str, ...], words: str) -> None:
+    assert words in refusal(*flags)

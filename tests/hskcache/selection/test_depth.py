@@ -1,7 +1,9 @@
+from typing import Any
+
 import pytest
 
 from hskcache.errors import SpecError
-from hskcache.selection.depth import LayerPair, kept_layers, layer_map
+from hskcache.selection.depth import LayerPair, kept_layers, layer_map, stored_layers
 from hskcache.spec import Depth
 
 
@@ -51,3 +53,60 @@ def test_more_layers_than_the_student_has_are_refused_with_the_most_possible() -
     assert len(kept_layers(Depth(student_layers=4, num_layers=5), 12)) == 5
     with pytest.raises(SpecError, match=r"6 layers .* student of 4 layers has 5.*at most 5"):
         kept_layers(Depth(student_layers=4, num_layers=6), 12)
+
+
+@pytest.mark.parametrize(
+    ("mapping", "target", "teacher"),
+    [
+        ("uniform", None, [0, 3, 6, 9, 12]),
+        ("top", None, [0, 9, 10, 11, 12]),
+        ("bottom", None, [0, 1, 2, 3, 4]),
+        ("top", 10, [0, 7, 8, 9, 10]),
+    ],
+)
+def test_the_maps_of_tinybert_s_ablation(mapping: Any, target: int | None, teacher: list[int]) -> None:
+    """The embedding output always learns from the embedding output."""
+    depth = Depth(student_layers=4, mapping=mapping, target=target)
+    assert [pair.teacher for pair in kept_layers(depth, 12)] == teacher
+
+
+def test_a_written_map_is_taken_as_it_is() -> None:
+    depth = Depth(student_layers=3, layers=[12, 2, 2])
+    assert kept_layers(depth, 12) == ((0, 0), (1, 12), (2, 2), (3, 2))
+    assert kept_layers(depth.model_copy(update={"num_layers": 1}), 12) == ((3, 2),)
+
+
+@pytest.mark.parametrize(
+    ("depth", "message"),
+    [
+        (Depth(student_layers=3, layers=[1, 2]), "names 2 teacher layers for 3 student layers"),
+        (Depth(student_layers=2, layers=[1, 13]), "names layer 13, but the teacher has 12"),
+        (Depth(student_layers=2, layers=[1, 2], mapping="top"), "both top and 1,2"),
+        (Depth(student_layers=13, mapping="bottom"), "a student of at most 12 layers"),
+        (Depth(student_layers=5, mapping="top", target=4), "a student of at most 4 layers"),
+    ],
+)
+def test_maps_that_cannot_be_are_refused(depth: Depth, message: str) -> None:
+    with pytest.raises(SpecError, match=message):
+        kept_layers(depth, 12)
+
+
+@pytest.mark.parametrize(
+    ("stored", "layers", "pairs"),
+    [
+        ("mapped", (0, 6, 12), [(0, 0), (1, 6), (2, 12)]),
+        ("all", tuple(range(13)), [(0, 0), (1, 6), (2, 12)]),
+        ([12, 3, 3], (3, 12), [(2, 12)]),
+    ],
+)
+def test_what_is_stored_may_be_more_or_less_than_the_map(stored: Any, layers: Any, pairs: Any) -> None:
+    """A student learns from the pairs of its map whose teacher layer is stored."""
+    depth = Depth(student_layers=2, stored=stored)
+    assert stored_layers(depth, 12) == layers
+    assert list(kept_layers(depth, 12)) == pairs
+
+
+@pytest.mark.parametrize("stored", [[], [13]])
+def test_layers_that_the_teacher_does_not_have_cannot_be_stored(stored: list[int]) -> None:
+    with pytest.raises(SpecError, match=r"has layers 0 .* to 12"):
+        stored_layers(Depth(stored=stored), 12)

@@ -5,12 +5,30 @@ from typing import Any
 import numpy as np
 import pytest
 
+from hskcache.encoding import ENCODINGS
 from hskcache.errors import DamageError
-from hskcache.store.fields import Field, HiddenField, InputsField, LogitsField, check_offsets, check_record, layer_name
+from hskcache.store.fields import (
+    AttentionField,
+    Field,
+    HiddenField,
+    InputsField,
+    LogitsField,
+    check_offsets,
+    check_record,
+    entry_counts,
+    layer_name,
+    row_offsets,
+    vector_entries,
+)
 from hskcache.store.record import CONSTANTS, ArrayInfo, Record, describe
 
 INPUTS = InputsField(id_dtype="uint16", has_token_types=True, has_labels=True)
 HIDDEN = HiddenField(width=16, num_columns=3, columns="bitmask", encoding="int8", layers=[2, 4], max_tokens=2)
+
+
+ATTENTION = AttentionField(
+    num_heads=3, heads=[0, 1, 2], teacher_heads=3, encoding="int4", layers=[2, 4], max_tokens=None
+)
 
 
 def record(shard: int = 0, num_rows: int = 2, **arrays: Any) -> Record:
@@ -38,6 +56,16 @@ def hidden(**changes: Any) -> Record:
         arrays[f"{layer}__values"] = ((4, 3), "int8")
         arrays[f"{layer}__scales"] = ((4,), "float32")
         arrays[f"{layer}__bitmask"] = ((4, 2), "uint8")
+    return record(**{name: info for name, info in (arrays | changes).items() if info})
+
+
+def attention(**changes: Any) -> Record:
+    """Two rows of 1 and 3 positions: 3 + 9 vectors, of 1 and 2 bytes."""
+    arrays: dict[str, Any] = {"position_offsets": ((3,), "int64")}
+    for layer in ("layer_02", "layer_04"):
+        arrays[f"{layer}__positions"] = ((4,), "uint16")
+        arrays[f"{layer}__values"] = ((21,), "uint8")
+        arrays[f"{layer}__scales"] = ((12,), "float32")
     return record(**{name: info for name, info in (arrays | changes).items() if info})
 
 
@@ -73,6 +101,11 @@ def test_record_of_its_field_is_accepted(field: Field, good: Record) -> None:
 @pytest.mark.parametrize(
     ("field", "bad", "message"),
     [
+        (ATTENTION, attention(layer_04__values=((20,), "uint8")), "layer_04/values"),
+        (ATTENTION, attention(layer_02__scales=None, layer_04__scales=None), "lacks array layer_02/scales"),
+        (ATTENTION, attention(layer_02__values=((21,), "int8")), "layer_02/values"),
+        (ATTENTION, attention(layer_02__positions=((5,), "uint16")), "positions"),
+        (ATTENTION, attention(layer_04__scales=((12, 1), "float32")), "layer_04/scales"),
         (INPUTS, inputs(labels=None), "lacks array labels"),
         (INPUTS, inputs(extra=((1,), "int8")), "unknown array extra"),
         (INPUTS, inputs(input_ids=None), "lacks array input_ids"),
@@ -121,6 +154,33 @@ def test_offsets_that_do_not_divide_the_tokens_are_refused(offsets: list[int], n
     """Whether or not what they divide is decoded along with them."""
     arrays = {"input_ids": np.zeros(7, np.uint16), "row_offsets": np.array(offsets)}
     shard = inputs().model_copy(update={"arrays": describe(arrays)})
-    check_offsets(shard, {"row_offsets": np.array([0, 0, 7])})
+    check_offsets(INPUTS, shard, {"row_offsets": np.array([0, 0, 7])})
     with pytest.raises(DamageError, match="row_offsets does not divide input_ids into rows"):
-        check_offsets(shard, {name: arrays[name] for name in names})
+        check_offsets(INPUTS, shard, {name: arrays[name] for name in names})
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_vectors_of_attention_take_the_entries_that_their_encoding_says(encoding: Any) -> None:
+    for width in range(1, 9):
+        assert ENCODINGS[encoding].parts(width)["values"].shape == (vector_entries(encoding, width),)
+
+
+def test_attention_is_divided_into_rows_by_positions_vectors_and_values() -> None:
+    offsets = {"position_offsets": np.array([0, 1, 4])}
+    check_record(ATTENTION, attention())
+    check_offsets(ATTENTION, attention(), offsets)
+    parts = {part: row_offsets(ATTENTION, f"layer_02/{part}", offsets) for part in ("positions", "scales", "values")}
+    assert {part: array.tolist() for part, array in parts.items() if array is not None} == {
+        "positions": [0, 1, 4],
+        "scales": [0, 3, 12],
+        "values": [0, 3, 21],
+    }
+    assert row_offsets(ATTENTION, "position_offsets", offsets) is None
+    assert entry_counts(HIDDEN, "layer_02/values", np.array([1, 3])).tolist() == [1, 3]
+
+
+@pytest.mark.parametrize("offsets", [[0, 2, 4], [0, 0, 4], [1, 1, 4], [0, 5, 4]])
+def test_offsets_that_do_not_divide_the_scores_are_refused(offsets: list[int]) -> None:
+    """Though they divide the positions: other rows would have other numbers of scores."""
+    with pytest.raises(DamageError, match="position_offsets does not divide layer_02/"):
+        check_offsets(ATTENTION, attention(), {"position_offsets": np.array(offsets)})

@@ -24,6 +24,7 @@ from hskcache.verify import verify
 
 GOLDEN = open_cache(Path(__file__).resolve().parents[2] / "golden" / "tiny.hsk")
 REQUEST = GOLDEN.manifest.request
+FIELDS = GOLDEN.fields
 CONTENT: dict[tuple[str, int], dict[str, NDArray[Any]]] = {
     (field, shard): GOLDEN.read(field, shard) for field in GOLDEN.fields for shard in range(len(GOLDEN.shards))
 }
@@ -134,7 +135,7 @@ def test_build_killed_at_any_step_goes_on_to_the_same_cache(tmp_path: Path) -> N
         ledger = Ledger(root)
         for (field, shard), arrays in CONTENT.items():
             if ledger.is_committed(field, shard):
-                found = read_shard(ledger.shard_path(field, shard), ledger.record(field, shard))
+                found = read_shard(ledger.shard_path(field, shard), ledger.record(field, shard), FIELDS[field])
                 assert all(np.array_equal(found[name], arrays[name]) for name in arrays)
         if (root / MANIFEST).exists():
             assert open_cache(root).manifest == expected
@@ -181,7 +182,7 @@ def test_recommit_killed_at_any_step_never_leaves_a_record_of_the_old_shard_besi
         ledger.commit("logits", 0, (0, 2), old)
         died = kill_before_step(step, ledger.root, partial(ledger.commit, "logits", 0, (0, 2), new))
         if ledger.is_committed("logits", 0):
-            read_shard(ledger.shard_path("logits", 0), ledger.record("logits", 0))
+            read_shard(ledger.shard_path("logits", 0), ledger.record("logits", 0), FIELDS["logits"])
         if not died:
             assert ledger.is_committed("logits", 0)
             return

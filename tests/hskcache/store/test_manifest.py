@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hskcache.errors import CacheError, DamageError, MismatchError
+from hskcache.spec import Attention
 from hskcache.store.manifest import Manifest, Request, cache_id, parse_manifest
 
 GOLDEN = Path(__file__).resolve().parents[2] / "golden" / "tiny.hsk" / "manifest.json"
@@ -58,7 +59,12 @@ OTHERS: dict[type, Callable[[Any], Any]] = {
     str: lambda value: value.replace("0", "1") if len(value) == 64 else value + "x",
     list: lambda value: value[:-1],
 }
-LITERALS: dict[Path_, str] = {
+LITERALS: dict[Path_, Any] = {
+    ("spec", "attention"): Attention(heads="mean").model_dump(mode="json"),
+    ("spec", "hidden", "depth", "layers"): [3, 6],
+    ("spec", "hidden", "depth", "mapping"): "top",
+    ("spec", "hidden", "depth", "stored"): "all",
+    ("attention_layers",): [{"student": 1, "teacher": 2}],
     ("spec", "compute_dtype"): "float16",
     ("spec", "hidden", "encoding"): "int4",
     ("spec", "hidden", "length", "score"): "left",

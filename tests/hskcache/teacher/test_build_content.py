@@ -177,7 +177,7 @@ def test_components_hold_as_much_of_the_variance_as_any_directions_can(
     shared = built(job, tmp_path / "c").constants("hidden")
     basis = torch.from_numpy(shared["layer_04/basis"]).double()
     torch.testing.assert_close(basis @ basis.T, torch.eye(8, dtype=torch.float64), atol=1e-6, rtol=0)
-    states = torch.cat([reference(job, row).hidden[4] for row in range(len(job.examples))]).double()
+    states = torch.cat([reference(job, row).hidden[4] for row in range(len(job.rows))]).double()
     assert np.allclose(shared["layer_04/mean"], states.mean(0), atol=1e-5)
     centred = states - states.mean(0)
     best = torch.linalg.svdvals(centred)[:8].square().sum()

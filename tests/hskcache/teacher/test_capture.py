@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import PreTrainedModel
 
+from hskcache.attention import scores_between
 from hskcache.errors import TeacherError
 from hskcache.selection.length import received_score
-from hskcache.teacher.capture import Captured, capture, prepare
+from hskcache.teacher.capture import Captured, Wanted, capture, prepare
 
 SIZE = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 64}
 COMMON = {"vocab_size": 100, "max_position_embeddings": 40, "initializer_range": 0.3}
@@ -59,11 +60,15 @@ def seen(request: pytest.FixtureRequest) -> tuple[Callable[..., Captured], Any, 
     model = make(kind, "sdpa", **config)
     prepare(model)
     return (
-        lambda *args: capture(model, inputs, *args),
+        lambda *args: capture(model, inputs, wanted(*args)),
         expected,
         raw_scores(twin, inputs),
         inputs["attention_mask"].bool(),
     )
+
+
+def wanted(hidden: Any, score: Any = "attention", layers: Any = (), attention: Any = ()) -> Wanted:
+    return Wanted(frozenset(hidden), frozenset((score, layer) for layer in layers), frozenset(attention))
 
 
 def assert_close(found: Tensor, expected: Tensor, valid: Tensor) -> None:
@@ -83,8 +88,8 @@ def test_hidden_states_and_logits_are_those_of_the_eager_model(seen: Any) -> Non
 def test_attention_is_the_mean_over_heads_of_the_cls_row(seen: Any) -> None:
     run, expected, _, valid = seen
     captured = run([1], "attention", [0, 2])
-    assert sorted(captured.scores) == [0, 2]
-    for layer, scores in captured.scores.items():
+    assert sorted(captured.scores) == [("attention", 0), ("attention", 2)]
+    for (_, layer), scores in captured.scores.items():
         torch.testing.assert_close(scores, expected.attentions[layer][:, :, 0].mean(1), rtol=CLOSE, atol=CLOSE)
         # Padding has no share, so the real tokens have all of it; and no two models agree by being flat.
         torch.testing.assert_close(scores.masked_fill(~valid, 0).sum(-1), torch.ones(len(LENGTHS)))
@@ -95,7 +100,7 @@ def test_attention_logit_is_the_mean_over_heads_before_the_softmax(seen: Any) ->
     run, _, raw, valid = seen
     captured = run([1], "attention-logit", [0, 1, 2])
     for layer in range(3):
-        assert_close(captured.scores[layer], raw[layer][:, :, 0].mean(1), valid)
+        assert_close(captured.scores["attention-logit", layer], raw[layer][:, :, 0].mean(1), valid)
 
 
 def test_received_is_the_mean_over_heads_and_real_queries(seen: Any) -> None:
@@ -108,13 +113,30 @@ def test_received_is_the_mean_over_heads_and_real_queries(seen: Any) -> None:
                 for probabilities, length in zip(expected.attentions[layer], LENGTHS, strict=True)
             ]
         )
-        assert_close(captured.scores[layer], by_hand, valid)
+        assert_close(captured.scores["received", layer], by_hand, valid)
         torch.testing.assert_close(by_hand, received_score(expected.attentions[layer], valid), rtol=CLOSE, atol=CLOSE)
 
 
-@pytest.mark.parametrize("score", ["left", "random", "cls", "all"])
-def test_scores_that_need_no_attention_capture_none(seen: Any, score: str) -> None:
-    assert seen[0]([1], score, [0, 1, 2]).scores == {}
+def test_query_and_key_of_the_wanted_layers_give_the_eager_scores(seen: Any) -> None:
+    """Before mask and softmax, between all positions and between some; layers count from 1."""
+    run, _, raw, valid = seen
+    captured = run([], "attention", [], [1, 3])
+    assert sorted(captured.attention) == [1, 3]
+    some = torch.tensor([[4, 0, 2], [13, 1, 0], [0, 0, 0], [3, 4, 1]])
+    batch = torch.arange(len(LENGTHS))[:, None, None]
+    for layer, (query, key, scaling) in captured.attention.items():
+        expected = raw[layer - 1].transpose(1, 3)
+        whole = scores_between(query, key, None, scaling).transpose(1, 3)
+        pairs = valid[:, :, None] & valid[:, None]
+        torch.testing.assert_close(whole[pairs], expected[pairs], rtol=CLOSE, atol=CLOSE)
+        kept = scores_between(query, key, some, scaling).permute(0, 2, 3, 1)
+        by_hand = raw[layer - 1].permute(0, 2, 3, 1)[batch, some[:, :, None], some[:, None]]
+        torch.testing.assert_close(kept, by_hand, rtol=CLOSE, atol=CLOSE)
+
+
+def test_nothing_listens_where_no_attention_is_wanted(seen: Any) -> None:
+    captured = seen[0]([1])
+    assert (captured.scores, captured.attention, captured.num_attentions) == ({}, {}, 0)
 
 
 class Shapes(TorchDispatchMode):
@@ -138,7 +160,7 @@ def test_a_square_of_scores_over_heads_is_made_for_received_alone(score: Any, sq
     prepare(model)
     inputs = batch(0, with_types=True)
     with Shapes() as shapes:
-        captured = capture(model, inputs, [3], score, [0, 1, 2])
+        captured = capture(model, inputs, wanted([3], score, [0, 1, 2]))
     assert len(captured.scores) == 3
     batch_size, length = inputs["input_ids"].shape
     assert ((batch_size, 4, length, length) in shapes.found) is square
@@ -155,7 +177,7 @@ def test_nothing_is_left_on_the_model_and_dropout_is_off() -> None:
     prepare(model)
     assert not any(module.training for module in model.modules())
     inputs, before = batch(0, with_types=False), hooks(model)
-    first, second = capture(model, inputs, range(4)), capture(model, inputs, range(4))
+    first, second = capture(model, inputs, wanted(range(4))), capture(model, inputs, wanted(range(4)))
     assert torch.equal(first.logits, second.logits)
     assert hooks(model) == before
 
@@ -166,7 +188,7 @@ def test_hooks_go_even_if_the_model_fails() -> None:
     before = hooks(model)
     too_long = {name: torch.ones(1, 41, dtype=torch.long) for name in ("input_ids", "attention_mask")}
     with pytest.raises((IndexError, RuntimeError)):
-        capture(model, too_long, range(4))
+        capture(model, too_long, wanted(range(4)))
     assert hooks(model) == before
 
 
@@ -175,10 +197,10 @@ def test_scores_of_a_teacher_of_16_bits_are_not_rounded_to_16_bits(dtype: torch.
     model = make("Bert", **COMMON, **SIZE).to(dtype)
     prepare(model)
     inputs = batch(0, with_types=True)
-    captured = capture(model, inputs, [3], "attention-logit", [2])
+    captured = capture(model, inputs, wanted([3], "attention-logit", [2]))
     assert captured.hidden[3].dtype == dtype
     expected = raw_scores(model, inputs)[2][:, :, 0].mean(1)
-    assert_close(captured.scores[2], expected, inputs["attention_mask"].bool())
+    assert_close(captured.scores["attention-logit", 2], expected, inputs["attention_mask"].bool())
 
 
 DECODER = {"vocab_size": 100, "n_embd": 32, "n_layer": 3, "n_head": 4, "pad_token_id": 0}

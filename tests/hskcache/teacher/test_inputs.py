@@ -14,7 +14,7 @@ from hskcache.errors import TeacherError
 from hskcache.teacher.build import build
 from hskcache.teacher.capture import prepare
 from hskcache.teacher.constants import extractor_for
-from hskcache.teacher.inputs import MAX_POSITIONS, fit_rows, num_positions, save_tokenizer, takes_token_types
+from hskcache.teacher.inputs import MAX_POSITIONS, fit_rows, most_tokens, save_tokenizer, takes_token_types
 from hskcache.teacher.job import prepare_job
 from hskcache.teacher.load import Teacher, describe
 from hskcache.text import Examples, TokenizedRows, load_tokenizer, tokenize
@@ -42,7 +42,7 @@ def rows_of(lengths: list[int], token: int = 7) -> TokenizedRows:
 
 def teacher_of(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Teacher:
     prepare(model)
-    return Teacher(model, tokenizer, describe(model, "tiny"))
+    return Teacher(model, tokenizer, describe(model, "tiny"), model.config.num_labels)
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ def test_rows_up_to_the_limit_run_and_one_token_more_is_refused(
     kind: str, config: dict[str, Any], expected: int
 ) -> None:
     model = make(kind, **config)
-    assert num_positions(model) == expected
+    assert most_tokens(model) == expected
     fit_rows(model, rows_of([expected]), ("t", "d"))
     assert torch.isfinite(model(input_ids=torch.full((1, expected), 7)).logits).all()
     with pytest.raises((IndexError, RuntimeError)):
@@ -106,7 +106,7 @@ def test_rows_up_to_the_limit_run_and_one_token_more_is_refused(
 def test_a_model_without_a_table_reads_as_far_as_positions_are_stored() -> None:
     model = make("Bert")
     del model.bert.embeddings.position_embeddings
-    assert num_positions(model) == MAX_POSITIONS == np.iinfo(np.uint16).max + 1
+    assert most_tokens(model) == MAX_POSITIONS == np.iinfo(np.uint16).max + 1
 
 
 def test_ids_and_types_outside_the_tables_are_refused_by_row() -> None:

@@ -108,6 +108,18 @@ def test_rows_without_labels_teach_by_logits(places: dict[str, Path], tmp_path: 
     assert model.config.num_labels == 2
 
 
+def test_the_first_rows_alone_are_trained_on_where_so_many_are_asked_for(
+    places: dict[str, Path], tmp_path: Path
+) -> None:
+    """And a run of other rows is another run."""
+    given = ["--recipe", "labels", "--set", "labels.epochs=1", "--set", "labels.batch_size=8"]
+    result = data_of(fit(places, tmp_path / "out", *given, "--rows", 20, "--json"))
+    assert [stage["steps"] for stage in result["stages"]] == [3]
+    again = fit(places, tmp_path / "out", *given)
+    assert again.exit_code == 2
+    assert "holds a run with knowledge" in again.stderr
+
+
 @pytest.mark.parametrize("columns", [["--task", "sst2"], ["--text", "sentence", "--label", "label"], []])
 def test_epochs_are_those_of_the_task_of_the_rows(columns: list[str], places: dict[str, Path], tmp_path: Path) -> None:
     stage = {"name": "labels", "epochs": 3, "epochs_by_task": {"sst2": 1}, "losses": {"label": {}}}
@@ -165,9 +177,17 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
         ["fit", "--teacher", "{teacher}", "--data", "{data}", "--task", "sst2", "--spec", "/no/spec.yaml"],
         "--spec /no/spec.yaml: No such file",
     ),
+    "too many rows": (["fit", "--cache", "{cache}", "--rows", "97"], "the first 97 rows are asked for"),
+    "rows of a teacher": (
+        ["fit", "--teacher", "{teacher}", "--data", "{data}", "--task", "sst2", "--spec", "{spec.yaml}", "--rows", "9"],
+        "--rows belongs to --cache",
+    ),
     "no cache": (["fit", "--cache", "/no/cache"], "/no/cache"),
     "not a cache": (["fit", "--cache", "{teacher}"], "is not a cache"),
-    "unknown recipe": (["fit", "--cache", "{cache}", "--recipe", "mut"], "none of labels, logits, mud"),
+    "unknown recipe": (
+        ["fit", "--cache", "{cache}", "--recipe", "mut"],
+        "none of labels, logits, mud, tinybert-general, tinybert-task",
+    ),
     "unknown setting": (["fit", "--cache", "{cache}", "--set", "hidden.epoch=1"], "hidden.epoch=1: stages.0.epoch"),
     "no hidden states": (["fit", "--cache", "{logits}", "--task", "sst2"], "learns from hidden states"),
     "no labels": (["fit", "--cache", "{logits}", "--recipe", "labels"], "learns from labels"),
@@ -255,7 +275,7 @@ sys.modules.update(dict.fromkeys(("datasets", "pyarrow", "pandas")))
 from trainer.cli import main
 main(sys.argv[1:], standalone_mode=False)
 loaded = [name for name in sys.modules if name.split(".")[0] == "hskcache"]
-print([name for name in loaded if name.startswith(("hskcache.teacher", "hskcache.cli", "hskcache.selection"))])
+print([name for name in loaded if name.startswith(("hskcache.teacher", "hskcache.cli", "hskcache.selection."))])
 """
 
 
@@ -269,7 +289,7 @@ def test_a_cached_run_needs_no_teacher_and_none_of_its_extra(places: dict[str, P
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[-1] == "[]"
+    assert done.stdout.splitlines()[-1] == "['hskcache.selection.depth']"
     assert (tmp_path / "out" / "model.safetensors").is_file()
 
 

@@ -224,8 +224,8 @@ def test_auto_takes_host_memory_while_there_is_enough() -> None:
 
 
 def test_positions_and_ids_beyond_fifteen_bits_come_back_unsigned() -> None:
-    from trainer.loading.decode import unsigned
     from trainer.loading.reader import _tensor
+    from trainer.loading.targets import unsigned
 
     stored = np.array([0, 1, 32767, 32768, 65535], np.uint16)
     assert unsigned(_tensor(stored)).tolist() == stored.tolist()

@@ -107,7 +107,7 @@ class Watched(Reader):
 def test_a_stream_holds_at_most_two_windows(prefetch: int, skip: int, caches: Callable[[str], Cache]) -> None:
     """Six windows of two shards: 16 rows each, of which at most 32 may be in memory with what is carried."""
     loader = KnowledgeLoader(caches("bitmask"), residency="stream", prefetch=prefetch, batch_size=8, window_shards=2)
-    reader = Watched(loader.cache, loader.reader.fields, loader.reader.layers)
+    reader = Watched(loader.cache, loader.reader.fields, loader.reader.layers, loader.reader.num_shards)
     reader.watch()
     loader.reader = reader
     loader.seek(0, skip)

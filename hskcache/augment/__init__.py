@@ -1,0 +1,24 @@
+"""TinyBERT's data augmentation: copies of rows in which words are replaced by likely or similar ones [TinyBERT 3.2]."""
+
+from hskcache.augment.candidates import Proposer, Sentence
+from hskcache.augment.copies import Chance
+from hskcache.augment.run import Finished, Job, augment
+from hskcache.augment.source import Source, open_source, output_suffix
+from hskcache.augment.vectors import WordVectors, load_vectors
+from hskcache.augment.words import Eligible, eligible
+
+__all__ = [
+    "Chance",
+    "Eligible",
+    "Finished",
+    "Job",
+    "Proposer",
+    "Sentence",
+    "Source",
+    "WordVectors",
+    "augment",
+    "eligible",
+    "load_vectors",
+    "open_source",
+    "output_suffix",
+]

@@ -1,0 +1,249 @@
+"""The augmented file while it grows: whole at every recorded moment, and at its name only when it is finished.
+
+Beside ``OUT`` stand ``OUT.partial``, the rows so far, and ``OUT.progress.json``, which says how many bytes of it count,
+until the last row is written; then ``OUT.json`` tells how the file was made. A record is written after the bytes it
+tells of are on the disk, so a kill at any moment leaves a file that the same command goes on with.
+"""
+
+import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from hskcache.errors import CacheError, DamageError, MismatchError
+from hskcache.spec import Strict
+from hskcache.store.files import (
+    TEMPORARY_SUFFIX,
+    canonical_json,
+    file_sha256,
+    make_folder,
+    sha256_hex,
+    sync_folder,
+    write_atomic,
+)
+from hskcache.store.record import Sha256, parse
+
+_PIECE_BYTES = 1 << 20
+
+
+class Counts(Strict):
+    """What was done with rows and words.
+
+    Attributes:
+        rows_in: rows of the source.
+        rows_out: they and their copies.
+        masked_lm: eligible words of the source that the masked LM has candidates for.
+        vectors: those that have nearest word vectors.
+        left: eligible words without a candidate, which stay in every copy.
+        replaced_masked_lm: words of all copies that a prediction of the masked LM replaced.
+        replaced_vectors: words of all copies that a neighbour replaced.
+    """
+
+    rows_in: int = Field(default=0, ge=0)
+    rows_out: int = Field(default=0, ge=0)
+    masked_lm: int = Field(default=0, ge=0)
+    vectors: int = Field(default=0, ge=0)
+    left: int = Field(default=0, ge=0)
+    replaced_masked_lm: int = Field(default=0, ge=0)
+    replaced_vectors: int = Field(default=0, ge=0)
+
+    def __add__(self, other: "Counts") -> "Counts":
+        mine, theirs = self.model_dump(), other.model_dump()
+        return Counts(**{name: mine[name] + theirs[name] for name in mine})
+
+
+class Progress(Strict):
+    """How far a file is, or how it was made.
+
+    Attributes:
+        kind: tells the record from other files.
+        identity: SHA-256 of the request.
+        request: rows, models and settings, all that decides the bytes.
+        done: whether the file is finished.
+        counts: of the rows that are written.
+        num_bytes: of the file that count.
+        sha256: digest of those bytes.
+        seconds: spent so far, interruptions left out.
+        provenance: names of what the request knows by digest.
+    """
+
+    kind: Literal["hskcache augment 1"] = "hskcache augment 1"
+    identity: Sha256
+    request: dict[str, Any]
+    done: bool = False
+    counts: Counts = Counts()
+    num_bytes: int = Field(default=0, ge=0)
+    sha256: Sha256 = hashlib.sha256().hexdigest()
+    seconds: float = Field(default=0.0, ge=0)
+    provenance: dict[str, Any] = Field(default={})
+
+
+def identity(request: dict[str, Any]) -> str:
+    """The digest that names a request."""
+    return sha256_hex(canonical_json(request))
+
+
+class Output:
+    """The files of one augmentation.
+
+    Args:
+        path: the augmented file.
+        request: what decides its bytes, as JSON would give it back.
+    """
+
+    def __init__(self, path: Path, request: dict[str, Any]) -> None:
+        self.path = path
+        self.request = request
+        self.partial = path.with_name(f"{path.name}.partial")
+        self.progress_path = path.with_name(f"{path.name}.progress.json")
+        self.record_path = path.with_name(f"{path.name}.json")
+        self._digest = hashlib.sha256()
+
+    def finished(self) -> Progress | None:
+        """The record of the file, if it stands here finished and was made by the same request.
+
+        Raises:
+            MismatchError: a file stands here that is another one; nothing is touched.
+            DamageError: its record cannot be read.
+        """
+        record = self._read(self.record_path)
+        if not self.path.exists():
+            return None
+        if record is None:
+            raise MismatchError(
+                f"{self.path} is there already and has no {self.record_path.name}; choose another --out"
+            )
+        self._check_same(record, self.path)
+        if file_sha256(self.path) != record.sha256:
+            raise MismatchError(f"{self.path} was changed after it was written; choose another --out, or delete it")
+        self._remove_leftovers()
+        return record
+
+    def begin(self) -> Progress:
+        """Start the file, or find how far it is; bytes beyond the last recorded ones are cut off.
+
+        Raises:
+            MismatchError: another request's unfinished file, or another file, stands here; nothing is touched.
+            DamageError: the rows so far are not those that were recorded.
+            CacheError: the folder cannot be written.
+        """
+        found = self._read(self.progress_path)
+        if found is None:
+            if self.partial.exists():
+                raise MismatchError(
+                    f"{self.partial} is there already and has no {self.progress_path.name}; delete it, or choose "
+                    "another --out"
+                )
+            found = Progress(identity=identity(self.request), request=self.request)
+            self.write(found)
+        self._check_same(found, self.progress_path)
+        with self._writing():
+            self._take_up(found)
+        return found
+
+    def append(self, data: bytes, progress: Progress) -> Progress:
+        """Write some rows.
+
+        Args:
+            data: of the rows.
+            progress: with them, but for bytes and digest.
+
+        Returns:
+            The same with bytes and digest, as it was recorded.
+
+        Raises:
+            CacheError: the disk is full or cannot be written; the rows do not count.
+        """
+        with self._writing():
+            with self.partial.open("ab") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            self._digest.update(data)
+            size = progress.num_bytes + len(data)
+            progress = progress.model_copy(update={"num_bytes": size, "sha256": self._digest.hexdigest()})
+            self.write(progress)
+        return progress
+
+    def finish(self, progress: Progress) -> Progress:
+        """Give the file its name, with the record of how it was made beside it."""
+        record = progress.model_copy(update={"done": True})
+        with self._writing():
+            write_atomic(self.record_path, _json(record))
+            self.partial.replace(self.path)
+            sync_folder(self.path.parent)
+            self._remove_leftovers()
+        return record
+
+    def write(self, progress: Progress) -> None:
+        """Record how far the file is."""
+        write_atomic(self.progress_path, _json(progress))
+
+    def _take_up(self, progress: Progress) -> None:
+        make_folder(self.path.parent)
+        self.partial.touch()
+        sync_folder(self.path.parent)
+        left = progress.num_bytes
+        with self.partial.open("r+b") as file:
+            while left and (piece := file.read(min(left, _PIECE_BYTES))):
+                self._digest.update(piece)
+                left -= len(piece)
+            if left or self._digest.hexdigest() != progress.sha256:
+                raise DamageError(
+                    f"{self.partial} does not hold the rows that {self.progress_path.name} tells of; delete both and "
+                    "run the command again"
+                )
+            file.truncate(progress.num_bytes)
+
+    def _read(self, path: Path) -> Progress | None:
+        try:
+            return parse(Progress, path.read_bytes(), str(path))
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise CacheError(f"{path}: {error.strerror}; choose another --out") from None
+        except DamageError:
+            raise MismatchError(f"{path} is not a record of hskcache augment; choose another --out") from None
+
+    def _check_same(self, found: Progress, path: Path) -> None:
+        if found.identity == identity(self.request):
+            return
+        for name, (there, wanted) in _differences(found.request, self.request):
+            raise MismatchError(
+                f"{path} was begun with {name} = {there!s:.60} and this command asks for {wanted!s:.60}; choose "
+                "another --out, delete it, or ask for the same"
+            )
+        raise MismatchError(f"{path} is of another command; choose another --out, or delete it")
+
+    def _remove_leftovers(self) -> None:
+        self.progress_path.unlink(missing_ok=True)
+        for path in (self.progress_path, self.record_path):
+            for left in path.parent.glob(f"{path.name}.*{TEMPORARY_SUFFIX}"):
+                left.unlink(missing_ok=True)
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise CacheError(
+                f"cannot write {self.path}: {error.strerror or error}; mend that and run the same command again, which "
+                "goes on from the last whole rows"
+            ) from error
+
+
+def _json(progress: Progress) -> bytes:
+    return progress.model_dump_json(indent=1).encode() + b"\n"
+
+
+def _differences(there: Any, wanted: Any, name: str = "") -> Iterator[tuple[str, tuple[Any, Any]]]:
+    """Keys, joined by dots, under which two requests differ, with both values."""
+    if isinstance(there, dict) and isinstance(wanted, dict):
+        for key in {**there, **wanted}:
+            yield from _differences(there.get(key), wanted.get(key), f"{name}.{key}" if name else key)
+    elif there != wanted:
+        yield name, (there, wanted)

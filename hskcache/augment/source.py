@@ -1,0 +1,291 @@
+"""The rows to augment with all of their columns, and the lines of the file that takes their copies.
+
+A delimited file or JSON lines stay what they are, with two more columns: ``origin``, the row in the source, counted
+from 0, and ``copy``, 0 for the row itself. Parquet and data sets of the hub become JSON lines of the columns that were
+read. Whatever is told of the columns to read the source reads the output.
+"""
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from hskcache.errors import DataError, SpecError
+from hskcache.store.files import file_sha256
+from hskcache.text import Examples, Task
+from hskcache.text.delimited import RECORDS
+from hskcache.text.layout import Layout
+from hskcache.text.table import named_column, numbered_column, read_text
+
+ORIGIN, COPY = "origin", "copy"
+
+_TYPED = ".jsonl"
+
+
+class Source(Protocol):
+    """Rows that can be written again with other texts."""
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What tells these rows and columns from others."""
+        ...
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the user should know about the output."""
+        ...
+
+    @property
+    def head(self) -> str:
+        """What the file begins with, line end included; empty for a file without a header."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def texts(self, row: int) -> tuple[str, ...]:
+        """The text, or both texts of a pair."""
+        ...
+
+    def line(self, row: int, texts: Sequence[str], copy: int) -> str:
+        """A row with other texts, line end included."""
+        ...
+
+
+def output_suffix(source: str) -> str:
+    """What the name of the augmented file ends in."""
+    suffix = "" if source.startswith("hub:") else Path(source).suffix.lower()
+    return suffix if suffix in RECORDS else _TYPED
+
+
+def open_source(source: str, layout: Layout) -> Source:
+    """Read and check rows as every command does.
+
+    Args:
+        source: a data file or ``hub:REPO[:CONFIG]:SPLIT``.
+        layout: its columns.
+
+    Raises:
+        SpecError: two of the columns are the same one, or have numbers where names are needed.
+        DataError: a row cannot be read, or the source has a column ``origin`` or ``copy`` of its own.
+    """
+    examples = layout.read(source)
+    if source.startswith("hub:") or Path(source).suffix.lower() == ".parquet":
+        return _typed(examples, layout)
+    if Path(source).suffix.lower() == _TYPED:
+        return _json_lines(Path(source), examples, layout)
+    return _delimited(Path(source), examples, layout)
+
+
+@dataclass(frozen=True, eq=False)
+class Delimited:
+    """A ``.tsv`` or ``.csv`` file.
+
+    Attributes:
+        facts: see Source.
+        header: the names of its columns, or None.
+        records: [N] the fields of every row.
+        columns: positions of the text columns.
+        quoted: whether it is a ``.csv``.
+    """
+
+    facts: dict[str, Any]
+    header: list[str] | None
+    records: list[list[str]]
+    columns: tuple[int, ...]
+    quoted: bool
+    notes: tuple[str, ...] = ()
+
+    @property
+    def head(self) -> str:
+        """The header with two more names."""
+        return "" if self.header is None else self._joined([*self.header, ORIGIN, COPY])
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def texts(self, row: int) -> tuple[str, ...]:
+        """The fields that hold text."""
+        return tuple(self.records[row][column] for column in self.columns)
+
+    def line(self, row: int, texts: Sequence[str], copy: int) -> str:
+        """All fields of a row, the texts replaced, and where it comes from."""
+        fields = list(self.records[row])
+        for column, text in zip(self.columns, texts, strict=True):
+            fields[column] = text
+        return self._joined([*fields, str(row), str(copy)])
+
+    def _joined(self, fields: Sequence[str]) -> str:
+        if not self.quoted:
+            return "\t".join(fields) + "\n"
+        line = io.StringIO(newline="")
+        # The writer quotes a text with a line end only where it is one of its own, so these must be both kinds.
+        csv.writer(line, lineterminator="\r\n").writerow(fields)
+        return line.getvalue()
+
+
+@dataclass(frozen=True, eq=False)
+class JsonLines:
+    """A ``.jsonl`` file, or the columns that were read of a typed source.
+
+    Attributes:
+        facts: see Source.
+        rows: [N] objects as JSON.
+        keys: of the text columns.
+        notes: see Source.
+    """
+
+    facts: dict[str, Any]
+    rows: Sequence[str]
+    keys: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+    head: str = ""
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def texts(self, row: int) -> tuple[str, ...]:
+        """The values that are text."""
+        value = json.loads(self.rows[row])
+        return tuple(value[key] for key in self.keys)
+
+    def line(self, row: int, texts: Sequence[str], copy: int) -> str:
+        """All keys of a row, the texts replaced, and where it comes from."""
+        value = json.loads(self.rows[row]) | dict(zip(self.keys, texts, strict=True)) | {ORIGIN: row, COPY: copy}
+        return _json(value) + "\n"
+
+
+def _json(value: dict[str, Any]) -> str:
+    line = json.dumps(value, ensure_ascii=False)
+    try:
+        line.encode()
+    except UnicodeEncodeError:
+        # A column that nobody reads may hold half of a surrogate pair.
+        return json.dumps(value)
+    return line
+
+
+def _delimited(path: Path, examples: Examples, layout: Layout) -> Delimited:
+    records = RECORDS[path.suffix.lower()](path)
+    first = records[0]
+    where = f"{path} line {first.line}"
+    header = [name.strip() for name in first.fields] if len(records) > len(examples) else None
+    if header is not None:
+        _check_names(header, where)
+    names = [] if header is None else header
+    columns = tuple(
+        numbered_column(column, len(first.fields), where)
+        if isinstance(column, int)
+        else named_column(column, names, where)
+        for column in _columns(layout)
+    )
+    _check_distinct(columns)
+    facts = _facts(path, examples) | {"columns": columns, "header": header is not None}
+    quoted = path.suffix.lower() == ".csv"
+    rows = [record.fields for record in (records if header is None else records[1:])]
+    return Delimited(facts, None if header is None else first.fields, rows, columns[: _num_texts(examples)], quoted)
+
+
+def _json_lines(path: Path, examples: Examples, layout: Layout) -> JsonLines:
+    rows = []
+    for number, line in enumerate(read_text(path).split("\n"), start=1):
+        if line.strip():
+            _check_names(json.loads(line), f"{path} line {number}")
+            rows.append(line)
+    # Numbers were refused when the rows were read.
+    keys = tuple(str(column) for column in _columns(layout))
+    _check_distinct(keys)
+    return JsonLines(_facts(path, examples) | {"columns": keys}, rows, keys[: _num_texts(examples)])
+
+
+def _typed(examples: Examples, layout: Layout) -> JsonLines:
+    columns = _columns(layout)
+    notes: list[str] = []
+    if layout.task is not None and (layout.text, layout.text_pair, layout.label) == (None, None, None):
+        columns, notes = _named(layout.task, columns)
+    if numbers := [column for column in columns if isinstance(column, int)]:
+        raise SpecError(
+            f"{examples.source}: column {numbers[0]} is a number, but the rows are written as JSON lines, whose "
+            "columns have names; give --text, --text-pair and --label by name"
+        )
+    keys = tuple(map(str, columns))
+    _check_distinct(keys)
+    _check_names(keys, examples.source)
+    values, label_notes = _labels(examples, layout)
+    present = [column for column in (examples.texts, examples.pairs, values) if column is not None]
+    rows = [_json(dict(zip(keys, row, strict=True))) for row in zip(*present, strict=True)]
+    facts = {"fingerprint": examples.fingerprint, "sha256": None, "columns": keys}
+    return JsonLines(facts, rows, keys[: _num_texts(examples)], (*notes, *label_notes))
+
+
+def _named(task: Task, columns: tuple[str | int, ...]) -> tuple[tuple[str | int, ...], list[str]]:
+    """Columns of a task by name, for JSON lines; its files may know them by number alone."""
+    if all(isinstance(column, str) for column in columns):
+        return columns, []
+    hub = task.hub_columns
+    flags = {"--text": hub.text, "--text-pair": hub.text_pair, "--label": hub.label}
+    options = " ".join(f"{flag} {column}" for flag, column in flags.items() if column is not None)
+    return hub.wanted, [
+        f"the files of {task.name} have no column names: read this one with --task {task.name} {options}"
+    ]
+
+
+def _labels(examples: Examples, layout: Layout) -> tuple[list[Any] | None, list[str]]:
+    """Labels so that a reader of JSON lines, who sees no declared classes, numbers them as they are numbered here."""
+    if examples.labels is None:
+        return None, []
+    if examples.problem == "regression":
+        # By way of its shortest spelling: 3.8, not 3.799999952316284.
+        return [float(str(score)) for score in examples.labels], []
+    names = examples.label_names
+    numeric = all(name.lstrip("+-").isdecimal() for name in names)
+    inferred = tuple(sorted(names, key=int if numeric else None))
+    if layout.task is not None or names == inferred:
+        return [names[label] for label in examples.labels], []
+    listed = ", ".join(names)
+    note = f"classes are written as numbers in the order {listed}; give a task file to name them"
+    return [int(label) for label in examples.labels], [note]
+
+
+def _facts(path: Path, examples: Examples) -> dict[str, Any]:
+    # The fingerprint leaves out the columns that are only passed on.
+    return {"fingerprint": examples.fingerprint, "sha256": file_sha256(path)}
+
+
+def _num_texts(examples: Examples) -> int:
+    return 1 if examples.pairs is None else 2
+
+
+def _columns(layout: Layout) -> tuple[str | int, ...]:
+    """Columns of text, second text and label as the output is read; a file's layout, since it is one."""
+    task = layout.task
+    preset = (None, None, None) if task is None else (task.text, task.text_pair, task.label)
+    given = (layout.text, layout.text_pair, layout.label)
+    return tuple(
+        column
+        for column in (_column(*both) for both in zip(given, preset, strict=True))
+        if column is not None and column != ""
+    )
+
+
+def _column(given: str | None, preset: str | int | None) -> str | int | None:
+    if given is None:
+        return preset
+    return int(given) if given.isascii() and given.isdigit() else given
+
+
+def _check_distinct(columns: Sequence[str | int]) -> None:
+    if len(set(columns)) < len(columns):
+        listed = ", ".join(map(str, columns))
+        raise SpecError(f"the columns of text and label are {listed}; give every one a column of its own")
+
+
+def _check_names(names: Any, where: str) -> None:
+    for name in (ORIGIN, COPY):
+        if name in names:
+            raise DataError(
+                f"{where}: there is a column {name!r} already, which augmentation adds; give rows that are not "
+                "augmented, or rename it"
+            )

@@ -1,0 +1,123 @@
+"""Where the words of a text stand, and which of them may be replaced [TinyBERT 3.2]."""
+
+import re
+import sys
+import unicodedata
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+from hskcache.errors import SpecError
+from hskcache.resources import resource
+
+LETTERS = "[a-z]+"
+"""Words of the paper: lower-case letters alone."""
+
+ENGLISH, NONE = "english", "none"
+
+# What stands between the words of a table or a line, and so in no word that is put into one.
+_BREAKS = re.compile(r"[\s\x00-\x1f\x7f-\x9f\ufffd\ud800-\udfff]")
+
+
+class Span(NamedTuple):
+    """Characters [start, stop) of a text."""
+
+    start: int
+    stop: int
+
+
+def find_words(text: str) -> list[Span]:
+    """Every word of a text, from left to right; what lies between two words belongs to neither.
+
+    A word is a run of letters, digits, underscores and combining marks, with apostrophes inside it: ``don't`` is one
+    word and ``self-made`` are two. An apostrophe before one or two letters belongs to them, so that the halves of
+    contractions that corpora write apart (``it 's``, ``they 'll``) are not taken for words of one letter.
+    """
+    return [Span(*match.span()) for match in _word_pattern(text.isascii()).finditer(text)]
+
+
+@cache
+def _word_pattern(is_ascii: bool) -> re.Pattern[str]:
+    # Python's \w lacks combining marks, without which most scripts of India fall into pieces.
+    letter = r"\w" if is_ascii else rf"[\w{_combining_marks()}]"
+    apostrophe = "'" if is_ascii else "['\u2019]"
+    joined = "'" if is_ascii else "['\u2019\u200c\u200d]"
+    return re.compile(rf"(?:{apostrophe}(?={letter}{{1,2}}(?!{letter})))?{letter}+(?:{joined}{letter}+)*")
+
+
+def _combining_marks() -> str:
+    """Ranges of a character class: all characters of Unicode's category M."""
+    ranges: list[list[int]] = []
+    for code in range(0x300, sys.maxunicode + 1):
+        if unicodedata.category(chr(code))[0] == "M":
+            if ranges and ranges[-1][1] == code - 1:
+                ranges[-1][1] = code
+            else:
+                ranges.append([code, code])
+    return "".join(f"{chr(first)}-{chr(last)}" for first, last in ranges)
+
+
+def can_stand_for_a_word(text: str) -> bool:
+    """Whether a text may be put in a word's place: not empty, and without blanks, line ends, tabs or controls."""
+    return bool(text) and _BREAKS.search(text) is None
+
+
+@dataclass(frozen=True)
+class Eligible:
+    """Which words may be replaced.
+
+    Attributes:
+        pattern: what a word must match as a whole.
+        stop_words: words that stay, in lower case.
+    """
+
+    pattern: re.Pattern[str]
+    stop_words: frozenset[str]
+
+    def __call__(self, word: str) -> bool:
+        """Whether a word, folded as the vocabulary folds it, may be replaced."""
+        return self.pattern.fullmatch(word) is not None and word.lower() not in self.stop_words
+
+
+def eligible(pattern: str, stop_words: str) -> Eligible:
+    """What ``--words`` and ``--stop-words`` add up to.
+
+    Args:
+        pattern: a regular expression.
+        stop_words: ``english``, ``none`` or a file, see read_stop_words.
+
+    Raises:
+        SpecError: the pattern is not a regular expression, or the file cannot be read.
+    """
+    try:
+        compiled = re.compile(pattern)
+    except re.error as error:
+        raise SpecError(
+            f"--words {pattern!r} is not a regular expression ({error}); give one such as '[a-z]+'"
+        ) from None
+    if stop_words == NONE:
+        return Eligible(compiled, frozenset())
+    path = resource("stopwords", "english.txt") if stop_words == ENGLISH else Path(stop_words)
+    return Eligible(compiled, frozenset(read_stop_words(path)))
+
+
+def read_stop_words(path: Path) -> Iterator[str]:
+    """The words of a UTF-8 file with a word a line; blank lines and lines that begin with # do not count.
+
+    Raises:
+        SpecError: the file cannot be read.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise SpecError(
+            f"--stop-words {path}: {error.strerror}; give english, none or a file with a word a line"
+        ) from None
+    except UnicodeDecodeError:
+        raise SpecError(f"--stop-words {path} is not UTF-8 text; give a file with a word a line") from None
+    for line in text.split("\n"):
+        word = line.strip().lower()
+        if word and not word.startswith("#"):
+            yield word

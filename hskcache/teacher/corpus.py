@@ -1,0 +1,92 @@
+"""A build over plain text: rows packed into a spool inside the cache, which the finished cache no longer has.
+
+How many rows a corpus makes is known only once it is tokenized, which may take hours. So what stands in the folder
+already is compared first, with everything but the number of rows, from a digest of the file alone.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from hskcache.encoder import takes_token_types
+from hskcache.errors import DamageError
+from hskcache.spec import Spec
+from hskcache.store.ledger import SPOOL, Ledger
+from hskcache.store.manifest import Manifest, Request
+from hskcache.teacher.build import is_complete
+from hskcache.teacher.inputs import SavedTokenizer, save_tokenizer
+from hskcache.teacher.job import Job, corpus_info, prepare_corpus_job, request_of, resolve_spec
+from hskcache.teacher.load import Teacher
+from hskcache.text import Spool, corpus_fingerprint, pack_corpus
+
+
+@dataclass(frozen=True, eq=False)
+class CorpusBuild:
+    """A corpus to be run through an encoder.
+
+    Attributes:
+        teacher: an encoder without a classifier.
+        path: the text file.
+        spec: what to keep.
+    """
+
+    teacher: Teacher
+    path: Path
+    spec: Spec
+
+    @cached_property
+    def tokenizer(self) -> SavedTokenizer:
+        """The tokenizer's files as they stand in the cache."""
+        return save_tokenizer(self.teacher.tokenizer, self._has_token_types)
+
+    def finished(self, out: Path) -> Manifest | None:
+        """The manifest of the cache that this build would write, if it stands there with all its files, else None.
+
+        Raises:
+            MismatchError: ``out`` holds something else.
+            DamageError: its manifest or request cannot be read.
+            DataError: the file cannot be read.
+        """
+        ledger = Ledger(out)
+        found = ledger.request()
+        if found is None:
+            ledger.require_room()
+            return None
+        ledger.begin(self._request(found))
+        return is_complete(out, self.tokenizer.sha256)
+
+    def job(self, spool: Path, on_bytes: Callable[[int], None] | None = None) -> Job:
+        """Tokenize and pack the corpus, or take the rows that a build which was cut off has left.
+
+        Args:
+            spool: where the rows stand until the build is done; :func:`spool_of` a cache, or any folder.
+            on_bytes: called with the number of bytes of the file done since the last call.
+
+        Raises:
+            DataError, SpecError, TeacherError: as packing and :func:`~hskcache.teacher.job.prepare_corpus_job` do.
+            OSError: the spool cannot be written.
+        """
+        resolve_spec(self.spec, self.teacher.info)
+        place = Spool(spool, self.tokenizer.sha256)
+        corpus = pack_corpus(self.path, self.teacher.tokenizer, self.spec.max_length, place, on_bytes)
+        return prepare_corpus_job(self.teacher, corpus, self.spec)
+
+    @property
+    def _has_token_types(self) -> bool:
+        return takes_token_types(self.teacher.model) and "token_type_ids" in self.teacher.tokenizer.model_input_names
+
+    def _request(self, found: Request) -> Request:
+        """What this build asks for, if the corpus makes as many rows as the one found."""
+        fingerprint = corpus_fingerprint(self.path, self.spec.max_length)
+        data = corpus_info(str(self.path), fingerprint, found.data.num_rows)
+        spec = resolve_spec(self.spec, self.teacher.info)
+        shard_rows = spec.shard_rows or found.shard_rows
+        return request_of(self.teacher, (spec, shard_rows), data, (self.tokenizer.sha256, self._has_token_types))
+
+
+def spool_of(out: Path) -> Path:
+    """Where the rows of a corpus stand while the cache ``out`` is being built."""
+    if (out / SPOOL).is_file():
+        raise DamageError(f"{out / SPOOL} is a file where a folder is needed; delete it")
+    return out / SPOOL

@@ -1,0 +1,92 @@
+"""Which positions of each row of a captured batch are kept: the length dimension, for whatever is kept of them."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hskcache.ragged import Integers
+from hskcache.selection.length import cls_eligible, eligible_BL, left_score, random_score, top_positions
+from hskcache.spec import Length, ScoreName
+from hskcache.teacher.capture import ATTENTION_SCORES, Captured
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A padded batch as the selection sees it, on the teacher's device.
+
+    Attributes:
+        input_ids_BL: token ids, int64.
+        valid_BL: True where a token is real, False on padding.
+        row_ids_B: row of the data set, int64.
+        kept_B: by field, positions kept of each row, on the host: shapes are known without asking the device.
+    """
+
+    input_ids_BL: Tensor
+    valid_BL: Tensor
+    row_ids_B: Tensor
+    kept_B: dict[str, Integers]
+
+
+def score_layer(layer: int, num_layers: int, which: str) -> int:
+    """Attention layer (0-based) that scores the positions of a hidden layer [MUD 3.2].
+
+    ``producing`` is the attention inside the layer that produced the states; the embedding output, which no
+    attention produced, takes that of the first layer.
+    """
+    return num_layers - 1 if which == "last" else max(layer - 1, 0)
+
+
+class Positions:
+    """The length dimension of one field.
+
+    Args:
+        length: how positions are chosen.
+        layers: teacher layers of the field.
+        num_layers: layers of the teacher.
+        special_ids: ids of the tokens that mark structure.
+    """
+
+    def __init__(self, length: Length, layers: list[int], num_layers: int, special_ids: frozenset[int]) -> None:
+        self.length = length
+        self.sources = {layer: score_layer(layer, num_layers, length.score_layer) for layer in layers}
+        self.special_ids = torch.tensor(sorted(special_ids), dtype=torch.int64)
+
+    @property
+    def scores(self) -> frozenset[tuple[ScoreName, int]]:
+        """Scores that must be captured: by name, and the attention layer (0-based) that gives them."""
+        if self.length.score not in ATTENTION_SCORES or self.length.tokens is None:
+            return frozenset()
+        return frozenset((self.length.score, source) for source in self.sources.values())
+
+    def choose(self, captured: Captured, rows: Rows) -> dict[int, Tensor]:
+        """Kept positions of every layer, best first, int64 [B, K]; 0 beyond a row's own."""
+        eligible = self._eligible(rows)
+        by_source = {
+            source: top_positions(self._scores(captured, source, rows), eligible, self.length.tokens)[0]
+            for source in set(self.sources.values())
+        }
+        return {layer: by_source[source] for layer, source in self.sources.items()}
+
+    def _eligible(self, rows: Rows) -> Tensor:
+        if self.length.score == "cls":
+            return cls_eligible(rows.valid_BL)
+        special = None
+        if not self.length.specials:
+            special = torch.isin(rows.input_ids_BL, self.special_ids.to(rows.input_ids_BL.device))
+        return eligible_BL(rows.valid_BL, special)
+
+    def _scores(self, captured: Captured, source: int, rows: Rows) -> Tensor:
+        score = self.length.score
+        if (score, source) in captured.scores:
+            return captured.scores[score, source]
+        size = rows.input_ids_BL.shape
+        if score == "random":
+            return random_score(rows.row_ids_B, size[1], self.length.seed)
+        return left_score(size[0], size[1], rows.input_ids_BL.device)
+
+
+def owners(counts: Integers, device: torch.device) -> Tensor:
+    """The row that each entry belongs to, int64 [sum of counts]."""
+    return torch.from_numpy(np.repeat(np.arange(len(counts)), counts)).to(device, non_blocking=True)

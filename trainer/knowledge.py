@@ -1,0 +1,128 @@
+"""What there is to learn from: fields, layers and rows, whether from a cache or from a teacher in the loop."""
+
+from dataclasses import dataclass
+
+from pydantic import ValidationError
+
+from hskcache.cache import AttentionField, Cache, HiddenField, InputsField, LogitsField, Request
+from hskcache.errors import SpecError
+from hskcache.selection.depth import kept_layers
+from hskcache.spec import Depth, first_problem, layer_map_changes
+from trainer.objective import LayerMatch, Matches
+from trainer.student.create import Interface
+
+
+@dataclass(frozen=True)
+class Knowledge:
+    """What there is to learn from, whether it comes from a cache or from a teacher in the loop.
+
+    Attributes:
+        request: teacher, tokenizer, data and spec it was asked for with.
+        logits, hidden, attention: the fields, or None.
+        has_labels: whether the rows carry gold labels.
+        where: what to call it in an error.
+    """
+
+    request: Request
+    logits: LogitsField | None
+    hidden: HiddenField | None
+    has_labels: bool
+    where: str
+    attention: AttentionField | None = None
+
+    @property
+    def is_corpus(self) -> bool:
+        """Whether the rows are plain text without a task: nothing of a classifier can be learned or scored."""
+        return self.request.data.problem == "text"
+
+    @property
+    def depths(self) -> dict[str, Depth]:
+        """The depth asked for of ``hidden`` and ``attention``, as far as they are kept."""
+        spec = self.request.spec
+        kept = {"hidden": spec.hidden, "attention": spec.attention}
+        return {name: asked.depth for name, asked in kept.items() if asked is not None}
+
+    @property
+    def matches(self) -> Matches:
+        """The pairs of layers it was made for."""
+        pairs = (self.request.layers, self.request.attention_layers)
+        hidden, attention = (tuple(LayerMatch(pair.student, pair.teacher) for pair in given) for given in pairs)
+        return Matches(hidden, attention, self.hidden.width if self.hidden is not None else None, self.attention)
+
+    def matches_for(self, student_layers: int, layer_map: str | None) -> Matches:
+        """The pairs of layers for a student, whether their teacher layers are stored or not.
+
+        Args:
+            student_layers: of the student.
+            layer_map: ``uniform``, ``top``, ``bottom`` or the teacher layers of student layers 1 to the last, such as
+                ``3,6,9,12``; None takes the pairs it was made for.
+
+        Raises:
+            SpecError: not of that form, or a map that the teacher's layers do not allow.
+        """
+        made_for = self.matches
+        if layer_map is None:
+            return made_for
+        pairs: dict[str, tuple[LayerMatch, ...]] = {}
+        for name, depth in self.depths.items():
+            asked = _mapped(depth, student_layers, layer_map)
+            kept = kept_layers(asked, self.request.teacher.num_layers)
+            pairs[name] = tuple(LayerMatch(*pair) for pair in kept if pair.student > 0 or name == "hidden")
+        return Matches(pairs.get("hidden", ()), pairs.get("attention", ()), made_for.width, made_for.scores)
+
+    @property
+    def num_labels(self) -> int:
+        """Outputs C of the teacher; 1 for a regression."""
+        return self.logits.num_labels if self.logits is not None else max(1, len(self.request.data.label_names))
+
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        """The classes in index order, numbered where rows without labels named none; empty for a regression."""
+        if self.num_labels == 1:
+            return ()
+        return tuple(self.request.data.label_names) or tuple(map(str, range(self.num_labels)))
+
+    def interface(self, vocab_size: int | None = None) -> Interface:
+        """What a student must read and answer.
+
+        Args:
+            vocab_size: one more than the largest id of the tokenizer, where it is at hand: some teachers' tables are
+                larger than their tokenizer needs.
+        """
+        tokenizer, problem = self.request.tokenizer, self.request.data.problem
+        return Interface(
+            vocab_size=vocab_size or max(tokenizer.vocab_size, self.request.teacher.vocab_size),
+            label_names=self.label_names,
+            # Of a corpus it says nothing: an encoder has no head.
+            problem="classification" if problem == "text" else problem,
+            pad_token_id=tokenizer.pad_token_id,
+            max_positions=max(512, self.request.spec.max_length),
+            type_vocab_size=2,
+        )
+
+
+def cached_knowledge(cache: Cache) -> Knowledge:
+    """What a cache offers to learn from."""
+    logits, hidden, attention, inputs = map(cache.fields.get, ("logits", "hidden", "attention", "inputs"))
+    return Knowledge(
+        request=cache.manifest.request,
+        logits=logits if isinstance(logits, LogitsField) else None,
+        hidden=hidden if isinstance(hidden, HiddenField) else None,
+        has_labels=isinstance(inputs, InputsField) and inputs.has_labels,
+        where=f"the cache {cache.root}",
+        attention=attention if isinstance(attention, AttentionField) else None,
+    )
+
+
+def _mapped(depth: Depth, student_layers: int, layer_map: str) -> Depth:
+    """The depth for another student: what was asked for, through another map."""
+    num_layers = None if depth.num_layers is None else min(depth.num_layers, student_layers + 1)
+    changes = {"student_layers": student_layers, "num_layers": num_layers, "stored": "all"}
+    changes |= layer_map_changes(layer_map)
+    if changes["layers"] is not None or changes["mapping"] == "bottom":
+        # Such maps lead nowhere but where they say.
+        changes["target"] = None
+    try:
+        return Depth.model_validate(depth.model_dump() | changes)
+    except ValidationError as error:
+        raise SpecError(f"--layer-map {layer_map}: {first_problem(error)}") from None

@@ -1,0 +1,109 @@
+"""Attention loss between kept positions [TinyBERT 3.1, eq. 7], and which heads of student and teacher are compared."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from hskcache.cache import AttentionField
+from hskcache.errors import MismatchError
+from trainer.batch import AttentionTarget
+
+HeadSetting = Literal["match", "mean"] | Sequence[int]
+
+
+@dataclass(frozen=True)
+class HeadPairs:
+    """Which heads are compared, head by head.
+
+    Attributes:
+        student: heads of the student, counted from 0; None takes all in order.
+        stored: places of the heads in the field that they learn from; None takes all in order.
+        mean: compare the mean over the heads of either side instead.
+    """
+
+    student: tuple[int, ...] | None = None
+    stored: tuple[int, ...] | None = None
+    mean: bool = False
+
+
+IN_ORDER = HeadPairs()
+
+
+def pair_heads(setting: HeadSetting, field: AttentionField, student_heads: int) -> HeadPairs:
+    """The heads that a setting means.
+
+    Args:
+        setting: ``match`` takes as many student heads as stored ones in order, or, of a student with as many heads as
+            the teacher, those that are stored; ``mean`` averages either side; a list names for each student head the
+            place in the field of the head that it learns from.
+        field: what is stored; of a mean, the student's mean is all that can be compared with it.
+        student_heads: heads of the student.
+
+    Raises:
+        MismatchError: the heads cannot be compared so.
+    """
+    stored, teacher = field.num_heads, field.teacher_heads
+    if not isinstance(setting, str):
+        return HeadPairs(stored=_listed(tuple(setting), field, student_heads))
+    if setting == "mean" or field.heads == "mean":
+        return HeadPairs(mean=True)
+    if student_heads == stored:
+        return IN_ORDER
+    if student_heads == teacher:
+        return HeadPairs(student=tuple(field.heads))
+    raise MismatchError(
+        f"the student has {student_heads} attention heads and {stored} of the teacher's {teacher} are stored; set "
+        f"heads=mean, or a list of {student_heads} stored heads such as {_example(stored, student_heads)}"
+    )
+
+
+def _listed(places: tuple[int, ...], field: AttentionField, student_heads: int) -> tuple[int, ...]:
+    if field.heads == "mean":
+        raise MismatchError(
+            f"the list of heads {list(places)} cannot be followed where the mean over heads is stored; set heads=mean"
+        )
+    if len(places) != student_heads or max(places) >= field.num_heads:
+        raise MismatchError(
+            f"the list of heads {list(places)} does not fit a student of {student_heads} heads and {field.num_heads} "
+            f"stored ones; name one for each student head, from 0 to {field.num_heads - 1}"
+        )
+    return places
+
+
+def _example(stored: int, student_heads: int) -> str:
+    return str([head * stored // student_heads for head in range(student_heads)]).replace(" ", "")
+
+
+def attention_loss(
+    student_BHKK: Tensor, target: AttentionTarget, num_pairs: int, heads: HeadPairs = IN_ORDER
+) -> Tensor:
+    """Mean squared error between attention scores before mask and softmax, over heads and pairs of kept positions.
+
+    Args:
+        student_BHKK: scores of one student layer between ``target.positions_BK``, see
+            :func:`hskcache.attention.scores_between`; all of its heads.
+        target: kept teacher scores.
+        num_pairs: pairs of a kept query and a kept key of the global batch, which this slice is a part of.
+        heads: which are compared.
+
+    Returns:
+        A scalar in float32.
+    """
+    ours, theirs = student_BHKK.float(), target.scores_BHKK
+    if heads.mean:
+        ours, theirs = ours.mean(1, keepdim=True), theirs.mean(1, keepdim=True)
+    else:
+        ours, theirs = _picked(ours, heads.student), _picked(theirs, heads.stored)
+    padding_BKK = ~(target.valid_BK[:, :, None] & target.valid_BK[:, None, :])
+    # Filled, not multiplied by 0: whatever stands in the padding, it must not reach the sum.
+    error = (ours - theirs).masked_fill(padding_BKK[:, None], 0.0)
+    return error.square().sum() / (num_pairs * ours.shape[1])
+
+
+def _picked(scores_BHKK: Tensor, heads: tuple[int, ...] | None) -> Tensor:
+    if heads is None:
+        return scores_BHKK
+    return scores_BHKK.index_select(1, torch.tensor(heads).to(scores_BHKK.device, non_blocking=True))

@@ -1,0 +1,168 @@
+"""How much each attention head and each feed-forward neuron of a teacher matters: one pass over labelled rows.
+
+The importance of a weight is |w| * sum over batches of |dL/dw|, L the task loss of a batch; nothing is updated
+[MUD 4.1]. A head's score is the sum over its columns of the attention output projection, a neuron's the sum over its
+row of the first feed-forward matrix and its column of the second. As w stays the same, these sums can be taken batch by
+batch: one number is kept for a column or a neuron, and each gradient goes as soon as it is there.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from hskcache.encoder import takes_token_types
+from hskcache.errors import DataError, TeacherError
+from trainer.evaluation import check_fit, evaluating, pad_batch
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from transformers import PreTrainedModel
+
+    from hskcache.text import TokenizedRows
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """Labelled rows, and the batches in which their loss is taken.
+
+    Attributes:
+        rows: the tokenized data set, N rows.
+        labels: class index int64 [N], or score float32 [N].
+        batches: row numbers of each batch.
+    """
+
+    rows: "TokenizedRows"
+    labels: "NDArray[Any]"
+    batches: "Sequence[NDArray[np.int64]]"
+
+
+@dataclass(frozen=True, eq=False)
+class Importance:
+    """Scores of one layer, float64, none negative.
+
+    Attributes:
+        heads: [H].
+        neurons: [F].
+    """
+
+    heads: "NDArray[np.float64]"
+    neurons: "NDArray[np.float64]"
+
+
+def draw_batches(num_rows: int, batch_size: int, seed: int, limit: int | None = None) -> "list[NDArray[np.int64]]":
+    """Row numbers in batches, in an order drawn from ``seed``, the last batch perhaps smaller.
+
+    With a limit the first ``limit`` rows of that order are taken, so that a larger limit adds rows to the same ones. A
+    file may be sorted by label; its first rows would be a poor sample.
+    """
+    order = np.random.default_rng(seed).permutation(num_rows)[:limit].astype(np.int64)
+    return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+
+
+def importance(
+    teacher: "PreTrainedModel",
+    sample: Sample,
+    layers: Sequence[int],
+    on_batch: Callable[[int], None] | None = None,
+) -> dict[int, Importance]:
+    """Scores of the heads and neurons of some layers, in eval mode on the device where the teacher is.
+
+    A batch's loss is its mean cross entropy, or its mean squared error where the teacher has one output.
+
+    Args:
+        teacher: a BERT sequence classifier; its weights stay as they are, and it is left without gradients.
+        sample: the rows.
+        layers: 1-based numbers.
+        on_batch: called with the number of rows after each batch.
+
+    Returns:
+        layer -> its scores.
+
+    Raises:
+        DataError: there are no rows.
+        MismatchError: a row is longer than the teacher's positions, or holds an id outside its vocabulary.
+        TeacherError: a gradient is not finite.
+    """
+    if not len(sample.batches):
+        raise DataError("there are no rows to learn from which heads and neurons matter; give some with --data")
+    check_fit(teacher, sample.rows)
+    num_heads = int(teacher.config.num_attention_heads)
+    tallies = {layer: _LayerTally(teacher.base_model.encoder.layer[layer - 1]) for layer in layers}
+    wanted = [tally for layer in tallies.values() for tally in layer.matrices]
+    with evaluating(teacher), _gradients_for(teacher, wanted):
+        for indices in sample.batches:
+            torch.autograd.backward(_loss(teacher, sample, indices))
+            if on_batch is not None:
+                on_batch(len(indices))
+    found = {layer: tally.importance(num_heads) for layer, tally in tallies.items()}
+    for layer, scores in found.items():
+        if not (np.isfinite(scores.heads).all() and np.isfinite(scores.neurons).all()):
+            raise TeacherError(
+                f"the gradients of the teacher's layer {layer} are not finite, so nothing tells which heads and "
+                "neurons matter; give a teacher whose loss on these rows is finite"
+            )
+    return found
+
+
+class _Tally:
+    """Sums |w dL/dw| of one matrix over one of its dimensions, batch by batch, and lets each gradient go at once."""
+
+    def __init__(self, weight: nn.Parameter, dim: int) -> None:
+        self.weight, self.dim = weight, dim
+        self.total = torch.zeros(weight.shape[1 - dim], dtype=torch.float64, device=weight.device)
+
+    def add(self, weight: Tensor) -> None:
+        """Take up the gradient that has just been computed."""
+        assert weight.grad is not None
+        self.total += (weight.detach() * weight.grad).abs_().sum(self.dim, dtype=torch.float64)
+        weight.grad = None
+
+
+class _LayerTally:
+    """The three matrices of a layer that tell what its heads and neurons are worth."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        self.projection = _Tally(layer.get_parameter("attention.output.dense.weight"), dim=0)
+        self.first = _Tally(layer.get_parameter("intermediate.dense.weight"), dim=1)
+        self.second = _Tally(layer.get_parameter("output.dense.weight"), dim=0)
+        self.matrices = (self.projection, self.first, self.second)
+
+    def importance(self, num_heads: int) -> Importance:
+        """What was summed up; the columns of a head are neighbours."""
+        heads = self.projection.total.view(num_heads, -1).sum(dim=1)
+        neurons = self.first.total + self.second.total
+        return Importance(heads.cpu().numpy(), neurons.cpu().numpy())
+
+
+@contextmanager
+def _gradients_for(teacher: "PreTrainedModel", tallies: Sequence[_Tally]) -> Iterator[None]:
+    """Let a backward pass compute the gradients of these matrices and of nothing else."""
+    flags = [(parameter, parameter.requires_grad) for parameter in teacher.parameters()]
+    with ExitStack() as stack:
+        for parameter, flag in flags:
+            stack.callback(parameter.requires_grad_, flag)
+            parameter.requires_grad_(False)
+        for tally in tallies:
+            weight: Any = tally.weight  # torch leaves its hooks untyped
+            weight.requires_grad_(True)
+            weight.grad = None
+            stack.callback(weight.register_post_accumulate_grad_hook(tally.add).remove)
+        yield
+
+
+def _loss(teacher: "PreTrainedModel", sample: Sample, indices: "NDArray[np.int64]") -> Tensor:
+    device = teacher.device
+    inputs = pad_batch(sample.rows, indices, teacher.config.pad_token_id or 0)
+    if not takes_token_types(teacher):
+        inputs.pop("token_type_ids", None)
+    logits_BC = teacher(**{name: tensor.to(device) for name, tensor in inputs.items()}).logits.float()
+    labels_B = torch.from_numpy(sample.labels[indices]).to(device)
+    if logits_BC.shape[1] == 1:
+        return F.mse_loss(logits_BC[:, 0], labels_B.float())
+    return F.cross_entropy(logits_BC, labels_B)

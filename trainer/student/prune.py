@@ -1,0 +1,191 @@
+"""Cut a student out of a fine-tuned teacher: layers, heads, neurons and the rank of the word embedding.
+
+This is how [MUD 4.1] makes the ROSITA students: the heads and neurons with the highest importance stay in every kept
+layer, in their order, and the word embedding becomes two matrices by a truncated singular value decomposition.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from transformers import BertForSequenceClassification, BertModel, PreTrainedModel
+
+from hskcache.errors import SpecError, TeacherError
+from trainer.student.compact import CompactBertConfig, CompactBertForSequenceClassification, CompactBertModel
+from trainer.student.create import from_teacher_layers, resolve_layers, seeded
+from trainer.student.importance import Importance
+
+# What can be cut, and what it becomes where heads are fewer or the embedding is factored.
+COMPACT: dict[type[PreTrainedModel], type[PreTrainedModel]] = {
+    BertForSequenceClassification: CompactBertForSequenceClassification,
+    BertModel: CompactBertModel,
+}
+_WORDS = "embeddings.word_embeddings.weight"
+_EXPANSION = "embeddings.word_expansion.weight"
+
+
+@dataclass(frozen=True)
+class Cut:
+    """What stays of a teacher; None keeps all of it.
+
+    Attributes:
+        layers: 1-based numbers of the layers, in the student's order.
+        heads: of every kept layer.
+        ffn: neurons of every kept layer.
+        embedding_rank: rank of the factored word embedding; None leaves it one matrix.
+    """
+
+    layers: tuple[int, ...]
+    heads: int | None = None
+    ffn: int | None = None
+    embedding_rank: int | None = None
+
+    def needs_importance(self, teacher: PreTrainedModel) -> bool:
+        """Whether some heads or neurons have to go, so that their importance must be known."""
+        config = teacher.config
+        return self.heads not in (None, config.num_attention_heads) or self.ffn not in (None, config.intermediate_size)
+
+
+@dataclass(frozen=True, eq=False)
+class Pruned:
+    """A student and where it comes from.
+
+    Attributes:
+        model: on the CPU in float32, in eval mode; it shares no memory with the teacher.
+        heads: teacher's layer -> its heads that stayed, counted from 0, rising.
+        neurons: teacher's layer -> its neurons that stayed, likewise.
+    """
+
+    model: PreTrainedModel
+    heads: dict[int, tuple[int, ...]]
+    neurons: dict[int, tuple[int, ...]]
+
+
+def prunable_layers(layers: str | None, teacher_layers: int) -> tuple[int, ...]:
+    """Layers of a teacher to keep: all for None, the first N for a number N, else what resolve_layers reads.
+
+    Raises:
+        SpecError: not of these forms, or layers the teacher lacks.
+    """
+    if layers is None:
+        return tuple(range(1, teacher_layers + 1))
+    return resolve_layers(f"bottom:{layers}" if layers.isdecimal() else layers, teacher_layers)
+
+
+def check_cut(teacher: PreTrainedModel, cut: Cut) -> None:
+    """Refuse a cut that cannot be made, before any row is read.
+
+    Raises:
+        TeacherError: the teacher is not a plain BERT encoder.
+        SpecError: more is to be kept than there is, or nothing.
+    """
+    config = teacher.config
+    if type(teacher) not in COMPACT or config.is_decoder:
+        raise TeacherError(
+            f"{type(teacher).__name__} cannot be pruned; give a plain BERT, or take whole layers with --from"
+        )
+    for name, count, most in (
+        ("--heads", cut.heads, config.num_attention_heads),
+        ("--ffn", cut.ffn, config.intermediate_size),
+        ("--embedding-rank", cut.embedding_rank, min(config.vocab_size, config.hidden_size)),
+    ):
+        if count is not None and not 1 <= count <= most:
+            raise SpecError(f"{name} {count}: the teacher has {most}; ask for 1 to {most}")
+
+
+def prune(teacher: PreTrainedModel, cut: Cut, importance: Mapping[int, Importance] | None = None) -> Pruned:
+    """Make a student of what ``cut`` keeps.
+
+    It is a plain BERT where BERT has the shapes for it, and of the classes in ``trainer.student.compact`` where heads
+    are fewer or the embedding is factored.
+
+    Args:
+        teacher: a BERT encoder, with or without a classifier.
+        cut: what stays.
+        importance: scores of every kept layer; not needed where all heads and neurons stay.
+
+    Raises:
+        TeacherError: the teacher is not a plain BERT encoder.
+        SpecError: more is to be kept than there is, or nothing.
+    """
+    check_cut(teacher, cut)
+    config = teacher.config
+    num_heads, num_neurons = cut.heads or config.num_attention_heads, cut.ffn or config.intermediate_size
+    heads = {layer: np.arange(num_heads) for layer in cut.layers}
+    neurons = {layer: np.arange(num_neurons) for layer in cut.layers}
+    if cut.needs_importance(teacher):
+        assert importance is not None
+        heads = {layer: _best(importance[layer].heads, num_heads) for layer in cut.layers}
+        neurons = {layer: _best(importance[layer].neurons, num_neurons) for layer in cut.layers}
+    base = from_teacher_layers(teacher, cut.layers)
+    prefix = "" if base.base_model is base else f"{base.base_model_prefix}."
+    weights = dict(base.state_dict())
+    head_size = config.hidden_size // config.num_attention_heads
+    for place, layer in enumerate(cut.layers):
+        _cut_layer(weights, f"{prefix}encoder.layer.{place}.", _columns(heads[layer], head_size), neurons[layer])
+    if cut.embedding_rank is not None:
+        words = weights[f"{prefix}{_WORDS}"]
+        weights[f"{prefix}{_WORDS}"], weights[f"{prefix}{_EXPANSION}"] = factor(words, cut.embedding_rank)
+    model = _empty(base, cut, head_size)
+    model.load_state_dict(weights, strict=True)
+    return Pruned(model.eval(), _numbers(heads), _numbers(neurons))
+
+
+def factor(words_VD: Tensor, rank: int) -> tuple[Tensor, Tensor]:
+    """The best two matrices of rank r for a word embedding, by singular values: U S, and the rows of V.
+
+    Returns:
+        [V, r] and [D, r], whose product, the second transposed, is the embedding; dtype as given, computed in float64.
+    """
+    left_VR, values_R, right_RD = torch.linalg.svd(words_VD.double(), full_matrices=False)
+    table = left_VR[:, :rank] * values_R[:rank]
+    return table.to(words_VD.dtype), right_RD[:rank].T.contiguous().to(words_VD.dtype)
+
+
+def _best(scores: NDArray[np.float64], count: int) -> NDArray[np.int64]:
+    """The numbers of the highest scores, rising; ties go to the lowest number."""
+    return np.sort(np.argsort(-scores, kind="stable")[:count])
+
+
+def _columns(heads: NDArray[np.int64], head_size: int) -> NDArray[np.int64]:
+    """The columns of some heads in the attention's width."""
+    return (heads[:, None] * head_size + np.arange(head_size)).ravel()
+
+
+def _cut_layer(weights: dict[str, Tensor], layer: str, columns: NDArray[np.int64], neurons: NDArray[np.int64]) -> None:
+    """Keep these columns of the attention and these neurons of one layer; ``layer`` begins the names of its weights."""
+    kept = {
+        **{f"attention.self.{name}": (columns, 0) for name in ("query", "key", "value")},
+        "attention.output.dense": (columns, 1),
+        "intermediate.dense": (neurons, 0),
+        "output.dense": (neurons, 1),
+    }
+    for name, (numbers, dim) in kept.items():
+        index = torch.from_numpy(numbers)
+        weights[f"{layer}{name}.weight"] = weights[f"{layer}{name}.weight"].index_select(dim, index)
+        if dim == 0:
+            weights[f"{layer}{name}.bias"] = weights[f"{layer}{name}.bias"].index_select(0, index)
+
+
+def _empty(base: PreTrainedModel, cut: Cut, head_size: int) -> PreTrainedModel:
+    """A model of the student's shape, whose weights are all still to come."""
+    settings = base.config.to_dict()
+    settings["num_attention_heads"] = cut.heads or settings["num_attention_heads"]
+    settings["intermediate_size"] = cut.ffn or settings["intermediate_size"]
+    kind, config_kind = type(base), type(base.config)
+    if cut.embedding_rank is not None or settings["num_attention_heads"] != base.config.num_attention_heads:
+        kind, config_kind = COMPACT[kind], CompactBertConfig
+        settings |= {
+            "model_type": CompactBertConfig.model_type,
+            "head_size": head_size,
+            "embedding_rank": cut.embedding_rank,
+        }
+    with seeded(0):
+        return kind(config_kind.from_dict(settings))
+
+
+def _numbers(kept: Mapping[int, NDArray[np.int64]]) -> dict[int, tuple[int, ...]]:
+    return {layer: tuple(numbers.tolist()) for layer, numbers in kept.items()}
