@@ -6,16 +6,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hskcache import console
-from hskcache.cli.options import (
-    build_spec,
-    corpus_option,
-    data_or_corpus_option,
-    device_option,
-    json_option,
-    spec_options,
-    teacher_option,
-)
-from hskcache.text.layout import Layout, layout
+from hskcache.cli.options import build_spec, job_options, json_option
+from hskcache.text.layout import Layout
 
 if TYPE_CHECKING:
     from hskcache.cli.jobs import Rows
@@ -24,12 +16,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@teacher_option
-@data_or_corpus_option
-@corpus_option
-@layout
-@spec_options
-@device_option
+@job_options
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="The cache, a directory.")
 @json_option
 def build(teacher: str, layout: Layout, out: Path, as_json: bool, **given: Any) -> None:

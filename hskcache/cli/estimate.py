@@ -7,25 +7,12 @@ from typing import Any
 import click
 
 from hskcache import console
-from hskcache.cli.options import (
-    build_spec,
-    corpus_option,
-    data_or_corpus_option,
-    device_option,
-    json_option,
-    spec_options,
-    teacher_option,
-)
-from hskcache.text.layout import Layout, layout
+from hskcache.cli.options import build_spec, job_options, json_option
+from hskcache.text.layout import Layout
 
 
 @click.command()
-@teacher_option
-@data_or_corpus_option
-@corpus_option
-@layout
-@spec_options
-@device_option
+@job_options
 @json_option
 def estimate(teacher: str, layout: Layout, as_json: bool, **given: Any) -> None:
     """Say how large a cache will be and how long its build will take, from a sample of the rows.

@@ -24,6 +24,7 @@ from hskcache.spec import (
     parse_keep,
     parse_spec,
 )
+from hskcache.text.layout import layout
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -117,6 +118,13 @@ _OWN = {"hidden": "width", "attention": "heads"}
 def spec_options(command: Command) -> Command:
     """Everything that decides what is kept; collect it with :func:`build_spec`."""
     for option in reversed(_SPEC):
+        command = option(command)
+    return command
+
+
+def job_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """A teacher, the rows or the corpus it runs over, what is kept, and where it computes."""
+    for option in (device_option, spec_options, layout, corpus_option, data_or_corpus_option, teacher_option):
         command = option(command)
     return command
 

@@ -50,8 +50,9 @@ def make(base: str, corpus: Path, out: Path, steps: int) -> Path:
             optimizer.zero_grad()
             bar.update(task, advance=1, description=f"masked LM loss {loss.item():.2f}")
     partial = out.with_name(f"{out.name}.partial")
-    model.save_pretrained(partial)
-    tokenizer.save_pretrained(partial)
+    with quiet():
+        model.save_pretrained(partial)
+        tokenizer.save_pretrained(partial)
     partial.rename(out)
     return out
 

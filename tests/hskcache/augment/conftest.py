@@ -19,32 +19,6 @@ SST2 = Layout("sst2", None, None, None, None)
 
 
 @pytest.fixture(scope="session")
-def masked_lm_dir(tmp_path_factory: pytest.TempPathFactory, tiny_tokenizer_dir: Path) -> Path:
-    """A BERT of 2 layers and width 32 with random weights and its head, beside the tiny tokenizer."""
-    from transformers import BertConfig, BertForMaskedLM, PreTrainedTokenizerFast
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()
-    tokenizer = PreTrainedTokenizerFast.from_pretrained(tiny_tokenizer_dir)
-    config = BertConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=64,
-        max_position_embeddings=64,
-        initializer_range=0.2,
-    )
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(0)
-        model = BertForMaskedLM(config)
-    folder = tmp_path_factory.mktemp("masked-lm")
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
-
-
-@pytest.fixture(scope="session")
 def lm(masked_lm_dir: Path) -> MaskedLM:
     return load_masked_lm(str(masked_lm_dir), "cpu")
 

@@ -28,34 +28,9 @@ def vectors(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def masked_lm(tmp_path_factory: pytest.TempPathFactory, tiny_tokenizer_dir: Path) -> Path:
-    """A BERT of one layer and width 32 with random weights and its head, beside the tiny tokenizer."""
-    import torch
-    from transformers import BertConfig, BertForMaskedLM, PreTrainedTokenizerFast
-
-    tokenizer = PreTrainedTokenizerFast.from_pretrained(tiny_tokenizer_dir)
-    config = BertConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=32,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        intermediate_size=64,
-        max_position_embeddings=64,
-        initializer_range=0.2,
-    )
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(0)
-        model = BertForMaskedLM(config)
-    folder = tmp_path_factory.mktemp("masked-lm")
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def args(tsv_file: Path, masked_lm: Path, vectors: Path) -> tuple[object, ...]:
+def args(tsv_file: Path, masked_lm_dir: Path, vectors: Path) -> tuple[object, ...]:
     """An augmentation of 96 rows, but for --out."""
-    models = ("--masked-lm", masked_lm, "--vectors", vectors, "--device", "cpu")
+    models = ("--masked-lm", masked_lm_dir, "--vectors", vectors, "--device", "cpu")
     return ("augment", "--data", tsv_file, "--task", "sst2", *models, "--candidates", 5)
 
 
