@@ -14,6 +14,7 @@ from hskcache.store.fields import (
     HiddenField,
     InputsField,
     LogitsField,
+    check_positions,
     layer_name,
     row_offsets,
 )
@@ -30,6 +31,7 @@ __all__ = [
     "LogitsField",
     "Manifest",
     "Request",
+    "check_positions",
     "open_cache",
     "row_offsets",
 ]

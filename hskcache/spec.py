@@ -234,4 +234,4 @@ def first_problem(error: ValidationError) -> str:
     problem = error.errors()[0]
     where = ".".join(str(part) for part in problem["loc"]) or "the document"
     given = "" if problem["type"] in {"missing", "extra_forbidden"} else f" (given {problem['input']!r:.80})"
-    return f"{where}: {problem['msg']}{given}"
+    return f"{where}: {problem['msg'].removeprefix('Value error, ')}{given}"

@@ -3,11 +3,13 @@
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import computed_field
 
 from hskcache.errors import DamageError
 from hskcache.spec import Strict
-from hskcache.store.fields import Field
+from hskcache.store.fields import AttentionField, Field, HiddenField, check_positions
 from hskcache.store.files import tokenizer_digest
 from hskcache.store.ledger import MANIFEST, TOKENIZER, Ledger, read_shard
 from hskcache.store.manifest import Manifest
@@ -47,8 +49,8 @@ def verify(root: str | Path, on_progress: Callable[[int], None] | None = None) -
     """Read every file of a cache and compare it with the manifest.
 
     Checked are the manifest's digests, that the shards of every field cover every row once, each shard's size, digest,
-    checksums, arrays and offsets, each commit record, the tokenizer's digest, and that no other file stands there.
-    Entries of the cache's folder that begin with a dot, and a README.md, are left alone: hubs put them there.
+    checksums, arrays, offsets and positions, each commit record, the tokenizer's digest, and that no other file stands
+    there. Entries of the cache's folder that begin with a dot, and a README.md, are left alone: hubs put them there.
 
     Args:
         root: the cache's directory.
@@ -71,7 +73,8 @@ def verify(root: str | Path, on_progress: Callable[[int], None] | None = None) -
     problems = [Problem(field=None, shard=None, file=MANIFEST, what=f"was edited: {edit}") for edit in manifest.edits()]
     checked_bytes = 0
     for record in manifest.records:
-        problems += _shard_problems(ledger, record, manifest.fields[record.field])
+        lengths = _lengths(ledger, manifest, record)
+        problems += _shard_problems(ledger, record, manifest.fields[record.field], lengths)
         checked_bytes += record.num_bytes
         if on_progress is not None:
             on_progress(record.num_bytes)
@@ -80,14 +83,18 @@ def verify(root: str | Path, on_progress: Callable[[int], None] | None = None) -
     return Report(checked_bytes=checked_bytes, problems=problems)
 
 
-def _shard_problems(ledger: Ledger, record: Record, field: Field) -> Iterator[Problem]:
+def _shard_problems(
+    ledger: Ledger, record: Record, field: Field, lengths: NDArray[np.int64] | None
+) -> Iterator[Problem]:
     def problem(path: Path, what: str) -> Problem:
         shard = None if record.shard == CONSTANTS else record.shard
         return Problem(field=record.field, shard=shard, file=path.relative_to(ledger.root).as_posix(), what=what)
 
     path = ledger.shard_path(record.field, record.shard)
     try:
-        read_shard(path, record, field)
+        arrays = read_shard(path, record, field)
+        if lengths is not None:
+            check_positions(arrays, lengths)
     except DamageError as error:
         yield problem(path, str(error))
     path = ledger.record_path(record.field, record.shard)
@@ -98,6 +105,21 @@ def _shard_problems(ledger: Ledger, record: Record, field: Field) -> Iterator[Pr
         yield problem(path, "is missing")
     except DamageError as error:
         yield problem(path, str(error).removeprefix(f"{path} "))
+
+
+def _lengths(ledger: Ledger, manifest: Manifest, record: Record) -> NDArray[np.int64] | None:
+    """Tokens of each row of a shard that keeps positions; None for others, or where the inputs are damaged."""
+    kept = isinstance(manifest.fields[record.field], HiddenField | AttentionField)
+    inputs = manifest.fields.get("inputs")
+    if not kept or record.shard == CONSTANTS or inputs is None:
+        return None
+    try:
+        path = ledger.shard_path("inputs", record.shard)
+        offsets = read_shard(path, manifest.shards["inputs"][record.shard], inputs, ["row_offsets"])
+    except DamageError:
+        return None
+    lengths: NDArray[np.int64] = np.diff(offsets["row_offsets"])
+    return lengths
 
 
 def _tokenizer_problems(root: Path, manifest: Manifest) -> Iterator[Problem]:

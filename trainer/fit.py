@@ -51,7 +51,7 @@ class Fit:
         score: the task's metrics of a student on the evaluation data; empty where there is no task.
         metric: the one that picks the best epoch; None where there is no task.
         seed: of the order, the projections and dropout.
-        layer_map: which layers learn from which, see :meth:`~trainer.gate.Knowledge.matches_for`.
+        layer_map: which layers learn from which, see :meth:`~trainer.knowledge.Knowledge.matches_for`.
         run: what else identifies the run, as plain values, such as the student's origin.
     """
 

@@ -38,11 +38,15 @@ def check_recipe(knowledge: Knowledge, recipe: Recipe, slices: int = 1) -> None:
 def _lacking(knowledge: Knowledge, stage: Stage) -> str | None:
     """What a stage asks for that there is none of, and what to change; None where there is all."""
     where, losses = knowledge.where, stage.losses
-    if knowledge.is_corpus and (losses.needs_task or stage.select == "best"):
-        wants = "learns from a classifier's answers" if losses.needs_task else "picks the epoch that scores best"
-        return f"{wants}, and {where} holds a corpus without a task; use --recipe tinybert-general"
+    if knowledge.is_corpus and losses.needs_task:
+        change = "use --recipe tinybert-general"
+        return f"learns from a classifier's answers, and {where} holds a corpus without a task; {change}"
+    if knowledge.is_corpus and stage.select == "best":
+        change = f"use --set {stage.name}.select=last"
+        return f"picks the epoch that scores best, and {where} holds a corpus without a task; {change}"
     if losses.needs_hidden and knowledge.hidden is None:
-        kept = "build it with --keep 1l_10t_0.1h, or use --recipe logits"
+        keep = "1l_10t_0.1h" if losses.embedding is None else "full"
+        kept = f"build it with --keep {keep}, or use --recipe logits"
         return f"learns from hidden states, and {where} keeps none; {kept}"
     if losses.needs_attention and knowledge.attention is None:
         kept = "build it with --attention full, or use --recipe mud"
@@ -115,10 +119,15 @@ def _check_layers(knowledge: Knowledge, recipe: Recipe, layers: int, layer_map: 
         )
     for stage in recipe.stages:
         if what := _without_pairs(stage, matches):
-            raise MismatchError(
-                f"{_called(stage, recipe)} learns from {what}, and {where} keeps none for the student's layers; build "
-                "it with more layers (--keep without a number of them, or --store-layers all), or leave the term out"
+            uniform = knowledge.matches_for(layers, "uniform")
+            there = not _not_stored(knowledge, recipe, uniform) and not _without_pairs(stage, uniform)
+            change = (
+                "give --layer-map uniform: the layers are there"
+                if there and layer_map is None
+                else "build it with more layers (--keep without a number of them), or leave the term out"
             )
+            learner = f"{_called(stage, recipe)} learns from {what}"
+            raise MismatchError(f"{learner}, and {where} keeps none for the student's layers; {change}")
 
 
 def _not_stored(knowledge: Knowledge, recipe: Recipe, matches: Matches) -> str:

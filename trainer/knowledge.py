@@ -116,7 +116,9 @@ def cached_knowledge(cache: Cache) -> Knowledge:
 
 def _mapped(depth: Depth, student_layers: int, layer_map: str) -> Depth:
     """The depth for another student: what was asked for, through another map."""
-    num_layers = None if depth.num_layers is None else min(depth.num_layers, student_layers + 1)
+    # Where all layers are stored, a number of layers was no wish to have fewer of them.
+    all_kept = depth.num_layers is None or depth.stored == "all"
+    num_layers = None if all_kept else min(depth.num_layers or 1, student_layers + 1)
     changes = {"student_layers": student_layers, "num_layers": num_layers, "stored": "all"}
     changes |= layer_map_changes(layer_map)
     if changes["layers"] is not None or changes["mapping"] == "bottom":

@@ -194,7 +194,11 @@ class _Attentions:
 def can_show_attention(student: PreTrainedModel) -> bool:
     """Whether the student's queries and keys can be seen; it is left as it was."""
     before = student.config._attn_implementation
-    student.set_attn_implementation(IMPLEMENTATION)
+    try:
+        student.set_attn_implementation(IMPLEMENTATION)
+    except ValueError:
+        # A model without any attention of the usual kind.
+        return False
     seen: bool = student.config._attn_implementation == IMPLEMENTATION
     student.set_attn_implementation(before)
     return seen

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from hskcache.errors import DataError, SpecError
-from hskcache.store.files import file_sha256
+from hskcache.store.files import file_sha256, sha256_hex
 from hskcache.text import Examples, Task
 from hskcache.text.delimited import RECORDS
 from hskcache.text.layout import Layout
@@ -216,7 +216,8 @@ def _typed(examples: Examples, layout: Layout) -> JsonLines:
     values, label_notes = _labels(examples, layout)
     present = [column for column in (examples.texts, examples.pairs, values) if column is not None]
     rows = [_json(dict(zip(keys, row, strict=True))) for row in zip(*present, strict=True)]
-    facts = {"fingerprint": examples.fingerprint, "sha256": None, "columns": keys}
+    # Labels may be spelled in more ways than one: what is written decides.
+    facts = {"fingerprint": examples.fingerprint, "sha256": sha256_hex("\n".join(rows).encode()), "columns": keys}
     return JsonLines(facts, rows, keys[: _num_texts(examples)], (*notes, *label_notes))
 
 

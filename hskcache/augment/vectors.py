@@ -87,7 +87,7 @@ def load_vectors(path: Path) -> WordVectors:
         DataError: ``FILE line N: ...``: the file cannot be read, is empty, or a line does not hold a word and as many
             finite numbers as the first.
     """
-    sha256, num_lines = _survey(path)
+    sha256, num_lines, num_bytes = _survey(path)
     words: dict[str, int] = {}
     table: NDArray[np.float32] = np.empty((0, 0), np.float32)
     for number, line in _lines(path):
@@ -95,6 +95,7 @@ def load_vectors(path: Path) -> WordVectors:
             width = line.count(" ")
             if number == 1 and width == 1 and line.replace(" ", "").isdecimal():
                 continue
+            _check_size(f"{path} line {number}", (num_lines - 1) * width, num_bytes)
             table = np.empty((num_lines, width), np.float32)
         word, vector = _parse(f"{path} line {number}", line, table.shape[1])
         if word not in words and can_stand_for_a_word(word) and vector.any():
@@ -105,17 +106,27 @@ def load_vectors(path: Path) -> WordVectors:
     return WordVectors(list(words), _normalised(table[: len(words)]), str(path), sha256)
 
 
-def _survey(path: Path) -> tuple[str, int]:
-    """Digest and number of lines of a file, so that its table is laid out once at its full size."""
-    digest, num_lines = hashlib.sha256(), 1
+def _check_size(where: str, num_numbers: int, num_bytes: int) -> None:
+    """Refuse a first line that promises more numbers than the file has room for, before memory is taken for them."""
+    # A number takes a digit and a blank at least.
+    if 2 * num_numbers > num_bytes:
+        raise DataError(
+            f"{where}: it has more numbers than every line of the file could have; give a text file of word vectors"
+        )
+
+
+def _survey(path: Path) -> tuple[str, int, int]:
+    """Digest, number of lines and bytes of a file, so that its table is laid out once at its full size."""
+    digest, num_lines, num_bytes = hashlib.sha256(), 1, 0
     try:
         with path.open("rb") as file:
             while piece := file.read(1 << 20):
                 digest.update(piece)
                 num_lines += piece.count(b"\n")
+                num_bytes += len(piece)
     except OSError as error:
         raise DataError(f"{path}: {error.strerror}; give a text file of word vectors") from None
-    return digest.hexdigest(), num_lines
+    return digest.hexdigest(), num_lines, num_bytes
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:

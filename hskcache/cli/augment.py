@@ -14,7 +14,7 @@ from hskcache.text.layout import Layout, layout
 if TYPE_CHECKING:
     from hskcache.augment import Finished, Job
 
-COPIES = 20
+COPIES, MOST_COPIES = 20, 10_000
 
 
 @click.command()
@@ -25,7 +25,9 @@ COPIES = 20
     "--vectors", type=click.Path(path_type=Path), help="Text file of word vectors (GloVe) for words of several pieces."
 )
 @click.option(
-    "--copies", type=click.IntRange(min=1), help=f"Copies of a row at most.  [default: the task's, else {COPIES}]"
+    "--copies",
+    type=click.IntRange(1, MOST_COPIES),
+    help=f"Copies of a row at most.  [default: the task's, else {COPIES}]",
 )
 @click.option(
     "--probability",

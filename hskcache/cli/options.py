@@ -32,7 +32,10 @@ cache_argument = click.argument("cache", type=click.Path(path_type=Path))
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout for another program.")
 device_option = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 teacher_option = click.option(
-    "--teacher", required=True, metavar="DIR_OR_ID", help="A fine-tuned encoder with its tokenizer."
+    "--teacher",
+    required=True,
+    metavar="DIR_OR_ID",
+    help="An encoder with its tokenizer: fine-tuned on the task, or for --corpus pre-trained.",
 )
 _DATA = "TSV, CSV, JSONL, Parquet, or hub:REPO[:CONFIG]:SPLIT."
 data_option = click.option("--data", required=True, metavar="FILE", help=_DATA)

@@ -1,10 +1,12 @@
 """The kinds of field a cache can hold, and the arrays that format version 1 stores for each."""
 
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import AfterValidator, model_validator
 from pydantic import Field as Key
 
 from hskcache.errors import DamageError
@@ -12,6 +14,21 @@ from hskcache.spec import EncodingName, Strict
 from hskcache.store.record import CONSTANTS, ArrayInfo, Record
 
 Columns = Literal["all", "shared", "indices", "bitmask", "pca"]
+
+
+MAX_HEADS = 1 << 12
+"""More than any teacher has; the number of scores of a row stays far from the limits of its integers."""
+
+
+def ascending(layers: list[int]) -> list[int]:
+    """The layers, if they rise.
+
+    Raises:
+        ValueError: they do not.
+    """
+    if any(low >= high for low, high in pairwise(layers)):
+        raise ValueError("layers do not rise")
+    return layers
 
 
 class InputsField(Strict):
@@ -48,7 +65,7 @@ class HiddenField(Strict):
     num_columns: int = Key(ge=1)
     columns: Columns
     encoding: EncodingName
-    layers: list[int] = Key(min_length=1)
+    layers: Annotated[list[Annotated[int, Key(ge=0)]], Key(min_length=1), AfterValidator(ascending)]
     max_tokens: int | None = Key(default=None, ge=1)
 
 
@@ -70,10 +87,21 @@ class AttentionField(Strict):
     kind: Literal["attention"] = "attention"
     num_heads: int = Key(ge=1)
     heads: Literal["mean"] | list[int]
-    teacher_heads: int = Key(ge=1)
+    teacher_heads: int = Key(ge=1, le=MAX_HEADS)
     encoding: EncodingName
-    layers: list[int] = Key(min_length=1)
+    layers: Annotated[list[Annotated[int, Key(ge=1)]], Key(min_length=1), AfterValidator(ascending)]
     max_tokens: int | None = Key(default=None, ge=1)
+
+    @model_validator(mode="after")
+    def _check_heads(self) -> "AttentionField":
+        if isinstance(self.heads, str):
+            if self.num_heads != 1:
+                raise ValueError("the mean of the heads is one map a layer")
+        elif len(self.heads) != self.num_heads or len(set(self.heads)) < self.num_heads:
+            raise ValueError("heads are not as many as num_heads, each once")
+        elif min(self.heads) < 0 or max(self.heads) >= self.teacher_heads:
+            raise ValueError("heads are not among those of the teacher")
+        return self
 
 
 Field = Annotated[InputsField | LogitsField | HiddenField | AttentionField, Key(discriminator="kind")]
@@ -185,6 +213,23 @@ def check_offsets(field: Field, record: Record, arrays: Mapping[str, NDArray[Any
         assert offsets is not None
         if stored[0] != 0 or bool(np.any(stored[1:] < stored[:-1])) or offsets[-1] != info.shape[0]:
             raise DamageError(f"{base} does not divide {name} into rows")
+
+
+def check_positions(arrays: Mapping[str, NDArray[Any]], lengths: NDArray[np.int64]) -> None:
+    """See that every kept position lies within its row.
+
+    Args:
+        arrays: of a shard, ``position_offsets`` and the positions of any layers among them.
+        lengths: tokens of each of its rows, int64 [n].
+
+    Raises:
+        DamageError: one does not, so states would be compared that are not of the row.
+    """
+    for name, positions in arrays.items():
+        if name.endswith("/positions"):
+            limits = np.repeat(lengths, np.diff(arrays["position_offsets"]))
+            if bool(np.any(positions >= limits)):
+                raise DamageError(f"{name} points beyond the end of its row")
 
 
 def _where(record: Record) -> str:

@@ -6,7 +6,6 @@ appears at once (``files.write_atomic``), so that a kill at any moment leaves a 
 on: what is recorded is whole, and what is not is computed again. Several processes may commit different shards.
 """
 
-import shutil
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,8 @@ MANIFEST = "manifest.json"
 BUILDING = "building.json"
 TOKENIZER = "tokenizer"
 SPOOL = "building"
-"""Folder of what a build needs until it is done."""
+"""Folder of the rows of a corpus, which a build needs until it is done."""
+SPOOL_FILES = frozenset({"ids.bin", "offsets.bin", "rows.json", "rows.json.tmp"})
 
 
 class Ledger:
@@ -163,7 +163,7 @@ class Ledger:
         )
         check(manifest)
         write_atomic(self.root / MANIFEST, manifest.to_json())
-        shutil.rmtree(self.root / SPOOL, ignore_errors=True)
+        _remove_spool(self.root / SPOOL)
         (self.root / BUILDING).unlink(missing_ok=True)
         for folder in [self.root, self.root / TOKENIZER, *(self.root / field for field in fields)]:
             for path in folder.glob(f"*{TEMPORARY_SUFFIX}"):
@@ -252,4 +252,16 @@ def _stem(shard: int) -> str:
 
 def _is_leftover(path: Path) -> bool:
     """Whether a file is what a kill before or during :meth:`Ledger.begin` leaves."""
-    return path.name == SPOOL or (path.name.startswith(BUILDING) and path.name.endswith(TEMPORARY_SUFFIX))
+    if path.name == SPOOL and path.is_dir():
+        return {inside.name for inside in path.iterdir()} <= SPOOL_FILES
+    return path.name.startswith(BUILDING) and path.name.endswith(TEMPORARY_SUFFIX)
+
+
+def _remove_spool(folder: Path) -> None:
+    """Remove the rows of a corpus; what else somebody may have put there stays."""
+    if not folder.is_dir():
+        return
+    for name in SPOOL_FILES:
+        (folder / name).unlink(missing_ok=True)
+    if not any(folder.iterdir()):
+        folder.rmdir()

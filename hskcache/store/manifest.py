@@ -217,6 +217,7 @@ def check(manifest: Manifest) -> None:
     if odd := (fields.keys() ^ manifest.shards.keys()) | (manifest.constants.keys() - fields.keys()):
         raise DamageError(f"field {min(odd)} has no shards or no description")
     for name, field in fields.items():
+        _check_teacher(name, field, request.teacher)
         records = manifest.shards[name]
         if len(records) != request.num_shards:
             raise DamageError(
@@ -231,6 +232,13 @@ def check(manifest: Manifest) -> None:
         if needed:
             _check_place(manifest.constants[name], (name, CONSTANTS), (0, 0))
             check_record(field, manifest.constants[name])
+
+
+def _check_teacher(name: str, field: Field, teacher: TeacherInfo) -> None:
+    if isinstance(field, HiddenField | AttentionField) and field.layers[-1] > teacher.num_layers:
+        raise DamageError(f"{name} has layer {field.layers[-1]}, but the teacher has {teacher.num_layers}")
+    if isinstance(field, AttentionField) and field.teacher_heads != teacher.num_heads:
+        raise DamageError(f"{name} is of {field.teacher_heads} heads, but the teacher has {teacher.num_heads}")
 
 
 def _check_place(record: Record, place: tuple[str, int], rows: tuple[int, int]) -> None:

@@ -136,8 +136,7 @@ def _write_shards(job: Job, extractor: Extractor, ledger: Ledger, report: Progre
     """
     pending: list[Future[None]] = []
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="hskcache-write") as writer:
-        for shard, missing in enumerate(_missing(job, ledger)):
-            start, stop = job.layout.shards[shard]
+        for shard, ((start, stop), missing) in enumerate(zip(job.layout.shards, _missing(job, ledger), strict=True)):
             if not missing:
                 report(stop - start)
                 continue

@@ -10,13 +10,13 @@ from functools import cached_property
 from pathlib import Path
 
 from hskcache.encoder import takes_token_types
-from hskcache.errors import DamageError
+from hskcache.errors import CacheError, DamageError
 from hskcache.spec import Spec
 from hskcache.store.ledger import SPOOL, Ledger
 from hskcache.store.manifest import Manifest, Request
 from hskcache.teacher.build import is_complete
 from hskcache.teacher.inputs import SavedTokenizer, save_tokenizer
-from hskcache.teacher.job import Job, corpus_info, prepare_corpus_job, request_of, resolve_spec
+from hskcache.teacher.job import Job, check_corpus_spec, corpus_info, prepare_corpus_job, request_of
 from hskcache.teacher.load import Teacher
 from hskcache.text import Spool, corpus_fingerprint, pack_corpus
 
@@ -48,6 +48,7 @@ class CorpusBuild:
             DamageError: its manifest or request cannot be read.
             DataError: the file cannot be read.
         """
+        check_corpus_spec(self.spec, self.teacher)
         ledger = Ledger(out)
         found = ledger.request()
         if found is None:
@@ -65,12 +66,18 @@ class CorpusBuild:
 
         Raises:
             DataError, SpecError, TeacherError: as packing and :func:`~hskcache.teacher.job.prepare_corpus_job` do.
-            OSError: the spool cannot be written.
+            CacheError: the spool cannot be written.
         """
-        resolve_spec(self.spec, self.teacher.info)
+        spec = check_corpus_spec(self.spec, self.teacher)
         place = Spool(spool, self.tokenizer.sha256)
-        corpus = pack_corpus(self.path, self.teacher.tokenizer, self.spec.max_length, place, on_bytes)
-        return prepare_corpus_job(self.teacher, corpus, self.spec)
+        try:
+            corpus = pack_corpus(self.path, self.teacher.tokenizer, spec.max_length, place, on_bytes)
+        except OSError as error:
+            raise CacheError(
+                f"cannot write {spool}: {error.strerror or error}; the tokens of a corpus need about as much space as "
+                "its text: mend that and run the same command again"
+            ) from error
+        return prepare_corpus_job(self.teacher, corpus, spec)
 
     @property
     def _has_token_types(self) -> bool:
@@ -80,7 +87,7 @@ class CorpusBuild:
         """What this build asks for, if the corpus makes as many rows as the one found."""
         fingerprint = corpus_fingerprint(self.path, self.spec.max_length)
         data = corpus_info(str(self.path), fingerprint, found.data.num_rows)
-        spec = resolve_spec(self.spec, self.teacher.info)
+        spec = check_corpus_spec(self.spec, self.teacher)
         shard_rows = spec.shard_rows or found.shard_rows
         return request_of(self.teacher, (spec, shard_rows), data, (self.tokenizer.sha256, self._has_token_types))
 

@@ -17,6 +17,7 @@ from hskcache.text import TokenizedRows
 MAX_POSITIONS = 1 << 16
 """Positions are stored in 16 bits."""
 
+_BLOCK_TOKENS = 1 << 20
 _CONFIG = "tokenizer_config.json"
 # Where a tokenizer was loaded from says nothing of what it does, and the same files must have the same digest.
 _NOT_IDENTITY = ("name_or_path", "is_local", "local_files_only", "_commit_hash")
@@ -57,8 +58,14 @@ def fit_rows(model: PreTrainedModel, rows: TokenizedRows, names: tuple[str, str]
 
 def _check_table(what: str, rows: TokenizedRows, values: NDArray[np.integer], table: tuple[int, str, str]) -> None:
     size, teacher, source = table
-    place = int(values.argmax())
-    if values[place] >= size:
+    # Not argmax, which would copy the ids of a corpus from the disk into memory.
+    if int(values.max()) < size:
+        return
+    for first in range(0, len(values), _BLOCK_TOKENS):
+        places = np.flatnonzero(values[first : first + _BLOCK_TOKENS] >= size)
+        if not len(places):
+            continue
+        place = first + int(places[0])
         row = int(np.searchsorted(rows.offsets, place, side="right")) - 1
         raise TeacherError(
             f"{source} row {row}, counted from 0, has the {what} {values[place]} and {teacher} knows {size}, counted "

@@ -18,8 +18,8 @@ from hskcache.store.manifest import (
     TeacherInfo,
     TokenizerInfo,
 )
-from hskcache.teacher.inputs import SavedTokenizer, fit_rows, save_tokenizer
-from hskcache.teacher.layout import Layout, id_dtype, plan
+from hskcache.teacher.inputs import SavedTokenizer, fit_rows, most_tokens, save_tokenizer
+from hskcache.teacher.layout import Layout, attention_field, hidden_field, id_dtype, plan
 from hskcache.teacher.load import Teacher
 from hskcache.text import Corpus, Examples, TokenizedRows
 from hskcache.text.labels import Labels
@@ -164,12 +164,27 @@ def describe_job(job: Job) -> tuple[Request, Fields]:
 
 def _prepare(teacher: Teacher, data: DataInfo, labels: Labels | None, rows: TokenizedRows, spec: Spec) -> Job:
     spec = resolve_spec(spec, teacher.info)
-    if teacher.num_labels is None and spec.hidden is None and spec.attention is None:
+    rows = fit_rows(teacher.model, rows, (teacher.info.name, data.name))
+    return Job(teacher, data, labels, rows, spec, plan(spec, teacher.info, teacher.num_labels, rows))
+
+
+def check_corpus_spec(spec: Spec, teacher: Teacher) -> Spec:
+    """The resolved spec of a corpus, once it is known that an encoder can serve it; asked before anything is read.
+
+    Raises:
+        SpecError: nothing would be kept, rows would be longer than the encoder reads, or as :func:`resolve_spec`.
+    """
+    spec = resolve_spec(spec, teacher.info)
+    if spec.hidden is None and spec.attention is None:
         raise SpecError(
             "nothing would be kept: a corpus has no logits, so give --keep full, --attention full or parts of them"
         )
-    rows = fit_rows(teacher.model, rows, (teacher.info.name, data.name))
-    return Job(teacher, data, labels, rows, spec, plan(spec, teacher.info, teacher.num_labels, rows))
+    if spec.max_length > (most := most_tokens(teacher.model)):
+        raise SpecError(
+            f"{teacher.info.name} reads at most {most} tokens and rows may have {spec.max_length}; give "
+            f"--max-length {most}"
+        )
+    return spec
 
 
 def resolve_spec(spec: Spec, teacher: TeacherInfo) -> Spec:
@@ -193,13 +208,33 @@ def resolve_spec(spec: Spec, teacher: TeacherInfo) -> Spec:
                 f"--score all keeps every position, but {kept.length.tokens} tokens are asked for; leave one of them "
                 "out"
             )
-        stored_layers(kept.depth, teacher.num_layers)
         changes[name] = kept.model_copy(update={"depth": _resolve_depth(kept.depth, teacher.num_layers)})
-    return spec.model_copy(update=changes)
+    spec = spec.model_copy(update=changes)
+    if spec.hidden is not None:
+        hidden_field(spec.hidden, teacher)
+    if spec.attention is not None:
+        heads = attention_field(spec.attention, teacher).heads
+        # All heads written down are all heads: the same bytes must have the same digest.
+        if heads == list(range(teacher.num_heads)):
+            spec = spec.model_copy(update={"attention": spec.attention.model_copy(update={"heads": "all"})})
+    return spec
 
 
 def _resolve_depth(depth: Depth, teacher_layers: int) -> Depth:
-    """The target filled in where a map asks for one."""
+    """The target filled in where a map asks for one, and listed layers in order.
+
+    Raises:
+        SpecError: layers that do not exist, or of which no student would learn.
+    """
+    layers = stored_layers(depth, teacher_layers)
+    if not isinstance(depth.stored, str):
+        if not kept_layers(depth, teacher_layers):
+            listed = ", ".join(map(str, layers))
+            raise SpecError(
+                f"of the layers {listed} that are to be stored none is in the student's layer map; list some that are, "
+                "or give a map that has them with --layer-map"
+            )
+        depth = depth.model_copy(update={"stored": list(layers)})
     if depth.layers is not None or depth.mapping == "bottom":
         if depth.target is not None:
             name = "bottom" if depth.layers is None else "in so many words"

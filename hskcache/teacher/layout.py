@@ -25,7 +25,7 @@ MAX_SHARD_ROWS = 4096
 _ARRAY_BYTES = 2048
 """More than the documents, headers and checksums of one array take in a shard."""
 
-_BLOCK_ROWS = 1 << 16
+_BLOCK_ROWS = 1 << 14
 
 Integers = NDArray[np.int64]
 

@@ -186,3 +186,14 @@ def test_shard_whose_digests_were_all_made_to_fit_is_still_decoded_and_found(roo
     (problem,) = verify(root).problems
     assert problem.file == "inputs/000000.zarr.zip"
     assert problem.what == "row_offsets does not divide input_ids into rows"
+
+
+def test_positions_beyond_their_row_are_found_though_all_digests_fit(root: Path) -> None:
+    ledger, cache = Ledger(root), open_cache(root)
+    arrays = cache.read("hidden", 0)
+    arrays["layer_02/positions"] = arrays["layer_02/positions"] + np.uint16(60_000)
+    ledger.commit("hidden", 0, cache.shards[0], arrays)
+    ledger.finish(cache.manifest.request, cache.fields, {})
+    (problem,) = verify(root).problems
+    assert problem.file == "hidden/000000.zarr.zip"
+    assert problem.what == "layer_02/positions points beyond the end of its row"

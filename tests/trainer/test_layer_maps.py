@@ -58,7 +58,7 @@ def test_a_cache_of_all_layers_serves_every_map_and_depth(
 
 
 def test_the_map_keeps_the_target_and_the_number_of_layers_that_were_asked_for(written: Written) -> None:
-    depth = Depth(student_layers=3, target=3, num_layers=2, stored="all")
+    depth = Depth(student_layers=3, target=3, num_layers=2, stored=[0, 1, 2, 3, 4])
     knowledge = cached_knowledge(written(depth=depth))
     assert pairs(knowledge, 2, "uniform") == ([(1, 2), (2, 3)], [(1, 2), (2, 3)])
     assert pairs(knowledge, 1, "top") == ([(0, 0), (1, 3)], [(1, 3)])
@@ -146,7 +146,7 @@ def test_the_map_decides_what_is_learned_and_belongs_to_the_run(
 
 
 @pytest.mark.parametrize(
-    ("losses", "flags"), [({"attention": {}}, "--attention full"), ({"embedding": {}}, "--keep 1l_10t_0.1h")]
+    ("losses", "flags"), [({"attention": {}}, "--attention full"), ({"embedding": {}}, "--keep full")]
 )
 def test_what_a_stage_learns_from_and_nobody_kept_is_named_with_the_flag(
     losses: Any, flags: str, written: Written
@@ -164,3 +164,25 @@ def test_heads_that_do_not_fit_are_refused_with_the_setting_to_change(written: W
     assert "--set learn.losses.attention.heads=" in message
     recipe = recipe_of(learn={"losses": {"attention": {"heads": [0, 2]}}, "epochs": 1})
     check_student(cached_knowledge(cache), recipe, student)
+
+
+def test_a_cache_of_all_layers_serves_every_layer_of_a_map_though_it_was_asked_for_one(
+    written: Written, tmp_path: Path
+) -> None:
+    """What the refusal of its own pairs says to do is possible."""
+    cache = written(depth=Depth(student_layers=2, num_layers=1, stored="all"))
+    student = student_of(cached_source(cache.root), config_file(tmp_path, num_attention_heads=4))
+    knowledge = cached_knowledge(cache)
+    assert "give --layer-map uniform: the layers are there" in refusal(knowledge, student, None, ALL, MismatchError)
+    check_student(knowledge, recipe_of(learn={"losses": ALL, "epochs": 1}), student, "uniform")
+    assert [match.teacher for match in knowledge.matches_for(2, "top").hidden] == [0, 3, 4]
+
+
+def test_a_student_without_attention_of_the_usual_kind_is_refused(written: Written) -> None:
+    from transformers import FNetConfig, FNetForSequenceClassification
+
+    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "intermediate_size": 16, "max_position_embeddings": 64}
+    cache = written(depth=STORED)
+    student = FNetForSequenceClassification(FNetConfig(vocab_size=150, **sizes))
+    complaint = refusal(cached_knowledge(cache), student, None, ALL, MismatchError)
+    assert "the attention of FNetForSequenceClassification cannot be seen" in complaint

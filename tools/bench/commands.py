@@ -84,9 +84,15 @@ def earlier_runs(path: Path, settings: dict[str, Any]) -> dict[str, dict[str, An
     if not path.is_file():
         return {}
     facts = json.loads(path.read_text(encoding="utf-8"))
+    for name in sorted(settings.keys() - {"seeds"}):
+        there = facts["settings"].get(name)
+        if there != settings[name]:
+            raise click.ClickException(
+                f"{path.parent} holds runs with {name} {there} and this one has {settings[name]}; ask for the same, or "
+                "choose another --work"
+            )
     runs: dict[str, dict[str, Any]] = facts["runs"]
-    same = {**facts["settings"], "seeds": None} == {**settings, "seeds": None}
-    return runs if same else {}
+    return runs
 
 
 def write(path: Path, facts: dict[str, Any]) -> None:

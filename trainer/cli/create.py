@@ -56,7 +56,7 @@ class Created:
     "--rows",
     "num_rows",
     type=click.IntRange(min=1),
-    help="With --prune: rows to use, drawn by --seed  [default: all].",
+    help="With --prune: rows to use at most, drawn by --seed  [default: all].",
 )
 @click.option(
     "--batch-size",

@@ -138,6 +138,8 @@ def _evaluation_rows(data: str | None, layout: Layout, knowledge: Knowledge) -> 
                 f"--eval-data {data} scores a classifier, and {knowledge.where} holds a corpus without a task; leave "
                 "it out"
             )
+        if layout != Layout(None, None, None, None, None):
+            raise SpecError(f"{knowledge.where} holds a corpus without columns; leave out --task, --text and --label")
         return None
     if data is None:
         raise SpecError("give --eval-data FILE: labelled rows that score the student and pick its best epoch")

@@ -2,15 +2,17 @@
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hskcache.cache import Cache, row_offsets
+from hskcache.cache import Cache, check_positions, row_offsets
+from hskcache.errors import DamageError
 from hskcache.ragged import Integers
-from trainer.loading.block import ROW, Block, axis_of, concatenate
+from trainer.loading.block import ROW, TOKEN, Block, axis_of, concatenate
 
 # Stored arrays that divide the others into rows.
 _OFFSETS = ("row_offsets", "position_offsets")
@@ -67,6 +69,8 @@ class Reader:
         for name in self.fields:
             field = self.cache.fields[name]
             arrays = self.cache.read(name, shard, list(self._names(name, shard)))
+            if name != "inputs":
+                self._check(name, shard, arrays, np.diff(offsets[TOKEN]))
             stored = {key: arrays.pop(key).astype(np.int64) for key in _OFFSETS if key in arrays}
             for key, array in arrays.items():
                 axis = axes[f"{name}/{key}"] = axis_of(name, field, key)
@@ -76,6 +80,12 @@ class Reader:
                     offsets[axis] = divided
                 tensors[f"{name}/{key}"] = _tensor(array)
         return Block(np.arange(*self.cache.shards[shard]), offsets, tensors, axes)
+
+    def _check(self, name: str, shard: int, arrays: Mapping[str, NDArray[Any]], lengths: Integers) -> None:
+        try:
+            check_positions(arrays, lengths)
+        except DamageError as error:
+            raise DamageError(f"{name} shard {shard} of {self.cache.root}: {error}; fetch or build it again") from None
 
     def _shard_bytes(self, shard: int) -> int:
         return sum(

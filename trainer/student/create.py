@@ -1,7 +1,7 @@
 """Make a student: by name, from a config without weights, from a checkpoint, or from layers of the teacher."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -109,7 +109,7 @@ def create_student(source: str, interface: Interface, seed: int = 0) -> PreTrain
     """
     if source in STUDENTS or has_no_weights(source):
         config = student_config(source, interface)
-        with seeded(seed), _one_line(source):
+        with seeded(seed), one_line(source):
             model: PreTrainedModel = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
         return model.eval()
     return _load_student(source, interface, seed)
@@ -133,7 +133,7 @@ def has_no_weights(source: str) -> bool:
 
 
 @contextmanager
-def _one_line(source: str) -> Iterator[None]:
+def one_line(source: str, what: str = "a sequence classifier") -> Iterator[None]:
     """Turn whatever transformers makes of a broken config or checkpoint into one error that names it."""
     try:
         yield
@@ -141,22 +141,18 @@ def _one_line(source: str) -> Iterator[None]:
         raise
     except Exception as error:  # each model family raises errors of its own kinds
         reason = " ".join(str(error).split())
-        raise TeacherError(f"{source} cannot be loaded as a sequence classifier: {reason:.200}") from error
+        raise TeacherError(f"{source} cannot be loaded as {what}: {reason:.200}") from error
 
 
 def _read_config(source: str) -> PreTrainedConfig:
-    with _one_line(source):
+    with one_line(source):
         config: PreTrainedConfig = AutoConfig.from_pretrained(source)
     return config
 
 
 def _load_student(source: str, interface: Interface, seed: int) -> PreTrainedModel:
     config = _read_config(source)
-    if config.vocab_size < interface.vocab_size:
-        raise MismatchError(
-            f"{source} knows {config.vocab_size} token ids and the tokenizer has {interface.vocab_size}; "
-            "a student that starts from weights needs the tokenizer of those weights"
-        )
+    check_vocabulary(source, config, interface)
     num_labels = config.num_labels
     config.update(interface.head)
     with seeded(seed):
@@ -167,9 +163,31 @@ def _load_student(source: str, interface: Interface, seed: int) -> PreTrainedMod
             "start from a checkpoint of this task or from one without a classifier"
         )
     encoder = f"{model.base_model_prefix}."
-    if missing := sorted(k for k in loading["missing_keys"] if k.startswith(encoder) and "pooler" not in k):
-        raise TeacherError(f"{source} lacks {len(missing)} weights of its own config, {missing[0]} among them")
+    refuse_lacking(source, [name for name in loading["missing_keys"] if name.startswith(encoder)])
     return model
+
+
+def check_vocabulary(source: str, config: PreTrainedConfig, interface: Interface) -> None:
+    """Refuse weights that know fewer token ids than the tokenizer gives.
+
+    Raises:
+        MismatchError: they do.
+    """
+    if config.vocab_size < interface.vocab_size:
+        raise MismatchError(
+            f"{source} knows {config.vocab_size} token ids and the tokenizer has {interface.vocab_size}; "
+            "a student that starts from weights needs the tokenizer of those weights"
+        )
+
+
+def refuse_lacking(source: str, names: Iterable[str]) -> None:
+    """Refuse a checkpoint without some weights of its encoder; a pooler may be missing.
+
+    Raises:
+        TeacherError: naming one of them.
+    """
+    if lacking := sorted(name for name in names if "pooler" not in name):
+        raise TeacherError(f"{source} lacks {len(lacking)} weights of its own config, {lacking[0]} among them")
 
 
 def load_classifier(source: str) -> PreTrainedModel:
@@ -189,7 +207,7 @@ def load_classifier(source: str) -> PreTrainedModel:
 
 
 def _from_pretrained(source: str, config: PreTrainedConfig) -> tuple[PreTrainedModel, Mapping[str, Any]]:
-    with _one_line(source):
+    with one_line(source):
         model, loading = AutoModelForSequenceClassification.from_pretrained(
             source, config=config, dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=True
         )

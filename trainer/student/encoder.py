@@ -3,8 +3,16 @@
 import torch
 from transformers import AutoConfig, AutoModel, PreTrainedModel
 
-from hskcache.errors import CacheError, MismatchError, TeacherError
-from trainer.student.create import STUDENTS, Interface, has_no_weights, seeded, student_config
+from trainer.student.create import (
+    STUDENTS,
+    Interface,
+    check_vocabulary,
+    has_no_weights,
+    one_line,
+    refuse_lacking,
+    seeded,
+    student_config,
+)
 
 
 def create_encoder(source: str, interface: Interface, seed: int = 0) -> PreTrainedModel:
@@ -20,15 +28,10 @@ def create_encoder(source: str, interface: Interface, seed: int = 0) -> PreTrain
         TeacherError: the source cannot be read, or its weights do not fit its config.
         MismatchError: the checkpoint has too small a vocabulary.
     """
-    try:
+    with one_line(source, "an encoder"):
         if source in STUDENTS or has_no_weights(source):
             return _from_shape(source, interface, seed)
         return _from_weights(source, interface, seed)
-    except CacheError:
-        raise
-    except Exception as error:  # each model family raises errors of its own kinds
-        reason = " ".join(str(error).split())
-        raise TeacherError(f"{source} cannot be loaded as an encoder: {reason:.200}") from error
 
 
 def _from_shape(source: str, interface: Interface, seed: int) -> PreTrainedModel:
@@ -42,17 +45,11 @@ def _from_shape(source: str, interface: Interface, seed: int) -> PreTrainedModel
 
 def _from_weights(source: str, interface: Interface, seed: int) -> PreTrainedModel:
     config = AutoConfig.from_pretrained(source)
-    if config.vocab_size < interface.vocab_size:
-        raise MismatchError(
-            f"{source} knows {config.vocab_size} token ids and the tokenizer has {interface.vocab_size}; "
-            "a student that starts from weights needs the tokenizer of those weights"
-        )
+    check_vocabulary(source, config, interface)
     with seeded(seed):
         model, loading = AutoModel.from_pretrained(
             source, config=config, dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=True
         )
-    broken = sorted(name for name in loading["missing_keys"] if "pooler" not in name)
-    if broken := broken or sorted(name for name, *_ in loading["mismatched_keys"]):
-        raise TeacherError(f"{source} lacks {len(broken)} weights of its own config, {broken[0]} among them")
+    refuse_lacking(source, [*loading["missing_keys"], *(name for name, *_ in loading["mismatched_keys"])])
     encoder: PreTrainedModel = model.eval()
     return encoder

@@ -72,7 +72,13 @@ def prunable_layers(layers: str | None, teacher_layers: int) -> tuple[int, ...]:
     """
     if layers is None:
         return tuple(range(1, teacher_layers + 1))
-    return resolve_layers(f"bottom:{layers}" if layers.isdecimal() else layers, teacher_layers)
+    if not layers.isdecimal():
+        return resolve_layers(layers, teacher_layers)
+    if not 1 <= int(layers) <= teacher_layers:
+        raise SpecError(
+            f"--layers {layers}: the teacher has {teacher_layers} layers; keep 1 to {teacher_layers} of them"
+        )
+    return tuple(range(1, int(layers) + 1))
 
 
 def check_cut(teacher: PreTrainedModel, cut: Cut) -> None:

@@ -219,3 +219,17 @@ def test_one_column_for_two_ends_is_refused(tmp_path: Path) -> None:
     path = parquet(tmp_path / "a.parquet", t=["a"], u=["b"])
     with pytest.raises(SpecError, match="column 0 is a number"):
         open_source(str(path), layout(text="0"))
+
+
+def test_the_same_rows_with_labels_spelled_otherwise_are_another_request(tmp_path: Path) -> None:
+    """A task names the classes of a Parquet file that are otherwise written as numbers."""
+    path = parquet(tmp_path / "a.parquet", sentence=["a", "b"], label=[1, 0], names=["pos", "neg"])
+    task = tmp_path / "mine.yaml"
+    task.write_text(
+        "{name: mine, text: sentence, label: label, problem: classification, labels: [pos, neg], metrics: [accuracy]}",
+        encoding="utf-8",
+    )
+    by_column = open_source(str(path), Layout(None, "sentence", None, "label", None))
+    by_task = open_source(str(path), Layout(str(task), None, None, None, None))
+    assert by_column.line(0, ("a",), 0) != by_task.line(0, ("a",), 0)
+    assert by_column.facts != by_task.facts

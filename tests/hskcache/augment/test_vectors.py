@@ -90,6 +90,7 @@ def test_what_counts_of_a_file(tmp_path: Path, text: str) -> None:
         (b"a 1 2\ncaf\xe9 3 4\n", "line 2 is not UTF-8"),
         ("", "holds no word vectors"),
         ("3 2\n", "holds no word vectors"),
+        ("a" + " " * 5000 + "1\n" + "b 1\n" * 5000, "line 1: it has more numbers than every line"),
         ("a 0 0\n", "holds no word vectors"),
     ],
 )

@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
 from hskcache.encoding import ENCODINGS
 from hskcache.errors import DamageError
@@ -14,6 +15,7 @@ from hskcache.store.fields import (
     InputsField,
     LogitsField,
     check_offsets,
+    check_positions,
     check_record,
     entry_counts,
     layer_name,
@@ -184,3 +186,33 @@ def test_offsets_that_do_not_divide_the_scores_are_refused(offsets: list[int]) -
     """Though they divide the positions: other rows would have other numbers of scores."""
     with pytest.raises(DamageError, match="position_offsets does not divide layer_02/"):
         check_offsets(ATTENTION, attention(), {"position_offsets": np.array(offsets)})
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"num_heads": 2**70},
+        {"num_heads": 2},
+        {"heads": [0, 1, 1]},
+        {"heads": [0, 1, 3]},
+        {"heads": [0, 1, -1]},
+        {"heads": "mean"},
+        {"teacher_heads": 2**40},
+        {"layers": [4, 2]},
+        {"layers": [2, 2]},
+        {"layers": [0, 2]},
+    ],
+    ids=str,
+)
+def test_attention_that_no_teacher_could_have_given_is_refused(changes: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        AttentionField.model_validate(ATTENTION.model_dump() | changes)
+    AttentionField.model_validate(ATTENTION.model_dump() | {"heads": "mean", "num_heads": 1})
+
+
+def test_positions_beyond_a_row_are_refused() -> None:
+    arrays = {"position_offsets": np.array([0, 2, 3]), "layer_02/positions": np.array([3, 0, 1], np.uint16)}
+    check_positions(arrays, np.array([4, 2]))
+    for lengths in ([3, 2], [4, 1]):
+        with pytest.raises(DamageError, match="layer_02/positions points beyond the end of its row"):
+            check_positions(arrays, np.array(lengths))

@@ -1,12 +1,15 @@
 """A cache of plain text: packed rows of an encoder without a classifier, resumable from its spool, no task in it."""
 
 import os
+import resource
 import signal
 import sys
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from direct import CLOSE
@@ -18,7 +21,10 @@ from hskcache.spec import Attention, Depth, Hidden, Length, Spec
 from hskcache.store.ledger import SPOOL, Ledger
 from hskcache.teacher.build import build
 from hskcache.teacher.corpus import CorpusBuild, spool_of
+from hskcache.teacher.inputs import fit_rows
+from hskcache.teacher.layout import eligible_counts
 from hskcache.teacher.load import Teacher, load_encoder
+from hskcache.text import TokenizedRows
 from hskcache.verify import verify
 
 TEXT = "\n\n".join("the film is charming\n" * count + "its plot is a waste" for count in (1, 7, 3, 12))
@@ -197,3 +203,108 @@ def test_the_spool_s_place_must_be_a_folder(tmp_path: Path) -> None:
     (tmp_path / SPOOL).write_text("")
     with pytest.raises(CacheError, match="delete it"):
         spool_of(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["thesis.tex", "wiki.txt"])
+def test_a_folder_called_building_that_holds_other_things_is_left_alone(
+    name: str, encoder: Teacher, text: Path, tmp_path: Path
+) -> None:
+    """Even the corpus itself."""
+    mine = tmp_path / "c" / SPOOL / name
+    mine.parent.mkdir(parents=True)
+    mine.write_text(text.read_text())
+    with pytest.raises(MismatchError, match="not a cache's"):
+        CorpusBuild(encoder, mine, SPEC).finished(tmp_path / "c")
+    assert mine.read_text() == text.read_text()
+
+
+def test_files_put_beside_the_spool_while_it_is_built_stay(encoder: Teacher, text: Path, tmp_path: Path) -> None:
+    corpus, out = CorpusBuild(encoder, text, SPEC), tmp_path / "c"
+    job = corpus.job(spool_of(out))
+    note = out / SPOOL / "note.txt"
+    ledger = Ledger(out)
+    ledger.begin(job.request)
+    note.write_text("mine")
+    build(job, out)
+    assert [path.name for path in (out / SPOOL).iterdir()] == ["note.txt"]
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ({"hidden": None, "attention": None}, "nothing would be kept"),
+        ({"attention": Attention(heads=[4])}, "heads 0 to 3"),
+        ({"max_length": 65}, "--max-length 64"),
+        ({"hidden": Hidden(depth=Depth(student_layers=2, stored=[1]))}, "none is in the student's layer map"),
+    ],
+    ids=str,
+)
+def test_what_costs_nothing_to_check_is_refused_before_anything_is_tokenized(
+    spec: dict[str, Any], message: str, encoder: Teacher, text: Path, tmp_path: Path
+) -> None:
+    corpus = CorpusBuild(encoder, text, SPEC.model_copy(update=spec))
+    for work in (lambda: corpus.finished(tmp_path / "c"), lambda: corpus.job(tmp_path / "spool")):
+        with pytest.raises(SpecError, match=message):
+            work()
+    assert not (tmp_path / "c").exists()
+    assert not (tmp_path / "spool").exists()
+
+
+def test_a_disk_that_is_full_while_tokenizing_is_told_with_its_place(
+    encoder: Teacher, text: Path, tmp_path: Path
+) -> None:
+    """Here by a limit on the size of files."""
+    corpus = CorpusBuild(encoder, text, SPEC)
+    assert corpus.tokenizer.files
+    child = os.fork()
+    if child == 0:
+        code = 9
+        try:
+            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
+            corpus.job(tmp_path / "spool")
+        except CacheError as error:
+            code = 7 if str(error).startswith(f"cannot write {tmp_path / 'spool'}: File too large") else 8
+        finally:
+            os._exit(code)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+
+
+def test_the_same_knowledge_asked_for_in_other_words_is_the_same_cache(
+    encoder: Teacher, text: Path, tmp_path: Path
+) -> None:
+    def asked(heads: Any, stored: Any) -> Spec:
+        depth = Depth(student_layers=2, stored=stored)
+        attention = Attention(depth=depth, length=Length(tokens=4), heads=heads)
+        return SPEC.model_copy(update={"hidden": None, "attention": attention})
+
+    out = tmp_path / "c"
+    run(CorpusBuild(encoder, text, asked("all", [2, 4])), out)
+    assert CorpusBuild(encoder, text, asked([0, 1, 2, 3], [4, 2, 2])).finished(out) is not None
+    with pytest.raises(MismatchError, match="heads"):
+        CorpusBuild(encoder, text, asked([1, 0, 2, 3], [2, 4])).finished(out)
+
+
+def test_rows_on_the_disk_are_checked_without_being_read_into_memory(encoder: Teacher, tmp_path: Path) -> None:
+    """Not even where the token types take no memory because all are 0."""
+    num_rows, length = 500_000, 16
+    ids = np.memmap(tmp_path / "ids.bin", np.int32, "w+", shape=(num_rows * length,))
+    ids[:] = 7
+    ids.flush()
+    rows = TokenizedRows(
+        np.memmap(tmp_path / "ids.bin", np.int32, "r"),
+        np.arange(num_rows + 1, dtype=np.int64) * length,
+        np.broadcast_to(np.uint8(0), len(ids)),
+        frozenset({2, 3}),
+    )
+    tracemalloc.start()
+    fit_rows(encoder.model, rows, ("teacher", "corpus"))
+    eligible_counts(Length(specials=False), rows)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    # A few times the lengths of the rows; the ids alone would be 64 bytes a row.
+    assert peak < 48 * num_rows
+    ids[-3] = 10**6
+    ids.flush()
+    with pytest.raises(TeacherError, match=f"row {num_rows - 1}, counted from 0, has the token id 1000000"):
+        fit_rows(encoder.model, rows, ("teacher", "corpus"))

@@ -170,6 +170,7 @@ PRUNE = ["create", "--prune", "{teacher}", "--out", "{out}"]
 ROWS = ["--data", "{data}", "--task", "sst2"]
 MISTAKES: dict[str, tuple[list[str], str]] = {
     "nothing to cut": ([*PRUNE, *ROWS], "--prune lacks what to keep"),
+    "no layers": ([*PRUNE, "--layers", "0"], "--layers 0: the teacher has 4 layers; keep 1 to 4"),
     "another way too": ([*PRUNE, "--layers", "2", "--from", "{teacher}"], "leave out --student, --from and --labels"),
     "a student too": ([*PRUNE, "--layers", "2", "--student", "tinybert4"], "leave out --student, --from and --labels"),
     "labels too": ([*PRUNE, "--layers", "2", "--labels", "2"], "leave out --student, --from and --labels"),

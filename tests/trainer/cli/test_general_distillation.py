@@ -103,7 +103,8 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
     "a recipe of answers": (["--recipe", "logits"], "learns from a classifier's answers, and the cache"),
     "the usual recipe": (["--recipe", "mud"], "stage 'prediction' of recipe 'mud' learns from a classifier's answers"),
     "labels": (["--recipe", "labels"], "use --recipe tinybert-general"),
-    "the best epoch": ([*GENERAL, "--set", "general.select=best"], "picks the epoch that scores best"),
+    "the best epoch": ([*GENERAL, "--set", "general.select=best"], "use --set general.select=last"),
+    "columns": ([*GENERAL, "--task", "sst2"], "holds a corpus without columns"),
     "another map": ([*GENERAL, "--layer-map", "top"], "--store-layers all"),
 }
 
