@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from hskcache import console
 from hskcache.cache import Cache, open_cache
-from hskcache.spec import ComputeDtype, Depth, EncodingName, Hidden, Length, Spec, Width, parse_keep
+from hskcache.spec import Attention, ComputeDtype, Depth, EncodingName, Hidden, Length, Spec, Width, parse_keep
 
 if TYPE_CHECKING:
     from hskcache.teacher.build import Job
@@ -57,3 +57,18 @@ def built(job: "Job", out: Path) -> Cache:
         task = bar.add_task(f"build {out.name}", total=len(job.rows))
         build(job, out, lambda rows: bar.advance(task, rows))
     return open_cache(out)
+
+
+def with_attention(spec: Spec, keep: str, student_layers: int = 4) -> Spec:
+    """A spec that keeps attention scores too, as ``8t``, ``1l_8t``, ``full`` or ``none`` says, in the same encoding.
+
+    Raises:
+        SpecError: not of that form.
+    """
+    kept = parse_keep(keep, "--attention")
+    if kept is None:
+        return spec
+    depth = Depth(student_layers=student_layers, num_layers=kept.layers)
+    encoding: EncodingName = "int8" if spec.hidden is None else spec.hidden.encoding
+    attention = Attention(depth=depth, length=Length(tokens=kept.tokens), encoding=encoding)
+    return spec.model_copy(update={"attention": attention})
