@@ -17,7 +17,7 @@ from hskcache.text.layout import Layout
 def estimate(teacher: str, layout: Layout, as_json: bool, **given: Any) -> None:
     """Say how large a cache will be and how long its build will take, from a sample of the rows.
 
-    A corpus is tokenized for it, into a temporary folder.
+    A corpus is tokenized for it, into a temporary folder (TMPDIR), which needs about as much room as the text.
     """
     from hskcache.cli.jobs import Rows, make_corpus_build, make_job, packed
     from hskcache.spec import format_keep
