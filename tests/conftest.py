@@ -5,7 +5,9 @@ Heavy imports stay inside the fixtures, so that tests of rooms without torch run
 
 import os
 import random
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -72,14 +74,25 @@ def tiny_tokenizer_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="session")
-def tiny_teacher_dir(tmp_path_factory: pytest.TempPathFactory, tiny_tokenizer_dir: Path) -> Path:
-    """A BERT of 4 layers, width 32 and 4 heads with random weights and two classes, beside its tokenizer."""
+def saved(make: Callable[[], Any], tokenizer: Any, folder: Path) -> Path:
+    """A model of random weights of seed 0 in a folder, beside its tokenizer."""
     import torch
-    from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
     from transformers.utils import logging
 
     logging.disable_progress_bar()
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(0)
+        model = make()
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_teacher_dir(tmp_path_factory: pytest.TempPathFactory, tiny_tokenizer_dir: Path) -> Path:
+    """A BERT of 4 layers, width 32 and 4 heads with random weights and two classes, beside its tokenizer."""
+    from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
+
     tokenizer = PreTrainedTokenizerFast.from_pretrained(tiny_tokenizer_dir)
     config = BertConfig(
         vocab_size=len(tokenizer),
@@ -95,23 +108,14 @@ def tiny_teacher_dir(tmp_path_factory: pytest.TempPathFactory, tiny_tokenizer_di
         label2id={"0": 0, "1": 1},
         problem_type="single_label_classification",
     )
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(0)
-        teacher = BertForSequenceClassification(config)
-    folder = tmp_path_factory.mktemp("teacher")
-    teacher.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
+    return saved(lambda: BertForSequenceClassification(config), tokenizer, tmp_path_factory.mktemp("teacher"))
 
 
 @pytest.fixture(scope="session")
 def masked_lm_dir(tmp_path_factory: pytest.TempPathFactory, tiny_tokenizer_dir: Path) -> Path:
     """A BERT of 2 layers and width 32 with random weights and its head, beside the tiny tokenizer."""
-    import torch
     from transformers import BertConfig, BertForMaskedLM, PreTrainedTokenizerFast
-    from transformers.utils import logging
 
-    logging.disable_progress_bar()
     tokenizer = PreTrainedTokenizerFast.from_pretrained(tiny_tokenizer_dir)
     config = BertConfig(
         vocab_size=len(tokenizer),
@@ -122,13 +126,7 @@ def masked_lm_dir(tmp_path_factory: pytest.TempPathFactory, tiny_tokenizer_dir: 
         max_position_embeddings=64,
         initializer_range=0.2,
     )
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(0)
-        model = BertForMaskedLM(config)
-    folder = tmp_path_factory.mktemp("masked-lm")
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
+    return saved(lambda: BertForMaskedLM(config), tokenizer, tmp_path_factory.mktemp("masked-lm"))
 
 
 @pytest.fixture(scope="session")

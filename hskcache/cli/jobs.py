@@ -59,15 +59,13 @@ def make_corpus_build(teacher: str, device: str, spec: Spec, corpus: Path) -> "C
     """Load an encoder without its task head, to run over a corpus.
 
     Raises:
-        CacheError: it cannot be loaded, or the spec asks for what it does not have.
+        CacheError: it cannot be loaded.
     """
     require_teacher_extra()
     from hskcache.teacher.corpus import CorpusBuild
-    from hskcache.teacher.job import resolve_spec
     from hskcache.teacher.load import load_encoder
 
-    loaded = load_encoder(teacher, device, spec.compute_dtype)
-    return CorpusBuild(loaded, corpus, resolve_spec(spec, loaded.info))
+    return CorpusBuild(load_encoder(teacher, device, spec.compute_dtype), corpus, spec)
 
 
 def packed(build: "CorpusBuild", spool: Path) -> "Job":

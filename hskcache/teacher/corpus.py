@@ -48,13 +48,14 @@ class CorpusBuild:
             DamageError: its manifest or request cannot be read.
             DataError: the file cannot be read.
         """
-        check_corpus_spec(self.spec, self.teacher)
+        # What is wrong with the spec is said before anything is read.
+        spec = self._resolved
         ledger = Ledger(out)
         found = ledger.request()
         if found is None:
             ledger.require_room()
             return None
-        ledger.begin(self._request(found))
+        ledger.begin(self._request(found, spec))
         return is_complete(out, self.tokenizer.sha256)
 
     def job(self, spool: Path, on_bytes: Callable[[int], None] | None = None) -> Job:
@@ -68,7 +69,7 @@ class CorpusBuild:
             DataError, SpecError, TeacherError: as packing and :func:`~hskcache.teacher.job.prepare_corpus_job` do.
             CacheError: the spool cannot be written.
         """
-        spec = check_corpus_spec(self.spec, self.teacher)
+        spec = self._resolved
         place = Spool(spool, self.tokenizer.sha256)
         try:
             corpus = pack_corpus(self.path, self.teacher.tokenizer, spec.max_length, place, on_bytes)
@@ -79,15 +80,18 @@ class CorpusBuild:
             ) from error
         return prepare_corpus_job(self.teacher, corpus, spec)
 
+    @cached_property
+    def _resolved(self) -> Spec:
+        return check_corpus_spec(self.spec, self.teacher)
+
     @property
     def _has_token_types(self) -> bool:
         return takes_token_types(self.teacher.model) and "token_type_ids" in self.teacher.tokenizer.model_input_names
 
-    def _request(self, found: Request) -> Request:
+    def _request(self, found: Request, spec: Spec) -> Request:
         """What this build asks for, if the corpus makes as many rows as the one found."""
-        fingerprint = corpus_fingerprint(self.path, self.spec.max_length)
+        fingerprint = corpus_fingerprint(self.path, spec.max_length)
         data = corpus_info(str(self.path), fingerprint, found.data.num_rows)
-        spec = check_corpus_spec(self.spec, self.teacher)
         shard_rows = spec.shard_rows or found.shard_rows
         return request_of(self.teacher, (spec, shard_rows), data, (self.tokenizer.sha256, self._has_token_types))
 

@@ -102,13 +102,14 @@ class Buffers:
         local = np.searchsorted(self.rows, index_B)
         row_index = torch.from_numpy(local).to(self.device, non_blocking=True)
         for selector in self.extractor.selectors:
-            self._add(selector, kept[selector.name], rows, local)
+            self._add(selector, kept[selector.name], rows, (local, row_index))
         if logits is not None:
             self._buffer("logits/logits", logits, len(self.rows)).index_copy_(0, row_index, logits)
             self._note("the logits", row_index, (~torch.isfinite(logits)).sum(-1, dtype=torch.int32))
 
-    def _add(self, selector: Selector, kept: dict[int, Any], rows: Rows, local_B: Integers) -> None:
-        row_index = torch.from_numpy(local_B).to(self.device, non_blocking=True)
+    def _add(self, selector: Selector, kept: dict[int, Any], rows: Rows, local: tuple[Integers, Tensor]) -> None:
+        """Put one field's entries in their places; ``local`` are the places of the rows, on the host and the device."""
+        local_B, row_index = local
         places: dict[int, tuple[Tensor, int]] = {}
         for layer, entries in kept.items():
             encoded = selector.encode(entries, rows)
@@ -119,8 +120,7 @@ class Buffers:
                 place, total = places[len(tensor)]
                 name = f"{selector.name}/{layer_name(layer)}/{part}"
                 self._buffer(name, tensor, total).index_copy_(0, place, tensor)
-            what = "hidden layer" if selector.name == "hidden" else f"{selector.name} of layer"
-            self._note(f"{what} {layer}", row_index, encoded.nonfinite_B)
+            self._note(f"{selector.name} layer {layer}", row_index, encoded.nonfinite_B)
 
     def _places(self, selector: Selector, part: str, local_B: Integers) -> tuple[Tensor, int]:
         """Where the entries of some rows stand in the array of a part, and how many it has in all."""
