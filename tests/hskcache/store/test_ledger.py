@@ -4,7 +4,6 @@ import os
 import resource
 import shutil
 import signal
-import sys
 from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -13,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from forked import in_child
 from numpy.typing import NDArray
 
 from hskcache.cache import open_cache
@@ -82,20 +82,6 @@ def test_shards_may_be_committed_by_many_threads_in_any_order(tmp_path: Path) ->
             (field, shard), arrays = item
             pool.submit(ledger.commit, field, shard, REQUEST.rows(shard), arrays)
     assert ledger.finish(REQUEST, GOLDEN.fields, {}).cache_id == build(tmp_path / "other").cache_id
-
-
-def in_child(work: Callable[[], object], hook: Callable[[str, tuple[Any, ...]], None] | None = None) -> int:
-    """Exit code of a forked child that does ``work`` under an audit hook: 1 after an error, negative after a signal."""
-    child = os.fork()
-    if child == 0:
-        try:
-            if hook is not None:
-                sys.addaudithook(hook)
-            work()
-            os._exit(0)
-        finally:
-            os._exit(1)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 def kill_before_step(step: int, root: Path, work: Callable[[], object]) -> bool:

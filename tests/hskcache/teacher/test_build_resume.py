@@ -9,8 +9,6 @@ import shutil
 import signal
 import sys
 import time
-import traceback
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 from folders import KEEP, contents, touched, unfinished_copy
+from forked import start
 
 from hskcache.errors import CacheError, DamageError, MismatchError
 from hskcache.store.ledger import Ledger
@@ -25,21 +24,6 @@ from hskcache.teacher.build import build, finished
 from hskcache.teacher.job import Job
 from hskcache.teacher.load import load_teacher
 from hskcache.text import Examples
-
-
-def start(work: Callable[[], object], hook: Callable[[str, tuple[Any, ...]], None] | None = None) -> int:
-    """Do ``work`` in a child process, under an audit hook; its exit code is 0, or 1 after an error."""
-    child = os.fork()
-    if child == 0:
-        try:
-            if hook is not None:
-                sys.addaudithook(hook)
-            work()
-            os._exit(0)
-        finally:
-            traceback.print_exc()
-            os._exit(1)
-    return child
 
 
 def build_killed_after(job: Job, out: Path, field: str, shards: int) -> None:

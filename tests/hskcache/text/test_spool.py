@@ -3,14 +3,13 @@
 import json
 import os
 import signal
-import sys
-import traceback
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from forked import in_child
 from transformers import PreTrainedTokenizerBase
 
 from hskcache.errors import DataError
@@ -56,18 +55,7 @@ def rows_of(found: Corpus) -> tuple[Any, ...]:
 
 def killed(work: Callable[[], object], hook: Callable[[str, tuple[Any, ...]], None] | None = None) -> bool:
     """Do ``work`` in a child process, under an audit hook; whether SIGKILL ended it."""
-    child = os.fork()
-    if child == 0:
-        try:
-            if hook is not None:
-                sys.addaudithook(hook)
-            work()
-            os._exit(0)
-        finally:
-            traceback.print_exc()
-            os._exit(1)
-    status = os.waitpid(child, 0)[1]
-    return os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
+    return in_child(work, hook) == -signal.SIGKILL
 
 
 def kill_at_event(event: str, file: str) -> Callable[[str, tuple[Any, ...]], None]:

@@ -1,0 +1,29 @@
+"""Work in a forked child that may be killed: what the tests of interrupted builds have in common."""
+
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+Hook = Callable[[str, tuple[Any, ...]], None]
+
+
+def start(work: Callable[[], object], hook: Hook | None = None) -> int:
+    """Process id of a child that does ``work`` under an audit hook; its exit code is 0, or 1 after an error."""
+    child = os.fork()
+    if child == 0:
+        try:
+            if hook is not None:
+                sys.addaudithook(hook)
+            work()
+            os._exit(0)
+        finally:
+            traceback.print_exc()
+            os._exit(1)
+    return child
+
+
+def in_child(work: Callable[[], object], hook: Hook | None = None) -> int:
+    """Exit code of such a child: 1 after an error, negative after a signal."""
+    return os.waitstatus_to_exitcode(os.waitpid(start(work, hook), 0)[1])
