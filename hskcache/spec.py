@@ -20,6 +20,7 @@ ScoreLayer = Literal["producing", "last"]
 WidthName = Literal["magnitude", "uniform", "random", "pca", "all"]
 EncodingName = Literal["float32", "float16", "bfloat16", "int8", "int4"]
 LayerMapName = Literal["uniform", "top", "bottom"]
+KnowledgeName = Literal["logits", "hidden", "attention"]
 ComputeDtype = Literal["float32", "bfloat16", "float16"]
 
 # YAML 1.1 takes 1e-4, which everybody writes, for a word.

@@ -9,6 +9,7 @@ from pydantic import computed_field
 
 from hskcache.errors import DamageError
 from hskcache.spec import Strict
+from hskcache.store.additions import ADDING
 from hskcache.store.fields import AttentionField, Field, HiddenField, check_positions
 from hskcache.store.files import tokenizer_digest
 from hskcache.store.ledger import MANIFEST, TOKENIZER, Ledger, read_shard
@@ -138,6 +139,12 @@ def _extra_problems(ledger: Ledger, manifest: Manifest) -> Iterator[Problem]:
     for record in manifest.records:
         expected.add(ledger.shard_path(record.field, record.shard))
         expected.add(ledger.record_path(record.field, record.shard))
+    for path in sorted(ledger.root.glob(f"*/{ADDING}")):
+        name = path.parent.name
+        what = "is what adding a field has left that was cut off; give the same command again, or delete"
+        what += f" the folder {name}" if name not in manifest.fields else " this file"
+        expected |= {path} if name in manifest.fields else set(path.parent.iterdir())
+        yield Problem(field=name, shard=None, file=path.relative_to(ledger.root).as_posix(), what=what)
     for path in sorted(ledger.root.rglob("*")):
         inside = path.relative_to(ledger.root)
         if inside.parts[0] == TOKENIZER or inside.parts[0].startswith(".") or path.is_dir() or path in expected:

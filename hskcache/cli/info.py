@@ -10,6 +10,7 @@ from hskcache.cli.options import cache_argument, json_option
 
 if TYPE_CHECKING:
     from hskcache.cache import Cache
+    from hskcache.store.manifest import Manifest
 
 
 @click.command()
@@ -44,6 +45,7 @@ def describe(cache: "Cache") -> dict[str, Any]:
             **field.model_dump(exclude_none=True),
             "num_bytes": cache.num_bytes(name),
             "bytes_per_row": round(cache.num_bytes(name) / max(cache.num_rows, 1), 2),
+            **_provenance(manifest, name),
         }
         for name, field in manifest.fields.items()
     }
@@ -67,6 +69,18 @@ def describe(cache: "Cache") -> dict[str, Any]:
     }
 
 
+def _provenance(manifest: "Manifest", name: str) -> dict[str, Any]:
+    """Where a field came from that was added to the cache; empty for its own, which the cache itself tells."""
+    added = manifest.added.get(name)
+    if added is None:
+        return {}
+    return {
+        "teacher": added.teacher.model_dump(exclude={"config"}),
+        "spec": added.spec.model_dump(),
+        "environment": added.environment,
+    }
+
+
 def _print(facts: dict[str, Any]) -> None:
     from rich.table import Table
 
@@ -87,7 +101,8 @@ def _print(facts: dict[str, Any]) -> None:
     for column in table.columns[2:]:
         column.justify = "right"
     for name, field in facts["fields"].items():
-        table.add_row(name, _what(field), console.human_bytes(field["num_bytes"]), f"{field['bytes_per_row']:,.1f}")
+        what = _what(field) + (f"; of {field['teacher']['name']}" if "teacher" in field else "")
+        table.add_row(name, what, console.human_bytes(field["num_bytes"]), f"{field['bytes_per_row']:,.1f}")
     total = facts["num_bytes"]
     table.add_row("total", "", console.human_bytes(total), f"{total / max(num_rows, 1):,.1f}")
     printer = console.printer()

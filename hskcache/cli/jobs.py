@@ -1,15 +1,17 @@
 """From a command line to a job of the teacher; needs torch, so commands import it when they run."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hskcache import console
+from hskcache.cli.options import build_spec
 from hskcache.errors import CacheError, SpecError
-from hskcache.spec import Spec
+from hskcache.spec import Attention, Hidden, KnowledgeName, Spec
 from hskcache.text import tokenize
 from hskcache.text.layout import Layout
 
 if TYPE_CHECKING:
+    from hskcache.teacher.addition import Addition
     from hskcache.teacher.corpus import CorpusBuild
     from hskcache.teacher.job import Job
 
@@ -73,6 +75,49 @@ def packed(build: "CorpusBuild", spool: Path) -> "Job":
     with console.progress("bytes") as bar:
         task = bar.add_task("tokenize", total=build.path.stat().st_size if build.path.is_file() else None)
         return build.job(spool, lambda count: bar.advance(task, count))
+
+
+def make_addition(
+    teacher: str, out: Path, field: tuple[KnowledgeName, str | None], rows: Rows, given: dict[str, Any]
+) -> "Addition":
+    """Open a cache and load the teacher of a field that is to be added to it.
+
+    Args:
+        teacher: folder or hub id.
+        out: the cache.
+        field: its kind and its name.
+        rows: as given; there must be none, as the cache holds them.
+        given: what to keep, the device.
+
+    Raises:
+        CacheError: whichever of them is at fault.
+    """
+    kind, name = field
+    if name is None:
+        raise SpecError(f"--add-field {kind} needs a name for the field: give --name, such as --name s30")
+    if rows.source is not None or rows.corpus is not None or rows.layout != Layout(None, None, None, None, None):
+        raise SpecError(
+            f"--add-field takes its rows from the cache {out}; leave out --data, --corpus, --task and columns"
+        )
+    for flag in ("max_length", "shard_rows"):
+        if given[flag] is not None:
+            raise SpecError(f"--{flag.replace('_', '-')} is the cache's own; leave it out with --add-field")
+    require_teacher_extra()
+    from hskcache.cache import open_cache
+    from hskcache.teacher.addition import prepare_addition
+    from hskcache.teacher.load import load_encoder, load_teacher
+
+    cache = open_cache(out)
+    spec = build_spec(given, _base(cache.manifest.request.spec, kind))
+    load = load_encoder if cache.manifest.request.data.problem == "text" else load_teacher
+    return prepare_addition(load(teacher, given["device"], spec.compute_dtype), cache, kind, name, spec)
+
+
+def _base(spec: Spec, kind: KnowledgeName) -> Spec:
+    """What an added field keeps where the flags do not say: as the cache does, if it keeps any of its kind."""
+    kept = {"hidden": spec.hidden or Hidden(), "attention": spec.attention or Attention()}
+    own = {name: value if name == kind else None for name, value in kept.items()}
+    return spec.model_copy(update=own)
 
 
 def require_teacher_extra() -> None:

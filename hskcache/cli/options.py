@@ -132,16 +132,17 @@ def job_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-def build_spec(given: dict[str, Any]) -> Spec:
+def build_spec(given: dict[str, Any], base: Spec | None = None) -> Spec:
     """The spec of a command line: the file of ``--spec`` first, then what the flags say.
 
     Args:
         given: values of :func:`spec_options` by name, None where a flag was not given.
+        base: what holds where neither says anything; None is the defaults.
 
     Raises:
         SpecError: the file or a flag is out of range, or flags contradict each other.
     """
-    spec = _read_spec(given["spec_file"]) if given["spec_file"] is not None else Spec()
+    spec = _read_spec(given["spec_file"]) if given["spec_file"] is not None else base or Spec()
     values = spec.model_dump()
     values |= {key: given[flag] for flag, key in _TOP.items() if given[flag] is not None}
     values["hidden"] = _kept(spec.hidden or Hidden(), spec.hidden is not None, _parsed(given, "keep"), given)

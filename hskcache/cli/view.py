@@ -1,5 +1,6 @@
 """``hskcache view``: one row of a cache as a person reads it."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +36,7 @@ def describe_row(cache: "Cache", row: int) -> dict[str, Any]:
         DamageError: a file is missing or altered.
     """
     data = cache.row(row)
+    added = {name: cache.fields[name].kind for name in cache.manifest.added}
     ids = [int(token) for token in data["input_ids"]]
     names = cache.manifest.request.data.label_names
     label = data.get("label")
@@ -44,11 +46,18 @@ def describe_row(cache: "Cache", row: int) -> dict[str, Any]:
         "tokens": _tokens(cache.tokenizer_path, ids),
         "input_ids": ids,
         "label": names[int(label)] if label is not None and names else label,
-        "logits": [round(float(value), 6) for value in data.get("logits", ())],
+        "logits": _rounded(data.get("logits", ())),
         "label_names": list(names),
         "kept": _positions(data.get("hidden", {})),
         "attention": _positions(data.get("attention", {})),
+        "added": {
+            name: _rounded(data[name]) if kind == "logits" else _positions(data[name]) for name, kind in added.items()
+        },
     }
+
+
+def _rounded(logits: Iterable[float]) -> list[float]:
+    return [round(float(value), 6) for value in logits]
 
 
 def _positions(layers: dict[int, dict[str, Any]]) -> dict[str, list[int]]:
@@ -71,9 +80,14 @@ def _print(facts: dict[str, Any]) -> None:
 
     printer = console.printer()
     label = "none" if facts["label"] is None else facts["label"]
-    printer.print(f"row {facts['row']}  label {label}  logits {_logits(facts) or 'none'}")
+    printer.print(f"row {facts['row']}  label {label}  logits {_logits(facts, facts['logits'])}")
     columns = {f"layer {layer}": kept for layer, kept in facts["kept"].items()}
     columns |= {f"attention {layer}": kept for layer, kept in facts["attention"].items()}
+    for name, stored in facts["added"].items():
+        if isinstance(stored, dict):
+            columns |= {f"{name} {layer}": kept for layer, kept in stored.items()}
+        else:
+            printer.print(f"{name}  logits {_logits(facts, stored)}")
     table = Table("position", "token", *columns, box=None, padding=(0, 2))
     for position, token in enumerate(facts["tokens"]):
         ranks = [_rank(position, kept) for kept in columns.values()]
@@ -87,8 +101,8 @@ def _rank(position: int, kept: list[int]) -> str:
     return str(kept.index(position) + 1) if position in kept else ""
 
 
-def _logits(facts: dict[str, Any]) -> str:
-    if not facts["logits"]:
-        return ""
-    names = facts["label_names"] or [""] * len(facts["logits"])
-    return ", ".join(f"{name} {value:+.3f}".strip() for name, value in zip(names, facts["logits"], strict=True))
+def _logits(facts: dict[str, Any], logits: list[float]) -> str:
+    names = facts["label_names"] or [""] * len(logits)
+    # A cache without logits may name its classes all the same.
+    named = [f"{name} {value:+.3f}".strip() for name, value in zip(names, logits, strict=False)]
+    return ", ".join(named) or "none"

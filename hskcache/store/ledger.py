@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from hskcache.errors import CacheError, DamageError, MismatchError
 from hskcache.store.fields import Field, check_offsets
 from hskcache.store.files import TEMPORARY_SUFFIX, sha256_hex, sync_folder, write_atomic
-from hskcache.store.manifest import Manifest, Request, cache_id, check, parse_manifest
+from hskcache.store.manifest import Manifest, Request, check, parse_manifest
 from hskcache.store.record import CONSTANTS, Record, describe, parse
 from hskcache.store.shard import pack_shard, unpack_shard
 
@@ -84,7 +84,7 @@ class Ledger:
 
     def is_committed(self, field: str, shard: int) -> bool:
         """Whether a shard is whole: its record can be read and the file has the size that it tells."""
-        return self._committed(field, shard) is not None
+        return self.committed(field, shard) is not None
 
     def num_committed(self, request: Request) -> int:
         """Row ranges of a request that are whole in all of its fields."""
@@ -145,22 +145,24 @@ class Ledger:
     def finish(self, request: Request, fields: Mapping[str, Field], environment: Mapping[str, str]) -> Manifest:
         """Write the manifest, which completes the cache, and remove what the build left behind.
 
+        Fields that were added to the cache before, when it was complete, stay in it.
+
         Raises:
             MismatchError: a shard is not committed.
             DamageError: a shard does not hold what its field stores.
         """
-        shards = {field: self._records(field, request) for field in fields}
-        constants = {field: record for field in fields if (record := self._committed(field, CONSTANTS)) is not None}
-        records = [*constants.values(), *(record for records in shards.values() for record in records)]
         manifest = Manifest(
-            cache_id=cache_id(request.digest, fields, records),
+            cache_id="0" * 64,
             request_digest=request.digest,
             request=request,
             fields=dict(fields),
-            shards=shards,
-            constants=constants,
+            shards={field: self.records(field, request) for field in fields},
+            constants={field: record for field in fields if (record := self.committed(field, CONSTANTS)) is not None},
             environment=dict(environment),
         )
+        if (self.root / MANIFEST).exists():
+            manifest = manifest.with_added(self.manifest())
+        manifest = manifest.signed()
         check(manifest)
         write_atomic(self.root / MANIFEST, manifest.to_json())
         _remove_spool(self.root / SPOOL)
@@ -170,15 +172,21 @@ class Ledger:
                 path.unlink(missing_ok=True)
         return manifest
 
-    def _committed(self, field: str, shard: int) -> Record | None:
+    def committed(self, field: str, shard: int) -> Record | None:
+        """A shard's commit record if the shard is whole, else None."""
         try:
             record = self.record(field, shard)
             return record if self.shard_path(field, shard).stat().st_size == record.num_bytes else None
         except (OSError, DamageError):
             return None
 
-    def _records(self, field: str, request: Request) -> list[Record]:
-        records = [self._committed(field, shard) for shard in range(request.num_shards)]
+    def records(self, field: str, request: Request) -> list[Record]:
+        """The commit records of every shard of a field, in order.
+
+        Raises:
+            MismatchError: a shard is not whole.
+        """
+        records = [self.committed(field, shard) for shard in range(request.num_shards)]
         missing = [shard for shard, record in enumerate(records) if record is None]
         if missing:
             raise MismatchError(

@@ -10,15 +10,16 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Literal, NoReturn
 
 from pydantic import Field as Key
-from pydantic import JsonValue
 
 from hskcache.errors import DamageError, MismatchError
-from hskcache.spec import FORMAT_VERSION, Spec, Strict
+from hskcache.spec import FORMAT_VERSION, Strict
 from hskcache.store.fields import AttentionField, Field, HiddenField, InputsField, LogitsField, check_record
 from hskcache.store.files import canonical_json, sha256_hex
 from hskcache.store.record import CONSTANTS, FieldName, Record, Sha256, parse
+from hskcache.store.request import Added, DataInfo, LayerKept, Request, TeacherInfo, TokenizerInfo
 
 __all__ = [
+    "Added",
     "AttentionField",
     "DataInfo",
     "Field",
@@ -34,95 +35,6 @@ __all__ = [
     "parse_manifest",
 ]
 
-# Where something came from is told to readers, but the same content under another name is the same cache.
-_NAMES: dict[str, Any] = {
-    "teacher": {"name": True, "revision": True, "config": {"_name_or_path": True, "transformers_version": True}},
-    "data": {"name": True, "split": True, "task": True},
-}
-
-
-class TeacherInfo(Strict):
-    """The model whose knowledge is stored; ``config`` is its configuration as JSON."""
-
-    name: str
-    revision: str | None = None
-    weights_sha256: Sha256
-    config: dict[str, JsonValue]
-    model_type: str
-    num_layers: int = Key(ge=0)
-    num_heads: int = Key(ge=0)
-    width: int = Key(ge=1)
-    vocab_size: int = Key(ge=1)
-
-
-class TokenizerInfo(Strict):
-    """The tokenizer, whose files stand in the cache; ``sha256`` is that of ``files.tokenizer_digest``."""
-
-    sha256: Sha256
-    vocab_size: int = Key(ge=1)
-    pad_token_id: int = Key(ge=0)
-    has_token_types: bool
-
-
-class DataInfo(Strict):
-    """The rows; ``fingerprint`` is a digest of their texts and labels. The problem ``text`` is a corpus: no task."""
-
-    name: str
-    split: str | None = None
-    fingerprint: str
-    num_rows: int = Key(ge=0)
-    task: str | None = None
-    problem: Literal["classification", "regression", "text"]
-    label_names: list[str]
-
-
-class LayerKept(Strict):
-    """A student layer and the teacher layer it learns from."""
-
-    student: int = Key(ge=0)
-    teacher: int = Key(ge=0)
-
-
-class Request(Strict):
-    """Everything that decides the content of a cache, resolved before the teacher runs."""
-
-    spec: Spec
-    teacher: TeacherInfo
-    tokenizer: TokenizerInfo
-    data: DataInfo
-    shard_rows: int = Key(ge=1)
-    layers: list[LayerKept]
-    attention_layers: list[LayerKept] = Key(default=[], description="counted from 1")
-
-    @property
-    def digest(self) -> str:
-        """The request digest; names, paths and revisions do not count."""
-        return sha256_hex(canonical_json(self.model_dump(mode="json", exclude=_NAMES, exclude_defaults=True)))
-
-    @property
-    def num_shards(self) -> int:
-        """Shards of each field."""
-        return -(-self.data.num_rows // self.shard_rows)
-
-    @property
-    def shards(self) -> list[tuple[int, int]]:
-        """Row ranges [start, stop) of the shards."""
-        return [self.rows(shard) for shard in range(self.num_shards)]
-
-    @property
-    def fields(self) -> tuple[str, ...]:
-        """Fields that a build of this request writes."""
-        kept = {"logits": self.data.problem != "text", "hidden": self.spec.hidden, "attention": self.spec.attention}
-        return ("inputs", *(name for name, value in kept.items() if value))
-
-    def rows(self, shard: int) -> tuple[int, int]:
-        """Row range [start, stop) of one shard."""
-        return shard * self.shard_rows, min((shard + 1) * self.shard_rows, self.data.num_rows)
-
-    def difference(self, other: "Request") -> tuple[str, Any, Any] | None:
-        """Where two requests first differ, names aside: the key's path, the value here, the value there."""
-        return _difference("", *(request.model_dump(mode="json", exclude=_NAMES) for request in (self, other)))
-
 
 class Manifest(Strict):
     """``manifest.json``, written last: it exists only where everything it lists does.
@@ -131,6 +43,7 @@ class Manifest(Strict):
         fields: by name, which is also the folder.
         shards: by field, one record for each row range of the request, in order.
         constants: by field, for those that have any.
+        added: by field, where those came from that the request does not ask for.
         environment: package versions and device; told to readers, not digested.
     """
 
@@ -142,6 +55,7 @@ class Manifest(Strict):
     fields: dict[FieldName, Field]
     shards: dict[FieldName, list[Record]]
     constants: dict[FieldName, Record]
+    added: dict[FieldName, Added] = Key(default={})
     environment: dict[str, str]
 
     @property
@@ -149,12 +63,39 @@ class Manifest(Strict):
         """Every shard's record, constants included."""
         return [*self.constants.values(), *(record for records in self.shards.values() for record in records)]
 
+    @property
+    def own_fields(self) -> dict[str, Field]:
+        """The fields that the request asks for, without those that were added."""
+        return {name: field for name, field in self.fields.items() if name not in self.added}
+
+    def request_for(self, field: str) -> Request:
+        """The request that a field is the answer to: of an added one, that of its own teacher over the same rows."""
+        added = self.added.get(field)
+        if added is None:
+            return self.request
+        own = {"teacher": added.teacher, "spec": added.spec, "layers": added.layers}
+        return self.request.model_copy(update=own | {"attention_layers": added.attention_layers})
+
+    def with_added(self, other: "Manifest") -> "Manifest":
+        """This manifest with the fields that were added to another, of the same rows."""
+        names = other.added
+        changes = {
+            part: getattr(self, part) | {name: value for name, value in getattr(other, part).items() if name in names}
+            for part in ("fields", "shards", "constants", "added")
+        }
+        return self.model_copy(update=changes)
+
+    def signed(self) -> "Manifest":
+        """This manifest with the cache id that belongs to its content."""
+        identity = cache_id(self.request_digest, self.fields, self.records, self.added)
+        return self.model_copy(update={"cache_id": identity})
+
     def edits(self) -> list[str]:
         """What was changed by hand, told by the digests that no longer fit; empty where none was."""
         found = []
         if (digest := self.request.digest) != self.request_digest:
             found.append(f"its request digest is {self.request_digest}, but its request gives {digest}")
-        if (digest := cache_id(self.request_digest, self.fields, self.records)) != self.cache_id:
+        if (digest := cache_id(self.request_digest, self.fields, self.records, self.added)) != self.cache_id:
             found.append(f"its cache id is {self.cache_id}, but its records give {digest}")
         return found
 
@@ -163,10 +104,18 @@ class Manifest(Strict):
         return self.model_dump_json(indent=1).encode() + b"\n"
 
 
-def cache_id(request_digest: str, fields: Mapping[str, Field], records: Iterable[Record]) -> str:
-    """The name of a cache's content: SHA-256 over the request, the fields and every shard's record, in any order."""
+def cache_id(
+    request_digest: str,
+    fields: Mapping[str, Field],
+    records: Iterable[Record],
+    added: Mapping[str, Added] | None = None,
+) -> str:
+    """The name of a cache's content: SHA-256 over the request, the fields and every shard's record, in any order.
+
+    The same over some of the fields names what is read when only those are.
+    """
     ordered = sorted(records, key=lambda record: (record.field, record.shard))
-    content = {
+    content: dict[str, Any] = {
         "request": request_digest,
         "fields": {
             name: {"kind": field.kind, **field.model_dump(mode="json", exclude_defaults=True)}
@@ -174,6 +123,8 @@ def cache_id(request_digest: str, fields: Mapping[str, Field], records: Iterable
         },
         "records": [record.model_dump(mode="json", exclude_defaults=True) for record in ordered],
     }
+    if added:
+        content["added"] = {name: one.identity for name, one in added.items()}
     return sha256_hex(canonical_json(content))
 
 
@@ -214,10 +165,13 @@ def check(manifest: Manifest) -> None:
         DamageError: it does not.
     """
     request, fields = manifest.request, manifest.fields
-    if odd := (fields.keys() ^ manifest.shards.keys()) | (manifest.constants.keys() - fields.keys()):
+    described = manifest.constants.keys() | manifest.added.keys()
+    if odd := (fields.keys() ^ manifest.shards.keys()) | (described - fields.keys()):
         raise DamageError(f"field {min(odd)} has no shards or no description")
+    if asked := manifest.added.keys() & set(request.fields):
+        raise DamageError(f"field {min(asked)} is said to be added, but the request asks for it")
     for name, field in fields.items():
-        _check_teacher(name, field, request.teacher)
+        _check_teacher(name, field, manifest.request_for(name).teacher)
         records = manifest.shards[name]
         if len(records) != request.num_shards:
             raise DamageError(
@@ -247,16 +201,6 @@ def _check_place(record: Record, place: tuple[str, int], rows: tuple[int, int]) 
             f"in the place of {place[0]} shard {place[1]} with rows {rows[0]} to {rows[1]} stands {record.field} shard "
             f"{record.shard} with rows {record.start} to {record.stop}"
         )
-
-
-def _difference(path: str, here: Any, there: Any) -> tuple[str, Any, Any] | None:
-    if isinstance(here, dict) and isinstance(there, dict):
-        for key in {**here, **there}:
-            found = _difference(f"{path}.{key}" if path else key, here.get(key), there.get(key))
-            if found is not None:
-                return found
-        return None
-    return None if here == there else (path, here, there)
 
 
 def _refuse(constant: str) -> NoReturn:

@@ -1,5 +1,6 @@
 """What one shard file must be: the record written beside it once it is whole, and again in the manifest."""
 
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, TypeVar
 
@@ -12,7 +13,9 @@ from hskcache.spec import Strict, first_problem
 CONSTANTS = -1
 """Shard number of what all rows of a field share."""
 
-FieldName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
+_FIELD_NAME = r"^[a-z0-9][a-z0-9_-]*$"
+
+FieldName = Annotated[str, Field(pattern=_FIELD_NAME)]
 """A field is a folder of the cache, so a name from a stranger's manifest must not lead out of it."""
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -54,6 +57,11 @@ class Record(Strict):
     def num_rows(self) -> int:
         """Rows of the shard."""
         return self.stop - self.start
+
+
+def is_field_name(name: str) -> bool:
+    """Whether a field may be called so."""
+    return re.fullmatch(_FIELD_NAME.strip("^$"), name) is not None
 
 
 def describe(arrays: Mapping[str, NDArray[Any]]) -> dict[str, ArrayInfo]:

@@ -6,11 +6,11 @@ from typing import NamedTuple
 import numpy as np
 
 from hskcache.store.shard import pack_shard
-from hskcache.teacher.build import inputs_of
 from hskcache.teacher.constants import constants_for, extractor_for
 from hskcache.teacher.extract import Arrays, Buffers
 from hskcache.teacher.job import Job
 from hskcache.teacher.layout import Integers
+from hskcache.teacher.writing import inputs_of
 
 SAMPLE_BATCHES = 3
 PCA_SAMPLE_ROWS = 128

@@ -1,6 +1,6 @@
 """Rows of text as one flat run of token ids with offsets: every length is known before a teacher is loaded."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -123,6 +123,22 @@ def special_ids(tokenizer: "PreTrainedTokenizerBase") -> frozenset[int]:
     if unknown is not None and unknown in marks:
         structure.append(unknown)
     return frozenset(int(number) for number in tokenizer.convert_tokens_to_ids(structure))
+
+
+def first_difference(theirs: Mapping[str, int], ours: Mapping[str, int]) -> tuple[str, int | None, int | None] | None:
+    """The first token, in the order of spelling, that two vocabularies give other ids: token, id there, id here.
+
+    Args:
+        theirs: token -> id.
+        ours: token -> id.
+
+    Returns:
+        None where the two are the same; an id is None where a vocabulary lacks the token.
+    """
+    if theirs == ours:
+        return None
+    token = min(token for token in theirs.keys() | ours.keys() if theirs.get(token) != ours.get(token))
+    return token, theirs.get(token), ours.get(token)
 
 
 def load_tokenizer(name: str | Path, revision: str | None = None) -> "PreTrainedTokenizerBase":

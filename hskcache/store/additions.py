@@ -1,0 +1,151 @@
+"""Fields added to a finished cache: begun, written and finished beside what readers use meanwhile.
+
+A field that is being added has ``adding.json`` in its folder, which says what it will be; its shards and records are
+written like those of a build. The manifest comes last and is replaced at once, so that at any moment the cache is a
+whole one, with the field or without it. Several fields may be added at the same time by different processes.
+"""
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from hskcache.errors import DamageError, MismatchError, SpecError
+from hskcache.spec import Strict
+from hskcache.store.fields import Field
+from hskcache.store.files import TEMPORARY_SUFFIX, write_atomic
+from hskcache.store.ledger import MANIFEST, SPOOL, TOKENIZER, Ledger
+from hskcache.store.manifest import Added, Manifest, check
+from hskcache.store.record import CONSTANTS, is_field_name, parse
+
+ADDING = "adding.json"
+
+_RESERVED = frozenset({"inputs", "logits", "hidden", "attention", TOKENIZER, SPOOL})
+
+
+class Draft(Strict):
+    """A field that is being added: what it stores and where it comes from."""
+
+    field: Field
+    added: Added
+
+
+def check_name(manifest: Manifest, name: str) -> None:
+    """See that a field may be added under a name.
+
+    Raises:
+        SpecError: it is no name for a field, or one that every cache keeps for itself.
+        MismatchError: the cache's own request asks for a field of that name.
+    """
+    if not is_field_name(name):
+        raise SpecError(
+            f"--name {name!r} is not a name for a field; give lowercase letters, digits, - and _, such as s30"
+        )
+    if name in _RESERVED:
+        raise SpecError(f"--name {name!r} is a name that caches keep for themselves; give another, such as s30")
+    if name in manifest.own_fields:
+        raise MismatchError(f"the cache was built with a field {name} of its own; give another --name")
+
+
+def is_added(ledger: Ledger, name: str, draft: Draft) -> Manifest | None:
+    """The manifest of the cache if it holds this field with all its files and nothing is left to do, else None.
+
+    The size of every shard is looked at, not its content; ``hskcache verify`` does that.
+
+    Raises:
+        MismatchError: another field stands under the name, or is being added there.
+        CacheError: there is no complete cache.
+    """
+    manifest = ledger.manifest()
+    check_name(manifest, name)
+    _compare(ledger, name, _standing(ledger, manifest, name), draft)
+    if name not in manifest.fields or (ledger.root / name / ADDING).exists():
+        return None
+    records = [record for record in manifest.records if record.field == name]
+    return manifest if all(ledger.committed(name, record.shard) == record for record in records) else None
+
+
+def begin_field(ledger: Ledger, name: str, draft: Draft) -> None:
+    """Start to add a field, or go on with the same one.
+
+    Raises:
+        MismatchError: another field stands under the name, or files that belong to none.
+    """
+    manifest, folder = ledger.manifest(), ledger.root / name
+    check_name(manifest, name)
+    standing = _standing(ledger, manifest, name)
+    _compare(ledger, name, standing, draft)
+    if standing is None and folder.exists() and not _is_leftover(folder):
+        raise MismatchError(f"{folder} holds files that are no field of this cache; delete it or give another --name")
+    write_atomic(folder / ADDING, draft.model_dump_json(indent=1).encode() + b"\n")
+
+
+def finish_field(ledger: Ledger, name: str, draft: Draft) -> Manifest:
+    """Write the manifest with the field in it and remove what its build left behind.
+
+    Raises:
+        MismatchError: a shard is not committed.
+        DamageError: a shard does not hold what the field stores, or the manifest was edited.
+    """
+    with _alone(ledger.root):
+        manifest = ledger.manifest()
+        if edits := manifest.edits():
+            # What was changed by hand must not get a new signature from us.
+            raise DamageError(f"{ledger.root / MANIFEST} was edited: {edits[0]}; fetch or build the cache again")
+        constants = ledger.committed(name, CONSTANTS)
+        changes = {
+            "fields": manifest.fields | {name: draft.field},
+            "shards": manifest.shards | {name: ledger.records(name, manifest.request)},
+            "constants": manifest.constants | ({} if constants is None else {name: constants}),
+            "added": manifest.added | {name: draft.added},
+        }
+        grown = manifest.model_copy(update=changes).signed()
+        check(grown)
+        write_atomic(ledger.root / MANIFEST, grown.to_json())
+    folder = ledger.root / name
+    (folder / ADDING).unlink(missing_ok=True)
+    for path in folder.glob(f"*{TEMPORARY_SUFFIX}"):
+        path.unlink(missing_ok=True)
+    return grown
+
+
+def _standing(ledger: Ledger, manifest: Manifest, name: str) -> Draft | None:
+    """The field that stands under a name, finished or not."""
+    if name in manifest.added:
+        return Draft(field=manifest.fields[name], added=manifest.added[name])
+    path = ledger.root / name / ADDING
+    try:
+        return parse(Draft, path.read_bytes(), str(path))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def _compare(ledger: Ledger, name: str, standing: Draft | None, draft: Draft) -> None:
+    if standing is None:
+        return
+    found = standing.added.difference(draft.added)
+    if found is None and standing.field != draft.field:
+        found = "field", standing.field, draft.field
+    if found is not None:
+        path, here, wanted = found
+        raise MismatchError(
+            f"{ledger.root} has a field {name} with {path} = {here!s:.80} and this one is to have {wanted!s:.80}; give "
+            "another --name, or ask for the same"
+        )
+
+
+def _is_leftover(folder: Path) -> bool:
+    """Whether a folder is what a kill before or during :func:`begin_field` leaves."""
+    return folder.is_dir() and all(path.name.endswith(TEMPORARY_SUFFIX) for path in folder.iterdir())
+
+
+@contextmanager
+def _alone(root: Path) -> Iterator[None]:
+    """One process at a time: the manifest is read, extended and replaced, and no other's field may be lost thereby."""
+    descriptor = os.open(root, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)

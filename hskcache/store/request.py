@@ -1,0 +1,136 @@
+"""What a cache, or a field added to one, was asked for with: teacher, tokenizer, rows and what to keep."""
+
+from typing import Any, Literal
+
+from pydantic import Field as Key
+from pydantic import JsonValue
+
+from hskcache.spec import Spec, Strict
+from hskcache.store.files import canonical_json, sha256_hex
+from hskcache.store.record import Sha256
+
+# Where something came from is told to readers, but the same content under another name is the same cache.
+_NAMES: dict[str, Any] = {
+    "teacher": {"name": True, "revision": True, "config": {"_name_or_path": True, "transformers_version": True}},
+    "data": {"name": True, "split": True, "task": True},
+}
+
+
+class TeacherInfo(Strict):
+    """The model whose knowledge is stored; ``config`` is its configuration as JSON."""
+
+    name: str
+    revision: str | None = None
+    weights_sha256: Sha256
+    config: dict[str, JsonValue]
+    model_type: str
+    num_layers: int = Key(ge=0)
+    num_heads: int = Key(ge=0)
+    width: int = Key(ge=1)
+    vocab_size: int = Key(ge=1)
+
+
+class TokenizerInfo(Strict):
+    """The tokenizer, whose files stand in the cache; ``sha256`` is that of ``files.tokenizer_digest``."""
+
+    sha256: Sha256
+    vocab_size: int = Key(ge=1)
+    pad_token_id: int = Key(ge=0)
+    has_token_types: bool
+
+
+class DataInfo(Strict):
+    """The rows; ``fingerprint`` is a digest of their texts and labels. The problem ``text`` is a corpus: no task."""
+
+    name: str
+    split: str | None = None
+    fingerprint: str
+    num_rows: int = Key(ge=0)
+    task: str | None = None
+    problem: Literal["classification", "regression", "text"]
+    label_names: list[str]
+
+
+class LayerKept(Strict):
+    """A student layer and the teacher layer it learns from."""
+
+    student: int = Key(ge=0)
+    teacher: int = Key(ge=0)
+
+
+class Request(Strict):
+    """Everything that decides the content of a cache, resolved before the teacher runs."""
+
+    spec: Spec
+    teacher: TeacherInfo
+    tokenizer: TokenizerInfo
+    data: DataInfo
+    shard_rows: int = Key(ge=1)
+    layers: list[LayerKept]
+    attention_layers: list[LayerKept] = Key(default=[], description="counted from 1")
+
+    @property
+    def digest(self) -> str:
+        """The request digest; names, paths and revisions do not count."""
+        return sha256_hex(canonical_json(self.model_dump(mode="json", exclude=_NAMES, exclude_defaults=True)))
+
+    @property
+    def num_shards(self) -> int:
+        """Shards of each field."""
+        return -(-self.data.num_rows // self.shard_rows)
+
+    @property
+    def shards(self) -> list[tuple[int, int]]:
+        """Row ranges [start, stop) of the shards."""
+        return [self.rows(shard) for shard in range(self.num_shards)]
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """Fields that a build of this request writes."""
+        kept = {"logits": self.data.problem != "text", "hidden": self.spec.hidden, "attention": self.spec.attention}
+        return ("inputs", *(name for name, value in kept.items() if value))
+
+    def rows(self, shard: int) -> tuple[int, int]:
+        """Row range [start, stop) of one shard."""
+        return shard * self.shard_rows, min((shard + 1) * self.shard_rows, self.data.num_rows)
+
+    def difference(self, other: "Request") -> tuple[str, Any, Any] | None:
+        """Where two requests first differ, names aside: the key's path, the value here, the value there."""
+        return _difference("", *(request.model_dump(mode="json", exclude=_NAMES) for request in (self, other)))
+
+
+class Added(Strict):
+    """Where a field came from that was added to a finished cache: another run of a teacher over the same rows.
+
+    Attributes:
+        teacher: the model that ran.
+        spec: what was kept, of the field's kind alone; limits of the rows are those of the cache.
+        layers, attention_layers: pairs of layers, as in a request.
+        environment: package versions and device; told to readers, not digested.
+    """
+
+    teacher: TeacherInfo
+    spec: Spec
+    layers: list[LayerKept] = Key(default=[])
+    attention_layers: list[LayerKept] = Key(default=[])
+    environment: dict[str, str] = Key(default={})
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What decides the field's content, as JSON; names, paths and revisions do not count."""
+        names = {"teacher": _NAMES["teacher"], "environment": True}
+        return self.model_dump(mode="json", exclude=names, exclude_defaults=True)
+
+    def difference(self, other: "Added") -> tuple[str, Any, Any] | None:
+        """Where two additions first differ, names aside: the key's path, the value here, the value there."""
+        return _difference("", self.identity, other.identity)
+
+
+def _difference(path: str, here: Any, there: Any) -> tuple[str, Any, Any] | None:
+    if isinstance(here, dict) and isinstance(there, dict):
+        for key in {**here, **there}:
+            found = _difference(f"{path}.{key}" if path else key, here.get(key), there.get(key))
+            if found is not None:
+                return found
+        return None
+    return None if here == there else (path, here, there)

@@ -1,0 +1,193 @@
+"""Add a field to a finished cache: another run, of this teacher or another, over the rows that the cache holds.
+
+No data set is read: the tokens are those of the cache, so every row is the same row by construction.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from transformers import PreTrainedTokenizerBase
+
+from hskcache.cache import Cache
+from hskcache.encoder import takes_token_types
+from hskcache.errors import MismatchError, SpecError
+from hskcache.spec import KnowledgeName, Spec
+from hskcache.store.additions import Draft, begin_field, check_name, finish_field, is_added
+from hskcache.store.ledger import Ledger
+from hskcache.store.manifest import Added, Manifest, Request
+from hskcache.teacher.inputs import fit_rows
+from hskcache.teacher.job import Job, request_of, resolve_spec
+from hskcache.teacher.layout import plan
+from hskcache.teacher.load import Teacher
+from hskcache.teacher.writing import Progress, Writing, environment_of, writing_to
+from hskcache.text import TokenizedRows, load_task, load_tokenizer
+from hskcache.text.layout import class_order
+from hskcache.text.tokenize import first_difference, special_ids
+
+
+@dataclass(frozen=True, eq=False)
+class Addition:
+    """A field to be added; made by :func:`prepare_addition`.
+
+    Attributes:
+        job: the teacher over the cache's rows.
+        cache: that the field is added to.
+        kind: of the field.
+        name: that it will have.
+    """
+
+    job: Job
+    cache: Cache
+    kind: KnowledgeName
+    name: str
+
+    @cached_property
+    def draft(self) -> Draft:
+        """The field and where it comes from."""
+        tokenizer = self.cache.manifest.request.tokenizer
+        asked = request_of(
+            self.job.teacher,
+            (self.job.spec, self.job.layout.shard_rows),
+            self.job.data,
+            (tokenizer.sha256, tokenizer.has_token_types),
+        )
+        added = Added(
+            teacher=asked.teacher,
+            spec=asked.spec,
+            layers=asked.layers,
+            attention_layers=asked.attention_layers,
+            environment=environment_of(self.job),
+        )
+        return Draft(field=self.job.fields.stored()[self.kind], added=added)
+
+
+def prepare_addition(
+    teacher: Teacher, cache: Cache, kind: KnowledgeName, name: str, spec: Spec | None = None
+) -> Addition:
+    """See that a teacher can run over the rows of a cache and its field can stand beside the others.
+
+    Args:
+        teacher: with a classifier for the cache of a task, without one for that of a corpus.
+        cache: a complete one.
+        kind: ``logits``, ``hidden`` or ``attention``.
+        name: of the field, which is also its folder.
+        spec: what to keep; of logits None. The cache's own ``max_length`` and rows of a shard hold whatever it says.
+
+    Raises:
+        SpecError: the name or what is to be kept cannot be.
+        MismatchError: the teacher knows other tokens or other classes than the cache.
+        TeacherError: it cannot read the rows.
+    """
+    request = cache.manifest.request
+    check_name(cache.manifest, name)
+    if kind == "logits" and (request.data.problem == "text" or teacher.num_labels is None):
+        raise SpecError(f"{cache.root} holds a corpus without a task, of which there are no logits; add hidden states")
+    tokenizer = load_tokenizer(cache.tokenizer_path)
+    _check_tokenizer(teacher, cache, tokenizer)
+    if kind == "logits":
+        _check_classes(teacher, request)
+    spec = _spec(request, kind, spec)
+    spec = resolve_spec(spec, teacher.info)
+    rows = fit_rows(teacher.model, rows_of(cache, special_ids(tokenizer)), (teacher.info.name, request.data.name))
+    job = Job(teacher, request.data, None, rows, spec, plan(spec, teacher.info, teacher.num_labels, rows))
+    return Addition(job, cache, kind, name)
+
+
+def added(addition: Addition) -> Manifest | None:
+    """The manifest of the cache if the field is in it with all its files, else None.
+
+    Raises:
+        MismatchError: another field stands under the name, or is being added there.
+    """
+    return is_added(Ledger(addition.cache.root), addition.name, addition.draft)
+
+
+def add_field(addition: Addition, on_rows: Progress | None = None) -> Manifest:
+    """Run the teacher and add the field, or finish one that was cut off; one that is there is left as it is.
+
+    Meanwhile the cache is what it was: it can be read, and other fields can be added to it.
+
+    Args:
+        addition: what to add.
+        on_rows: called with the number of rows of each piece of work that is done, resumed rows included.
+
+    Raises:
+        MismatchError: another field stands under the name.
+        TeacherError: the teacher gives values that are not finite, or its device has too little memory.
+        CacheError: the disk is too small or cannot be written.
+    """
+    done = added(addition)
+    if done is not None:
+        return done
+    ledger = Ledger(addition.cache.root)
+    writing = Writing(addition.job, ledger, {addition.kind: addition.name})
+    with writing_to(ledger.root / addition.name):
+        writing.check_space()
+        begin_field(ledger, addition.name, addition.draft)
+        writing.write(on_rows)
+        return finish_field(ledger, addition.name, addition.draft)
+
+
+def rows_of(cache: Cache, special: frozenset[int]) -> TokenizedRows:
+    """The rows of a cache as they were tokenized.
+
+    Args:
+        cache: whose inputs are read, verified.
+        special: ids of the tokens that mark structure.
+    """
+    names = {"input_ids", "row_offsets"}
+    if cache.manifest.request.tokenizer.has_token_types:
+        names.add("token_type_ids")
+    shards = [cache.read("inputs", shard, names) for shard in range(len(cache.shards))]
+    lengths = np.concatenate([np.diff(arrays["row_offsets"]) for arrays in shards])
+    types = [arrays["token_type_ids"] for arrays in shards if "token_type_ids" in arrays]
+    return TokenizedRows(
+        input_ids=np.concatenate([arrays["input_ids"] for arrays in shards]).astype(np.int32),
+        offsets=np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths, dtype=np.int64)]),
+        token_type_ids=np.concatenate(types) if types else None,
+        special_ids=special,
+    )
+
+
+def _spec(request: Request, kind: KnowledgeName, spec: Spec | None) -> Spec:
+    """What is kept of the kind, and of no other; without a spec that is as the cache was built."""
+    spec = spec or request.spec.model_copy(update={"hidden": None, "attention": None})
+    for other in ("hidden", "attention"):
+        if (getattr(spec, other) is not None) != (kind == other):
+            keeps = "nothing of them is" if kind == other else f"{other} is to be kept too"
+            raise SpecError(f"a field of {kind} is to be added, but {keeps}; keep {kind} and nothing else")
+    return spec.model_copy(update={"max_length": request.spec.max_length, "shard_rows": request.shard_rows})
+
+
+def _check_tokenizer(teacher: Teacher, cache: Cache, tokenizer: PreTrainedTokenizerBase) -> None:
+    found = first_difference(teacher.tokenizer.get_vocab(), tokenizer.get_vocab())
+    if found is not None:
+        token, theirs, ours = found
+        raise MismatchError(
+            f"the tokenizer of {teacher.info.name} is not that of {cache.root}: token {token!r} has id {theirs} there "
+            f"and {ours} here; give a teacher with the same vocabulary, or build a cache of its own"
+        )
+    reads_types = takes_token_types(teacher.model) and "token_type_ids" in teacher.tokenizer.model_input_names
+    if reads_types and not cache.manifest.request.tokenizer.has_token_types:
+        raise MismatchError(
+            f"{teacher.info.name} tells the two texts of a pair apart by token types, which the rows of {cache.root} "
+            "were stored without; build a cache with it first and add the other teacher's field to that"
+        )
+
+
+def _check_classes(teacher: Teacher, request: Request) -> None:
+    own, name = request.data.label_names, teacher.info.name
+    count = len(own) or 1
+    if teacher.num_labels != count:
+        raise MismatchError(
+            f"{name} has {teacher.num_labels} outputs and the cache has {count} (1 is a score); give a teacher of the "
+            "same task"
+        )
+    task = load_task(request.data.task) if request.data.task else None
+    names = class_order(name, teacher.model.config, task)
+    if names is not None and list(names) != own:
+        raise MismatchError(
+            f"{name} has the classes {', '.join(names)} and the cache has {', '.join(own)}; give a teacher of the same "
+            "task, or correct id2label in its config.json"
+        )
