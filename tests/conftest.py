@@ -5,11 +5,10 @@ Heavy imports stay inside the fixtures, so that tests of rooms without torch run
 
 import os
 import random
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
+from models import saved
 
 # Tiny tensors gain nothing from many threads, and no test may depend on a network.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -70,20 +69,6 @@ def tiny_tokenizer_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
         model_input_names=["input_ids", "token_type_ids", "attention_mask"],
     )
     folder = tmp_path_factory.mktemp("tokenizer")
-    tokenizer.save_pretrained(folder)
-    return folder
-
-
-def saved(make: Callable[[], Any], tokenizer: Any, folder: Path) -> Path:
-    """A model of random weights of seed 0 in a folder, beside its tokenizer."""
-    import torch
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(0)
-        model = make()
-    model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
 

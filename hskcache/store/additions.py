@@ -103,11 +103,16 @@ def finish_field(ledger: Ledger, name: str, draft: Draft) -> Manifest:
         grown = manifest.model_copy(update=changes).signed()
         check(grown)
         write_atomic(ledger.root / MANIFEST, grown.to_json())
-    folder = ledger.root / name
-    (folder / ADDING).unlink(missing_ok=True)
-    for path in folder.glob(f"*{TEMPORARY_SUFFIX}"):
-        path.unlink(missing_ok=True)
+        # While nobody else may write a manifest, one that is half written is what a kill has left.
+        _remove(ledger.root, f"{MANIFEST}*{TEMPORARY_SUFFIX}")
+    _remove(ledger.root / name, ADDING)
+    _remove(ledger.root / name, f"*{TEMPORARY_SUFFIX}")
     return grown
+
+
+def _remove(folder: Path, pattern: str) -> None:
+    for path in folder.glob(pattern):
+        path.unlink(missing_ok=True)
 
 
 def _standing(ledger: Ledger, manifest: Manifest, name: str) -> Draft | None:

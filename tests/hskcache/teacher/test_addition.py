@@ -1,0 +1,276 @@
+"""An added field holds what its teacher computes for the rows of the cache, and no teacher that cannot is let in."""
+
+import os
+import re
+import shutil
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from folders import contents, touched
+from forked import start
+from models import saved
+from transformers import (
+    AutoModelForSequenceClassification,
+    BertConfig,
+    BertForSequenceClassification,
+    DistilBertConfig,
+    DistilBertForSequenceClassification,
+    PreTrainedTokenizerFast,
+)
+
+from hskcache.cache import Cache, open_cache
+from hskcache.errors import MismatchError, SpecError, TeacherError
+from hskcache.spec import Attention, Depth, Length, Spec
+from hskcache.store.ledger import Ledger
+from hskcache.teacher.addition import add_field, added, prepare_addition, rows_of
+from hskcache.teacher.build import build, finished
+from hskcache.teacher.corpus import CorpusBuild, spool_of
+from hskcache.teacher.job import Job
+from hskcache.teacher.load import Teacher, load_encoder, load_teacher
+from hskcache.text import Examples
+from hskcache.text.tokenize import special_ids
+from hskcache.verify import verify
+
+KEEP = {"keep": "1l_4t_0.25h", "encoding": "int8"}
+
+
+@pytest.fixture(scope="module")
+def other_dir(tiny_teacher_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A teacher of the same shape with other weights."""
+    folder = tmp_path_factory.mktemp("other")
+    model = AutoModelForSequenceClassification.from_pretrained(tiny_teacher_dir)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(1.25)
+    model.save_pretrained(folder)
+    PreTrainedTokenizerFast.from_pretrained(tiny_teacher_dir).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def other(other_dir: Path) -> Teacher:
+    return load_teacher(str(other_dir), "cpu")
+
+
+@pytest.fixture
+def cache(job_of: Any, tmp_path: Path) -> Cache:
+    build(job_of("none"), tmp_path / "c")
+    return open_cache(tmp_path / "c")
+
+
+def make(change: Callable[[dict[str, Any]], object], teacher: Path, folder: Path) -> Teacher:
+    """The tiny teacher's twin with another configuration."""
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(teacher)
+    config = BertConfig.from_pretrained(teacher).to_dict()
+    change(config)
+    return load_teacher(str(saved(lambda: BertForSequenceClassification(BertConfig(**config)), tokenizer, folder)))
+
+
+def test_rows_of_a_cache_are_the_rows_that_were_tokenized(cache: Cache, job_of: Any, pairs: Examples) -> None:
+    job: Job = job_of("none", rows=pairs)
+    build(job, cache.root.parent / "pairs")
+    special = special_ids(job.teacher.tokenizer)
+    for found, rows in (
+        (rows_of(cache, special), job_of("none").rows),
+        (rows_of(open_cache(cache.root.parent / "pairs"), special), job.rows),
+    ):
+        assert found.special_ids == rows.special_ids
+        for name in ("input_ids", "offsets", "token_type_ids"):
+            one, two = getattr(found, name), getattr(rows, name)
+            assert one.dtype == two.dtype
+            assert np.array_equal(one, two)
+    assert job.rows.token_type_ids is not None
+    assert job.rows.token_type_ids.any()
+
+
+def test_logits_of_another_teacher_are_those_of_a_cache_built_with_it(
+    cache: Cache, other: Teacher, job_of: Any
+) -> None:
+    manifest = add_field(prepare_addition(other, cache, "logits", "t2"))
+    build(job_of("none", by=other), cache.root.parent / "two")
+    expected = open_cache(cache.root.parent / "two")
+    grown = open_cache(cache.root)
+    for shard in range(len(grown.shards)):
+        assert np.array_equal(grown.read("t2", shard)["logits"], expected.read("logits", shard)["logits"])
+        assert not np.array_equal(grown.read("t2", shard)["logits"], grown.read("logits", shard)["logits"])
+    assert manifest.added["t2"].teacher == other.info
+    assert manifest.added["t2"].environment["torch"] == torch.__version__
+    assert manifest.added["t2"].spec.hidden is None
+    assert verify(cache.root).ok
+
+
+@pytest.mark.parametrize("scheme", ["magnitude", "pca"])
+def test_hidden_states_of_another_teacher_likewise(cache: Cache, other: Teacher, job_of: Any, scheme: str) -> None:
+    job = job_of(**KEEP, width__scheme=scheme, by=other)
+    build(job, cache.root.parent / "two")
+    expected = open_cache(cache.root.parent / "two")
+    add_field(prepare_addition(other, cache, "hidden", "h2", job.spec))
+    grown = open_cache(cache.root)
+    assert grown.fields["h2"] == expected.fields["hidden"]
+    assert grown.manifest.request_for("h2").layers == expected.manifest.request.layers
+    for shard in range(len(grown.shards)):
+        found, wanted = grown.read("h2", shard), expected.read("hidden", shard)
+        assert found.keys() == wanted.keys()
+        assert all(np.array_equal(found[name], wanted[name]) for name in wanted)
+    constants = grown.constants("h2")
+    assert all(np.array_equal(constants[name], array) for name, array in expected.constants("hidden").items())
+    assert bool(constants) == (scheme == "pca")
+    assert verify(cache.root).ok
+
+
+def test_attention_can_be_added_beside_hidden_states_of_the_same_teacher(job_of: Any, tmp_path: Path) -> None:
+    job: Job = job_of(**KEEP)
+    build(job, tmp_path / "c")
+    attention = Attention(depth=Depth(student_layers=2), length=Length(tokens=3), encoding="float32")
+    spec = job.spec.model_copy(update={"hidden": None, "attention": attention})
+    add_field(prepare_addition(job.teacher, open_cache(tmp_path / "c"), "attention", "maps", spec))
+    grown = open_cache(tmp_path / "c")
+    assert {name: field.kind for name, field in grown.fields.items()} == {
+        "inputs": "inputs",
+        "logits": "logits",
+        "hidden": "hidden",
+        "maps": "attention",
+    }
+    assert grown.row(3)["maps"][4]["positions"].shape == (3,)
+    assert verify(grown.root).ok
+
+
+def test_the_same_command_again_does_nothing_and_one_that_was_killed_goes_on(cache: Cache, other: Teacher) -> None:
+    twin = Path(shutil.copytree(cache.root, cache.root.parent / "twin"))
+    addition = prepare_addition(other, open_cache(twin), "logits", "t2")
+    commits = 0
+
+    def die(event: str, arguments: tuple[Any, ...]) -> None:
+        nonlocal commits
+        if event == "os.rename" and re.search(r"/t2/[0-9]+\.json$", str(arguments[1])):
+            commits += 1
+            if commits == 4:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    assert os.WIFSIGNALED(os.waitpid(start(lambda: add_field(addition), die), 0)[1])
+    assert [Ledger(twin).is_committed("t2", shard) for shard in range(4)] == [True, True, True, False]
+    assert added(addition) is None
+    seen: list[int] = []
+    first = touched(twin / "t2")
+    add_field(addition, seen.append)
+    assert sum(seen) == cache.num_rows
+    kept = [path for path in first if path.endswith(("000000.zarr.zip", "000001.json"))]
+    assert {path: first[path] for path in kept} == {path: touched(twin / "t2")[path] for path in kept}
+    add_field(prepare_addition(other, cache, "logits", "t2"))
+    assert contents(twin) == contents(cache.root)
+    before = touched(twin)
+    again = prepare_addition(other, open_cache(twin), "logits", "t2")
+    assert added(again) is not None
+    add_field(again)
+    assert touched(twin) == before
+
+
+def test_a_build_of_the_cache_knows_it_with_the_field_and_mends_it_without_losing_the_field(
+    cache: Cache, other: Teacher, job_of: Any
+) -> None:
+    expected = add_field(prepare_addition(other, cache, "logits", "t2"))
+    job = job_of("none")
+    assert finished(job, cache.root) == expected
+    (cache.root / "logits" / "000000.json").unlink()
+    assert finished(job, cache.root) is None
+    assert build(job, cache.root).cache_id == expected.cache_id
+    # What an added field has lost is not for a build of the cache to mend.
+    (cache.root / "t2" / "000000.json").unlink()
+    assert finished(job, cache.root) is not None
+
+
+def test_hidden_states_can_be_added_to_the_cache_of_a_corpus_and_logits_cannot(
+    tiny_teacher_dir: Path, other_dir: Path, spec_of: Callable[..., Spec], tmp_path: Path
+) -> None:
+    text = tmp_path / "corpus.txt"
+    text.write_text("the film is charming\nits plot is a waste\n\n" * 5, encoding="utf-8")
+    corpus = CorpusBuild(load_encoder(str(tiny_teacher_dir)), text, spec_of("1l_2t"))
+    build(corpus.job(spool_of(tmp_path / "c")), tmp_path / "c")
+    cache = open_cache(tmp_path / "c")
+    with pytest.raises(SpecError, match="holds a corpus without a task, of which there are no logits"):
+        prepare_addition(load_encoder(str(other_dir)), cache, "logits", "t2")
+    add_field(prepare_addition(load_encoder(str(other_dir)), cache, "hidden", "h2", spec_of("2l_3t")))
+    assert open_cache(tmp_path / "c").row(0)["h2"][4]["positions"].shape == (3,)
+
+
+def test_another_vocabulary_is_refused_with_the_first_token_that_differs(
+    cache: Cache, tiny_teacher_dir: Path, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(tiny_teacher_dir, tmp_path / "swapped"))
+    path = folder / "tokenizer.json"
+    text = path.read_text(encoding="utf-8")
+    ids = PreTrainedTokenizerFast.from_pretrained(folder).get_vocab()
+    one, two = f'"film": {ids["film"]}', f'"movie": {ids["movie"]}'
+    assert one in text
+    path.write_text(text.replace(one, f'"film": {ids["movie"]}').replace(two, f'"movie": {ids["film"]}'))
+    with pytest.raises(
+        MismatchError, match=rf"token 'film' has id {ids['movie']} there and {ids['film']} here; give a teacher"
+    ):
+        prepare_addition(load_teacher(str(folder)), cache, "logits", "t2")
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        (["0", "1", "2"], "has 3 outputs and the cache has 2"),
+        (["0"], "has 1 outputs and the cache has 2"),
+        (["1", "0"], "classes 1, 0 and the cache has 0, 1"),
+    ],
+)
+def test_other_classes_are_refused(
+    cache: Cache, tiny_teacher_dir: Path, tmp_path: Path, names: list[str], words: str
+) -> None:
+    def change(config: dict[str, Any]) -> None:
+        config["problem_type"] = None
+        config["id2label"] = dict(enumerate(names))
+        config["label2id"] = {name: index for index, name in enumerate(names)}
+
+    with pytest.raises(MismatchError, match=words):
+        prepare_addition(make(change, tiny_teacher_dir, tmp_path / "t"), cache, "logits", "t2")
+
+
+def test_a_teacher_with_fewer_positions_than_the_rows_need_is_refused(
+    cache: Cache, tiny_teacher_dir: Path, tmp_path: Path
+) -> None:
+    def change(config: dict[str, Any]) -> None:
+        config["max_position_embeddings"] = 8
+
+    with pytest.raises(TeacherError, match="reads at most 8"):
+        prepare_addition(make(change, tiny_teacher_dir, tmp_path / "t"), cache, "logits", "t2")
+
+
+def test_token_types_that_were_not_stored_are_missed_and_those_not_read_are_left_out(
+    cache: Cache, job_of: Any, pairs: Examples, teacher: Teacher, tiny_tokenizer_dir: Path, tmp_path: Path
+) -> None:
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(tiny_tokenizer_dir)
+    config = DistilBertConfig(vocab_size=len(tokenizer), dim=32, n_layers=2, n_heads=4, hidden_dim=64)
+    folder = saved(lambda: DistilBertForSequenceClassification(config), tokenizer, tmp_path / "distil")
+    distil = load_teacher(str(folder))
+    # Nothing of DistilBERT reads token types: its field stands beside BERT's.
+    add_field(prepare_addition(distil, cache, "logits", "distil"))
+    assert open_cache(cache.root).row(0)["distil"].shape == (2,)
+    build(job_of("none", rows=pairs, by=distil), tmp_path / "untyped")
+    with pytest.raises(MismatchError, match=r"by token types, which the rows of .* were stored without; build a cache"):
+        prepare_addition(teacher, open_cache(tmp_path / "untyped"), "logits", "t2")
+
+
+@pytest.mark.parametrize("kind", ["logits", "hidden", "attention"])
+def test_what_is_kept_is_of_the_kind_and_of_no_other(cache: Cache, other: Teacher, job_of: Any, kind: Any) -> None:
+    both = job_of(**KEEP).spec.model_copy(update={"attention": Attention()})
+    with pytest.raises(SpecError, match=f"a field of {kind} is to be added, but"):
+        prepare_addition(other, cache, kind, "x", both)
+    if kind != "logits":
+        with pytest.raises(SpecError, match=f"a field of {kind} is to be added, but nothing of them is"):
+            prepare_addition(other, cache, kind, "x")
+
+
+def test_the_caches_rows_and_shards_hold_whatever_the_spec_says(cache: Cache, other: Teacher, job_of: Any) -> None:
+    spec = job_of(**KEEP).spec.model_copy(update={"max_length": 3, "shard_rows": 7})
+    addition = prepare_addition(other, cache, "hidden", "h2", spec)
+    assert addition.job.layout.shards == cache.shards
+    assert addition.job.layout.lengths_N.max() > 3
