@@ -5,16 +5,12 @@ written like those of a build. The manifest comes last and is replaced at once, 
 whole one, with the field or without it. Several fields may be added at the same time by different processes.
 """
 
-import fcntl
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from hskcache.errors import DamageError, MismatchError, SpecError
 from hskcache.spec import Strict
 from hskcache.store.fields import Field
-from hskcache.store.files import TEMPORARY_SUFFIX, write_atomic
+from hskcache.store.files import TEMPORARY_SUFFIX, locked, write_atomic
 from hskcache.store.ledger import MANIFEST, SPOOL, TOKENIZER, Ledger
 from hskcache.store.manifest import Added, Manifest, check
 from hskcache.store.record import CONSTANTS, is_field_name, parse
@@ -88,7 +84,7 @@ def finish_field(ledger: Ledger, name: str, draft: Draft) -> Manifest:
         MismatchError: a shard is not committed.
         DamageError: a shard does not hold what the field stores, or the manifest was edited.
     """
-    with _alone(ledger.root):
+    with locked(ledger.root):
         manifest = ledger.manifest()
         if edits := manifest.edits():
             # What was changed by hand must not get a new signature from us.
@@ -143,14 +139,3 @@ def _compare(ledger: Ledger, name: str, standing: Draft | None, draft: Draft) ->
 def _is_leftover(folder: Path) -> bool:
     """Whether a folder is what a kill before or during :func:`begin_field` leaves."""
     return folder.is_dir() and all(path.name.endswith(TEMPORARY_SUFFIX) for path in folder.iterdir())
-
-
-@contextmanager
-def _alone(root: Path) -> Iterator[None]:
-    """One process at a time: the manifest is read, extended and replaced, and no other's field may be lost thereby."""
-    descriptor = os.open(root, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)

@@ -7,6 +7,7 @@ on: what is recorded is whole, and what is not is computed again. Several proces
 """
 
 from collections.abc import Collection, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 
 from hskcache.errors import CacheError, DamageError, MismatchError
 from hskcache.store.fields import Field, check_offsets
-from hskcache.store.files import TEMPORARY_SUFFIX, sha256_hex, sync_folder, write_atomic
+from hskcache.store.files import TEMPORARY_SUFFIX, locked, sha256_hex, sync_folder, write_atomic
 from hskcache.store.manifest import Manifest, Request, check, parse_manifest
 from hskcache.store.record import CONSTANTS, Record, describe, parse
 from hskcache.store.shard import pack_shard, unpack_shard
@@ -160,11 +161,13 @@ class Ledger:
             constants={field: record for field in fields if (record := self.committed(field, CONSTANTS)) is not None},
             environment=dict(environment),
         )
-        if (self.root / MANIFEST).exists():
-            manifest = manifest.with_added(self.manifest())
-        manifest = manifest.signed()
-        check(manifest)
-        write_atomic(self.root / MANIFEST, manifest.to_json())
+        # Only where a cache stands already can another process be adding to it.
+        with locked(self.root) if (self.root / MANIFEST).exists() else nullcontext():
+            if (self.root / MANIFEST).exists():
+                manifest = manifest.with_added(self.manifest())
+            manifest = manifest.signed()
+            check(manifest)
+            write_atomic(self.root / MANIFEST, manifest.to_json())
         _remove_spool(self.root / SPOOL)
         (self.root / BUILDING).unlink(missing_ok=True)
         for folder in [self.root, self.root / TOKENIZER, *(self.root / field for field in fields)]:

@@ -79,8 +79,8 @@ def write_head(source: Path, out: Path, lines: int) -> Path:
     return out
 
 
-def earlier_runs(path: Path, settings: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """The runs of a results file of the same settings, save the number of seeds; none where there is no such file."""
+def earlier_runs(path: Path, settings: dict[str, Any], key: str = "runs") -> dict[str, dict[str, Any]]:
+    """What a results file of the same settings, save the number of seeds, has under a key; nothing without a file."""
     if not path.is_file():
         return {}
     facts = json.loads(path.read_text(encoding="utf-8"))
@@ -91,7 +91,7 @@ def earlier_runs(path: Path, settings: dict[str, Any]) -> dict[str, dict[str, An
                 f"{path.parent} holds runs with {name} {there} and this one has {settings[name]}; ask for the same, or "
                 "choose another --work"
             )
-    runs: dict[str, dict[str, Any]] = facts["runs"]
+    runs: dict[str, dict[str, Any]] = facts[key]
     return runs
 
 
