@@ -19,7 +19,7 @@ from hskcache.store.fields import (
     row_offsets,
 )
 from hskcache.store.ledger import MANIFEST, TOKENIZER, Ledger, read_shard
-from hskcache.store.manifest import Manifest, Request
+from hskcache.store.manifest import Manifest, Request, cache_id
 from hskcache.store.record import Record
 
 __all__ = [
@@ -91,6 +91,24 @@ class Cache:
         """Bytes of a field on disk, constants included."""
         shared = [self.manifest.constants[field]] if field in self.manifest.constants else []
         return sum(record.num_bytes for record in [*self._records(field), *shared])
+
+    def identity(self, fields: Collection[str]) -> str:
+        """The name of the content of some fields: the cache id as it would be if the cache held no others.
+
+        Of all own fields it is the id that the cache had before any was added, and stays it whatever is added later.
+
+        Args:
+            fields: names, in any order.
+
+        Raises:
+            MismatchError: the cache has no such field.
+        """
+        manifest = self.manifest
+        shards = [record for name in set(fields) for record in self._records(name)]
+        constants = [record for name, record in manifest.constants.items() if name in fields]
+        stored = {name: field for name, field in manifest.fields.items() if name in fields}
+        added = {name: one for name, one in manifest.added.items() if name in fields}
+        return cache_id(manifest.request_digest, stored, [*constants, *shards], added)
 
     def read(self, field: str, shard: int, names: Collection[str] | None = None) -> dict[str, NDArray[Any]]:
         """Read one shard of a field with one read of its file, verified against the manifest.

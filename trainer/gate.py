@@ -6,6 +6,7 @@ from transformers import PreTrainedModel
 
 from hskcache.encoder import num_positions
 from hskcache.errors import MismatchError, SpecError
+from trainer.choice import KIND_NAMES
 from trainer.knowledge import Knowledge
 from trainer.losses.attention import pair_heads
 from trainer.objective import Matches, can_show_attention
@@ -22,8 +23,9 @@ def check_recipe(knowledge: Knowledge, recipe: Recipe, slices: int = 1) -> None:
 
     Raises:
         MismatchError: saying which stage asks for what, and what to change.
-        SpecError: a batch size that ``slices`` does not divide.
+        SpecError: a batch size that ``slices`` does not divide, or a field that was chosen and no stage learns from.
     """
+    _check_choice(knowledge, recipe)
     for stage in recipe.stages:
         what = _called(stage, recipe)
         if (lacking := _lacking(knowledge, stage)) is not None:
@@ -33,6 +35,27 @@ def check_recipe(knowledge: Knowledge, recipe: Recipe, slices: int = 1) -> None:
                 f"{what} has batches of {stage.batch_size} rows, which cannot be cut into {slices} equal parts "
                 f"(processes x accumulated passes); use --set {stage.name}.batch_size=N with N a multiple of {slices}"
             )
+
+
+def _check_choice(knowledge: Knowledge, recipe: Recipe) -> None:
+    """See that what was chosen in place of the cache's own fields is learned from, and answers what the rows ask."""
+    needs = {
+        "logits": any(stage.losses.soft is not None for stage in recipe.stages),
+        "hidden": recipe.needs_hidden,
+        "attention": recipe.needs_attention,
+    }
+    for kind, needed in needs.items():
+        if (names := knowledge.choice.of(kind)) and not needed:
+            raise SpecError(
+                f"--field {names[0]}: recipe {recipe.name!r} learns from no {KIND_NAMES[kind]}; leave the flag out"
+            )
+    data, logits = knowledge.request.data, knowledge.logits
+    outputs = 1 if data.problem == "regression" else len(data.label_names)
+    if knowledge.choice.logits and logits is not None and outputs and logits.num_labels != outputs:
+        raise MismatchError(
+            f"{knowledge.where_of('logits')} has {logits.num_labels} outputs and the rows ask for {outputs} (1 is a "
+            "score); give --field the name of logits of this task"
+        )
 
 
 def _lacking(knowledge: Knowledge, stage: Stage) -> str | None:
@@ -46,10 +69,10 @@ def _lacking(knowledge: Knowledge, stage: Stage) -> str | None:
         return f"picks the epoch that scores best, and {where} holds a corpus without a task; {change}"
     if losses.needs_hidden and knowledge.hidden is None:
         keep = "1l_10t_0.1h" if losses.embedding is None else "full"
-        kept = f"build it with --keep {keep}, or use --recipe logits"
+        kept = _or_added(knowledge, "hidden", f"build it with --keep {keep}, or use --recipe logits")
         return f"learns from hidden states, and {where} keeps none; {kept}"
     if losses.needs_attention and knowledge.attention is None:
-        kept = "build it with --attention full, or use --recipe mud"
+        kept = _or_added(knowledge, "attention", "build it with --attention full, or use --recipe mud")
         return f"learns from attention scores, and {where} keeps none; {kept}"
     if losses.soft is not None and knowledge.logits is None:
         return f"learns from logits, and {where} keeps none; build it again"
@@ -57,6 +80,12 @@ def _lacking(knowledge: Knowledge, stage: Stage) -> str | None:
         kept = "build it with --label, or use --recipe logits"
         return f"learns from labels, and the rows of {where} have none; {kept}"
     return None
+
+
+def _or_added(knowledge: Knowledge, kind: str, otherwise: str) -> str:
+    """What to change where the cache has no field of a kind of its own: a field that was added to it may do."""
+    names = knowledge.added.get(kind, ())
+    return f"give --field {names[0]}, which was added to it" if names else otherwise
 
 
 def check_student(knowledge: Knowledge, recipe: Recipe, student: PreTrainedModel, layer_map: str | None = None) -> None:
@@ -107,8 +136,8 @@ def _check_layers(knowledge: Knowledge, recipe: Recipe, layers: int, layer_map: 
         if (made_for := knowledge.depths[name].student_layers) != layers:
             there = not _not_stored(knowledge, recipe, knowledge.matches_for(layers, "uniform"))
             raise MismatchError(
-                f"the student has {layers} layers and {where} maps the teacher's to a student of {made_for}; build it "
-                f"with --student-layers {layers}, or use a student of {made_for} layers"
+                f"the student has {layers} layers and {knowledge.where_of(name)} maps the teacher's to a student of "
+                f"{made_for}; build it with --student-layers {layers}, or use a student of {made_for} layers"
                 + (", or give --layer-map uniform: the layers are there" if there else "")
             )
     matches = knowledge.matches_for(layers, layer_map)
@@ -118,7 +147,8 @@ def _check_layers(knowledge: Knowledge, recipe: Recipe, layers: int, layer_map: 
             "or choose another map"
         )
     for stage in recipe.stages:
-        if what := _without_pairs(stage, matches):
+        if lacking := _without_pairs(stage, matches):
+            kind, what = lacking
             uniform = knowledge.matches_for(layers, "uniform")
             there = not _not_stored(knowledge, recipe, uniform) and not _without_pairs(stage, uniform)
             change = (
@@ -127,30 +157,35 @@ def _check_layers(knowledge: Knowledge, recipe: Recipe, layers: int, layer_map: 
                 else "build it with more layers (--keep without a number of them), or leave the term out"
             )
             learner = f"{_called(stage, recipe)} learns from {what}"
-            raise MismatchError(f"{learner}, and {where} keeps none for the student's layers; {change}")
+            keeper = knowledge.where_of(kind)
+            raise MismatchError(f"{learner}, and {keeper} keeps none for the student's layers; {change}")
 
 
 def _not_stored(knowledge: Knowledge, recipe: Recipe, matches: Matches) -> str:
     """Teacher layers that the stages need and that are not stored, in words; empty where all are."""
     needed = [matches.for_losses(stage.losses) for stage in recipe.stages]
     kinds = {
-        "hidden layers": (knowledge.hidden, {match.teacher for one in needed for match in one.hidden}),
-        "attention of layers": (knowledge.attention, {match.teacher for one in needed for match in one.attention}),
+        "hidden": ("hidden layers", {match.teacher for one in needed for match in one.hidden}),
+        "attention": ("attention of layers", {match.teacher for one in needed for match in one.attention}),
     }
-    missing = {
-        what: sorted(wanted - set(field.layers if field is not None else ())) for what, (field, wanted) in kinds.items()
-    }
-    return " and ".join(f"{what} {', '.join(map(str, layers))}" for what, layers in missing.items() if layers)
+    missing = []
+    for field, (kind, (what, wanted)) in zip((knowledge.hidden, knowledge.attention), kinds.items(), strict=True):
+        if layers := sorted(wanted - set(field.layers if field is not None else ())):
+            chosen = "".join(f" of field {name}" for name in knowledge.choice.of(kind))
+            missing.append(f"{what} {', '.join(map(str, layers))}{chosen}")
+    return " and ".join(missing)
 
 
-def _without_pairs(stage: Stage, matches: Matches) -> str | None:
-    """A term of the stage that no pair of layers serves, in words."""
+def _without_pairs(stage: Stage, matches: Matches) -> tuple[str, str] | None:
+    """A term of the stage that no pair of layers serves: the kind it is about, and it in words."""
     losses = stage.losses
     if losses.embedding is not None and not matches.embedding_pairs(losses):
-        return "the embedding output (layer 0)"
+        return "hidden", "the embedding output (layer 0)"
     if losses.hidden is not None and not matches.hidden_pairs(losses):
-        return "hidden states"
-    return "attention scores" if losses.attention is not None and not matches.attention else None
+        return "hidden", KIND_NAMES["hidden"]
+    if losses.attention is not None and not matches.attention:
+        return "attention", KIND_NAMES["attention"]
+    return None
 
 
 def _check_attention(knowledge: Knowledge, recipe: Recipe, student: PreTrainedModel) -> None:

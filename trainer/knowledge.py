@@ -1,6 +1,7 @@
 """What there is to learn from: fields, layers and rows, whether from a cache or from a teacher in the loop."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from pydantic import ValidationError
 
@@ -8,6 +9,7 @@ from hskcache.cache import AttentionField, Cache, HiddenField, InputsField, Logi
 from hskcache.errors import SpecError
 from hskcache.selection.depth import kept_layers
 from hskcache.spec import Depth, first_problem, layer_map_changes
+from trainer.choice import KINDS, OWN, Choice, resolved
 from trainer.objective import LayerMatch, Matches
 from trainer.student.create import Interface
 
@@ -21,6 +23,10 @@ class Knowledge:
         logits, hidden, attention: the fields, or None.
         has_labels: whether the rows carry gold labels.
         where: what to call it in an error.
+        choice: fields of a cache that were chosen in place of its own.
+        requests: by kind, what a chosen field was asked for with that another teacher added: its layers are counted
+            and paired by that; the rows are those of ``request``.
+        added: by kind, the names of all fields that were added to the cache.
     """
 
     request: Request
@@ -29,23 +35,39 @@ class Knowledge:
     has_labels: bool
     where: str
     attention: AttentionField | None = None
+    choice: Choice = OWN
+    requests: Mapping[str, Request] = field(default_factory=dict)
+    added: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def is_corpus(self) -> bool:
         """Whether the rows are plain text without a task: nothing of a classifier can be learned or scored."""
         return self.request.data.problem == "text"
 
+    def request_for(self, kind: str) -> Request:
+        """What the field of a kind was asked for with."""
+        return self.requests.get(kind, self.request)
+
+    def where_of(self, kind: str) -> str:
+        """What to call the field of a kind in an error."""
+        names = self.choice.of(kind)
+        if not names:
+            return self.where
+        return f"{'fields' if len(names) > 1 else 'field'} {', '.join(names)} of {self.where}"
+
     @property
     def depths(self) -> dict[str, Depth]:
         """The depth asked for of ``hidden`` and ``attention``, as far as they are kept."""
-        spec = self.request.spec
-        kept = {"hidden": spec.hidden, "attention": spec.attention}
+        kept = {
+            "hidden": self.request_for("hidden").spec.hidden,
+            "attention": self.request_for("attention").spec.attention,
+        }
         return {name: asked.depth for name, asked in kept.items() if asked is not None}
 
     @property
     def matches(self) -> Matches:
         """The pairs of layers it was made for."""
-        pairs = (self.request.layers, self.request.attention_layers)
+        pairs = (self.request_for("hidden").layers, self.request_for("attention").attention_layers)
         hidden, attention = (tuple(LayerMatch(pair.student, pair.teacher) for pair in given) for given in pairs)
         return Matches(hidden, attention, self.hidden.width if self.hidden is not None else None, self.attention)
 
@@ -66,7 +88,7 @@ class Knowledge:
         pairs: dict[str, tuple[LayerMatch, ...]] = {}
         for name, depth in self.depths.items():
             asked = _mapped(depth, student_layers, layer_map)
-            kept = kept_layers(asked, self.request.teacher.num_layers)
+            kept = kept_layers(asked, self.request_for(name).teacher.num_layers)
             pairs[name] = tuple(LayerMatch(*pair) for pair in kept if pair.student > 0 or name == "hidden")
         return Matches(pairs.get("hidden", ()), pairs.get("attention", ()), made_for.width, made_for.scores)
 
@@ -101,16 +123,26 @@ class Knowledge:
         )
 
 
-def cached_knowledge(cache: Cache) -> Knowledge:
-    """What a cache offers to learn from."""
-    logits, hidden, attention, inputs = map(cache.fields.get, ("logits", "hidden", "attention", "inputs"))
+def cached_knowledge(cache: Cache, choice: Choice = OWN) -> Knowledge:
+    """What a cache offers to learn from: its own fields, those of a kind that was chosen in their place.
+
+    Raises:
+        MismatchError, SpecError: the cache has no such fields, or they cannot go together.
+    """
+    manifest, chosen = cache.manifest, resolved(cache, choice)
+    names = {kind: next(iter(chosen.of(kind)), "") for kind in KINDS}
+    logits, hidden, attention = (cache.fields.get(names[kind]) for kind in KINDS)
+    inputs = cache.fields["inputs"]
     return Knowledge(
-        request=cache.manifest.request,
+        request=manifest.request,
         logits=logits if isinstance(logits, LogitsField) else None,
         hidden=hidden if isinstance(hidden, HiddenField) else None,
         has_labels=isinstance(inputs, InputsField) and inputs.has_labels,
         where=f"the cache {cache.root}",
         attention=attention if isinstance(attention, AttentionField) else None,
+        choice=choice,
+        requests={kind: manifest.request_for(name) for kind, name in names.items() if name in manifest.added},
+        added={kind: tuple(name for name in manifest.added if cache.fields[name].kind == kind) for kind in KINDS},
     )
 
 

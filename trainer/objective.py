@@ -97,7 +97,8 @@ class Objective(nn.Module):
         """The loss of a slice, scaled so that the slices of a global batch add up to its mean.
 
         Returns:
-            The weighted sum with its gradient, and every term unweighted without one.
+            The weighted sum with its gradient, and every term without one: a term is the whole loss that its weight
+            multiplies, a factor T^2 included, so that weights and terms give the sum.
 
         Raises:
             MismatchError: the batch lacks what a term learns from.
@@ -144,7 +145,8 @@ class Objective(nn.Module):
         terms = []
         if (soft := self.losses.soft) is not None:
             teacher_BC = _present(batch.logits, "logits")
-            loss = soft_label_loss(output.logits, teacher_BC, soft.temperature, batch.num_rows)
+            settings = (soft.temperature, batch.num_rows, soft.temperature_squared)
+            loss = soft_label_loss(output.logits, teacher_BC, *settings)
             terms.append(("soft", soft.weight, loss))
         if (label := self.losses.label) is not None:
             loss = label_loss(output.logits, _present(batch.labels, "labels"), batch.num_rows)

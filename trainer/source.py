@@ -1,14 +1,15 @@
 """Where the batches of a run come from: here a cache, in ``live`` a teacher in the loop."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hskcache.cache import open_cache
+from trainer.choice import Choice, identity_of, parse_choice, resolved
 from trainer.knowledge import Knowledge, cached_knowledge
 from trainer.loading import KnowledgeLoader
-from trainer.loading.loader import first_shards, rows_identity
+from trainer.loading.loader import first_shards
 from trainer.loading.ordered import Ordered
 from trainer.loading.residency import Residency
 from trainer.recipe import Losses
@@ -54,26 +55,39 @@ class Source:
 
 
 def fields_of(losses: Losses) -> tuple[str, ...]:
-    """The fields that a stage learns from, beside the inputs."""
+    """The kinds of field that a stage learns from, beside the inputs; each is also the name of the own field."""
     needs = {"logits": losses.soft is not None, "hidden": losses.needs_hidden, "attention": losses.needs_attention}
     return tuple(field for field, needed in needs.items() if needed)
 
 
-def cached_source(path: Path, residency: Residency = "auto", num_rows: int | None = None) -> Source:
+def cached_source(
+    path: Path, residency: Residency = "auto", num_rows: int | None = None, fields: Sequence[str] | Choice = ()
+) -> Source:
     """A cache to learn from, or its first rows.
 
+    Args:
+        path: the cache.
+        residency: where its encoded rows live, see :class:`~trainer.loading.KnowledgeLoader`.
+        num_rows: to learn from the first rows alone; None: from all.
+        fields: what to learn from in place of the cache's own fields: a choice, or what ``--field`` says, such as
+            ``s30=0.7``.
+
     Raises:
-        CacheError: there is none, it is not complete, or has fewer rows.
+        CacheError: there is none, it is not complete, has fewer rows or no such fields.
     """
     cache = open_cache(path)
     # Now, and not when a stage begins: nothing has been written yet.
     first_shards(cache, num_rows)
+    choice = fields if isinstance(fields, Choice) else parse_choice(cache, fields)
+    chosen = resolved(cache, choice)
 
     def loader(losses: Losses, part: Slice, seed: int) -> KnowledgeLoader:
+        kinds = fields_of(losses)
         return KnowledgeLoader(
             cache,
             residency=residency,
-            fields=fields_of(losses),
+            fields=tuple(name for kind in kinds for name in chosen.of(kind)),
+            weights=chosen.logits if "logits" in kinds else {},
             layers=part.layers,
             attention_layers=part.attention_layers,
             num_rows=num_rows,
@@ -85,4 +99,5 @@ def cached_source(path: Path, residency: Residency = "auto", num_rows: int | Non
             accumulation=part.accumulation,
         )
 
-    return Source(cached_knowledge(cache), loader, str(cache.tokenizer_path), rows_identity(cache.id, num_rows))
+    knowledge = cached_knowledge(cache, choice)
+    return Source(knowledge, loader, str(cache.tokenizer_path), identity_of(cache, choice, num_rows))

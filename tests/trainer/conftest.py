@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from additions import Grown, grow
 from handmade import Plan, write
 from tiny import cache_of, config_file, job_of, spec_of
 
@@ -57,3 +58,9 @@ def written(tiny_teacher_dir: Path, tsv_file: Path, tmp_path_factory: pytest.Tem
         return made[key]
 
     return write_once
+
+
+@pytest.fixture(scope="session")
+def grown(tiny_teacher_dir: Path, tsv_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Grown:
+    """A cache to which other teachers added fields, see additions.py."""
+    return grow(tmp_path_factory.mktemp("grown"), tiny_teacher_dir, tsv_file)

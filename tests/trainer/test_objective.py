@@ -48,6 +48,17 @@ def test_the_total_is_the_weighted_sum_of_the_terms(source: Source, batch: Batch
         assert value.item() == pytest.approx(terms[name].item(), rel=1e-6)
 
 
+def test_the_squared_temperature_is_part_of_the_term(source: Source, batch: Batch, wide: Path) -> None:
+    """So that the logged terms times their weights give the loss."""
+    student = student_of(source, wide)
+    with_factor, without = (
+        Objective(student, Losses(soft=SoftTerm(weight=0.5, temperature=3, temperature_squared=squared)))(batch)
+        for squared in (True, False)
+    )
+    assert with_factor[1]["soft"].item() == pytest.approx(9 * without[1]["soft"].item(), rel=1e-6)
+    assert with_factor[0].item() == pytest.approx(0.5 * with_factor[1]["soft"].item(), rel=1e-6)
+
+
 def test_hidden_losses_of_the_layers_add_up(source: Source, batch: Batch, wide: Path) -> None:
     student = student_of(source, wide)
     losses = Losses(hidden=HiddenTerm())

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from hskcache.errors import SpecError
-from trainer.recipe import known_recipes, load_recipe
+from trainer.recipe import Recipe, known_recipes, load_recipe
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -67,6 +67,24 @@ def test_tinyberts_general_recipe_has_the_settings_of_the_paper() -> None:
     assert (losses.needs_task, losses.hidden.embedding, losses.attention.heads) == (False, False, "match")
 
 
+def test_starks_recipe_is_half_of_the_soft_labels_and_half_of_the_gold_ones() -> None:
+    (stage,) = load_recipe("stark").for_task("mnli").stages
+    assert stage.losses.model_dump(exclude_none=True) == {
+        "soft": {"weight": 0.5, "temperature": 2.0, "temperature_squared": True},
+        "label": {"weight": 0.5},
+    }
+    assert (stage.name, stage.epochs, stage.learning_rate) == ("distillation", 10, 5e-5)
+    assert (stage.schedule, stage.select) == ("linear", "best")
+
+
+def test_a_recipe_without_the_squared_temperature_is_the_recipe_from_before_there_was_one() -> None:
+    """Or a finished run would be another one."""
+    (stage,) = load_recipe("logits").model_dump(mode="json")["stages"]
+    assert stage["losses"]["soft"] == {"weight": 1.0, "temperature": 1.0}
+    squared = load_recipe("logits", ["prediction.losses.soft.temperature_squared=true"])
+    assert Recipe.model_validate_json(squared.model_dump_json()) == squared != load_recipe("logits")
+
+
 @pytest.mark.parametrize(("text", "heads"), [("mean", "mean"), ("[0, 3, 3]", (0, 3, 3))])
 def test_heads_may_be_matched_averaged_or_listed(text: str, heads: object) -> None:
     stage = load_recipe("tinybert-task", [f"intermediate.losses.attention.heads={text}"]).stages[0]
@@ -93,7 +111,7 @@ def test_terms_that_contradict_each_other_are_refused(change: str, complaint: st
 
 
 def test_every_recipe_that_ships_loads() -> None:
-    assert known_recipes() == ["labels", "logits", "mud", "tinybert-general", "tinybert-task"]
+    assert known_recipes() == ["labels", "logits", "mud", "stark", "tinybert-general", "tinybert-task"]
     for name in known_recipes():
         assert load_recipe(name).name == name
 
@@ -147,6 +165,7 @@ def test_numbers_may_be_written_as_people_write_them(tmp_path: Path) -> None:
         ("prediction.epochs=2020-01-01", "date"),
         ("prediction.epochs.sst2=3", "'epochs' has no settings below it"),
         ("prediction.batch_size=2.5", "integer"),
+        ("prediction.losses.soft.temperature_squared=2", "valid boolean"),
         ("prediction.schedule=step", "'constant', 'linear' or 'cosine'"),
         ("prediction.name=hidden", "two stages have the same name"),
         ("prediction.losses={}", "at least one of embedding, hidden, attention, soft and label"),
@@ -187,7 +206,8 @@ def test_a_malformed_file_is_one_line_that_names_it(text: str, complaint: str, t
 
 def test_an_unknown_name_or_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(
-        SpecError, match=r"'mut' is none of labels, logits, mud, tinybert-general, tinybert-task, nor a \.yaml file"
+        SpecError,
+        match=r"'mut' is none of labels, logits, mud, stark, tinybert-general, tinybert-task, nor a \.yaml file",
     ):
         load_recipe("mut")
     with pytest.raises(SpecError, match="No such file"):
@@ -220,4 +240,4 @@ def test_recipes_are_found_in_an_installed_package(tmp_path: Path) -> None:
     )
     trainer, hskcache, *names = done.stdout.split()
     assert Path(trainer).parents[1] == Path(hskcache).parents[1] == tmp_path
-    assert names == ["labels", "logits", "mud", "tinybert-general", "tinybert-task", "mud"]
+    assert names == ["labels", "logits", "mud", "stark", "tinybert-general", "tinybert-task", "mud"]

@@ -37,6 +37,14 @@ from trainer.cli import options
     help="uniform, top, bottom or teacher layers such as 3,6,9,12, in place of the cache's own pairs; the cache must "
     "store them.",
 )
+@click.option(
+    "--field",
+    "fields",
+    multiple=True,
+    metavar="NAME[=WEIGHT]",
+    help="Learn from this field of the cache in place of its own of the same kind; may be repeated. Several fields of "
+    "logits are averaged by their weights, alike without any.",
+)
 @click.option("--rows", type=click.IntRange(min=1), help="Train on the first so many rows of the cache alone.")
 @layout
 @click.option(

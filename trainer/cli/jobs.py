@@ -93,9 +93,13 @@ def _source(given: Mapping[str, Any], device: str) -> Source:
                 raise SpecError(
                     f"--{flag.removesuffix('_file')} belongs to --teacher; a cache holds its rows and its spec"
                 )
-        return cached_source(given["cache"], given["residency"], given["rows"])
+        return cached_source(given["cache"], given["residency"], given["rows"], given["fields"])
     if given["rows"] is not None:
         raise SpecError("--rows belongs to --cache; with --teacher give a shorter file with --data")
+    if given["fields"]:
+        raise SpecError(
+            f"--field {given['fields'][0]} belongs to --cache; with --teacher give that field's teacher and spec"
+        )
     if given["data"] is None:
         raise SpecError("--teacher needs the training rows: give --data FILE with --task or columns")
     from trainer.live import live_source

@@ -9,7 +9,7 @@ from torch import Tensor
 from hskcache.ragged import ragged_index
 from trainer.batch import Batch
 from trainer.loading.block import TOKEN, Block
-from trainer.loading.targets import AttentionDecoder, HiddenDecoder, unsigned
+from trainer.loading.targets import AttentionDecoder, HiddenDecoder, LogitsDecoder, unsigned
 
 
 @dataclass(frozen=True)
@@ -28,10 +28,11 @@ class Decoder:
 
     Attributes:
         pad_token_id: fills the input ids of padding.
-        hidden, attention: decode the targets, where there are any.
+        logits, hidden, attention: decode the targets, where there are any.
     """
 
     pad_token_id: int
+    logits: LogitsDecoder | None = None
     hidden: HiddenDecoder | None = None
     attention: AttentionDecoder | None = None
 
@@ -51,7 +52,7 @@ class Decoder:
         return Batch(
             inputs=inputs,
             labels=block.tensors.get("inputs/labels"),
-            logits=block.tensors.get("logits/logits"),
+            logits=self.logits.decode(block) if self.logits is not None else None,
             hidden=self.hidden.decode(block, begin) if self.hidden is not None else {},
             attention=self.attention.decode(block) if self.attention is not None else {},
             num_rows=sizes.num_rows,

@@ -1,6 +1,6 @@
 """The loader: a cache as an iterable of decoded batches."""
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -8,9 +8,10 @@ from functools import cached_property
 import numpy as np
 import torch
 
-from hskcache.cache import AttentionField, Cache, HiddenField
+from hskcache.cache import AttentionField, Cache, Field, HiddenField
 from hskcache.errors import MismatchError
 from trainer.batch import Batch
+from trainer.choice import choice_of, identity_of, resolved
 from trainer.loading.block import TOKEN, Block
 from trainer.loading.decode import Decoder, Sizes
 from trainer.loading.ordered import Ordered, Part
@@ -18,10 +19,7 @@ from trainer.loading.plan import Integers, Plan, Window
 from trainer.loading.prefetch import Encoded, prefetched
 from trainer.loading.reader import Reader
 from trainer.loading.residency import Residency, choose, streamed_windows
-from trainer.loading.targets import AttentionDecoder, HiddenDecoder
-
-# The fields that a batch has room for.
-_FIELDS = ("logits", "hidden", "attention")
+from trainer.loading.targets import AttentionDecoder, HiddenDecoder, LogitsDecoder
 
 
 @dataclass
@@ -34,21 +32,25 @@ class KnowledgeLoader(Ordered[Block]):
         cache: an open cache.
         residency: ``device`` holds the encoded cache in device memory, ``host`` in host memory, ``stream`` reads a
             window of shards at a time; ``auto`` chooses by size. Batches are the same in all of them.
-        fields: what to load beside the inputs; None loads all that the cache has.
+        fields: names of the fields to load beside the inputs, at most one of hidden states and one of attention; None
+            loads the cache's own, without those that were added to it.
+        weights: by name, how much each of several logits fields counts in their mean, see
+            :class:`~trainer.choice.Choice`; empty: all alike.
         layers: hidden layers to load; None loads all that are stored.
         attention_layers: layers of attention scores to load, likewise.
         num_rows: to train on the first rows alone; None: on all.
         prefetch: batches prepared ahead by a thread; 0 prepares them in the calling thread.
 
     Raises:
-        MismatchError: the cache lacks a field or a layer asked for.
-        SpecError: a count below 1, or an unknown residency.
+        MismatchError: the cache lacks a field or a layer asked for, or the logits are of several widths.
+        SpecError: a count below 1, an unknown residency, fields or weights that cannot go together.
         DamageError: while iterating, when a shard is damaged; nothing damaged is ever handed out.
     """
 
     cache: Cache
     residency: Residency = "auto"
     fields: tuple[str, ...] | None = None
+    weights: Mapping[str, float] = field(default_factory=dict)
     layers: tuple[int, ...] | None = None
     attention_layers: tuple[int, ...] | None = None
     num_rows: int | None = None
@@ -58,10 +60,15 @@ class KnowledgeLoader(Ordered[Block]):
     def __post_init__(self) -> None:
         self.device = torch.device(self.device)
         self._plan = self.order(first_shards(self.cache, self.num_rows))
-        self.fields = self._known_fields()
+        self.fields = resolved(self.cache).names if self.fields is None else self.fields
+        self._choice = choice_of(self.cache, self.fields, self.weights)
         self.layers = self._known_layers("hidden", "hidden layer", self.layers)
         self.attention_layers = self._known_layers("attention", "attention of layer", self.attention_layers)
-        layers = {"hidden": self.layers, "attention": self.attention_layers}
+        layers = {
+            name: kept
+            for kind, kept in (("hidden", self.layers), ("attention", self.attention_layers))
+            for name in self._choice.of(kind)
+        }
         names = [name for name in self.fields if layers.get(name) != ()]
         self.reader = Reader(self.cache, ("inputs", *names), layers, len(self._plan.shards))
         self.residency = choose(self.residency, self.reader.num_bytes, self.device)
@@ -71,10 +78,10 @@ class KnowledgeLoader(Ordered[Block]):
         """The order of every epoch."""
         return self._plan
 
-    @property
+    @cached_property
     def identity(self) -> str:
-        """The cache id, and how many of its rows where not all."""
-        return rows_identity(self.cache.id, self.num_rows)
+        """What names the knowledge, whichever of its fields are loaded; see :func:`~trainer.choice.identity_of`."""
+        return identity_of(self.cache, self._choice, self.num_rows)
 
     def windows(self, epoch: int, skip: int) -> Iterator[tuple[Window, Block | None, Integers]]:
         """Windows of an epoch with encoded rows, from memory or from the disk one window ahead."""
@@ -86,7 +93,7 @@ class KnowledgeLoader(Ordered[Block]):
         """Select encoded rows, bring them to the device, decode them there."""
         assert isinstance(self.device, torch.device)
         ahead = 0 if self.residency == "device" else self.prefetch
-        with closing(parts), closing(prefetched(map(_encoded, parts), self.device, ahead)) as items:
+        with closing(parts), closing(prefetched(map(self._encoded, parts), self.device, ahead)) as items:
             for block, sizes in items:
                 yield self._decoder.decode(block, sizes)
 
@@ -98,51 +105,47 @@ class KnowledgeLoader(Ordered[Block]):
 
     @cached_property
     def _decoder(self) -> Decoder:
+        assert self.layers is not None
+        assert self.attention_layers is not None
         constants = {name: tensor.to(self.device) for name, tensor in self.reader.constants().items()}
-        hidden, attention = (self.cache.fields.get(name) for name in ("hidden", "attention"))
+        (hidden_name, hidden), (attention_name, attention) = self._field("hidden"), self._field("attention")
         return Decoder(
             pad_token_id=self.cache.manifest.request.tokenizer.pad_token_id,
-            hidden=HiddenDecoder("hidden", hidden, self.layers, constants)
+            logits=LogitsDecoder(self._choice.logits) if self._choice.logits else None,
+            hidden=HiddenDecoder(hidden_name, hidden, self.layers, constants)
             if isinstance(hidden, HiddenField) and self.layers
             else None,
-            attention=AttentionDecoder("attention", attention, self.attention_layers)
+            attention=AttentionDecoder(attention_name, attention, self.attention_layers)
             if isinstance(attention, AttentionField) and self.attention_layers
             else None,
         )
 
-    def _known_fields(self) -> tuple[str, ...]:
-        stored = tuple(name for name in _FIELDS if name in self.cache.fields)
-        for name in self.fields or ():
-            if name not in stored:
-                raise MismatchError(f"{self.cache.root} has no field {name} to load; it has {', '.join(stored)}")
-        return stored if self.fields is None else self.fields
+    def _encoded(self, part: Part[Block]) -> Encoded:
+        block, rows, whole, weight = part
+        axes = [f"{self._field(kind)[0]}/position" for kind in ("hidden", "attention")]
+        positions, attended = (block.counts(axis, whole) for axis in axes)
+        sizes = Sizes(len(whole), int(positions.sum()), int((attended * attended).sum()), weight)
+        return Encoded(block.take(rows), sizes)
 
-    def _known_layers(self, name: str, what: str, wanted: tuple[int, ...] | None) -> tuple[int, ...]:
-        assert self.fields is not None
-        field = self.cache.fields.get(name) if name in self.fields else None
+    def _field(self, kind: str) -> tuple[str, Field | None]:
+        """The name of the field of hidden states or attention, and what it stores; empty and None without one."""
+        name = next(iter(self._choice.of(kind)), "")
+        return name, self.cache.fields.get(name)
+
+    def _known_layers(self, kind: str, what: str, wanted: tuple[int, ...] | None) -> tuple[int, ...]:
+        name, field = self._field(kind)
         stored = tuple(field.layers) if isinstance(field, HiddenField | AttentionField) else ()
         for layer in wanted or ():
             if layer not in stored:
                 kept = ", ".join(map(str, stored)) or "none"
-                raise MismatchError(f"the cache has no {what} {layer}; it keeps {kept}: rebuild it with that layer")
+                where = f"field {name}" if name in self.cache.manifest.added else "the cache"
+                raise MismatchError(f"{where} has no {what} {layer}; it keeps {kept}: rebuild it with that layer")
         return stored if wanted is None else wanted
 
 
 def _measured(item: tuple[Window, Block | None]) -> tuple[Window, Block | None, Integers]:
     window, block = item
     return window, block, np.zeros(0, np.int64) if block is None else block.counts(TOKEN, window.rows)
-
-
-def _encoded(part: Part[Block]) -> Encoded:
-    block, rows, whole, weight = part
-    positions, attended = (block.counts(f"{name}/position", whole) for name in ("hidden", "attention"))
-    sizes = Sizes(len(whole), int(positions.sum()), int((attended * attended).sum()), weight)
-    return Encoded(block.take(rows), sizes)
-
-
-def rows_identity(cache_id: str, num_rows: int | None) -> str:
-    """What names the rows of a cache that are trained on: its id, and their number where they are not all."""
-    return cache_id if num_rows is None else f"{cache_id}[:{num_rows}]"
 
 
 def first_shards(cache: Cache, num_rows: int | None) -> list[tuple[int, int]]:

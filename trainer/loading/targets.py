@@ -1,4 +1,4 @@
-"""From encoded targets to what the losses compare with, on the device where they are; nothing waits for the device."""
+"""From stored targets to what the losses compare with, on the device where they are; nothing waits for the device."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,6 +15,29 @@ from hskcache.ragged import Integers
 from hskcache.store.fields import layer_name, vector_entries
 from trainer.batch import AttentionTarget, HiddenTarget
 from trainer.loading.block import Block
+
+
+@dataclass(frozen=True, eq=False)
+class LogitsDecoder:
+    """Average the logits of an ensemble, see :class:`~trainer.choice.Choice`; those of one teacher stay as they are.
+
+    Attributes:
+        weights: by field, adding up to 1; at least one.
+    """
+
+    weights: Mapping[str, float]
+
+    def decode(self, block: Block) -> Tensor:
+        """Logits [B, C] float32."""
+        (name, weight), *others = self.weights.items()
+        first = block.tensors[f"{name}/logits"]
+        if not others:
+            return first
+        # Numbers of the host, as factors, go to the device with the kernel: no copy to wait for.
+        total = first * weight
+        for name, weight in others:
+            total.add_(block.tensors[f"{name}/logits"], alpha=weight)
+        return total
 
 
 @dataclass(frozen=True, eq=False)

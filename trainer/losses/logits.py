@@ -4,22 +4,28 @@ from torch import Tensor
 from torch.nn import functional as F
 
 
-def soft_label_loss(student_BC: Tensor, teacher_BC: Tensor, temperature: float, num_rows: int) -> Tensor:
+def soft_label_loss(
+    student_BC: Tensor, teacher_BC: Tensor, temperature: float, num_rows: int, temperature_squared: bool = False
+) -> Tensor:
     """Soft cross entropy -softmax(z_t / T) . log softmax(z_s / T), summed over classes [TinyBERT 3.1, eq. 10].
 
-    For regression, C = 1, it is the squared error to the teacher's score. There is no factor T^2.
+    Its gradient falls with T as 1 / T^2, so that beside a loss to the labels it is multiplied by T^2 ("Distilling the
+    Knowledge in a Neural Network", Hinton et al., 2015, arXiv 1503.02531, section 2). For regression, C = 1, it is the
+    squared error to the teacher's score, in which no temperature has a part.
 
     Args:
         student_BC: the student's logits.
         teacher_BC: the teacher's, stored, without gradient.
         temperature: T, above 0.
         num_rows: rows of the global batch.
+        temperature_squared: whether to multiply by T^2.
     """
     student_BC = student_BC.float()
     if student_BC.shape[1] == 1:
         return F.mse_loss(student_BC, teacher_BC, reduction="sum") / num_rows
     soft = F.softmax(teacher_BC / temperature, dim=-1)
-    return -(soft * F.log_softmax(student_BC / temperature, dim=-1)).sum() / num_rows
+    loss = -(soft * F.log_softmax(student_BC / temperature, dim=-1)).sum() / num_rows
+    return loss * temperature**2 if temperature_squared else loss
 
 
 def label_loss(student_BC: Tensor, labels_B: Tensor, num_rows: int) -> Tensor:

@@ -1,5 +1,7 @@
 """Losses on the student's output, against the exact cases of the papers and against plain PyTorch."""
 
+import math
+
 import pytest
 import torch
 from torch import Tensor
@@ -14,6 +16,28 @@ def test_soft_labels_have_no_factor_of_the_temperature(temperature: float, expec
     assert loss.item() == pytest.approx(expected, abs=1e-6)
 
 
+@pytest.mark.parametrize(("temperature", "expected"), [(1.0, 0.360688), (2.0, 4 * 0.565290), (0.5, 0.25 * 0.131873)])
+def test_soft_labels_are_multiplied_by_the_squared_temperature_where_that_is_asked_for(
+    temperature: float, expected: float
+) -> None:
+    student, teacher = torch.tensor([[1.0, 0.0]]), torch.tensor([[2.0, -1.0]])
+    loss = soft_label_loss(student, teacher, temperature, num_rows=1, temperature_squared=True)
+    soft = 1 / (1 + math.exp(-3 / temperature)), 1 / (1 + math.exp(3 / temperature))
+    normaliser = math.log(math.exp(1 / temperature) + 1)
+    by_hand = temperature**2 * (normaliser - soft[0] / temperature)
+    assert sum(soft) == pytest.approx(1)
+    assert loss.item() == pytest.approx(by_hand, rel=1e-6)
+    assert loss.item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_with_the_factor_the_gradient_at_a_high_temperature_is_that_of_the_squared_error_of_logits() -> None:
+    """Hinton et al. 2015, eq. 4: of logits with mean 0 it is their difference over the number of classes."""
+    student = torch.tensor([[1.0, 0.5, -1.5]], requires_grad=True)
+    teacher = torch.tensor([[-2.0, 3.0, -1.0]])
+    (gradient,) = torch.autograd.grad(soft_label_loss(student, teacher, 1e3, 1, temperature_squared=True), student)
+    torch.testing.assert_close(gradient, (student.detach() - teacher) / 3, rtol=1e-2, atol=0)
+
+
 def test_soft_labels_are_summed_over_classes_and_averaged_over_rows() -> None:
     student, teacher = torch.randn(7, 3, generator=torch.Generator().manual_seed(0)), torch.randn(7, 3)
     expected = F.cross_entropy(student, F.softmax(teacher, -1))
@@ -22,7 +46,9 @@ def test_soft_labels_are_summed_over_classes_and_averaged_over_rows() -> None:
 
 def test_a_single_output_is_a_score_and_squared() -> None:
     student, teacher = torch.tensor([[1.0], [3.0]]), torch.tensor([[2.0], [1.0]])
-    assert soft_label_loss(student, teacher, 2.0, num_rows=2).item() == pytest.approx((1 + 4) / 2)
+    for squared in (False, True):
+        loss = soft_label_loss(student, teacher, 2.0, num_rows=2, temperature_squared=squared)
+        assert loss.item() == pytest.approx((1 + 4) / 2), "which no temperature changes"
     assert label_loss(student, torch.tensor([2.0, 1.0]), num_rows=2).item() == pytest.approx((1 + 4) / 2)
 
 
