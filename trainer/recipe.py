@@ -5,14 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    ConfigDict,
-    Field,
-    SerializerFunctionWrapHandler,
-    ValidationError,
-    model_serializer,
-    model_validator,
-)
+from pydantic import ConfigDict, Field, ValidationError, model_validator
 
 from hskcache.errors import SpecError
 from hskcache.resources import resource
@@ -63,14 +56,6 @@ class SoftTerm(Finite):
     weight: float = Field(default=1.0, gt=0)
     temperature: float = Field(default=1.0, gt=0)
     temperature_squared: bool = False
-
-    @model_serializer(mode="wrap")
-    def _without_the_default(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # A run is known by its recipe: one from before the setting was there is still the same run.
-        values: dict[str, Any] = serialize(self)
-        if not self.temperature_squared:
-            values.pop("temperature_squared", None)
-        return values
 
 
 class LabelTerm(Finite):

@@ -77,14 +77,6 @@ def test_starks_recipe_is_half_of_the_soft_labels_and_half_of_the_gold_ones() ->
     assert (stage.schedule, stage.select) == ("linear", "best")
 
 
-def test_a_recipe_without_the_squared_temperature_is_the_recipe_from_before_there_was_one() -> None:
-    """Or a finished run would be another one."""
-    (stage,) = load_recipe("logits").model_dump(mode="json")["stages"]
-    assert stage["losses"]["soft"] == {"weight": 1.0, "temperature": 1.0}
-    squared = load_recipe("logits", ["prediction.losses.soft.temperature_squared=true"])
-    assert Recipe.model_validate_json(squared.model_dump_json()) == squared != load_recipe("logits")
-
-
 @pytest.mark.parametrize(("text", "heads"), [("mean", "mean"), ("[0, 3, 3]", (0, 3, 3))])
 def test_heads_may_be_matched_averaged_or_listed(text: str, heads: object) -> None:
     stage = load_recipe("tinybert-task", [f"intermediate.losses.attention.heads={text}"]).stages[0]
