@@ -19,7 +19,9 @@ _PIPE_COLUMNS = 1000
 
 
 # The extra that brings a package which a base install does not have.
-_EXTRAS = dict.fromkeys(("accelerate", "scipy", "sklearn", "tensorboard", "torch", "transformers"), "student")
+_EXTRAS = dict.fromkeys(
+    ("accelerate", "matplotlib", "scipy", "sklearn", "tensorboard", "torch", "transformers"), "student"
+)
 
 
 class Commands(click.Group):

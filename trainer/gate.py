@@ -6,6 +6,7 @@ from transformers import PreTrainedModel
 
 from hskcache.encoder import num_positions
 from hskcache.errors import MismatchError, SpecError
+from hskcache.text.tokenize import first_difference
 from trainer.choice import KIND_NAMES
 from trainer.knowledge import Knowledge
 from trainer.losses.attention import pair_heads
@@ -216,10 +217,10 @@ def check_tokenizer(knowledge: Knowledge, theirs: Mapping[str, int], ours: Mappi
     Raises:
         MismatchError: naming the first token that differs.
     """
-    if theirs == ours:
+    if (found := first_difference(theirs, ours)) is None:
         return
-    token = min(token for token in theirs.keys() | ours.keys() if theirs.get(token) != ours.get(token))
+    token, there, here = found
     raise MismatchError(
-        f"the tokenizer of {student} is not the one of {knowledge.where}: token {token!r} has id {theirs.get(token)} "
-        f"there and {ours.get(token)} here; use a student with the teacher's tokenizer"
+        f"the tokenizer of {student} is not the one of {knowledge.where}: token {token!r} has id {there} there and "
+        f"{here} here; use a student with the teacher's tokenizer"
     )

@@ -12,6 +12,7 @@ COMMANDS = {
     "info": "hskcache.cli.info:info",
     "verify": "hskcache.cli.verify:verify",
     "view": "hskcache.cli.view:view",
+    "sparsify": "hskcache.cli.sparsify:sparsify",
 }
 
 

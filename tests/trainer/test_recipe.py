@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from hskcache.errors import SpecError
-from trainer.recipe import Recipe, known_recipes, load_recipe
+from trainer.recipe import known_recipes, load_recipe
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -9,6 +9,7 @@ COMMANDS = {
     "finetune": "trainer.cli.finetune:finetune",
     "create": "trainer.cli.create:create",
     "fit": "trainer.cli.fit:fit",
+    "stark": "trainer.cli.stark:stark",
     "evaluate": "trainer.cli.evaluate:evaluate",
 }
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hskcache import runtime
 from hskcache.encoder import weights_digest
-from hskcache.errors import DataError, MismatchError, SpecError, TeacherError
+from hskcache.errors import DataError, MismatchError, SpecError
 from hskcache.spec import Spec, parse_spec
 from hskcache.text import Examples, TokenizedRows, load_tokenizer
 from hskcache.text.layout import Layout
@@ -19,14 +19,12 @@ from trainer.gate import check_recipe, check_student, check_tokenizer
 from trainer.knowledge import Knowledge
 from trainer.recipe import load_recipe
 from trainer.source import Source, cached_source
-from trainer.student.create import STUDENTS, create_student
+from trainer.student.create import create_student
 from trainer.student.encoder import create_encoder
+from trainer.student.vocabulary import own_vocabulary
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-# A folder with none of these brings no tokenizer, though transformers may make up an empty one.
-VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "sentencepiece.bpe.model")
+    from transformers import PreTrainedModel
 
 
 class Scoring(NamedTuple):
@@ -66,7 +64,7 @@ def make_fit(given: Mapping[str, Any], device: str, slices: int) -> Fit:
         create = create_encoder if knowledge.is_corpus else create_student
         student = create(given["student"], knowledge.interface(1 + max(vocabulary.values())), given["seed"])
         check_student(knowledge, recipe, student, given["layer_map"])
-        if (theirs := _vocabulary(given["student"])) is not None:
+        if (theirs := own_vocabulary(given["student"])) is not None:
             check_tokenizer(knowledge, theirs, vocabulary, given["student"])
     scoring = Scoring(lambda _student: {}, None, None)
     if examples is not None:
@@ -157,17 +155,3 @@ def _evaluation_rows(data: str | None, layout: Layout, knowledge: Knowledge) -> 
     if examples.labels is None:
         raise DataError(f"--eval-data {data} is read without labels to score the student on; give --task or --label")
     return examples
-
-
-def _vocabulary(student: str) -> "Mapping[str, int] | None":
-    """The vocabulary that a student brings along; None for one that starts from a shape, or brings none."""
-    if student in STUDENTS or Path(student).is_file():
-        return None
-    if Path(student).is_dir() and not any((Path(student) / name).is_file() for name in VOCABULARIES):
-        return None
-    try:
-        tokenizer: PreTrainedTokenizerBase = load_tokenizer(student)
-    except TeacherError:
-        return None
-    vocabulary: Mapping[str, int] = tokenizer.get_vocab()
-    return vocabulary

@@ -1,0 +1,248 @@
+"""``hskcache sparsify``: a teacher without the heads and neurons that matter least, at several levels."""
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+
+import click
+
+from hskcache import console
+from hskcache.cli.options import device_option, json_option
+from hskcache.errors import SpecError
+from hskcache.sparsity.levels import Method, Ranking, parse_levels
+from hskcache.text.layout import Layout, layout
+
+if TYPE_CHECKING:
+    from hskcache.sparsity.artifact import ScoreInfo
+    from hskcache.sparsity.run import Level, Ranked
+    from hskcache.sparsity.scores import Scores
+    from hskcache.teacher.load import Teacher
+    from hskcache.text import Examples, TokenizedRows
+
+BALANCE = 0.5
+# What only a pass over rows needs.
+_PASS = ("data", "trial_student", "rows")
+_COUNTS = {"percent", "num_heads", "heads_removed", "num_neurons", "neurons_removed"}
+
+
+@click.command()
+@click.option("--teacher", required=True, metavar="DIR_OR_ID", help="The dense teacher, fine-tuned on the task.")
+@click.option(
+    "--trial-student",
+    metavar="DIR_OR_ID",
+    help="A student distilled from it, with its tokenizer; not needed for --balance 1.",
+)
+@click.option(
+    "--data",
+    metavar="FILE",
+    help="Rows to score on, such as the dev set: TSV, CSV, JSONL, Parquet, or hub:REPO[:CONFIG]:SPLIT.",
+)
+@layout
+@click.option(
+    "--balance",
+    type=click.FloatRange(0, 1),
+    help=f"Share of expressive scores; the rest are student-friendly ones.  [default: {BALANCE}]",
+)
+@click.option(
+    "--sparsity",
+    metavar="0,10,...,90",
+    default="0,10,...,90",
+    show_default=True,
+    help="Percent of heads and of neurons to remove, a sparse teacher each.",
+)
+@click.option(
+    "--method",
+    type=click.Choice(get_args(Method)),
+    default="knowledge",
+    show_default=True,
+    help="What ranks heads and neurons.",
+)
+@click.option(
+    "--scores",
+    type=click.Path(path_type=Path),
+    help="Scores of an earlier run, its folder or file: no pass, any balance.",
+)
+@click.option("--rows", type=click.IntRange(min=1), help="Score on so many rows, drawn by --seed.  [default: all]")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of --rows and of --method random.")
+@click.option(
+    "--batch-size",
+    type=click.IntRange(min=1),
+    default=32,
+    show_default=True,
+    help="Rows of one gradient; changes the scores.",
+)
+@click.option(
+    "--temperature",
+    type=click.FloatRange(min=0, min_open=True),
+    default=2.0,
+    show_default=True,
+    help="Of the distillation loss.",
+)
+@click.option(
+    "--max-length", type=click.IntRange(min=3), default=128, show_default=True, help="Tokens of a row at most."
+)
+@device_option
+@click.option(
+    "--out", required=True, type=click.Path(path_type=Path), help="Folder of the scores and the sparse teachers."
+)
+@json_option
+def sparsify(teacher: str, layout: Layout, out: Path, as_json: bool, **given: Any) -> None:
+    """Write sparse teachers: a fine-tuned teacher without the heads and neurons that matter least, as StarK does.
+
+    One pass over the rows scores what each head and neuron is worth to the task and to the trial student. Each sparse
+    teacher is an ordinary checkpoint OUT/s30 with zeros in its weights. The same command goes on where an interrupted
+    one stopped.
+    """
+    levels, ranking = parse_levels(given["sparsity"]), _ranking(layout, given)
+    from hskcache.cli.jobs import require_teacher_extra
+
+    require_teacher_extra()
+    from hskcache.sparsity.run import check_out, write_levels
+    from hskcache.teacher.load import load_teacher
+
+    dense = load_teacher(teacher, given["device"])
+    check_out(dense, ranking, levels, out)
+    ranked = _ranked(dense, ranking, layout, out, given)
+    with console.progress("levels") as bar:
+        task = bar.add_task("write", total=len(levels))
+        done = write_levels(ranked, levels, out, lambda: bar.advance(task))
+    if as_json:
+        console.print_json(_facts(out, ranking, done))
+    else:
+        _print(done)
+    there = sum(level.was_there for level in done)
+    console.say(f"{out} is complete: sparse teachers asked for {len(done)}, already there {there}")
+
+
+def _ranking(layout: Layout, given: dict[str, Any]) -> Ranking:
+    """How heads and neurons are to be ranked, once it is known that all that needs was given.
+
+    Raises:
+        SpecError: it was not.
+    """
+    method, seed = given["method"], given["seed"]
+    if method != "knowledge":
+        _say_unused(("balance", "scores", *_PASS), f"--method {method} scores no rows", given)
+        return Ranking(method, seed=seed if method == "random" else None)
+    balance = BALANCE if given["balance"] is None else given["balance"]
+    for flag, value in (("balance", balance), ("temperature", given["temperature"])):
+        if not math.isfinite(value):
+            raise SpecError(f"--{flag} {value} is not a number; leave it out, or give one")
+    if given["scores"] is not None:
+        _say_unused(_PASS, "--scores takes the scores of an earlier pass", given)
+        return Ranking(method, balance)
+    if given["data"] is None:
+        raise SpecError("there are no rows to score on; give --data FILE, or --scores of an earlier run")
+    if given["trial_student"] is None and balance < 1:
+        raise SpecError(
+            f"a balance of {balance:g} counts what a student learns; give --trial-student DIR, or --balance 1"
+        )
+    if not layout.has_label and balance > 0:
+        raise SpecError(
+            f"a balance of {balance:g} counts the task loss, which needs labels; give --task or --label, or --balance 0"
+        )
+    return Ranking(method, balance)
+
+
+def _say_unused(flags: tuple[str, ...], why: str, given: dict[str, Any]) -> None:
+    if unused := [f"--{flag.replace('_', '-')}" for flag in flags if given[flag] is not None]:
+        console.say(f"not used: {', '.join(unused)}; {why}")
+
+
+def _ranked(dense: "Teacher", ranking: Ranking, layout: Layout, out: Path, given: dict[str, Any]) -> "Ranked":
+    """What the teacher's heads and neurons are worth; the scores are in ``out``, if there are any."""
+    from hskcache.sparsity.run import Ranked, copy_scores, earlier_scores
+    from hskcache.sparsity.scores import magnitude, random_importance
+
+    if ranking.method == "magnitude":
+        return Ranked(dense, ranking, magnitude(dense.model))
+    if ranking.method == "random":
+        return Ranked(dense, ranking, random_importance(dense.model, given["seed"]))
+    earlier = given["scores"]
+    scores, info = _scored(dense, layout, out, given) if earlier is None else earlier_scores(earlier, dense, out)
+    assert ranking.balance is not None
+    importance = scores.knowledgeable(ranking.balance)
+    if earlier is not None:
+        copy_scores(earlier, out)
+    return Ranked(dense, ranking, importance, info.sha256)
+
+
+def _scored(dense: "Teacher", layout: Layout, out: Path, given: dict[str, Any]) -> "tuple[Scores, ScoreInfo]":
+    """The scores of the rows of --data: those in ``out``, or those of a pass, which are saved there."""
+    from hskcache.sparsity.artifact import ModelId, ScoredRows, ScoreInfo, environment
+    from hskcache.sparsity.run import keep_scores, stored_scores
+    from hskcache.sparsity.sample import Sample, draw_rows
+    from hskcache.sparsity.scores import score
+    from hskcache.sparsity.student import load_trial
+
+    trial = None if given["trial_student"] is None else load_trial(given["trial_student"], dense, layout.task)
+    examples = layout.read_for(dense.info.name, dense.model.config, given["data"])
+    index_N = None
+    if given["rows"] is not None and given["rows"] < len(examples):
+        index_N = draw_rows(len(examples), given["rows"], given["seed"])
+    info = ScoreInfo(
+        teacher=ModelId(name=dense.info.name, weights_sha256=dense.info.weights_sha256),
+        student=None if trial is None else trial.info,
+        data=ScoredRows(
+            name=examples.source,
+            fingerprint=examples.fingerprint,
+            num_rows=len(examples) if index_N is None else len(index_N),
+            seed=None if index_N is None else given["seed"],
+        ),
+        has_labels=examples.labels is not None,
+        batch_size=given["batch_size"],
+        temperature=None if trial is None else given["temperature"],
+        max_length=given["max_length"],
+        environment=environment(dense.device),
+    )
+    if (found := stored_scores(out, info)) is not None:
+        return found
+    sample = Sample(
+        _tokens(examples, dense, given["max_length"]),
+        examples.labels,
+        given["batch_size"],
+        given["temperature"],
+        index_N,
+        examples.source,
+    )
+    with console.progress("rows") as bar:
+        task = bar.add_task("score", total=len(sample))
+        scores = score(dense, None if trial is None else trial.model, sample, lambda rows: bar.advance(task, rows))
+    return scores, keep_scores(out, scores, info)
+
+
+def _tokens(examples: "Examples", dense: "Teacher", max_length: int) -> "TokenizedRows":
+    from hskcache.text import tokenize
+
+    with console.progress("rows") as bar:
+        task = bar.add_task("tokenize", total=len(examples))
+        return tokenize(examples, dense.tokenizer, max_length, lambda rows: bar.advance(task, rows))
+
+
+def _facts(out: Path, ranking: Ranking, done: "list[Level]") -> dict[str, Any]:
+    scores = str(out / "scores.safetensors") if ranking.method == "knowledge" else None
+    levels = [
+        {
+            "name": level.folder.name,
+            "folder": str(level.folder),
+            "was_there": level.was_there,
+            **level.info.model_dump(include=_COUNTS),
+        }
+        for level in done
+    ]
+    asked = {"method": ranking.method, "balance": ranking.balance, "seed": ranking.seed}
+    return {"out": str(out), **asked, "scores": scores, "levels": levels}
+
+
+def _print(done: "list[Level]") -> None:
+    from rich.table import Table
+
+    table = Table("level", "heads removed", "neurons removed", "folder", box=None, pad_edge=False, padding=(0, 2))
+    for column in table.columns[1:3]:
+        column.justify = "right"
+    for level in done:
+        info = level.info
+        heads = f"{info.heads_removed:,} of {info.num_heads:,}"
+        neurons = f"{info.neurons_removed:,} of {info.num_neurons:,}"
+        table.add_row(f"{info.percent} %", heads, neurons, str(level.folder))
+    console.printer().print(table)

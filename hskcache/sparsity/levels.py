@@ -1,0 +1,130 @@
+"""Which heads and neurons a sparsity level removes: the lowest of all layers, heads and neurons apart [StarK 3.3].
+
+In the names of this room's arrays L counts transformer layers, H heads of a layer, and F neurons of its feed-forward
+network.
+"""
+
+import re
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import pairwise
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hskcache.errors import SpecError
+
+Method = Literal["knowledge", "magnitude", "random"]
+"""What ranks heads and neurons: both kinds of scores, the size of their weights, or chance."""
+
+MOST_PERCENT = 99
+_ELLIPSIS = "..."
+_PERCENT = re.compile(r"[0-9]{1,2}")
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """How heads and neurons are ranked.
+
+    Attributes:
+        method: by what.
+        balance: share of the expressive scores, from 0 to 1; for ``knowledge`` alone.
+        seed: for ``random`` alone.
+    """
+
+    method: Method
+    balance: float | None = None
+    seed: int | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Importance:
+    """What heads and neurons are worth, to be compared across layers.
+
+    Attributes:
+        heads_LH: float64 [L, H], finite.
+        neurons_LF: float64 [L, F], finite.
+    """
+
+    heads_LH: NDArray[np.float64]
+    neurons_LF: NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Kept:
+    """The heads and neurons that stay.
+
+    Attributes:
+        heads_LH: bool [L, H].
+        neurons_LF: bool [L, F].
+    """
+
+    heads_LH: NDArray[np.bool_]
+    neurons_LF: NDArray[np.bool_]
+
+
+def num_removed(total: int, percent: int) -> int:
+    """``percent`` of ``total``, halves rounded to even."""
+    return round(Fraction(total * percent, 100))
+
+
+def kept_at(importance: Importance, percent: int) -> Kept:
+    """What stays where the lowest ``percent`` of all heads and of all neurons go.
+
+    Of equals the one of the lower layer stays, in a layer the one of the lower number; so a level keeps nothing that a
+    lower level removes.
+    """
+    return Kept(_kept(importance.heads_LH, percent), _kept(importance.neurons_LF, percent))
+
+
+def _kept(values: NDArray[np.float64], percent: int) -> NDArray[np.bool_]:
+    flat = values.ravel()
+    # lexsort sorts by its last key first; among equals the last place comes first.
+    lowest_first = np.lexsort((-np.arange(flat.size), flat))
+    kept = np.ones(flat.size, np.bool_)
+    kept[lowest_first[: num_removed(flat.size, percent)]] = False
+    return kept.reshape(values.shape)
+
+
+def level_name(percent: int) -> str:
+    """The name of a level's folder, and of its field in a cache: ``s30``."""
+    return f"s{percent}"
+
+
+def parse_levels(text: str, flag: str = "--sparsity") -> tuple[int, ...]:
+    """Read ``0,10,30``, or ``0,10,...,90`` for equal steps.
+
+    Args:
+        text: whole percents between commas, rising; ``...`` goes on with the step of the two before it.
+        flag: where it was given, for messages.
+
+    Raises:
+        SpecError: not of these forms, not rising, or outside 0 to 99.
+    """
+    levels: list[int] = []
+    parts = text.split(",")
+    for place, part in enumerate(parts):
+        if part == _ELLIPSIS:
+            levels += _between(f"{flag} {text!r}", levels, parts[place + 1 : place + 2])
+        elif _PERCENT.fullmatch(part):
+            levels.append(int(part))
+        else:
+            raise SpecError(
+                f"{flag} {text!r}: {part!r} is not a percentage; give whole numbers from 0 to {MOST_PERCENT} such as "
+                "0,10,30 or 0,10,...,90"
+            )
+    for lower, higher in pairwise(levels):
+        if higher <= lower:
+            raise SpecError(f"{flag} {text!r}: {higher} comes after {lower}; give each level once, the lowest first")
+    return tuple(levels)
+
+
+def _between(what: str, before: list[int], after: list[str]) -> range:
+    """The levels that an ellipsis stands for."""
+    if len(before) < 2 or not after or not _PERCENT.fullmatch(after[0]):
+        raise SpecError(f"{what}: '...' stands between two levels and the last one; write it as in 0,10,...,90")
+    step, last = before[-1] - before[-2], int(after[0])
+    if step <= 0 or last <= before[-1] or (last - before[-1]) % step:
+        raise SpecError(f"{what}: steps of {step} from {before[-1]} do not come to {last}; write it as in 0,10,...,90")
+    return range(before[-1] + step, last, step)

@@ -1,0 +1,160 @@
+"""Take heads and neurons out of a teacher: by masks that can be differentiated, or by zeros in its weights.
+
+What a head contributes passes through its columns of the attention's output projection, what a neuron contributes
+through its column of the second feed-forward Linear, and nowhere else. So a mask on the input of these Linears and
+zeros in those columns remove the same [StarK 3.2, 3.3]; biases belong to no head and stay.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from hskcache.errors import TeacherError
+from hskcache.sparsity.levels import Kept
+from hskcache.teacher.capture import encoder_layers
+from hskcache.teacher.load import Teacher, describe
+
+
+class Place(NamedTuple):
+    """Where the contributions of one layer pass.
+
+    Attributes:
+        heads: the attention's output projection; the columns of a head are neighbours.
+        neurons: the second Linear of the feed-forward network, a column a neuron.
+        num_heads: H.
+    """
+
+    heads: nn.Linear
+    neurons: nn.Linear
+    num_heads: int
+
+    @property
+    def head_size(self) -> int:
+        """Columns of a head."""
+        return self.heads.in_features // self.num_heads
+
+
+class _Names(NamedTuple):
+    """The Linears of a layer, by name; a layer with others may send contributions elsewhere."""
+
+    heads: str
+    neurons: str
+    others: frozenset[str]
+
+
+_BERT = _Names(
+    "attention.output.dense",
+    "output.dense",
+    frozenset({"attention.self.query", "attention.self.key", "attention.self.value", "intermediate.dense"}),
+)
+_DISTILBERT = _Names(
+    "attention.out_lin",
+    "ffn.lin2",
+    frozenset({"attention.q_lin", "attention.k_lin", "attention.v_lin", "ffn.lin1"}),
+)
+
+
+def places(model: PreTrainedModel) -> tuple[Place, ...]:
+    """Where the contributions of every layer pass, the first layer first.
+
+    Raises:
+        TeacherError: the model is not built as BERT, RoBERTa, ELECTRA or DistilBERT are.
+    """
+    num_heads = int(model.config.num_attention_heads)
+    found = tuple(_place(layer, num_heads) for layer in encoder_layers(model))
+    known = [place for place in found if place is not None]
+    sizes = {(place.heads.in_features, place.neurons.in_features) for place in known}
+    if len(known) < len(found) or len(sizes) != 1 or known[0].heads.in_features % num_heads:
+        raise TeacherError(
+            f"{type(model).__name__} does not have one output projection and one second feed-forward Linear in each "
+            "layer, as BERT, RoBERTa, ELECTRA and DistilBERT have, so its heads and neurons cannot be taken out; give "
+            "one of these"
+        )
+    return tuple(known)
+
+
+def _place(layer: nn.Module, num_heads: int) -> Place | None:
+    linears = {name: module for name, module in layer.named_modules() if isinstance(module, nn.Linear)}
+    for names in (_BERT, _DISTILBERT):
+        if linears.keys() == {names.heads, names.neurons, *names.others}:
+            return Place(linears[names.heads], linears[names.neurons], num_heads)
+    return None
+
+
+@contextmanager
+def masked(model: PreTrainedModel, heads_LH: Tensor, neurons_LF: Tensor) -> Iterator[None]:
+    """Multiply what heads and neurons contribute, in forward passes inside.
+
+    Args:
+        model: it computes what it computed before when the context ends.
+        heads_LH: masks xi on the device of the model, any dtype; gradients go through them.
+        neurons_LF: masks nu, likewise.
+    """
+    with ExitStack() as stack:
+        for place, heads_H, neurons_F in zip(places(model), heads_LH, neurons_LF, strict=True):
+            columns = heads_H.repeat_interleave(place.head_size)
+            for linear, mask in ((place.heads, columns), (place.neurons, neurons_F)):
+                stack.callback(linear.register_forward_pre_hook(_multiplier(mask)).remove)
+        yield
+
+
+def _multiplier(mask: Tensor) -> Callable[[nn.Module, tuple[Any, ...]], tuple[Tensor]]:
+    def multiply(_module: nn.Module, args: tuple[Any, ...]) -> tuple[Tensor]:
+        states: Tensor = args[0]
+        return (states * mask.to(states.dtype),)
+
+    return multiply
+
+
+def zero_(model: PreTrainedModel, kept: Kept) -> None:
+    """Set the weights through which removed heads and neurons contribute to 0.0, in place."""
+    with torch.no_grad():
+        for weight, columns in _removed(model, kept):
+            weight.index_fill_(1, columns, 0.0)
+
+
+@contextmanager
+def zeroed(model: PreTrainedModel, kept: Kept) -> Iterator[None]:
+    """As :func:`zero_`, for a while; the weights come back bit for bit, whatever happens inside."""
+    with torch.no_grad():
+        saved = [(weight, columns, weight.index_select(1, columns)) for weight, columns in _removed(model, kept)]
+    try:
+        zero_(model, kept)
+        yield
+    finally:
+        with torch.no_grad():
+            for weight, columns, values in saved:
+                weight.index_copy_(1, columns, values)
+
+
+@contextmanager
+def sparse(teacher: Teacher, kept: Kept, name: str) -> Iterator[Teacher]:
+    """The teacher without its removed heads and neurons, as a teacher of its own.
+
+    Args:
+        teacher: lends its model; while the context lasts, it is the sparse one too.
+        kept: what stays.
+        name: of the sparse teacher.
+    """
+    with zeroed(teacher.model, kept):
+        yield replace(teacher, info=describe(teacher.model, name))
+
+
+def _removed(model: PreTrainedModel, kept: Kept) -> list[tuple[Tensor, Tensor]]:
+    """Weights [out, in] and the numbers of their columns that belong to removed heads and neurons, int64."""
+    found = []
+    for place, heads_H, neurons_F in zip(places(model), kept.heads_LH, kept.neurons_LF, strict=True):
+        columns = np.repeat(heads_H, place.head_size)
+        found += [(place.heads.weight, _numbers(columns, model)), (place.neurons.weight, _numbers(neurons_F, model))]
+    return found
+
+
+def _numbers(kept: NDArray[np.bool_], model: PreTrainedModel) -> Tensor:
+    return torch.from_numpy(np.flatnonzero(~kept)).to(model.device)

@@ -1,0 +1,243 @@
+"""Sparse teachers of some levels in one folder, beside the scores that chose what they lack.
+
+``OUT`` holds the scores, if the teacher was scored, and a folder for each level; all of it is of one teacher and one
+ranking. What is there already and is what was asked for stays as it is; anything else is refused and left alone.
+"""
+
+import re
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+
+from hskcache.errors import CacheError, MismatchError
+from hskcache.sparsity.artifact import INFO, SCORES, ModelId, ScoreInfo, files_of, load_scores, save_scores
+from hskcache.sparsity.checkpoint import SPARSITY, SparsityInfo, write_checkpoint
+from hskcache.sparsity.levels import Importance, Kept, Ranking, kept_at, level_name
+from hskcache.sparsity.scores import Scores
+from hskcache.store.files import TEMPORARY_SUFFIX, write_atomic
+from hskcache.store.record import parse
+from hskcache.teacher.load import Teacher
+
+_LEVEL = re.compile(r"s[0-9]{1,2}")
+# Names of what is not whole yet: a level's folder, and the files of scores as write_atomic calls them.
+_PARTIAL = re.compile(rf"({_LEVEL.pattern}|scores\.(json|safetensors)\.[0-9a-f]+){re.escape(TEMPORARY_SUFFIX)}")
+# A tokenizer, a configuration and a record stand beside the weights.
+_BESIDE_BYTES = 10_000_000
+
+
+@dataclass(frozen=True, eq=False)
+class Ranked:
+    """A teacher and what its heads and neurons are worth.
+
+    Attributes:
+        teacher: the dense one.
+        ranking: how they were ranked.
+        importance: higher stays longer.
+        scores_sha256: digest of the file of scores that it was formed of; None for other methods.
+    """
+
+    teacher: Teacher
+    ranking: Ranking
+    importance: Importance
+    scores_sha256: str | None = None
+
+    def at(self, percent: int) -> tuple[Kept, SparsityInfo]:
+        """What stays at a level, and the record of it."""
+        kept = kept_at(self.importance, percent)
+        info = SparsityInfo(
+            percent=percent,
+            method=self.ranking.method,
+            balance=self.ranking.balance,
+            seed=self.ranking.seed,
+            teacher=ModelId(name=self.teacher.info.name, weights_sha256=self.teacher.info.weights_sha256),
+            scores_sha256=self.scores_sha256,
+            num_heads=kept.heads_LH.size,
+            heads_removed=int((~kept.heads_LH).sum()),
+            num_neurons=kept.neurons_LF.size,
+            neurons_removed=int((~kept.neurons_LF).sum()),
+            heads_kept=[heads_H.nonzero()[0].tolist() for heads_H in kept.heads_LH],
+            neurons_kept=kept.neurons_LF.sum(1).tolist(),
+        )
+        return kept, info
+
+
+@dataclass(frozen=True)
+class Level:
+    """A sparse teacher in its folder, and whether it was there already."""
+
+    info: SparsityInfo
+    folder: Path
+    was_there: bool
+
+
+def check_out(teacher: Teacher, ranking: Ranking, levels: Sequence[int], out: Path) -> None:
+    """See that sparse teachers can be written before it is known what they lack; remove what a kill left half done.
+
+    Raises:
+        MismatchError: ``out`` holds something else, or sparse teachers of another teacher or ranking.
+        CacheError: the disk is too small.
+    """
+    entries = sorted(out.iterdir()) if out.exists() else []
+    partial = [path for path in entries if _PARTIAL.fullmatch(path.name)]
+    infos = _infos(out)
+    names = {path.name for path in entries} - {path.name for path in partial}
+    if names and not infos and not names & {INFO, SCORES}:
+        raise MismatchError(f"{out} holds {min(names)} and no sparse teacher; give a new or an empty folder with --out")
+    teacher_id = {"weights_sha256": teacher.info.weights_sha256}
+    asked = {"method": ranking.method, "balance": ranking.balance, "seed": ranking.seed, "teacher": teacher_id}
+    for percent, info in infos.items():
+        _refuse_other(out / level_name(percent), info, asked)
+    for path in partial:
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    _check_space(teacher, len(set(levels) - infos.keys()), out)
+
+
+def stored_scores(out: Path, info: ScoreInfo) -> tuple[Scores, ScoreInfo] | None:
+    """The scores in ``out``, if there are any; then they are those of the same pass.
+
+    Raises:
+        MismatchError: they are of another pass.
+        DamageError: they are not as they were written.
+    """
+    if not (out / INFO).exists():
+        return None
+    scores, found = load_scores(out)
+    if (difference := found.difference(info)) is not None:
+        key, there, wanted = difference
+        raise MismatchError(
+            f"{out} holds scores with {key} {_short(there)} and these would have {_short(wanted)}; give another --out, "
+            f"or --scores {out} to use those"
+        )
+    return scores, found
+
+
+def keep_scores(out: Path, scores: Scores, info: ScoreInfo) -> ScoreInfo:
+    """Save scores in ``out``.
+
+    Raises:
+        CacheError: the folder cannot be written.
+    """
+    with _writing(out):
+        return save_scores(out, scores, info)
+
+
+def earlier_scores(path: Path, teacher: Teacher, out: Path) -> tuple[Scores, ScoreInfo]:
+    """Scores of an earlier pass.
+
+    Args:
+        path: the folder or the file they are in.
+        teacher: whose they must be.
+        out: where no others may be.
+
+    Raises:
+        MismatchError: there are none, they are of another teacher, or other scores are in ``out``.
+        DamageError: they are not as they were written.
+    """
+    scores, info = load_scores(path)
+    if info.teacher.weights_sha256 != teacher.info.weights_sha256:
+        raise MismatchError(
+            f"{path} holds scores of another teacher, {info.teacher.name}, whose weights are not those of "
+            f"{teacher.info.name}; give that teacher, or score this one"
+        )
+    if (out / INFO).exists() and load_scores(out)[1].sha256 != info.sha256:
+        raise MismatchError(f"{out} holds other scores than {path}; give another --out")
+    return scores, info
+
+
+def copy_scores(path: Path, out: Path) -> None:
+    """Put scores of an earlier pass beside the sparse teachers made of them, unless they are there.
+
+    Raises:
+        CacheError: the folder cannot be written.
+    """
+    if (out / INFO).exists():
+        return
+    with _writing(out):
+        for name, file in zip((SCORES, INFO), files_of(path), strict=True):
+            write_atomic(out / name, file.read_bytes())
+
+
+def write_levels(
+    ranked: Ranked, levels: Sequence[int], out: Path, on_level: Callable[[], None] | None = None
+) -> list[Level]:
+    """Write the sparse teachers of some levels that are not there yet, each as an ordinary checkpoint.
+
+    Args:
+        ranked: the teacher, whose weights are as they were afterwards.
+        levels: percents.
+        out: the folder of their folders ``s30``.
+        on_level: called after each level, those that were there included.
+
+    Raises:
+        MismatchError: a level of other scores is there; nothing is written.
+        CacheError: the folder cannot be written; levels before are whole.
+    """
+    there = _infos(out)
+    for percent, info in there.items():
+        _refuse_other(out / level_name(percent), info, ranked.at(percent)[1].identity)
+    done = []
+    for percent in levels:
+        kept, info = ranked.at(percent)
+        folder = out / level_name(percent)
+        if percent not in there:
+            with _writing(out):
+                write_checkpoint(ranked.teacher, kept, info, folder)
+        done.append(Level(info, folder, percent in there))
+        if on_level is not None:
+            on_level()
+    return done
+
+
+def _infos(out: Path) -> dict[int, SparsityInfo]:
+    """Records of the levels that are in ``out``."""
+    folders = sorted(path for path in out.glob("s*") if _LEVEL.fullmatch(path.name))
+    found = {}
+    for folder in folders:
+        if not (folder / SPARSITY).is_file():
+            raise MismatchError(f"{folder} is there and holds no {SPARSITY}; give another --out")
+        found[int(folder.name[1:])] = parse(SparsityInfo, (folder / SPARSITY).read_bytes(), str(folder / SPARSITY))
+    return found
+
+
+def _refuse_other(folder: Path, info: SparsityInfo, wanted: dict[str, Any]) -> None:
+    """Refuse a level that is not as wanted in one of the keys of :attr:`SparsityInfo.identity`."""
+    there = info.identity
+    for key, value in wanted.items():
+        if there[key] != value:
+            raise MismatchError(
+                f"{folder} is there with {key} {_short(there[key])} and this command gives {_short(value)}; give "
+                "another --out, or delete it"
+            )
+
+
+def _short(value: Any) -> str:
+    return f"{value!s:.60}"
+
+
+def _check_space(teacher: Teacher, num_levels: int, out: Path) -> None:
+    folder = out.absolute()
+    while not folder.exists():
+        folder = folder.parent
+    each = sum(tensor.nbytes for tensor in teacher.model.state_dict().values()) + _BESIDE_BYTES
+    need, free = num_levels * each, shutil.disk_usage(folder).free
+    if need > free:
+        raise CacheError(
+            f"{num_levels} sparse teachers need {need / 1e9:.2f} GB and {folder} has {free / 1e9:.2f} GB free; free "
+            "space, choose another --out, or ask for fewer levels with --sparsity"
+        )
+
+
+@contextmanager
+def _writing(out: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        raise CacheError(
+            f"cannot write {out}: {getattr(error, 'strerror', None) or error}; mend that and run the same command "
+            "again, which goes on from the last whole sparse teacher"
+        ) from error

@@ -1,0 +1,83 @@
+"""The trial student: a classifier that was distilled from the dense teacher, over the same tokens and classes."""
+
+from textwrap import shorten
+from typing import NamedTuple
+
+import torch
+from transformers import AutoModelForSequenceClassification, PreTrainedModel
+
+from hskcache.encoder import weights_digest
+from hskcache.errors import MismatchError, TeacherError
+from hskcache.runtime import quiet
+from hskcache.sparsity.artifact import ModelId
+from hskcache.teacher.load import Teacher
+from hskcache.text import Task, load_tokenizer
+from hskcache.text.layout import class_order
+from hskcache.text.tokenize import first_difference
+
+
+class Trial(NamedTuple):
+    """A trial student in eval mode, and what identifies it."""
+
+    model: PreTrainedModel
+    info: ModelId
+
+
+def load_trial(name: str, teacher: Teacher, task: Task | None = None) -> Trial:
+    """Load a student from a folder or the hub, onto the device of its teacher.
+
+    Args:
+        name: where it is, with its tokenizer.
+        teacher: that it was distilled from.
+        task: tells how models of other class names order their classes.
+
+    Raises:
+        TeacherError: it cannot be loaded, or has no classifier.
+        MismatchError: it knows other tokens, or answers for other classes.
+    """
+    model = _load(name)
+    with quiet():
+        vocabulary = load_tokenizer(name).get_vocab()
+    if (found := first_difference(vocabulary, teacher.tokenizer.get_vocab())) is not None:
+        token, theirs, ours = found
+        raise MismatchError(
+            f"the trial student {name} knows other tokens than {teacher.info.name}: {token!r} has id {theirs} and "
+            f"{ours}; give a student that was distilled from this teacher"
+        )
+    _check_classes(name, model, teacher, task)
+    return Trial(model.to(teacher.device).eval(), ModelId(name=name, weights_sha256=weights_digest(model)))
+
+
+def _load(name: str) -> PreTrainedModel:
+    try:
+        with quiet():
+            model, loading = AutoModelForSequenceClassification.from_pretrained(
+                name, dtype=torch.float32, output_loading_info=True, trust_remote_code=False
+            )
+    except Exception as error:  # noqa: BLE001  (a damaged file makes each of the libraries below raise its own kind)
+        raise TeacherError(f"cannot load a trial student from {name}: {shorten(str(error), 200)}") from None
+    if missing := sorted(loading["missing_keys"]):
+        raise TeacherError(
+            f"the trial student {name} lacks weights of a classifier ({', '.join(missing[:3])}); distill it from the "
+            "teacher first: hsktrain fit"
+        )
+    found: PreTrainedModel = model
+    return found
+
+
+def _check_classes(name: str, model: PreTrainedModel, teacher: Teacher, task: Task | None) -> None:
+    theirs, ours = model.config, teacher.model.config
+    if int(theirs.num_labels) != teacher.num_labels:
+        raise MismatchError(
+            f"the trial student {name} has {theirs.num_labels} outputs and {teacher.info.name} has "
+            f"{teacher.num_labels}; give a student that was distilled from this teacher"
+        )
+    if theirs.num_labels == 1 or theirs.id2label == ours.id2label:
+        return
+    order, wanted = class_order(name, theirs, task), class_order(teacher.info.name, ours, task)
+    if order is not None and wanted is not None and order != wanted:
+        raise MismatchError(
+            f"the trial student {name} has the classes {', '.join(order)} and {teacher.info.name} has "
+            f"{', '.join(wanted)}; give a student that was distilled from this teacher, or correct id2label in its "
+            "config.json"
+        )

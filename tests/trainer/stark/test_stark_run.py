@@ -1,0 +1,244 @@
+"""Levels are trained alike, a run goes on after a kill at any moment, and a finished one takes more levels."""
+
+import gc
+import json
+import os
+import re
+import shutil
+import signal
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import children
+import pytest
+import torch
+from click.testing import CliRunner, Result
+from tiny import CPU, config_file, fit_of, weights_of
+from transformers import BertForSequenceClassification, PreTrainedModel
+
+from hskcache.cache import open_cache
+from hskcache.sparsity.artifact import load_scores
+from hskcache.sparsity.levels import Importance, kept_at
+from hskcache.sparsity.masks import sparse
+from hskcache.sparsity.scores import random_importance
+from hskcache.teacher.addition import add_field, prepare_addition
+from hskcache.teacher.load import Teacher, load_teacher
+from hskcache.text.layout import Layout
+from trainer.cli import main
+from trainer.fit import Fit
+from trainer.recipe import load_recipe
+from trainer.source import cached_source
+from trainer.stark.run import run
+from trainer.stark.settings import Data, Stark
+
+QUICK = ["distillation.epochs=2", "distillation.batch_size=16", "distillation.learning_rate=3e-3"]
+STUDENTS = ("s0", "s30", "s60", "plain-s30", "plain-s60")
+
+
+class Places(NamedTuple):
+    """Of the inputs, each test's own teacher among them."""
+
+    teacher: Path
+    student: Path
+    train: Path
+    dev: Path
+
+    def args(self, out: Path, *more: object) -> list[str]:
+        """The command, with 3 levels and a comparison unless ``more`` says otherwise."""
+        given = ["stark", "--teacher", self.teacher, "--student", self.student, "--data", self.train, "--eval-data"]
+        given += [self.dev, "--task", "sst2", "--max-length", 24, "--device", "cpu", "--out", out]
+        given += ["--sparsity", "0,30,60", "--compare", "plain", "--seed", 3]
+        return [*map(str, given), *(word for change in QUICK for word in ("--set", change)), *map(str, more)]
+
+
+@pytest.fixture(scope="module")
+def places(tiny_teacher_dir: Path, tsv_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Places:
+    """96 rows to learn from, 32 to judge by."""
+    folder = tmp_path_factory.mktemp("places")
+    lines = tsv_file.read_text(encoding="utf-8").splitlines(keepends=True)
+    (folder / "dev.tsv").write_text("".join(lines[:33]), encoding="utf-8")
+    teacher = shutil.copytree(tiny_teacher_dir, folder / "teacher")
+    # Wide weights, so that students answer differently after a few steps.
+    student = config_file(folder, width=16, initializer_range=0.5)
+    return Places(teacher, student, tsv_file, folder / "dev.tsv")
+
+
+@pytest.fixture(scope="module")
+def finished(places: Places, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that nothing disturbed."""
+    out = tmp_path_factory.mktemp("finished") / "out"
+    assert invoke(places.args(out)).exit_code == 0
+    return out
+
+
+def invoke(args: list[str]) -> Result:
+    return CliRunner().invoke(main, args, catch_exceptions=False)
+
+
+def read(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def same_weights(one: Path, other: Path) -> bool:
+    ours, theirs = weights_of(one), weights_of(other)
+    return ours.keys() == theirs.keys() and all(torch.equal(tensor, theirs[name]) for name, tensor in ours.items())
+
+
+def files(out: Path) -> dict[str, tuple[int, int]]:
+    """Size and time of every file."""
+    stats = {path.relative_to(out).as_posix(): path.stat() for path in out.rglob("*") if path.is_file()}
+    return {name: (stat.st_size, stat.st_mtime_ns) for name, stat in stats.items()}
+
+
+def test_every_level_starts_as_the_trial_and_differs_by_its_teacher_alone(finished: Path) -> None:
+    runs = [read(finished / "levels" / name / "run.json") for name in STUDENTS]
+    assert len({run.pop("knowledge") for run in runs}) == len(STUDENTS)
+    assert all(run == runs[0] for run in runs)
+    assert runs[0]["student"] == read(finished / "run.json")["student"]
+    assert not any(same_weights(finished / "levels" / "s0", finished / "levels" / name) for name in STUDENTS[1:])
+
+
+def lacks(out: Path, field: str, dense: Teacher, importance: Importance) -> bool:
+    """Whether the teacher of a field is the dense one without what ranks lowest."""
+    stored = open_cache(out / "cache.hsk").manifest.added[field].teacher.weights_sha256
+    with sparse(dense, kept_at(importance, int(field.rpartition("s")[2])), field) as expected:
+        return stored == expected.info.weights_sha256
+
+
+def test_each_level_removes_what_its_method_ranks_lowest(finished: Path, places: Places) -> None:
+    """The method itself by both scores, half of each, ``plain`` by the expressive ones alone."""
+    dense, (scores, _) = load_teacher(str(places.teacher), "cpu"), load_scores(finished)
+    both, plain = scores.knowledgeable(0.5), scores.knowledgeable(1.0)
+    assert all(lacks(finished, field, dense, both) for field in ("s30", "s60"))
+    assert all(lacks(finished, field, dense, plain) for field in ("plain-s30", "plain-s60"))
+    assert not lacks(finished, "plain-s30", dense, both)
+
+
+def test_the_dense_teacher_under_the_name_of_a_level_gives_the_trial_again(
+    finished: Path, places: Places, tmp_path: Path
+) -> None:
+    """Bit for bit: nothing but the logits tells a level from the trial."""
+    out = shutil.copytree(finished, tmp_path / "out")
+    dense = load_teacher(str(places.teacher), "cpu")
+    add_field(prepare_addition(dense, open_cache(out / "cache.hsk"), "logits", "s40"))
+    assert invoke(places.args(out, "--sparsity", "40")).exit_code == 0
+    assert same_weights(out / "levels" / "s40", out / "levels" / "s0")
+    assert read(out / "levels" / "s40" / "metrics.json")["scores"] == read(out / "results.json")["rows"][0]["metrics"]
+
+
+def die_at(pattern: str, count: int, args: list[str]) -> None:
+    """Run the command and be killed when a name like ``pattern`` is to be given for the ``count``-th time."""
+    seen = 0
+
+    def hook(event: str, arguments: tuple[Any, ...]) -> None:
+        nonlocal seen
+        if event == "os.rename" and re.search(pattern, str(arguments[1])):
+            seen += 1
+            if seen == count:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(hook)
+    main(args, standalone_mode=False)
+
+
+def test_killed_again_and_again_a_run_ends_as_one_that_nothing_disturbed(
+    finished: Path, places: Places, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    deaths = {
+        "while the cache is built": (r"cache\.hsk/logits/000000\.json$", 1),
+        "in the middle of the trial": (r"levels/s0/.*checkpoint-6/loader\.json$", 1),
+        "between scores and their record": (r"/scores\.json$", 1),
+        "before the second sparse teacher is in the cache": (r"cache\.hsk/manifest\.json$", 2),
+        "in the middle of a level": (r"levels/s60/.*checkpoint-12/loader\.json$", 1),
+        "before the best is in its place": (r"out/student$", 1),
+    }
+    for when, (pattern, count) in deaths.items():
+        assert children.run(die_at, pattern, count, places.args(out)) == -signal.SIGKILL, when
+    assert not (out / "results.json").exists()
+    assert invoke(places.args(out)).exit_code == 0
+    for name in ("results.json", "scores.safetensors", "student/stark.json"):
+        assert (out / name).read_bytes() == (finished / name).read_bytes(), name
+    assert open_cache(out / "cache.hsk").id == open_cache(finished / "cache.hsk").id
+    for name in (*(f"levels/{student}" for student in STUDENTS), "student"):
+        assert same_weights(out / name, finished / name), name
+    # The names of logs hold the process and the time.
+    ours, theirs = ({name for name in files(one) if "/logs/" not in name} for one in (out, finished))
+    assert ours == theirs
+
+
+def test_a_finished_run_takes_more_levels_and_leaves_the_others_as_they_are(
+    finished: Path, places: Places, tmp_path: Path
+) -> None:
+    """It tells of all of them, also where the command names some."""
+    out = shutil.copytree(finished, tmp_path / "out")
+    before = files(out)
+    assert invoke(places.args(out, "--sparsity", "15", "--compare", "random")).exit_code == 0
+    touched = {name for name, stat in before.items() if files(out).get(name) != stat}
+    assert {name.split("/")[0] for name in touched} <= {"results.json", "sparsity.png", "student", "cache.hsk"}
+    assert {name for name in touched if name.startswith("cache")} == {"cache.hsk/manifest.json"}
+    rows = read(out / "results.json")["rows"]
+    assert [row["field"] for row in rows] == [
+        *["logits", "s15", "s30", "s60", "plain-s30", "plain-s60", "random-s15"],
+    ]
+    dense = load_teacher(str(places.teacher), "cpu")
+    assert lacks(out, "random-s15", dense, random_importance(dense.model, 3))
+    old = {row["field"]: row for row in read(finished / "results.json")["rows"]}
+    assert [row for row in rows if row["field"] in old] == list(old.values())
+
+
+def test_levels_of_a_teacher_that_has_changed_are_refused(finished: Path, places: Places, tmp_path: Path) -> None:
+    out = shutil.copytree(finished, tmp_path / "out")
+    original = shutil.copytree(places.teacher, tmp_path / "teacher")
+    model = BertForSequenceClassification.from_pretrained(places.teacher)
+    model.classifier.bias.data += 1
+    model.save_pretrained(places.teacher)
+    try:
+        result = invoke(places.args(out, "--sparsity", "45"))
+    finally:
+        shutil.copytree(original, places.teacher, dirs_exist_ok=True)
+    assert result.exit_code == 2
+    assert "has other weights than when" in result.stderr
+    assert open_cache(out / "cache.hsk").id == open_cache(finished / "cache.hsk").id
+
+
+def watched(places: Places, out: Path) -> None:
+    """A run that looks for teachers in memory whenever a student is about to be trained."""
+    recipe, fields = load_recipe("stark", QUICK), []
+
+    def make_fit(field: str) -> Fit:
+        # By type: to ask some objects for their class loads modules.
+        gc.collect()
+        found = [type(one) for one in gc.get_objects() if issubclass(type(one), (Teacher, PreTrainedModel))]
+        assert found == [], found
+        if field != "logits":
+            places.teacher.rename(places.teacher.with_name("away"))
+        fields.append(field)
+        return fit_of(out / "cache.hsk", places.dev, places.student, recipe, source=_source(out, field))
+
+    data = Data(str(places.train), str(places.dev), None, None, Layout("sst2", None, None, None, None))
+    settings: dict[str, Any] = {"balance": 0.5, "max_length": 24, "batch_size": 32, "seed": 0}
+    given = {"teacher": str(places.teacher), "student": str(places.student), "data": data, "recipe": recipe}
+    results = run(Stark(**given, **settings, percents=(0, 50), others=(), machine=CPU, make_fit=make_fit), out)
+    assert fields == ["logits", "s50"]
+    assert [row.percent for row in results.rows] == [0, 50]
+
+
+def _source(out: Path, field: str) -> Any:
+    return cached_source(out / "cache.hsk", fields=(field,))
+
+
+def test_no_teacher_is_in_memory_while_students_train_nor_loaded_for_levels(places: Places, tmp_path: Path) -> None:
+    """At the trial it is gone, at the level even from the disk."""
+    own = places._replace(teacher=shutil.copytree(places.teacher, tmp_path / "teacher"))
+    assert children.run(watched, own, tmp_path / "out") == 0
+
+
+def test_several_processes_are_refused(places: Places, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "1")
+    result = invoke(places.args(tmp_path / "out"))
+    assert result.exit_code == 2
+    assert result.stderr.splitlines() == [line for line in result.stderr.splitlines() if "runs in one process" in line]
+    assert not (tmp_path / "out").exists()

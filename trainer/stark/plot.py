@@ -1,0 +1,72 @@
+"""The score over the sparsity of the teacher, as a picture."""
+
+from io import BytesIO
+from pathlib import Path
+
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+from trainer.stark.results import Results, Row
+from trainer.stark.settings import KNOWLEDGE, OTHERS
+
+# By shape too: the curves must be told apart in grey.
+_STYLES = {
+    KNOWLEDGE: ("o", "-", "tab:blue"),
+    "plain": ("s", "-", "tab:orange"),
+    "magnitude": ("^", "-", "tab:green"),
+    "random": ("D", ":", "tab:purple"),
+}
+assert _STYLES.keys() == {KNOWLEDGE, *OTHERS}
+
+
+def plot(results: Results, evaluation: str, path: Path) -> None:
+    """Draw a PNG: a line a method, the student of the dense teacher as a level line, the best level ringed.
+
+    Args:
+        results: what to draw.
+        evaluation: what to call the rows that the students were scored on.
+        path: where to write it; the file is whole or absent.
+    """
+    data = BytesIO()
+    _figure(results, evaluation).savefig(data, format="png")
+    temporary = path.with_name(f"{path.name}.tmp")
+    temporary.write_bytes(data.getvalue())
+    temporary.replace(path)
+
+
+def _figure(results: Results, evaluation: str) -> Figure:
+    figure = Figure(figsize=(7, 4.2), dpi=150, layout="constrained")
+    axes = figure.subplots()
+    dense = results.score(results.dense)
+    axes.axhline(dense, color="black", linestyle="--", linewidth=1, label=f"of the dense teacher: {dense:.4f}")
+    for method, (marker, line, color) in _STYLES.items():
+        rows = [row for row in results.rows if row.method == method and row.percent > 0]
+        if rows:
+            # Level 0 belongs to every method.
+            points = [results.dense, *rows]
+            scores = [results.score(row) for row in points]
+            percents = [row.percent for row in points]
+            width, layer = (2.0, 3) if method == KNOWLEDGE else (1.2, 2)
+            (curve,) = axes.plot(percents, scores, line, color=color, marker=marker, markersize=5, label=method)
+            curve.set(linewidth=width, zorder=layer)
+    best = results.best
+    score = results.score(best)
+    label = f"best: {best.percent} %, {score:.4f}"
+    axes.plot([best.percent], [score], "o", color="tab:red", markersize=13, fillstyle="none", label=label, zorder=4)
+    axes.set_title(f"students scored on {evaluation}", loc="left", fontsize=9)
+    axes.set_xlabel("heads and neurons removed from the teacher")
+    axes.set_ylabel(f"{results.metric} of the student")
+    axes.set_xticks(_percents(results.rows))
+    axes.xaxis.set_major_formatter(PercentFormatter(decimals=0, symbol=" %"))
+    axes.yaxis.set_major_locator(MaxNLocator(nbins=6, min_n_ticks=3))
+    axes.grid(axis="y", color="lightgrey", linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.legend(loc="outside upper center", ncols=3, frameon=False, fontsize=9)
+    return figure
+
+
+def _percents(rows: tuple[Row, ...]) -> list[int]:
+    """Where to put ticks: at the levels, or, where they are many, at every tenth."""
+    found = sorted({row.percent for row in rows})
+    return found if len(found) <= 12 else list(range(0, found[-1] + 1, 10))

@@ -1,0 +1,128 @@
+"""What came of every level, which was best, and the table that says so."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from hskcache.sparsity.levels import num_removed
+from trainer.stark.settings import KNOWLEDGE, OTHERS, Level
+
+_ORDER = (KNOWLEDGE, *OTHERS)
+
+
+@dataclass(frozen=True)
+class Row:
+    """A level.
+
+    Attributes:
+        method: what heads and neurons were ranked by.
+        percent: of them removed.
+        field: of the cache, that the student learned from.
+        heads_removed, neurons_removed: over all layers.
+        metrics: of the student on the evaluation rows.
+    """
+
+    method: str
+    percent: int
+    field: str
+    heads_removed: int
+    neurons_removed: int
+    metrics: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Results:
+    """Every level that is trained.
+
+    Attributes:
+        metric: the one that picks.
+        heads, neurons: of the dense teacher, over all layers.
+        rows: by method, then by sparsity; the first is the dense teacher's.
+    """
+
+    metric: str
+    heads: int
+    neurons: int
+    rows: tuple[Row, ...]
+
+    @property
+    def dense(self) -> Row:
+        """Level 0, of every method."""
+        return self.rows[0]
+
+    @property
+    def best(self) -> Row:
+        """The best level of the method alone, whatever the others reach; of equals the one that removes least."""
+        own = [row for row in self.rows if row.method == KNOWLEDGE]
+        return max(own, key=lambda row: (self.score(row), -row.percent))
+
+    def score(self, row: Row) -> float:
+        """The metric that picks."""
+        return row.metrics[self.metric]
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain values."""
+        best = {"method": self.best.method, "percent": self.best.percent, "field": self.best.field}
+        plain = asdict(self)
+        plain["rows"] = list(plain["rows"])
+        return plain | {"best": best}
+
+
+def results_of(metric: str, sizes: tuple[int, int], scores: Mapping[Level, Mapping[str, float]]) -> Results:
+    """Put levels together.
+
+    Args:
+        metric: the one that picks.
+        sizes: heads and neurons of the dense teacher, over all layers.
+        scores: metrics of every level's student, that of the dense teacher among them.
+    """
+    heads, neurons = sizes
+    ordered = sorted(scores, key=lambda level: (_ORDER.index(level.method), level.percent))
+    rows = tuple(
+        Row(
+            method=level.method,
+            percent=level.percent,
+            field=level.field,
+            heads_removed=num_removed(heads, level.percent),
+            neurons_removed=num_removed(neurons, level.percent),
+            metrics=dict(scores[level]),
+        )
+        for level in ordered
+    )
+    return Results(metric, heads, neurons, rows)
+
+
+def table(results: Results) -> str:
+    """For people: a line a level, what its teacher keeps, its student's metrics and their distance to level 0."""
+    names = list(results.dense.metrics)
+    several = any(row.method != KNOWLEDGE for row in results.rows)
+    head = ["sparsity", "heads", "neurons", *names, "to level 0", ""]
+    lines = [[*(["ranked by"] if several else []), *head]]
+    for row in results.rows:
+        distance = "" if row is results.dense else f"{results.score(row) - results.score(results.dense):+.4f}"
+        method = ["" if row is results.dense else row.method] if several else []
+        kept = (results.heads - row.heads_removed, results.neurons - row.neurons_removed)
+        lines.append(
+            [
+                *method,
+                f"{row.percent} %",
+                *(f"{count:,}" for count in kept),
+                *(f"{row.metrics[name]:.4f}" for name in names),
+                distance,
+                "best" if row is results.best else "",
+            ]
+        )
+    return _aligned(lines, num_words=len(lines[0]) - len(head))
+
+
+def _aligned(lines: Sequence[Sequence[str]], num_words: int) -> str:
+    """Columns beside each other, the first ``num_words`` of them to the left, the others to the right."""
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    padded = (
+        [
+            cell.ljust(width) if place < num_words else cell.rjust(width)
+            for place, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ]
+        for line in lines
+    )
+    return "\n".join("  ".join(cells).rstrip() for cells in padded)

@@ -1,0 +1,82 @@
+"""The whole of StarK in one folder: what is done there is not done again, and what a kill cut off goes on."""
+
+import gc
+import json
+from functools import partial
+from pathlib import Path
+
+from hskcache import console
+from hskcache.errors import SpecError
+from trainer import processes
+from trainer.checkpoints import METRICS, read_json, write_json
+from trainer.fit import fit
+from trainer.stark.folder import PLOT, RESULTS, Folder
+from trainer.stark.plot import plot
+from trainer.stark.results import Results, results_of
+from trainer.stark.settings import DENSE, Level, Stark
+from trainer.stark.start import start
+from trainer.stark.teachers import score_and_add, sizes
+
+_STEPS = 5
+
+
+def run(stark: Stark, out: Path) -> Results:
+    """Trial, scores, sparse teachers' logits, a student for every level, the best of them [StarK 3].
+
+    Every student begins with the same weights and sees the same batches in the same order, so that levels differ by
+    their teacher alone.
+
+    Args:
+        stark: the run.
+        out: its folder; a finished one may get more levels.
+
+    Returns:
+        Every level that is trained in ``out``, those of earlier commands among them.
+
+    Raises:
+        SpecError: there are several processes.
+        MismatchError: ``out`` holds something else, or a run of other settings.
+        CacheError: whatever else does not fit, before anything is written.
+    """
+    if processes.count() > 1:
+        raise SpecError(
+            "hsktrain stark runs in one process; start it without torchrun, or give its steps one by one: hskcache "
+            "build, hsktrain fit, hskcache sparsify, hskcache build --add-field, hsktrain fit --field"
+        )
+    folder, levels = Folder(out.resolve()), stark.levels
+    count = f"{len(levels)} level{'' if len(levels) == 1 else 's'}"
+    scoring = start(stark, folder, partial(_say, 1, "the dense teacher's logits"))
+    _say(2, "the dense teacher's student, the trial", folder.metrics(DENSE) is not None)
+    _train(stark, folder, DENSE)
+    steps = partial(_say, 3, "scores of heads and neurons"), partial(_say, 4, f"the sparse teachers' logits, {count}")
+    score_and_add(stark, folder, scoring, steps)
+    _say(5, f"the sparse teachers' students, {count}", all(folder.metrics(level) is not None for level in levels))
+    for level in levels:
+        _train(stark, folder, level)
+    return _finish(stark, folder)
+
+
+def _train(stark: Stark, folder: Folder, level: Level) -> None:
+    if folder.metrics(level) is not None:
+        return
+    result = fit(stark.make_fit(level.field), folder.student(level), stark.machine)
+    console.say(f"student of {level.folder}: {result['metric']} {result['scores'][result['metric']]:.4f}")
+    # The Trainer holds its model in cycles, which would wait on the device beside the next student.
+    gc.collect()
+
+
+def _finish(stark: Stark, folder: Folder) -> Results:
+    metric = read_json(folder.student(DENSE) / METRICS)["metric"]
+    results = results_of(metric, sizes(folder), folder.trained())
+    folder.publish(Level(results.best.method, results.best.percent))
+    record = folder.out / RESULTS
+    plain = json.loads(json.dumps(results.to_json()))
+    # The record comes last, so one that fits stands for a picture that fits.
+    if not record.is_file() or read_json(record) != plain or not (folder.out / PLOT).is_file():
+        plot(results, Path(stark.data.evaluation).name, folder.out / PLOT)
+        write_json(record, plain)
+    return results
+
+
+def _say(number: int, what: str, is_done: bool) -> None:
+    console.say(f"step {number} of {_STEPS}: {what}{', done already' if is_done else ''}")
