@@ -4,8 +4,12 @@ import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from hskcache.errors import SpecError
+
+if TYPE_CHECKING:
+    import torch
 
 
 def resolve_device(name: str) -> str:
@@ -50,3 +54,15 @@ def quiet() -> Iterator[None]:
         hub_logging.set_verbosity(hub_verbosity)
         if with_bars:
             transformers_logging.enable_progress_bar()
+
+
+def environment(device: "torch.device") -> dict[str, str]:
+    """What computes on a device: package versions and hardware; told to readers, never digested."""
+    import platform
+    from importlib.metadata import version
+
+    import torch
+
+    packages = ("hskcache", "torch", "transformers", "tokenizers", "numcodecs", "numpy")
+    hardware = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
+    return {name: version(name) for name in packages} | {"device": f"{device.type} {hardware}"}

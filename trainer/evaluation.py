@@ -138,20 +138,9 @@ def pad_batch(rows: "TokenizedRows", indices: "NDArray[Any]", pad_token_id: int)
     """
     import torch
 
-    starts = rows.offsets[indices]
-    lengths = rows.offsets[np.asarray(indices) + 1] - starts
-    positions = np.arange(max(1, int(lengths.max(initial=0))))
-    mask = positions[None, :] < lengths[:, None]
-    flat = (starts[:, None] + positions[None, :])[mask]
-    columns: dict[str, tuple[NDArray[Any], int]] = {"input_ids": (rows.input_ids, pad_token_id)}
-    if rows.token_type_ids is not None:
-        columns["token_type_ids"] = (rows.token_type_ids, 0)
-    batch = {"attention_mask": torch.from_numpy(mask.astype(np.int64))}
-    for name, (values, fill) in columns.items():
-        padded = np.full(mask.shape, fill, dtype=np.int64)
-        padded[mask] = values[flat]
-        batch[name] = torch.from_numpy(padded)
-    return batch
+    from hskcache.text.padding import padded
+
+    return {name: torch.from_numpy(array) for name, array in padded(rows, indices, pad_token_id).items()}
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
-from hskcache import console
+from hskcache import console, runtime
 from hskcache.cli.options import device_option, json_option
 from hskcache.errors import SpecError
 from hskcache.sparsity.levels import Method, Ranking, parse_levels
@@ -169,7 +169,7 @@ def _ranked(dense: "Teacher", ranking: Ranking, layout: Layout, out: Path, given
 
 def _scored(dense: "Teacher", layout: Layout, out: Path, given: dict[str, Any]) -> "tuple[Scores, ScoreInfo]":
     """The scores of the rows of --data: those in ``out``, or those of a pass, which are saved there."""
-    from hskcache.sparsity.artifact import ModelId, ScoredRows, ScoreInfo, environment
+    from hskcache.sparsity.artifact import ModelId, ScoredRows, ScoreInfo
     from hskcache.sparsity.run import keep_scores, stored_scores
     from hskcache.sparsity.sample import Sample, draw_rows
     from hskcache.sparsity.scores import score
@@ -193,7 +193,7 @@ def _scored(dense: "Teacher", layout: Layout, out: Path, given: dict[str, Any]) 
         batch_size=given["batch_size"],
         temperature=None if trial is None else given["temperature"],
         max_length=given["max_length"],
-        environment=environment(dense.device),
+        environment=runtime.environment(dense.device),
     )
     if (found := stored_scores(out, info)) is not None:
         return found

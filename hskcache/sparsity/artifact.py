@@ -1,12 +1,9 @@
 """Scores as files: ``scores.safetensors``, and ``scores.json``, written last, which says what they were made of."""
 
-import platform
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from pydantic import Field
 from safetensors import SafetensorError
@@ -86,13 +83,6 @@ class ScoreInfo(Strict):
         """Where two passes first differ, names aside: the key, the value here, the value there."""
         here, there = (info.model_dump(mode="json", exclude=_NAMES) for info in (self, other))
         return next(((key, here[key], there[key]) for key in here if here[key] != there[key]), None)
-
-
-def environment(device: torch.device) -> dict[str, str]:
-    """What computes scores: package versions and device."""
-    packages = ("hskcache", "torch", "transformers", "tokenizers", "numpy")
-    hardware = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
-    return {name: version(name) for name in packages} | {"device": f"{device.type} {hardware}"}
 
 
 def save_scores(folder: Path, scores: Scores, provenance: ScoreInfo) -> ScoreInfo:

@@ -19,7 +19,7 @@ from hskcache.sparsity.artifact import INFO, SCORES, ModelId, ScoreInfo, files_o
 from hskcache.sparsity.checkpoint import SPARSITY, SparsityInfo, write_checkpoint
 from hskcache.sparsity.levels import Importance, Kept, Ranking, kept_at, level_name
 from hskcache.sparsity.scores import Scores
-from hskcache.store.files import TEMPORARY_SUFFIX, write_atomic
+from hskcache.store.files import TEMPORARY_SUFFIX, free_bytes, write_atomic
 from hskcache.store.record import parse
 from hskcache.teacher.load import Teacher
 
@@ -220,11 +220,9 @@ def _short(value: Any) -> str:
 
 
 def _check_space(teacher: Teacher, num_levels: int, out: Path) -> None:
-    folder = out.absolute()
-    while not folder.exists():
-        folder = folder.parent
+    free, folder = free_bytes(out)
     each = sum(tensor.nbytes for tensor in teacher.model.state_dict().values()) + _BESIDE_BYTES
-    need, free = num_levels * each, shutil.disk_usage(folder).free
+    need = num_levels * each
     if need > free:
         raise CacheError(
             f"{num_levels} sparse teachers need {need / 1e9:.2f} GB and {folder} has {free / 1e9:.2f} GB free; free "

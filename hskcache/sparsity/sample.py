@@ -5,9 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from hskcache.errors import SpecError
 from hskcache.text import TokenizedRows
@@ -66,19 +64,3 @@ def uniform(seed: int, num: int) -> NDArray[np.float64]:
     raw = np.random.Philox(key=seed % _MODULUS).random_raw(num)
     # The upper 53 bits, as many as a float64 holds.
     return (raw >> np.uint64(11)).astype(np.float64) * 2.0**-53
-
-
-def padded(rows: TokenizedRows, index_B: NDArray[np.int64], pad_token_id: int) -> dict[str, Tensor]:
-    """A model's inputs for some rows, each int64 [B, L]; token types where the rows have any."""
-    lengths_B = rows.lengths[index_B]
-    within = np.arange(lengths_B.max())
-    valid_BL = within < lengths_B[:, None]
-    flat = (rows.offsets[index_B][:, None] + within)[valid_BL]
-    ids_BL = np.full(valid_BL.shape, pad_token_id, np.int64)
-    ids_BL[valid_BL] = rows.input_ids[flat]
-    inputs = {"input_ids": ids_BL, "attention_mask": valid_BL.astype(np.int64)}
-    if rows.token_type_ids is not None:
-        types_BL = np.zeros(valid_BL.shape, np.int64)
-        types_BL[valid_BL] = rows.token_type_ids[flat]
-        inputs["token_type_ids"] = types_BL
-    return {name: torch.from_numpy(array) for name, array in inputs.items()}

@@ -20,9 +20,10 @@ from hskcache.errors import DataError, MismatchError, TeacherError
 from hskcache.sparsity.levels import Importance
 from hskcache.sparsity.losses import friendly_loss, task_loss
 from hskcache.sparsity.masks import masked, places
-from hskcache.sparsity.sample import Sample, padded, uniform
+from hskcache.sparsity.sample import Sample, uniform
 from hskcache.teacher.inputs import fit_rows
 from hskcache.teacher.load import Teacher
+from hskcache.text.padding import padded
 
 __all__ = ["Sample", "Scores", "magnitude", "random_importance", "score"]
 
@@ -153,7 +154,8 @@ class _Reader:
         """Logits [B, C], at least float32."""
         inputs = padded(self.rows, index_B, self.pad_token_id)
         device = self.model.device
-        logits_BC: Tensor = self.model(**{name: tensor.to(device) for name, tensor in inputs.items()}).logits
+        tensors = {name: torch.from_numpy(array).to(device) for name, array in inputs.items()}
+        logits_BC: Tensor = self.model(**tensors).logits
         return logits_BC.to(torch.promote_types(logits_BC.dtype, torch.float32))
 
     def constant_logits(self, index_B: NDArray[np.int64]) -> Tensor:

@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerBase
 from hskcache.cache import Cache
 from hskcache.encoder import takes_token_types
 from hskcache.errors import MismatchError, SpecError
+from hskcache.runtime import environment
 from hskcache.spec import KnowledgeName, Spec
 from hskcache.store.additions import Draft, begin_field, check_name, finish_field, is_added
 from hskcache.store.ledger import Ledger
@@ -20,7 +21,7 @@ from hskcache.teacher.inputs import fit_rows
 from hskcache.teacher.job import Job, request_of, resolve_spec
 from hskcache.teacher.layout import plan
 from hskcache.teacher.load import Teacher
-from hskcache.teacher.writing import Progress, Writing, environment_of, writing_to
+from hskcache.teacher.writing import Progress, Writing, writing_to
 from hskcache.text import TokenizedRows, load_task, load_tokenizer
 from hskcache.text.layout import class_order
 from hskcache.text.tokenize import first_difference, special_ids
@@ -57,7 +58,7 @@ class Addition:
             spec=asked.spec,
             layers=asked.layers,
             attention_layers=asked.attention_layers,
-            environment=environment_of(self.job),
+            environment=environment(self.job.teacher.device),
         )
         return Draft(field=self.job.fields.stored()[self.kind], added=added)
 

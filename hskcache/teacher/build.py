@@ -7,7 +7,7 @@ from hskcache.store.ledger import BUILDING, MANIFEST, TOKENIZER, Ledger
 from hskcache.store.manifest import Manifest
 from hskcache.teacher.constants import extractor_for
 from hskcache.teacher.job import Job, describe_job, prepare_job
-from hskcache.teacher.writing import Progress, Writing, environment_of, writing_to
+from hskcache.teacher.writing import Progress, Writing, writing_to
 
 __all__ = ["Job", "build", "describe_job", "extractor_for", "finished", "is_complete", "prepare_job"]
 
@@ -37,7 +37,7 @@ def build(job: Job, out: Path, on_rows: Progress | None = None) -> Manifest:
         for name, data in job.tokenizer.files.items():
             write_atomic(out / TOKENIZER / name, data)
         writing.write(on_rows)
-        return ledger.finish(job.request, fields, environment_of(job))
+        return ledger.finish(job.request, fields, environment(job.teacher.device))
 
 
 def finished(job: Job, out: Path) -> Manifest | None:

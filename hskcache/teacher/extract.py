@@ -18,6 +18,7 @@ from hskcache.teacher.capture import Wanted, capture
 from hskcache.teacher.job import Job
 from hskcache.teacher.knowledge import Selector
 from hskcache.teacher.positions import Rows
+from hskcache.text.padding import padded
 
 Arrays = dict[str, NDArray[np.generic]]
 
@@ -40,20 +41,11 @@ class Extractor:
     def batch(self, index_B: Integers) -> tuple[dict[str, Tensor], Rows]:
         """The teacher's inputs for some rows, padded to the longest of them, on its device."""
         job = self.job
-        lengths = job.layout.lengths_N[index_B]
-        within = np.arange(lengths.max())
-        valid = within < lengths[:, None]
-        flat = (job.rows.offsets[index_B][:, None] + within)[valid]
-        ids = np.full(valid.shape, job.teacher.pad_token_id, np.int64)
-        ids[valid] = job.rows.input_ids[flat]
-        inputs = {"input_ids": ids, "attention_mask": valid.astype(np.int64)}
-        if job.rows.token_type_ids is not None:
-            types = np.zeros(valid.shape, np.int64)
-            types[valid] = job.rows.token_type_ids[flat]
-            inputs["token_type_ids"] = types
-        tensors = {name: self._on_device(array) for name, array in inputs.items()}
+        arrays = padded(job.rows, index_B, job.teacher.pad_token_id)
+        tensors = {name: self._on_device(array) for name, array in arrays.items()}
         kept = {field: counts[index_B] for field, counts in job.layout.kept_N.items()}
-        return tensors, Rows(tensors["input_ids"], self._on_device(valid), self._on_device(index_B), kept)
+        valid = tensors["attention_mask"].bool()
+        return tensors, Rows(tensors["input_ids"], valid, self._on_device(index_B), kept)
 
     def knowledge(self, inputs: dict[str, Tensor], rows: Rows) -> tuple[Tensor | None, dict[str, dict[int, Any]]]:
         """Logits [B, C], if the teacher has any, and by field the kept entries of every stored layer for one batch.

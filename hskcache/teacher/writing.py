@@ -1,6 +1,5 @@
 """Write the fields of a job: shard by shard, resumable at any moment, compressing while the teacher computes."""
 
-import shutil
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -8,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from hskcache.errors import CacheError, DamageError
+from hskcache.store.files import free_bytes
 from hskcache.store.ledger import Ledger, read_shard
 from hskcache.store.record import CONSTANTS
 from hskcache.teacher.constants import constants_for, extractor_for
@@ -54,12 +53,9 @@ class Writing:
         Raises:
             CacheError: it will be.
         """
-        folder = self.ledger.root.absolute()
-        while not folder.exists():
-            folder = folder.parent
+        free, folder = free_bytes(self.ledger.root)
         shards = zip(self.job.layout.shards, self._missing(), strict=True)
         need = sum(self.job.layout.most_bytes(field, *rows) for rows, fields in shards for field in fields)
-        free = shutil.disk_usage(folder).free
         if need > free:
             raise CacheError(
                 f"the cache may need {need / 1e9:.2f} GB more and {folder} has {free / 1e9:.2f} GB free; free space, "
@@ -144,17 +140,6 @@ def inputs_of(job: Job, start: int, stop: int) -> Arrays:
     if job.labels is not None:
         arrays["labels"] = job.labels[start:stop]
     return arrays
-
-
-def environment_of(job: Job) -> dict[str, str]:
-    """What computes a job; told to readers, not digested."""
-    import platform
-    from importlib.metadata import version
-
-    packages = ("hskcache", "torch", "transformers", "tokenizers", "numcodecs", "numpy")
-    device = job.teacher.device
-    hardware = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
-    return {name: version(name) for name in packages} | {"device": f"{device.type} {hardware}"}
 
 
 def _compute(extractor: Extractor, start: int, stop: int, report: Progress) -> HostArrays:

@@ -4,10 +4,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
-from hskcache import console
+from hskcache import console, runtime
 from hskcache.cache import Cache, open_cache
 from hskcache.errors import MismatchError
-from hskcache.sparsity.artifact import INFO, ModelId, ScoreInfo, environment, load_scores, save_scores
+from hskcache.sparsity.artifact import INFO, ModelId, ScoreInfo, load_scores, save_scores
 from hskcache.sparsity.levels import Importance, kept_at
 from hskcache.sparsity.masks import sparse
 from hskcache.sparsity.scores import Sample, Scores, magnitude, random_importance, score
@@ -90,7 +90,7 @@ def _score(stark: Stark, folder: Folder, teacher: Teacher, scoring: Scoring) -> 
         batch_size=stark.batch_size,
         temperature=stark.temperature,
         max_length=stark.max_length,
-        environment=environment(teacher.device),
+        environment=runtime.environment(teacher.device),
     )
     save_scores(folder.out, scores, provenance)
     for leftover in folder.out.glob(f"scores.*{TEMPORARY_SUFFIX}"):
