@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from hskcache.runtime import environment
 from hskcache.store.files import TEMPORARY_SUFFIX, tokenizer_digest, write_atomic
 from hskcache.store.ledger import BUILDING, MANIFEST, TOKENIZER, Ledger
 from hskcache.store.manifest import Manifest
