@@ -105,6 +105,11 @@ def stark(out: Path, as_json: bool, **given: Any) -> None:
     percent, score = results.best.percent, f"{results.metric} {results.score(results.best):.4f}"
     teacher = f"the teacher without {percent} % of its heads and neurons" if percent else "the dense teacher"
     console.say(f"{out / 'student'}, the best, learned from {teacher}: {score}")
+    if (error := results.standard_error) is not None:
+        console.say(
+            f"one standard error of an accuracy on {results.num_evaluated} rows is {error:.4f}: levels that lie closer "
+            "than that cannot be told apart here"
+        )
     console.say(f"{out / 'sparsity.png'} shows the scores over the sparsity; {out / 'results.json'} has them all")
 
 

@@ -20,7 +20,9 @@ assert _STYLES.keys() == {KNOWLEDGE, *OTHERS}
 
 
 def plot(results: Results, evaluation: str, path: Path) -> None:
-    """Draw a PNG: a line a method, the student of the dense teacher as a level line, the best level ringed.
+    """Draw a PNG: a line a method, the student of the dense teacher as a level line with the reach of chance around it.
+
+    The best level is ringed.
 
     Args:
         results: what to draw.
@@ -39,6 +41,10 @@ def _figure(results: Results, evaluation: str) -> Figure:
     axes = figure.subplots()
     dense = results.score(results.dense)
     axes.axhline(dense, color="black", linestyle="--", linewidth=1, label=f"of the dense teacher: {dense:.4f}")
+    if (error := results.standard_error) is not None:
+        # Without it the axis makes every difference look large.
+        label = f"one standard error: {error:.4f}"
+        axes.axhspan(dense - error, dense + error, color="black", alpha=0.07, linewidth=0, label=label)
     for method, (marker, line, color) in _STYLES.items():
         rows = [row for row in results.rows if row.method == method and row.percent > 0]
         if rows:

@@ -1,5 +1,6 @@
 """What came of every level, which was best, and the table that says so."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -37,13 +38,26 @@ class Results:
     Attributes:
         metric: the one that picks.
         heads, neurons: of the dense teacher, over all layers.
+        num_evaluated: evaluation rows that every student was scored on.
         rows: by method, then by sparsity; the first is the dense teacher's.
     """
 
     metric: str
     heads: int
     neurons: int
+    num_evaluated: int
     rows: tuple[Row, ...]
+
+    @property
+    def standard_error(self) -> float | None:
+        """How far chance alone moves the score of level 0, by the choice of the evaluation rows; None if not accuracy.
+
+        That of a share p of n rows: sqrt(p (1 - p) / n).
+        """
+        if self.metric != "accuracy":
+            return None
+        share = self.score(self.dense)
+        return math.sqrt(share * (1 - share) / self.num_evaluated)
 
     @property
     def dense(self) -> Row:
@@ -65,15 +79,18 @@ class Results:
         best = {"method": self.best.method, "percent": self.best.percent, "field": self.best.field}
         plain = asdict(self)
         plain["rows"] = list(plain["rows"])
-        return plain | {"best": best}
+        return plain | {"best": best, "standard_error": self.standard_error}
 
 
-def results_of(metric: str, sizes: tuple[int, int], scores: Mapping[Level, Mapping[str, float]]) -> Results:
+def results_of(
+    metric: str, sizes: tuple[int, int], num_evaluated: int, scores: Mapping[Level, Mapping[str, float]]
+) -> Results:
     """Put levels together.
 
     Args:
         metric: the one that picks.
         sizes: heads and neurons of the dense teacher, over all layers.
+        num_evaluated: evaluation rows.
         scores: metrics of every level's student, that of the dense teacher among them.
     """
     heads, neurons = sizes
@@ -89,7 +106,7 @@ def results_of(metric: str, sizes: tuple[int, int], scores: Mapping[Level, Mappi
         )
         for level in ordered
     )
-    return Results(metric, heads, neurons, rows)
+    return Results(metric, heads, neurons, num_evaluated, rows)
 
 
 def table(results: Results) -> str:

@@ -45,15 +45,15 @@ def run(stark: Stark, out: Path) -> Results:
         )
     folder, levels = Folder(out.resolve()), stark.levels
     count = f"{len(levels)} level{'' if len(levels) == 1 else 's'}"
-    scoring = start(stark, folder, partial(_say, 1, "the dense teacher's logits"))
+    begun = start(stark, folder, partial(_say, 1, "the dense teacher's logits"))
     _say(2, "the dense teacher's student, the trial", folder.metrics(DENSE) is not None)
     _train(stark, folder, DENSE)
     steps = partial(_say, 3, "scores of heads and neurons"), partial(_say, 4, f"the sparse teachers' logits, {count}")
-    score_and_add(stark, folder, scoring, steps)
+    score_and_add(stark, folder, begun.scoring, steps)
     _say(5, f"the sparse teachers' students, {count}", all(folder.metrics(level) is not None for level in levels))
     for level in levels:
         _train(stark, folder, level)
-    return _finish(stark, folder)
+    return _finish(stark, folder, begun.num_evaluated)
 
 
 def _train(stark: Stark, folder: Folder, level: Level) -> None:
@@ -65,9 +65,9 @@ def _train(stark: Stark, folder: Folder, level: Level) -> None:
     gc.collect()
 
 
-def _finish(stark: Stark, folder: Folder) -> Results:
+def _finish(stark: Stark, folder: Folder, num_evaluated: int) -> Results:
     metric = read_json(folder.student(DENSE) / METRICS)["metric"]
-    results = results_of(metric, sizes(folder), folder.trained())
+    results = results_of(metric, sizes(folder), num_evaluated, folder.trained())
     folder.publish(Level(results.best.method, results.best.percent))
     record = folder.out / RESULTS
     plain = json.loads(json.dumps(results.to_json()))

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from os.path import normpath
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,6 +50,18 @@ class Scoring:
         return ScoredRows(name=source, fingerprint=fingerprint, num_rows=len(self.index_N), seed=self.seed)
 
 
+class Begun(NamedTuple):
+    """What the later steps need to know of the rows.
+
+    Attributes:
+        scoring: the rows that heads and neurons are scored on.
+        num_evaluated: rows that students are scored on.
+    """
+
+    scoring: Scoring
+    num_evaluated: int
+
+
 @dataclass(frozen=True, eq=False)
 class _Start:
     """What a run begins from: the cache, where it is complete, else the dense teacher."""
@@ -60,7 +72,7 @@ class _Start:
     job: Job | None
 
 
-def start(stark: Stark, folder: Folder, on_step: Callable[[bool], None]) -> Scoring:
+def start(stark: Stark, folder: Folder, on_step: Callable[[bool], None]) -> Begun:
     """Check everything, make the folder that of this run and build the cache of the dense teacher's logits.
 
     A teacher that was loaded is gone when this returns. Where the cache is complete none is loaded.
@@ -86,7 +98,7 @@ def start(stark: Stark, folder: Folder, on_step: Callable[[bool], None]) -> Scor
         with console.progress("rows") as bar:
             task = bar.add_task("logits", total=len(begin.job.rows))
             build(begin.job, folder.cache, lambda count: bar.advance(task, count))
-    return scoring
+    return Begun(scoring, len(evaluation))
 
 
 def tokenized(examples: Examples, tokenizer: Any, max_length: int) -> TokenizedRows:

@@ -10,9 +10,9 @@ from trainer.stark.results import Results, results_of
 from trainer.stark.settings import DENSE, KNOWLEDGE, OTHERS, Level
 
 
-def results(*methods: str, dense: float = 0.5) -> Results:
-    scores = {Level(method, percent): {"f1": 0.4 + percent / 1000} for method in methods for percent in (30, 60)}
-    return results_of("f1", (16, 256), {DENSE: {"f1": dense}} | scores)
+def results(*methods: str, dense: float = 0.5, metric: str = "f1") -> Results:
+    scores = {Level(method, percent): {metric: 0.4 + percent / 1000} for method in methods for percent in (30, 60)}
+    return results_of(metric, (16, 256), 900, {DENSE: {metric: dense}} | scores)
 
 
 def drawn(found: Results, path: Path) -> np.ndarray:
@@ -50,3 +50,13 @@ def test_the_ring_stands_at_the_best_level(tmp_path: Path) -> None:
 def test_a_single_level_can_be_drawn(tmp_path: Path) -> None:
     pixels = drawn(results(), tmp_path / "p.png")
     assert num_of(pixels, "black") > 500
+
+
+def test_the_reach_of_chance_is_shaded_around_the_dense_teachers_student(tmp_path: Path) -> None:
+    """Of accuracy alone, whose standard error is known."""
+    shade = colors.to_hex((0.93, 0.93, 0.93))
+    shaded, bare = (
+        num_of(drawn(results(KNOWLEDGE, metric=metric), tmp_path / f"{metric}.png"), shade)
+        for metric in ("accuracy", "f1")
+    )
+    assert shaded > 10_000 > 1_000 > bare
