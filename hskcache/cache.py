@@ -18,7 +18,7 @@ from hskcache.store.fields import (
     layer_name,
     row_offsets,
 )
-from hskcache.store.ledger import MANIFEST, TOKENIZER, Ledger, read_shard
+from hskcache.store.ledger import TOKENIZER, Ledger, read_shard
 from hskcache.store.manifest import Manifest, Request, cache_id
 from hskcache.store.record import Record
 
@@ -49,9 +49,7 @@ def open_cache(path: str | Path) -> "Cache":
         DamageError: its manifest is damaged or was edited.
     """
     root = Path(path)
-    manifest = Ledger(root).manifest()
-    if edits := manifest.edits():
-        raise DamageError(f"{root / MANIFEST} was edited: {edits[0]}; fetch or build the cache again")
+    manifest = Ledger(root).intact()
     return Cache(root, manifest)
 
 
@@ -151,7 +149,7 @@ class Cache:
         Returns:
             ``row_id``, ``input_ids``, ``token_type_ids`` and ``label`` where stored, then by field ``logits`` [C] and
             ``hidden``: by teacher layer, ``positions`` [K] and the other arrays of the layer, [K, ...]; ``attention``
-            likewise, its vectors one after the other.
+            likewise, its vectors one after the other. What was added stands under ``added``, by field.
 
         Raises:
             MismatchError: there is no such row.
@@ -164,16 +162,17 @@ class Cache:
         found: dict[str, Any] = {}
         for name, field in self.fields.items():
             arrays = _at(field, self.read(name, shard), place)
+            place_of = found.setdefault("added", {}) if name in self.manifest.added else found
             if isinstance(field, InputsField):
                 found["row_id"] = int(arrays.pop("row_ids"))
                 if field.has_labels:
                     found["label"] = arrays.pop("labels").item()
                 found |= arrays
             elif isinstance(field, LogitsField):
-                found[name] = arrays["logits"]
+                place_of[name] = arrays["logits"]
             else:
                 layers = {layer: f"{layer_name(layer)}/" for layer in field.layers}
-                found[name] = {
+                place_of[name] = {
                     layer: {key.removeprefix(prefix): array for key, array in arrays.items() if key.startswith(prefix)}
                     for layer, prefix in layers.items()
                 }
@@ -190,8 +189,9 @@ class Cache:
         try:
             return read_shard(path, record, self.fields[record.field], names)
         except DamageError as error:
+            again = "add the field" if record.field in self.manifest.added else "build the cache"
             raise DamageError(
-                f"{what}: {path} {error}; fetch or build the cache again (to build, delete it and its .json)"
+                f"{what}: {path} {error}; fetch it or {again} again (delete the file and its .json before)"
             ) from None
 
 

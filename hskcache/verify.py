@@ -9,7 +9,7 @@ from pydantic import computed_field
 
 from hskcache.errors import DamageError
 from hskcache.spec import Strict
-from hskcache.store.additions import ADDING
+from hskcache.store.additions import ADDING, is_being_added
 from hskcache.store.fields import AttentionField, Field, HiddenField, check_positions
 from hskcache.store.files import tokenizer_digest
 from hskcache.store.ledger import MANIFEST, TOKENIZER, Ledger, read_shard
@@ -141,10 +141,12 @@ def _extra_problems(ledger: Ledger, manifest: Manifest) -> Iterator[Problem]:
         expected.add(ledger.record_path(record.field, record.shard))
     for path in sorted(ledger.root.glob(f"*/{ADDING}")):
         name = path.parent.name
-        what = "is what adding a field has left that was cut off; give the same command again, or delete"
-        what += f" the folder {name}" if name not in manifest.fields else " this file"
         expected |= {path} if name in manifest.fields else set(path.parent.iterdir())
-        yield Problem(field=name, shard=None, file=path.relative_to(ledger.root).as_posix(), what=what)
+        left = "this file" if name in manifest.fields else f"the folder {name}"
+        what = f"is what adding a field has left that was cut off; give the same command again, or delete {left}"
+        if is_being_added(ledger, name):
+            what = "tells of a field that a process is adding now; verify again when it is done"
+        yield Problem(field=name, shard=None, file=f"{name}/{ADDING}", what=what)
     for path in sorted(ledger.root.rglob("*")):
         inside = path.relative_to(ledger.root)
         if inside.parts[0] == TOKENIZER or inside.parts[0].startswith(".") or path.is_dir() or path in expected:

@@ -77,6 +77,8 @@ def _provenance(manifest: "Manifest", name: str) -> dict[str, Any]:
     return {
         "teacher": added.teacher.model_dump(exclude={"config"}),
         "spec": added.spec.model_dump(),
+        # Not "layers": that is what the field itself stores.
+        "layer_pairs": [pair.model_dump() for pair in [*added.layers, *added.attention_layers]],
         "environment": added.environment,
     }
 
@@ -102,6 +104,8 @@ def _print(facts: dict[str, Any]) -> None:
         column.justify = "right"
     for name, field in facts["fields"].items():
         what = _what(field) + (f"; of {field['teacher']['name']}" if "teacher" in field else "")
+        if pairs := field.get("layer_pairs"):
+            what += f" ({_pairs(pairs)})"
         table.add_row(name, what, console.human_bytes(field["num_bytes"]), f"{field['bytes_per_row']:,.1f}")
     total = facts["num_bytes"]
     table.add_row("total", "", console.human_bytes(total), f"{total / max(num_rows, 1):,.1f}")

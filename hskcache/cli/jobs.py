@@ -108,16 +108,17 @@ def make_addition(
     from hskcache.teacher.load import load_encoder, load_teacher
 
     cache = open_cache(out)
-    spec = build_spec(given, _base(cache.manifest.request.spec, kind))
+    spec = build_spec(given, _base(kind))
     load = load_encoder if cache.manifest.request.data.problem == "text" else load_teacher
     return prepare_addition(load(teacher, given["device"], spec.compute_dtype), cache, kind, name, spec)
 
 
-def _base(spec: Spec, kind: KnowledgeName) -> Spec:
-    """What an added field keeps where the flags do not say: as the cache does, if it keeps any of its kind."""
-    kept = {"hidden": spec.hidden or Hidden(), "attention": spec.attention or Attention()}
-    own = {name: value if name == kind else None for name, value in kept.items()}
-    return spec.model_copy(update=own)
+def _base(kind: KnowledgeName) -> Spec:
+    """What an added field keeps where the flags do not say: what a build would, of its kind alone.
+
+    Nothing is taken from how the cache was built: its layers and heads are those of another teacher.
+    """
+    return Spec(hidden=Hidden() if kind == "hidden" else None, attention=Attention() if kind == "attention" else None)
 
 
 def require_teacher_extra() -> None:

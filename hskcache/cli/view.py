@@ -36,7 +36,7 @@ def describe_row(cache: "Cache", row: int) -> dict[str, Any]:
         DamageError: a file is missing or altered.
     """
     data = cache.row(row)
-    added = {name: cache.fields[name].kind for name in cache.manifest.added}
+    kinds = {name: cache.fields[name].kind for name in cache.manifest.added}
     ids = [int(token) for token in data["input_ids"]]
     names = cache.manifest.request.data.label_names
     label = data.get("label")
@@ -51,7 +51,8 @@ def describe_row(cache: "Cache", row: int) -> dict[str, Any]:
         "kept": _positions(data.get("hidden", {})),
         "attention": _positions(data.get("attention", {})),
         "added": {
-            name: _rounded(data[name]) if kind == "logits" else _positions(data[name]) for name, kind in added.items()
+            name: _rounded(stored) if kinds[name] == "logits" else _positions(stored)
+            for name, stored in data.get("added", {}).items()
         },
     }
 

@@ -2,16 +2,19 @@
 
 A field that is being added has ``adding.json`` in its folder, which says what it will be; its shards and records are
 written like those of a build. The manifest comes last and is replaced at once, so that at any moment the cache is a
-whole one, with the field or without it. Several fields may be added at the same time by different processes.
+whole one, with the field or without it. Several fields may be added at the same time by different processes; a field
+is added by one.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from hskcache.errors import DamageError, MismatchError, SpecError
+from hskcache.errors import CacheError, DamageError, MismatchError, SpecError
 from hskcache.spec import Strict
 from hskcache.store.fields import Field
 from hskcache.store.files import TEMPORARY_SUFFIX, locked, write_atomic
-from hskcache.store.ledger import MANIFEST, SPOOL, TOKENIZER, Ledger
+from hskcache.store.ledger import LOCK, MANIFEST, SPOOL, TEMPORARY, TOKENIZER, Ledger
 from hskcache.store.manifest import Added, Manifest, check
 from hskcache.store.record import CONSTANTS, is_field_name, parse
 
@@ -50,31 +53,57 @@ def is_added(ledger: Ledger, name: str, draft: Draft) -> Manifest | None:
     The size of every shard is looked at, not its content; ``hskcache verify`` does that.
 
     Raises:
-        MismatchError: another field stands under the name, or is being added there.
+        MismatchError: another field stands under the name, or is being added there, or files that belong to none.
+        DamageError: the manifest or ``adding.json`` cannot be read, or was edited.
         CacheError: there is no complete cache.
     """
-    manifest = ledger.manifest()
+    manifest, folder = ledger.intact(), ledger.root / name
     check_name(manifest, name)
-    _compare(ledger, name, _standing(ledger, manifest, name), draft)
-    if name not in manifest.fields or (ledger.root / name / ADDING).exists():
+    standing = _standing(ledger, manifest, name)
+    if standing is None:
+        if folder.exists() and not _is_leftover(folder):
+            raise MismatchError(f"{folder} holds what is no field of this cache; delete it or give another --name")
+        return None
+    _compare(ledger, name, standing, draft)
+    if name not in manifest.fields or (folder / ADDING).exists() or any(folder.glob(TEMPORARY)):
         return None
     records = [record for record in manifest.records if record.field == name]
     return manifest if all(ledger.committed(name, record.shard) == record for record in records) else None
 
 
-def begin_field(ledger: Ledger, name: str, draft: Draft) -> None:
-    """Start to add a field, or go on with the same one.
+@contextmanager
+def adding(ledger: Ledger, name: str) -> Iterator[None]:
+    """Be the one process that adds a field of this name.
 
     Raises:
-        MismatchError: another field stands under the name, or files that belong to none.
+        CacheError: another process is.
+        OSError: the cache cannot be written, or its file system knows no locks.
     """
-    manifest, folder = ledger.manifest(), ledger.root / name
-    check_name(manifest, name)
-    standing = _standing(ledger, manifest, name)
-    _compare(ledger, name, standing, draft)
-    if standing is None and folder.exists() and not _is_leftover(folder):
-        raise MismatchError(f"{folder} holds files that are no field of this cache; delete it or give another --name")
-    write_atomic(folder / ADDING, draft.model_dump_json(indent=1).encode() + b"\n")
+    with locked(_lock_path(ledger, name), wait=False) as held:
+        if not held:
+            raise CacheError(
+                f"another process is adding the field {name} to {ledger.root}; wait until it is done, or give another "
+                "--name"
+            )
+        yield
+
+
+def is_being_added(ledger: Ledger, name: str) -> bool:
+    """Whether a process is adding a field of this name now; nothing is made for it where none ever was."""
+    path = _lock_path(ledger, name)
+    try:
+        if not path.exists():
+            return False
+        with locked(path, wait=False) as held:
+            return not held
+    except OSError:
+        # Of a cache that cannot be written nobody can tell, and to it nobody adds.
+        return False
+
+
+def begin_field(ledger: Ledger, name: str, draft: Draft) -> None:
+    """Start to add a field that :func:`is_added` says is not there, or go on with it."""
+    write_atomic(ledger.root / name / ADDING, draft.model_dump_json(indent=1).encode() + b"\n")
 
 
 def finish_field(ledger: Ledger, name: str, draft: Draft) -> Manifest:
@@ -84,11 +113,8 @@ def finish_field(ledger: Ledger, name: str, draft: Draft) -> Manifest:
         MismatchError: a shard is not committed.
         DamageError: a shard does not hold what the field stores, or the manifest was edited.
     """
-    with locked(ledger.root):
-        manifest = ledger.manifest()
-        if edits := manifest.edits():
-            # What was changed by hand must not get a new signature from us.
-            raise DamageError(f"{ledger.root / MANIFEST} was edited: {edits[0]}; fetch or build the cache again")
+    with locked(ledger.root / LOCK):
+        manifest = ledger.intact()
         constants = ledger.committed(name, CONSTANTS)
         changes = {
             "fields": manifest.fields | {name: draft.field},
@@ -100,15 +126,19 @@ def finish_field(ledger: Ledger, name: str, draft: Draft) -> Manifest:
         check(grown)
         write_atomic(ledger.root / MANIFEST, grown.to_json())
         # While nobody else may write a manifest, one that is half written is what a kill has left.
-        _remove(ledger.root, f"{MANIFEST}*{TEMPORARY_SUFFIX}")
+        _remove(ledger.root, f"{MANIFEST}{TEMPORARY}")
+    _remove(ledger.root / name, TEMPORARY)
     _remove(ledger.root / name, ADDING)
-    _remove(ledger.root / name, f"*{TEMPORARY_SUFFIX}")
     return grown
 
 
 def _remove(folder: Path, pattern: str) -> None:
     for path in folder.glob(pattern):
         path.unlink(missing_ok=True)
+
+
+def _lock_path(ledger: Ledger, name: str) -> Path:
+    return ledger.root / f"{LOCK}-{name}"
 
 
 def _standing(ledger: Ledger, manifest: Manifest, name: str) -> Draft | None:
@@ -120,13 +150,15 @@ def _standing(ledger: Ledger, manifest: Manifest, name: str) -> Draft | None:
         return parse(Draft, path.read_bytes(), str(path))
     except (FileNotFoundError, NotADirectoryError):
         return None
+    except DamageError as error:
+        raise DamageError(f"{error}; delete the folder {path.parent} and add the field again") from None
 
 
-def _compare(ledger: Ledger, name: str, standing: Draft | None, draft: Draft) -> None:
-    if standing is None:
-        return
+def _compare(ledger: Ledger, name: str, standing: Draft, draft: Draft) -> None:
     found = standing.added.difference(draft.added)
-    if found is None and standing.field != draft.field:
+    if standing.field.kind != draft.field.kind:
+        found = "kind", standing.field.kind, draft.field.kind
+    elif found is None and standing.field != draft.field:
         found = "field", standing.field, draft.field
     if found is not None:
         path, here, wanted = found

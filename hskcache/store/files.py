@@ -73,15 +73,30 @@ def free_bytes(path: Path) -> tuple[int, Path]:
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Let one process at a time read a file of the folder, change it and put it back; others wait.
+def locked(path: Path, wait: bool = True) -> Iterator[bool]:
+    """Hold a lock file, which one process at a time can; it stays behind, empty.
 
-    The lock ends with the process, however that ends, and no file is left behind by it.
+    The lock ends with the process, however that ends. A file, opened for writing, is what network file systems can
+    lock, too.
+
+    Args:
+        path: the lock file; made if missing, in a folder that exists.
+        wait: whether to wait for another process that holds it.
+
+    Returns:
+        Whether it is held; always, if it was waited for.
+
+    Raises:
+        OSError: the file cannot be made, or the file system knows no locks.
     """
-    descriptor = os.open(folder, os.O_RDONLY)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            held = True
+        except BlockingIOError:
+            held = False
+        yield held
     finally:
         os.close(descriptor)
 

@@ -23,6 +23,9 @@ from hskcache.store.shard import pack_shard, unpack_shard
 MANIFEST = "manifest.json"
 BUILDING = "building.json"
 TOKENIZER = "tokenizer"
+LOCK = ".lock"
+"""Held by whoever replaces the manifest of a complete cache; readers and hubs leave such names alone."""
+TEMPORARY = f"*{TEMPORARY_SUFFIX}"
 SPOOL = "building"
 """Folder of the rows of a corpus, which a build needs until it is done."""
 SPOOL_FILES = frozenset({"ids.bin", "offsets.bin", "rows.json", "rows.json.tmp"})
@@ -161,18 +164,18 @@ class Ledger:
             constants={field: record for field in fields if (record := self.committed(field, CONSTANTS)) is not None},
             environment=dict(environment),
         )
-        # Only where a cache stands already can another process be adding to it.
-        with locked(self.root) if (self.root / MANIFEST).exists() else nullcontext():
+        # A lock stays behind, so there is one wherever a field was ever being added.
+        with locked(self.root / LOCK) if any(self.root.glob(f"{LOCK}*")) else nullcontext():
             if (self.root / MANIFEST).exists():
-                manifest = manifest.with_added(self.manifest())
+                manifest = manifest.with_added(self.intact())
             manifest = manifest.signed()
             check(manifest)
             write_atomic(self.root / MANIFEST, manifest.to_json())
+            _remove(self.root, TEMPORARY)
         _remove_spool(self.root / SPOOL)
         (self.root / BUILDING).unlink(missing_ok=True)
-        for folder in [self.root, self.root / TOKENIZER, *(self.root / field for field in fields)]:
-            for path in folder.glob(f"*{TEMPORARY_SUFFIX}"):
-                path.unlink(missing_ok=True)
+        for name in [TOKENIZER, *fields]:
+            _remove(self.root / name, TEMPORARY)
         return manifest
 
     def committed(self, field: str, shard: int) -> Record | None:
@@ -220,6 +223,20 @@ class Ledger:
         what = "has no manifest.json, so it is not a cache" if self.root.exists() else "does not exist"
         raise CacheError(f"{self.root} {what}; give the folder that a build wrote")
 
+    def intact(self) -> Manifest:
+        """The manifest of the complete cache that stands here, once it is known that nobody has changed it by hand.
+
+        Raises:
+            DamageError: it was edited.
+            CacheError: as :meth:`manifest`.
+        """
+        manifest = self.manifest()
+        if edits := manifest.edits():
+            raise DamageError(
+                f"{self.root / MANIFEST} was edited: {edits[0]}; fetch the cache again, or delete it and build it again"
+            )
+        return manifest
+
 
 def read_shard(
     path: Path, record: Record, field: Field, names: Collection[str] | None = None
@@ -266,6 +283,11 @@ def _is_leftover(path: Path) -> bool:
     if path.name == SPOOL and path.is_dir():
         return {inside.name for inside in path.iterdir()} <= SPOOL_FILES
     return path.name.startswith(BUILDING) and path.name.endswith(TEMPORARY_SUFFIX)
+
+
+def _remove(folder: Path, pattern: str) -> None:
+    for path in folder.glob(pattern):
+        path.unlink(missing_ok=True)
 
 
 def _remove_spool(folder: Path) -> None:

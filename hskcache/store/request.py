@@ -103,16 +103,16 @@ class Added(Strict):
     """Where a field came from that was added to a finished cache: another run of a teacher over the same rows.
 
     Attributes:
-        teacher: the model that ran.
         spec: what was kept, of the field's kind alone; limits of the rows are those of the cache.
         layers, attention_layers: pairs of layers, as in a request.
+        teacher: the model that ran.
         environment: package versions and device; told to readers, not digested.
     """
 
-    teacher: TeacherInfo
     spec: Spec
     layers: list[LayerKept] = Key(default=[])
     attention_layers: list[LayerKept] = Key(default=[])
+    teacher: TeacherInfo
     environment: dict[str, str] = Key(default={})
 
     @property

@@ -3,21 +3,23 @@
 No data set is read: the tokens are those of the cache, so every row is the same row by construction.
 """
 
-from dataclasses import dataclass
+import json
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
+from hskcache import console
 from hskcache.cache import Cache
 from hskcache.encoder import takes_token_types
 from hskcache.errors import MismatchError, SpecError
 from hskcache.runtime import environment
 from hskcache.spec import KnowledgeName, Spec
-from hskcache.store.additions import Draft, begin_field, check_name, finish_field, is_added
+from hskcache.store.additions import Draft, adding, begin_field, check_name, finish_field, is_added
 from hskcache.store.ledger import Ledger
 from hskcache.store.manifest import Added, Manifest, Request
-from hskcache.teacher.inputs import fit_rows
+from hskcache.teacher.inputs import fit_rows, most_tokens
 from hskcache.teacher.job import Job, request_of, resolve_spec
 from hskcache.teacher.layout import plan
 from hskcache.teacher.load import Teacher
@@ -73,7 +75,7 @@ def prepare_addition(
         cache: a complete one.
         kind: ``logits``, ``hidden`` or ``attention``.
         name: of the field, which is also its folder.
-        spec: what to keep; of logits None. The cache's own ``max_length`` and rows of a shard hold whatever it says.
+        spec: what to keep; None of logits. The cache's own ``max_length`` and rows of a shard hold whatever it says.
 
     Raises:
         SpecError: the name or what is to be kept cannot be.
@@ -88,9 +90,17 @@ def prepare_addition(
     _check_tokenizer(teacher, cache, tokenizer)
     if kind == "logits":
         _check_classes(teacher, request)
-    spec = _spec(request, kind, spec)
-    spec = resolve_spec(spec, teacher.info)
-    rows = fit_rows(teacher.model, rows_of(cache, special_ids(tokenizer)), (teacher.info.name, request.data.name))
+    if spec is None:
+        # Grouped as the cache's own rows, the same teacher gives the same bits.
+        dtype = str(teacher.model.dtype).removeprefix("torch.")
+        spec = Spec.model_validate({"hidden": None, "token_budget": request.spec.token_budget, "compute_dtype": dtype})
+    spec = resolve_spec(_spec(request, kind, spec), teacher.info)
+    rows = rows_of(cache, special_ids(tokenizer))
+    if "token_type_ids" not in teacher.tokenizer.model_input_names:
+        # As in a build with this teacher: its model may have such an input, but was never shown one.
+        rows = replace(rows, token_type_ids=None)
+    _check_lengths(teacher, cache, rows)
+    rows = fit_rows(teacher.model, rows, (teacher.info.name, request.data.name))
     job = Job(teacher, request.data, None, rows, spec, plan(spec, teacher.info, teacher.num_labels, rows))
     return Addition(job, cache, kind, name)
 
@@ -116,14 +126,14 @@ def add_field(addition: Addition, on_rows: Progress | None = None) -> Manifest:
     Raises:
         MismatchError: another field stands under the name.
         TeacherError: the teacher gives values that are not finite, or its device has too little memory.
-        CacheError: the disk is too small or cannot be written.
+        CacheError: another process is adding it, or the disk is too small or cannot be written.
     """
-    done = added(addition)
-    if done is not None:
-        return done
     ledger = Ledger(addition.cache.root)
     writing = Writing(addition.job, ledger, {addition.kind: addition.name})
-    with writing_to(ledger.root / addition.name):
+    with writing_to(ledger.root / addition.name), adding(ledger, addition.name):
+        done = added(addition)
+        if done is not None:
+            return done
         writing.check_space()
         begin_field(ledger, addition.name, addition.draft)
         writing.write(on_rows)
@@ -131,7 +141,7 @@ def add_field(addition: Addition, on_rows: Progress | None = None) -> Manifest:
 
 
 def rows_of(cache: Cache, special: frozenset[int]) -> TokenizedRows:
-    """The rows of a cache as they were tokenized.
+    """The rows of a cache as they were tokenized, in memory: about 8 bytes a token while they are read.
 
     Args:
         cache: whose inputs are read, verified.
@@ -151,13 +161,15 @@ def rows_of(cache: Cache, special: frozenset[int]) -> TokenizedRows:
     )
 
 
-def _spec(request: Request, kind: KnowledgeName, spec: Spec | None) -> Spec:
-    """What is kept of the kind, and of no other; without a spec that is as the cache was built."""
-    spec = spec or request.spec.model_copy(update={"hidden": None, "attention": None})
+def _spec(request: Request, kind: KnowledgeName, spec: Spec) -> Spec:
+    """What is kept of the kind, and of no other, of rows and shards as they stand."""
+    called = {"logits": "logits", "hidden": "hidden states", "attention": "attention scores"}
     for other in ("hidden", "attention"):
         if (getattr(spec, other) is not None) != (kind == other):
-            keeps = "nothing of them is" if kind == other else f"{other} is to be kept too"
-            raise SpecError(f"a field of {kind} is to be added, but {keeps}; keep {kind} and nothing else")
+            keeps = "none are kept" if kind == other else f"{called[other]} are to be kept too"
+            raise SpecError(
+                f"a field of {called[kind]} is to be added, but {keeps}; keep {called[kind]} and nothing else"
+            )
     return spec.model_copy(update={"max_length": request.spec.max_length, "shard_rows": request.shard_rows})
 
 
@@ -174,6 +186,27 @@ def _check_tokenizer(teacher: Teacher, cache: Cache, tokenizer: PreTrainedTokeni
         raise MismatchError(
             f"{teacher.info.name} tells the two texts of a pair apart by token types, which the rows of {cache.root} "
             "were stored without; build a cache with it first and add the other teacher's field to that"
+        )
+    _check_rules(teacher, tokenizer)
+
+
+def _check_rules(teacher: Teacher, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Say it where the teacher's tokenizer has the same pieces but would cut text into them by other rules."""
+    theirs, ours = (json.loads(one.backend_tokenizer.to_str()) for one in (teacher.tokenizer, tokenizer))
+    rules = ("normalizer", "pre_tokenizer", "post_processor")
+    if other := [rule for rule in rules if theirs[rule] != ours[rule]]:
+        console.say(
+            f"the tokenizer of {teacher.info.name} has another {' and '.join(other)} than that of the cache; it reads "
+            "the cache's tokens, not those it would make itself"
+        )
+
+
+def _check_lengths(teacher: Teacher, cache: Cache, rows: TokenizedRows) -> None:
+    longest, most = int(rows.lengths.max()), most_tokens(teacher.model)
+    if longest > most:
+        raise MismatchError(
+            f"{cache.root} has a row of {longest} tokens and {teacher.info.name} reads at most {most}; build a cache "
+            f"with --max-length {most} for it"
         )
 
 

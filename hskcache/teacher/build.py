@@ -60,13 +60,13 @@ def is_complete(out: Path, tokenizer_sha256: str) -> Manifest | None:
     Fields that were added later are no part of the build.
 
     Raises:
-        DamageError: the manifest cannot be read.
+        DamageError: the manifest cannot be read, or was edited.
     """
     # A kill right after the manifest leaves this, and finishing again removes it.
     if not (out / MANIFEST).exists() or (out / BUILDING).exists():
         return None
     ledger = Ledger(out)
-    manifest = ledger.manifest()
+    manifest = ledger.intact()
     folders = [out, out / TOKENIZER, *(out / name for name in manifest.own_fields)]
     if any(any(folder.glob(f"*{TEMPORARY_SUFFIX}")) for folder in folders):
         return None

@@ -56,5 +56,8 @@ def test_provenance_of_each_field_is_read(cache: Cache) -> None:
 def test_values_are_read(cache: Cache) -> None:
     row = cache.row(2)
     assert row["logits"].tolist() == [2, -2]
-    assert row["s30"].tolist() == [3, -1]
-    assert {name: array.tolist() for name, array in row["h2"][6].items()} == {"positions": [0], "values": [[2, 0.5]]}
+    assert row["added"]["s30"].tolist() == [3, -1]
+    assert {name: array.tolist() for name, array in row["added"]["h2"][6].items()} == {
+        "positions": [0],
+        "values": [[2, 0.5]],
+    }

@@ -20,14 +20,21 @@ def own_vocabulary(student: str) -> Mapping[str, int] | None:
 
     Args:
         student: name, config.json, folder or hub id.
+
+    Raises:
+        TeacherError: the folder has a tokenizer that cannot be loaded.
     """
     if student in STUDENTS or Path(student).is_file():
         return None
     if Path(student).is_dir() and not any((Path(student) / name).is_file() for name in _FILES):
         return None
+    tokenizer: PreTrainedTokenizerBase
     try:
-        tokenizer: PreTrainedTokenizerBase = load_tokenizer(student)
+        tokenizer = load_tokenizer(student)
     except TeacherError:
+        # A folder has been seen to bring one: that it cannot be read must not pass for that it brings none.
+        if Path(student).is_dir():
+            raise
         return None
     vocabulary: Mapping[str, int] = tokenizer.get_vocab()
     return vocabulary

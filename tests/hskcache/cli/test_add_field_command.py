@@ -44,6 +44,8 @@ def test_hidden_states_with_the_flags_of_a_build(run: Any, data: Any, own: Path,
     assert run("build", *given, "--teacher", tiny_teacher_dir, "--out", own).exit_code == 0
     field = data("info", own)["fields"]["h2"]
     assert (field["layers"], field["max_tokens"], field["num_columns"]) == ([4], 2, 32)
+    assert field["layer_pairs"] == [{"student": 4, "teacher": 4}]
+    assert (field["encoding"], field["spec"]["compute_dtype"]) == ("int8", "float32")
     assert len(data("view", own, 3)["added"]["h2"]["4"]) == 2
     assert "h2 4" in run("view", own, 3).stdout
 
@@ -56,8 +58,8 @@ def test_hidden_states_with_the_flags_of_a_build(run: Any, data: Any, own: Path,
         (("--corpus", "x.txt"), "takes its rows from the cache"),
         (("--max-length", "8"), "--max-length is the cache's own"),
         (("--shard-rows", "8"), "--shard-rows is the cache's own"),
-        (("--keep", "1l"), "a field of logits is to be added, but hidden is to be kept too"),
-        (("--attention", "2t"), "a field of logits is to be added, but attention is to be kept too"),
+        (("--keep", "1l"), "a field of logits is to be added, but hidden states are to be kept too"),
+        (("--attention", "2t"), "a field of logits is to be added, but attention scores are to be kept too"),
         (("--encoding", "int4"), "--encoding says how hidden states are kept, but none are"),
         (("--name", "logits"), "caches keep for themselves"),
         (("--name", "../s30"), "is not a name for a field"),
@@ -76,3 +78,14 @@ def test_a_field_needs_a_name_and_a_name_a_field(refused: Any, sources: Any, own
 def test_there_must_be_a_complete_cache(refused: Any, args: tuple[object, ...], own: Path) -> None:
     (own / "manifest.json").unlink()
     assert "has no manifest.json" in refused(*args)
+
+
+@pytest.mark.parametrize("name", ["label", "row_id", "input_ids", "added"])
+def test_a_field_may_be_called_like_what_rows_are_shown_by(
+    run: Any, data: Any, args: Any, own: Path, name: str
+) -> None:
+    before = data("view", own, 3)
+    assert run(*args, "--name", name).exit_code == 0
+    after = data("view", own, 3)
+    assert after.pop("added") == {name: before["logits"]}
+    assert after == {key: value for key, value in before.items() if key != "added"}

@@ -12,7 +12,7 @@ from test_ledger import CONTENT, GOLDEN, REQUEST, build, kill_before_step, listi
 
 from hskcache.cache import open_cache
 from hskcache.errors import DamageError, MismatchError, SpecError
-from hskcache.store.additions import ADDING, Draft, begin_field, check_name, finish_field, is_added
+from hskcache.store.additions import ADDING, Draft, adding, begin_field, check_name, finish_field, is_added
 from hskcache.store.fields import LogitsField
 from hskcache.store.ledger import MANIFEST, Ledger
 from hskcache.store.manifest import Added, Manifest
@@ -35,13 +35,14 @@ def shards(shift: float = 1.0) -> list[np.ndarray[Any, Any]]:
 def add(root: Path, name: str = "s30", one: Draft | None = None, shift: float = 1.0) -> Manifest:
     """A field added, or the adding finished that was cut off."""
     ledger, one = Ledger(root), one or draft()
-    if (done := is_added(ledger, name, one)) is not None:
-        return done
-    begin_field(ledger, name, one)
-    for shard, logits in enumerate(shards(shift)):
-        if not ledger.is_committed(name, shard):
-            ledger.commit(name, shard, REQUEST.rows(shard), {"logits": logits})
-    return finish_field(ledger, name, one)
+    with adding(ledger, name):
+        if (done := is_added(ledger, name, one)) is not None:
+            return done
+        begin_field(ledger, name, one)
+        for shard, logits in enumerate(shards(shift)):
+            if not ledger.is_committed(name, shard):
+                ledger.commit(name, shard, REQUEST.rows(shard), {"logits": logits})
+        return finish_field(ledger, name, one)
 
 
 @pytest.fixture
@@ -57,7 +58,7 @@ def test_what_was_there_stays_byte_for_byte_and_the_new_field_is_read_beside_it(
     assert {name: data for name, data in after.items() if name in before and name != MANIFEST} == {
         name: data for name, data in before.items() if name != MANIFEST
     }
-    assert {name.partition("/")[0] for name in after.keys() - before.keys()} == {"s30"}
+    assert {name.partition("/")[0] for name in after.keys() - before.keys()} == {"s30", ".lock", ".lock-s30"}
     cache = open_cache(root)
     assert cache.manifest == manifest
     assert cache.id != own.id
@@ -129,10 +130,10 @@ def test_another_teacher_under_the_same_name_is_refused_and_nothing_is_touched(r
         add(root)
     else:
         begin_field(Ledger(root), "s30", draft())
-    before = listing(root)
+    before = {name: data for name, data in listing(root).items() if not name.startswith(".lock")}
     with pytest.raises(MismatchError, match=r"field s30 with teacher.weights_sha256 = a+ and this .* another --name"):
         add(root, one=draft("b"))
-    assert listing(root) == before
+    assert {name: data for name, data in listing(root).items() if not name.startswith(".lock")} == before
 
 
 def test_another_width_under_the_same_name_is_refused(root: Path) -> None:
@@ -179,7 +180,7 @@ def test_names_that_no_added_field_can_have(root: Path, name: str) -> None:
 def test_a_folder_of_something_else_is_not_written_into(root: Path) -> None:
     (root / "s30").mkdir()
     (root / "s30" / "notes.txt").write_text("mine")
-    with pytest.raises(MismatchError, match="holds files that are no field of this cache"):
+    with pytest.raises(MismatchError, match="holds what is no field of this cache"):
         add(root)
     assert [path.name for path in (root / "s30").iterdir()] == ["notes.txt"]
 
@@ -206,3 +207,31 @@ def test_a_full_disk_or_a_lost_permission_leaves_the_cache_as_it_was(root: Path)
     assert in_child(partial(add, root), refuse) == 1
     assert open_cache(root).id == before
     assert add(root).cache_id == open_cache(root).id
+
+
+def test_processes_that_add_the_same_field_at_once_leave_it_whole(root: Path) -> None:
+    """One adds it; the others are told so, or find it done."""
+    children = [start(partial(add, root)) for _ in range(6)]
+    codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+    assert 0 in codes
+    assert set(codes) <= {0, 1}
+    assert add(root) == open_cache(root).manifest
+    assert verify(root).problems == []
+
+
+def test_a_damaged_adding_json_says_what_to_do_and_a_file_in_the_fields_place_is_left(root: Path) -> None:
+    begin_field(Ledger(root), "s30", draft())
+    (root / "s30" / ADDING).write_text("{")
+    with pytest.raises(DamageError, match=r"delete the folder .*s30 and add the field again"):
+        add(root)
+    (root / "s50").write_text("mine")
+    with pytest.raises(MismatchError, match="holds what is no field of this cache"):
+        add(root, "s50")
+    assert (root / "s50").read_text() == "mine"
+
+
+def test_another_kind_is_told_before_anything_else(root: Path) -> None:
+    add(root)
+    other = draft("b").model_copy(update={"field": GOLDEN.fields["hidden"]})
+    with pytest.raises(MismatchError, match="s30 with kind = logits and this one is to have hidden"):
+        add(root, one=other)

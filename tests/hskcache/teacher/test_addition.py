@@ -1,5 +1,6 @@
 """An added field holds what its teacher computes for the rows of the cache, and no teacher that cannot is let in."""
 
+import json
 import os
 import re
 import shutil
@@ -24,7 +25,7 @@ from transformers import (
 )
 
 from hskcache.cache import Cache, open_cache
-from hskcache.errors import MismatchError, SpecError, TeacherError
+from hskcache.errors import CacheError, DamageError, MismatchError, SpecError
 from hskcache.spec import Attention, Depth, Length, Spec
 from hskcache.store.ledger import Ledger
 from hskcache.teacher.addition import add_field, added, prepare_addition, rows_of
@@ -136,7 +137,7 @@ def test_attention_can_be_added_beside_hidden_states_of_the_same_teacher(job_of:
         "hidden": "hidden",
         "maps": "attention",
     }
-    assert grown.row(3)["maps"][4]["positions"].shape == (3,)
+    assert grown.row(3)["added"]["maps"][4]["positions"].shape == (3,)
     assert verify(grown.root).ok
 
 
@@ -195,7 +196,7 @@ def test_hidden_states_can_be_added_to_the_cache_of_a_corpus_and_logits_cannot(
     with pytest.raises(SpecError, match="holds a corpus without a task, of which there are no logits"):
         prepare_addition(load_encoder(str(other_dir)), cache, "logits", "t2")
     add_field(prepare_addition(load_encoder(str(other_dir)), cache, "hidden", "h2", spec_of("2l_3t")))
-    assert open_cache(tmp_path / "c").row(0)["h2"][4]["positions"].shape == (3,)
+    assert open_cache(tmp_path / "c").row(0)["added"]["h2"][4]["positions"].shape == (3,)
 
 
 def test_another_vocabulary_is_refused_with_the_first_token_that_differs(
@@ -240,7 +241,7 @@ def test_a_teacher_with_fewer_positions_than_the_rows_need_is_refused(
     def change(config: dict[str, Any]) -> None:
         config["max_position_embeddings"] = 8
 
-    with pytest.raises(TeacherError, match="reads at most 8"):
+    with pytest.raises(MismatchError, match="reads at most 8; build a cache with --max-length 8 for it"):
         prepare_addition(make(change, tiny_teacher_dir, tmp_path / "t"), cache, "logits", "t2")
 
 
@@ -253,7 +254,7 @@ def test_token_types_that_were_not_stored_are_missed_and_those_not_read_are_left
     distil = load_teacher(str(folder))
     # Nothing of DistilBERT reads token types: its field stands beside BERT's.
     add_field(prepare_addition(distil, cache, "logits", "distil"))
-    assert open_cache(cache.root).row(0)["distil"].shape == (2,)
+    assert open_cache(cache.root).row(0)["added"]["distil"].shape == (2,)
     build(job_of("none", rows=pairs, by=distil), tmp_path / "untyped")
     with pytest.raises(MismatchError, match=r"by token types, which the rows of .* were stored without; build a cache"):
         prepare_addition(teacher, open_cache(tmp_path / "untyped"), "logits", "t2")
@@ -262,10 +263,10 @@ def test_token_types_that_were_not_stored_are_missed_and_those_not_read_are_left
 @pytest.mark.parametrize("kind", ["logits", "hidden", "attention"])
 def test_what_is_kept_is_of_the_kind_and_of_no_other(cache: Cache, other: Teacher, job_of: Any, kind: Any) -> None:
     both = job_of(**KEEP).spec.model_copy(update={"attention": Attention()})
-    with pytest.raises(SpecError, match=f"a field of {kind} is to be added, but"):
+    with pytest.raises(SpecError, match="are to be kept too; keep"):
         prepare_addition(other, cache, kind, "x", both)
     if kind != "logits":
-        with pytest.raises(SpecError, match=f"a field of {kind} is to be added, but nothing of them is"):
+        with pytest.raises(SpecError, match=f"a field of {kind} .* is to be added, but none are kept"):
             prepare_addition(other, cache, kind, "x")
 
 
@@ -274,3 +275,85 @@ def test_the_caches_rows_and_shards_hold_whatever_the_spec_says(cache: Cache, ot
     addition = prepare_addition(other, cache, "hidden", "h2", spec)
     assert addition.job.layout.shards == cache.shards
     assert addition.job.layout.lengths_N.max() > 3
+
+
+def test_layers_are_counted_by_the_teacher_that_is_added_and_not_by_the_first(
+    job_of: Any, tiny_teacher_dir: Path, spec_of: Callable[..., Spec], tmp_path: Path
+) -> None:
+    """The cache keeps the top layer of a teacher of four; the top layer of one of six is the sixth."""
+
+    def change(config: dict[str, Any]) -> None:
+        config["num_hidden_layers"] = 6
+
+    build(job_of(**KEEP), tmp_path / "c")
+    deeper = make(change, tiny_teacher_dir, tmp_path / "t")
+    add_field(prepare_addition(deeper, open_cache(tmp_path / "c"), "hidden", "deep", spec_of("1l_4t")))
+    grown = open_cache(tmp_path / "c")
+    assert grown.fields["deep"].layers == [6]
+    assert [(pair.student, pair.teacher) for pair in grown.manifest.request_for("deep").layers] == [(2, 6)]
+
+
+def test_a_teacher_whose_tokenizer_gives_no_token_types_is_shown_none(
+    job_of: Any, pairs: Examples, tiny_teacher_dir: Path, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(tiny_teacher_dir, tmp_path / "untyped"))
+    path = folder / "tokenizer_config.json"
+    settings = json.loads(path.read_text()) | {"model_input_names": ["input_ids", "attention_mask"]}
+    path.write_text(json.dumps(settings))
+    untyped = load_teacher(str(folder))
+    build(job_of("none", rows=pairs), tmp_path / "c")
+    build(job_of("none", rows=pairs, by=untyped), tmp_path / "expected")
+    add_field(prepare_addition(untyped, open_cache(tmp_path / "c"), "logits", "untyped"))
+    found, expected = (open_cache(tmp_path / name) for name in ("c", "expected"))
+    assert np.array_equal(found.read("untyped", 0)["logits"], expected.read("logits", 0)["logits"])
+    assert not np.array_equal(found.read("logits", 0)["logits"], expected.read("logits", 0)["logits"])
+
+
+def test_other_rules_of_a_tokenizer_with_the_same_pieces_are_told(
+    cache: Cache, tiny_teacher_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = Path(shutil.copytree(tiny_teacher_dir, tmp_path / "cased"))
+    path = folder / "tokenizer.json"
+    rules = json.loads(path.read_text(encoding="utf-8"))
+    rules["normalizer"]["lowercase"] = False
+    path.write_text(json.dumps(rules), encoding="utf-8")
+    prepare_addition(load_teacher(str(folder)), cache, "logits", "cased")
+    assert "has another normalizer than that of the cache" in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_field_is_added_by_one_process_and_a_second_is_told_so(cache: Cache, other: Teacher) -> None:
+    addition = prepare_addition(other, cache, "logits", "t2")
+    ready, go = os.pipe(), os.pipe()
+
+    def pause(event: str, arguments: tuple[Any, ...]) -> None:
+        if event == "os.rename" and str(arguments[1]).endswith("/t2/000001.json"):
+            os.write(ready[1], b"x")
+            os.read(go[0], 1)
+
+    child = start(lambda: add_field(addition), pause)
+    os.read(ready[0], 1)
+    with pytest.raises(CacheError, match="another process is adding the field t2 to"):
+        add_field(addition)
+    (problem,) = verify(cache.root).problems
+    assert "a process is adding now; verify again when it is done" in problem.what
+    os.write(go[1], b"x")
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert add_field(addition).added.keys() == {"t2"}
+    assert verify(cache.root).ok
+
+
+def test_a_manifest_that_was_edited_is_not_signed_anew_by_any_build(cache: Cache, other: Teacher, job_of: Any) -> None:
+    add_field(prepare_addition(other, cache, "logits", "t2"))
+    addition = prepare_addition(other, open_cache(cache.root), "logits", "t2")
+    path = cache.root / "manifest.json"
+    path.write_text(path.read_text().replace(other.info.weights_sha256, "a" * 64))
+    (cache.root / "logits" / "000000.json").unlink()
+    edited = path.read_bytes()
+    for work in (
+        lambda: build(job_of("none"), cache.root),
+        lambda: finished(job_of("none"), cache.root),
+        lambda: add_field(addition),
+    ):
+        with pytest.raises(DamageError, match="was edited"):
+            work()
+    assert path.read_bytes() == edited
