@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hskcache.encoder import num_positions, takes_token_types
-from hskcache.errors import TeacherError
+from hskcache.errors import CacheError, TeacherError
 from hskcache.store.files import tokenizer_digest
 from hskcache.text import TokenizedRows
 
@@ -92,13 +92,16 @@ def save_tokenizer(tokenizer: PreTrainedTokenizerBase, with_token_types: bool) -
     Args:
         tokenizer: a fast tokenizer.
         with_token_types: False makes it give none, as its rows have none.
+
+    Raises:
+        CacheError: the temporary folder it is written to by way of has no room.
     """
     # Truncation and padding of the last call would be saved along.
     tokenizer.backend_tokenizer.no_truncation()
     tokenizer.backend_tokenizer.no_padding()
     with tempfile.TemporaryDirectory(prefix="hskcache-") as temporary:
         folder = Path(temporary)
-        tokenizer.save_pretrained(folder)
+        _save(tokenizer, folder)
         config = json.loads((folder / _CONFIG).read_text(encoding="utf-8"))
         config = {key: value for key, value in config.items() if key not in _NOT_IDENTITY}
         if not with_token_types:
@@ -108,3 +111,10 @@ def save_tokenizer(tokenizer: PreTrainedTokenizerBase, with_token_types: bool) -
         paths = sorted(path for path in folder.rglob("*") if path.is_file())
         files = {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
         return SavedTokenizer(files, tokenizer_digest(folder))
+
+
+def _save(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    try:
+        tokenizer.save_pretrained(folder)
+    except Exception as error:  # noqa: BLE001  (the Rust library raises plain Exception for what the disk says)
+        raise CacheError(f"cannot write the tokenizer to {folder}: {error}; free space there, or set TMPDIR") from None

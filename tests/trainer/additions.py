@@ -12,9 +12,9 @@ from transformers import AutoTokenizer, BertConfig, BertForSequenceClassificatio
 
 from hskcache.cache import Cache, Field, LogitsField, open_cache
 from hskcache.spec import Attention, Depth, Length
-from hskcache.store.files import write_atomic
-from hskcache.store.ledger import MANIFEST, Ledger
-from hskcache.store.manifest import Added, cache_id, check
+from hskcache.store.additions import Draft, begin_field, finish_field
+from hskcache.store.ledger import Ledger
+from hskcache.store.manifest import Added
 
 
 class Grown(NamedTuple):
@@ -98,18 +98,9 @@ def add_odd(cache: Cache, donor: Cache) -> Cache:
 
 def add(cache: Cache, name: str, shards: Sequence[dict[str, Any]], described: tuple[Field, Added]) -> Cache:
     """The cache with one more field, opened anew."""
-    ledger, before = Ledger(cache.root), open_cache(cache.root).manifest
-    records = [ledger.commit(name, shard, cache.shards[shard], arrays) for shard, arrays in enumerate(shards)]
-    shared = {name: ledger.record(name, -1)} if ledger.record_path(name, -1).exists() else {}
-    changes = {
-        "fields": before.fields | {name: described[0]},
-        "shards": before.shards | {name: records},
-        "constants": before.constants | shared,
-        "added": before.added | {name: described[1]},
-    }
-    after = before.model_copy(update=changes)
-    digest = cache_id(after.request_digest, after.fields, after.records, after.added)
-    after = after.model_copy(update={"cache_id": digest})
-    check(after)
-    write_atomic(cache.root / MANIFEST, after.to_json())
+    ledger, draft = Ledger(cache.root), Draft(field=described[0], added=described[1])
+    begin_field(ledger, name, draft)
+    for shard, arrays in enumerate(shards):
+        ledger.commit(name, shard, cache.shards[shard], arrays)
+    finish_field(ledger, name, draft)
     return open_cache(cache.root)
