@@ -33,7 +33,8 @@ def build(
 ) -> None:
     """Run the teacher once over the rows of --data or --corpus and write a cache.
 
-    An interrupted build goes on with the same command and ends with the same bytes.
+    With --add-field the rows are those of the complete cache --out, and what is kept of them follows from the flags as
+    in any build. An interrupted build goes on with the same command and ends with the same bytes.
     """
     from hskcache.cli.jobs import Rows
 
