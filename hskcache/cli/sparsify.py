@@ -1,27 +1,30 @@
 """``hskcache sparsify``: a teacher without the heads and neurons that matter least, at several levels."""
 
 import math
+from collections.abc import Set
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 import click
+from click.core import ParameterSource
 
-from hskcache import console, runtime
+from hskcache import console
 from hskcache.cli.options import device_option, json_option
 from hskcache.errors import SpecError
-from hskcache.sparsity.levels import Method, Ranking, parse_levels
+from hskcache.sparsity.levels import Method, Ranking, check_balance, parse_levels
 from hskcache.text.layout import Layout, layout
 
 if TYPE_CHECKING:
     from hskcache.sparsity.artifact import ScoreInfo
     from hskcache.sparsity.run import Level, Ranked
     from hskcache.sparsity.scores import Scores
+    from hskcache.sparsity.scoring import Scoring
     from hskcache.teacher.load import Teacher
-    from hskcache.text import Examples, TokenizedRows
 
-BALANCE = 0.5
-# What only a pass over rows needs.
-_PASS = ("data", "trial_student", "rows")
+# What only a pass over rows needs, by the names of the parameters.
+_LAYOUT = ("task_name", "text", "text_pair", "label", "header")
+_PASS = frozenset({"data", "trial_student", "rows", "seed", "batch_size", "temperature", "max_length", *_LAYOUT})
 _COUNTS = {"percent", "num_heads", "heads_removed", "num_neurons", "neurons_removed"}
 
 
@@ -35,13 +38,16 @@ _COUNTS = {"percent", "num_heads", "heads_removed", "num_neurons", "neurons_remo
 @click.option(
     "--data",
     metavar="FILE",
-    help="Rows to score on, such as the dev set: TSV, CSV, JSONL, Parquet, or hub:REPO[:CONFIG]:SPLIT.",
+    help="Labelled rows to score on, best a part of the training rows: TSV, CSV, JSONL, Parquet, or "
+    "hub:REPO[:CONFIG]:SPLIT.",
 )
 @layout
 @click.option(
     "--balance",
     type=click.FloatRange(0, 1),
-    help=f"Share of expressive scores; the rest are student-friendly ones.  [default: {BALANCE}]",
+    default=0.5,
+    show_default=True,
+    help="Share of expressive scores; the rest are student-friendly ones.",
 )
 @click.option(
     "--sparsity",
@@ -63,7 +69,9 @@ _COUNTS = {"percent", "num_heads", "heads_removed", "num_neurons", "neurons_remo
     help="Scores of an earlier run, its folder or file: no pass, any balance.",
 )
 @click.option("--rows", type=click.IntRange(min=1), help="Score on so many rows, drawn by --seed.  [default: all]")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of --rows and of --method random.")
+@click.option(
+    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of --rows and of --method random."
+)
 @click.option(
     "--batch-size",
     type=click.IntRange(min=1),
@@ -120,17 +128,40 @@ def _ranking(layout: Layout, given: dict[str, Any]) -> Ranking:
     Raises:
         SpecError: it was not.
     """
-    method, seed = given["method"], given["seed"]
+    method, balance = given["method"], given["balance"]
     if method != "knowledge":
-        _say_unused(("balance", "scores", *_PASS), f"--method {method} scores no rows", given)
-        return Ranking(method, seed=seed if method == "random" else None)
-    balance = BALANCE if given["balance"] is None else given["balance"]
-    for flag, value in (("balance", balance), ("temperature", given["temperature"])):
-        if not math.isfinite(value):
-            raise SpecError(f"--{flag} {value} is not a number; leave it out, or give one")
+        used = {"seed"} if method == "random" else set()
+        _say_unused({"balance", "scores"} | _PASS - used, f"--method {method} scores no rows")
+        return Ranking(method, seed=given["seed"] if used else None)
+    check_balance(balance)
     if given["scores"] is not None:
-        _say_unused(_PASS, "--scores takes the scores of an earlier pass", given)
-        return Ranking(method, balance)
+        _say_unused(_PASS, "--scores takes the scores of an earlier pass")
+    else:
+        _check_pass(layout, given)
+    return Ranking(method, balance)
+
+
+def _say_unused(names: Set[str], why: str) -> None:
+    """Tell of options that were given and do nothing."""
+    context = click.get_current_context()
+    unused = [
+        parameter.opts[0]
+        for parameter in context.command.params
+        if parameter.name in names and context.get_parameter_source(parameter.name) is ParameterSource.COMMANDLINE
+    ]
+    if unused:
+        console.say(f"not used: {', '.join(unused)}; {why}")
+
+
+def _check_pass(layout: Layout, given: dict[str, Any]) -> None:
+    """See that what a pass over rows needs was given.
+
+    Raises:
+        SpecError: it was not.
+    """
+    balance, temperature = given["balance"], given["temperature"]
+    if not math.isfinite(temperature):
+        raise SpecError(f"--temperature {temperature} is not a number; leave it out, or give one")
     if given["data"] is None:
         raise SpecError("there are no rows to score on; give --data FILE, or --scores of an earlier run")
     if given["trial_student"] is None and balance < 1:
@@ -141,12 +172,6 @@ def _ranking(layout: Layout, given: dict[str, Any]) -> Ranking:
         raise SpecError(
             f"a balance of {balance:g} counts the task loss, which needs labels; give --task or --label, or --balance 0"
         )
-    return Ranking(method, balance)
-
-
-def _say_unused(flags: tuple[str, ...], why: str, given: dict[str, Any]) -> None:
-    if unused := [f"--{flag.replace('_', '-')}" for flag in flags if given[flag] is not None]:
-        console.say(f"not used: {', '.join(unused)}; {why}")
 
 
 def _ranked(dense: "Teacher", ranking: Ranking, layout: Layout, out: Path, given: dict[str, Any]) -> "Ranked":
@@ -158,65 +183,38 @@ def _ranked(dense: "Teacher", ranking: Ranking, layout: Layout, out: Path, given
         return Ranked(dense, ranking, magnitude(dense.model))
     if ranking.method == "random":
         return Ranked(dense, ranking, random_importance(dense.model, given["seed"]))
-    earlier = given["scores"]
-    scores, info = _scored(dense, layout, out, given) if earlier is None else earlier_scores(earlier, dense, out)
     assert ranking.balance is not None
-    importance = scores.knowledgeable(ranking.balance)
-    if earlier is not None:
-        copy_scores(earlier, out)
+    if given["scores"] is not None:
+        scores, info = earlier_scores(given["scores"], dense, out)
+        importance = scores.knowledgeable(ranking.balance)
+        copy_scores(given["scores"], out)
+    else:
+        scores, info = _scored(_scoring(dense, layout, given), out)
+        importance = scores.knowledgeable(ranking.balance)
     return Ranked(dense, ranking, importance, info.sha256)
 
 
-def _scored(dense: "Teacher", layout: Layout, out: Path, given: dict[str, Any]) -> "tuple[Scores, ScoreInfo]":
-    """The scores of the rows of --data: those in ``out``, or those of a pass, which are saved there."""
-    from hskcache.sparsity.artifact import ModelId, ScoredRows, ScoreInfo
-    from hskcache.sparsity.run import keep_scores, stored_scores
-    from hskcache.sparsity.sample import Sample, draw_rows
-    from hskcache.sparsity.scores import score
+def _scoring(dense: "Teacher", layout: Layout, given: dict[str, Any]) -> "Scoring":
+    """The pass that was asked for: the trial student and the rows are read."""
+    from hskcache.sparsity.scoring import ScoreSettings, Scoring, draw
     from hskcache.sparsity.student import load_trial
 
     trial = None if given["trial_student"] is None else load_trial(given["trial_student"], dense, layout.task)
     examples = layout.read_for(dense.info.name, dense.model.config, given["data"])
-    index_N = None
-    if given["rows"] is not None and given["rows"] < len(examples):
-        index_N = draw_rows(len(examples), given["rows"], given["seed"])
-    info = ScoreInfo(
-        teacher=ModelId(name=dense.info.name, weights_sha256=dense.info.weights_sha256),
-        student=None if trial is None else trial.info,
-        data=ScoredRows(
-            name=examples.source,
-            fingerprint=examples.fingerprint,
-            num_rows=len(examples) if index_N is None else len(index_N),
-            seed=None if index_N is None else given["seed"],
-        ),
-        has_labels=examples.labels is not None,
-        batch_size=given["batch_size"],
-        temperature=None if trial is None else given["temperature"],
-        max_length=given["max_length"],
-        environment=runtime.environment(dense.device),
-    )
-    if (found := stored_scores(out, info)) is not None:
+    settings = ScoreSettings(given["batch_size"], given["temperature"], given["max_length"])
+    return Scoring(dense, trial, draw(examples, given["rows"], given["seed"]), settings)
+
+
+def _scored(scoring: "Scoring", out: Path) -> "tuple[Scores, ScoreInfo]":
+    """The scores in ``out``, if they are of this pass, or those of the pass, which are saved there."""
+    from hskcache.sparsity.run import keep_scores, stored_scores
+
+    if (found := stored_scores(out, scoring.info)) is not None:
         return found
-    sample = Sample(
-        _tokens(examples, dense, given["max_length"]),
-        examples.labels,
-        given["batch_size"],
-        given["temperature"],
-        index_N,
-        examples.source,
-    )
     with console.progress("rows") as bar:
-        task = bar.add_task("score", total=len(sample))
-        scores = score(dense, None if trial is None else trial.model, sample, lambda rows: bar.advance(task, rows))
-    return scores, keep_scores(out, scores, info)
-
-
-def _tokens(examples: "Examples", dense: "Teacher", max_length: int) -> "TokenizedRows":
-    from hskcache.text import tokenize
-
-    with console.progress("rows") as bar:
-        task = bar.add_task("tokenize", total=len(examples))
-        return tokenize(examples, dense.tokenizer, max_length, lambda rows: bar.advance(task, rows))
+        tokenized, scored = (bar.add_task(what, total=len(scoring.drawn)) for what in ("tokenize", "score"))
+        scores = scoring.run(partial(bar.advance, scored), partial(bar.advance, tokenized))
+    return scores, keep_scores(out, scores, scoring.info)
 
 
 def _facts(out: Path, ranking: Ranking, done: "list[Level]") -> dict[str, Any]:

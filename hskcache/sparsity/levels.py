@@ -38,6 +38,21 @@ class Ranking:
     seed: int | None = None
 
 
+def check_balance(balance: float, flag: str = "--balance") -> None:
+    """See that a share of the expressive scores is one.
+
+    Args:
+        balance: lambda [StarK 3.2].
+        flag: where it was given, for messages.
+
+    Raises:
+        SpecError: it is not a number from 0 to 1.
+    """
+    # Of nan every comparison is false.
+    if not 0 <= balance <= 1:
+        raise SpecError(f"{flag} {balance:g} is not a number from 0 to 1; leave it out, or give one")
+
+
 @dataclass(frozen=True, eq=False)
 class Importance:
     """What heads and neurons are worth, to be compared across layers.

@@ -14,7 +14,7 @@ from typing import Any
 
 from safetensors import SafetensorError
 
-from hskcache.errors import CacheError, MismatchError
+from hskcache.errors import CacheError, DamageError, MismatchError
 from hskcache.sparsity.artifact import INFO, SCORES, ModelId, ScoreInfo, files_of, load_scores, save_scores
 from hskcache.sparsity.checkpoint import SPARSITY, SparsityInfo, write_checkpoint
 from hskcache.sparsity.levels import Importance, Kept, Ranking, kept_at, level_name
@@ -26,6 +26,7 @@ from hskcache.teacher.load import Teacher
 _LEVEL = re.compile(r"s[0-9]{1,2}")
 # Names of what is not whole yet: a level's folder, and the files of scores as write_atomic calls them.
 _PARTIAL = re.compile(rf"({_LEVEL.pattern}|scores\.(json|safetensors)\.[0-9a-f]+){re.escape(TEMPORARY_SUFFIX)}")
+_WEIGHTS = "*.safetensors"
 # A tokenizer, a configuration and a record stand beside the weights.
 _BESIDE_BYTES = 10_000_000
 
@@ -80,6 +81,7 @@ def check_out(teacher: Teacher, ranking: Ranking, levels: Sequence[int], out: Pa
 
     Raises:
         MismatchError: ``out`` holds something else, or sparse teachers of another teacher or ranking.
+        DamageError: a sparse teacher there is not whole.
         CacheError: the disk is too small.
     """
     entries = sorted(out.iterdir()) if out.exists() else []
@@ -175,6 +177,7 @@ def write_levels(
 
     Raises:
         MismatchError: a level of other scores is there; nothing is written.
+        DamageError: one that is there is not whole; nothing is written.
         CacheError: the folder cannot be written; levels before are whole.
     """
     there = _infos(out)
@@ -200,6 +203,8 @@ def _infos(out: Path) -> dict[int, SparsityInfo]:
     for folder in folders:
         if not (folder / SPARSITY).is_file():
             raise MismatchError(f"{folder} is there and holds no {SPARSITY}; give another --out")
+        if not any(folder.glob(_WEIGHTS)):
+            raise DamageError(f"{folder} lacks its weights, {_WEIGHTS}; delete it and run the same command again")
         found[int(folder.name[1:])] = parse(SparsityInfo, (folder / SPARSITY).read_bytes(), str(folder / SPARSITY))
     return found
 

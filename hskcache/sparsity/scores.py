@@ -17,7 +17,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from hskcache.errors import DataError, MismatchError, TeacherError
-from hskcache.sparsity.levels import Importance
+from hskcache.sparsity.levels import Importance, check_balance
 from hskcache.sparsity.losses import friendly_loss, task_loss
 from hskcache.sparsity.masks import masked, places
 from hskcache.sparsity.sample import Sample, uniform
@@ -29,6 +29,16 @@ __all__ = ["Sample", "Scores", "magnitude", "random_importance", "score"]
 
 EPSILON = 1e-7
 """Added to the norm of a layer's scores, which may all be 0."""
+
+# What to do where a part of the scores counts and was not taken, or says nothing.
+_WITHOUT = {
+    "expressive": "score labelled rows, or give --balance 0",
+    "student-friendly": "score with --trial-student, or give --balance 1",
+}
+_SILENT = {
+    "expressive": "score other rows into another --out, or give --balance 0",
+    "student-friendly": "score with another --temperature or trial student into another --out, or give --balance 1",
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,23 +60,32 @@ class Scores:
             balance: lambda, from 0 to 1.
 
         Raises:
-            MismatchError: a part that counts was not scored.
+            SpecError: ``balance`` is not a number from 0 to 1.
+            MismatchError: a part that counts was not scored, or its heads or its neurons have no score but 0, so that
+                the other part alone would rank them.
         """
-        if self.expressive is None and balance > 0:
-            raise MismatchError(
-                f"a balance of {balance:g} counts expressive scores, and there are none; score labelled rows, or give "
-                "--balance 0"
-            )
-        if self.friendly is None and balance < 1:
-            raise MismatchError(
-                f"a balance of {balance:g} counts student-friendly scores, and there are none; score with "
-                "--trial-student, or give --balance 1"
-            )
-        weighed = ((self.expressive, balance), (self.friendly, 1 - balance))
-        parts = [(part, weight) for part, weight in weighed if part is not None]
+        check_balance(balance)
+        weighed = (("expressive", self.expressive, balance), ("student-friendly", self.friendly, 1 - balance))
+        parts = [(_telling(name, part, balance), weight) for name, part, weight in weighed if weight > 0]
         heads_LH = np.sum([weight * _normalized(part.heads_LH) for part, weight in parts], axis=0)
         neurons_LF = np.sum([weight * _normalized(part.neurons_LF) for part, weight in parts], axis=0)
         return Importance(heads_LH, neurons_LF)
+
+
+def _telling(name: str, part: Importance | None, balance: float) -> Importance:
+    """A part of the scores that counts.
+
+    Raises:
+        MismatchError: there is none, or it tells nothing apart.
+    """
+    if part is None:
+        raise MismatchError(f"a balance of {balance:g} counts {name} scores, and there are none; {_WITHOUT[name]}")
+    for kind, values in (("heads", part.heads_LH), ("neurons", part.neurons_LF)):
+        if not values.any():
+            raise MismatchError(
+                f"a balance of {balance:g} counts {name} scores, and those of all {kind} are 0; {_SILENT[name]}"
+            )
+    return part
 
 
 def _normalized(values: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -117,13 +117,34 @@ def test_other_balances_and_levels_come_of_the_scores_alone(
     assert run(*command, *asked, "--out", tmp_path / "direct").exit_code == 0
     direct = contents(tmp_path / "direct")
     assert direct["s30/model.safetensors"] not in contents(finished[0]).values()
-    gone = ("--data", tmp_path / "gone.tsv", "--task", "sst2", "--trial-student", tmp_path / "gone")
+    gone = ("--data", tmp_path / "gone.tsv", "--trial-student", tmp_path / "gone")
     for number, (name, more) in enumerate((("", ()), ("scores.safetensors", gone), ("scores.json", ()))):
         out = tmp_path / str(number)
         result = run(*bare, *asked, *more, "--scores", finished[0] / name, "--out", out)
         assert result.exit_code == 0, result.stderr
-        assert ("not used: --data, --trial-student; --scores takes" in result.stderr) == bool(more)
+        assert ("not used: --trial-student, --data; --scores takes" in result.stderr) == bool(more)
         assert contents(out) == direct
+
+
+def test_what_is_given_and_does_nothing_is_told(finished: Any, bare: Any, run: Any, tmp_path: Path) -> None:
+    """Even where it is what holds anyway; a default that nobody gave is not told of."""
+    columns = ("--task", "sst2", "--text", "a", "--text-pair", "b", "--label", "c", "--no-header")
+    settings = ("--rows", 5, "--seed", 0, "--batch-size", 32, "--temperature", 2, "--max-length", 128)
+    flags = (
+        "--data, --task, --text, --text-pair, --label, --header, {}--rows, {}--batch-size, --temperature, --max-length"
+    )
+    scores = ("--scores", finished[0])
+    for out, given, named in (
+        ("scores", scores, ("", "--seed, ")),
+        ("magnitude", (*scores, "--method", "magnitude"), ("--scores, ", "--seed, ")),
+        ("random", (*scores, "--method", "random"), ("--scores, ", "")),
+    ):
+        base = (*bare, *given, "--sparsity", "50", "--out")
+        told = run(*base, tmp_path / out, "--data", "gone.tsv", *columns, *settings)
+        assert told.exit_code == 0, told.stderr
+        line = next(line for line in told.stderr.splitlines() if line.startswith("not used: "))
+        assert line.startswith(f"not used: {flags.format(*named)}; ")
+    assert "not used" not in run(*bare, *scores, "--sparsity", "50", "--out", tmp_path / "scores").stderr
 
 
 def test_more_levels_may_stand_beside_the_scores_they_come_of(

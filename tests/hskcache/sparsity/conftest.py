@@ -1,4 +1,4 @@
-"""Teachers of three families with two layers and a student, over pairs of sentences of different lengths."""
+"""Teachers of all families with two layers and a student, over pairs of sentences of different lengths."""
 
 from collections.abc import Callable
 from dataclasses import replace

@@ -9,6 +9,8 @@ from transformers import (
     BertForSequenceClassification,
     DistilBertConfig,
     DistilBertForSequenceClassification,
+    ElectraConfig,
+    ElectraForSequenceClassification,
     PreTrainedModel,
     RobertaConfig,
     RobertaForSequenceClassification,
@@ -30,6 +32,8 @@ _BERT: dict[str, Any] = {
 SIZES: dict[str, dict[str, Any]] = {
     "bert": _BERT,
     "roberta": _BERT | {"type_vocab_size": 1},
+    # Embeddings of another width pass through a Linear that belongs to no layer.
+    "electra": _BERT | {"embedding_size": 8},
     "distilbert": {
         "dim": WIDTH,
         "n_layers": LAYERS,
@@ -39,10 +43,16 @@ SIZES: dict[str, dict[str, Any]] = {
         "initializer_range": 0.4,
     },
 }
-CONFIGS: dict[str, Any] = {"bert": BertConfig, "roberta": RobertaConfig, "distilbert": DistilBertConfig}
+CONFIGS: dict[str, Any] = {
+    "bert": BertConfig,
+    "roberta": RobertaConfig,
+    "electra": ElectraConfig,
+    "distilbert": DistilBertConfig,
+}
 FAMILIES: dict[str, Any] = {
     "bert": BertForSequenceClassification,
     "roberta": RobertaForSequenceClassification,
+    "electra": ElectraForSequenceClassification,
     "distilbert": DistilBertForSequenceClassification,
 }
 NAMES = tuple(FAMILIES)
@@ -83,7 +93,7 @@ def inputs_of(
     """What transformers makes of some pairs, padded."""
     assert examples.pairs is not None
     batch = dict(tokenizer(examples.texts[part], examples.pairs[part], padding=True, return_tensors="pt"))
-    if model.config.model_type != "bert":
+    if model.config.model_type in ("roberta", "distilbert"):
         del batch["token_type_ids"]
     assert batch["attention_mask"].min() == 0
     return batch

@@ -180,6 +180,38 @@ def test_a_balance_that_counts_what_was_not_scored_is_refused(teacher_of: Any, s
         score(teacher, student_of(), replace(sample, labels=None)).knowledgeable(0.01)
 
 
+@pytest.mark.parametrize("kind", ["heads", "neurons"])
+@pytest.mark.parametrize("part", ["expressive", "friendly"])
+def test_a_part_without_a_score_above_0_is_refused_where_it_counts(part: str, kind: str) -> None:
+    """One number above 0 is enough; more weight than 0 counts."""
+    telling = {"heads_LH": np.eye(2, 3), "neurons_LF": np.eye(2, 4)}
+    array = "heads_LH" if kind == "heads" else "neurons_LF"
+    silent = Importance(**telling | {array: np.zeros_like(telling[array])})
+    scores = replace(Scores(Importance(**telling), Importance(**telling)), **{part: silent})
+    name, without = {"expressive": ("expressive", 0), "friendly": ("student-friendly", 1)}[part]
+    for balance in (0.5, 1 - without, abs(without - 1e-9)):
+        words = rf"counts {name} scores, and those of all {kind} are 0; [^\n]*give --balance {without}$"
+        with pytest.raises(MismatchError, match=words):
+            scores.knowledgeable(balance)
+    assert same(scores.knowledgeable(without), Scores(*[Importance(**telling)] * 2).knowledgeable(without))
+
+
+def test_a_temperature_at_which_nothing_is_left_to_learn_is_refused(
+    teacher_of: Any, student_of: Any, sample: Any
+) -> None:
+    scores = score(teacher_of("bert"), student_of(), replace(sample, temperature=1e-30))
+    with pytest.raises(MismatchError, match=r"student-friendly scores, and those of all heads are 0.*--temperature"):
+        scores.knowledgeable(0.5)
+    assert scores.knowledgeable(1.0).heads_LH.any()
+
+
+def test_a_balance_outside_0_to_1_is_refused() -> None:
+    one = Importance(np.ones((1, 1)), np.ones((1, 1)))
+    for balance in (-0.1, 1.1, float("nan")):
+        with pytest.raises(SpecError, match="--balance"):
+            Scores(one, one).knowledgeable(balance)
+
+
 def test_models_are_left_as_they_were(teacher_of: Any, student_of: Any, sample: Any) -> None:
     teacher, student = teacher_of("bert"), student_of()
     student.classifier.weight.requires_grad_(False)

@@ -38,6 +38,7 @@ def test_what_is_missing_or_malformed_is_said_before_anything_is_loaded(args: An
     ):
         assert words in line_of(sparsify(*changed(args, **nowhere, **changes)))
     assert "0<=x<=1" in sparsify(*changed(args, balance="2")).stderr
+    assert "x>=0" in sparsify(*changed(args, seed="-1")).stderr
     assert not (tmp_path / "o").exists()
 
 
@@ -116,6 +117,29 @@ def test_folders_of_something_else_are_left_alone(
     save_scores(out, Scores(scores.expressive, scores.expressive), info)
     assert "s0 is there with scores_sha256" in line_of(sparsify(*changed(args, sparsity="30")))
     assert not (out / "s30").exists()
+
+
+def test_a_level_that_lost_its_weights_is_not_taken_for_one(whole: Path, args: Any, tmp_path: Path) -> None:
+    out = Path(shutil.copytree(whole, tmp_path / "o"))
+    (out / "s10" / "model.safetensors").unlink()
+    before = contents(out)
+    # Levels beside it are refused, too: nobody could tell which are whole.
+    for levels in ("0,10", "0,30"):
+        words = f"{out / 's10'} lacks its weights, *.safetensors; delete it and run the same command again"
+        assert line_of(sparsify(*changed(args, sparsity=levels))) == f"error: {words}"
+    assert contents(out) == before
+    shutil.rmtree(out / "s10")
+    assert sparsify(*args).code == 0
+    assert contents(out) == contents(whole)
+
+
+def test_scores_that_tell_nothing_make_no_sparse_teacher(args: Any, tmp_path: Path) -> None:
+    """So low a temperature leaves the softmax of a teacher no slope; the other half of the scores is there."""
+    line = line_of(sparsify(*changed(args, temperature="1e-30")))
+    assert "a balance of 0.5 counts student-friendly scores, and those of all heads are 0; " in line
+    assert {path.name for path in (tmp_path / "o").iterdir()} == {"scores.safetensors", "scores.json"}
+    done = sparsify(*changed(args, temperature="1e-30", balance=1, sparsity="50"))
+    assert (done.code, (tmp_path / "o" / "s50").is_dir()) == (0, True)
 
 
 def test_a_disk_that_is_too_small_is_told_before_anything_is_written(teacher_of: Any, tmp_path: Path) -> None:

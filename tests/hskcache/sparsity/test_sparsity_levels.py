@@ -1,4 +1,4 @@
-"""Levels: exact counts, a global ranking with ties, and the short form of --sparsity."""
+"""Levels: exact counts, a global ranking with ties, the short form of --sparsity, and the bounds of a balance."""
 
 import subprocess
 import sys
@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from hskcache.errors import SpecError
-from hskcache.sparsity.levels import Importance, kept_at, level_name, num_removed, parse_levels
+from hskcache.sparsity.levels import Importance, check_balance, kept_at, level_name, num_removed, parse_levels
 
 LEVELS = tuple(range(0, 100, 10))
 
@@ -102,6 +102,14 @@ def test_the_short_form_of_levels(text: str, levels: tuple[int, ...] | None) -> 
 
 def test_a_level_has_the_name_of_a_field() -> None:
     assert [level_name(percent) for percent in (0, 30)] == ["s0", "s30"]
+
+
+def test_a_balance_is_from_0_to_1() -> None:
+    for balance in (0.0, -0.0, 5e-324, 0.5, 1.0):
+        check_balance(balance)
+    for balance in (-5e-324, np.nextafter(1.0, 2.0), float("nan"), float("inf"), -float("inf")):
+        with pytest.raises(SpecError, match=r"^--lambda .* is not a number from 0 to 1; [^\n]*$"):
+            check_balance(balance, "--lambda")
 
 
 def test_ranking_needs_no_torch() -> None:

@@ -1,0 +1,132 @@
+"""The scoring pass from rows of text: which of them count, what identifies the scores, and the scores."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hskcache import runtime
+from hskcache.sparsity.artifact import ModelId, ScoredRows, ScoreInfo
+from hskcache.sparsity.sample import Sample, draw_rows
+from hskcache.sparsity.scores import Scores, score
+from hskcache.sparsity.student import Trial
+from hskcache.teacher.load import Teacher
+from hskcache.text import Examples, tokenize
+
+OnRows = Callable[[int], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Drawn:
+    """Rows of a data set that heads and neurons are scored on.
+
+    Attributes:
+        examples: the whole data set.
+        index_N: numbers of the rows that count, int64, rising; None takes all.
+        seed: that drew them; None where all count.
+    """
+
+    examples: Examples
+    index_N: NDArray[np.int64] | None = None
+    seed: int | None = None
+
+    def __len__(self) -> int:
+        return len(self.examples) if self.index_N is None else len(self.index_N)
+
+    @property
+    def info(self) -> ScoredRows:
+        """What identifies them."""
+        source, fingerprint = self.examples.source, self.examples.fingerprint
+        return ScoredRows(name=source, fingerprint=fingerprint, num_rows=len(self), seed=self.seed)
+
+    @property
+    def rows(self) -> Examples:
+        """Those rows alone; messages about them count within them, and so their source says that they were drawn."""
+        if self.index_N is None:
+            return self.examples
+        texts, pairs, labels = self.examples.texts, self.examples.pairs, self.examples.labels
+        return replace(
+            self.examples,
+            texts=[texts[row] for row in self.index_N],
+            pairs=None if pairs is None else [pairs[row] for row in self.index_N],
+            labels=None if labels is None else labels[self.index_N],
+            source=f"{self.examples.source} ({len(self)} rows drawn)",
+        )
+
+
+def draw(examples: Examples, limit: int | None, seed: int) -> Drawn:
+    """``limit`` rows of a data set, drawn by ``seed``; all where it is None or there are no more."""
+    if limit is None or limit >= len(examples):
+        return Drawn(examples)
+    return Drawn(examples, draw_rows(len(examples), limit, seed), seed)
+
+
+@dataclass(frozen=True)
+class ScoreSettings:
+    """What else the scores depend on.
+
+    Attributes:
+        batch_size: rows of one gradient.
+        temperature: T of the distillation loss, above 0; without a student nothing depends on it.
+        max_length: tokens of a row at most.
+    """
+
+    batch_size: int = 32
+    temperature: float = 2.0
+    max_length: int = 128
+
+
+@dataclass(frozen=True, eq=False)
+class Scoring:
+    """A scoring pass before it is made.
+
+    Attributes:
+        teacher: the dense one.
+        trial: the student on trial; None leaves the student-friendly scores out.
+        drawn: the rows; without labels the expressive scores are left out.
+        settings: what else they depend on.
+    """
+
+    teacher: Teacher
+    trial: Trial | None
+    drawn: Drawn
+    settings: ScoreSettings
+
+    @property
+    def info(self) -> ScoreInfo:
+        """Where the scores come from, without their digest."""
+        teacher, trial, settings = self.teacher, self.trial, self.settings
+        return ScoreInfo(
+            teacher=ModelId(name=teacher.info.name, weights_sha256=teacher.info.weights_sha256),
+            student=None if trial is None else trial.info,
+            data=self.drawn.info,
+            has_labels=self.drawn.examples.labels is not None,
+            batch_size=settings.batch_size,
+            temperature=None if trial is None else settings.temperature,
+            max_length=settings.max_length,
+            environment=runtime.environment(teacher.device),
+        )
+
+    def run(self, on_rows: OnRows | None = None, on_tokens: OnRows | None = None) -> Scores:
+        """Tokenize the rows that count and score heads and neurons on them.
+
+        Args:
+            on_rows: called with the number of rows scored since the last call.
+            on_tokens: likewise, of rows tokenized.
+
+        Raises:
+            SpecError: a setting is out of range.
+            DataError: a row gives no token.
+            MismatchError: there is neither a student nor a label, or one of them does not fit the teacher.
+            TeacherError: as :func:`hskcache.sparsity.scores.score` does.
+        """
+        rows, settings = self.drawn.rows, self.settings
+        sample = Sample(
+            tokenize(rows, self.teacher.tokenizer, settings.max_length, on_tokens),
+            rows.labels,
+            settings.batch_size,
+            settings.temperature,
+            source=rows.source,
+        )
+        return score(self.teacher, None if self.trial is None else self.trial.model, sample, on_rows)
