@@ -8,7 +8,7 @@ zeros in those columns remove the same [StarK 3.2, 3.3]; biases belong to no hea
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,76 +16,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from hskcache.errors import TeacherError
 from hskcache.sparsity.levels import Kept
-from hskcache.teacher.capture import encoder_layers
 from hskcache.teacher.load import Teacher, describe
+from hskcache.teacher.places import places
 
-
-class Place(NamedTuple):
-    """Where the contributions of one layer pass.
-
-    Attributes:
-        heads: the attention's output projection; the columns of a head are neighbours.
-        neurons: the second Linear of the feed-forward network, a column a neuron.
-        num_heads: H.
-    """
-
-    heads: nn.Linear
-    neurons: nn.Linear
-    num_heads: int
-
-    @property
-    def head_size(self) -> int:
-        """Columns of a head."""
-        return self.heads.in_features // self.num_heads
-
-
-class _Names(NamedTuple):
-    """The Linears of a layer, by name; a layer with others may send contributions elsewhere."""
-
-    heads: str
-    neurons: str
-    others: frozenset[str]
-
-
-_BERT = _Names(
-    "attention.output.dense",
-    "output.dense",
-    frozenset({"attention.self.query", "attention.self.key", "attention.self.value", "intermediate.dense"}),
-)
-_DISTILBERT = _Names(
-    "attention.out_lin",
-    "ffn.lin2",
-    frozenset({"attention.q_lin", "attention.k_lin", "attention.v_lin", "ffn.lin1"}),
-)
-
-
-def places(model: PreTrainedModel) -> tuple[Place, ...]:
-    """Where the contributions of every layer pass, the first layer first.
-
-    Raises:
-        TeacherError: the model is not built as BERT, RoBERTa, ELECTRA or DistilBERT are.
-    """
-    num_heads = int(model.config.num_attention_heads)
-    found = tuple(_place(layer, num_heads) for layer in encoder_layers(model))
-    known = [place for place in found if place is not None]
-    sizes = {(place.heads.in_features, place.neurons.in_features) for place in known}
-    if len(known) < len(found) or len(sizes) != 1 or known[0].heads.in_features % num_heads:
-        raise TeacherError(
-            f"{type(model).__name__} does not have one output projection and one second feed-forward Linear in each "
-            "layer, as BERT, RoBERTa, ELECTRA and DistilBERT have, so its heads and neurons cannot be taken out; give "
-            "one of these"
-        )
-    return tuple(known)
-
-
-def _place(layer: nn.Module, num_heads: int) -> Place | None:
-    linears = {name: module for name, module in layer.named_modules() if isinstance(module, nn.Linear)}
-    for names in (_BERT, _DISTILBERT):
-        if linears.keys() == {names.heads, names.neurons, *names.others}:
-            return Place(linears[names.heads], linears[names.neurons], num_heads)
-    return None
+__all__ = ["masked", "places", "sparse", "zero_", "zeroed"]
 
 
 @contextmanager

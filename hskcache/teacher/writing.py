@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from hskcache.teacher.constants import constants_for, extractor_for
 from hskcache.teacher.extract import Arrays, Buffers, Extractor, HostArrays
 from hskcache.teacher.job import Job
 from hskcache.teacher.layout import id_dtype
+from hskcache.teacher.lean import lean
 
 Progress = Callable[[int], None]
 
@@ -45,7 +46,10 @@ class Writing:
             DamageError: what all rows share is there, but damaged.
         """
         constants = self._constants() if "hidden" in self.names else {}
-        self._write_shards(extractor_for(self.job, constants, self.names), report or (lambda _rows: None))
+        extractor = extractor_for(self.job, constants, self.names)
+        # With selectors, heads that contribute nothing are still looked at.
+        with nullcontext() if extractor.selectors else lean(self.job.teacher.model):
+            self._write_shards(extractor, report or (lambda _rows: None))
 
     def check_space(self) -> None:
         """Refuse before the teacher runs rather than when the disk is full.
