@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from hskcache.errors import MismatchError
+from hskcache.errors import DamageError, MismatchError
 
 RUN = "run.json"
 METRICS = "metrics.json"
@@ -22,6 +22,7 @@ DONE = "done.json"
 LOADER = "loader.json"
 # What the Trainer writes, its state last.
 _COMPLETE = ("optimizer.pt", "scheduler.pt", "trainer_state.json")
+_MOST_SHOWN = 80
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -32,8 +33,58 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """The value of a file written by :func:`write_json` or by the Trainer."""
-    return json.loads(path.read_text(encoding="utf-8"))
+    """The value of a file written by :func:`write_json` or by the Trainer.
+
+    Raises:
+        DamageError: it is no JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise damaged(path, f"is damaged: {error}") from None
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """The object in a file written by :func:`write_json`.
+
+    Raises:
+        DamageError: it is no JSON, or no object.
+    """
+    value = read_json(path)
+    if not isinstance(value, dict):
+        raise damaged(path, f"is damaged: it holds {_short(value)} in place of an object")
+    return value
+
+
+def damaged(path: Path, what: str) -> DamageError:
+    """The error of a file that a run cannot do without: what is wrong with it, and what to do."""
+    return DamageError(f"{path} {what}; restore it, or delete its folder and run the same command again")
+
+
+def difference(stored: Any, given: Any, path: str = "") -> str | None:
+    """Where two runs first differ, in words: ``recipe.stages.0.epochs 2.0 and this one has 3.0``.
+
+    Args:
+        stored: one of them, as JSON values; objects and lists of equal length are compared part by part.
+        given: the other; a key that is missing counts as null.
+        path: keys that lead to the two.
+
+    Returns:
+        None where they are equal.
+    """
+    if isinstance(stored, dict) and isinstance(given, dict):
+        parts = [(key, stored.get(key), given.get(key)) for key in sorted(stored.keys() | given.keys())]
+    elif isinstance(stored, list) and isinstance(given, list) and len(stored) == len(given):
+        parts = [(str(place), *both) for place, both in enumerate(zip(stored, given, strict=True))]
+    else:
+        return None if stored == given else f"{path} {_short(stored)} and this one has {_short(given)}"
+    found = (difference(ours, theirs, f"{path}.{key}" if path else key) for key, ours, theirs in parts)
+    return next((one for one in found if one is not None), None)
+
+
+def _short(value: Any) -> str:
+    shown = repr(value)
+    return shown if len(shown) <= _MOST_SHOWN else f"{shown[: _MOST_SHOWN - 3]}..."
 
 
 def claim(out: Path, run: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -48,16 +99,15 @@ def claim(out: Path, run: Mapping[str, Any]) -> dict[str, Any] | None:
 
     Raises:
         MismatchError: the folder holds something else, or a run that differs from this one.
+        DamageError: its records cannot be read.
     """
     record, metrics = out / RUN, out / METRICS
     given = json.loads(json.dumps(run))
     if record.is_file():
-        if difference := _difference(read_json(record), given):
+        if (found := difference(read_object(record), given)) is not None:
             if metrics.is_file() or _has_begun(out):
-                key, stored, ours = difference
                 raise MismatchError(
-                    f"{out} holds a run with {key} {stored!r} and this one has {ours!r}; "
-                    "give the same settings to go on, or another --out"
+                    f"{out} holds a run with {found}; give the same settings to go on, or another --out"
                 )
             _drop_way(out)
             shutil.rmtree(out / LOGS, ignore_errors=True)
@@ -67,16 +117,9 @@ def claim(out: Path, run: Mapping[str, Any]) -> dict[str, Any] | None:
     write_json(record, given)
     if not metrics.is_file():
         return None
+    finished = read_object(metrics)
     _drop_way(out)
-    finished: dict[str, Any] = read_json(metrics)
     return finished
-
-
-def _difference(stored: Mapping[str, Any], given: Mapping[str, Any]) -> tuple[str, Any, Any] | None:
-    for key in sorted(given.keys() | stored.keys()):
-        if given.get(key) != stored.get(key):
-            return key, stored.get(key), given.get(key)
-    return None
 
 
 def _has_begun(out: Path) -> bool:
@@ -112,7 +155,7 @@ def _is_whole(checkpoint: Path, also: Collection[str]) -> bool:
     try:
         # The Trainer writes its state last, but not in one piece.
         read_json(checkpoint / "trainer_state.json")
-    except ValueError:
+    except DamageError:
         return False
     return True
 

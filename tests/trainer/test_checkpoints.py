@@ -1,10 +1,14 @@
+import copy
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from hskcache.errors import MismatchError
-from trainer.checkpoints import claim, finish, last_checkpoint, step_of
+from hskcache.errors import DamageError, MismatchError
+from trainer.checkpoints import claim, difference, finish, last_checkpoint, read_json, step_of
 
 RUN = {"learning_rate": 0.1, "model": "tinybert4", "metrics": ("accuracy",)}
 
@@ -131,3 +135,61 @@ def test_a_kill_between_the_result_and_the_tidying_leaves_a_finished_run(tmp_pat
 def test_a_kill_while_the_folder_is_claimed_leaves_a_new_folder(tmp_path: Path) -> None:
     write(tmp_path / "run.tmp")
     assert claim(tmp_path, RUN) is None
+
+
+@pytest.mark.parametrize("content", [b"", b'{"seed": 1', b"\xff\xfe{}", b"[" * 100_000])
+def test_a_file_that_is_no_json_is_damage_told_in_one_line(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "run.json"
+    path.write_bytes(content)
+    with pytest.raises(DamageError) as told:
+        read_json(path)
+    assert str(told.value).startswith(f"{path} is damaged: ")
+    assert str(told.value).endswith("; restore it, or delete its folder and run the same command again")
+    assert len(str(told.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("name", ["run.json", "metrics.json"])
+@pytest.mark.parametrize("content", ["{", "[1]", "null"])
+def test_records_that_are_no_objects_are_damage(content: str, name: str, tmp_path: Path) -> None:
+    claim(tmp_path, RUN)
+    finish(tmp_path, {"metric": "accuracy"})
+    (tmp_path / name).write_text(content, encoding="utf-8")
+    before = contents(tmp_path)
+    with pytest.raises(DamageError, match=name):
+        claim(tmp_path, RUN)
+    assert contents(tmp_path) == before
+
+
+# Without null, which is as good as missing.
+VALUES = st.recursive(
+    st.booleans() | st.integers() | st.text(max_size=3),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+)
+
+
+@given(VALUES, VALUES)
+def test_there_is_a_difference_unless_two_runs_are_equal(one: Any, other: Any) -> None:
+    assert difference({"a": one}, copy.deepcopy({"a": one})) is None
+    if one != other:
+        assert difference({"a": one, "b": 0}, {"a": other, "b": 0}) is not None
+
+
+STAGE: dict[str, Any] = {"name": "distillation", "epochs": 2.0, "losses": {"soft": {"temperature": 2.0}}}
+RECIPE: dict[str, Any] = {"name": "tiny", "stages": [STAGE, STAGE]}
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"seed": 1}, "seed 0 and this one has 1"),
+        ({"bf16": True}, "bf16 None and this one has True"),
+        ({"recipe": {**RECIPE, "stages": [STAGE, STAGE | {"epochs": 3.0}]}}, "recipe.stages.1.epochs 2.0 and this "),
+        ({"recipe": None}, "recipe {'name': 'tiny', "),
+        ({"recipe": {**RECIPE, "stages": [STAGE]}}, "recipe.stages [{'name': "),
+    ],
+)
+def test_a_difference_names_what_differs_and_never_shows_a_whole_run(changes: dict[str, Any], words: str) -> None:
+    found = difference({"seed": 0, "recipe": RECIPE}, {"seed": 0, "recipe": RECIPE} | changes)
+    assert found is not None
+    assert found.startswith(words)
+    assert len(found) < 220

@@ -133,7 +133,7 @@ def test_another_run_in_the_same_folder_is_refused(
         "metric": make(recipe, metric="f1_macro"),
     }
     for key, other in others.items():
-        with pytest.raises(MismatchError, match=f"holds a run with {key} .* or another --out"):
+        with pytest.raises(MismatchError, match=rf"holds a run with {key}\b.* or another --out"):
             fit(other, tmp_path, CPU)
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 

@@ -77,12 +77,15 @@ def fit(out: Path, as_json: bool, **given: Any) -> None:
         raise SpecError("give either --cache CACHE or --teacher DIR --data FILE --spec SPEC.yaml")
     from trainer import processes
     from trainer.cli.jobs import make_fit
+    from trainer.disk import writing_to
     from trainer.distill import Machine
     from trainer.fit import fit as run
 
     device = runtime.resolve_device(given["device"])
     machine = Machine(device, given["bf16"], given["accumulation"], given["save_steps"])
-    result = run(make_fit(given, device, machine.slices), out, machine)
+    job = make_fit(given, device, machine.slices)
+    with writing_to(out):
+        result = run(job, out, machine)
     processes.disconnect()
     if not processes.is_first():
         return

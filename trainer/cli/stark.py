@@ -107,8 +107,8 @@ def stark(out: Path, as_json: bool, **given: Any) -> None:
     console.say(f"{out / 'student'}, the best, learned from {teacher}: {score}")
     if (error := results.standard_error) is not None:
         console.say(
-            f"one standard error of an accuracy on {results.num_evaluated} rows is {error:.4f}: levels that lie closer "
-            "than that cannot be told apart here"
+            f"one standard error of level 0's accuracy on {results.num_evaluated} rows is {error:.4f}: differences of "
+            "this order may be chance"
         )
     console.say(f"{out / 'sparsity.png'} shows the scores over the sparsity; {out / 'results.json'} has them all")
 

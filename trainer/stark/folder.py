@@ -6,15 +6,16 @@ may get more. Each step leaves its result whole or not at all, so that what stan
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from hskcache.cache import Cache, open_cache
-from hskcache.errors import MismatchError
+from hskcache.errors import DamageError, MismatchError
 from hskcache.store.additions import ADDING
 from hskcache.store.ledger import BUILDING, MANIFEST
-from trainer.checkpoints import LOGS, METRICS, RUN, read_json, write_json
+from trainer.checkpoints import LOGS, METRICS, RUN, damaged, difference, read_json, read_object, write_json
+from trainer.disk import writing_to
 from trainer.stark.settings import Level, level_of
 
 RESULTS = "results.json"
@@ -22,6 +23,22 @@ PLOT = "sparsity.png"
 _LEVELS = "levels"
 _ORIGIN = "stark.json"
 _NOT_STUDENT = (RUN, METRICS, LOGS)
+_WEIGHTS = "*.safetensors"
+# Of one stage, in weights of the student: three checkpoints, as the Trainer deletes the oldest after it has written the
+# newest, each with the two moments of AdamW, and two best students, as one is kept until the other is whole.
+_WEIGHTS_OF_A_STAGE = 3 * 3 + 2
+
+
+class Outcome(NamedTuple):
+    """What came of a level's student.
+
+    Attributes:
+        metric: the one that picks.
+        scores: every metric on the evaluation rows.
+    """
+
+    metric: str
+    scores: dict[str, float]
 
 
 class Folder(NamedTuple):
@@ -52,19 +69,53 @@ class Folder(NamedTuple):
         """Whether the logits of a level's sparse teacher are in the cache."""
         return level.field in cache.manifest.added and not (self.cache / level.field / ADDING).exists()
 
-    def metrics(self, level: Level) -> dict[str, float] | None:
-        """Of a level's student; None until it is trained."""
-        path = self.student(level) / METRICS
-        return read_json(path)["scores"] if path.is_file() else None
+    def outcome(self, level: Level) -> Outcome | None:
+        """What came of a level's student; None until it is trained.
 
-    def trained(self) -> dict[Level, dict[str, float]]:
-        """The metrics of every level that is done, whichever command asked for it."""
-        found = {}
-        for path in (self.out / _LEVELS).glob("*"):
-            level = level_of(path.name)
-            if level is not None and (metrics := self.metrics(level)) is not None:
-                found[level] = metrics
-        return found
+        Raises:
+            DamageError: it is told that it is trained, but not how well, or the student is missing.
+        """
+        place = self.student(level)
+        if not (place / METRICS).is_file():
+            return None
+        outcome = _outcome(read_object(place / METRICS))
+        if outcome is None:
+            raise damaged(place / METRICS, "is damaged: it holds no scores of a student")
+        if not _has_weights(place):
+            raise DamageError(f"{place} lacks its weights, {_WEIGHTS}; delete it and run the same command again")
+        return outcome
+
+    def trained(self) -> dict[Level, Outcome]:
+        """What came of every level that is done, whichever command asked for it."""
+        levels = (level_of(path.name) for path in (self.out / _LEVELS).glob("*"))
+        outcomes = {level: self.outcome(level) for level in levels if level is not None}
+        return {level: outcome for level, outcome in outcomes.items() if outcome is not None}
+
+    def most_bytes(self, levels: Sequence[Level], student_bytes: int) -> int:
+        """What the students of some levels may need at most beside what is there.
+
+        Args:
+            levels: that will be there.
+            student_bytes: of one student's weights.
+        """
+        trained = self.trained()
+        missing = [level for level in levels if level not in trained]
+        if not missing:
+            return 0 if _has_weights(self.best) else student_bytes
+        files = (path for level in missing for path in self.student(level).rglob("*") if path.is_file())
+        begun = sum(path.stat().st_size for path in files)
+        # One more is the copy of the best.
+        return max(0, (len(missing) + 1 + _WEIGHTS_OF_A_STAGE) * student_bytes - begun)
+
+    @property
+    def run(self) -> dict[str, Any] | None:
+        """What decides the result of the run in the folder; None where there is no run.
+
+        Raises:
+            DamageError: it cannot be read.
+        """
+        record = self.out / RUN
+        return read_object(record) if record.is_file() else None
 
     def claim(self, run: Mapping[str, Any]) -> None:
         """Make the folder that of ``run``, or find that it is already.
@@ -74,49 +125,61 @@ class Folder(NamedTuple):
 
         Raises:
             MismatchError: the folder holds something else, or a run that differs from this one.
+            DamageError: it cannot be told which run it holds.
         """
-        record = self.out / RUN
+        record, stored = self.out / RUN, self.run
         given = json.loads(json.dumps(run))
         others = [path for path in self.out.glob("*") if path not in (record, record.with_suffix(".tmp"))]
-        if not record.is_file():
-            if others:
-                raise MismatchError(
-                    f"{self.out} is not empty and holds no run; give a new or an empty folder with --out"
-                )
-        elif others and (found := _difference("", read_json(record), given)) is not None:
-            key, stored, ours = found
+        if stored is None and others:
+            raise MismatchError(f"{self.out} is not empty and holds no run; give a new or an empty folder with --out")
+        if others and (found := difference(stored, given)) is not None:
             raise MismatchError(
-                f"{self.out} holds a run with {key} {stored!r} and this one has {ours!r}; give the same settings to go "
-                "on or to add levels, or another --out"
+                f"{self.out} holds a run with {found}; give the same settings to go on or to add levels, or another "
+                "--out"
             )
-        if not record.is_file() or read_json(record) != given:
+        if stored != given:
             self.out.mkdir(parents=True, exist_ok=True)
             write_json(record, given)
 
     def publish(self, level: Level) -> None:
-        """Copy a level's student to its place as the best; one that stands there already is left as it is."""
+        """Copy a level's student to its place as the best; one that stands there already is left as it is.
+
+        Raises:
+            CacheError: it cannot be written; nothing of it stays behind.
+        """
         origin = {"method": level.method, "percent": level.percent}
         copy, old = (self.out / f"{self.best.name}{suffix}" for suffix in (".tmp", ".old"))
         for leftover in (copy, old):
             shutil.rmtree(leftover, ignore_errors=True)
-        record = self.best / _ORIGIN
-        if record.is_file() and read_json(record) == origin:
+        if remade(self.best / _ORIGIN) == origin and _has_weights(self.best):
             return
-        shutil.copytree(self.student(level), copy, ignore=shutil.ignore_patterns(*_NOT_STUDENT))
-        write_json(copy / _ORIGIN, origin)
-        if self.best.exists():
-            self.best.rename(old)
-        copy.rename(self.best)
-        shutil.rmtree(old, ignore_errors=True)
+        with writing_to(self.out):
+            try:
+                shutil.copytree(self.student(level), copy, ignore=shutil.ignore_patterns(*_NOT_STUDENT))
+                write_json(copy / _ORIGIN, origin)
+                if self.best.exists():
+                    self.best.rename(old)
+                copy.rename(self.best)
+            except BaseException:
+                shutil.rmtree(copy, ignore_errors=True)
+                raise
+            shutil.rmtree(old, ignore_errors=True)
 
 
-def _difference(path: str, stored: Any, given: Any) -> tuple[str, Any, Any] | None:
-    """Where two JSON values first differ: the key's path, the value here, the value there."""
-    if isinstance(stored, dict) and isinstance(given, dict):
-        pairs = [(key, stored.get(key), given.get(key)) for key in {**stored, **given}]
-    elif isinstance(stored, list) and isinstance(given, list) and len(stored) == len(given):
-        pairs = [(str(place), *both) for place, both in enumerate(zip(stored, given, strict=True))]
-    else:
-        return None if stored == given else (path, stored, given)
-    found = (_difference(f"{path}.{key}" if path else key, *both) for key, *both in pairs)
-    return next((one for one in found if one is not None), None)
+def _outcome(found: Mapping[str, Any]) -> Outcome | None:
+    metric, scores = found.get("metric"), found.get("scores")
+    if not isinstance(metric, str) or not isinstance(scores, dict) or metric not in scores:
+        return None
+    return Outcome(metric, scores) if all(isinstance(score, int | float) for score in scores.values()) else None
+
+
+def remade(path: Path) -> Any:
+    """The value of a file that is made anew where it is missing or damaged; None then."""
+    try:
+        return read_json(path)
+    except (DamageError, FileNotFoundError):
+        return None
+
+
+def _has_weights(folder: Path) -> bool:
+    return any(folder.glob(_WEIGHTS))

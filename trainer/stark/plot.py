@@ -6,6 +6,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
+from hskcache.store.files import write_atomic
 from trainer.stark.results import Results, Row
 from trainer.stark.settings import KNOWLEDGE, OTHERS
 
@@ -20,7 +21,7 @@ assert _STYLES.keys() == {KNOWLEDGE, *OTHERS}
 
 
 def plot(results: Results, evaluation: str, path: Path) -> None:
-    """Draw a PNG: a line a method, the student of the dense teacher as a level line with the reach of chance around it.
+    """Draw a PNG: a line a method, the student of the dense teacher as a level line with one standard error around it.
 
     The best level is ringed.
 
@@ -31,9 +32,7 @@ def plot(results: Results, evaluation: str, path: Path) -> None:
     """
     data = BytesIO()
     _figure(results, evaluation).savefig(data, format="png")
-    temporary = path.with_name(f"{path.name}.tmp")
-    temporary.write_bytes(data.getvalue())
-    temporary.replace(path)
+    write_atomic(path, data.getvalue())
 
 
 def _figure(results: Results, evaluation: str) -> Figure:
@@ -43,7 +42,7 @@ def _figure(results: Results, evaluation: str) -> Figure:
     axes.axhline(dense, color="black", linestyle="--", linewidth=1, label=f"of the dense teacher: {dense:.4f}")
     if (error := results.standard_error) is not None:
         # Without it the axis makes every difference look large.
-        label = f"one standard error: {error:.4f}"
+        label = "one standard error of level 0"
         axes.axhspan(dense - error, dense + error, color="black", alpha=0.07, linewidth=0, label=label)
     for method, (marker, line, color) in _STYLES.items():
         rows = [row for row in results.rows if row.method == method and row.percent > 0]

@@ -50,13 +50,13 @@ class Results:
 
     @property
     def standard_error(self) -> float | None:
-        """How far chance alone moves the score of level 0, by the choice of the evaluation rows; None if not accuracy.
+        """Of the accuracy of level 0, by the choice of the evaluation rows; None of another metric.
 
-        That of a share p of n rows: sqrt(p (1 - p) / n).
+        That of a share p of n rows: sqrt(p (1 - p) / n). Of all rows or none it would be 0, which tells nothing: None.
         """
-        if self.metric != "accuracy":
-            return None
         share = self.score(self.dense)
+        if self.metric != "accuracy" or not 0 < share < 1:
+            return None
         return math.sqrt(share * (1 - share) / self.num_evaluated)
 
     @property
@@ -113,7 +113,7 @@ def table(results: Results) -> str:
     """For people: a line a level, what its teacher keeps, its student's metrics and their distance to level 0."""
     names = list(results.dense.metrics)
     several = any(row.method != KNOWLEDGE for row in results.rows)
-    head = ["sparsity", "heads", "neurons", *names, "to level 0", ""]
+    head = ["sparsity", "heads kept", "neurons kept", *names, "to level 0", ""]
     lines = [[*(["ranked by"] if several else []), *head]]
     for row in results.rows:
         distance = "" if row is results.dense else f"{results.score(row) - results.score(results.dense):+.4f}"

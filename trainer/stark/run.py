@@ -7,15 +7,17 @@ from pathlib import Path
 
 from hskcache import console
 from hskcache.errors import SpecError
+from hskcache.sparsity.levels import num_removed
 from trainer import processes
-from trainer.checkpoints import METRICS, read_json, write_json
+from trainer.checkpoints import write_json
+from trainer.disk import writing_to
 from trainer.fit import fit
-from trainer.stark.folder import PLOT, RESULTS, Folder
+from trainer.stark.folder import PLOT, RESULTS, Folder, remade
 from trainer.stark.plot import plot
 from trainer.stark.results import Results, results_of
 from trainer.stark.settings import DENSE, Level, Stark
 from trainer.stark.start import start
-from trainer.stark.teachers import score_and_add, sizes
+from trainer.stark.teachers import score_and_add
 
 _STEPS = 5
 
@@ -36,43 +38,53 @@ def run(stark: Stark, out: Path) -> Results:
     Raises:
         SpecError: there are several processes.
         MismatchError: ``out`` holds something else, or a run of other settings.
-        CacheError: whatever else does not fit, before anything is written.
+        DamageError: what is in ``out`` is not whole.
+        CacheError: whatever else does not fit, before anything is written; or the disk is full.
     """
     if processes.count() > 1:
         raise SpecError(
             "hsktrain stark runs in one process; start it without torchrun, or give its steps one by one: hskcache "
             "build, hsktrain fit, hskcache sparsify, hskcache build --add-field, hsktrain fit --field"
         )
-    folder, levels = Folder(out.resolve()), stark.levels
+    folder = Folder(out.resolve())
+    with writing_to(folder.out):
+        return _run(stark, folder)
+
+
+def _run(stark: Stark, folder: Folder) -> Results:
+    levels = stark.levels
     count = f"{len(levels)} level{'' if len(levels) == 1 else 's'}"
     begun = start(stark, folder, partial(_say, 1, "the dense teacher's logits"))
-    _say(2, "the dense teacher's student, the trial", folder.metrics(DENSE) is not None)
+    _say(2, "the dense teacher's student, the trial", folder.outcome(DENSE) is not None)
     _train(stark, folder, DENSE)
     steps = partial(_say, 3, "scores of heads and neurons"), partial(_say, 4, f"the sparse teachers' logits, {count}")
-    score_and_add(stark, folder, begun.scoring, steps)
-    _say(5, f"the sparse teachers' students, {count}", all(folder.metrics(level) is not None for level in levels))
+    sizes = score_and_add(stark, folder, begun.drawn, steps)
+    _say(5, f"the sparse teachers' students, {count}", all(folder.outcome(level) is not None for level in levels))
     for level in levels:
+        if folder.outcome(level) is None and not any(num_removed(size, level.percent) for size in sizes):
+            console.say(f"{level.percent} % of this teacher is no head and no neuron: {level.folder} learns as s0 did")
         _train(stark, folder, level)
-    return _finish(stark, folder, begun.num_evaluated)
+    return _finish(stark, folder, sizes, begun.num_evaluated)
 
 
 def _train(stark: Stark, folder: Folder, level: Level) -> None:
-    if folder.metrics(level) is not None:
+    if folder.outcome(level) is not None:
         return
     result = fit(stark.make_fit(level.field), folder.student(level), stark.machine)
     console.say(f"student of {level.folder}: {result['metric']} {result['scores'][result['metric']]:.4f}")
-    # The Trainer holds its model in cycles, which would wait on the device beside the next student.
+    # In bfloat16 accelerate leaves the model in a cycle, which would wait on the device beside the next student.
     gc.collect()
 
 
-def _finish(stark: Stark, folder: Folder, num_evaluated: int) -> Results:
-    metric = read_json(folder.student(DENSE) / METRICS)["metric"]
-    results = results_of(metric, sizes(folder), num_evaluated, folder.trained())
+def _finish(stark: Stark, folder: Folder, sizes: tuple[int, int], num_evaluated: int) -> Results:
+    outcomes = folder.trained()
+    scores = {level: outcome.scores for level, outcome in outcomes.items()}
+    results = results_of(outcomes[DENSE].metric, sizes, num_evaluated, scores)
     folder.publish(Level(results.best.method, results.best.percent))
     record = folder.out / RESULTS
     plain = json.loads(json.dumps(results.to_json()))
     # The record comes last, so one that fits stands for a picture that fits.
-    if not record.is_file() or read_json(record) != plain or not (folder.out / PLOT).is_file():
+    if remade(record) != plain or not (folder.out / PLOT).is_file():
         plot(results, Path(stark.data.evaluation).name, folder.out / PLOT)
         write_json(record, plain)
     return results

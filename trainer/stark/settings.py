@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from hskcache.errors import SpecError
-from hskcache.sparsity.levels import level_name, parse_levels
+from hskcache.sparsity.levels import check_balance, level_name, parse_levels
 from hskcache.text.layout import Layout
 from trainer.distill import Machine
 from trainer.fit import Fit
@@ -107,9 +107,9 @@ class Data:
 
     Attributes:
         train: what the student learns from.
-        evaluation: what scores it, and so picks its best epoch and the best level.
-        scoring: what scores heads and neurons; None takes some of ``train``. Taken from ``evaluation``, the figure
-            that is reported at the end would rest on rows that were used three times to choose by.
+        evaluation: what scores it, and so chooses its epoch, where the recipe selects the best, and the level.
+        scoring: what scores heads and neurons; None takes some of ``train``. Taken from ``evaluation``, heads and
+            neurons would be a third choice by the rows that the figure at the end is reported on.
         scoring_rows: as many of them, drawn at random; None takes all of ``scoring``, or as many of ``train`` as
             there are in ``evaluation``.
         layout: which columns to read.
@@ -139,6 +139,9 @@ class Stark:
         seed: of all that is drawn.
         machine: how to compute.
         make_fit: the run that trains a student from a field of the cache, given its name.
+
+    Raises:
+        SpecError: the balance is not a number from 0 to 1.
     """
 
     teacher: str
@@ -153,6 +156,9 @@ class Stark:
     seed: int
     machine: Machine
     make_fit: Callable[[str], Fit]
+
+    def __post_init__(self) -> None:
+        check_balance(self.balance)
 
     @property
     def temperature(self) -> float:

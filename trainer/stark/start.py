@@ -1,21 +1,20 @@
 """The start of a run: all that can be wrong is found before anything is written, and the dense teacher runs once."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from os.path import normpath
+from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
+from transformers import PreTrainedModel
 
 from hskcache import console, runtime
 from hskcache.cache import Cache
 from hskcache.encoder import weights_digest
-from hskcache.errors import DataError
-from hskcache.sparsity.artifact import ScoredRows
+from hskcache.errors import CacheError, DataError
 from hskcache.sparsity.masks import places
-from hskcache.sparsity.sample import draw_rows
+from hskcache.sparsity.scoring import Drawn, draw
 from hskcache.spec import Spec
+from hskcache.store.files import free_bytes
 from hskcache.teacher.build import build
 from hskcache.teacher.job import Job, prepare_job
 from hskcache.teacher.load import load_teacher
@@ -24,41 +23,20 @@ from trainer.gate import check_recipe, check_student, check_tokenizer
 from trainer.knowledge import Knowledge, cached_knowledge
 from trainer.live import live_knowledge
 from trainer.stark.folder import Folder
-from trainer.stark.settings import Data, Stark
+from trainer.stark.settings import DENSE, Data, Level, Stark
 from trainer.student.create import create_student
 from trainer.student.vocabulary import own_vocabulary
-
-
-@dataclass(frozen=True, eq=False)
-class Scoring:
-    """The rows that heads and neurons are scored on.
-
-    Attributes:
-        examples: a data set.
-        index_N: numbers of the rows of it that count, int64, rising.
-        seed: that drew them; None where all count.
-    """
-
-    examples: Examples
-    index_N: NDArray[np.int64]
-    seed: int | None
-
-    @property
-    def info(self) -> ScoredRows:
-        """What identifies them."""
-        source, fingerprint = self.examples.source, self.examples.fingerprint
-        return ScoredRows(name=source, fingerprint=fingerprint, num_rows=len(self.index_N), seed=self.seed)
 
 
 class Begun(NamedTuple):
     """What the later steps need to know of the rows.
 
     Attributes:
-        scoring: the rows that heads and neurons are scored on.
+        drawn: the rows that heads and neurons are scored on.
         num_evaluated: rows that students are scored on.
     """
 
-    scoring: Scoring
+    drawn: Drawn
     num_evaluated: int
 
 
@@ -90,22 +68,36 @@ def start(stark: Stark, folder: Folder, on_step: Callable[[bool], None]) -> Begu
     knowledge = begin.knowledge
     check_recipe(knowledge, stark.recipe, stark.machine.slices)
     evaluation = _labelled("--eval-data", stark.data.evaluation, stark.data, knowledge)
-    scoring = _scoring(stark, begin, len(evaluation))
-    run = _identity(stark, begin.train, evaluation, scoring)
-    folder.claim(run | {"student": _student_digest(stark, begin)})
+    drawn = _drawn(stark, begin, len(evaluation))
+    models = {"teacher": _named(stark.teacher, folder), "student": _student_digest(stark, begin, folder)}
+    folder.claim(models | _identity(stark, begin.train, evaluation, drawn))
     on_step(begin.job is None)
     if begin.job is not None:
         with console.progress("rows") as bar:
             task = bar.add_task("logits", total=len(begin.job.rows))
             build(begin.job, folder.cache, lambda count: bar.advance(task, count))
-    return Begun(scoring, len(evaluation))
+    return Begun(drawn, len(evaluation))
 
 
-def tokenized(examples: Examples, tokenizer: Any, max_length: int) -> TokenizedRows:
-    """Tokens of every row, with a progress bar."""
-    with console.progress("rows") as bar:
-        task = bar.add_task("tokenize", total=len(examples))
-        return tokenize(examples, tokenizer, max_length, lambda count: bar.advance(task, count))
+def check_space(folder: Folder, levels: Sequence[Level], student: PreTrainedModel) -> None:
+    """Refuse to begin what the disk has no room for.
+
+    Args:
+        folder: of the run.
+        levels: that are asked for.
+        student: any of theirs.
+
+    Raises:
+        CacheError: it has none.
+        DamageError: a level that is there is not whole.
+    """
+    need = folder.most_bytes(levels, sum(tensor.nbytes for tensor in student.state_dict().values()))
+    free, place = free_bytes(folder.out)
+    if need > free:
+        raise CacheError(
+            f"the students may need {console.human_bytes(need)} more and {place} has {console.human_bytes(free)} free; "
+            "free space, choose another --out, or ask for fewer levels with --sparsity"
+        )
 
 
 def _from_teacher(stark: Stark) -> _Start:
@@ -114,7 +106,7 @@ def _from_teacher(stark: Stark) -> _Start:
     places(teacher.model)
     layout = stark.data.layout
     train = layout.read_for(teacher.info.name, teacher.model.config, stark.data.train)
-    rows = tokenized(train, teacher.tokenizer, stark.max_length)
+    rows = _tokenized(train, teacher.tokenizer, stark.max_length)
     spec = Spec(hidden=None, max_length=stark.max_length)
     job = prepare_job(teacher, train, rows, spec, layout.task_name)
     return _Start(live_knowledge(job), train, teacher.tokenizer.get_vocab(), job)
@@ -126,6 +118,12 @@ def _from_cache(stark: Stark, cache: Cache) -> _Start:
     with runtime.quiet():
         vocabulary = load_tokenizer(cache.tokenizer_path).get_vocab()
     return _Start(knowledge, train, vocabulary, None)
+
+
+def _tokenized(examples: Examples, tokenizer: Any, max_length: int) -> TokenizedRows:
+    with console.progress("rows") as bar:
+        task = bar.add_task("tokenize", total=len(examples))
+        return tokenize(examples, tokenizer, max_length, lambda count: bar.advance(task, count))
 
 
 def _read(source: str, data: Data, knowledge: Knowledge) -> Examples:
@@ -141,42 +139,46 @@ def _labelled(flag: str, source: str, data: Data, knowledge: Knowledge) -> Examp
     return examples
 
 
-def _scoring(stark: Stark, begin: _Start, num_evaluated: int) -> Scoring:
+def _drawn(stark: Stark, begin: _Start, num_evaluated: int) -> Drawn:
     data = stark.data
     if data.scoring is None:
-        examples, limit = begin.train, data.scoring_rows or num_evaluated
-    else:
-        examples = _labelled("--score-data", data.scoring, data, begin.knowledge)
-        limit = data.scoring_rows or len(examples)
-    index_N = draw_rows(len(examples), limit, stark.seed)
-    return Scoring(examples, index_N, None if len(index_N) == len(examples) else stark.seed)
+        return draw(begin.train, data.scoring_rows or num_evaluated, stark.seed)
+    return draw(_labelled("--score-data", data.scoring, data, begin.knowledge), data.scoring_rows, stark.seed)
 
 
-def _student_digest(stark: Stark, begin: _Start) -> str:
-    """The digest of every student's start, once it is known to fit."""
+def _named(teacher: str, folder: Folder) -> str:
+    """One name for all spellings of a folder, also of one that is gone since the run began; a hub id as it is."""
+    resolved = str(Path(teacher).resolve())
+    is_known = folder.run is not None and folder.run.get("teacher") == resolved
+    return resolved if is_known or Path(teacher).is_dir() else teacher
+
+
+def _student_digest(stark: Stark, begin: _Start, folder: Folder) -> str:
+    """The digest of every student's start, once it is known to fit the knowledge, and its like to fit on the disk."""
     interface = begin.knowledge.interface(1 + max(begin.vocabulary.values()))
     with runtime.quiet():
         student = create_student(stark.student, interface, stark.seed)
         if (theirs := own_vocabulary(stark.student)) is not None:
             check_tokenizer(begin.knowledge, theirs, begin.vocabulary, stark.student)
     check_student(begin.knowledge, stark.recipe, student)
+    check_space(folder, (DENSE, *stark.levels), student)
     return weights_digest(student)
 
 
-def _identity(stark: Stark, train: Examples, evaluation: Examples, scoring: Scoring) -> dict[str, Any]:
-    """What decides the result, apart from the student's start."""
+def _identity(stark: Stark, train: Examples, evaluation: Examples, drawn: Drawn) -> dict[str, Any]:
+    """What decides the result, apart from the models."""
     return {
-        "teacher": normpath(stark.teacher),
         "task": stark.data.layout.task_name,
         "data": train.fingerprint,
         "eval": evaluation.fingerprint,
-        "score": scoring.info.model_dump(exclude={"name", "seed"}),
+        "score": drawn.info.model_dump(exclude={"name", "seed"}),
         "recipe": stark.recipe.model_dump(mode="json"),
         "balance": stark.balance,
         "temperature": stark.temperature,
         "max_length": stark.max_length,
         "batch_size": stark.batch_size,
         "seed": stark.seed,
-        # A single run may go on with another precision; levels that are compared may not differ in it.
+        # A single run may go on with others; levels that are compared may not differ in them.
         "bf16": stark.machine.bf16,
+        "gradient_accumulation": stark.machine.accumulation,
     }

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 from tiny import config_file, weights_of
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertForSequenceClassification
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertConfig, BertForSequenceClassification
 
 from hskcache.cache import open_cache
 from trainer.cli import main
@@ -43,7 +44,8 @@ def finished(tiny_teacher_dir: Path, tsv_file: Path, tmp_path_factory: pytest.Te
     lines = tsv_file.read_text(encoding="utf-8").splitlines(keepends=True)
     (folder / "dev.tsv").write_text("".join(lines[:33]), encoding="utf-8")
     teacher = shutil.copytree(tiny_teacher_dir, folder / "teacher")
-    student = config_file(folder, width=16, initializer_range=0.5)
+    dropout = {"hidden_dropout_prob": 0.1, "attention_probs_dropout_prob": 0.1}
+    student = config_file(folder, width=16, initializer_range=0.5, **dropout)
     given = ["stark", "--teacher", teacher, "--student", student, "--data", tsv_file, "--eval-data", folder / "dev.tsv"]
     given += [*TASK, "--max-length", 24, "--device", "cpu", "--seed", 3, "--sparsity", "0,30,60", "--compare", "plain"]
     args = [*map(str, [*given, "--out", folder / "out"]), *(word for change in QUICK for word in ("--set", change))]
@@ -76,7 +78,8 @@ def test_every_step_is_announced_and_the_table_alone_is_on_stdout(finished: Fini
     errors = finished.done.stderr.splitlines()
     assert [line[:9] for line in errors if line.startswith("step ")] == [f"step {step} of" for step in range(1, 6)]
     head, *lines = finished.done.stdout.splitlines()
-    assert head.split() == ["ranked", "by", "sparsity", "heads", "neurons", "accuracy", "to", "level", "0"]
+    columns = ["ranked by", "sparsity", "heads kept", "neurons kept", "accuracy", "to level 0"]
+    assert re.split(" {2,}", head) == columns
     assert [line.split()[:4] for line in lines] == [
         ["0", "%", "16", "256"],
         ["knowledge", "30", "%", "11"],
@@ -85,7 +88,17 @@ def test_every_step_is_announced_and_the_table_alone_is_on_stdout(finished: Fini
         ["plain", "60", "%", "6"],
     ]
     assert sum("best" in line for line in lines) == 1
-    assert "student, the best, learned from the" in errors[-2]
+    assert any("student, the best, learned from the" in line for line in errors)
+
+
+def test_how_far_chance_reaches_is_told_beside_the_best(finished: Finished) -> None:
+    share = read(finished.out / "results.json")["rows"][0]["metrics"]["accuracy"]
+    assert 0 < share < 1
+    error = (share * (1 - share) / 32) ** 0.5
+    words = (
+        f"one standard error of level 0's accuracy on 32 rows is {error:.4f}: differences of this order may be chance"
+    )
+    assert words in finished.done.stderr.splitlines()
 
 
 def test_the_results_hold_what_each_level_removed_and_reached(finished: Finished) -> None:
@@ -129,17 +142,34 @@ def test_level_0_is_the_student_of_a_plain_fit(finished: Finished, tmp_path: Pat
     assert read(tmp_path / "plain" / "run.json") == read(finished.out / "levels" / "s0" / "run.json")
 
 
-def test_a_second_call_does_nothing_and_needs_no_teacher(finished: Finished) -> None:
+@pytest.mark.parametrize("spelling", ["{0}", "{0}/", "{1}", "./{1}/../{1}"])
+def test_a_second_call_does_nothing_and_needs_no_teacher(
+    spelling: str, finished: Finished, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However its folder is spelled, which is gone."""
     before = files(finished.out)
+    monkeypatch.chdir(finished.teacher.parent)
     away = finished.teacher.rename(finished.teacher.with_name("away"))
     try:
-        result = finished.again(None, "--json")
+        result = finished.again(None, "--json", "--teacher", spelling.format(finished.teacher, finished.teacher.name))
     finally:
         away.rename(finished.teacher)
     assert result.exit_code == 0, result.stderr
     assert json.loads(result.stdout) == read(finished.out / "results.json")
     assert files(finished.out) == before
     assert [line for line in result.stderr.splitlines() if not line.endswith("done already")] == []
+
+
+def test_a_teacher_that_is_there_may_be_spelled_otherwise_and_another_is_refused(
+    finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "link").symlink_to(finished.teacher)
+    shutil.copytree(finished.teacher, tmp_path / "other")
+    monkeypatch.chdir(tmp_path)
+    assert finished.again(None, "--teacher", "link").exit_code == 0
+    refused = finished.again(None, "--teacher", "other")
+    assert refused.exit_code == 2
+    assert f"holds a run with teacher '{finished.teacher.resolve()}'" in refused.stderr
 
 
 def test_scores_rest_on_training_rows_unless_others_are_given(finished: Finished, tmp_path: Path) -> None:
@@ -157,19 +187,23 @@ def test_scores_rest_on_training_rows_unless_others_are_given(finished: Finished
     assert [row["percent"] for row in read(tmp_path / "out" / "results.json")["rows"]] == [0]
 
 
-def test_a_regression_has_sparse_teachers_too(finished: Finished, tmp_path: Path) -> None:
-    teacher = BertForSequenceClassification.from_pretrained(
-        finished.teacher, num_labels=1, ignore_mismatched_sizes=True
-    )
-    teacher.config.problem_type = "regression"
-    teacher.save_pretrained(tmp_path / "teacher")
-    AutoTokenizer.from_pretrained(finished.teacher).save_pretrained(tmp_path / "teacher")
+def test_a_regression_has_sparse_teachers_too_and_one_that_lacks_nothing_is_told(
+    finished: Finished, tmp_path: Path
+) -> None:
+    """Of a small teacher 1 % is no head and no neuron; the student of that level is the one of level 0."""
+    tokenizer = AutoTokenizer.from_pretrained(finished.teacher)
+    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 16}
+    config = BertConfig(vocab_size=len(tokenizer), initializer_range=0.3, **sizes, num_labels=1)
+    config.problem_type = "regression"
+    torch.manual_seed(0)
+    BertForSequenceClassification(config).save_pretrained(tmp_path / "teacher")
+    tokenizer.save_pretrained(tmp_path / "teacher")
     rows = Path(flag(finished.args, "--data")).read_text(encoding="utf-8").splitlines()[1:33]
     lines = ["text\tscore", *(f"{row.split(chr(9))[0]}\t{len(row) / 10}" for row in rows)]
     data = tmp_path / "scores.tsv"
     data.write_text("\n".join(lines) + "\n", encoding="utf-8")
     given = ["--teacher", tmp_path / "teacher", "--data", data, "--eval-data", data, "--text", "text", "--label"]
-    given += ["score", "--sparsity", "50", "--compare", "", "--out", tmp_path / "out", "--json"]
+    given += ["score", "--sparsity", "1,50", "--compare", "", "--out", tmp_path / "out", "--json"]
     place = finished.args.index("--task")
     args = [*finished.args[:place], *finished.args[place + 2 :], *map(str, given)]
     result = CliRunner().invoke(main, args, catch_exceptions=False)
@@ -178,8 +212,12 @@ def test_a_regression_has_sparse_teachers_too(finished: Finished, tmp_path: Path
     assert found["metric"] == "pearson"
     assert [(row["percent"], set(row["metrics"])) for row in found["rows"]] == [
         (0, {"pearson", "spearman"}),
+        (1, {"pearson", "spearman"}),
         (50, {"pearson", "spearman"}),
     ]
+    told = [line for line in result.stderr.splitlines() if "no head and no neuron" in line]
+    assert told == ["1 % of this teacher is no head and no neuron: s1 learns as s0 did"]
+    assert same_weights(tmp_path / "out" / "levels" / "s1", tmp_path / "out" / "levels" / "s0")
 
 
 MISTAKES: dict[str, tuple[list[str], str]] = {
@@ -188,6 +226,12 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
     "other seed": (["--out", "{out}", "--seed", "4"], "holds a run with seed 3 and this one has 4"),
     "other epochs": (["--out", "{out}", "--set", "distillation.epochs=3"], "recipe.stages.0.epochs 2.0 and"),
     "other balance": (["--out", "{out}", "--balance", "1"], "holds a run with balance 0.5"),
+    "other slices": (
+        ["--out", "{out}", "--gradient-accumulation", "2"],
+        "holds a run with gradient_accumulation 1 and this one has 2",
+    ),
+    "no balance": (["--balance", "nan"], "--balance nan is not a number from 0 to 1"),
+    "no balance of a finished run": (["--out", "{out}", "--balance", "nan"], "--balance nan is not a number"),
     "other precision": (["--out", "{out}", "--bf16"], "holds a run with bf16 False"),
     "other rows": (["--out", "{out}", "--score-rows", "9"], "holds a run with score.num_rows 32"),
     "other student": (["--out", "{out}", "--student", "{wide}"], "holds a run with student "),

@@ -2,19 +2,24 @@
 
 import json
 import os
+import resource
 import signal
 from pathlib import Path
 from typing import Any
 
 import forked
 import pytest
+import torch
+from transformers import BertConfig, BertForSequenceClassification
 
-from hskcache.errors import MismatchError
-from trainer.stark.folder import Folder
+from hskcache.errors import CacheError, MismatchError
+from trainer.stark.folder import Folder, Outcome
 from trainer.stark.settings import DENSE, KNOWLEDGE, Level
+from trainer.stark.start import check_space
 
 RUN: dict[str, Any] = {"seed": 0, "recipe": {"stages": [{"epochs": 2.0}, {"epochs": 3.0}]}, "score": None}
-SPARSE = Level(KNOWLEDGE, 30)
+SPARSE, SPARSER = Level(KNOWLEDGE, 30), Level(KNOWLEDGE, 60)
+DONE = {"metric": "f1", "scores": {"f1": 0.5}}
 
 
 @pytest.fixture
@@ -28,7 +33,7 @@ def folder(tmp_path: Path) -> Folder:
         (place / "tokenizer").mkdir()
         for name in ("logs/events", "run.json", "tokenizer/vocab.txt"):
             (place / name).write_text(level.folder, encoding="utf-8")
-        (place / "metrics.json").write_text(json.dumps({"scores": {"f1": 0.5}}), encoding="utf-8")
+        (place / "metrics.json").write_text(json.dumps(DONE), encoding="utf-8")
         (place / "model.safetensors").write_text(level.folder * 9, encoding="utf-8")
     return folder
 
@@ -84,7 +89,7 @@ def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
 def test_what_is_trained_is_told_whoever_asked_for_it(folder: Folder) -> None:
     (folder.out / "levels" / "s40").mkdir()
     (folder.out / "levels" / "notes").mkdir()
-    assert folder.trained() == {DENSE: {"f1": 0.5}, SPARSE: {"f1": 0.5}}
+    assert folder.trained() == dict.fromkeys((DENSE, SPARSE), Outcome("f1", {"f1": 0.5}))
 
 
 def test_the_best_is_the_student_without_the_run_that_made_it(folder: Folder) -> None:
@@ -114,3 +119,54 @@ def test_the_best_is_whole_or_absent_whenever_its_change_is_killed(rename: int, 
     folder.publish(SPARSE)
     assert published(folder) == student_of(SPARSE)
     assert sorted(path.name for path in folder.out.iterdir()) == ["levels", "run.json", "student"]
+
+
+@pytest.mark.parametrize("damage", ["stark.json", "model.safetensors"])
+def test_a_best_that_is_not_whole_is_put_there_anew(damage: str, folder: Folder) -> None:
+    folder.publish(SPARSE)
+    if damage == "stark.json":
+        (folder.best / damage).write_text("{", encoding="utf-8")
+    else:
+        (folder.best / damage).unlink()
+    folder.publish(SPARSE)
+    assert published(folder) == student_of(SPARSE)
+    assert json.loads((folder.best / "stark.json").read_text(encoding="utf-8")) == {"method": KNOWLEDGE, "percent": 30}
+
+
+def test_a_full_disk_leaves_the_best_as_it_was_and_no_part_of_another(folder: Folder) -> None:
+    folder.publish(DENSE)
+
+    def publish() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20, 20))
+        with pytest.raises(CacheError, match=r"cannot go on in .*File too large.* run the same command again") as told:
+            folder.publish(SPARSE)
+        assert len(str(told.value).splitlines()) == 1
+
+    assert forked.in_child(publish) == 0
+    assert published(folder) == student_of(DENSE)
+    assert sorted(path.name for path in folder.out.iterdir()) == ["levels", "run.json", "student"]
+
+
+def test_the_room_that_students_need_is_counted_beside_what_is_there(folder: Folder) -> None:
+    """Weights of a student for each level, for the best, and 11 for a stage: 3 checkpoints of 3, and 2 of its best."""
+    levels = (DENSE, SPARSE)
+    assert folder.most_bytes(levels, 1000) == 1000
+    folder.publish(SPARSE)
+    assert folder.most_bytes(levels, 1000) == 0
+    assert folder.most_bytes((*levels, SPARSER), 1000) == (1 + 1 + 11) * 1000
+    begun = folder.student(SPARSER) / "stages" / "0-distillation"
+    begun.mkdir(parents=True)
+    (begun / "best-6.safetensors").write_bytes(bytes(700))
+    assert folder.most_bytes((*levels, SPARSER), 1000) == 13_000 - 700
+
+
+def test_a_disk_that_is_too_small_is_told_before_anything_is_written(folder: Folder) -> None:
+    """A student of 4 TB, of which there are the shapes alone; where all are trained it does not matter."""
+    with torch.device("meta"):
+        huge = BertForSequenceClassification(BertConfig(vocab_size=10**9, hidden_size=1000, num_attention_heads=10))
+    new = Folder(folder.out / "new")
+    with pytest.raises(CacheError, match=r"the students may need 56\.\d\d TB more and .* free.*--sparsity"):
+        check_space(new, (DENSE, SPARSE), huge)
+    assert not new.out.exists()
+    folder.publish(DENSE)
+    check_space(folder, (DENSE, SPARSE), huge)

@@ -1,5 +1,6 @@
 """Which level is best, and how all are told."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -69,19 +70,19 @@ def test_the_record_names_the_best_and_every_row() -> None:
 def test_the_table_shows_every_metric_what_is_kept_and_the_distance_to_level_0() -> None:
     scores = {DENSE: {"f1": 0.5, "accuracy": 0.25}, Level(KNOWLEDGE, 50): {"f1": 0.625, "accuracy": 0.125}}
     assert table(results_of("f1", BERT_BASE, 9, scores)).splitlines() == [
-        "sparsity  heads  neurons      f1  accuracy  to level 0",
-        "     0 %    144   36,864  0.5000    0.2500",
-        "    50 %     72   18,432  0.6250    0.1250     +0.1250  best",
+        "sparsity  heads kept  neurons kept      f1  accuracy  to level 0",
+        "     0 %         144        36,864  0.5000    0.2500",
+        "    50 %          72        18,432  0.6250    0.1250     +0.1250  best",
     ]
 
 
 def test_the_table_of_several_methods_names_them() -> None:
     scores = {DENSE: {"f1": 0.5}, Level(KNOWLEDGE, 50): {"f1": 0.375}, Level("random", 50): {"f1": 0.75}}
     assert table(results_of("f1", (4, 8), 9, scores)).splitlines() == [
-        "ranked by  sparsity  heads  neurons      f1  to level 0",
-        "                0 %      4        8  0.5000              best",
-        "knowledge      50 %      2        4  0.3750     -0.1250",
-        "random         50 %      2        4  0.7500     +0.2500",
+        "ranked by  sparsity  heads kept  neurons kept      f1  to level 0",
+        "                0 %           4             8  0.5000              best",
+        "knowledge      50 %           2             4  0.3750     -0.1250",
+        "random         50 %           2             4  0.7500     +0.2500",
     ]
 
 
@@ -92,3 +93,11 @@ def test_the_standard_error_is_that_of_a_share_and_of_accuracy_alone() -> None:
     assert error is not None
     assert abs(error - 0.029435) < 1e-6
     assert results_of("f1", (4, 8), 277, scores).standard_error is None
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_of_all_rows_or_none_there_is_no_standard_error(share: float) -> None:
+    """It would be 0, as if no difference could be chance."""
+    found = results_of("accuracy", (4, 8), 277, {DENSE: {"accuracy": share}})
+    assert found.standard_error is None
+    assert found.to_json()["standard_error"] is None

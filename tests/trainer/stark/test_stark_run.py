@@ -1,21 +1,19 @@
 """Levels are trained alike, a run goes on after a kill at any moment, and a finished one takes more levels."""
 
 import gc
-import json
 import os
 import re
 import shutil
 import signal
 import sys
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import children
 import pytest
-import torch
-from click.testing import CliRunner, Result
-from tiny import CPU, config_file, fit_of, weights_of
+from tiny import fit_of
 from transformers import BertForSequenceClassification, PreTrainedModel
+from whole import QUICK, STUDENTS, Places, files, invoke, read, same_weights
 
 from hskcache.cache import open_cache
 from hskcache.sparsity.artifact import load_scores
@@ -26,69 +24,12 @@ from hskcache.teacher.addition import add_field, prepare_addition
 from hskcache.teacher.load import Teacher, load_teacher
 from hskcache.text.layout import Layout
 from trainer.cli import main
+from trainer.distill import Machine
 from trainer.fit import Fit
 from trainer.recipe import load_recipe
 from trainer.source import cached_source
 from trainer.stark.run import run
 from trainer.stark.settings import Data, Stark
-
-QUICK = ["distillation.epochs=2", "distillation.batch_size=16", "distillation.learning_rate=3e-3"]
-STUDENTS = ("s0", "s30", "s60", "plain-s30", "plain-s60")
-
-
-class Places(NamedTuple):
-    """Of the inputs, each test's own teacher among them."""
-
-    teacher: Path
-    student: Path
-    train: Path
-    dev: Path
-
-    def args(self, out: Path, *more: object) -> list[str]:
-        """The command, with 3 levels and a comparison unless ``more`` says otherwise."""
-        given = ["stark", "--teacher", self.teacher, "--student", self.student, "--data", self.train, "--eval-data"]
-        given += [self.dev, "--task", "sst2", "--max-length", 24, "--device", "cpu", "--out", out]
-        given += ["--sparsity", "0,30,60", "--compare", "plain", "--seed", 3]
-        return [*map(str, given), *(word for change in QUICK for word in ("--set", change)), *map(str, more)]
-
-
-@pytest.fixture(scope="module")
-def places(tiny_teacher_dir: Path, tsv_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Places:
-    """96 rows to learn from, 32 to judge by."""
-    folder = tmp_path_factory.mktemp("places")
-    lines = tsv_file.read_text(encoding="utf-8").splitlines(keepends=True)
-    (folder / "dev.tsv").write_text("".join(lines[:33]), encoding="utf-8")
-    teacher = shutil.copytree(tiny_teacher_dir, folder / "teacher")
-    # Wide weights, so that students answer differently after a few steps.
-    student = config_file(folder, width=16, initializer_range=0.5)
-    return Places(teacher, student, tsv_file, folder / "dev.tsv")
-
-
-@pytest.fixture(scope="module")
-def finished(places: Places, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run that nothing disturbed."""
-    out = tmp_path_factory.mktemp("finished") / "out"
-    assert invoke(places.args(out)).exit_code == 0
-    return out
-
-
-def invoke(args: list[str]) -> Result:
-    return CliRunner().invoke(main, args, catch_exceptions=False)
-
-
-def read(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))
-
-
-def same_weights(one: Path, other: Path) -> bool:
-    ours, theirs = weights_of(one), weights_of(other)
-    return ours.keys() == theirs.keys() and all(torch.equal(tensor, theirs[name]) for name, tensor in ours.items())
-
-
-def files(out: Path) -> dict[str, tuple[int, int]]:
-    """Size and time of every file."""
-    stats = {path.relative_to(out).as_posix(): path.stat() for path in out.rglob("*") if path.is_file()}
-    return {name: (stat.st_size, stat.st_mtime_ns) for name, stat in stats.items()}
 
 
 def test_every_level_starts_as_the_trial_and_differs_by_its_teacher_alone(finished: Path) -> None:
@@ -204,12 +145,14 @@ def test_levels_of_a_teacher_that_has_changed_are_refused(finished: Path, places
 
 
 def watched(places: Places, out: Path) -> None:
-    """A run that looks for teachers in memory whenever a student is about to be trained."""
+    """A run that looks for models in memory whenever a student is about to be trained."""
     recipe, fields = load_recipe("stark", QUICK), []
+    # What is in cycles, as a student in bfloat16 is, stays until the run itself looks for it.
+    gc.disable()
+    machine = Machine("cpu", bf16=True)
 
     def make_fit(field: str) -> Fit:
         # By type: to ask some objects for their class loads modules.
-        gc.collect()
         found = [type(one) for one in gc.get_objects() if issubclass(type(one), (Teacher, PreTrainedModel))]
         assert found == [], found
         if field != "logits":
@@ -220,7 +163,7 @@ def watched(places: Places, out: Path) -> None:
     data = Data(str(places.train), str(places.dev), None, None, Layout("sst2", None, None, None, None))
     settings: dict[str, Any] = {"balance": 0.5, "max_length": 24, "batch_size": 32, "seed": 0}
     given = {"teacher": str(places.teacher), "student": str(places.student), "data": data, "recipe": recipe}
-    results = run(Stark(**given, **settings, percents=(0, 50), others=(), machine=CPU, make_fit=make_fit), out)
+    results = run(Stark(**given, **settings, percents=(0, 50), others=(), machine=machine, make_fit=make_fit), out)
     assert fields == ["logits", "s50"]
     assert [row.percent for row in results.rows] == [0, 50]
 
@@ -229,8 +172,10 @@ def _source(out: Path, field: str) -> Any:
     return cached_source(out / "cache.hsk", fields=(field,))
 
 
-def test_no_teacher_is_in_memory_while_students_train_nor_loaded_for_levels(places: Places, tmp_path: Path) -> None:
-    """At the trial it is gone, at the level even from the disk."""
+def test_no_model_is_in_memory_when_a_student_begins_nor_a_teacher_loaded_for_levels(
+    places: Places, tmp_path: Path
+) -> None:
+    """The teacher is gone at the trial, at the level even from the disk, and so is the trial."""
     own = places._replace(teacher=shutil.copytree(places.teacher, tmp_path / "teacher"))
     assert children.run(watched, own, tmp_path / "out") == 0
 
