@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import torch
 from folders import KEEP
-from transformers import AutoModelForSequenceClassification, PreTrainedModel
+from transformers import AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerFast
 
+from hskcache.cache import Cache, open_cache
 from hskcache.spec import Depth, Hidden, Length, Spec, Width, parse_keep
 from hskcache.teacher.build import build
 from hskcache.teacher.job import Job, prepare_job
@@ -115,6 +116,32 @@ def whole(job: Job, tmp_path_factory: pytest.TempPathFactory) -> Path:
     build(job, out)
     assert verify(out).ok
     return out
+
+
+@pytest.fixture(scope="session")
+def other_dir(tiny_teacher_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A teacher of the same shape with other weights."""
+    folder = tmp_path_factory.mktemp("other")
+    model = AutoModelForSequenceClassification.from_pretrained(tiny_teacher_dir)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(1.25)
+    model.save_pretrained(folder)
+    PreTrainedTokenizerFast.from_pretrained(tiny_teacher_dir).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def other(other_dir: Path) -> Teacher:
+    """The same, loaded."""
+    return load_teacher(str(other_dir), "cpu")
+
+
+@pytest.fixture
+def cache(job_of: Any, tmp_path: Path) -> Cache:
+    """The logits of the tiny teacher, to which other fields may be added."""
+    build(job_of("none"), tmp_path / "c")
+    return open_cache(tmp_path / "c")
 
 
 @pytest.fixture(autouse=True)

@@ -14,18 +14,10 @@ import pytest
 import torch
 from folders import contents, touched
 from forked import start
-from models import saved
-from transformers import (
-    AutoModelForSequenceClassification,
-    BertConfig,
-    BertForSequenceClassification,
-    DistilBertConfig,
-    DistilBertForSequenceClassification,
-    PreTrainedTokenizerFast,
-)
+from twins import make
 
 from hskcache.cache import Cache, open_cache
-from hskcache.errors import CacheError, DamageError, MismatchError, SpecError
+from hskcache.errors import CacheError, SpecError
 from hskcache.spec import Attention, Depth, Length, Spec
 from hskcache.store.ledger import Ledger
 from hskcache.teacher.addition import add_field, added, prepare_addition, rows_of
@@ -38,38 +30,6 @@ from hskcache.text.tokenize import special_ids
 from hskcache.verify import verify
 
 KEEP = {"keep": "1l_4t_0.25h", "encoding": "int8"}
-
-
-@pytest.fixture(scope="module")
-def other_dir(tiny_teacher_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A teacher of the same shape with other weights."""
-    folder = tmp_path_factory.mktemp("other")
-    model = AutoModelForSequenceClassification.from_pretrained(tiny_teacher_dir)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.mul_(1.25)
-    model.save_pretrained(folder)
-    PreTrainedTokenizerFast.from_pretrained(tiny_teacher_dir).save_pretrained(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def other(other_dir: Path) -> Teacher:
-    return load_teacher(str(other_dir), "cpu")
-
-
-@pytest.fixture
-def cache(job_of: Any, tmp_path: Path) -> Cache:
-    build(job_of("none"), tmp_path / "c")
-    return open_cache(tmp_path / "c")
-
-
-def make(change: Callable[[dict[str, Any]], object], teacher: Path, folder: Path) -> Teacher:
-    """The tiny teacher's twin with another configuration."""
-    tokenizer = PreTrainedTokenizerFast.from_pretrained(teacher)
-    config = BertConfig.from_pretrained(teacher).to_dict()
-    change(config)
-    return load_teacher(str(saved(lambda: BertForSequenceClassification(BertConfig(**config)), tokenizer, folder)))
 
 
 def test_rows_of_a_cache_are_the_rows_that_were_tokenized(cache: Cache, job_of: Any, pairs: Examples) -> None:
@@ -199,77 +159,6 @@ def test_hidden_states_can_be_added_to_the_cache_of_a_corpus_and_logits_cannot(
     assert open_cache(tmp_path / "c").row(0)["added"]["h2"][4]["positions"].shape == (3,)
 
 
-def test_another_vocabulary_is_refused_with_the_first_token_that_differs(
-    cache: Cache, tiny_teacher_dir: Path, tmp_path: Path
-) -> None:
-    folder = Path(shutil.copytree(tiny_teacher_dir, tmp_path / "swapped"))
-    path = folder / "tokenizer.json"
-    text = path.read_text(encoding="utf-8")
-    ids = PreTrainedTokenizerFast.from_pretrained(folder).get_vocab()
-    one, two = f'"film": {ids["film"]}', f'"movie": {ids["movie"]}'
-    assert one in text
-    path.write_text(text.replace(one, f'"film": {ids["movie"]}').replace(two, f'"movie": {ids["film"]}'))
-    with pytest.raises(
-        MismatchError, match=rf"token 'film' has id {ids['movie']} there and {ids['film']} here; give a teacher"
-    ):
-        prepare_addition(load_teacher(str(folder)), cache, "logits", "t2")
-
-
-@pytest.mark.parametrize(
-    ("names", "words"),
-    [
-        (["0", "1", "2"], "has 3 outputs and the cache has 2"),
-        (["0"], "has 1 outputs and the cache has 2"),
-        (["1", "0"], "classes 1, 0 and the cache has 0, 1"),
-    ],
-)
-def test_other_classes_are_refused(
-    cache: Cache, tiny_teacher_dir: Path, tmp_path: Path, names: list[str], words: str
-) -> None:
-    def change(config: dict[str, Any]) -> None:
-        config["problem_type"] = None
-        config["id2label"] = dict(enumerate(names))
-        config["label2id"] = {name: index for index, name in enumerate(names)}
-
-    with pytest.raises(MismatchError, match=words):
-        prepare_addition(make(change, tiny_teacher_dir, tmp_path / "t"), cache, "logits", "t2")
-
-
-def test_a_teacher_with_fewer_positions_than_the_rows_need_is_refused(
-    cache: Cache, tiny_teacher_dir: Path, tmp_path: Path
-) -> None:
-    def change(config: dict[str, Any]) -> None:
-        config["max_position_embeddings"] = 8
-
-    with pytest.raises(MismatchError, match="reads at most 8; build a cache with --max-length 8 for it"):
-        prepare_addition(make(change, tiny_teacher_dir, tmp_path / "t"), cache, "logits", "t2")
-
-
-def test_token_types_that_were_not_stored_are_missed_and_those_not_read_are_left_out(
-    cache: Cache, job_of: Any, pairs: Examples, teacher: Teacher, tiny_tokenizer_dir: Path, tmp_path: Path
-) -> None:
-    tokenizer = PreTrainedTokenizerFast.from_pretrained(tiny_tokenizer_dir)
-    config = DistilBertConfig(vocab_size=len(tokenizer), dim=32, n_layers=2, n_heads=4, hidden_dim=64)
-    folder = saved(lambda: DistilBertForSequenceClassification(config), tokenizer, tmp_path / "distil")
-    distil = load_teacher(str(folder))
-    # Nothing of DistilBERT reads token types: its field stands beside BERT's.
-    add_field(prepare_addition(distil, cache, "logits", "distil"))
-    assert open_cache(cache.root).row(0)["added"]["distil"].shape == (2,)
-    build(job_of("none", rows=pairs, by=distil), tmp_path / "untyped")
-    with pytest.raises(MismatchError, match=r"by token types, which the rows of .* were stored without; build a cache"):
-        prepare_addition(teacher, open_cache(tmp_path / "untyped"), "logits", "t2")
-
-
-@pytest.mark.parametrize("kind", ["logits", "hidden", "attention"])
-def test_what_is_kept_is_of_the_kind_and_of_no_other(cache: Cache, other: Teacher, job_of: Any, kind: Any) -> None:
-    both = job_of(**KEEP).spec.model_copy(update={"attention": Attention()})
-    with pytest.raises(SpecError, match="are to be kept too; keep"):
-        prepare_addition(other, cache, kind, "x", both)
-    if kind != "logits":
-        with pytest.raises(SpecError, match=f"a field of {kind} .* is to be added, but none are kept"):
-            prepare_addition(other, cache, kind, "x")
-
-
 def test_the_caches_rows_and_shards_hold_whatever_the_spec_says(cache: Cache, other: Teacher, job_of: Any) -> None:
     spec = job_of(**KEEP).spec.model_copy(update={"max_length": 3, "shard_rows": 7})
     addition = prepare_addition(other, cache, "hidden", "h2", spec)
@@ -309,18 +198,6 @@ def test_a_teacher_whose_tokenizer_gives_no_token_types_is_shown_none(
     assert not np.array_equal(found.read("logits", 0)["logits"], expected.read("logits", 0)["logits"])
 
 
-def test_other_rules_of_a_tokenizer_with_the_same_pieces_are_told(
-    cache: Cache, tiny_teacher_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    folder = Path(shutil.copytree(tiny_teacher_dir, tmp_path / "cased"))
-    path = folder / "tokenizer.json"
-    rules = json.loads(path.read_text(encoding="utf-8"))
-    rules["normalizer"]["lowercase"] = False
-    path.write_text(json.dumps(rules), encoding="utf-8")
-    prepare_addition(load_teacher(str(folder)), cache, "logits", "cased")
-    assert "has another normalizer than that of the cache" in " ".join(capsys.readouterr().err.split())
-
-
 def test_a_field_is_added_by_one_process_and_a_second_is_told_so(cache: Cache, other: Teacher) -> None:
     addition = prepare_addition(other, cache, "logits", "t2")
     ready, go = os.pipe(), os.pipe()
@@ -340,20 +217,3 @@ def test_a_field_is_added_by_one_process_and_a_second_is_told_so(cache: Cache, o
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     assert add_field(addition).added.keys() == {"t2"}
     assert verify(cache.root).ok
-
-
-def test_a_manifest_that_was_edited_is_not_signed_anew_by_any_build(cache: Cache, other: Teacher, job_of: Any) -> None:
-    add_field(prepare_addition(other, cache, "logits", "t2"))
-    addition = prepare_addition(other, open_cache(cache.root), "logits", "t2")
-    path = cache.root / "manifest.json"
-    path.write_text(path.read_text().replace(other.info.weights_sha256, "a" * 64))
-    (cache.root / "logits" / "000000.json").unlink()
-    edited = path.read_bytes()
-    for work in (
-        lambda: build(job_of("none"), cache.root),
-        lambda: finished(job_of("none"), cache.root),
-        lambda: add_field(addition),
-    ):
-        with pytest.raises(DamageError, match="was edited"):
-            work()
-    assert path.read_bytes() == edited
