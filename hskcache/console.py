@@ -70,11 +70,6 @@ class Commands(click.Group):
             if error.strerror is None or error.errno == errno.EPIPE:
                 raise
             fail(f"{error.strerror}: {error.filename}" if error.filename else error.strerror)
-        except Exception as error:
-            # By name, likewise; it stands for whatever the disk says while weights are written.
-            if type(error).__name__ != "SafetensorError":
-                raise
-            fail(f"weights cannot be written or read: {error}; free space or mend the file and run the same again")
 
 
 def fail(message: str, code: int = 2) -> NoReturn:

@@ -21,6 +21,11 @@ WidthName = Literal["magnitude", "uniform", "random", "pca", "all"]
 EncodingName = Literal["float32", "float16", "bfloat16", "int8", "int4"]
 LayerMapName = Literal["uniform", "top", "bottom"]
 KnowledgeName = Literal["logits", "hidden", "attention"]
+KNOWLEDGE_WORDS: dict[str, str] = {
+    "logits": "logits",
+    "hidden": "hidden states",
+    "attention": "attention scores",
+}
 ComputeDtype = Literal["float32", "bfloat16", "float16"]
 
 # YAML 1.1 takes 1e-4, which everybody writes, for a word.

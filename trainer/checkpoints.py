@@ -11,6 +11,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+from hskcache.difference import first_difference
 from hskcache.errors import DamageError, MismatchError
 
 RUN = "run.json"
@@ -61,25 +62,12 @@ def damaged(path: Path, what: str) -> DamageError:
     return DamageError(f"{path} {what}; restore it, or delete its folder and run the same command again")
 
 
-def difference(stored: Any, given: Any, path: str = "") -> str | None:
-    """Where two runs first differ, in words: ``recipe.stages.0.epochs 2.0 and this one has 3.0``.
-
-    Args:
-        stored: one of them, as JSON values; objects and lists of equal length are compared part by part.
-        given: the other; a key that is missing counts as null.
-        path: keys that lead to the two.
-
-    Returns:
-        None where they are equal.
-    """
-    if isinstance(stored, dict) and isinstance(given, dict):
-        parts = [(key, stored.get(key), given.get(key)) for key in sorted(stored.keys() | given.keys())]
-    elif isinstance(stored, list) and isinstance(given, list) and len(stored) == len(given):
-        parts = [(str(place), *both) for place, both in enumerate(zip(stored, given, strict=True))]
-    else:
-        return None if stored == given else f"{path} {_short(stored)} and this one has {_short(given)}"
-    found = (difference(ours, theirs, f"{path}.{key}" if path else key) for key, ours, theirs in parts)
-    return next((one for one in found if one is not None), None)
+def difference(stored: Any, given: Any) -> str | None:
+    """Where two runs first differ, in words: ``recipe.stages.0.epochs 2.0 and this one has 3.0``; None if nowhere."""
+    if (found := first_difference(stored, given)) is None:
+        return None
+    path, ours, theirs = found
+    return f"{path} {_short(ours)} and this one has {_short(theirs)}"
 
 
 def _short(value: Any) -> str:

@@ -8,12 +8,10 @@ from typing import get_args
 
 from hskcache.cache import Cache, InputsField, LogitsField
 from hskcache.errors import MismatchError, SpecError
-from hskcache.spec import KnowledgeName
+from hskcache.spec import KNOWLEDGE_WORDS, KnowledgeName
 
 KINDS: tuple[KnowledgeName, ...] = get_args(KnowledgeName)
 """Kinds of field that are learned from. Each is also the name of a cache's own field of that kind."""
-
-KIND_NAMES = {"logits": "logits", "hidden": "hidden states", "attention": "attention scores"}
 
 
 @dataclass(frozen=True)
@@ -95,11 +93,13 @@ def choice_of(cache: Cache, names: Sequence[str], weights: Mapping[str, float] |
     for kind in ("hidden", "attention"):
         if len(same := by_kind[kind]) > 1:
             raise SpecError(
-                f"fields {same[0]} and {same[1]} both hold {KIND_NAMES[kind]}, which are not averaged; choose one"
+                f"fields {same[0]} and {same[1]} both hold {KNOWLEDGE_WORDS[kind]}, which are not averaged; choose one"
             )
         for name in same:
             if name in (weights or {}):
-                raise SpecError(f"field {name} holds {KIND_NAMES[kind]}, which have no weight; leave the weight out")
+                raise SpecError(
+                    f"field {name} holds {KNOWLEDGE_WORDS[kind]}, which have no weight; leave the weight out"
+                )
     _check_widths(cache, by_kind["logits"])
     hidden, attention = (next(iter(by_kind[kind]), None) for kind in ("hidden", "attention"))
     return Choice(_shares(by_kind["logits"], weights or {}), hidden, attention)
@@ -115,7 +115,8 @@ def resolved(cache: Cache, choice: Choice = OWN) -> Choice:
         for name in choice.of(kind):
             if (stored := _kind(cache, name)) != kind:
                 raise SpecError(
-                    f"field {name} holds {KIND_NAMES[stored]}; choose it for those, not for {KIND_NAMES[kind]}"
+                    f"field {name} holds {KNOWLEDGE_WORDS[stored]}; choose it for those, not for "
+                    f"{KNOWLEDGE_WORDS[kind]}"
                 )
     own = [kind for kind in KINDS if not choice.of(kind) and kind in cache.manifest.own_fields]
     return choice_of(cache, [*choice.names, *own], choice.logits)

@@ -6,8 +6,8 @@ from transformers import PreTrainedModel
 
 from hskcache.encoder import num_positions
 from hskcache.errors import MismatchError, SpecError
-from hskcache.text.tokenize import first_difference
-from trainer.choice import KIND_NAMES
+from hskcache.spec import KNOWLEDGE_WORDS
+from hskcache.text.tokenize import vocabulary_difference
 from trainer.knowledge import Knowledge
 from trainer.losses.attention import pair_heads
 from trainer.objective import Matches, can_show_attention
@@ -48,7 +48,7 @@ def _check_choice(knowledge: Knowledge, recipe: Recipe) -> None:
     for kind, needed in needs.items():
         if (names := knowledge.choice.of(kind)) and not needed:
             raise SpecError(
-                f"--field {names[0]}: recipe {recipe.name!r} learns from no {KIND_NAMES[kind]}; leave the flag out"
+                f"--field {names[0]}: recipe {recipe.name!r} learns from no {KNOWLEDGE_WORDS[kind]}; leave the flag out"
             )
     data, logits = knowledge.request.data, knowledge.logits
     outputs = 1 if data.problem == "regression" else len(data.label_names)
@@ -183,9 +183,9 @@ def _without_pairs(stage: Stage, matches: Matches) -> tuple[str, str] | None:
     if losses.embedding is not None and not matches.embedding_pairs(losses):
         return "hidden", "the embedding output (layer 0)"
     if losses.hidden is not None and not matches.hidden_pairs(losses):
-        return "hidden", KIND_NAMES["hidden"]
+        return "hidden", KNOWLEDGE_WORDS["hidden"]
     if losses.attention is not None and not matches.attention:
-        return "attention", KIND_NAMES["attention"]
+        return "attention", KNOWLEDGE_WORDS["attention"]
     return None
 
 
@@ -217,7 +217,7 @@ def check_tokenizer(knowledge: Knowledge, theirs: Mapping[str, int], ours: Mappi
     Raises:
         MismatchError: naming the first token that differs.
     """
-    if (found := first_difference(theirs, ours)) is None:
+    if (found := vocabulary_difference(theirs, ours)) is None:
         return
     token, there, here = found
     raise MismatchError(

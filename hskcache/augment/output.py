@@ -7,13 +7,14 @@ tells of are on the disk, so a kill at any moment leaves a file that the same co
 
 import hashlib
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field
 
+from hskcache.difference import first_difference
+from hskcache.disk import writing_to
 from hskcache.errors import CacheError, DamageError, MismatchError
 from hskcache.spec import Strict
 from hskcache.store.files import (
@@ -212,7 +213,8 @@ class Output:
     def _check_same(self, found: Progress, path: Path) -> None:
         if found.identity == identity(self.request):
             return
-        for name, (there, wanted) in _differences(found.request, self.request):
+        if (difference := first_difference(found.request, self.request)) is not None:
+            name, there, wanted = difference
             raise MismatchError(
                 f"{path} was begun with {name} = {there!s:.60} and this command asks for {wanted!s:.60}; choose "
                 "another --out, delete it, or ask for the same"
@@ -225,25 +227,9 @@ class Output:
             for left in path.parent.glob(f"{path.name}.*{TEMPORARY_SUFFIX}"):
                 left.unlink(missing_ok=True)
 
-    @contextmanager
-    def _writing(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            raise CacheError(
-                f"cannot write {self.path}: {error.strerror or error}; mend that and run the same command again, which "
-                "goes on from the last whole rows"
-            ) from error
+    def _writing(self) -> AbstractContextManager[None]:
+        return writing_to(self.path, "the last whole rows")
 
 
 def _json(progress: Progress) -> bytes:
     return progress.model_dump_json(indent=1).encode() + b"\n"
-
-
-def _differences(there: Any, wanted: Any, name: str = "") -> Iterator[tuple[str, tuple[Any, Any]]]:
-    """Keys, joined by dots, under which two requests differ, with both values."""
-    if isinstance(there, dict) and isinstance(wanted, dict):
-        for key in {**there, **wanted}:
-            yield from _differences(there.get(key), wanted.get(key), f"{name}.{key}" if name else key)
-    elif there != wanted:
-        yield name, (there, wanted)

@@ -9,6 +9,7 @@ from pydantic import Field
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
+from hskcache.difference import first_difference
 from hskcache.errors import DamageError, MismatchError
 from hskcache.sparsity.levels import Importance
 from hskcache.sparsity.scores import Scores
@@ -82,7 +83,7 @@ class ScoreInfo(Strict):
     def difference(self, other: "ScoreInfo") -> tuple[str, Any, Any] | None:
         """Where two passes first differ, names aside: the key, the value here, the value there."""
         here, there = (info.model_dump(mode="json", exclude=_NAMES) for info in (self, other))
-        return next(((key, here[key], there[key]) for key in here if here[key] != there[key]), None)
+        return first_difference(here, there)
 
 
 def save_scores(folder: Path, scores: Scores, provenance: ScoreInfo) -> ScoreInfo:

@@ -20,8 +20,6 @@ from hskcache.sparsity.levels import Kept
 from hskcache.teacher.load import Teacher, describe
 from hskcache.teacher.places import places
 
-__all__ = ["masked", "places", "sparse", "zero_", "zeroed"]
-
 
 @contextmanager
 def masked(model: PreTrainedModel, heads_LH: Tensor, neurons_LF: Tensor) -> Iterator[None]:

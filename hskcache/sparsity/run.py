@@ -6,20 +6,18 @@ ranking. What is there already and is what was asked for stays as it is; anythin
 
 import re
 import shutil
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-
-from hskcache.errors import CacheError, DamageError, MismatchError
+from hskcache.disk import require_space, writing_to
+from hskcache.errors import DamageError, MismatchError
 from hskcache.sparsity.artifact import INFO, SCORES, ModelId, ScoreInfo, files_of, load_scores, save_scores
 from hskcache.sparsity.checkpoint import SPARSITY, SparsityInfo, write_checkpoint
 from hskcache.sparsity.levels import Importance, Kept, Ranking, kept_at, level_name
 from hskcache.sparsity.scores import Scores
-from hskcache.store.files import TEMPORARY_SUFFIX, free_bytes, write_atomic
+from hskcache.store.files import TEMPORARY_SUFFIX, write_atomic
 from hskcache.store.record import parse
 from hskcache.teacher.load import Teacher
 
@@ -27,6 +25,7 @@ _LEVEL = re.compile(r"s[0-9]{1,2}")
 # Names of what is not whole yet: a level's folder, and the files of scores as write_atomic calls them.
 _PARTIAL = re.compile(rf"({_LEVEL.pattern}|scores\.(json|safetensors)\.[0-9a-f]+){re.escape(TEMPORARY_SUFFIX)}")
 _WEIGHTS = "*.safetensors"
+_SINCE = "the last whole sparse teacher"
 # A tokenizer, a configuration and a record stand beside the weights.
 _BESIDE_BYTES = 10_000_000
 
@@ -124,7 +123,7 @@ def keep_scores(out: Path, scores: Scores, info: ScoreInfo) -> ScoreInfo:
     Raises:
         CacheError: the folder cannot be written.
     """
-    with _writing(out):
+    with writing_to(out, _SINCE):
         return save_scores(out, scores, info)
 
 
@@ -159,7 +158,7 @@ def copy_scores(path: Path, out: Path) -> None:
     """
     if (out / INFO).exists():
         return
-    with _writing(out):
+    with writing_to(out, _SINCE):
         for name, file in zip((SCORES, INFO), files_of(path), strict=True):
             write_atomic(out / name, file.read_bytes())
 
@@ -188,7 +187,7 @@ def write_levels(
         kept, info = ranked.at(percent)
         folder = out / level_name(percent)
         if percent not in there:
-            with _writing(out):
+            with writing_to(out, _SINCE):
                 write_checkpoint(ranked.teacher, kept, info, folder)
         done.append(Level(info, folder, percent in there))
         if on_level is not None:
@@ -225,22 +224,6 @@ def _short(value: Any) -> str:
 
 
 def _check_space(teacher: Teacher, num_levels: int, out: Path) -> None:
-    free, folder = free_bytes(out)
     each = sum(tensor.nbytes for tensor in teacher.model.state_dict().values()) + _BESIDE_BYTES
-    need = num_levels * each
-    if need > free:
-        raise CacheError(
-            f"{num_levels} sparse teachers need {need / 1e9:.2f} GB and {folder} has {free / 1e9:.2f} GB free; free "
-            "space, choose another --out, or ask for fewer levels with --sparsity"
-        )
-
-
-@contextmanager
-def _writing(out: Path) -> Iterator[None]:
-    try:
-        yield
-    except (OSError, SafetensorError) as error:
-        raise CacheError(
-            f"cannot write {out}: {getattr(error, 'strerror', None) or error}; mend that and run the same command "
-            "again, which goes on from the last whole sparse teacher"
-        ) from error
+    what = f"{num_levels} sparse teachers may need"
+    require_space(out, num_levels * each, what, "ask for fewer levels with --sparsity")

@@ -19,10 +19,11 @@ from transformers import PreTrainedModel
 from hskcache.errors import DataError, MismatchError, TeacherError
 from hskcache.sparsity.levels import Importance, check_balance
 from hskcache.sparsity.losses import friendly_loss, task_loss
-from hskcache.sparsity.masks import masked, places
+from hskcache.sparsity.masks import masked
 from hskcache.sparsity.sample import Sample, uniform
 from hskcache.teacher.inputs import fit_rows
 from hskcache.teacher.load import Teacher
+from hskcache.teacher.places import places
 from hskcache.text.padding import padded
 
 __all__ = ["Sample", "Scores", "magnitude", "random_importance", "score"]

@@ -13,7 +13,7 @@ from hskcache.sparsity.artifact import ModelId
 from hskcache.teacher.load import Teacher
 from hskcache.text import Task, load_tokenizer
 from hskcache.text.layout import class_order
-from hskcache.text.tokenize import first_difference
+from hskcache.text.tokenize import vocabulary_difference
 
 
 class Trial(NamedTuple):
@@ -38,7 +38,7 @@ def load_trial(name: str, teacher: Teacher, task: Task | None = None) -> Trial:
     model = _load(name)
     with quiet():
         vocabulary = load_tokenizer(name).get_vocab()
-    if (found := first_difference(vocabulary, teacher.tokenizer.get_vocab())) is not None:
+    if (found := vocabulary_difference(vocabulary, teacher.tokenizer.get_vocab())) is not None:
         token, theirs, ours = found
         raise MismatchError(
             f"the trial student {name} knows other tokens than {teacher.info.name}: {token!r} has id {theirs} and "

@@ -13,7 +13,7 @@ from pathlib import Path
 from hskcache.errors import CacheError, DamageError, MismatchError, SpecError
 from hskcache.spec import Strict
 from hskcache.store.fields import Field
-from hskcache.store.files import TEMPORARY_SUFFIX, locked, write_atomic
+from hskcache.store.files import TEMPORARY_SUFFIX, locked, remove_matching, write_atomic
 from hskcache.store.ledger import LOCK, MANIFEST, SPOOL, TEMPORARY, TOKENIZER, Ledger
 from hskcache.store.manifest import Added, Manifest, check
 from hskcache.store.record import CONSTANTS, is_field_name, parse
@@ -126,15 +126,10 @@ def finish_field(ledger: Ledger, name: str, draft: Draft) -> Manifest:
         check(grown)
         write_atomic(ledger.root / MANIFEST, grown.to_json())
         # While nobody else may write a manifest, one that is half written is what a kill has left.
-        _remove(ledger.root, f"{MANIFEST}{TEMPORARY}")
-    _remove(ledger.root / name, TEMPORARY)
-    _remove(ledger.root / name, ADDING)
+        remove_matching(ledger.root, f"{MANIFEST}{TEMPORARY}")
+    remove_matching(ledger.root / name, TEMPORARY)
+    remove_matching(ledger.root / name, ADDING)
     return grown
-
-
-def _remove(folder: Path, pattern: str) -> None:
-    for path in folder.glob(pattern):
-        path.unlink(missing_ok=True)
 
 
 def _lock_path(ledger: Ledger, name: str) -> Path:

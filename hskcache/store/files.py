@@ -5,7 +5,6 @@ import hashlib
 import json
 import os
 import secrets
-import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -64,12 +63,10 @@ def sync_folder(path: Path) -> None:
         os.close(descriptor)
 
 
-def free_bytes(path: Path) -> tuple[int, Path]:
-    """Bytes that are free where a file or folder is to be made, and the nearest folder above it that exists."""
-    folder = path.absolute()
-    while not folder.exists():
-        folder = folder.parent
-    return shutil.disk_usage(folder).free, folder
+def remove_matching(folder: Path, pattern: str) -> None:
+    """Remove the files directly in a folder whose names match; another process may be quicker."""
+    for path in folder.glob(pattern):
+        path.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from hskcache.errors import CacheError, DamageError, MismatchError
 from hskcache.store.fields import Field, check_offsets
-from hskcache.store.files import TEMPORARY_SUFFIX, locked, sha256_hex, sync_folder, write_atomic
+from hskcache.store.files import TEMPORARY_SUFFIX, locked, remove_matching, sha256_hex, sync_folder, write_atomic
 from hskcache.store.manifest import Manifest, Request, check, parse_manifest
 from hskcache.store.record import CONSTANTS, Record, describe, parse
 from hskcache.store.shard import pack_shard, unpack_shard
@@ -171,11 +171,11 @@ class Ledger:
             manifest = manifest.signed()
             check(manifest)
             write_atomic(self.root / MANIFEST, manifest.to_json())
-            _remove(self.root, TEMPORARY)
+            remove_matching(self.root, TEMPORARY)
         _remove_spool(self.root / SPOOL)
         (self.root / BUILDING).unlink(missing_ok=True)
         for name in [TOKENIZER, *fields]:
-            _remove(self.root / name, TEMPORARY)
+            remove_matching(self.root / name, TEMPORARY)
         return manifest
 
     def committed(self, field: str, shard: int) -> Record | None:
@@ -283,11 +283,6 @@ def _is_leftover(path: Path) -> bool:
     if path.name == SPOOL and path.is_dir():
         return {inside.name for inside in path.iterdir()} <= SPOOL_FILES
     return path.name.startswith(BUILDING) and path.name.endswith(TEMPORARY_SUFFIX)
-
-
-def _remove(folder: Path, pattern: str) -> None:
-    for path in folder.glob(pattern):
-        path.unlink(missing_ok=True)
 
 
 def _remove_spool(folder: Path) -> None:

@@ -13,9 +13,9 @@ from hskcache.spec import Strict, first_problem
 CONSTANTS = -1
 """Shard number of what all rows of a field share."""
 
-_FIELD_NAME = r"^[a-z0-9][a-z0-9_-]*$"
+_FIELD_NAME = r"[a-z0-9][a-z0-9_-]*"
 
-FieldName = Annotated[str, Field(pattern=_FIELD_NAME)]
+FieldName = Annotated[str, Field(pattern=rf"^{_FIELD_NAME}$")]
 """A field is a folder of the cache, so a name from a stranger's manifest must not lead out of it."""
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -61,7 +61,7 @@ class Record(Strict):
 
 def is_field_name(name: str) -> bool:
     """Whether a field may be called so."""
-    return re.fullmatch(_FIELD_NAME.strip("^$"), name) is not None
+    return re.fullmatch(_FIELD_NAME, name) is not None
 
 
 def describe(arrays: Mapping[str, NDArray[Any]]) -> dict[str, ArrayInfo]:

@@ -5,6 +5,7 @@ from typing import Any, Literal
 from pydantic import Field as Key
 from pydantic import JsonValue
 
+from hskcache.difference import first_difference
 from hskcache.spec import Spec, Strict
 from hskcache.store.files import canonical_json, sha256_hex
 from hskcache.store.record import Sha256
@@ -96,7 +97,7 @@ class Request(Strict):
 
     def difference(self, other: "Request") -> tuple[str, Any, Any] | None:
         """Where two requests first differ, names aside: the key's path, the value here, the value there."""
-        return _difference("", *(request.model_dump(mode="json", exclude=_NAMES) for request in (self, other)))
+        return first_difference(*(request.model_dump(mode="json", exclude=_NAMES) for request in (self, other)))
 
 
 class Added(Strict):
@@ -123,14 +124,4 @@ class Added(Strict):
 
     def difference(self, other: "Added") -> tuple[str, Any, Any] | None:
         """Where two additions first differ, names aside: the key's path, the value here, the value there."""
-        return _difference("", self.identity, other.identity)
-
-
-def _difference(path: str, here: Any, there: Any) -> tuple[str, Any, Any] | None:
-    if isinstance(here, dict) and isinstance(there, dict):
-        for key in {**here, **there}:
-            found = _difference(f"{path}.{key}" if path else key, here.get(key), there.get(key))
-            if found is not None:
-                return found
-        return None
-    return None if here == there else (path, here, there)
+        return first_difference(self.identity, other.identity)

@@ -12,21 +12,22 @@ from transformers import PreTrainedTokenizerBase
 
 from hskcache import console
 from hskcache.cache import Cache
+from hskcache.disk import writing_to
 from hskcache.encoder import takes_token_types
 from hskcache.errors import MismatchError, SpecError
 from hskcache.runtime import environment
-from hskcache.spec import KnowledgeName, Spec
+from hskcache.spec import KNOWLEDGE_WORDS, KnowledgeName, Spec
 from hskcache.store.additions import Draft, adding, begin_field, check_name, finish_field, is_added
 from hskcache.store.ledger import Ledger
 from hskcache.store.manifest import Added, Manifest, Request
-from hskcache.teacher.inputs import fit_rows, most_tokens
+from hskcache.teacher.inputs import fit_rows
 from hskcache.teacher.job import Job, request_of, resolve_spec
 from hskcache.teacher.layout import plan
 from hskcache.teacher.load import Teacher
-from hskcache.teacher.writing import Progress, Writing, writing_to
+from hskcache.teacher.writing import SINCE, Progress, Writing
 from hskcache.text import TokenizedRows, load_task, load_tokenizer
 from hskcache.text.layout import class_order
-from hskcache.text.tokenize import first_difference, special_ids
+from hskcache.text.tokenize import special_ids, vocabulary_difference
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,7 +100,6 @@ def prepare_addition(
     if "token_type_ids" not in teacher.tokenizer.model_input_names:
         # As in a build with this teacher: its model may have such an input, but was never shown one.
         rows = replace(rows, token_type_ids=None)
-    _check_lengths(teacher, cache, rows)
     rows = fit_rows(teacher.model, rows, (teacher.info.name, request.data.name))
     job = Job(teacher, request.data, None, rows, spec, plan(spec, teacher.info, teacher.num_labels, rows))
     return Addition(job, cache, kind, name)
@@ -130,7 +130,7 @@ def add_field(addition: Addition, on_rows: Progress | None = None) -> Manifest:
     """
     ledger = Ledger(addition.cache.root)
     writing = Writing(addition.job, ledger, {addition.kind: addition.name})
-    with writing_to(ledger.root / addition.name), adding(ledger, addition.name):
+    with writing_to(ledger.root / addition.name, SINCE), adding(ledger, addition.name):
         done = added(addition)
         if done is not None:
             return done
@@ -163,7 +163,7 @@ def rows_of(cache: Cache, special: frozenset[int]) -> TokenizedRows:
 
 def _spec(request: Request, kind: KnowledgeName, spec: Spec) -> Spec:
     """What is kept of the kind, and of no other, of rows and shards as they stand."""
-    called = {"logits": "logits", "hidden": "hidden states", "attention": "attention scores"}
+    called = KNOWLEDGE_WORDS
     for other in ("hidden", "attention"):
         if (getattr(spec, other) is not None) != (kind == other):
             keeps = "none are kept" if kind == other else f"{called[other]} are to be kept too"
@@ -174,7 +174,7 @@ def _spec(request: Request, kind: KnowledgeName, spec: Spec) -> Spec:
 
 
 def _check_tokenizer(teacher: Teacher, cache: Cache, tokenizer: PreTrainedTokenizerBase) -> None:
-    found = first_difference(teacher.tokenizer.get_vocab(), tokenizer.get_vocab())
+    found = vocabulary_difference(teacher.tokenizer.get_vocab(), tokenizer.get_vocab())
     if found is not None:
         token, theirs, ours = found
         raise MismatchError(
@@ -198,15 +198,6 @@ def _check_rules(teacher: Teacher, tokenizer: PreTrainedTokenizerBase) -> None:
         console.say(
             f"the tokenizer of {teacher.info.name} has another {' and '.join(other)} than that of the cache; it reads "
             "the cache's tokens, not those it would make itself"
-        )
-
-
-def _check_lengths(teacher: Teacher, cache: Cache, rows: TokenizedRows) -> None:
-    longest, most = int(rows.lengths.max()), most_tokens(teacher.model)
-    if longest > most:
-        raise MismatchError(
-            f"{cache.root} has a row of {longest} tokens and {teacher.info.name} reads at most {most}; build a cache "
-            f"with --max-length {most} for it"
         )
 
 

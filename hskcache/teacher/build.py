@@ -2,13 +2,14 @@
 
 from pathlib import Path
 
+from hskcache.disk import writing_to
 from hskcache.runtime import environment
 from hskcache.store.files import TEMPORARY_SUFFIX, tokenizer_digest, write_atomic
 from hskcache.store.ledger import BUILDING, MANIFEST, TOKENIZER, Ledger
 from hskcache.store.manifest import Manifest
 from hskcache.teacher.constants import extractor_for
 from hskcache.teacher.job import Job, describe_job, prepare_job
-from hskcache.teacher.writing import Progress, Writing, writing_to
+from hskcache.teacher.writing import SINCE, Progress, Writing
 
 __all__ = ["Job", "build", "describe_job", "extractor_for", "finished", "is_complete", "prepare_job"]
 
@@ -32,7 +33,7 @@ def build(job: Job, out: Path, on_rows: Progress | None = None) -> Manifest:
     ledger = Ledger(out)
     fields = job.fields.stored()
     writing = Writing(job, ledger, {name: name for name in fields})
-    with writing_to(out):
+    with writing_to(out, SINCE):
         writing.check_space()
         ledger.begin(job.request)
         for name, data in job.tokenizer.files.items():

@@ -44,7 +44,7 @@ def fit_rows(model: PreTrainedModel, rows: TokenizedRows, names: tuple[str, str]
     if rows.lengths[longest] > limit:
         raise TeacherError(
             f"{source} row {longest}, counted from 0, has {rows.lengths[longest]} tokens and {teacher} reads at most "
-            f"{limit}; give --max-length {limit}"
+            f"{limit}; build with --max-length {limit}"
         )
     embeddings = model.get_input_embeddings()
     _check_table("token id", rows, rows.input_ids, (embeddings.num_embeddings, *names))

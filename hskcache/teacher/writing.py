@@ -2,14 +2,13 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
-from hskcache.errors import CacheError, DamageError
-from hskcache.store.files import free_bytes
+from hskcache.disk import require_space
+from hskcache.errors import DamageError
 from hskcache.store.ledger import Ledger, read_shard
 from hskcache.store.record import CONSTANTS
 from hskcache.teacher.constants import constants_for, extractor_for
@@ -19,6 +18,9 @@ from hskcache.teacher.layout import id_dtype
 from hskcache.teacher.lean import lean
 
 Progress = Callable[[int], None]
+
+SINCE = "the last whole shard"
+"""Where a build that was cut off goes on from."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,14 +59,9 @@ class Writing:
         Raises:
             CacheError: it will be.
         """
-        free, folder = free_bytes(self.ledger.root)
         shards = zip(self.job.layout.shards, self._missing(), strict=True)
         need = sum(self.job.layout.most_bytes(field, *rows) for rows, fields in shards for field in fields)
-        if need > free:
-            raise CacheError(
-                f"the cache may need {need / 1e9:.2f} GB more and {folder} has {free / 1e9:.2f} GB free; free space, "
-                "choose another --out, or keep less with --keep or --encoding"
-            )
+        require_space(self.ledger.root, need, "the cache may need", "keep less with --keep or --encoding")
 
     def _missing(self) -> Iterator[list[str]]:
         """The fields that each shard still lacks."""
@@ -112,22 +109,6 @@ class Writing:
             fields["inputs"] = inputs_of(self.job, start, stop)
         for field in missing:
             self.ledger.commit(self.names[field], shard, (start, stop), fields[field])
-
-
-@contextmanager
-def writing_to(out: Path) -> Iterator[None]:
-    """Turn what the disk says into one line.
-
-    Raises:
-        CacheError: the cache cannot be written.
-    """
-    try:
-        yield
-    except OSError as error:
-        raise CacheError(
-            f"cannot write {out}: {error.strerror or error}; mend that and run the same command again, which goes on "
-            "from the last whole shard"
-        ) from error
 
 
 def inputs_of(job: Job, start: int, stop: int) -> Arrays:

@@ -125,7 +125,9 @@ def special_ids(tokenizer: "PreTrainedTokenizerBase") -> frozenset[int]:
     return frozenset(int(number) for number in tokenizer.convert_tokens_to_ids(structure))
 
 
-def first_difference(theirs: Mapping[str, int], ours: Mapping[str, int]) -> tuple[str, int | None, int | None] | None:
+def vocabulary_difference(
+    theirs: Mapping[str, int], ours: Mapping[str, int]
+) -> tuple[str, int | None, int | None] | None:
     """The first token, in the order of spelling, that two vocabularies give other ids: token, id there, id here.
 
     Args:

@@ -8,6 +8,7 @@ import click
 from click.core import ParameterSource
 
 from hskcache import console, runtime
+from hskcache.disk import writing_to
 from hskcache.errors import DataError, MismatchError, SpecError
 from hskcache.text.layout import Layout, layout
 from trainer.cli import options
@@ -84,8 +85,9 @@ def create(out: Path, as_json: bool, **settings: Any) -> None:
         _refuse_pruning()
     with runtime.quiet():
         created = _way(settings)(settings)
-        created.model.save_pretrained(out)
-        created.tokenizer.save_pretrained(out)
+        with writing_to(out, "the start"):
+            created.model.save_pretrained(out)
+            created.tokenizer.save_pretrained(out)
     config = created.model.config
     facts = {"layers": config.num_hidden_layers, "width": config.hidden_size}
     facts |= {"parameters": created.model.num_parameters(), "classes": config.num_labels}

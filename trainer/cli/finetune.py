@@ -54,9 +54,9 @@ def finetune(data: str, eval_data: str, out: Path, layout: Layout, as_json: bool
     The result is an ordinary checkpoint: a teacher for hskcache build, or a student without a teacher. The same
     command goes on where a cut-off run stopped.
     """
+    from hskcache.disk import writing_to
     from hskcache.text import load_tokenizer
     from trainer import processes
-    from trainer.disk import writing_to
     from trainer.finetune import FinetuneArguments, Labelled
     from trainer.finetune import finetune as run
 
@@ -67,7 +67,7 @@ def finetune(data: str, eval_data: str, out: Path, layout: Layout, as_json: bool
     settings["device"] = runtime.resolve_device(settings["device"])
     arguments = FinetuneArguments(**settings, metrics=tuple(task.metrics) if task else ())
     rows = [options.tokenized(examples, tokenizer, arguments.max_length) for examples in (train, dev)]
-    with writing_to(out):
+    with writing_to(out, "here"):
         result = run(arguments, tokenizer, Labelled(train, rows[0]), Labelled(dev, rows[1]), out)
     processes.disconnect()
     if not processes.is_first():

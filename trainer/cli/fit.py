@@ -75,16 +75,16 @@ def fit(out: Path, as_json: bool, **given: Any) -> None:
     """
     if (given["cache"] is None) == (given["teacher"] is None):
         raise SpecError("give either --cache CACHE or --teacher DIR --data FILE --spec SPEC.yaml")
+    from hskcache.disk import writing_to
     from trainer import processes
     from trainer.cli.jobs import make_fit
-    from trainer.disk import writing_to
     from trainer.distill import Machine
     from trainer.fit import fit as run
 
     device = runtime.resolve_device(given["device"])
     machine = Machine(device, given["bf16"], given["accumulation"], given["save_steps"])
     job = make_fit(given, device, machine.slices)
-    with writing_to(out):
+    with writing_to(out, "here"):
         result = run(job, out, machine)
     processes.disconnect()
     if not processes.is_first():

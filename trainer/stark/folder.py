@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from hskcache.cache import Cache, open_cache
+from hskcache.disk import writing_to
 from hskcache.errors import DamageError, MismatchError
 from hskcache.store.additions import ADDING
 from hskcache.store.ledger import BUILDING, MANIFEST
 from trainer.checkpoints import LOGS, METRICS, RUN, damaged, difference, read_json, read_object, write_json
-from trainer.disk import writing_to
 from trainer.stark.settings import Level, level_of
 
 RESULTS = "results.json"
@@ -153,7 +153,7 @@ class Folder(NamedTuple):
             shutil.rmtree(leftover, ignore_errors=True)
         if remade(self.best / _ORIGIN) == origin and _has_weights(self.best):
             return
-        with writing_to(self.out):
+        with writing_to(self.out, "here"):
             try:
                 shutil.copytree(self.student(level), copy, ignore=shutil.ignore_patterns(*_NOT_STUDENT))
                 write_json(copy / _ORIGIN, origin)

@@ -6,11 +6,11 @@ from functools import partial
 from pathlib import Path
 
 from hskcache import console
+from hskcache.disk import writing_to
 from hskcache.errors import SpecError
 from hskcache.sparsity.levels import num_removed
 from trainer import processes
 from trainer.checkpoints import write_json
-from trainer.disk import writing_to
 from trainer.fit import fit
 from trainer.stark.folder import PLOT, RESULTS, Folder, remade
 from trainer.stark.plot import plot
@@ -47,7 +47,7 @@ def run(stark: Stark, out: Path) -> Results:
             "build, hsktrain fit, hskcache sparsify, hskcache build --add-field, hsktrain fit --field"
         )
     folder = Folder(out.resolve())
-    with writing_to(folder.out):
+    with writing_to(folder.out, "here"):
         return _run(stark, folder)
 
 

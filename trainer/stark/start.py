@@ -9,15 +9,15 @@ from transformers import PreTrainedModel
 
 from hskcache import console, runtime
 from hskcache.cache import Cache
+from hskcache.disk import require_space
 from hskcache.encoder import weights_digest
-from hskcache.errors import CacheError, DataError
-from hskcache.sparsity.masks import places
+from hskcache.errors import DataError
 from hskcache.sparsity.scoring import Drawn, draw
 from hskcache.spec import Spec
-from hskcache.store.files import free_bytes
 from hskcache.teacher.build import build
 from hskcache.teacher.job import Job, prepare_job
 from hskcache.teacher.load import load_teacher
+from hskcache.teacher.places import places
 from hskcache.text import Examples, TokenizedRows, load_tokenizer, tokenize
 from trainer.gate import check_recipe, check_student, check_tokenizer
 from trainer.knowledge import Knowledge, cached_knowledge
@@ -92,12 +92,7 @@ def check_space(folder: Folder, levels: Sequence[Level], student: PreTrainedMode
         DamageError: a level that is there is not whole.
     """
     need = folder.most_bytes(levels, sum(tensor.nbytes for tensor in student.state_dict().values()))
-    free, place = free_bytes(folder.out)
-    if need > free:
-        raise CacheError(
-            f"the students may need {console.human_bytes(need)} more and {place} has {console.human_bytes(free)} free; "
-            "free space, choose another --out, or ask for fewer levels with --sparsity"
-        )
+    require_space(folder.out, need, "the students may need", "ask for fewer levels with --sparsity")
 
 
 def _from_teacher(stark: Stark) -> _Start:

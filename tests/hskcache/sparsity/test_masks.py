@@ -18,9 +18,10 @@ from transformers import (
 from hskcache.encoder import weights_digest
 from hskcache.errors import TeacherError
 from hskcache.sparsity.levels import Kept, kept_at
-from hskcache.sparsity.masks import masked, places, sparse, zero_, zeroed
+from hskcache.sparsity.masks import masked, sparse, zero_, zeroed
 from hskcache.sparsity.scores import random_importance
 from hskcache.teacher.load import load_teacher
+from hskcache.teacher.places import places
 
 
 def everything() -> Kept:

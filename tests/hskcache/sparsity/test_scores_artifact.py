@@ -153,7 +153,7 @@ def test_scores_of_the_same_pass_are_found_whatever_it_was_called(folder: Path, 
 )
 def test_scores_of_another_pass_are_refused_and_what_differs_is_named(key: str, value: Any, folder: Path) -> None:
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
-    with pytest.raises(MismatchError, match=f"holds scores with {key} .* would have .*--scores"):
+    with pytest.raises(MismatchError, match=f"holds scores with {key}.* and these would have .*--scores"):
         stored_scores(folder, INFO.model_copy(update={key: value}))
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 

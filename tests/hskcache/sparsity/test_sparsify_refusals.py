@@ -147,6 +147,6 @@ def test_a_disk_that_is_too_small_is_told_before_anything_is_written(teacher_of:
     teacher = teacher_of("bert")
     with torch.device("meta"):
         huge = BertForSequenceClassification(BertConfig(vocab_size=10**9, hidden_size=1000, num_attention_heads=10))
-    with pytest.raises(CacheError, match=r"10 sparse teachers need 400\d\d\.\d\d GB and .* GB free.*--sparsity"):
+    with pytest.raises(CacheError, match=r"10 sparse teachers .*40\.\d\d TB more and .* free.*--sparsity"):
         check_out(replace(teacher, model=huge), Ranking("magnitude"), range(0, 100, 10), tmp_path / "o")
     assert not (tmp_path / "o").exists()

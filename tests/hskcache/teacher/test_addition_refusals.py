@@ -15,7 +15,7 @@ from transformers import (
 from twins import make
 
 from hskcache.cache import Cache, open_cache
-from hskcache.errors import DamageError, MismatchError, SpecError
+from hskcache.errors import DamageError, MismatchError, SpecError, TeacherError
 from hskcache.spec import Attention
 from hskcache.teacher.addition import add_field, prepare_addition
 from hskcache.teacher.build import build, finished
@@ -67,7 +67,7 @@ def test_a_teacher_with_fewer_positions_than_the_rows_need_is_refused(
     def change(config: dict[str, Any]) -> None:
         config["max_position_embeddings"] = 8
 
-    with pytest.raises(MismatchError, match="reads at most 8; build a cache with --max-length 8 for it"):
+    with pytest.raises(TeacherError, match="reads at most 8; build with --max-length 8"):
         prepare_addition(make(change, tiny_teacher_dir, tmp_path / "t"), cache, "logits", "t2")
 
 

@@ -99,7 +99,7 @@ def test_a_file_that_cannot_be_written_ends_in_one_line(copied: Path, finished: 
     (copied / "results.json").unlink()
     (copied / "results.json").mkdir()
     said = error_of(invoke(places.args(copied)))
-    assert f"cannot go on in {copied}: Is a directory: {copied / 'results.json'}; mend that" in said
+    assert f"cannot write {copied}: Is a directory: {copied / 'results.json'}; mend that" in said
     (copied / "results.json").rmdir()
     assert invoke(places.args(copied)).exit_code == 0
     assert (copied / "results.json").read_bytes() == (finished / "results.json").read_bytes()

@@ -138,7 +138,7 @@ def test_a_full_disk_leaves_the_best_as_it_was_and_no_part_of_another(folder: Fo
 
     def publish() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (20, 20))
-        with pytest.raises(CacheError, match=r"cannot go on in .*File too large.* run the same command again") as told:
+        with pytest.raises(CacheError, match=r"cannot write .*File too large.* run the same command again") as told:
             folder.publish(SPARSE)
         assert len(str(told.value).splitlines()) == 1
 

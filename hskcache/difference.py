@@ -1,0 +1,27 @@
+"""Where two JSON values differ."""
+
+from collections.abc import Iterator
+from typing import Any
+
+
+def first_difference(here: Any, there: Any) -> tuple[str, Any, Any] | None:
+    """The first place where two JSON values differ: keys and places joined by dots, the value here, the value there.
+
+    Args:
+        here: one of them; objects and lists of equal length are compared part by part, in its order.
+        there: the other; a key that is missing counts as null.
+    """
+    return next(_differences("", here, there), None)
+
+
+def _differences(path: str, here: Any, there: Any) -> Iterator[tuple[str, Any, Any]]:
+    if isinstance(here, dict) and isinstance(there, dict):
+        parts = [(key, here.get(key), there.get(key)) for key in {**here, **there}]
+    elif isinstance(here, list) and isinstance(there, list) and len(here) == len(there):
+        parts = [(str(place), *both) for place, both in enumerate(zip(here, there, strict=True))]
+    else:
+        if here != there:
+            yield path, here, there
+        return
+    for key, *both in parts:
+        yield from _differences(f"{path}.{key}" if path else key, *both)

@@ -1,0 +1,77 @@
+"""What a disk has room for, and what it says when it has none, in one line whichever library hears it."""
+
+import errno
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from hskcache.console import human_bytes
+from hskcache.errors import CacheError
+
+# Of tokenizers, which raises Exception itself, and of torch's archives, which raise RuntimeError.
+_DISK = re.compile(r"\(os error [0-9]+\)|inline_container|PytorchStreamWriter")
+
+
+def require_space(path: Path, need: int, what: str, otherwise: str) -> None:
+    """Refuse before the work rather than when the disk is full.
+
+    Args:
+        path: that will be written to; it need not exist.
+        need: bytes.
+        what: what needs them, up to the verb.
+        otherwise: what else to do than to free space or to choose another ``--out``.
+
+    Raises:
+        CacheError: there is less room.
+    """
+    folder = path.absolute()
+    while not folder.exists():
+        folder = folder.parent
+    free = shutil.disk_usage(folder).free
+    if need > free:
+        raise CacheError(
+            f"{what} {human_bytes(need)} more and {folder} has {human_bytes(free)} free; free space, choose another "
+            f"--out, or {otherwise}"
+        )
+
+
+@contextmanager
+def writing_to(path: Path, since: str) -> Iterator[None]:
+    """Turn what the disk says into one line.
+
+    Args:
+        path: what is written.
+        since: where the same command goes on from.
+
+    Raises:
+        CacheError: a file cannot be written or read.
+    """
+    try:
+        yield
+    except CacheError:
+        raise
+    except Exception as error:
+        # A reader of the progress that went away is not the disk.
+        is_pipe = isinstance(error, OSError) and error.errno == errno.EPIPE
+        if is_pipe or not (isinstance(error, OSError) or _is_of_weights(error) or _DISK.search(str(error))):
+            raise
+        raise CacheError(
+            f"cannot write {path}: {_reason(error)}; mend that and run the same command again, which goes on from "
+            f"{since}"
+        ) from error
+
+
+def _is_of_weights(error: Exception) -> bool:
+    # By name: safetensors is no dependency of those who only read caches.
+    return type(error).__name__ == "SafetensorError"
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, shutil.Error) and isinstance(error.args[0], list):
+        # An entry for each file of a folder: source, target, and what was said.
+        return str(error.args[0][0][-1])
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+    return str(error) if not isinstance(error, RuntimeError) else f"a checkpoint cannot be written ({error})"
