@@ -1,9 +1,10 @@
 """The reader's face of a cache: open it, read verified shards of it."""
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from hskcache.errors import DamageError, MismatchError
@@ -50,6 +51,8 @@ def open_cache(path: str | Path) -> "Cache":
     """
     root = Path(path)
     manifest = Ledger(root).intact()
+    if not isinstance(manifest.fields.get("inputs"), InputsField):
+        raise DamageError(f"{root} holds no rows: it has no field inputs of that kind; fetch it or build it again")
     return Cache(root, manifest)
 
 
@@ -61,19 +64,32 @@ class Cache:
         manifest: what it is.
         id: the cache id; caches of the same id hold the same bytes.
         shards: row range [start, stop) of each shard, the same for every field.
+
+    Args:
+        root: its directory.
+        manifest: what it is, known to be intact.
+        locate: gives the file of a shard, and may have to fetch it first; None: it stands in the directory.
+        ahead: told of shards that will be read soon.
     """
 
-    def __init__(self, root: Path, manifest: Manifest) -> None:
+    def __init__(
+        self,
+        root: Path,
+        manifest: Manifest,
+        locate: Callable[[Record], Path] | None = None,
+        ahead: Callable[[Sequence[Record]], None] | None = None,
+    ) -> None:
         self.root = root
         self.manifest = manifest
         self.id = manifest.cache_id
         self.shards = manifest.request.shards
-        self._ledger = Ledger(root)
+        self._locate = locate or (lambda record: Ledger(root).shard_path(record.field, record.shard))
+        self._ahead = ahead
 
     @property
     def num_rows(self) -> int:
         """Rows of the data set, N."""
-        return self.manifest.request.data.num_rows
+        return self.manifest.request.num_rows
 
     @property
     def fields(self) -> dict[str, Field]:
@@ -107,6 +123,20 @@ class Cache:
         stored = {name: field for name, field in manifest.fields.items() if name in fields}
         added = {name: one for name, one in manifest.added.items() if name in fields}
         return cache_id(manifest.request_digest, stored, [*constants, *shards], added)
+
+    def skipped(self, fields: Collection[str]) -> NDArray[np.int64]:
+        """Rows that one of the fields, or several, holds nothing of, ascending, int64.
+
+        Raises:
+            MismatchError: the cache has no such field.
+        """
+        rows = {one.row for name in fields for record in self._records(name) for one in record.skipped}
+        return np.array(sorted(rows), np.int64)
+
+    def ahead(self, shards: Iterable[tuple[str, int]]) -> None:
+        """Tell that some shards, by field and number, will be read soon: one that is far away can then be fetched."""
+        if self._ahead is not None:
+            self._ahead([self._records(field)[shard] for field, shard in shards])
 
     def read(self, field: str, shard: int, names: Collection[str] | None = None) -> dict[str, NDArray[Any]]:
         """Read one shard of a field with one read of its file, verified against the manifest.
@@ -157,7 +187,7 @@ class Cache:
         """
         if not 0 <= index < self.num_rows:
             raise MismatchError(f"{self.root} has no row {index}; it has {self.num_rows}, counted from 0")
-        shard = index // self.manifest.request.shard_rows
+        shard = int(np.searchsorted([start for start, _ in self.shards], index, side="right")) - 1
         place = index - self.shards[shard][0]
         found: dict[str, Any] = {}
         for name, field in self.fields.items():
@@ -185,7 +215,7 @@ class Cache:
         return self.manifest.shards[field]
 
     def _read(self, record: Record, names: Collection[str] | None, what: str) -> dict[str, NDArray[Any]]:
-        path = self._ledger.shard_path(record.field, record.shard)
+        path = self._locate(record)
         try:
             return read_shard(path, record, self.fields[record.field], names)
         except DamageError as error:

@@ -47,7 +47,7 @@ def build(
         rows.check()
         manifest, is_new = _built(teacher, given["device"], build_spec(given), rows, out)
     num_bytes = {field: sum(record.num_bytes for record in records) for field, records in manifest.shards.items()}
-    total = manifest.request.data.num_rows
+    total = manifest.request.num_rows
     if as_json:
         console.print_json(
             {"cache": str(out), "cache_id": manifest.cache_id, "num_rows": total, "num_bytes": num_bytes}

@@ -1,10 +1,12 @@
 """Files that are either whole or absent, and the digests that name their content."""
 
+import errno
 import fcntl
 import hashlib
 import json
 import os
 import secrets
+import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -44,6 +46,36 @@ def write_atomic(path: Path, data: bytes | Sequence[bytes]) -> None:
     sync_folder(path.parent)
 
 
+def read_file(path: Path, most_bytes: int) -> bytes:
+    """Read a file of a cache, which may be a stranger's: nothing is followed, waited for or held that is not one.
+
+    Args:
+        path: the file.
+        most_bytes: it may have at most; known before any of it is read.
+
+    Raises:
+        DamageError: it is a symbolic link, no regular file, or larger. The message says so without naming the file.
+        OSError: it is missing or cannot be read.
+    """
+    try:
+        # A pipe, opened so, does not wait for its other end.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise DamageError("is a symbolic link, and a cache holds files of its own; copy it with cp -rL") from None
+        raise
+    try:
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode):
+            raise DamageError("is not a regular file")
+        if found.st_size > most_bytes:
+            raise DamageError(f"has {found.st_size} bytes, of at most {most_bytes}")
+        with open(descriptor, "rb", closefd=False) as file:  # noqa: PTH123  (a descriptor, not a path)
+            return file.read(found.st_size)
+    finally:
+        os.close(descriptor)
+
+
 def make_folder(path: Path) -> None:
     """Make a folder and the folders above it, each on the disk before anything is written into it."""
     if path.is_dir():
@@ -70,8 +102,8 @@ def remove_matching(folder: Path, pattern: str) -> None:
 
 
 @contextmanager
-def locked(path: Path, wait: bool = True) -> Iterator[bool]:
-    """Hold a lock file, which one process at a time can; it stays behind, empty.
+def locked(path: Path, wait: bool = True, remove: bool = False) -> Iterator[bool]:
+    """Hold a lock file, which one process at a time can; it stays behind, empty, unless it is to be removed.
 
     The lock ends with the process, however that ends. A file, opened for writing, is what network file systems can
     lock, too.
@@ -79,6 +111,7 @@ def locked(path: Path, wait: bool = True) -> Iterator[bool]:
     Args:
         path: the lock file; made if missing, in a folder that exists.
         wait: whether to wait for another process that holds it.
+        remove: whether to remove the file when it is let go; who waited for it makes another.
 
     Returns:
         Whether it is held; always, if it was waited for.
@@ -86,16 +119,39 @@ def locked(path: Path, wait: bool = True) -> Iterator[bool]:
     Raises:
         OSError: the file cannot be made, or the file system knows no locks.
     """
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    descriptor, held = _lock(path, wait)
     try:
+        yield held
+    finally:
+        if remove and held:
+            path.unlink(missing_ok=True)
+        os.close(descriptor)
+
+
+def _lock(path: Path, wait: bool) -> tuple[int, bool]:
+    """The open lock file, and whether it is held."""
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
             held = True
         except BlockingIOError:
             held = False
-        yield held
-    finally:
+        except BaseException:
+            os.close(descriptor)
+            raise
+        if not held or _is_at(path, descriptor):
+            return descriptor, held
+        # Whoever held it has removed it: a lock that nobody else can find is none.
         os.close(descriptor)
+
+
+def _is_at(path: Path, descriptor: int) -> bool:
+    """Whether an open file is the one of this name, which may have been removed and made again."""
+    try:
+        return os.path.samestat(path.lstat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
 
 
 def sha256_hex(data: bytes) -> str:

@@ -15,7 +15,15 @@ from numpy.typing import NDArray
 
 from hskcache.errors import CacheError, DamageError, MismatchError
 from hskcache.store.fields import Field, check_offsets
-from hskcache.store.files import TEMPORARY_SUFFIX, locked, remove_matching, sha256_hex, sync_folder, write_atomic
+from hskcache.store.files import (
+    TEMPORARY_SUFFIX,
+    locked,
+    read_file,
+    remove_matching,
+    sha256_hex,
+    sync_folder,
+    write_atomic,
+)
 from hskcache.store.manifest import Manifest, Request, check, parse_manifest
 from hskcache.store.record import CONSTANTS, Record, describe, parse
 from hskcache.store.shard import pack_shard, unpack_shard
@@ -26,6 +34,8 @@ TOKENIZER = "tokenizer"
 LOCK = ".lock"
 """Held by whoever replaces the manifest of a complete cache; readers and hubs leave such names alone."""
 TEMPORARY = f"*{TEMPORARY_SUFFIX}"
+MAX_DOCUMENT_BYTES = 512 << 20
+"""Of a manifest: a record takes about 1 kB of it, so that 100,000 shards of four fields still fit."""
 SPOOL = "building"
 """Folder of the rows of a corpus, which a build needs until it is done."""
 SPOOL_FILES = frozenset({"ids.bin", "offsets.bin", "rows.json", "rows.json.tmp"})
@@ -82,7 +92,7 @@ class Ledger:
         if (self.root / MANIFEST).exists():
             return self.manifest().request
         try:
-            return parse(Request, (self.root / BUILDING).read_bytes(), str(self.root / BUILDING))
+            return parse(Request, _document(self.root / BUILDING), str(self.root / BUILDING))
         except (FileNotFoundError, NotADirectoryError):
             return None
 
@@ -141,7 +151,7 @@ class Ledger:
             OSError: it is missing or cannot be read.
         """
         path = self.record_path(field, shard)
-        record = parse(Record, path.read_bytes(), str(path))
+        record = parse(Record, _document(path), str(path))
         if (record.field, record.shard) != (field, shard):
             raise DamageError(f"{path} is the record of {record.field} shard {record.shard}; build again")
         return record
@@ -211,7 +221,7 @@ class Ledger:
         """
         path = self.root / MANIFEST
         try:
-            return parse_manifest(path.read_bytes(), str(path))
+            return parse_manifest(_document(path), str(path))
         except (FileNotFoundError, NotADirectoryError):
             pass
         request = self.request()
@@ -265,13 +275,24 @@ def read_shard(
 
 def _read(path: Path, num_bytes: int) -> bytes:
     try:
-        with path.open("rb") as file:
-            size = path.stat().st_size
-            if size != num_bytes:
-                raise DamageError(f"has {size} bytes where {num_bytes} were written")
-            return file.read()
-    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        if (size := path.lstat().st_size) != num_bytes and path.is_file() and not path.is_symlink():
+            raise DamageError(f"has {size} bytes where {num_bytes} were written")
+        return read_file(path, num_bytes)
+    except (FileNotFoundError, NotADirectoryError):
         raise DamageError("is missing") from None
+
+
+def _document(path: Path) -> bytes:
+    """One of the cache's JSON files.
+
+    Raises:
+        DamageError: it is no regular file, or absurdly large; names it.
+        OSError: it is missing or cannot be read.
+    """
+    try:
+        return read_file(path, MAX_DOCUMENT_BYTES)
+    except DamageError as error:
+        raise DamageError(f"{path} {error}") from None
 
 
 def _stem(shard: int) -> str:

@@ -6,7 +6,9 @@ that equals its default is left out, so that a key added to a model later does n
 """
 
 import json
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Collection, Iterable, Mapping
+from itertools import pairwise
 from typing import Any, Literal, NoReturn
 
 from pydantic import Field as Key
@@ -28,6 +30,7 @@ __all__ = [
     "LayerKept",
     "LogitsField",
     "Manifest",
+    "Part",
     "Request",
     "TeacherInfo",
     "TokenizerInfo",
@@ -36,14 +39,33 @@ __all__ = [
 ]
 
 
+_CHECKSUM = re.compile(rb',\n "checksum": "([0-9a-f]{64})"\n}\n\Z')
+
+
+class Part(Strict):
+    """Of which cache another is a part.
+
+    Attributes:
+        cache_id: the whole.
+        start, stop: its rows [start, stop) that are there; row 0 here is row ``start`` there.
+    """
+
+    cache_id: Sha256
+    start: int = Key(ge=0)
+    stop: int = Key(ge=0)
+
+
 class Manifest(Strict):
     """``manifest.json``, written last: it exists only where everything it lists does.
+
+    The file ends with a checksum of itself, so that not even a name in it can change unseen.
 
     Attributes:
         fields: by name, which is also the folder.
         shards: by field, one record for each row range of the request, in order.
         constants: by field, for those that have any.
         added: by field, where those came from that the request does not ask for.
+        part: the cache that this one is a part of, if it is; told to readers, not digested.
         environment: package versions and device; told to readers, not digested.
     """
 
@@ -56,6 +78,7 @@ class Manifest(Strict):
     shards: dict[FieldName, list[Record]]
     constants: dict[FieldName, Record]
     added: dict[FieldName, Added] = Key(default={})
+    part: Part | None = None
     environment: dict[str, str]
 
     @property
@@ -85,6 +108,40 @@ class Manifest(Strict):
         }
         return self.model_copy(update=changes)
 
+    def subset(self, fields: Collection[str], shards: range | None = None) -> "Manifest":
+        """The manifest of a cache of some fields and some neighbouring shards, which are numbered from 0 there.
+
+        Args:
+            fields: names; the inputs are always among them.
+            shards: numbers of the shards, one after the other; None: all.
+
+        Raises:
+            MismatchError: there is no such field or shard.
+        """
+        names = {"inputs", *fields}
+        if unknown := names - self.fields.keys():
+            raise MismatchError(f"there is no field {min(unknown)}; there are {', '.join(self.fields)}")
+        kept = range(self.request.num_shards) if shards is None else shards
+        if not kept or kept.step != 1 or kept.start < 0 or kept.stop > self.request.num_shards:
+            raise MismatchError(f"there are no shards {kept.start} to {kept.stop} of {self.request.num_shards}")
+        if names == self.fields.keys() and len(kept) == self.request.num_shards:
+            return self
+        start, stop = self.request.rows(kept.start)[0], self.request.rows(kept.stop - 1)[1]
+        begin = self.part.start if self.part is not None else 0
+        changes: dict[str, Any] = {
+            part: {name: value for name, value in getattr(self, part).items() if name in names}
+            for part in ("fields", "constants", "added")
+        }
+        records = {name: _renumbered(self.shards[name][kept.start : kept.stop], start) for name in changes["fields"]}
+        whole = Part(
+            cache_id=self.part.cache_id if self.part is not None else self.cache_id,
+            start=begin + start,
+            stop=begin + stop,
+        )
+        request = self.request.between(start, stop)
+        changes |= {"shards": records, "part": whole, "request": request, "request_digest": request.digest}
+        return self.model_copy(update=changes).signed()
+
     def signed(self) -> "Manifest":
         """This manifest with the cache id that belongs to its content."""
         identity = cache_id(self.request_digest, self.fields, self.records, self.added)
@@ -100,8 +157,9 @@ class Manifest(Strict):
         return found
 
     def to_json(self) -> bytes:
-        """The file's content."""
-        return self.model_dump_json(indent=1).encode() + b"\n"
+        """The file's content, its checksum included."""
+        body = self.model_dump_json(indent=1).encode() + b"\n"
+        return body.removesuffix(b"\n}\n") + f',\n "checksum": "{sha256_hex(body)}"\n}}\n'.encode()
 
 
 def cache_id(
@@ -150,12 +208,25 @@ def parse_manifest(data: bytes, file: str) -> Manifest:
         raise MismatchError(
             f"{file} is of format version {version}; this hskcache reads {FORMAT_VERSION}: upgrade hskcache"
         )
-    manifest = parse(Manifest, data, file)
+    body, is_intact = _without_checksum(data)
+    manifest = parse(Manifest, body, file)
     try:
         check(manifest)
     except DamageError as error:
         raise DamageError(f"{file} is damaged: {error}") from None
+    if not is_intact and not manifest.edits():
+        # Digests that no longer fit tell more, where there are any.
+        raise DamageError(f"{file} was edited or damaged: its checksum differs")
     return manifest
+
+
+def _without_checksum(data: bytes) -> tuple[bytes, bool]:
+    """A manifest as it was before its checksum was added, and whether that fits; manifests of old have none."""
+    found = _CHECKSUM.search(data)
+    if found is None:
+        return data, True
+    body = data[: found.start()] + b"\n}\n"
+    return body, sha256_hex(body) == found[1].decode()
 
 
 def check(manifest: Manifest) -> None:
@@ -175,17 +246,40 @@ def check(manifest: Manifest) -> None:
         records = manifest.shards[name]
         if len(records) != request.num_shards:
             raise DamageError(
-                f"{name} lists {len(records)} shards, but {request.data.num_rows} rows make {request.num_shards}"
+                f"{name} lists {len(records)} shards, but {request.num_rows} rows make {request.num_shards}"
             )
         needed = isinstance(field, HiddenField) and field.columns in {"shared", "pca"}
         if needed != (name in manifest.constants):
             raise DamageError(f"{name} {'lacks' if needed else 'should not have'} constants")
-        for shard, record in enumerate(records):
-            _check_place(record, (name, shard), request.rows(shard))
+        for shard, (record, rows) in enumerate(zip(records, request.shards, strict=True)):
+            _check_place(record, (name, shard), rows)
             check_record(field, record)
+            _check_skipped(record)
         if needed:
             _check_place(manifest.constants[name], (name, CONSTANTS), (0, 0))
             check_record(field, manifest.constants[name])
+
+
+def _check_skipped(record: Record) -> None:
+    """Rows are left out once, and of the shard that they are in."""
+    rows = [record.start - 1, *(skipped.row for skipped in record.skipped), record.stop]
+    if any(low >= high for low, high in pairwise(rows)):
+        raise DamageError(f"{record.field} shard {record.shard} leaves out rows that it does not have, or one twice")
+
+
+def _renumbered(records: list[Record], start: int) -> list[Record]:
+    """Records of neighbouring shards as those of a cache that begins with them, at row ``start`` here."""
+    return [
+        record.model_copy(
+            update={
+                "shard": shard,
+                "start": record.start - start,
+                "stop": record.stop - start,
+                "skipped": [one.model_copy(update={"row": one.row - start}) for one in record.skipped],
+            }
+        )
+        for shard, record in enumerate(records)
+    ]
 
 
 def _check_teacher(name: str, field: Field, teacher: TeacherInfo) -> None:

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from numpy.typing import NDArray
 from pydantic import Field, ValidationError
@@ -30,6 +30,18 @@ class ArrayInfo(Strict):
     dtype: str
 
 
+class Skipped(Strict):
+    """A row of a field that holds zeros in place of what the teacher gave.
+
+    Attributes:
+        row: of the cache, counted from 0.
+        reason: why; ``nonfinite`` is NaN or infinity.
+    """
+
+    row: int = Field(ge=0)
+    reason: Literal["nonfinite"]
+
+
 class Record(Strict):
     """A shard that is complete.
 
@@ -41,6 +53,7 @@ class Record(Strict):
         num_bytes: size of the shard file.
         sha256: digest of the shard file.
         num_nonfinite: NaN and infinities among the values it was made from.
+        skipped: rows of which nothing was kept, ascending.
         arrays: what the shard holds.
     """
 
@@ -51,6 +64,7 @@ class Record(Strict):
     num_bytes: int = Field(ge=0)
     sha256: Sha256
     num_nonfinite: int = Field(default=0, ge=0)
+    skipped: list[Skipped] = Field(default=[])
     arrays: dict[str, ArrayInfo]
 
     @property

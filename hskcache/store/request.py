@@ -11,9 +11,11 @@ from hskcache.store.files import canonical_json, sha256_hex
 from hskcache.store.record import Sha256
 
 # Where something came from is told to readers, but the same content under another name is the same cache.
+_DATA_NAMES = {"name": True, "split": True, "task": True}
 _NAMES: dict[str, Any] = {
     "teacher": {"name": True, "revision": True, "config": {"_name_or_path": True, "transformers_version": True}},
-    "data": {"name": True, "split": True, "task": True},
+    "data": _DATA_NAMES,
+    "appended": {"__all__": _DATA_NAMES},
 }
 
 
@@ -60,12 +62,17 @@ class LayerKept(Strict):
 
 
 class Request(Strict):
-    """Everything that decides the content of a cache, resolved before the teacher runs."""
+    """Everything that decides the content of a cache, resolved before the teacher runs.
+
+    Rows come in parts: ``data``, and what was ``appended`` later. Each part has shards of its own of ``shard_rows``
+    rows, the last of which may be shorter.
+    """
 
     spec: Spec
     teacher: TeacherInfo
     tokenizer: TokenizerInfo
     data: DataInfo
+    appended: list[DataInfo] = Key(default=[])
     shard_rows: int = Key(ge=1)
     layers: list[LayerKept]
     attention_layers: list[LayerKept] = Key(default=[], description="counted from 1")
@@ -76,14 +83,29 @@ class Request(Strict):
         return sha256_hex(canonical_json(self.model_dump(mode="json", exclude=_NAMES, exclude_defaults=True)))
 
     @property
+    def parts(self) -> list[DataInfo]:
+        """The rows in order: those of the build, then what was appended."""
+        return [self.data, *self.appended]
+
+    @property
+    def num_rows(self) -> int:
+        """Rows N of all parts."""
+        return sum(part.num_rows for part in self.parts)
+
+    @property
     def num_shards(self) -> int:
         """Shards of each field."""
-        return -(-self.data.num_rows // self.shard_rows)
+        return sum(self.shards_of(part) for part in self.parts)
 
     @property
     def shards(self) -> list[tuple[int, int]]:
         """Row ranges [start, stop) of the shards."""
-        return [self.rows(shard) for shard in range(self.num_shards)]
+        found, begin = [], 0
+        for part in self.parts:
+            stop = begin + part.num_rows
+            found += [(start, min(start + self.shard_rows, stop)) for start in range(begin, stop, self.shard_rows)]
+            begin = stop
+        return found
 
     @property
     def fields(self) -> tuple[str, ...]:
@@ -91,9 +113,33 @@ class Request(Strict):
         kept = {"logits": self.data.problem != "text", "hidden": self.spec.hidden, "attention": self.spec.attention}
         return ("inputs", *(name for name, value in kept.items() if value))
 
+    def shards_of(self, part: DataInfo) -> int:
+        """Shards that a part of the rows has."""
+        return -(-part.num_rows // self.shard_rows)
+
     def rows(self, shard: int) -> tuple[int, int]:
-        """Row range [start, stop) of one shard."""
-        return shard * self.shard_rows, min((shard + 1) * self.shard_rows, self.data.num_rows)
+        """Row range [start, stop) of one shard.
+
+        Raises:
+            IndexError: there is no such shard.
+        """
+        begin = 0
+        for part in self.parts:
+            if 0 <= shard < self.shards_of(part):
+                return begin + shard * self.shard_rows, begin + min((shard + 1) * self.shard_rows, part.num_rows)
+            shard -= self.shards_of(part)
+            begin += part.num_rows
+        raise IndexError(f"{self.num_shards} shards have no shard {shard}")
+
+    def between(self, start: int, stop: int) -> "Request":
+        """The same of the rows [start, stop) alone, which begin and end with a shard."""
+        parts, begin = [], 0
+        for part in self.parts:
+            kept = range(max(start, begin), min(stop, begin + part.num_rows))
+            if kept:
+                parts.append(part.model_copy(update={"num_rows": len(kept)}))
+            begin += part.num_rows
+        return self.model_copy(update={"data": parts[0], "appended": parts[1:]})
 
     def difference(self, other: "Request") -> tuple[str, Any, Any] | None:
         """Where two requests first differ, names aside: the key's path, the value here, the value there."""

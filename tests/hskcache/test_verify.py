@@ -115,13 +115,14 @@ def test_file_added_to_the_tokenizer_is_found(root: Path) -> None:
     assert named(root) == {(None, None, "tokenizer")}
 
 
-def test_shards_behind_links_are_as_good(root: Path) -> None:
-    """Hubs keep files once and link to them."""
-    shutil.move(root / "inputs", root.parent / "blobs")
-    (root / "inputs").mkdir()
-    for blob in (root.parent / "blobs").iterdir():
-        (root / "inputs" / blob.name).symlink_to(blob)
-    assert verify(root).problems == []
+def test_links_are_no_files_of_a_cache(root: Path) -> None:
+    """A cache that was sent must not reach for what else stands on the machine, equal or not."""
+    path = root / "inputs" / "000000.zarr.zip"
+    shutil.move(path, root.parent / "blob")
+    path.symlink_to(root.parent / "blob")
+    (problem,) = verify(root).problems
+    assert (problem.field, problem.shard) == ("inputs", 0)
+    assert "is a symbolic link" in problem.what
 
 
 @pytest.mark.parametrize(

@@ -1,14 +1,24 @@
 import json
+import os
 import resource
 from collections.abc import Iterator
 from pathlib import Path
 
+import forked
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from hskcache.errors import DamageError
-from hskcache.store.files import canonical_json, file_sha256, sha256_hex, tokenizer_digest, write_atomic
+from hskcache.store.files import (
+    canonical_json,
+    file_sha256,
+    locked,
+    read_file,
+    sha256_hex,
+    tokenizer_digest,
+    write_atomic,
+)
 
 Json = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text("aé\n0"),
@@ -98,3 +108,40 @@ def test_missing_or_empty_tokenizer_is_named(tmp_path: Path) -> None:
     for folder in (tmp_path, tmp_path / "tokenizer"):
         with pytest.raises(DamageError, match=str(folder)):
             tokenizer_digest(folder)
+
+
+def test_only_a_regular_file_of_no_more_than_so_many_bytes_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "f"
+    path.write_bytes(b"12345")
+    assert read_file(path, 5) == b"12345"
+    (tmp_path / "link").symlink_to(path)
+    os.mkfifo(tmp_path / "pipe")
+    with (tmp_path / "absurd").open("wb") as file:
+        file.truncate(1 << 40)
+    for name, words in (
+        ("f", "has 5 bytes, of at most 4"),
+        ("link", "is a symbolic link"),
+        ("pipe", "is not a regular file"),
+        ("absurd", "has 1099511627776 bytes"),
+        (".", "is not a regular file"),
+    ):
+        with pytest.raises(DamageError, match=words):
+            read_file(tmp_path / name, 4)
+    with pytest.raises(FileNotFoundError):
+        read_file(tmp_path / "none", 4)
+
+
+def test_who_waits_for_a_lock_that_is_removed_holds_one_that_others_find(tmp_path: Path) -> None:
+    """Children that add to a number under the lock never lose one, though each removes the lock file."""
+    lock, number = tmp_path / "lock", tmp_path / "number"
+    number.write_text("0")
+
+    def count() -> None:
+        for _ in range(50):
+            with locked(lock, remove=True):
+                number.write_text(str(int(number.read_text()) + 1))
+
+    children = [forked.start(count) for _ in range(4)]
+    assert [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children] == [0] * 4
+    assert number.read_text() == "200"
+    assert not lock.exists()

@@ -124,7 +124,7 @@ def test_build_killed_at_any_step_goes_on_to_the_same_cache(tmp_path: Path) -> N
                 found = read_shard(ledger.shard_path(field, shard), ledger.record(field, shard), FIELDS[field])
                 assert all(np.array_equal(found[name], arrays[name]) for name in arrays)
         if (root / MANIFEST).exists():
-            assert open_cache(root).manifest == expected
+            assert Ledger(root).intact() == expected
         assert build(root, fields) == expected
         assert listing(root) == listing(tmp_path / "expected")
     # Opening and renaming both files of three shards and of the constants, at the least.

@@ -74,7 +74,9 @@ LITERALS: dict[Path_, Any] = {
 }
 
 
-@pytest.mark.parametrize("path", leaves(REQUEST.model_dump(mode="json")), ids=lambda path: ".".join(path))
+@pytest.mark.parametrize(
+    "path", leaves(REQUEST.model_dump(mode="json", exclude={"appended"})), ids=lambda path: ".".join(path)
+)
 def test_request_digest_changes_with_every_key_but_names(path: Path_) -> None:
     document = REQUEST.model_dump(mode="json")
     value: Any = document
