@@ -14,7 +14,7 @@ from hskcache.store.fields import AttentionField, Field, HiddenField, check_posi
 from hskcache.store.files import tokenizer_digest
 from hskcache.store.ledger import MANIFEST, TOKENIZER, Ledger, read_shard
 from hskcache.store.manifest import Manifest
-from hskcache.store.record import CONSTANTS, Record
+from hskcache.store.record import CONSTANTS, Record, Skipped
 
 
 class Problem(Strict):
@@ -34,9 +34,18 @@ class Problem(Strict):
 
 
 class Report(Strict):
-    """The outcome: every problem found, and how many bytes of shards were read."""
+    """The outcome.
+
+    Attributes:
+        checked_bytes: of shards that were read.
+        num_rows: rows of the cache, each of which is in every field once.
+        skipped: by field, the rows among them of which it holds nothing, and why.
+        problems: everything that is not as it was written.
+    """
 
     checked_bytes: int
+    num_rows: int = 0
+    skipped: dict[str, list[Skipped]] = {}
     problems: list[Problem]
 
     @computed_field  # type: ignore[prop-decorator]
@@ -81,7 +90,10 @@ def verify(root: str | Path, on_progress: Callable[[int], None] | None = None) -
             on_progress(record.num_bytes)
     problems += _tokenizer_problems(root, manifest)
     problems += _extra_problems(ledger, manifest)
-    return Report(checked_bytes=checked_bytes, problems=problems)
+    skipped = {
+        name: rows for name, records in manifest.shards.items() if (rows := [one for r in records for one in r.skipped])
+    }
+    return Report(checked_bytes=checked_bytes, num_rows=manifest.request.num_rows, skipped=skipped, problems=problems)
 
 
 def _shard_problems(

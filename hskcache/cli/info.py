@@ -45,6 +45,7 @@ def describe(cache: "Cache") -> dict[str, Any]:
             **field.model_dump(exclude_none=True),
             "num_bytes": cache.num_bytes(name),
             "bytes_per_row": round(cache.num_bytes(name) / max(cache.num_rows, 1), 2),
+            "num_skipped": len(cache.skipped([name])),
             **_provenance(manifest, name),
         }
         for name, field in manifest.fields.items()
@@ -64,6 +65,8 @@ def describe(cache: "Cache") -> dict[str, Any]:
         "teacher": request.teacher.model_dump(exclude={"config"}),
         "tokenizer": request.tokenizer.model_dump(),
         "data": request.data.model_dump(),
+        "appended": [part.model_dump() for part in request.appended],
+        "part": manifest.part.model_dump() if manifest.part is not None else None,
         "spec": request.spec.model_dump(),
         "environment": manifest.environment,
     }
@@ -92,8 +95,10 @@ def _print(facts: dict[str, Any]) -> None:
     grid = Table.grid(padding=(0, 2))
     for name, value in (
         ("cache", f"{facts['cache']}  (id {facts['cache_id'][:12]}, format {facts['format_version']})"),
+        *((("part of", _part(facts["part"])),) if facts["part"] is not None else ()),
         ("teacher", f"{teacher['name']}  ({architecture})"),
         ("data", f"{data['name']}  ({num_rows:,} rows, {facts['num_shards']} shards, {labels})"),
+        *(("appended", f"{part['name']}  ({part['num_rows']:,} of the rows)") for part in facts["appended"]),
         ("keep", f"{facts['keep']}  (teacher layer -> student layer: {_pairs(facts['layers'])})"),
         ("attention", f"{facts['attention']}  (teacher layer -> student layer: {_pairs(facts['attention_layers'])})"),
         ("made with", ", ".join(f"{name} {version}" for name, version in facts["environment"].items())),
@@ -104,6 +109,8 @@ def _print(facts: dict[str, Any]) -> None:
         column.justify = "right"
     for name, field in facts["fields"].items():
         what = _what(field) + (f"; of {field['teacher']['name']}" if "teacher" in field else "")
+        if field["num_skipped"]:
+            what += f"; without {field['num_skipped']:,} rows that were not finite"
         if pairs := field.get("layer_pairs"):
             what += f" ({_pairs(pairs)})"
         table.add_row(name, what, console.human_bytes(field["num_bytes"]), f"{field['bytes_per_row']:,.1f}")
@@ -112,6 +119,10 @@ def _print(facts: dict[str, Any]) -> None:
     printer = console.printer()
     printer.print(grid)
     printer.print(table)
+
+
+def _part(part: dict[str, Any]) -> str:
+    return f"cache {part['cache_id'][:12]}, of its rows {part['start']:,} to {part['stop'] - 1:,}"
 
 
 def _pairs(pairs: list[dict[str, int]]) -> str:

@@ -8,6 +8,8 @@ import click
 from hskcache import console
 from hskcache.cli.options import cache_argument, json_option
 
+_MOST_ROWS = 10
+
 
 @click.command()
 @cache_argument
@@ -24,7 +26,15 @@ def verify(cache: Path, as_json: bool) -> None:
     else:
         for problem in report.problems:
             click.echo(f"{problem.file} {problem.what}")
+        for field, rows in report.skipped.items():
+            shown = ", ".join(str(one.row) for one in rows[:_MOST_ROWS]) + (", ..." if len(rows) > _MOST_ROWS else "")
+            click.echo(f"{field} holds nothing of {len(rows)} rows, whose values were not finite: {shown}")
     size = console.human_bytes(report.checked_bytes)
-    console.say(f"{cache}: {size} checked, " + ("all as written" if report.ok else f"{len(report.problems)} problems"))
+    found = (
+        f"every row of {report.num_rows:,} in every field, all as written"
+        if report.ok
+        else f"{len(report.problems)} problems"
+    )
+    console.say(f"{cache}: {size} checked, {found}")
     if not report.ok:
         sys.exit(1)
