@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field as Key
 from pydantic import computed_field
 
 from hskcache.errors import DamageError
@@ -45,7 +46,7 @@ class Report(Strict):
 
     checked_bytes: int
     num_rows: int = 0
-    skipped: dict[str, list[Skipped]] = {}
+    skipped: dict[str, list[Skipped]] = Key(default={})
     problems: list[Problem]
 
     @computed_field  # type: ignore[prop-decorator]
