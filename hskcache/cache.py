@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hskcache.errors import DamageError, MismatchError
+from hskcache.store.content import check_content
 from hskcache.store.fields import (
     OFFSETS,
     AttentionField,
@@ -19,8 +20,9 @@ from hskcache.store.fields import (
     layer_name,
     row_offsets,
 )
-from hskcache.store.ledger import TOKENIZER, Ledger, read_shard
+from hskcache.store.ledger import TOKENIZER, Ledger
 from hskcache.store.manifest import Manifest, Request, cache_id
+from hskcache.store.reading import read_shard
 from hskcache.store.record import Record
 
 __all__ = [
@@ -68,23 +70,20 @@ class Cache:
     Args:
         root: its directory.
         manifest: what it is, known to be intact.
-        locate: gives the file of a shard, and may have to fetch it first; None: it stands in the directory.
         ahead: told of shards that will be read soon.
     """
 
-    def __init__(
-        self,
-        root: Path,
-        manifest: Manifest,
-        locate: Callable[[Record], Path] | None = None,
-        ahead: Callable[[Sequence[Record]], None] | None = None,
-    ) -> None:
+    def __init__(self, root: Path, manifest: Manifest, ahead: Callable[[Sequence[Record]], None] | None = None) -> None:
         self.root = root
         self.manifest = manifest
         self.id = manifest.cache_id
         self.shards = manifest.request.shards
-        self._locate = locate or (lambda record: Ledger(root).shard_path(record.field, record.shard))
         self._ahead = ahead
+
+    @property
+    def name(self) -> str:
+        """What to call it in an error: its directory, or the URL that it is read from."""
+        return str(self.root)
 
     @property
     def num_rows(self) -> int:
@@ -155,11 +154,11 @@ class Cache:
         """
         records = self._records(field)
         if not 0 <= shard < len(records):
-            raise MismatchError(f"{self.root} has no shard {shard} of {field}; it has {len(records)}, counted from 0")
+            raise MismatchError(f"{self.name} has no shard {shard} of {field}; it has {len(records)}, counted from 0")
         record = records[shard]
         if unknown := set(names or ()) - record.arrays.keys():
             known = ", ".join(sorted(record.arrays))
-            raise MismatchError(f"{field} of {self.root} holds no array {min(unknown)}; it holds {known}")
+            raise MismatchError(f"{field} of {self.name} holds no array {min(unknown)}; it holds {known}")
         return self._read(record, names, f"{field} shard {shard}")
 
     def constants(self, field: str) -> dict[str, NDArray[Any]]:
@@ -186,7 +185,7 @@ class Cache:
             DamageError: a file is missing or altered.
         """
         if not 0 <= index < self.num_rows:
-            raise MismatchError(f"{self.root} has no row {index}; it has {self.num_rows}, counted from 0")
+            raise MismatchError(f"{self.name} has no row {index}; it has {self.num_rows}, counted from 0")
         shard = int(np.searchsorted([start for start, _ in self.shards], index, side="right")) - 1
         place = index - self.shards[shard][0]
         found: dict[str, Any] = {}
@@ -211,18 +210,31 @@ class Cache:
     def _records(self, field: str) -> list[Record]:
         if field not in self.manifest.shards:
             known = ", ".join(self.manifest.shards)
-            raise MismatchError(f"{self.root} has no field {field}; it has {known}")
+            raise MismatchError(f"{self.name} has no field {field}; it has {known}")
         return self.manifest.shards[field]
 
     def _read(self, record: Record, names: Collection[str] | None, what: str) -> dict[str, NDArray[Any]]:
-        path = self._locate(record)
         try:
-            return read_shard(path, record, self.fields[record.field], names)
+            arrays = self._load(record, names)
+            check_content(self.manifest.request, self.fields[record.field], arrays)
+            return arrays
         except DamageError as error:
             again = "add the field" if record.field in self.manifest.added else "build the cache"
             raise DamageError(
-                f"{what}: {path} {error}; fetch it or {again} again (delete the file and its .json before)"
+                f"{what}: {error}; fetch it again, mend it with hskcache repair, or {again} again"
             ) from None
+
+    def _load(self, record: Record, names: Collection[str] | None) -> dict[str, NDArray[Any]]:
+        """Read the file of a shard.
+
+        Raises:
+            DamageError: it is missing or altered; names it.
+        """
+        path = Ledger(self.root).shard_path(record.field, record.shard)
+        try:
+            return read_shard(path, record, self.fields[record.field], names)
+        except DamageError as error:
+            raise DamageError(f"{path} {error}") from None
 
 
 def _at(field: Field, arrays: dict[str, NDArray[Any]], place: int) -> dict[str, NDArray[Any]]:

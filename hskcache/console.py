@@ -1,15 +1,20 @@
-"""What every command shares: words and progress on stderr, data on stdout, errors as one line and exit code 2."""
+"""What every command shares: words and progress on stderr, data on stdout, errors as one line and exit code 2.
+
+Of several processes that were started together the first one speaks; errors tell which process they are of.
+"""
 
 import errno
 import importlib
 import json
+import re
 import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from hskcache.errors import CacheError
+from hskcache import processes
+from hskcache.errors import CacheError, SpecError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -21,7 +26,7 @@ _PIPE_COLUMNS = 1000
 # The extra that brings a package which a base install does not have.
 _EXTRAS = dict.fromkeys(
     ("accelerate", "matplotlib", "scipy", "sklearn", "tensorboard", "torch", "transformers"), "student"
-)
+) | dict.fromkeys(("fsspec", "h5py", "stamina"), "share")
 
 
 class Commands(click.Group):
@@ -75,25 +80,32 @@ class Commands(click.Group):
 def fail(message: str, code: int = 2) -> NoReturn:
     """Print one line on stderr and exit with ``code``."""
     line = " ".join(message.split())
-    click.echo(f"error: {line}", err=True)
+    whose = f"rank {processes.rank()}: " if processes.count() > 1 else ""
+    click.echo(f"error: {whose}{line}", err=True)
     sys.exit(code)
 
 
 def say(message: str) -> None:
     """Print a line of words on stderr."""
-    click.echo(message, err=True)
+    if processes.is_first():
+        click.echo(message, err=True)
 
 
 def print_json(value: Any) -> None:
     """Print ``value`` on stdout for another program."""
-    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+    if processes.is_first():
+        click.echo(json.dumps(value, indent=2, ensure_ascii=False))
 
 
-def printer() -> "Console":
-    """A console of rich on stdout; in a pipe, where nobody sees the width, it breaks no line."""
+def printer(folds: bool = True) -> "Console":
+    """A console of rich on stdout; in a pipe, where nobody sees the width, it breaks no line.
+
+    Args:
+        folds: whether it breaks lines that are wider than the terminal; figures are better left whole.
+    """
     from rich.console import Console
 
-    return Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else _PIPE_COLUMNS)
+    return Console(highlight=False, markup=False, width=None if folds and sys.stdout.isatty() else _PIPE_COLUMNS)
 
 
 def progress(unit: str = "rows") -> "Progress":
@@ -119,6 +131,7 @@ def progress(unit: str = "rows") -> "Progress":
         Rate(""),
         TimeRemainingColumn(elapsed_when_finished=True),
         console=Console(stderr=True),
+        disable=not processes.is_first(),
     )
 
 
@@ -129,3 +142,23 @@ def human_bytes(num_bytes: float) -> str:
             return f"{num_bytes:.0f} B" if unit == "B" else f"{num_bytes:.2f} {unit}"
         num_bytes /= 1000
     return f"{num_bytes:.2f} TB"
+
+
+def parse_bytes(text: str, flag: str) -> int:
+    """A size as people write it, ``500MB``, ``1.5 TB`` or ``20GiB``, in bytes; a bare number is bytes.
+
+    Args:
+        text: what was typed.
+        flag: where, for the error.
+
+    Raises:
+        SpecError: it is not a size, or none at all.
+    """
+    found = re.fullmatch(r"([0-9]+(?:\.[0-9]*)?) *([kmgt]?)(i?)b?", text.strip(), re.IGNORECASE)
+    num_bytes = 0
+    if found is not None:
+        power = " kmgt".index(found[2].lower() or " ")
+        num_bytes = int(float(found[1]) * (1024 if found[3] else 1000) ** power)
+    if num_bytes < 1:
+        raise SpecError(f"{flag} {text!r} is not a size; give one such as 500MB or 20GB")
+    return num_bytes

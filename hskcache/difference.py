@@ -11,10 +11,17 @@ def first_difference(here: Any, there: Any) -> tuple[str, Any, Any] | None:
         here: one of them; objects and lists of equal length are compared part by part, in its order.
         there: the other; a key that is missing counts as null.
     """
-    return next(_differences("", here, there), None)
+    return next(differences(here, there), None)
 
 
-def _differences(path: str, here: Any, there: Any) -> Iterator[tuple[str, Any, Any]]:
+def differences(here: Any, there: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Every place where two JSON values differ, as :func:`first_difference` tells the first.
+
+    Args:
+        here: one of them.
+        there: the other.
+        path: of the two values, where they are parts of something.
+    """
     if isinstance(here, dict) and isinstance(there, dict):
         parts = [(key, here.get(key), there.get(key)) for key in {**here, **there}]
     elif isinstance(here, list) and isinstance(there, list) and len(here) == len(there):
@@ -23,5 +30,5 @@ def _differences(path: str, here: Any, there: Any) -> Iterator[tuple[str, Any, A
         if here != there:
             yield path, here, there
         return
-    for key, *both in parts:
-        yield from _differences(f"{path}.{key}" if path else key, *both)
+    for key, ours, theirs in parts:
+        yield from differences(ours, theirs, f"{path}.{key}" if path else key)

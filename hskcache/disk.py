@@ -14,14 +14,15 @@ from hskcache.errors import CacheError
 _DISK = re.compile(r"\(os error [0-9]+\)|inline_container|PytorchStreamWriter")
 
 
-def require_space(path: Path, need: int, what: str, otherwise: str) -> None:
+def require_space(path: Path, need: int, what: str, otherwise: str, place: str = "--out") -> None:
     """Refuse before the work rather than when the disk is full.
 
     Args:
         path: that will be written to; it need not exist.
         need: bytes.
         what: what needs them, up to the verb.
-        otherwise: what else to do than to free space or to choose another ``--out``.
+        otherwise: what else to do than to free space or to choose another place.
+        place: what the user calls that which is written.
 
     Raises:
         CacheError: there is less room.
@@ -33,7 +34,7 @@ def require_space(path: Path, need: int, what: str, otherwise: str) -> None:
     if need > free:
         raise CacheError(
             f"{what} {human_bytes(need)} more and {folder} has {human_bytes(free)} free; free space, choose another "
-            f"--out, or {otherwise}"
+            f"{place}, or {otherwise}"
         )
 
 

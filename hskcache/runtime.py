@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from hskcache import processes
 from hskcache.errors import SpecError
 
 if TYPE_CHECKING:
@@ -28,6 +29,23 @@ def resolve_device(name: str) -> str:
     if kind == "cuda" and int(number or 0) >= torch.cuda.device_count():
         raise SpecError(f"--device {name}: this machine has {torch.cuda.device_count()} CUDA devices; give cpu or auto")
     return name
+
+
+def own_device(name: str) -> str:
+    """The device of this process: several of one machine have its CUDA devices in turn.
+
+    Args:
+        name: the value of ``--device``, of which ``auto`` and ``cuda`` leave open which.
+
+    Returns:
+        The same, or ``cuda:N`` where several processes were started and there is one to choose.
+    """
+    if name not in {"auto", "cuda"} or processes.count() == 1:
+        return name
+    import torch
+
+    num_devices = torch.cuda.device_count()
+    return f"cuda:{processes.local_rank() % num_devices}" if num_devices else name
 
 
 @contextmanager

@@ -1,6 +1,9 @@
 """Integrity of a cache from its files alone: no teacher, no data set, no torch."""
 
+import os
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +14,17 @@ from pydantic import computed_field
 from hskcache.errors import DamageError
 from hskcache.spec import Strict
 from hskcache.store.additions import ADDING, is_being_added
-from hskcache.store.fields import AttentionField, Field, HiddenField, check_positions
+from hskcache.store.appending import APPENDING, under_way
+from hskcache.store.content import check_content
+from hskcache.store.fields import OFFSETS, check_positions
 from hskcache.store.files import tokenizer_digest
-from hskcache.store.ledger import MANIFEST, TOKENIZER, Ledger, read_shard
+from hskcache.store.ledger import MANIFEST, TOKENIZER, Ledger
 from hskcache.store.manifest import Manifest
+from hskcache.store.reading import read_shard
 from hskcache.store.record import CONSTANTS, Record, Skipped
+
+MAX_THREADS = 4
+"""More would mostly wait for the disk, each with a shard in memory."""
 
 
 class Problem(Strict):
@@ -56,16 +65,20 @@ class Report(Strict):
         return not self.problems
 
 
-def verify(root: str | Path, on_progress: Callable[[int], None] | None = None) -> Report:
+def verify(root: str | Path, on_progress: Callable[[int], None] | None = None, deep: bool = False) -> Report:
     """Read every file of a cache and compare it with the manifest.
 
     Checked are the manifest's digests, that the shards of every field cover every row once, each shard's size, digest,
-    checksums, arrays, offsets and positions, each commit record, the tokenizer's digest, and that no other file stands
-    there. Entries of the cache's folder that begin with a dot, and a README.md, are left alone: hubs put them there.
+    documents, offsets and positions, each commit record, the tokenizer's digest, and that no other file stands there.
+    Entries of the cache's folder that begin with a dot, and a README.md, are left alone: hubs put them there.
+
+    The other arrays need no decompressing: a shard of the right digest is what its writer wrote, and whoever reads it
+    refuses what does not decompress. ``deep`` proves the same of a stranger's cache before it is read.
 
     Args:
         root: the cache's directory.
         on_progress: called with the size in bytes of each shard once it is checked.
+        deep: whether to decompress every array.
 
     Returns:
         What was found; nothing is changed and nothing repaired.
@@ -83,9 +96,8 @@ def verify(root: str | Path, on_progress: Callable[[int], None] | None = None) -
         return Report(checked_bytes=0, problems=[Problem(field=None, shard=None, file=MANIFEST, what=what)])
     problems = [Problem(field=None, shard=None, file=MANIFEST, what=f"was edited: {edit}") for edit in manifest.edits()]
     checked_bytes = 0
-    for record in manifest.records:
-        lengths = _lengths(ledger, manifest, record)
-        problems += _shard_problems(ledger, record, manifest.fields[record.field], lengths)
+    for record, found in _Shards(ledger, manifest, deep).check():
+        problems += found
         checked_bytes += record.num_bytes
         if on_progress is not None:
             on_progress(record.num_bytes)
@@ -97,43 +109,75 @@ def verify(root: str | Path, on_progress: Callable[[int], None] | None = None) -
     return Report(checked_bytes=checked_bytes, num_rows=manifest.request.num_rows, skipped=skipped, problems=problems)
 
 
-def _shard_problems(
-    ledger: Ledger, record: Record, field: Field, lengths: NDArray[np.int64] | None
-) -> Iterator[Problem]:
-    def problem(path: Path, what: str) -> Problem:
+@dataclass(frozen=True, eq=False)
+class _Shards:
+    """The shards of a cache and their records, checked by as many threads as there are cores.
+
+    Attributes:
+        ledger: the cache.
+        manifest: what it should be.
+        deep: whether to decompress every array.
+        lengths: by shard, the tokens of its rows, once the inputs are read; of damaged inputs there are none.
+    """
+
+    ledger: Ledger
+    manifest: Manifest
+    deep: bool
+    lengths: dict[int, NDArray[np.int64]] = field(default_factory=dict)
+
+    def check(self) -> Iterator[tuple[Record, list[Problem]]]:
+        """Every record with what is wrong with it and its shard; the inputs first, which tell how long rows are."""
+        inputs = [record for record in self.manifest.records if record.field == "inputs"]
+        others = [record for record in self.manifest.records if record.field != "inputs"]
+        # Hashing and decompressing let other threads run; each holds one shard at a time.
+        pool = ThreadPoolExecutor(min(MAX_THREADS, os.cpu_count() or 1), thread_name_prefix="hskcache-verify")
+        try:
+            for records in (inputs, others):
+                yield from zip(records, pool.map(self._problems, records), strict=True)
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def _problems(self, record: Record) -> list[Problem]:
+        paths = self.ledger.shard_path(record.field, record.shard), self.ledger.record_path(record.field, record.shard)
         shard = None if record.shard == CONSTANTS else record.shard
-        return Problem(field=record.field, shard=shard, file=path.relative_to(ledger.root).as_posix(), what=what)
+        return [
+            Problem(field=record.field, shard=shard, file=path.relative_to(self.ledger.root).as_posix(), what=what)
+            for path, what in zip(paths, (self._shard(record, paths[0]), self._record(record, paths[1])), strict=True)
+            if what is not None
+        ]
 
-    path = ledger.shard_path(record.field, record.shard)
-    try:
-        arrays = read_shard(path, record, field)
-        if lengths is not None:
-            check_positions(arrays, lengths)
-    except DamageError as error:
-        yield problem(path, str(error))
-    path = ledger.record_path(record.field, record.shard)
-    try:
-        if ledger.record(record.field, record.shard) != record:
-            yield problem(path, "differs from the manifest's record")
-    except FileNotFoundError:
-        yield problem(path, "is missing")
-    except DamageError as error:
-        yield problem(path, str(error).removeprefix(f"{path} "))
-
-
-def _lengths(ledger: Ledger, manifest: Manifest, record: Record) -> NDArray[np.int64] | None:
-    """Tokens of each row of a shard that keeps positions; None for others, or where the inputs are damaged."""
-    kept = isinstance(manifest.fields[record.field], HiddenField | AttentionField)
-    inputs = manifest.fields.get("inputs")
-    if not kept or record.shard == CONSTANTS or inputs is None:
+    def _shard(self, record: Record, path: Path) -> str | None:
+        """What is wrong with a shard's file."""
+        names = None if self.deep else [name for name in record.arrays if _divides(name)]
+        try:
+            arrays = read_shard(path, record, self.manifest.fields[record.field], names)
+            check_content(self.manifest.request, self.manifest.fields[record.field], arrays)
+            if record.field == "inputs" and "row_offsets" in arrays:
+                self.lengths[record.shard] = np.diff(arrays["row_offsets"])
+            elif (lengths := self.lengths.get(record.shard)) is not None:
+                check_positions(arrays, lengths)
+        except DamageError as error:
+            return str(error)
         return None
-    try:
-        path = ledger.shard_path("inputs", record.shard)
-        offsets = read_shard(path, manifest.shards["inputs"][record.shard], inputs, ["row_offsets"])
-    except DamageError:
-        return None
-    lengths: NDArray[np.int64] = np.diff(offsets["row_offsets"])
-    return lengths
+
+    def _record(self, record: Record, path: Path) -> str | None:
+        """What is wrong with a commit record's file."""
+        try:
+            found = self.ledger.record(record.field, record.shard)
+            if found != record:
+                return "differs from the manifest's record"
+            # What an earlier version did not write is not missing; all else is spelled as it was written.
+            written = found.model_dump_json(exclude_unset=True).encode() + b"\n"
+            return None if path.read_bytes() == written else "says what it should, but not as it was written"
+        except FileNotFoundError:
+            return "is missing"
+        except DamageError as error:
+            return str(error).removeprefix(f"{path} ")
+
+
+def _divides(name: str) -> bool:
+    """Whether an array says where rows begin, or which of their positions are kept."""
+    return name in OFFSETS or name.endswith("/positions")
 
 
 def _tokenizer_problems(root: Path, manifest: Manifest) -> Iterator[Problem]:
@@ -141,8 +185,8 @@ def _tokenizer_problems(root: Path, manifest: Manifest) -> Iterator[Problem]:
     try:
         if tokenizer_digest(root / TOKENIZER) != manifest.request.tokenizer.sha256:
             what = "holds other files than the rows were tokenized with: their digest differs"
-    except DamageError:
-        what = "is missing or empty"
+    except DamageError as error:
+        what = str(error).removeprefix(f"{root / TOKENIZER} ").partition(";")[0]
     if what is not None:
         yield Problem(field=None, shard=None, file=TOKENIZER, what=what)
 
@@ -160,9 +204,18 @@ def _extra_problems(ledger: Ledger, manifest: Manifest) -> Iterator[Problem]:
         if is_being_added(ledger, name):
             what = "tells of a field that a process is adding now; verify again when it is done"
         yield Problem(field=name, shard=None, file=f"{name}/{ADDING}", what=what)
+    if (found := under_way(ledger, manifest)) is not None:
+        expected |= found[0]
+        yield Problem(field=None, shard=None, file=APPENDING, what=found[1])
     for path in sorted(ledger.root.rglob("*")):
         inside = path.relative_to(ledger.root)
-        if inside.parts[0] == TOKENIZER or inside.parts[0].startswith(".") or path.is_dir() or path in expected:
+        if inside.parts[0].startswith("."):
             continue
+        if path.is_symlink() and path.is_dir():
+            what = "is a symbolic link, and a cache holds files of its own"
+        elif inside.parts[0] == TOKENIZER or path.is_dir() or path in expected:
+            continue
+        else:
+            what = "does not belong to the cache"
         field = inside.parts[0] if inside.parts[0] in manifest.fields else None
-        yield Problem(field=field, shard=None, file=inside.as_posix(), what="does not belong to the cache")
+        yield Problem(field=field, shard=None, file=inside.as_posix(), what=what)

@@ -147,7 +147,7 @@ def _kind(cache: Cache, name: str) -> str:
         raise SpecError(f"field {name} holds the rows, which are always loaded; name a field of what a teacher knows")
     if stored is None:
         known = ", ".join(name for name, one in cache.fields.items() if not isinstance(one, InputsField)) or "none"
-        raise MismatchError(f"{cache.root} has no field {name} to load; it has {known}")
+        raise MismatchError(f"{cache.name} has no field {name} to load; it has {known}")
     return stored.kind
 
 

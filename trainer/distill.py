@@ -10,6 +10,7 @@ import transformers
 from torch import Tensor
 from transformers import Trainer, TrainerControl, TrainingArguments
 
+from hskcache.errors import TeacherError
 from trainer import processes
 from trainer.batch import Batch
 from trainer.loading.ordered import Ordered
@@ -86,6 +87,22 @@ class DistillTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped
     def floating_point_ops(self, inputs: Batch) -> int:
         """Not counted: the Trainer's estimate knows neither the losses nor the projections."""
         return 0
+
+    def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:
+        control = self.control
+        if control.should_log or control.should_save or control.should_evaluate:
+            # Before a checkpoint is saved that the same command would go on from.
+            self._require_finite_targets()
+        super()._maybe_log_save_evaluate(*args, **kwargs)
+
+    def _require_finite_targets(self) -> None:
+        count = self.loader.num_nonfinite
+        # All processes must end alike, whichever of them had the row.
+        if count is not None and self.accelerator.reduce(count, "sum") > 0:
+            raise TeacherError(
+                f"by step {self.state.global_step} the teacher has given values that are not finite, of which nothing "
+                "can be learned; mend it, or learn from a cache, from which --on-nonfinite skip leaves such rows out"
+            )
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the loss terms, averaged over the optimiser steps since the last log."""

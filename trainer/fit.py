@@ -197,6 +197,7 @@ def _trainer(job: Fit, stage: Stage, student: PreTrainedModel, folder: Path, mac
         device=str(arguments.device),
         layers=_teacher_layers(used.hidden),
         attention_layers=_teacher_layers(used.attention),
+        num_tokens=student.get_input_embeddings().num_embeddings,
     )
     objective = Objective(student, stage.losses, matches, job.seed)
     loader = job.source.loader(stage.losses, part, job.seed)

@@ -92,6 +92,12 @@ class LiveLoader(Ordered[Job]):
         self.device = self.job.teacher.device
         self._plan = self.order(self.job.layout.shards)
         self._identity = describe_job(self.job)[0].digest
+        self._num_nonfinite = torch.zeros((), dtype=torch.int64, device=self.device)
+
+    @property
+    def num_nonfinite(self) -> torch.Tensor:
+        """Values of the teacher that were NaN or infinite so far; nothing waits for the device to count them."""
+        return self._num_nonfinite
 
     @property
     def plan(self) -> Plan:
@@ -141,6 +147,11 @@ class LiveLoader(Ordered[Job]):
         if self.fields == ():
             return None, {}
         logits, kept = self.extractor.knowledge(inputs, rows)
+        values = [] if logits is None else [logits]
+        values += [one.values_PW for one in kept.get("hidden", {}).values()]
+        values += [one.scores_BHKK for one in kept.get("attention", {}).values()]
+        for tensor in values:
+            self._num_nonfinite += (~tensor.isfinite()).sum()
         # Clones: what was made in inference mode cannot be saved for a backward pass.
         return None if logits is None else logits.clone(), kept
 

@@ -4,7 +4,6 @@ Every process takes every step, but one of them, the first, writes all files and
 rank from its environment; to do anything together the processes must be connected.
 """
 
-import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -12,26 +11,14 @@ from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 
 from hskcache.errors import CacheError
+from hskcache.processes import count, is_first
 
 if TYPE_CHECKING:
     import torch
 
+__all__ = ["connect", "count", "disconnect", "is_first", "on_first", "wait"]
+
 Value = TypeVar("Value")
-
-
-def count() -> int:
-    """How many there are."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
-
-
-def is_first() -> bool:
-    """Whether this is the one that writes and speaks."""
-    return count() == 1 or int(os.environ["RANK"]) == 0
-
-
-def local_device(device: str) -> str:
-    """The device of this process: of several on one machine, each has a CUDA device of its own."""
-    return f"cuda:{os.environ['LOCAL_RANK']}" if device == "cuda" and "LOCAL_RANK" in os.environ else device
 
 
 def connect(device: str) -> "torch.device":

@@ -5,13 +5,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hskcache.cache import open_cache
+from hskcache.cache import Cache, open_cache
+from hskcache.errors import SpecError
+from hskcache.share.mirror import LOCAL_BYTES, MirroredCache, open_mirror
+from hskcache.share.remote import is_url
 from trainer.choice import Choice, identity_of, parse_choice, resolved
 from trainer.knowledge import Knowledge, cached_knowledge
 from trainer.loading import KnowledgeLoader
 from trainer.loading.loader import first_shards
 from trainer.loading.ordered import Ordered
-from trainer.loading.residency import Residency
+from trainer.loading.plan import Plan
+from trainer.loading.residency import Residency, most_window_bytes
 from trainer.recipe import Losses
 
 
@@ -26,6 +30,7 @@ class Slice:
         device: where it is to be.
         layers: hidden layers it must have; None: all there are. It may have more.
         attention_layers: layers of attention scores, likewise.
+        num_tokens: token ids that the student knows, counted from 0; None: whatever comes.
     """
 
     batch_size: int
@@ -35,6 +40,7 @@ class Slice:
     device: str
     layers: tuple[int, ...] | None = None
     attention_layers: tuple[int, ...] | None = None
+    num_tokens: int | None = None
 
 
 @dataclass(frozen=True)
@@ -54,6 +60,19 @@ class Source:
     identity: str
 
 
+@dataclass(frozen=True)
+class Local:
+    """What this machine keeps of caches at URLs.
+
+    Attributes:
+        folder: holds it; None: :func:`~hskcache.share.mirror.local_folder`.
+        most_bytes: it may hold; None: ``LOCAL_BYTES``.
+    """
+
+    folder: Path | None = None
+    most_bytes: int | None = None
+
+
 def fields_of(losses: Losses) -> tuple[str, ...]:
     """The kinds of field that a stage learns from, beside the inputs; each is also the name of the own field."""
     needs = {"logits": losses.soft is not None, "hidden": losses.needs_hidden, "attention": losses.needs_attention}
@@ -61,30 +80,39 @@ def fields_of(losses: Losses) -> tuple[str, ...]:
 
 
 def cached_source(
-    path: Path, residency: Residency = "auto", num_rows: int | None = None, fields: Sequence[str] | Choice = ()
+    cache: Path | str,
+    residency: Residency = "auto",
+    num_rows: int | None = None,
+    fields: Sequence[str] | Choice = (),
+    local: Local = Local(),
 ) -> Source:
     """A cache to learn from, or its first rows.
 
     Args:
-        path: the cache.
+        cache: its path or URL.
         residency: where its encoded rows live, see :class:`~trainer.loading.KnowledgeLoader`.
         num_rows: to learn from the first rows alone; None: from all.
         fields: what to learn from in place of the cache's own fields: a choice, or what ``--field`` says, such as
             ``s30=0.7``.
+        local: what this machine keeps of a cache at a URL.
 
     Raises:
-        CacheError: there is none, it is not complete, has fewer rows or no such fields.
+        CacheError: there is none, it is not complete, has fewer rows or no such fields; or it cannot be fetched.
+        SpecError: the machine is to keep less of it than training reads at once.
     """
-    cache = open_cache(path)
+    opened = _opened(cache, local)
     # Now, and not when a stage begins: nothing has been written yet.
-    first_shards(cache, num_rows)
-    choice = fields if isinstance(fields, Choice) else parse_choice(cache, fields)
-    chosen = resolved(cache, choice)
+    shards = first_shards(opened, num_rows)
+    choice = fields if isinstance(fields, Choice) else parse_choice(opened, fields)
+    chosen = resolved(opened, choice)
+    if isinstance(opened, MirroredCache):
+        window_bytes = most_window_bytes(opened, ("inputs", *chosen.names), Plan(tuple(shards), batch_size=1))
+        opened.mirror.folder.require(window_bytes, "the shards that are read at once")
 
     def loader(losses: Losses, part: Slice, seed: int) -> KnowledgeLoader:
         kinds = fields_of(losses)
         return KnowledgeLoader(
-            cache,
+            opened,
             residency=residency,
             fields=tuple(name for kind in kinds for name in chosen.of(kind)),
             weights=chosen.logits if "logits" in kinds else {},
@@ -97,7 +125,17 @@ def cached_source(
             rank=part.rank,
             world_size=part.world_size,
             accumulation=part.accumulation,
+            num_tokens=part.num_tokens,
         )
 
-    knowledge = cached_knowledge(cache, choice)
-    return Source(knowledge, loader, str(cache.tokenizer_path), identity_of(cache, choice, num_rows))
+    knowledge = cached_knowledge(opened, choice)
+    return Source(knowledge, loader, str(opened.tokenizer_path), identity_of(opened, choice, num_rows))
+
+
+def _opened(cache: Path | str, local: Local) -> Cache:
+    if not is_url(str(cache)):
+        if local != Local():
+            flag = "dir" if local.folder is not None else "bytes"
+            raise SpecError(f"--local-{flag} is for a cache at a URL, and {cache} is on this machine; leave it out")
+        return open_cache(cache)
+    return open_mirror(str(cache), local.folder, local.most_bytes or LOCAL_BYTES)

@@ -5,16 +5,17 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
-from hskcache import console
+from hskcache import console, runtime
 from hskcache.cli.options import build_spec, job_options, json_option
+from hskcache.cli.outcome import facts, num_bytes, tell_skipped
 from hskcache.errors import SpecError
 from hskcache.spec import KnowledgeName
 from hskcache.text.layout import Layout
 
 if TYPE_CHECKING:
     from hskcache.cli.jobs import Rows
-    from hskcache.spec import Spec
     from hskcache.store.manifest import Manifest
+    from hskcache.teacher.nonfinite import OnNonfinite
 
 
 @click.command()
@@ -27,6 +28,13 @@ if TYPE_CHECKING:
     help="Add a field to the complete cache --out: what --teacher knows of the same rows, which the cache holds.",
 )
 @click.option("--name", metavar="NAME", help="With --add-field: name of the field, such as s30.")
+@click.option(
+    "--on-nonfinite",
+    type=click.Choice(("fail", "skip")),
+    default="fail",
+    show_default=True,
+    help="What becomes of a row with NaN or infinity: it ends the build, or is left out, listed, and never trained on.",
+)
 @json_option
 def build(
     teacher: str, layout: Layout, out: Path, kind: KnowledgeName | None, name: str | None, as_json: bool, **given: Any
@@ -35,55 +43,68 @@ def build(
 
     With --add-field the rows are those of the complete cache --out, and what is kept of them follows from the flags as
     in any build. An interrupted build goes on with the same command and ends with the same bytes.
+
+    Several processes divide the shards, whether torchrun or accelerate launch starts them or you do, in terminals or on
+    machines that share the folder; each takes up what another one has left that died.
     """
     from hskcache.cli.jobs import Rows
 
     rows = Rows(given["data"], layout, given["corpus"])
+    given["device"] = runtime.own_device(given["device"])
     if kind is not None:
         manifest, is_new = _added(teacher, out, (kind, name), rows, given)
     elif name is not None:
         raise SpecError(f"--name {name} belongs to --add-field KIND; give that, or leave it out")
     else:
         rows.check()
-        manifest, is_new = _built(teacher, given["device"], build_spec(given), rows, out)
-    num_bytes = {field: sum(record.num_bytes for record in records) for field, records in manifest.shards.items()}
-    total = manifest.request.num_rows
+        manifest, is_new = _built(teacher, out, rows, given)
+    _tell(manifest, out, name, is_new, as_json)
+
+
+def _tell(manifest: "Manifest", out: Path, name: str | None, is_new: bool, as_json: bool) -> None:
+    """What a cache has now; ``name`` is that of a field that was added."""
     if as_json:
-        console.print_json(
-            {"cache": str(out), "cache_id": manifest.cache_id, "num_rows": total, "num_bytes": num_bytes}
-        )
+        console.print_json(facts(manifest, out))
+    tell_skipped(manifest, out, name)
+    sizes = num_bytes(manifest)
     what = "complete" if is_new else "already complete"
     if name is not None:
         has = "now has" if is_new else "already has"
-        what = f"{has} the field {name} ({console.human_bytes(num_bytes[name])})"
+        what = f"{has} the field {name} ({console.human_bytes(sizes[name])})"
     else:
         what = f"is {what}"
-    size = console.human_bytes(sum(num_bytes.values()))
-    console.say(f"{out} {what}: {total} rows, {size}, id {manifest.cache_id[:12]}")
+    size = console.human_bytes(sum(sizes.values()))
+    console.say(f"{out} {what}: {manifest.request.num_rows} rows, {size}, id {manifest.cache_id[:12]}")
 
 
-def _built(teacher: str, device: str, spec: "Spec", rows: "Rows", out: Path) -> "tuple[Manifest, bool]":
+def _built(teacher: str, out: Path, rows: "Rows", given: dict[str, Any]) -> "tuple[Manifest, bool]":
     """The manifest of the complete cache, and whether anything was left to do."""
     from hskcache.cli.jobs import make_corpus_build, make_job, packed
 
+    device, spec = given["device"], build_spec(given)
     if rows.corpus is None:
         job = make_job(teacher, device, spec, rows)
     else:
         corpus = make_corpus_build(teacher, device, spec, rows.corpus)
         if (manifest := corpus.finished(out)) is not None:
             return manifest, False
-        from hskcache.teacher.corpus import spool_of
+        from hskcache.teacher.corpus import packing
 
-        job = packed(corpus, spool_of(out))
+        with packing(out) as spool:
+            # Meanwhile another process may have packed the rows, or even finished the cache.
+            if (manifest := corpus.written(out)) is not None:
+                return manifest, False
+            job = packed(corpus, spool)
     # Only now: make_job tells better than an ImportError that torch is missing.
     from hskcache.teacher.build import build as run
     from hskcache.teacher.build import finished
 
     if (manifest := finished(job, out)) is not None:
         return manifest, False
+    policy: OnNonfinite = given["on_nonfinite"]
     with console.progress("rows") as bar:
         task = bar.add_task("build", total=len(job.rows))
-        return run(job, out, lambda count: bar.advance(task, count)), True
+        return run(job, out, lambda count: bar.advance(task, count), policy), True
 
 
 def _added(
@@ -99,4 +120,4 @@ def _added(
         return manifest, False
     with console.progress("rows") as bar:
         task = bar.add_task(addition.name, total=len(addition.job.rows))
-        return add_field(addition, lambda count: bar.advance(task, count)), True
+        return add_field(addition, lambda count: bar.advance(task, count), given["on_nonfinite"]), True

@@ -1,12 +1,11 @@
 """``hskcache info``: what a cache holds."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from hskcache import console
-from hskcache.cli.options import cache_argument, json_option
+from hskcache.cli.options import cache_or_url_argument, json_option
 
 if TYPE_CHECKING:
     from hskcache.cache import Cache
@@ -14,14 +13,14 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@cache_argument
+@cache_or_url_argument
 @click.option("--spec", "as_spec", is_flag=True, help="Print the resolved spec as YAML, as `build --spec` takes it.")
 @json_option
-def info(cache: Path, as_spec: bool, as_json: bool) -> None:
-    """Show what is in a cache: rows, fields, bytes, teacher, data."""
-    from hskcache.cache import open_cache
+def info(cache: str, as_spec: bool, as_json: bool) -> None:
+    """Show what is in a cache: rows, fields, bytes, teacher, data. At a URL only its manifest is read."""
+    from hskcache.share.mirror import open_any
 
-    opened = open_cache(cache)
+    opened = open_any(cache)
     if as_spec:
         import yaml
 
@@ -51,7 +50,7 @@ def describe(cache: "Cache") -> dict[str, Any]:
         for name, field in manifest.fields.items()
     }
     return {
-        "cache": str(cache.root),
+        "cache": cache.name,
         "cache_id": cache.id,
         "format_version": manifest.format_version,
         "keep": format_keep(request.spec.hidden),

@@ -28,7 +28,26 @@ from hskcache.text.layout import layout
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
-cache_argument = click.argument("cache", type=click.Path(path_type=Path))
+
+class CacheFolder(click.Path):
+    """The folder of a cache; of a cache at a URL the command says what to do first."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The path.
+
+        Raises:
+            SpecError: it is a URL.
+        """
+        from hskcache.share.remote import is_url
+
+        if is_url(str(value)):
+            # Not the URL itself, which may hold a password.
+            raise SpecError("CACHE is a URL, and this command needs a folder; fetch it first with hskcache pull URL")
+        return super().convert(value, param, ctx)
+
+
+cache_argument = click.argument("cache", type=CacheFolder(path_type=Path))
+cache_or_url_argument = click.argument("cache", metavar="CACHE_OR_URL")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout for another program.")
 device_option = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 teacher_option = click.option(

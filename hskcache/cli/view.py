@@ -7,21 +7,21 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hskcache import console
-from hskcache.cli.options import cache_argument, json_option
+from hskcache.cli.options import cache_or_url_argument, json_option
 
 if TYPE_CHECKING:
     from hskcache.cache import Cache
 
 
 @click.command()
-@cache_argument
+@cache_or_url_argument
 @click.argument("row", type=click.IntRange(min=0), default=0)
 @json_option
-def view(cache: Path, row: int, as_json: bool) -> None:
+def view(cache: str, row: int, as_json: bool) -> None:
     """Show ROW of a cache, counted from 0: its tokens, what was kept of each, its label and the teacher's logits."""
-    from hskcache.cache import open_cache
+    from hskcache.share.mirror import open_any
 
-    facts = describe_row(open_cache(cache), row)
+    facts = describe_row(open_any(cache), row)
     if as_json:
         console.print_json(facts)
     else:

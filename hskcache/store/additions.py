@@ -2,20 +2,25 @@
 
 A field that is being added has ``adding.json`` in its folder, which says what it will be; its shards and records are
 written like those of a build. The manifest comes last and is replaced at once, so that at any moment the cache is a
-whole one, with the field or without it. Several fields may be added at the same time by different processes; a field
-is added by one.
+whole one, with the field or without it. Several fields may be added at the same time by different processes, and
+several processes may add one together, if what they add is the same.
 """
 
+import fcntl
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from hskcache.errors import CacheError, DamageError, MismatchError, SpecError
+from hskcache.errors import DamageError, MismatchError, SpecError
 from hskcache.spec import Strict
+from hskcache.store.claims import CLAIMS, Claims, claiming
+from hskcache.store.consistency import check
 from hskcache.store.fields import Field
-from hskcache.store.files import TEMPORARY_SUFFIX, locked, remove_matching, write_atomic
+from hskcache.store.files import TEMPORARY_SUFFIX, is_locked, locked, remove_matching, write_atomic
 from hskcache.store.ledger import LOCK, MANIFEST, SPOOL, TEMPORARY, TOKENIZER, Ledger
-from hskcache.store.manifest import Added, Manifest, check
+from hskcache.store.manifest import Added, Manifest
+from hskcache.store.reading import read_document
 from hskcache.store.record import CONSTANTS, is_field_name, parse
 
 ADDING = "adding.json"
@@ -72,33 +77,37 @@ def is_added(ledger: Ledger, name: str, draft: Draft) -> Manifest | None:
 
 
 @contextmanager
-def adding(ledger: Ledger, name: str) -> Iterator[None]:
-    """Be the one process that adds a field of this name.
+def adding(ledger: Ledger, name: str) -> Iterator[Claims]:
+    """Take part in adding a field of this name.
+
+    :func:`is_added` must be asked alone, see :meth:`~hskcache.store.claims.Claims.alone`, before it is begun and before
+    it is finished: another process may add another field of the name, or have finished this one.
+
+    Returns:
+        The claims of this process.
 
     Raises:
-        CacheError: another process is.
+        CacheError: the file system knows no locks, and several processes were started.
         OSError: the cache cannot be written, or its file system knows no locks.
     """
-    with locked(_lock_path(ledger, name), wait=False) as held:
-        if not held:
-            raise CacheError(
-                f"another process is adding the field {name} to {ledger.root}; wait until it is done, or give another "
-                "--name"
-            )
-        yield
+    descriptor = os.open(_lock_path(ledger, name), os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        # Held together, so that others can ask whether anybody does; that which orders the work cannot be asked so.
+        fcntl.flock(descriptor, fcntl.LOCK_SH)
+        with claiming(claims_path(ledger, name)) as claims:
+            yield claims
+    finally:
+        os.close(descriptor)
+
+
+def claims_path(ledger: Ledger, name: str) -> Path:
+    """The file in which processes that add a field claim its shards; it is there while they do."""
+    return ledger.root / f"{CLAIMS}-{name}"
 
 
 def is_being_added(ledger: Ledger, name: str) -> bool:
-    """Whether a process is adding a field of this name now; nothing is made for it where none ever was."""
-    path = _lock_path(ledger, name)
-    try:
-        if not path.exists():
-            return False
-        with locked(path, wait=False) as held:
-            return not held
-    except OSError:
-        # Of a cache that cannot be written nobody can tell, and to it nobody adds.
-        return False
+    """Whether a process is adding a field of this name now."""
+    return is_locked(_lock_path(ledger, name))
 
 
 def begin_field(ledger: Ledger, name: str, draft: Draft) -> None:
@@ -142,7 +151,7 @@ def _standing(ledger: Ledger, manifest: Manifest, name: str) -> Draft | None:
         return Draft(field=manifest.fields[name], added=manifest.added[name])
     path = ledger.root / name / ADDING
     try:
-        return parse(Draft, path.read_bytes(), str(path))
+        return parse(Draft, read_document(path), str(path))
     except (FileNotFoundError, NotADirectoryError):
         return None
     except DamageError as error:

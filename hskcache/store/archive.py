@@ -33,7 +33,7 @@ def read_archive(data: bytes) -> dict[str, Bytes]:
     The zip's own checksums are left alone: chunks bring a faster one, and documents are compared word for word.
 
     Raises:
-        DamageError: not a zip, or one whose entries are compressed, cut short, named twice or misplaced.
+        DamageError: not a zip, or one whose entries are compressed, cut short, named twice, misplaced or shared.
     """
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
@@ -46,6 +46,9 @@ def read_archive(data: bytes) -> dict[str, Bytes]:
         if info.filename in entries:
             raise DamageError(f"holds the entry {info.filename} twice")
         entries[info.filename] = _entry(view, info)
+    if sum(30 + len(info.filename) + info.file_size for info in infos) > len(data):
+        # One chunk that stands for thousands would take thousands of times the memory of the file.
+        raise DamageError("holds entries that lie upon each other")
     return entries
 
 

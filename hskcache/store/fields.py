@@ -120,15 +120,12 @@ _VALUE_DTYPES: dict[str, str] = {
 
 
 class _Expected(NamedTuple):
-    """An array's leading sizes; ``open_ended`` lets its encoding decide the sizes and the type that follow."""
+    """An array's sizes and the types that it may have."""
 
     shape: tuple[int, ...]
-    dtypes: tuple[str, ...] = ()
-    open_ended: bool = False
+    dtypes: tuple[str, ...]
 
     def fits(self, info: ArrayInfo) -> bool:
-        if self.open_ended:
-            return tuple(info.shape[: len(self.shape)]) == self.shape
         return tuple(info.shape) == self.shape and info.dtype in self.dtypes
 
 
@@ -256,10 +253,11 @@ def _arrays(field: Field, record: Record) -> dict[str, _Expected]:
     if isinstance(field, AttentionField):
         return {"position_offsets": offsets} | _attention_arrays(field, record)
     expected = {"position_offsets": offsets}
+    entries, dtype = int(vector_entries(field.encoding, field.num_columns)), _VALUE_DTYPES[field.encoding]
     for layer in map(layer_name, field.layers):
         positions = _first_size(record, f"{layer_name(field.layers[0])}/positions")
         expected[f"{layer}/positions"] = _Expected(positions, ("uint16",))
-        expected[f"{layer}/values"] = _Expected(positions, open_ended=True)
+        expected[f"{layer}/values"] = _Expected((*positions, entries), (dtype,))
         if field.encoding in {"int8", "int4"}:
             expected[f"{layer}/scales"] = _Expected(positions, ("float32",))
         if field.columns == "indices":

@@ -7,7 +7,7 @@ import json
 import os
 import secrets
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ TEMPORARY_SUFFIX = ".tmp"
 _READ_BYTES = 1 << 20
 
 
-def write_atomic(path: Path, data: bytes | Sequence[bytes]) -> None:
+def write_atomic(path: Path, data: bytes | Iterable[bytes]) -> None:
     """Write a file so that a kill or a power cut leaves the old file or the new one, never a part.
 
     The folder is made if missing. The temporary file stands beside the target, because a rename is atomic only
@@ -70,7 +70,7 @@ def read_file(path: Path, most_bytes: int) -> bytes:
             raise DamageError("is not a regular file")
         if found.st_size > most_bytes:
             raise DamageError(f"has {found.st_size} bytes, of at most {most_bytes}")
-        with open(descriptor, "rb", closefd=False) as file:  # noqa: PTH123  (a descriptor, not a path)
+        with open(descriptor, "rb", closefd=False) as file:
             return file.read(found.st_size)
     finally:
         os.close(descriptor)
@@ -128,6 +128,24 @@ def locked(path: Path, wait: bool = True, remove: bool = False) -> Iterator[bool
         os.close(descriptor)
 
 
+def is_locked(path: Path) -> bool:
+    """Whether a process holds a lock file, by itself or with others; nothing is made where there is none."""
+    try:
+        descriptor = os.open(path, os.O_RDWR)
+    except OSError:
+        # In a folder that cannot be written nobody can tell, and nobody holds one to write there.
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+    return False
+
+
 def _lock(path: Path, wait: bool) -> tuple[int, bool]:
     """The open lock file, and whether it is held."""
     while True:
@@ -182,10 +200,13 @@ def tokenizer_digest(folder: Path) -> str:
     """SHA-256 over the names and contents of a tokenizer's files, whatever their order on the disk.
 
     Raises:
-        DamageError: the folder is missing or empty.
+        DamageError: the folder is missing or empty, or holds what is no file of its own.
     """
-    files = [path for path in folder.rglob("*") if path.is_file()]
+    found = list(folder.rglob("*"))
+    if odd := [path for path in found if path.is_symlink() or not (path.is_file() or path.is_dir())]:
+        raise DamageError(f"{folder} holds {min(odd).name}, which is a symbolic link or no regular file")
+    files = [path for path in found if path.is_file()]
     if not files:
-        raise DamageError(f"{folder} holds no tokenizer; fetch or build the cache again")
+        raise DamageError(f"{folder} is missing or empty; fetch or build the cache again")
     pairs = sorted((path.relative_to(folder).as_posix(), file_sha256(path)) for path in files)
     return sha256_hex(canonical_json(pairs))

@@ -6,7 +6,7 @@ appears at once (``files.write_atomic``), so that a kill at any moment leaves a 
 on: what is recorded is whole, and what is not is computed again. Several processes may commit different shards.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -14,19 +14,21 @@ from typing import Any
 from numpy.typing import NDArray
 
 from hskcache.errors import CacheError, DamageError, MismatchError
-from hskcache.store.fields import Field, check_offsets
+from hskcache.store.claims import CLAIMS
+from hskcache.store.consistency import check, parse_manifest
+from hskcache.store.fields import Field
 from hskcache.store.files import (
     TEMPORARY_SUFFIX,
     locked,
-    read_file,
     remove_matching,
     sha256_hex,
     sync_folder,
     write_atomic,
 )
-from hskcache.store.manifest import Manifest, Request, check, parse_manifest
-from hskcache.store.record import CONSTANTS, Record, describe, parse
-from hskcache.store.shard import pack_shard, unpack_shard
+from hskcache.store.manifest import Manifest, Request
+from hskcache.store.reading import read_document
+from hskcache.store.record import CONSTANTS, Record, Skipped, describe, parse
+from hskcache.store.shard import pack_shard
 
 MANIFEST = "manifest.json"
 BUILDING = "building.json"
@@ -34,8 +36,6 @@ TOKENIZER = "tokenizer"
 LOCK = ".lock"
 """Held by whoever replaces the manifest of a complete cache; readers and hubs leave such names alone."""
 TEMPORARY = f"*{TEMPORARY_SUFFIX}"
-MAX_DOCUMENT_BYTES = 512 << 20
-"""Of a manifest: a record takes about 1 kB of it, so that 100,000 shards of four fields still fit."""
 SPOOL = "building"
 """Folder of the rows of a corpus, which a build needs until it is done."""
 SPOOL_FILES = frozenset({"ids.bin", "offsets.bin", "rows.json", "rows.json.tmp"})
@@ -71,12 +71,26 @@ class Ledger:
             self.require_room()
             write_atomic(self.root / BUILDING, request.model_dump_json(indent=1).encode() + b"\n")
             return
-        if found.digest != request.digest:
-            path, here, wanted = found.difference(request) or ("the request", "another", "this")
+        self._compare(found, request)
+
+    def _compare(self, found: Request, request: Request) -> None:
+        """See that what stands here is what a build asks for.
+
+        Raises:
+            MismatchError: it is not; tells the first difference.
+        """
+        if found.digest == request.digest:
+            return
+        if found.appended and found.model_copy(update={"appended": []}).digest == request.digest:
             raise MismatchError(
-                f"{self.root} was begun with {path} = {here!s:.80} and this build asks for {wanted!s:.80}; choose "
-                "another folder, delete this one, or ask for the same"
+                f"{self.root} is built, and {found.num_rows - request.num_rows} rows were appended to it since; to "
+                "append more give hskcache append, and to mend it hskcache repair"
             )
+        path, here, wanted = found.difference(request) or ("the request", "another", "this")
+        raise MismatchError(
+            f"{self.root} was begun with {path} = {here!s:.80} and this build asks for {wanted!s:.80}; choose another "
+            "folder, delete this one, or ask for the same"
+        )
 
     def require_room(self) -> None:
         """See that a build may begin here, where none has begun.
@@ -92,9 +106,14 @@ class Ledger:
         if (self.root / MANIFEST).exists():
             return self.manifest().request
         try:
-            return parse(Request, _document(self.root / BUILDING), str(self.root / BUILDING))
+            return parse(Request, read_document(self.root / BUILDING), str(self.root / BUILDING))
         except (FileNotFoundError, NotADirectoryError):
             return None
+        except DamageError as error:
+            raise DamageError(
+                f"{error}; go on with hskcache repair and the teacher, the data and the flags of the build, or delete "
+                f"{self.root}"
+            ) from None
 
     def is_committed(self, field: str, shard: int) -> bool:
         """Whether a shard is whole: its record can be read and the file has the size that it tells."""
@@ -103,12 +122,17 @@ class Ledger:
     def num_committed(self, request: Request) -> int:
         """Row ranges of a request that are whole in all of its fields."""
         written = {
-            int(path.stem) for path in (self.root / request.fields[0]).glob("[0-9]*.json") if path.stem.isdigit()
+            int(path.stem) for path in (self.root / request.fields[0]).glob("[0-9]*.json") if path.stem.isdecimal()
         }
         return sum(all(self.is_committed(field, shard) for field in request.fields) for shard in written)
 
     def commit(
-        self, field: str, shard: int, rows: tuple[int, int], arrays: Mapping[str, NDArray[Any]], num_nonfinite: int = 0
+        self,
+        field: str,
+        shard: int,
+        rows: tuple[int, int],
+        arrays: Mapping[str, NDArray[Any]],
+        nonfinite: Mapping[int, int] | None = None,
     ) -> Record:
         """Write a shard and then its record.
 
@@ -117,7 +141,8 @@ class Ledger:
             shard: number of the shard.
             rows: its row range [start, stop).
             arrays: what to store, by the names of the format.
-            num_nonfinite: NaN and infinities among the values behind the arrays.
+            nonfinite: rows of the cache that are left out, with how many of their values were NaN or infinite; the
+                arrays hold zeros in their place.
         """
         data = pack_shard(arrays)
         record = Record(
@@ -127,7 +152,8 @@ class Ledger:
             stop=rows[1],
             num_bytes=len(data),
             sha256=sha256_hex(data),
-            num_nonfinite=num_nonfinite,
+            num_nonfinite=sum((nonfinite or {}).values()),
+            skipped=[Skipped(row=row, reason="nonfinite") for row in sorted(nonfinite or {})],
             arrays=describe(arrays),
         )
         path = self.record_path(field, shard)
@@ -151,7 +177,7 @@ class Ledger:
             OSError: it is missing or cannot be read.
         """
         path = self.record_path(field, shard)
-        record = parse(Record, _document(path), str(path))
+        record = parse(Record, read_document(path), str(path))
         if (record.field, record.shard) != (field, shard):
             raise DamageError(f"{path} is the record of {record.field} shard {record.shard}; build again")
         return record
@@ -162,7 +188,7 @@ class Ledger:
         Fields that were added to the cache before, when it was complete, stay in it.
 
         Raises:
-            MismatchError: a shard is not committed.
+            MismatchError: a shard is not committed, or rows were appended meanwhile to what another process finished.
             DamageError: a shard does not hold what its field stores.
         """
         manifest = Manifest(
@@ -174,10 +200,12 @@ class Ledger:
             constants={field: record for field in fields if (record := self.committed(field, CONSTANTS)) is not None},
             environment=dict(environment),
         )
-        # A lock stays behind, so there is one wherever a field was ever being added.
-        with locked(self.root / LOCK) if any(self.root.glob(f"{LOCK}*")) else nullcontext():
+        # Where there is no manifest yet, nobody else may write one.
+        with locked(self.root / LOCK, remove=True) if (self.root / MANIFEST).exists() else nullcontext():
             if (self.root / MANIFEST).exists():
-                manifest = manifest.with_added(self.intact())
+                standing = self.intact()
+                self._compare(standing.request, request)
+                manifest = manifest.with_added(standing)
             manifest = manifest.signed()
             check(manifest)
             write_atomic(self.root / MANIFEST, manifest.to_json())
@@ -221,7 +249,7 @@ class Ledger:
         """
         path = self.root / MANIFEST
         try:
-            return parse_manifest(_document(path), str(path))
+            return parse_manifest(read_document(path), str(path))
         except (FileNotFoundError, NotADirectoryError):
             pass
         request = self.request()
@@ -248,53 +276,6 @@ class Ledger:
         return manifest
 
 
-def read_shard(
-    path: Path, record: Record, field: Field, names: Collection[str] | None = None
-) -> dict[str, NDArray[Any]]:
-    """Read a shard with one read of its file, and verify it.
-
-    Args:
-        path: the file.
-        record: what the manifest says of it.
-        field: that it belongs to.
-        names: arrays to decode; None decodes all.
-
-    Raises:
-        DamageError: the file is missing or not what the record says. The message tells what is wrong without naming
-            the file; the caller knows how the user calls it.
-    """
-    data = _read(path, record.num_bytes)
-    if sha256_hex(data) != record.sha256:
-        raise DamageError("has another content than was written: its SHA-256 differs")
-    arrays = unpack_shard(data, names)
-    if describe(arrays) != {name: info for name, info in record.arrays.items() if names is None or name in names}:
-        raise DamageError("holds other arrays than its record says")
-    check_offsets(field, record, arrays)
-    return arrays
-
-
-def _read(path: Path, num_bytes: int) -> bytes:
-    try:
-        if (size := path.lstat().st_size) != num_bytes and path.is_file() and not path.is_symlink():
-            raise DamageError(f"has {size} bytes where {num_bytes} were written")
-        return read_file(path, num_bytes)
-    except (FileNotFoundError, NotADirectoryError):
-        raise DamageError("is missing") from None
-
-
-def _document(path: Path) -> bytes:
-    """One of the cache's JSON files.
-
-    Raises:
-        DamageError: it is no regular file, or absurdly large; names it.
-        OSError: it is missing or cannot be read.
-    """
-    try:
-        return read_file(path, MAX_DOCUMENT_BYTES)
-    except DamageError as error:
-        raise DamageError(f"{path} {error}") from None
-
-
 def _stem(shard: int) -> str:
     return "constants" if shard == CONSTANTS else f"{shard:06d}"
 
@@ -303,7 +284,7 @@ def _is_leftover(path: Path) -> bool:
     """Whether a file is what a kill before or during :meth:`Ledger.begin` leaves."""
     if path.name == SPOOL and path.is_dir():
         return {inside.name for inside in path.iterdir()} <= SPOOL_FILES
-    return path.name.startswith(BUILDING) and path.name.endswith(TEMPORARY_SUFFIX)
+    return path.name == CLAIMS or (path.name.startswith(BUILDING) and path.name.endswith(TEMPORARY_SUFFIX))
 
 
 def _remove_spool(folder: Path) -> None:

@@ -5,19 +5,17 @@ and the digest of every shard: the same id means the same bytes. Both are SHA-25
 that equals its default is left out, so that a key added to a model later does not change the digests of older caches.
 """
 
-import json
 import re
 from collections.abc import Collection, Iterable, Mapping
-from itertools import pairwise
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal
 
 from pydantic import Field as Key
 
-from hskcache.errors import DamageError, MismatchError
-from hskcache.spec import FORMAT_VERSION, Strict
-from hskcache.store.fields import AttentionField, Field, HiddenField, InputsField, LogitsField, check_record
+from hskcache.errors import MismatchError
+from hskcache.spec import Strict
+from hskcache.store.fields import AttentionField, Field, HiddenField, InputsField, LogitsField
 from hskcache.store.files import canonical_json, sha256_hex
-from hskcache.store.record import CONSTANTS, FieldName, Record, Sha256, parse
+from hskcache.store.record import FieldName, Record, Sha256
 from hskcache.store.request import Added, DataInfo, LayerKept, Request, TeacherInfo, TokenizerInfo
 
 __all__ = [
@@ -35,7 +33,6 @@ __all__ = [
     "TeacherInfo",
     "TokenizerInfo",
     "cache_id",
-    "parse_manifest",
 ]
 
 
@@ -66,7 +63,8 @@ class Manifest(Strict):
         constants: by field, for those that have any.
         added: by field, where those came from that the request does not ask for.
         part: the cache that this one is a part of, if it is; told to readers, not digested.
-        environment: package versions and device; told to readers, not digested.
+        environment: package versions and device, several where rows were appended with others; told to readers, not
+            digested.
     """
 
     format: Literal["hskcache"] = "hskcache"
@@ -90,6 +88,11 @@ class Manifest(Strict):
     def own_fields(self) -> dict[str, Field]:
         """The fields that the request asks for, without those that were added."""
         return {name: field for name, field in self.fields.items() if name not in self.added}
+
+    @property
+    def first_row(self) -> int:
+        """The row of the whole cache that row 0 here is: later than 0 in a part that begins later."""
+        return 0 if self.part is None else self.part.start
 
     def request_for(self, field: str) -> Request:
         """The request that a field is the answer to: of an added one, that of its own teacher over the same rows."""
@@ -127,7 +130,6 @@ class Manifest(Strict):
         if names == self.fields.keys() and len(kept) == self.request.num_shards:
             return self
         start, stop = self.request.rows(kept.start)[0], self.request.rows(kept.stop - 1)[1]
-        begin = self.part.start if self.part is not None else 0
         changes: dict[str, Any] = {
             part: {name: value for name, value in getattr(self, part).items() if name in names}
             for part in ("fields", "constants", "added")
@@ -135,11 +137,14 @@ class Manifest(Strict):
         records = {name: _renumbered(self.shards[name][kept.start : kept.stop], start) for name in changes["fields"]}
         whole = Part(
             cache_id=self.part.cache_id if self.part is not None else self.cache_id,
-            start=begin + start,
-            stop=begin + stop,
+            start=self.first_row + start,
+            stop=self.first_row + stop,
         )
         request = self.request.between(start, stop)
-        changes |= {"shards": records, "part": whole, "request": request, "request_digest": request.digest}
+        # Without what was added, all rows are the cache as it was built, and no part of one.
+        is_built = self.part is None and len(kept) == self.request.num_shards and self.own_fields.keys() <= names
+        part = None if is_built else whole
+        changes |= {"shards": records, "part": part, "request": request, "request_digest": request.digest}
         return self.model_copy(update=changes).signed()
 
     def signed(self) -> "Manifest":
@@ -186,85 +191,13 @@ def cache_id(
     return sha256_hex(canonical_json(content))
 
 
-def parse_manifest(data: bytes, file: str) -> Manifest:
-    """Read ``manifest.json`` and see that it is consistent and covers every row of every field.
-
-    Args:
-        data: content of the file.
-        file: its name, for messages.
-
-    Raises:
-        MismatchError: a newer format version.
-        DamageError: anything else that is not a manifest.
-    """
-    try:
-        document = json.loads(data, parse_constant=_refuse)
-    except (ValueError, RecursionError) as error:
-        raise DamageError(f"{file} is damaged: {error}") from None
-    if not isinstance(document, dict) or document.get("format") != "hskcache":
-        raise DamageError(f"{file} is damaged: it is not the manifest of a cache")
-    version = document.get("format_version")
-    if isinstance(version, int) and version > FORMAT_VERSION:
-        raise MismatchError(
-            f"{file} is of format version {version}; this hskcache reads {FORMAT_VERSION}: upgrade hskcache"
-        )
-    body, is_intact = _without_checksum(data)
-    manifest = parse(Manifest, body, file)
-    try:
-        check(manifest)
-    except DamageError as error:
-        raise DamageError(f"{file} is damaged: {error}") from None
-    if not is_intact and not manifest.edits():
-        # Digests that no longer fit tell more, where there are any.
-        raise DamageError(f"{file} was edited or damaged: its checksum differs")
-    return manifest
-
-
-def _without_checksum(data: bytes) -> tuple[bytes, bool]:
+def without_checksum(data: bytes) -> tuple[bytes, bool]:
     """A manifest as it was before its checksum was added, and whether that fits; manifests of old have none."""
     found = _CHECKSUM.search(data)
     if found is None:
         return data, True
     body = data[: found.start()] + b"\n}\n"
     return body, sha256_hex(body) == found[1].decode()
-
-
-def check(manifest: Manifest) -> None:
-    """See that a manifest lists one record for every row range of every field, each with the arrays it should have.
-
-    Raises:
-        DamageError: it does not.
-    """
-    request, fields = manifest.request, manifest.fields
-    described = manifest.constants.keys() | manifest.added.keys()
-    if odd := (fields.keys() ^ manifest.shards.keys()) | (described - fields.keys()):
-        raise DamageError(f"field {min(odd)} has no shards or no description")
-    if asked := manifest.added.keys() & set(request.fields):
-        raise DamageError(f"field {min(asked)} is said to be added, but the request asks for it")
-    for name, field in fields.items():
-        _check_teacher(name, field, manifest.request_for(name).teacher)
-        records = manifest.shards[name]
-        if len(records) != request.num_shards:
-            raise DamageError(
-                f"{name} lists {len(records)} shards, but {request.num_rows} rows make {request.num_shards}"
-            )
-        needed = isinstance(field, HiddenField) and field.columns in {"shared", "pca"}
-        if needed != (name in manifest.constants):
-            raise DamageError(f"{name} {'lacks' if needed else 'should not have'} constants")
-        for shard, (record, rows) in enumerate(zip(records, request.shards, strict=True)):
-            _check_place(record, (name, shard), rows)
-            check_record(field, record)
-            _check_skipped(record)
-        if needed:
-            _check_place(manifest.constants[name], (name, CONSTANTS), (0, 0))
-            check_record(field, manifest.constants[name])
-
-
-def _check_skipped(record: Record) -> None:
-    """Rows are left out once, and of the shard that they are in."""
-    rows = [record.start - 1, *(skipped.row for skipped in record.skipped), record.stop]
-    if any(low >= high for low, high in pairwise(rows)):
-        raise DamageError(f"{record.field} shard {record.shard} leaves out rows that it does not have, or one twice")
 
 
 def _renumbered(records: list[Record], start: int) -> list[Record]:
@@ -280,22 +213,3 @@ def _renumbered(records: list[Record], start: int) -> list[Record]:
         )
         for shard, record in enumerate(records)
     ]
-
-
-def _check_teacher(name: str, field: Field, teacher: TeacherInfo) -> None:
-    if isinstance(field, HiddenField | AttentionField) and field.layers[-1] > teacher.num_layers:
-        raise DamageError(f"{name} has layer {field.layers[-1]}, but the teacher has {teacher.num_layers}")
-    if isinstance(field, AttentionField) and field.teacher_heads != teacher.num_heads:
-        raise DamageError(f"{name} is of {field.teacher_heads} heads, but the teacher has {teacher.num_heads}")
-
-
-def _check_place(record: Record, place: tuple[str, int], rows: tuple[int, int]) -> None:
-    if (record.field, record.shard) != place or (record.start, record.stop) != rows:
-        raise DamageError(
-            f"in the place of {place[0]} shard {place[1]} with rows {rows[0]} to {rows[1]} stands {record.field} shard "
-            f"{record.shard} with rows {record.start} to {record.stop}"
-        )
-
-
-def _refuse(constant: str) -> NoReturn:
-    raise ValueError(f"it holds {constant}, which is not JSON")

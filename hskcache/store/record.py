@@ -13,7 +13,8 @@ from hskcache.spec import Strict, first_problem
 CONSTANTS = -1
 """Shard number of what all rows of a field share."""
 
-_FIELD_NAME = r"[a-z0-9][a-z0-9_-]*"
+# No file system has longer names, and a file's own ending must fit.
+_FIELD_NAME = r"[a-z0-9][a-z0-9_-]{0,99}"
 
 FieldName = Annotated[str, Field(pattern=rf"^{_FIELD_NAME}$")]
 """A field is a folder of the cache, so a name from a stranger's manifest must not lead out of it."""

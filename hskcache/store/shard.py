@@ -30,6 +30,9 @@ from hskcache.store.files import canonical_json
 
 CHUNK_BYTES = 4 << 20
 MAX_SHARD_BYTES = 4 << 30
+MAX_EXPANSION = 256
+"""How many times its file a shard may take in memory, where that is more than ``HARMLESS_BYTES``."""
+HARMLESS_BYTES = 256 << 20
 DTYPES = frozenset(
     {"int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float16", "float32", "float64"}
 )
@@ -93,7 +96,7 @@ def pack_shard(arrays: Mapping[str, NDArray[Any]]) -> bytes:
         arrays: by name; names may have parts, ``layer_06/values``. At least one axis each, types of ``DTYPES``.
 
     Raises:
-        SpecError: more than ``MAX_SHARD_BYTES`` together.
+        SpecError: more than ``MAX_SHARD_BYTES`` together, or next to nothing in much space.
         ValueError: a name, a type or a number of axes that a shard cannot hold.
     """
     total = sum(array.nbytes for array in arrays.values())
@@ -108,6 +111,11 @@ def pack_shard(arrays: Mapping[str, NDArray[Any]]) -> bytes:
         if array.dtype.name not in DTYPES or not array.ndim:
             raise ValueError(f"array {name!r} is {array.dtype} with {array.ndim} axes; give a number type and an axis")
         entries |= _encode(name, array)
+    if total > max(HARMLESS_BYTES, MAX_EXPANSION * sum(map(len, entries.values()))):
+        raise SpecError(
+            f"a shard of {total} bytes shrinks to less than a part in {MAX_EXPANSION}, which readers take for an "
+            "attack; lower shard_rows"
+        )
     return write_archive(entries)
 
 
@@ -190,7 +198,8 @@ def _grids(entries: Mapping[str, Bytes]) -> dict[str, _Grid]:
             found.add(name)
         else:
             grids[name] = _grid(document, key)
-    if sum(grid.num_bytes for grid in grids.values()) > MAX_SHARD_BYTES:
+    total = sum(grid.num_bytes for grid in grids.values())
+    if total > MAX_SHARD_BYTES:
         raise DamageError(f"claims to hold more than {MAX_SHARD_BYTES} bytes")
     try:
         groups = _groups(grids)
@@ -199,6 +208,8 @@ def _grids(entries: Mapping[str, Bytes]) -> dict[str, _Grid]:
     claimed = {_join(name, _DOCUMENT) for name in groups | grids.keys()} | set(_chunk_keys(grids, len(entries)))
     if odd := (claimed ^ entries.keys()) or (groups ^ found):
         raise DamageError(f"lacks or should not hold {min(odd)!r}")
+    if total > max(HARMLESS_BYTES, MAX_EXPANSION * sum(map(len, entries.values()))):
+        raise DamageError(f"claims to hold {total} bytes, more than {MAX_EXPANSION} times its own size")
     return grids
 
 

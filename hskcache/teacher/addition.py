@@ -17,14 +17,23 @@ from hskcache.encoder import takes_token_types
 from hskcache.errors import MismatchError, SpecError
 from hskcache.runtime import environment
 from hskcache.spec import KNOWLEDGE_WORDS, KnowledgeName, Spec
-from hskcache.store.additions import Draft, adding, begin_field, check_name, finish_field, is_added
+from hskcache.store.additions import (
+    Draft,
+    adding,
+    begin_field,
+    check_name,
+    claims_path,
+    finish_field,
+    is_added,
+)
 from hskcache.store.ledger import Ledger
 from hskcache.store.manifest import Added, Manifest, Request
 from hskcache.teacher.inputs import fit_rows
 from hskcache.teacher.job import Job, request_of, resolve_spec
 from hskcache.teacher.layout import plan
 from hskcache.teacher.load import Teacher
-from hskcache.teacher.writing import SINCE, Progress, Writing
+from hskcache.teacher.nonfinite import OnNonfinite
+from hskcache.teacher.writing import SINCE, Progress, Writing, check_space, require_rows
 from hskcache.text import TokenizedRows, load_task, load_tokenizer
 from hskcache.text.layout import class_order
 from hskcache.text.tokenize import special_ids, vocabulary_difference
@@ -45,6 +54,20 @@ class Addition:
     cache: Cache
     kind: KnowledgeName
     name: str
+
+    @cached_property
+    def pieces(self) -> list[tuple[Job, tuple[int, int]]]:
+        """Jobs over the parts of the rows, as each has shards of its own, with the first shard and row of each."""
+        request, job = self.cache.manifest.request, self.job
+        if not request.appended:
+            return [(job, (0, 0))]
+        pieces, shard, row = [], 0, 0
+        for part in request.parts:
+            rows = _between(job.rows, row, row + part.num_rows)
+            layout = plan(job.spec, job.teacher.info, job.teacher.num_labels, rows)
+            pieces.append((replace(job, rows=rows, layout=layout), (shard, row)))
+            shard, row = shard + request.shards_of(part), row + part.num_rows
+        return pieces
 
     @cached_property
     def draft(self) -> Draft:
@@ -111,33 +134,48 @@ def added(addition: Addition) -> Manifest | None:
     Raises:
         MismatchError: another field stands under the name, or is being added there.
     """
-    return is_added(Ledger(addition.cache.root), addition.name, addition.draft)
+    ledger = Ledger(addition.cache.root)
+    manifest = is_added(ledger, addition.name, addition.draft)
+    # A process that is at it, or died after the manifest, has left this; the last one to leave removes it.
+    return None if claims_path(ledger, addition.name).exists() else manifest
 
 
-def add_field(addition: Addition, on_rows: Progress | None = None) -> Manifest:
-    """Run the teacher and add the field, or finish one that was cut off; one that is there is left as it is.
+def add_field(addition: Addition, on_rows: Progress | None = None, on_nonfinite: OnNonfinite = "fail") -> Manifest:
+    """Run the teacher and add the field, or finish one that was cut off, or help others that add the same.
 
-    Meanwhile the cache is what it was: it can be read, and other fields can be added to it.
+    One that is there is left as it is. Meanwhile the cache is what it was: it can be read, and other fields can be
+    added to it.
 
     Args:
         addition: what to add.
-        on_rows: called with the number of rows of each piece of work that is done, resumed rows included.
+        on_rows: called with the number of rows of each piece of work that is done, by whichever process, resumed rows
+            included.
+        on_nonfinite: whether a row with values that are not finite ends the work or is left out.
 
     Raises:
-        MismatchError: another field stands under the name.
+        MismatchError: another field stands under the name, or is being added there.
         TeacherError: the teacher gives values that are not finite, or its device has too little memory.
-        CacheError: another process is adding it, or the disk is too small or cannot be written.
+        CacheError: the disk is too small or cannot be written.
     """
+    done = added(addition)
+    if done is not None:
+        return done
     ledger = Ledger(addition.cache.root)
-    writing = Writing(addition.job, ledger, {addition.kind: addition.name})
-    with writing_to(ledger.root / addition.name, SINCE), adding(ledger, addition.name):
-        done = added(addition)
-        if done is not None:
-            return done
-        writing.check_space()
-        begin_field(ledger, addition.name, addition.draft)
-        writing.write(on_rows)
-        return finish_field(ledger, addition.name, addition.draft)
+    name, draft = addition.name, addition.draft
+    names: dict[str, str] = {addition.kind: name}
+    origin = addition.cache.manifest.first_row
+    writings = [Writing(job, ledger, names, first, on_nonfinite, origin) for job, first in addition.pieces]
+    with writing_to(ledger.root / name, SINCE), adding(ledger, name) as claims:
+        with claims.alone():
+            if (done := is_added(ledger, name, draft)) is not None:
+                return done
+            check_space(writings)
+            begin_field(ledger, name, draft)
+        for writing in writings:
+            writing.write(on_rows, claims)
+        with claims.alone(idle=True):
+            require_rows(writings)
+            return is_added(ledger, name, draft) or finish_field(ledger, name, draft)
 
 
 def rows_of(cache: Cache, special: frozenset[int]) -> TokenizedRows:
@@ -158,6 +196,18 @@ def rows_of(cache: Cache, special: frozenset[int]) -> TokenizedRows:
         offsets=np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths, dtype=np.int64)]),
         token_type_ids=np.concatenate(types) if types else None,
         special_ids=special,
+    )
+
+
+def _between(rows: TokenizedRows, start: int, stop: int) -> TokenizedRows:
+    """Some neighbouring rows."""
+    first, last = rows.offsets[start], rows.offsets[stop]
+    types = rows.token_type_ids
+    return replace(
+        rows,
+        input_ids=rows.input_ids[first:last],
+        offsets=rows.offsets[start : stop + 1] - first,
+        token_type_ids=None if types is None else types[first:last],
     )
 
 

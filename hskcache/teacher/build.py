@@ -1,26 +1,37 @@
-"""Build a cache: one run of the teacher over tokenized rows, committed shard by shard, resumable at any moment."""
+"""Build a cache: one run of the teacher over tokenized rows, committed shard by shard, resumable at any moment.
 
+Several processes may build one cache together: each calls :func:`build` with the same job. They need no connection,
+only the folder; however many there are, and whichever of them die, the bytes are the same.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from hskcache.disk import writing_to
+from hskcache.errors import MismatchError
 from hskcache.runtime import environment
-from hskcache.store.files import TEMPORARY_SUFFIX, tokenizer_digest, write_atomic
+from hskcache.store.claims import CLAIMS, Claims, claiming
+from hskcache.store.files import TEMPORARY_SUFFIX, make_folder, tokenizer_digest, write_atomic
 from hskcache.store.ledger import BUILDING, MANIFEST, TOKENIZER, Ledger
 from hskcache.store.manifest import Manifest
 from hskcache.teacher.constants import extractor_for
 from hskcache.teacher.job import Job, describe_job, prepare_job
-from hskcache.teacher.writing import SINCE, Progress, Writing
+from hskcache.teacher.nonfinite import OnNonfinite
+from hskcache.teacher.writing import SINCE, Progress, Writing, require_rows
 
-__all__ = ["Job", "build", "describe_job", "extractor_for", "finished", "is_complete", "prepare_job"]
+__all__ = ["Job", "build", "building", "describe_job", "extractor_for", "finished", "is_complete", "prepare_job"]
 
 
-def build(job: Job, out: Path, on_rows: Progress | None = None) -> Manifest:
-    """Write the cache, or finish one that was cut off; a complete one is left as it is.
+def build(job: Job, out: Path, on_rows: Progress | None = None, on_nonfinite: OnNonfinite = "fail") -> Manifest:
+    """Write the cache, or finish one that was cut off, or help others that are at it; a complete one is left as it is.
 
     Args:
         job: what to build.
         out: the cache's directory; made if missing.
-        on_rows: called with the number of rows of each piece of work that is done, resumed rows included.
+        on_rows: called with the number of rows of each piece of work that is done, by whichever process, resumed rows
+            included.
+        on_nonfinite: whether a row with values that are not finite ends the build or is left out.
 
     Raises:
         MismatchError: ``out`` holds something else.
@@ -32,14 +43,36 @@ def build(job: Job, out: Path, on_rows: Progress | None = None) -> Manifest:
         return done
     ledger = Ledger(out)
     fields = job.fields.stored()
-    writing = Writing(job, ledger, {name: name for name in fields})
+    writing = Writing(job, ledger, {name: name for name in fields}, on_nonfinite=on_nonfinite)
     with writing_to(out, SINCE):
+        _require_place(ledger, job)
         writing.check_space()
-        ledger.begin(job.request)
-        for name, data in job.tokenizer.files.items():
-            write_atomic(out / TOKENIZER / name, data)
-        writing.write(on_rows)
-        return ledger.finish(job.request, fields, environment(job.teacher.device))
+        with building(out) as claims:
+            with claims.alone():
+                if (done := _written(job, out)) is not None:
+                    return done
+                _begin(ledger, job)
+            writing.write(on_rows, claims)
+            # Until nobody writes any more: what is left half written then was left by a process that died.
+            with claims.alone(idle=True):
+                require_rows([writing])
+                return _written(job, out) or ledger.finish(job.request, fields, environment(job.teacher.device))
+
+
+@contextmanager
+def building(out: Path) -> Iterator[Claims]:
+    """Take part in the build of a cache.
+
+    Args:
+        out: the cache's directory; made if missing.
+
+    Raises:
+        CacheError: its file system knows no locks, and several processes were started.
+        OSError: it cannot be written.
+    """
+    make_folder(out)
+    with claiming(out / CLAIMS) as claims:
+        yield claims
 
 
 def finished(job: Job, out: Path) -> Manifest | None:
@@ -50,15 +83,14 @@ def finished(job: Job, out: Path) -> Manifest | None:
     Raises:
         DamageError: the manifest cannot be read.
     """
-    if not (out / MANIFEST).exists() or Ledger(out).manifest().request_digest != job.request.digest:
-        return None
-    return is_complete(out, job.tokenizer.sha256)
+    # A process that is at it, or died after the manifest, has left this; the last one to leave removes it.
+    return None if (out / CLAIMS).exists() else _written(job, out)
 
 
 def is_complete(out: Path, tokenizer_sha256: str) -> Manifest | None:
     """The manifest of the cache in ``out`` if all its files stand there and nothing of its build is left, else None.
 
-    Fields that were added later are no part of the build.
+    Fields that were added later are no part of the build. Whether other processes are still at it is not asked.
 
     Raises:
         DamageError: the manifest cannot be read, or was edited.
@@ -68,6 +100,9 @@ def is_complete(out: Path, tokenizer_sha256: str) -> Manifest | None:
         return None
     ledger = Ledger(out)
     manifest = ledger.intact()
+    if not set(manifest.request.fields) <= manifest.fields.keys():
+        # A part that was pulled without some of the fields.
+        return None
     folders = [out, out / TOKENIZER, *(out / name for name in manifest.own_fields)]
     if any(any(folder.glob(f"*{TEMPORARY_SUFFIX}")) for folder in folders):
         return None
@@ -76,3 +111,31 @@ def is_complete(out: Path, tokenizer_sha256: str) -> Manifest | None:
         return None
     whole = (out / TOKENIZER).is_dir() and tokenizer_digest(out / TOKENIZER) == tokenizer_sha256
     return manifest if whole else None
+
+
+def _written(job: Job, out: Path) -> Manifest | None:
+    """The manifest that stands in ``out`` if it is that of the job and nothing is left to do."""
+    if not (out / MANIFEST).exists() or Ledger(out).manifest().request_digest != job.request.digest:
+        return None
+    return is_complete(out, job.tokenizer.sha256)
+
+
+def _require_place(ledger: Ledger, job: Job) -> None:
+    """Refuse a folder that holds something else before anything in it is touched."""
+    if ledger.request() is not None:
+        ledger.begin(job.request)
+        return
+    try:
+        ledger.require_room()
+    except MismatchError:
+        # Between the two looks another process may have begun.
+        if ledger.request() is None:
+            raise
+
+
+def _begin(ledger: Ledger, job: Job) -> None:
+    ledger.begin(job.request)
+    folder = ledger.root / TOKENIZER
+    for name, data in job.tokenizer.files.items():
+        if not (folder / name).is_file() or (folder / name).read_bytes() != data:
+            write_atomic(folder / name, data)

@@ -40,13 +40,16 @@ def constants_for(job: Job, sample_rows: int = PCA_SAMPLE_ROWS) -> Arrays:
     return constants
 
 
-def extractor_for(job: Job, constants: Arrays | None = None, fields: Collection[str] | None = None) -> Extractor:
+def extractor_for(
+    job: Job, constants: Arrays | None = None, fields: Collection[str] | None = None, first_row: int = 0
+) -> Extractor:
     """The teacher with what is to be kept.
 
     Args:
         job: what is to be kept.
         constants: those of a cache whose rows it is to extend; None makes them.
         fields: to keep of those that the job has, beside the logits; None keeps all.
+        first_row: row of the cache, or of the whole one that it is a part of, that the job's first one becomes.
     """
     selectors: list[Selector] = []
     spec, layout = job.spec, job.layout
@@ -55,7 +58,7 @@ def extractor_for(job: Job, constants: Arrays | None = None, fields: Collection[
         selectors.append(_hidden_selector(job, spec.hidden, layout.hidden, shared))
     if spec.attention is not None and layout.attention is not None and (fields is None or "attention" in fields):
         selectors.append(AttentionSelector(layout.attention, _positions(job, spec.attention, layout.attention)))
-    return Extractor(job, selectors)
+    return Extractor(job, selectors, first_row)
 
 
 def _hidden_selector(job: Job, hidden: Hidden, field: HiddenField, constants: Arrays) -> HiddenSelector:

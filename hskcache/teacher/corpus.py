@@ -4,20 +4,24 @@ How many rows a corpus makes is known only once it is tokenized, which may take 
 already is compared first, with everything but the number of rows, from a digest of the file alone.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from hskcache.disk import writing_to
 from hskcache.encoder import takes_token_types
 from hskcache.errors import CacheError, DamageError
 from hskcache.spec import Spec
+from hskcache.store.claims import CLAIMS
 from hskcache.store.ledger import SPOOL, Ledger
 from hskcache.store.manifest import Manifest, Request
-from hskcache.teacher.build import is_complete
+from hskcache.teacher.build import building, is_complete
 from hskcache.teacher.inputs import SavedTokenizer, save_tokenizer
 from hskcache.teacher.job import Job, check_corpus_spec, corpus_info, prepare_corpus_job, request_of
 from hskcache.teacher.load import Teacher
+from hskcache.teacher.writing import SINCE
 from hskcache.text import Spool, corpus_fingerprint, pack_corpus
 
 
@@ -48,6 +52,12 @@ class CorpusBuild:
             DamageError: its manifest or request cannot be read.
             DataError: the file cannot be read.
         """
+        manifest = self.written(out)
+        # A process that is at it, or died after the manifest, has left this; the last one to leave removes it.
+        return None if (out / CLAIMS).exists() else manifest
+
+    def written(self, out: Path) -> Manifest | None:
+        """As :meth:`finished`, whether or not other processes are still at it."""
         # What is wrong with the spec is said before anything is read.
         spec = self._resolved
         ledger = Ledger(out)
@@ -94,6 +104,26 @@ class CorpusBuild:
         data = corpus_info(str(self.path), fingerprint, found.data.num_rows)
         shard_rows = spec.shard_rows or found.shard_rows
         return request_of(self.teacher, (spec, shard_rows), data, (self.tokenizer.sha256, self._has_token_types))
+
+
+@contextmanager
+def packing(out: Path) -> Iterator[Path]:
+    """Be the one process that packs the rows of the cache ``out``; waits for another that does.
+
+    Whoever comes second finds the rows there, or the cache, so :meth:`CorpusBuild.written` is to be asked again.
+
+    Returns:
+        Where the rows stand, see :func:`spool_of`.
+
+    Raises:
+        DamageError: a file stands there.
+        CacheError: the cache cannot be written.
+    """
+    spool = spool_of(out)
+    with ExitStack() as held:
+        with writing_to(out, SINCE):
+            held.enter_context(held.enter_context(building(out)).alone())
+        yield spool
 
 
 def spool_of(out: Path) -> Path:

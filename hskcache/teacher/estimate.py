@@ -72,7 +72,7 @@ def _sample(job: Job) -> tuple[dict[str, Arrays], Integers, float]:
     buffers = Buffers(extractor, rows)
     for index in picked:
         buffers.add(index)
-    fields = buffers.to_host().wait(job.data.name)
+    fields = buffers.to_host().wait().fields
     seconds = perf_counter() - begin
     fields["inputs"] = inputs_of(job, first, last)
     return {name: fields[name] for name in job.fields.stored()}, rows, seconds

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, reduce
 from operator import or_
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -17,10 +17,13 @@ from hskcache.store.fields import entry_counts, layer_name
 from hskcache.teacher.capture import Wanted, capture
 from hskcache.teacher.job import Job
 from hskcache.teacher.knowledge import Selector
+from hskcache.teacher.nonfinite import Arrays, Counts
 from hskcache.teacher.positions import Rows
 from hskcache.text.padding import padded
 
-Arrays = dict[str, NDArray[np.generic]]
+__all__ = ["Arrays", "Buffers", "Extractor", "Gathered", "HostArrays"]
+
+NONFINITE = "nonfinite"
 
 # Types Zarr or torch lack travel as signed integers of the same size and are named again on the host.
 _STORED_AS = {"positions": np.uint16, "columns": np.uint16}
@@ -28,10 +31,18 @@ _STORED_AS = {"positions": np.uint16, "columns": np.uint16}
 
 @dataclass(frozen=True)
 class Extractor:
-    """A teacher over tokenized rows, with what is to be kept of each beside the logits."""
+    """A teacher over tokenized rows.
+
+    Attributes:
+        job: the teacher and the rows.
+        selectors: what is to be kept of each row beside the logits.
+        first_row: row of the cache, or of the whole one that it is a part of, that the job's first one becomes; random
+            choices are seeded with it.
+    """
 
     job: Job
     selectors: Sequence[Selector]
+    first_row: int = 0
 
     @cached_property
     def wanted(self) -> Wanted:
@@ -45,7 +56,7 @@ class Extractor:
         tensors = {name: self._on_device(array) for name, array in arrays.items()}
         kept = {field: counts[index_B] for field, counts in job.layout.kept_N.items()}
         valid = tensors["attention_mask"].bool()
-        return tensors, Rows(tensors["input_ids"], valid, self._on_device(index_B), kept)
+        return tensors, Rows(tensors["input_ids"], valid, self._on_device(index_B + self.first_row), kept)
 
     def knowledge(self, inputs: dict[str, Tensor], rows: Rows) -> tuple[Tensor | None, dict[str, dict[int, Any]]]:
         """Logits [B, C], if the teacher has any, and by field the kept entries of every stored layer for one batch.
@@ -70,6 +81,18 @@ class Extractor:
         return tensor if device.type == "cpu" else tensor.pin_memory().to(device, non_blocking=True)
 
 
+class Gathered(NamedTuple):
+    """Some rows on the host.
+
+    Attributes:
+        fields: arrays by field, as stored.
+        nonfinite: values that are not finite, see :data:`~hskcache.teacher.nonfinite.Counts`.
+    """
+
+    fields: dict[str, Arrays]
+    nonfinite: Counts
+
+
 class Buffers:
     """The arrays of some rows, such as a shard's, filled batch by batch on the device and copied to the host once.
 
@@ -85,7 +108,7 @@ class Buffers:
         self.device = job.teacher.device
         self.kept_n = {selector.name: job.layout.kept_N[selector.name][rows] for selector in extractor.selectors}
         self.arrays: dict[str, Tensor] = {}
-        self.nonfinite: dict[str, Tensor] = {}
+        self.nonfinite: dict[tuple[str, str], Tensor] = {}
 
     def add(self, index_B: Integers) -> None:
         """Run the teacher on some of the rows and put what is kept in its place."""
@@ -97,7 +120,7 @@ class Buffers:
             self._add(selector, kept[selector.name], rows, (local, row_index))
         if logits is not None:
             self._buffer("logits/logits", logits, len(self.rows)).index_copy_(0, row_index, logits)
-            self._note("the logits", row_index, (~torch.isfinite(logits)).sum(-1, dtype=torch.int32))
+            self._note(("logits", "the logits"), row_index, (~torch.isfinite(logits)).sum(-1, dtype=torch.int32))
 
     def _add(self, selector: Selector, kept: dict[int, Any], rows: Rows, local: tuple[Integers, Tensor]) -> None:
         """Put one field's entries in their places; ``local`` are the places of the rows, on the host and the device."""
@@ -112,7 +135,7 @@ class Buffers:
                 place, total = places[len(tensor)]
                 name = f"{selector.name}/{layer_name(layer)}/{part}"
                 self._buffer(name, tensor, total).index_copy_(0, place, tensor)
-            self._note(f"{selector.name} layer {layer}", row_index, encoded.nonfinite_B)
+            self._note((selector.name, f"{selector.name} layer {layer}"), row_index, encoded.nonfinite_B)
 
     def _places(self, selector: Selector, part: str, local_B: Integers) -> tuple[Tensor, int]:
         """Where the entries of some rows stand in the array of a part, and how many it has in all."""
@@ -120,8 +143,8 @@ class Buffers:
         begin = np.cumsum(counts) - counts
         return ragged_index(begin[local_B], counts[local_B], self.device), int(counts.sum())
 
-    def _note(self, what: str, row_index: Tensor, nonfinite_B: Tensor) -> None:
-        """Count the values that are not finite, by row."""
+    def _note(self, what: tuple[str, str], row_index: Tensor, nonfinite_B: Tensor) -> None:
+        """Count the values that are not finite, by row; ``what`` is the field and the part of it."""
         if what not in self.nonfinite:
             self.nonfinite[what] = torch.zeros(len(self.rows), dtype=torch.int32, device=self.device)
         self.nonfinite[what].index_add_(0, row_index, nonfinite_B)
@@ -134,15 +157,14 @@ class Buffers:
     def to_host(self) -> "HostArrays":
         """Start the copy to pinned host memory; the device goes on computing."""
         offsets = {field: starts_of(counts) for field, counts in self.kept_n.items()}
-        counts = {f"nonfinite/{what}": counts for what, counts in self.nonfinite.items()}
-        return HostArrays(counts | self.arrays, self.rows, offsets)
+        counts = {f"{NONFINITE}/{field}/{what}": counts for (field, what), counts in self.nonfinite.items()}
+        return HostArrays(counts | self.arrays, offsets)
 
 
 class HostArrays:
     """Arrays of some rows on their way to the host; :meth:`wait` hands them over."""
 
-    def __init__(self, tensors: dict[str, Tensor], rows: Integers, position_offsets: dict[str, Integers]) -> None:
-        self.rows = rows
+    def __init__(self, tensors: dict[str, Tensor], position_offsets: dict[str, Integers]) -> None:
         self.offsets = position_offsets
         self.event: torch.cuda.Event | None = None
         if any(tensor.is_cuda for tensor in tensors.values()):
@@ -155,34 +177,20 @@ class HostArrays:
             self.event.record()
         self.tensors = tensors
 
-    def wait(self, source: str) -> dict[str, Arrays]:
-        """The arrays by field, as stored.
-
-        Args:
-            source: what to call the data.
-
-        Raises:
-            TeacherError: a value to be stored is not finite; names its row and field.
-        """
+    def wait(self) -> Gathered:
+        """The arrays by field, as stored, and how many of their values are not finite."""
         if self.event is not None:
             self.event.synchronize()
-        fields: dict[str, Arrays] = {"nonfinite": {}}
+        fields: dict[str, Arrays] = {NONFINITE: {}}
         for name, tensor in self.tensors.items():
             field, _, inner = name.partition("/")
             stored = _STORED_AS.get(inner.rpartition("/")[2])
             array = tensor.numpy()
             fields.setdefault(field, {})[inner] = array.view(stored) if stored else array
-        self._refuse(source, fields.pop("nonfinite"))
+        nonfinite: Counts = {}
+        for name, counts in fields.pop(NONFINITE).items():
+            field, _, what = name.partition("/")
+            nonfinite.setdefault(field, {})[what] = counts.astype(np.int64)
         for field, offsets in self.offsets.items():
             fields[field]["position_offsets"] = offsets
-        return fields
-
-    def _refuse(self, source: str, nonfinite: Arrays) -> None:
-        for what, counts in nonfinite.items():
-            places = np.flatnonzero(counts)
-            if len(places):
-                raise TeacherError(
-                    f"{source} row {self.rows[places[0]]}, counted from 0: {what} would be stored with values that are "
-                    f"not finite, as in {len(places) - 1} more rows of its shard; if they overflow, give --encoding "
-                    "bfloat16 and --dtype float32, else mend the teacher"
-                )
+        return Gathered(fields, nonfinite)

@@ -163,7 +163,7 @@ def test_cut_deleted_and_swapped_shards_are_named(root: Path) -> None:
         with pytest.raises(DamageError, match=f"inputs shard {shard}: .*another content"):
             cache.read("inputs", shard)
     two.unlink()
-    with pytest.raises(DamageError, match=r"inputs shard 1: .*000001.zarr.zip is missing; fetch it or build"):
+    with pytest.raises(DamageError, match=r"inputs shard 1: .*000001.zarr.zip is missing; fetch it again, mend it"):
         cache.read("inputs", 1)
 
 

@@ -137,6 +137,20 @@ def test_sizes_are_in_powers_of_ten(num_bytes: float, text: str) -> None:
     assert console.human_bytes(num_bytes) == text
 
 
+@pytest.mark.parametrize(
+    ("text", "num_bytes"),
+    [("1", 1), ("500MB", 500_000_000), ("1.5 tb", 1_500_000_000_000), ("20G", 20_000_000_000), ("2KiB", 2048)],
+)
+def test_sizes_are_read_as_people_write_them(text: str, num_bytes: int) -> None:
+    assert console.parse_bytes(text, "--local-bytes") == num_bytes
+
+
+@pytest.mark.parametrize("text", ["", "0", "0.0001 kB", "-1GB", "1e9", "many", "5 XB", "1,5GB", "GB"])
+def test_what_is_no_size_is_refused_with_one_that_is(text: str) -> None:
+    with pytest.raises(errors.SpecError, match=r"--local-bytes .* is not a size; give one such as 500MB or 20GB"):
+        console.parse_bytes(text, "--local-bytes")
+
+
 def test_tables_are_not_broken_in_a_pipe(capsys: pytest.CaptureFixture[str]) -> None:
     long = "/a/very/long/path" * 20 + " [bold]"
     console.printer().print(long)

@@ -62,7 +62,7 @@ def test_training_teaches(make: MakeFit, wide: Path, tmp_path: Path) -> None:
         labels={"losses": {"label": {}}, "epochs": 8, "learning_rate": 3e-3, "batch_size": 8, "select": "best"},
     )
     result = fit(make(recipe, student=wide), tmp_path, CPU)
-    assert result["scores"]["accuracy"] > 0.95
+    assert result["scores"]["accuracy"] > 0.9
     for stage in ("hidden", "labels"):
         losses = list(scalars(tmp_path / "logs" / stage)["train/loss"].values())
         assert losses[-1] < 0.8 * losses[0]

@@ -12,7 +12,13 @@ from trainer.cli import options
 
 
 @click.command()
-@click.option("--cache", type=click.Path(path_type=Path), help="The cache to learn from.")
+@click.option("--cache", metavar="PATH_OR_URL", help="The cache to learn from; from a URL its shards come as needed.")
+@click.option(
+    "--local-dir",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder of what is fetched from URLs, shared by all runs.  [default: $HSKCACHE_LOCAL or ~/.cache/hskcache]",
+)
+@click.option("--local-bytes", metavar="SIZE", help="What that folder may hold, such as 500GB.  [default: 20GB]")
 @click.option(
     "--teacher", metavar="DIR_OR_ID", help="A teacher in the loop instead of a cache; needs --data and --spec."
 )

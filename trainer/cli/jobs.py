@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hskcache import runtime
+from hskcache.console import parse_bytes
 from hskcache.encoder import weights_digest
 from hskcache.errors import DataError, MismatchError, SpecError
 from hskcache.spec import Spec, parse_spec
 from hskcache.text import Examples, TokenizedRows, load_tokenizer
 from hskcache.text.layout import Layout
-from trainer import processes
 from trainer.cli import options
 from trainer.distill import Score
 from trainer.evaluation import check_fit, evaluate, metrics_for
@@ -18,7 +18,7 @@ from trainer.fit import Fit
 from trainer.gate import check_recipe, check_student, check_tokenizer
 from trainer.knowledge import Knowledge
 from trainer.recipe import load_recipe
-from trainer.source import Source, cached_source
+from trainer.source import Local, Source, cached_source
 from trainer.student.create import create_student
 from trainer.student.encoder import create_encoder
 from trainer.student.vocabulary import own_vocabulary
@@ -91,7 +91,12 @@ def _source(given: Mapping[str, Any], device: str) -> Source:
                 raise SpecError(
                     f"--{flag.removesuffix('_file')} belongs to --teacher; a cache holds its rows and its spec"
                 )
-        return cached_source(given["cache"], given["residency"], given["rows"], given["fields"])
+        return cached_source(given["cache"], given["residency"], given["rows"], given["fields"], _local(given))
+    for flag in ("local_dir", "local_bytes"):
+        if given[flag] is not None:
+            raise SpecError(
+                f"--{flag.replace('_', '-')} belongs to --cache URL; a teacher in the loop fetches no cache"
+            )
     if given["rows"] is not None:
         raise SpecError("--rows belongs to --cache; with --teacher give a shorter file with --data")
     if given["fields"]:
@@ -105,7 +110,12 @@ def _source(given: Mapping[str, Any], device: str) -> Source:
     if given["spec_file"] is None:
         raise SpecError("--teacher needs --spec: what `hskcache info CACHE --spec` prints makes the two comparable")
     spec = _spec(given["spec_file"])
-    return live_source(given["teacher"], given["data"], given["layout"], spec, processes.local_device(device))
+    return live_source(given["teacher"], given["data"], given["layout"], spec, runtime.own_device(device))
+
+
+def _local(given: Mapping[str, Any]) -> Local:
+    size = given["local_bytes"]
+    return Local(given["local_dir"], None if size is None else parse_bytes(size, "--local-bytes"))
 
 
 def _spec(path: Path) -> Spec:

@@ -129,6 +129,7 @@ def _stark(out: Path, given: dict[str, Any]) -> "Stark":
     def fit_of(field: str) -> "Fit":
         # Flags of `fit` that this command does not have.
         fixed: dict[str, Any] = {"teacher": None, "data": None, "spec_file": None, "layer_map": None, "rows": None}
+        fixed |= {"local_dir": None, "local_bytes": None}
         fixed |= {"cache": Folder(out).cache, "residency": "auto", "fields": () if field == "logits" else (field,)}
         return make_fit(given | fixed, machine.device, machine.slices)
 

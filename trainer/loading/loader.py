@@ -38,8 +38,11 @@ class KnowledgeLoader(Ordered[Block]):
             :class:`~trainer.choice.Choice`; empty: all alike.
         layers: hidden layers to load; None loads all that are stored.
         attention_layers: layers of attention scores to load, likewise.
-        num_rows: to train on the first rows alone; None: on all.
+        num_rows: to train on the first rows alone; None: on all. Rows that a field of ``fields`` left out, as the
+            teacher gave values that are not finite, are in no epoch either way.
         prefetch: batches prepared ahead by a thread; 0 prepares them in the calling thread.
+        num_tokens: token ids that the student knows: a shard with others is refused, where a look into the student's
+            table would end the process; None: whatever comes.
 
     Raises:
         MismatchError: the cache lacks a field or a layer asked for, or the logits are of several widths.
@@ -55,11 +58,12 @@ class KnowledgeLoader(Ordered[Block]):
     attention_layers: tuple[int, ...] | None = None
     num_rows: int | None = None
     prefetch: int = 2
+    num_tokens: int | None = None
     reader: Reader = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         self.device = torch.device(self.device)
-        self._plan = self.order(first_shards(self.cache, self.num_rows))
+        shards = first_shards(self.cache, self.num_rows)
         self.fields = resolved(self.cache).names if self.fields is None else self.fields
         self._choice = choice_of(self.cache, self.fields, self.weights)
         self.layers = self._known_layers("hidden", "hidden layer", self.layers)
@@ -70,7 +74,8 @@ class KnowledgeLoader(Ordered[Block]):
             for name in self._choice.of(kind)
         }
         names = [name for name in self.fields if layers.get(name) != ()]
-        self.reader = Reader(self.cache, ("inputs", *names), layers, len(self._plan.shards))
+        self._plan = self.order(shards, self.cache.skipped(names).tolist())
+        self.reader = Reader(self.cache, ("inputs", *names), layers, len(self._plan.shards), self.num_tokens)
         self.residency = choose(self.residency, self.reader.num_bytes, self.device)
 
     @property
@@ -158,6 +163,6 @@ def first_shards(cache: Cache, num_rows: int | None) -> list[tuple[int, int]]:
         return cache.shards
     if not 1 <= num_rows <= cache.num_rows:
         raise MismatchError(
-            f"the first {num_rows} rows are asked for and {cache.root} has {cache.num_rows}; give 1 to {cache.num_rows}"
+            f"the first {num_rows} rows are asked for and {cache.name} has {cache.num_rows}; give 1 to {cache.num_rows}"
         )
     return [(start, min(stop, num_rows)) for start, stop in cache.shards if start < num_rows]

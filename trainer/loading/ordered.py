@@ -1,12 +1,13 @@
 """An iterable of batches that knows where it stands: the part that a cache and a live teacher have in common."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
+from torch import Tensor
 
 from hskcache.errors import MismatchError, SpecError
 from trainer.batch import Batch
@@ -59,8 +60,12 @@ class Ordered(ABC, Generic[Data]):
     epoch: int = field(default=0, init=False)
     position: int = field(default=0, init=False)
 
-    def order(self, shards: list[tuple[int, int]]) -> Plan:
+    def order(self, shards: list[tuple[int, int]], skipped: Sequence[int] = ()) -> Plan:
         """The plan over these row ranges.
+
+        Args:
+            shards: the ranges, [start, stop).
+            skipped: rows, ascending, to leave out; those beyond the ranges are none of them.
 
         Raises:
             SpecError: a count below 1, or no such process.
@@ -70,9 +75,11 @@ class Ordered(ABC, Generic[Data]):
             raise SpecError("batch_size, world_size, accumulation and window_shards must be at least 1")
         if not 0 <= self.rank < self.world_size:
             raise SpecError(f"rank {self.rank} is none of {self.world_size} processes, which count from 0")
-        plan = Plan(tuple(shards), self.batch_size * self.slices, self.seed, self.window_shards)
+        left_out = tuple(row for row in skipped if row < shards[-1][1])
+        plan = Plan(tuple(shards), self.batch_size * self.slices, self.seed, self.window_shards, skipped=left_out)
         if not plan.num_rows:
-            raise MismatchError("there are no rows to train on")
+            why = f": all {len(left_out)} were left out of a field, as their values are not finite" if left_out else ""
+            raise MismatchError(f"there are no rows to train on{why}")
         return plan
 
     @property
@@ -95,6 +102,11 @@ class Ordered(ABC, Generic[Data]):
     @abstractmethod
     def produce(self, parts: Generator[Part[Data], None, None]) -> Generator[Batch, None, None]:
         """The batches of these parts."""
+
+    @property
+    def num_nonfinite(self) -> Tensor | None:
+        """Values to learn from that were NaN or infinite so far, int64, on the device; None where there can be none."""
+        return None
 
     @property
     def slices(self) -> int:

@@ -4,9 +4,10 @@ Shards are permuted and cut into windows; the rows of a window are permuted, gro
 Only whole batches leave a window: the rows left over move on to the next one. Every batch is full but those of the last
 window, which are cut evenly, and an epoch always has ceil(N / batch size) of them. Nothing here depends on where the
 cache lives or on how many processes train: a *global batch* holds the rows of one optimiser step, and each process
-takes its slice of it.
+takes its slice of it. Rows that the cache left out are as if there were none.
 """
 
+from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import dataclass
 from math import ceil
@@ -44,6 +45,7 @@ class Plan:
         seed: of all permutations.
         window_shards: shards that are mixed with each other, at least; fewer than twice as many.
         pool_batches: batches within which rows are sorted by length; larger pads less and mixes less.
+        skipped: rows of the shards, ascending, that no epoch has.
     """
 
     shards: tuple[tuple[int, int], ...]
@@ -51,11 +53,12 @@ class Plan:
     seed: int = 0
     window_shards: int = 4
     pool_batches: int = 50
+    skipped: tuple[int, ...] = ()
 
     @property
     def num_rows(self) -> int:
-        """Rows N of the cache."""
-        return self.shards[-1][1] if self.shards else 0
+        """Rows N of an epoch."""
+        return self.shards[-1][1] - len(self.skipped) if self.shards else 0
 
     @property
     def num_batches(self) -> int:
@@ -69,7 +72,7 @@ class Plan:
         # Never fewer than window_shards to a window, so that an epoch does not end in a window of one short shard.
         groups = np.array_split(order, max(1, len(order) // self.window_shards))
         for index, group in enumerate(groups):
-            rows = np.concatenate([carried, *(np.arange(*self.shards[shard]) for shard in group)])
+            rows = np.concatenate([carried, *(self._rows(int(shard)) for shard in group)])
             rows = self._random(epoch, 1, index).permutation(rows)
             whole = len(rows) if index == len(groups) - 1 else len(rows) // self.batch_size * self.batch_size
             yield Window(index, tuple(int(shard) for shard in group), carried, rows[:whole])
@@ -98,6 +101,12 @@ class Plan:
             batches += np.split(rows, cuts[1:-1] - cuts[0])
         order = self._random(epoch, 2, window.index).permutation(len(batches))
         return [batches[i] for i in order]
+
+    def _rows(self, shard: int) -> Integers:
+        """The rows of a shard that an epoch has."""
+        start, stop = self.shards[shard]
+        first, last = bisect_left(self.skipped, start), bisect_left(self.skipped, stop)
+        return np.delete(np.arange(start, stop), np.array(self.skipped[first:last], np.int64) - start)
 
     def _random(self, epoch: int, *purpose: int) -> np.random.Generator:
         return np.random.Generator(np.random.PCG64(np.random.SeedSequence([self.seed, epoch, *purpose])))

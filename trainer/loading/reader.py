@@ -29,12 +29,14 @@ class Reader:
         fields: ``inputs`` and whichever others training needs.
         layers: by field, the teacher layers among its own; the others are not even decompressed.
         num_shards: how many are read at most, from the first one on.
+        num_tokens: token ids that are known, counted from 0; None: all.
     """
 
     cache: Cache
     fields: tuple[str, ...]
     layers: Mapping[str, Collection[int]]
     num_shards: int
+    num_tokens: int | None = None
 
     @property
     def num_bytes(self) -> int:
@@ -46,8 +48,15 @@ class Reader:
 
         Raises:
             DamageError: a shard is not what was written.
+            CacheError: it is far away and cannot be fetched.
         """
+        shards = list(shards)
+        self.ahead(shards)
         return concatenate([self._read(shard) for shard in shards])
+
+    def ahead(self, shards: Iterable[int]) -> None:
+        """Tell the cache that some shards will be read soon, in this order; what is far away is fetched meanwhile."""
+        self.cache.ahead((field, shard) for shard in shards for field in self.fields)
 
     def constants(self) -> dict[str, Tensor]:
         """``field/array`` -> what all rows share: columns or principal components.
@@ -69,8 +78,8 @@ class Reader:
         for name in self.fields:
             field = self.cache.fields[name]
             arrays = self.cache.read(name, shard, list(self._names(name, shard)))
-            if name != "inputs":
-                self._check(name, shard, arrays, np.diff(offsets[TOKEN]))
+            lengths = np.diff(offsets[TOKEN]) if name != "inputs" else None
+            self._check(name, shard, arrays, lengths)
             stored = {key: arrays.pop(key).astype(np.int64) for key in _OFFSETS if key in arrays}
             for key, array in arrays.items():
                 axis = axes[f"{name}/{key}"] = axis_of(name, field, key)
@@ -81,11 +90,16 @@ class Reader:
                 tensors[f"{name}/{key}"] = _tensor(array)
         return Block(np.arange(*self.cache.shards[shard]), offsets, tensors, axes)
 
-    def _check(self, name: str, shard: int, arrays: Mapping[str, NDArray[Any]], lengths: Integers) -> None:
+    def _check(self, name: str, shard: int, arrays: Mapping[str, NDArray[Any]], lengths: Integers | None) -> None:
+        """See that the student can look up what a shard points at; ``lengths`` of its rows, None of the inputs."""
         try:
-            check_positions(arrays, lengths)
+            if lengths is not None:
+                check_positions(arrays, lengths)
+            elif self.num_tokens is not None and arrays["input_ids"].max(initial=0) >= self.num_tokens:
+                largest = arrays["input_ids"].max()
+                raise DamageError(f"token id {largest} is none of the {self.num_tokens} that the student knows")
         except DamageError as error:
-            raise DamageError(f"{name} shard {shard} of {self.cache.root}: {error}; fetch or build it again") from None
+            raise DamageError(f"{name} shard {shard} of {self.cache.name}: {error}; fetch or build it again") from None
 
     def _shard_bytes(self, shard: int) -> int:
         return sum(

@@ -1,13 +1,14 @@
 """Where the encoded cache lives while a student trains: on the device, in host memory, or on disk."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Literal
 
 import numpy as np
 import torch
 
+from hskcache.cache import Cache
 from hskcache.errors import SpecError
 from trainer.loading.block import Block, concatenate
 from trainer.loading.plan import Integers, Plan, Window
@@ -39,6 +40,8 @@ def choose(residency: Residency, num_bytes: int, device: torch.device) -> Reside
 def streamed_windows(reader: Reader, plan: Plan, epoch: int, skip: int) -> Iterator[tuple[Window, Block | None]]:
     """Every window of an epoch with its rows, read one window ahead; at most two windows are in memory.
 
+    Of a cache that is far away, shards are fetched one window further ahead.
+
     Args:
         reader: reads the shards.
         plan: the order.
@@ -52,17 +55,25 @@ def streamed_windows(reader: Reader, plan: Plan, epoch: int, skip: int) -> Itera
     if first == len(windows):
         return
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="hskcache-read") as pool:
-        reading = [pool.submit(reader.read, windows[first].shards)]
+        reading = [pool.submit(_read, reader, windows[first : first + 2])]
         leftover = _carried(reader, windows[first].carried)
-        for window, following in zip(windows[first:], [*windows[first + 1 :], None], strict=True):
+        for place, window in enumerate(windows[first:], first):
             # Popped, as a future that outlives its use would keep a window alive while the next but one is read.
             block = reading.pop().result()
             if leftover is not None:
                 block, leftover = concatenate([leftover, block]), None
-            if following is not None:
-                leftover = block.take(following.carried) if len(following.carried) else None
-                reading.append(pool.submit(reader.read, following.shards))
+            if place + 1 < len(windows):
+                carried = windows[place + 1].carried
+                leftover = block.take(carried) if len(carried) else None
+                reading.append(pool.submit(_read, reader, windows[place + 1 : place + 3]))
             yield window, block
+
+
+def _read(reader: Reader, windows: Sequence[Window]) -> Block:
+    """The rows of the first window; what is far away of the next one is fetched meanwhile."""
+    for window in windows:
+        reader.ahead(window.shards)
+    return reader.read(windows[0].shards)
 
 
 def _carried(reader: Reader, rows: Integers) -> Block | None:
@@ -72,3 +83,17 @@ def _carried(reader: Reader, rows: Integers) -> Block | None:
     starts = np.array([start for start, _ in reader.cache.shards])
     home = np.searchsorted(starts, rows, side="right") - 1
     return concatenate([reader.read([shard]).take(rows[home == shard]) for shard in np.unique(home).tolist()])
+
+
+def most_window_bytes(cache: Cache, fields: Sequence[str], plan: Plan) -> int:
+    """Bytes on disk of the largest window that any epoch may have.
+
+    Args:
+        cache: an open cache.
+        fields: that are read.
+        plan: the order; every epoch has windows of the same numbers of shards.
+    """
+    records = cache.manifest.shards
+    sizes = [sum(records[name][shard].num_bytes for name in fields) for shard in range(len(plan.shards))]
+    count = max(len(window.shards) for window in plan.windows(0))
+    return sum(sorted(sizes)[-count:])

@@ -13,7 +13,8 @@ import torch
 from hskcache.cache import open_cache
 from hskcache.cli import main
 from hskcache.errors import MismatchError
-from hskcache.store.ledger import Ledger, read_shard
+from hskcache.store.ledger import Ledger
+from hskcache.store.reading import read_shard
 
 
 def exit_code(args: tuple[object, ...], shards: int) -> int:

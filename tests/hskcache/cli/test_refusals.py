@@ -123,3 +123,12 @@ def test_what_is_no_cache_is_refused(command: str, refused: Any, tmp_path: Path)
 
 def test_a_row_that_is_not_there_is_refused(cache: Path, refused: Any) -> None:
     assert "has 96" in refused("view", cache, 96)
+
+
+@pytest.mark.parametrize("command", ["verify", "repair", "export", "pack", "append"])
+def test_a_url_where_a_folder_is_needed_is_told_in_one_line(run: Any, command: str) -> None:
+    """A path of it, s3:/team, would be looked for in vain."""
+    result = run(command, "s3://user:secret@team/sst2.hsk", *(["out"] if command in {"export", "pack"} else []))
+    assert result.exit_code == 2
+    assert "CACHE is a URL, and this command needs a folder; fetch it first with hskcache pull URL" in result.stderr
+    assert "secret" not in result.stderr

@@ -1,3 +1,4 @@
+import fcntl
 import json
 import os
 import resource
@@ -13,6 +14,7 @@ from hskcache.errors import DamageError
 from hskcache.store.files import (
     canonical_json,
     file_sha256,
+    is_locked,
     locked,
     read_file,
     sha256_hex,
@@ -145,3 +147,15 @@ def test_who_waits_for_a_lock_that_is_removed_holds_one_that_others_find(tmp_pat
     assert [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children] == [0] * 4
     assert number.read_text() == "200"
     assert not lock.exists()
+
+
+def test_whether_a_lock_is_held_is_told_without_making_one(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    assert not is_locked(path)
+    assert not path.exists()
+    with locked(path):
+        assert is_locked(path)
+    assert not is_locked(path)
+    with path.open("r+b") as shared:
+        fcntl.flock(shared, fcntl.LOCK_SH)
+        assert is_locked(path)

@@ -17,13 +17,16 @@ from numpy.typing import NDArray
 
 from hskcache.cache import open_cache
 from hskcache.errors import CacheError, DamageError, MismatchError
-from hskcache.store.ledger import BUILDING, MANIFEST, Ledger, read_shard
+from hskcache.store.appending import Draft, begin_append, finish_append
+from hskcache.store.ledger import BUILDING, MANIFEST, Ledger
 from hskcache.store.manifest import Manifest, Request
+from hskcache.store.reading import read_shard
 from hskcache.store.record import CONSTANTS
 from hskcache.verify import verify
 
 GOLDEN = open_cache(Path(__file__).resolve().parents[2] / "golden" / "tiny.hsk")
 REQUEST = GOLDEN.manifest.request
+DATA = REQUEST.data.model_copy(update={"num_rows": 2, "fingerprint": "others"})
 FIELDS = GOLDEN.fields
 CONTENT: dict[tuple[str, int], dict[str, NDArray[Any]]] = {
     (field, shard): GOLDEN.read(field, shard) for field in GOLDEN.fields for shard in range(len(GOLDEN.shards))
@@ -274,9 +277,23 @@ def test_empty_folder_is_taken(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", [BUILDING, MANIFEST])
 def test_damaged_request_is_not_built_over(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(b'{"format": "hskcache"')
-    with pytest.raises(DamageError, match=name):
+    with pytest.raises(DamageError, match="hskcache repair" if name == BUILDING else name):
         Ledger(tmp_path).begin(REQUEST)
     assert listing(tmp_path) == {name: b'{"format": "hskcache"'}
+
+
+def test_a_process_that_finishes_late_does_not_take_back_what_was_appended_meanwhile(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path)
+    build(tmp_path)
+    begin_append(ledger, ledger.intact(), DATA)
+    for field in GOLDEN.fields:
+        ledger.commit(field, 3, (5, 7), CONTENT[field, 0])
+    grown = finish_append(ledger, Draft(data=DATA, start=5), {"hskcache": "0.1.0", "torch": "9.9", "device": "cuda X"})
+    assert grown.environment == {"hskcache": "0.1.0", "device": "none; cuda X", "torch": "9.9"}
+    before = listing(tmp_path)
+    with pytest.raises(MismatchError, match="is built, and 2 rows were appended to it since"):
+        ledger.finish(REQUEST, FIELDS, {})
+    assert listing(tmp_path) == before
 
 
 def test_unfinished_build_tells_how_far_it_came_and_what_to_do(tmp_path: Path) -> None:

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from hskcache.errors import CacheError, DamageError, MismatchError
 from hskcache.spec import Attention
-from hskcache.store.manifest import Manifest, Request, cache_id, parse_manifest
+from hskcache.store.consistency import parse_manifest
+from hskcache.store.manifest import Manifest, Request, cache_id
 
 GOLDEN = Path(__file__).resolve().parents[2] / "golden" / "tiny.hsk" / "manifest.json"
 MANIFEST = parse_manifest(GOLDEN.read_bytes(), "manifest.json")

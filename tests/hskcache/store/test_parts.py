@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from hskcache.cache import Cache, open_cache
 from hskcache.errors import DamageError, MismatchError
+from hskcache.store.consistency import parse_manifest
 from hskcache.store.ledger import Ledger
-from hskcache.store.manifest import Manifest, Request, parse_manifest
+from hskcache.store.manifest import Manifest, Request
 from hskcache.store.record import Skipped
 
 GOLDEN = Path(__file__).resolve().parents[2] / "golden" / "tiny.hsk"

@@ -1,6 +1,6 @@
 """A loaded teacher, its eager twin, and rows that are quick to run."""
 
-import dataclasses
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,16 +8,20 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from commanded import KEEP as BUILD
+from commanded import SMALL, run
 from folders import KEEP
-from transformers import AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerFast
+from models import reweighted
+from rows_like import with_content
+from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
 from hskcache.cache import Cache, open_cache
 from hskcache.spec import Depth, Hidden, Length, Spec, Width, parse_keep
+from hskcache.teacher.append import append
 from hskcache.teacher.build import build
 from hskcache.teacher.job import Job, prepare_job
 from hskcache.teacher.load import Teacher, load_teacher
 from hskcache.text import Examples, examples_for, load_task, tokenize
-from hskcache.text.rows import fingerprint
 from hskcache.verify import verify
 
 NUM_ROWS = 40
@@ -32,13 +36,6 @@ def teacher(tiny_teacher_dir: Path) -> Teacher:
 def eager(tiny_teacher_dir: Path) -> PreTrainedModel:
     """The same weights with transformers' own eager attention."""
     return AutoModelForSequenceClassification.from_pretrained(tiny_teacher_dir, attn_implementation="eager").eval()
-
-
-def with_content(examples: Examples, **changes: Any) -> Examples:
-    """Other content with the fingerprint that belongs to it."""
-    changed = dataclasses.replace(examples, **changes)
-    digest = fingerprint(changed.texts, changed.pairs, changed.labels, changed.label_names)
-    return dataclasses.replace(changed, fingerprint=digest)
 
 
 @pytest.fixture(scope="session")
@@ -119,16 +116,44 @@ def whole(job: Job, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def sources(tiny_teacher_dir: Path, tsv_file: Path) -> tuple[object, ...]:
+    return ("--teacher", tiny_teacher_dir, "--data", tsv_file, "--device", "cpu")
+
+
+@pytest.fixture(scope="session")
+def built(sources: tuple[object, ...], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """96 rows in 5 shards, with components that are fitted to a sample."""
+    out = tmp_path_factory.mktemp("built") / "c"
+    assert run("build", *sources, "--task", "sst2", *BUILD, *SMALL, "--out", out).exit_code == 0
+    return out
+
+
+@pytest.fixture(scope="session")
+def more(examples: Examples) -> Examples:
+    """13 rows, of which a shard of 5 has 3 left."""
+    assert examples.labels is not None
+    texts = [f"{text} and short" for text in examples.texts[:13]]
+    return with_content(examples, texts=texts, labels=examples.labels[:13], source="more.tsv")
+
+
+@pytest.fixture(scope="session")
+def new(job_of: Any, more: Examples) -> Job:
+    """A job over them, to be appended to the cache ``whole``."""
+    return job_of(rows=more, **KEEP)
+
+
+@pytest.fixture(scope="session")
+def grown(whole: Path, new: Job, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The cache with the rows appended, which nothing disturbed."""
+    root = Path(shutil.copytree(whole, tmp_path_factory.mktemp("grown") / "c"))
+    append(new, open_cache(root))
+    return root
+
+
+@pytest.fixture(scope="session")
 def other_dir(tiny_teacher_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A teacher of the same shape with other weights."""
-    folder = tmp_path_factory.mktemp("other")
-    model = AutoModelForSequenceClassification.from_pretrained(tiny_teacher_dir)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.mul_(1.25)
-    model.save_pretrained(folder)
-    PreTrainedTokenizerFast.from_pretrained(tiny_teacher_dir).save_pretrained(folder)
-    return folder
+    return reweighted(tiny_teacher_dir, tmp_path_factory.mktemp("other"))
 
 
 @pytest.fixture(scope="session")

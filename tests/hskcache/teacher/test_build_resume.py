@@ -108,7 +108,7 @@ def test_damaged_constants_of_an_unfinished_build_are_refused_by_file(job: Job, 
 
 
 def _constants(ledger: Ledger) -> dict[str, Any]:
-    from hskcache.store.ledger import read_shard
+    from hskcache.store.reading import read_shard
     from hskcache.teacher.layout import hidden_field
 
     request = ledger.request()

@@ -99,6 +99,29 @@ def test_the_teacher_in_the_loop_gives_the_same_student(places: dict[str, Path],
         assert ours == pytest.approx(theirs, rel=1e-5)
 
 
+def test_a_teacher_in_the_loop_that_gives_nan_ends_in_one_line_and_leaves_no_checkpoint(
+    places: dict[str, Path], tmp_path: Path
+) -> None:
+    """One word of the data makes it so; a cache would have been refused, or built without those rows."""
+    tokenizer = AutoTokenizer.from_pretrained(places["teacher"])
+    teacher = AutoModelForSequenceClassification.from_pretrained(places["teacher"])
+    row = places["data"].read_text(encoding="utf-8").splitlines()[7].split("\t")[0]
+    with torch.no_grad():
+        teacher.get_input_embeddings().weight[tokenizer(row)["input_ids"][1]] = torch.nan
+    teacher.save_pretrained(tmp_path / "teacher")
+    tokenizer.save_pretrained(tmp_path / "teacher")
+    given = ["fit", "--teacher", tmp_path / "teacher", "--data", places["data"], "--spec", places["spec.yaml"]]
+    given += ["--task", "sst2", "--student", places["student"], "--eval-data", places["data"], *CPU, *QUICK]
+    for _ in range(2):
+        result = invoke(hsktrain, *given, "--save-steps", 1, "--out", tmp_path / "out")
+        assert result.exit_code == 2
+        (line,) = (line for line in result.stderr.splitlines() if line.startswith("error"))
+        assert "the teacher has given values that are not finite" in line
+        states = [torch.load(path) for path in (tmp_path / "out").rglob("objective.pt")]
+        assert all(tensor.isfinite().all() for state in states for tensor in state.values())
+    assert not (tmp_path / "out" / "model.safetensors").exists()
+
+
 def test_rows_without_labels_teach_by_logits(places: dict[str, Path], tmp_path: Path) -> None:
     """The cache knows no task and no labels; the evaluation data bring theirs."""
     given = ["--cache", places["logits"], "--recipe", "logits", "--set", "prediction.epochs=1", "--task", "sst2"]

@@ -132,3 +132,16 @@ def test_windows_that_are_done_are_not_read(caches: Callable[[str], Cache]) -> N
     for window, block in zip(windows[2:], blocks[2:], strict=True):
         needed = set(window.rows.tolist())
         assert needed <= set(block.rows.tolist())
+
+
+def test_token_ids_that_the_student_has_no_place_for_are_refused_before_they_are_looked_up(
+    written: Callable[..., Cache],
+) -> None:
+    """A stranger may sign a cache whose teacher is said to know more tokens than its tokenizer makes."""
+    cache = written(num_rows=40)
+    largest = max(int(cache.read("inputs", shard)["input_ids"].max()) for shard in range(len(cache.shards)))
+    for residency in ("stream", "host"):
+        loader = KnowledgeLoader(cache, residency=residency, num_tokens=largest)
+        with pytest.raises(DamageError, match=f"token id {largest} is none of the {largest} that the student knows"):
+            list(loader)
+    assert sum(len(batch.row_ids) for batch in KnowledgeLoader(cache, num_tokens=largest + 1)) == 40

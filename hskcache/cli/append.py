@@ -1,0 +1,82 @@
+"""``hskcache append``: more rows for a finished cache."""
+
+import shutil
+from pathlib import Path
+from typing import Literal
+
+import click
+
+from hskcache import console
+from hskcache.cli.options import (
+    cache_argument,
+    corpus_option,
+    data_or_corpus_option,
+    device_option,
+    json_option,
+    teacher_option,
+)
+from hskcache.cli.outcome import facts, tell_skipped
+from hskcache.text.layout import Layout, layout
+
+_SPOOL = ".appending"
+
+
+@click.command()
+@cache_argument
+@teacher_option
+@data_or_corpus_option
+@corpus_option
+@layout
+@click.option("--again", is_flag=True, help="Append rows that the cache has already, so that it has them twice.")
+@click.option(
+    "--on-nonfinite",
+    type=click.Choice(["fail", "skip"]),
+    default="fail",
+    show_default=True,
+    help="When the teacher gives NaN or infinity: end, or leave the row out and say so.",
+)
+@device_option
+@json_option
+def append(
+    cache: Path,
+    teacher: str,
+    data: str | None,
+    corpus: Path | None,
+    layout: Layout,
+    again: bool,
+    on_nonfinite: Literal["fail", "skip"],
+    device: str,
+    as_json: bool,
+) -> None:
+    """Run the teacher over more rows and append them to a finished cache, as shards of their own.
+
+    Teacher, tokenizer and classes must be those of the cache, and what is kept is what it keeps. Nothing that is there
+    changes, and readers see the old cache until the new rows are complete. An interrupted run goes on with the same
+    command.
+    """
+    from hskcache.cache import open_cache
+    from hskcache.cli.jobs import Rows, require_teacher_extra
+    from hskcache.cli.parts import make_part_job
+    from hskcache.store.appending import check_may_grow, require_nobody
+    from hskcache.store.ledger import Ledger
+
+    opened = open_cache(cache)
+    check_may_grow(cache, opened.manifest)
+    # Whoever appends already is told of before the rows are tokenized, which may take hours.
+    require_nobody(Ledger(cache))
+    require_teacher_extra()
+    from hskcache.teacher.append import append as run
+    from hskcache.teacher.append import check_append
+
+    job = make_part_job(opened, teacher, device, Rows(data, layout, corpus), cache / _SPOOL)
+    check_append(job, opened, again)
+    with console.progress("rows") as bar:
+        task = bar.add_task("append", total=len(job.rows))
+        manifest = run(job, opened, lambda count: bar.advance(task, count), again, on_nonfinite)
+    shutil.rmtree(cache / _SPOOL, ignore_errors=True)
+    total = manifest.request.num_rows
+    first_row = total - len(job.rows)
+    if as_json:
+        console.print_json({**facts(manifest, cache, first_row), "num_appended": len(job.rows)})
+    tell_skipped(manifest, cache, first_row=first_row)
+    console.say(f"{cache}: {len(job.rows)} rows appended, {total} in all, id {manifest.cache_id[:12]}")

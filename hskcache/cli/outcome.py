@@ -1,0 +1,50 @@
+"""What ``build`` and ``append`` tell of the cache that they have written."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hskcache import console
+
+if TYPE_CHECKING:
+    from hskcache.store.manifest import Manifest
+
+
+def facts(manifest: "Manifest", out: Path, first_row: int = 0) -> dict[str, Any]:
+    """What a cache has now, for programs; of what was left out, the rows from ``first_row`` on."""
+    return {
+        "cache": str(out),
+        "cache_id": manifest.cache_id,
+        "num_rows": manifest.request.num_rows,
+        "num_bytes": num_bytes(manifest),
+        "num_skipped": {field: len(rows) for field, rows in _skipped(manifest, first_row).items()},
+    }
+
+
+def num_bytes(manifest: "Manifest") -> dict[str, int]:
+    """Bytes of the rows of each field."""
+    return {field: sum(record.num_bytes for record in records) for field, records in manifest.shards.items()}
+
+
+def tell_skipped(manifest: "Manifest", out: Path, field: str | None = None, first_row: int = 0) -> None:
+    """Say which rows were left out.
+
+    Args:
+        manifest: of the cache.
+        out: its directory.
+        field: the one to tell of; None tells of all.
+        first_row: the first of the rows to tell of.
+    """
+    total = manifest.request.num_rows - first_row
+    for name, rows in _skipped(manifest, first_row).items():
+        if rows and field in {None, name}:
+            console.say(
+                f"{len(rows):,} of {total:,} rows are left out of {name}, as their values are not finite; row "
+                f"{rows[0]}, counted from 0, is the first, the records in {out / name} list all"
+            )
+
+
+def _skipped(manifest: "Manifest", first_row: int) -> dict[str, list[int]]:
+    return {
+        field: [one.row for record in records for one in record.skipped if one.row >= first_row]
+        for field, records in manifest.shards.items()
+    }

@@ -1,0 +1,45 @@
+"""``hskcache pack``: a cache as one tar."""
+
+import sys
+from pathlib import Path
+
+import click
+
+from hskcache import console
+from hskcache.cli.options import cache_argument, json_option
+from hskcache.errors import SpecError
+
+
+@click.command()
+@cache_argument
+@click.argument("out")
+@click.option("--force", is_flag=True, help="Replace whatever stands at OUT.")
+@json_option
+def pack(cache: Path, out: str, force: bool, as_json: bool) -> None:
+    """Write the cache CACHE to one tar OUT, or to stdout (-) for a pipe to `hskcache unpack - DIR`.
+
+    Every shard is verified. The same cache gives the same tar; a finished one is left alone.
+    """
+    from hskcache.share.pack import pack as to_file
+    from hskcache.share.pack import pack_to
+
+    if out == "-" and as_json:
+        raise SpecError("--json prints where OUT - writes the tar; leave one of them out")
+    if out == "-" and sys.stdout.isatty():
+        raise SpecError("OUT - writes a tar to the terminal; give a file, or a pipe: hskcache pack CACHE - | ssh ...")
+    with console.progress("bytes") as bar:
+        task = bar.add_task("pack", total=None)
+
+        def on_progress(count: int, total: int) -> None:
+            bar.update(task, advance=count, total=total)
+
+        if out == "-":
+            done = pack_to(cache, sys.stdout.buffer, on_progress)
+        else:
+            done = to_file(cache, Path(out), force, on_progress)
+    manifest = done.manifest
+    if as_json:
+        facts = {"file": out, "cache_id": manifest.cache_id, "num_rows": manifest.request.num_rows}
+        console.print_json(facts | {"num_bytes": Path(out).stat().st_size, "was_there": done.was_there})
+    where, what = "stdout" if out == "-" else out, "already holds" if done.was_there else "holds"
+    console.say(f"{where} {what} {cache}: {manifest.request.num_rows} rows, id {manifest.cache_id[:12]}")

@@ -1,0 +1,54 @@
+"""``hskcache push``: a cache to a URL."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from hskcache import console
+from hskcache.cli.options import cache_argument, json_option
+from hskcache.cli.sharing import choice_options, choose, facts, watched
+
+if TYPE_CHECKING:
+    from hskcache.share.push import Pushed
+
+
+@click.command()
+@cache_argument
+@click.argument("url")
+@choice_options
+@click.option("--verify", is_flag=True, help="Read everything back and compare it.")
+@click.option("--replace", is_flag=True, help="Replace another cache that is at the URL.")
+@json_option
+def push(
+    cache: Path, url: str, fields: str | None, rows: str | None, jobs: int, verify: bool, replace: bool, as_json: bool
+) -> None:
+    """Send a cache to a URL: only what is missing there, and every shard verified.
+
+    URL is of any kind that fsspec knows: s3://, gs://, sftp://, hf://datasets/, file:// and others. Credentials are
+    those of its library, such as AWS_ACCESS_KEY_ID; an sftp host must be in ~/.ssh/known_hosts. The same command goes
+    on where it was cut off.
+    """
+    from hskcache.share.push import Manner
+    from hskcache.share.push import push as send
+    from hskcache.share.remote import open_remote
+
+    choice, remote = choose(fields, rows), open_remote(url)
+    with watched("push", choice) as watch:
+        pushed = send(cache, remote, choice, Manner(jobs, verify, replace), watch)
+    if as_json:
+        console.print_json({"cache": str(cache), "url": remote.url, **facts(pushed.selected), **_moved(pushed)})
+    said = f"{pushed.num_sent} shards sent ({console.human_bytes(pushed.bytes_sent)}), {pushed.num_there} were there"
+    verified = (
+        "" if pushed.bytes_verified is None else f", {console.human_bytes(pushed.bytes_verified)} read back as sent"
+    )
+    console.say(f"{remote.url} holds the cache {pushed.selected.manifest.cache_id[:12]}: {said}{verified}")
+
+
+def _moved(pushed: "Pushed") -> dict[str, int | None]:
+    return {
+        "num_sent": pushed.num_sent,
+        "num_there": pushed.num_there,
+        "bytes_sent": pushed.bytes_sent,
+        "bytes_verified": pushed.bytes_verified,
+    }

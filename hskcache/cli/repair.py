@@ -1,0 +1,299 @@
+"""``hskcache repair``: mend what is damaged of a cache, and nothing else."""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from hskcache import console
+from hskcache.cli.options import (
+    build_spec,
+    cache_argument,
+    corpus_option,
+    data_or_corpus_option,
+    device_option,
+    json_option,
+    spec_options,
+)
+from hskcache.errors import CacheError, MismatchError, SpecError
+from hskcache.text.layout import Layout, layout
+
+if TYPE_CHECKING:
+    from hskcache.cache import Cache
+    from hskcache.cli.jobs import Rows
+    from hskcache.share.mending import Damage
+    from hskcache.store.manifest import Manifest
+    from hskcache.store.record import Record
+    from hskcache.teacher.job import Job
+    from hskcache.verify import Problem, Report
+
+_SINCE = "the files that are mended"
+Reasons = dict[tuple[str, int], str]
+
+
+@dataclass(frozen=True)
+class _Means:
+    """What the user has given to mend with."""
+
+    other: str | None
+    teacher: str | None
+    rows: "Rows"
+    field: str | None
+    device: str
+    remove_extra: bool
+    given: dict[str, Any]
+
+    def check(self) -> None:
+        """See that rows and columns were given to a teacher alone.
+
+        Raises:
+            SpecError: they were not.
+        """
+        has_rows = self.rows.source is not None or self.rows.corpus is not None
+        if self.teacher is None and has_rows:
+            raise SpecError("--data and --corpus are run through a teacher; give --teacher, too, or leave them out")
+
+
+@click.command()
+@cache_argument
+@click.option(
+    "--from", "other", metavar="DIR_OR_URL", help="Another copy of the cache; what is taken from it is verified."
+)
+@click.option("--teacher", metavar="DIR_OR_ID", help="The teacher it was built with, to compute what is damaged again.")
+@data_or_corpus_option
+@corpus_option
+@layout
+@click.option("--field", metavar="NAME", help="Mend this field alone; an added one needs its --teacher and no --data.")
+@click.option("--remove-extra", is_flag=True, help="Remove files that do not belong to the cache.")
+@device_option
+@spec_options
+@json_option
+def repair(
+    cache: Path,
+    other: str | None,
+    teacher: str | None,
+    layout: Layout,
+    field: str | None,
+    remove_extra: bool,
+    device: str,
+    as_json: bool,
+    **given: Any,
+) -> None:
+    """Find what is damaged, and mend that alone; exit 1 if something remains.
+
+    Commit records and leftovers follow from the manifest; files come from another copy, or the teacher computes them
+    again. Nothing is put in place that is not what the manifest says, so the cache keeps its id. What to keep (--keep
+    and so on) is asked for only where the manifest itself is damaged and is to be written anew.
+    """
+    from hskcache.cli.jobs import Rows
+
+    rows = Rows(given.pop("data"), layout, given.pop("corpus"))
+    means = _Means(other, teacher, rows, field, device, remove_extra, given)
+    means.check()
+    before = _checked(cache, means)
+    problems = before.problems
+    if not as_json:
+        for problem in problems:
+            click.echo(f"{problem.file} {problem.what}")
+    reasons = _tidy(cache) if before.ok else _mend(cache, means, problems)
+    after = before if before.ok else _checked(cache, means)
+    _tell(cache, (before, after), reasons, as_json)
+    if not after.ok:
+        sys.exit(1)
+
+
+def _checked(cache: Path, means: _Means) -> "Report":
+    """What ``verify`` finds; a manifest that is missing is damage where there is something to mend it with."""
+    from hskcache.store.ledger import MANIFEST
+    from hskcache.verify import Problem, Report, verify
+
+    is_lost = cache.is_dir() and not (cache / MANIFEST).exists()
+    if is_lost and (means.other is not None or means.teacher is not None) and any(cache.glob("*/[0-9]*.zarr.zip")):
+        problem = Problem(field=None, shard=None, file=MANIFEST, what="is missing")
+        return Report(checked_bytes=0, num_rows=0, skipped={}, problems=[problem])
+    with console.progress("bytes") as bar:
+        task = bar.add_task("verify", total=sum(path.stat().st_size for path in cache.glob("*/*.zarr.zip")) or None)
+        return verify(cache, on_progress=lambda num_bytes: bar.advance(task, num_bytes))
+
+
+def _tidy(cache: Path) -> Reasons:
+    """Remove what a repair has left that was cut off when all was mended."""
+    from hskcache.share.mending import REPAIR, clear, repairing
+    from hskcache.store.ledger import Ledger
+
+    if (cache / REPAIR).exists():
+        with repairing(Ledger(cache)):
+            clear(Ledger(cache))
+    return {}
+
+
+def _mend(cache: Path, means: _Means, problems: "list[Problem]") -> Reasons:
+    """Mend what can be; returns by field and shard why some of it cannot."""
+    from hskcache.disk import writing_to
+    from hskcache.share.mending import clear, damage_of, mend_from_manifest, repairing
+    from hskcache.store.ledger import MANIFEST, Ledger
+
+    ledger = Ledger(cache)
+    with writing_to(cache, _SINCE), repairing(ledger):
+        if any(problem.file == MANIFEST for problem in problems):
+            if not _mend_manifest(cache, means):
+                return {}
+            problems = _checked(cache, means).problems
+        elif any(value is not None for value in means.given.values()):
+            raise SpecError(f"the manifest of {cache} is whole and says what is kept; leave that out")
+        manifest = ledger.intact()
+        if means.field is not None and means.field not in manifest.fields:
+            known = ", ".join(manifest.fields)
+            raise MismatchError(f"{cache} has no field {means.field}; it has {known}")
+        damage = damage_of(ledger, manifest, problems).of_field(means.field)
+        mend_from_manifest(ledger, damage, means.remove_extra)
+        reasons = _mend_files(cache, manifest, damage, means)
+        clear(ledger)
+        return reasons
+
+
+def _mend_manifest(cache: Path, means: _Means) -> bool:
+    """Take the manifest from the other copy, or finish the build anew; False where neither was given."""
+    from hskcache.store.ledger import Ledger
+
+    if means.other is not None:
+        from hskcache.share.replica import Replica
+
+        manifest, known = Replica(means.other).restore_manifest(Ledger(cache))
+    elif means.teacher is not None:
+        manifest, known = _renewed(cache, means.teacher, means)
+    else:
+        return False
+    console.say(f"{cache} has a manifest again: id {manifest.cache_id[:12]}, {known}")
+    return True
+
+
+def _renewed(cache: Path, teacher: str, means: _Means) -> "tuple[Manifest, str]":
+    from hskcache.cli.jobs import make_corpus_build, make_job, packed
+
+    means.rows.check()
+    spec = build_spec(means.given)
+    if means.rows.corpus is None:
+        job = make_job(teacher, means.device, spec, means.rows)
+    else:
+        job = packed(make_corpus_build(teacher, means.device, spec, means.rows.corpus), _spool(cache))
+    from hskcache.teacher.renewal import renew
+
+    with console.progress("rows") as bar:
+        task = bar.add_task("build", total=len(job.rows))
+        return renew(job, cache, lambda count: bar.advance(task, count))
+
+
+def _mend_files(cache: Path, manifest: "Manifest", damage: "Damage", means: _Means) -> Reasons:
+    from hskcache.share.mending import drop_from_tokenizer, mend_tokenizer
+    from hskcache.share.whole import is_file_of
+    from hskcache.store.ledger import Ledger
+
+    ledger = Ledger(cache)
+    left = [record for record in damage.shards if not is_file_of(ledger.shard_path(record.field, record.shard), record)]
+    tokenizer_left = damage.has_bad_tokenizer and not (means.remove_extra and drop_from_tokenizer(ledger, manifest))
+    reasons: Reasons = {}
+    if means.other is not None and (left or tokenizer_left):
+        from hskcache.share.replica import Replica
+
+        replica = Replica(means.other)
+        if tokenizer_left:
+            files = replica.tokenizer_files(manifest)
+            tokenizer_left = not mend_tokenizer(ledger, manifest, files, means.remove_extra)
+        with console.progress("bytes") as bar:
+            task = bar.add_task("fetch", total=sum(record.num_bytes for record in left))
+            taken, reasons = replica.take(ledger, left, lambda count: bar.advance(task, count))
+        left = [record for record in left if record not in taken]
+    if means.teacher is not None and (left or tokenizer_left):
+        reasons |= _compute(cache, manifest, (left, tokenizer_left), means)
+    return reasons
+
+
+def _compute(cache: Path, manifest: "Manifest", wanted: "tuple[list[Record], bool]", means: _Means) -> Reasons:
+    from hskcache.cache import Cache
+    from hskcache.cli.jobs import require_teacher_extra
+
+    assert means.teacher is not None
+    require_teacher_extra()
+    from hskcache.share.mending import mend_tokenizer
+    from hskcache.store.ledger import Ledger
+    from hskcache.teacher.repair import addition_source, recompute, source_of
+
+    opened = Cache(cache, manifest)
+    left, tokenizer_left = wanted
+    if means.field in manifest.added:
+        source = addition_source(_added_teacher(opened, means.field, means), opened, means.field)
+    else:
+        job = _own_job(opened, means.teacher, means)
+        source = source_of(job, opened)
+        if tokenizer_left:
+            mend_tokenizer(Ledger(cache), manifest, job.tokenizer.files, means.remove_extra)
+    with console.progress("rows") as bar:
+        task = bar.add_task("compute", total=source.num_rows)
+        return recompute(source, opened, left, lambda count: bar.advance(task, count))[1]
+
+
+def _own_job(cache: "Cache", teacher: str, means: _Means) -> "Job":
+    from hskcache.cli.parts import make_part_job
+
+    if means.rows.source is None and means.rows.corpus is None:
+        added = ", ".join(cache.manifest.added)
+        other = f", or for an added field ({added}) --field" if added else ""
+        raise SpecError(f"--teacher computes the rows of --data or --corpus again; give that{other}")
+    return make_part_job(cache, teacher, means.device, means.rows, _spool(cache.root))
+
+
+def _added_teacher(cache: "Cache", field: str, means: _Means) -> Any:
+    from hskcache.teacher.load import load_encoder, load_teacher
+
+    if means.rows.source is not None or means.rows.corpus is not None:
+        raise SpecError(f"the field {field} takes its rows from the cache; leave out --data and --corpus")
+    load = load_encoder if cache.manifest.request.data.problem == "text" else load_teacher
+    return load(str(means.teacher), means.device, cache.manifest.added[field].spec.compute_dtype)
+
+
+def _spool(cache: Path) -> Path:
+    from hskcache.share.mending import REPAIR
+    from hskcache.store.ledger import SPOOL
+
+    return cache / REPAIR / SPOOL
+
+
+def _tell(cache: Path, reports: "tuple[Report, Report]", reasons: Reasons, as_json: bool) -> None:
+    from hskcache.share.advice import what_to_do
+    from hskcache.store.ledger import Ledger
+
+    before, after = reports
+    remaining = {problem.file for problem in after.problems}
+    mended = [problem for problem in before.problems if problem.file not in remaining]
+    advised = [(problem, what_to_do(Ledger(cache), problem, reasons)) for problem in after.problems]
+    if as_json:
+        console.print_json(
+            {
+                "cache": str(cache),
+                "cache_id": _cache_id(cache),
+                "mended": [problem.model_dump() for problem in mended],
+                "remaining": [{**problem.model_dump(), "advice": words} for problem, words in advised],
+                "ok": after.ok,
+            }
+        )
+    else:
+        for problem, words in advised:
+            click.echo(f"{problem.file} remains{f': it {words}' if words else ''}")
+    if before.ok:
+        console.say(f"{cache}: nothing to repair")
+        return
+    files = len({problem.file for problem in mended})
+    outcome = f"whole, id {(_cache_id(cache) or '')[:12]}" if after.ok else f"{len(after.problems)} problems remain"
+    console.say(f"{cache}: {files} files mended; {outcome}")
+
+
+def _cache_id(cache: Path) -> str | None:
+    from hskcache.store.ledger import Ledger
+
+    try:
+        return Ledger(cache).intact().cache_id
+    except CacheError:
+        return None

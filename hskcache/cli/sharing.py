@@ -1,0 +1,92 @@
+"""What ``push`` and ``pull`` have in common: which part of a cache, and what is said of it."""
+
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from hskcache import console
+from hskcache.errors import SpecError
+
+if TYPE_CHECKING:
+    from hskcache.share.parallel import Watch
+    from hskcache.share.selected import Choice, Selected
+
+_OPTIONS = (
+    click.option("--fields", metavar="A,B", help="Only these fields; the inputs always come along.  [default: all]"),
+    click.option(
+        "--rows", metavar="N|A:B", help="Only the first N rows, or rows A to B - 1, in whole shards.  [default: all]"
+    ),
+    click.option("--jobs", type=click.IntRange(1, 64), default=8, show_default=True, help="Files at a time."),
+)
+
+
+def choice_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Which part of a cache goes, and how many files at a time; collect it with :func:`choose`."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+def choose(fields: str | None, rows: str | None) -> "Choice":
+    """What ``--fields`` and ``--rows`` say.
+
+    Raises:
+        SpecError: one of them is malformed.
+    """
+    from hskcache.share.selected import Choice
+
+    names = None if fields is None else tuple(name.strip() for name in fields.split(","))
+    if names is not None and "" in names:
+        raise SpecError(f"--fields {fields!r} has an empty name; give names such as logits,hidden")
+    return Choice(names, None if rows is None else _rows(rows))
+
+
+def _rows(text: str) -> tuple[int, int]:
+    found = re.fullmatch(r"(?:([0-9]*):)?([0-9]*)", text.strip())
+    if found is None or text.strip() in {"", ":"}:
+        raise SpecError(f"--rows {text!r} is not a range; give 1000 for the first rows, or 1000:2000, 1000: or :2000")
+    start, stop = int(found[1] or 0), int(found[2]) if found[2] else 1 << 62
+    if start >= stop:
+        raise SpecError(f"--rows {text!r} is empty; the second number must be larger")
+    return start, stop
+
+
+@contextmanager
+def watched(verb: str, choice: "Choice") -> "Iterator[Watch]":
+    """A bar of bytes; and a line, where rows were asked for that only whole shards hold."""
+    from hskcache.share.parallel import Watch
+
+    with console.progress("bytes") as bar:
+
+        def begin(total: int) -> None:
+            bar.add_task(verb, total=total)
+
+        def advance(num_bytes: int) -> None:
+            bar.advance(bar.task_ids[0], num_bytes)
+
+        yield Watch(lambda selected: _tell_rounding(choice, selected), begin, advance)
+
+
+def facts(selected: "Selected") -> dict[str, Any]:
+    """What a place holds, for programs; ``rows`` are counted in the source."""
+    manifest = selected.manifest
+    return {
+        "cache_id": manifest.cache_id,
+        "fields": list(manifest.fields),
+        "rows": [selected.start, selected.stop],
+        "num_rows": manifest.request.num_rows,
+        "num_bytes": sum(record.num_bytes for record in manifest.records),
+    }
+
+
+def _tell_rounding(choice: "Choice", selected: "Selected") -> None:
+    stop = min(choice.rows[1], selected.stop) if choice.rows else selected.stop
+    asked = (choice.rows[0] if choice.rows else selected.start, stop)
+    if asked != (selected.start, selected.stop):
+        console.say(
+            f"rows {asked[0]} to {asked[1]} are asked for; in whole shards, with what may be there, these are rows "
+            f"{selected.start} to {selected.stop}"
+        )

@@ -1,0 +1,38 @@
+"""``hskcache unpack``: the cache that a tar was packed from."""
+
+import sys
+from contextlib import nullcontext
+from pathlib import Path
+
+import click
+
+from hskcache import console
+from hskcache.cli.options import json_option
+
+
+@click.command()
+@click.argument("file")
+@click.argument("out", metavar="DIR", type=click.Path(path_type=Path))
+@json_option
+def unpack(file: str, out: Path, as_json: bool) -> None:
+    """Write the cache in FILE, a tar of `hskcache pack`, or stdin (-), into the folder DIR.
+
+    Every shard is verified before it appears. What was whole of a tar that was cut short stays, and the same command
+    goes on from there.
+    """
+    from hskcache.share.pack import unpack as take
+
+    with console.progress("bytes") as bar:
+        task = bar.add_task("unpack", total=None)
+
+        def on_progress(count: int, total: int) -> None:
+            bar.update(task, advance=count, total=total)
+
+        with nullcontext(sys.stdin.buffer) if file == "-" else Path(file).open("rb") as stream:
+            done = take(stream, "stdin" if file == "-" else file, out, on_progress)
+    manifest = done.manifest
+    if as_json:
+        facts = {"cache": str(out), "cache_id": manifest.cache_id, "num_rows": manifest.request.num_rows}
+        console.print_json(facts | {"num_written": done.num_written, "num_kept": done.num_kept})
+    what = "complete" if done.num_written else "already complete"
+    console.say(f"{out} is {what}: {manifest.request.num_rows} rows, id {manifest.cache_id[:12]}")

@@ -1,0 +1,88 @@
+"""Some rows of a cache, taken out of the shards that hold them, still encoded."""
+
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hskcache.cache import Cache, Field, row_offsets
+from hskcache.store.fields import OFFSETS
+
+Arrays = dict[str, NDArray[Any]]
+Integers = NDArray[np.int64]
+
+
+def take(field: Field, arrays: Mapping[str, NDArray[Any]], rows: Integers) -> Arrays:
+    """Some rows of a shard as a shard of those rows alone would hold them.
+
+    Args:
+        field: that the shard belongs to.
+        arrays: of the shard, all or some; where rows have different numbers of entries, their offsets too.
+        rows: places in the shard, int64 [n], in any order.
+    """
+    taken = {}
+    for name, array in arrays.items():
+        offsets = row_offsets(field, name, arrays)
+        if name in OFFSETS:
+            taken[name] = _starts(np.diff(array)[rows])
+        elif offsets is None:
+            taken[name] = array[rows]
+        else:
+            taken[name] = array[_entries(offsets[rows], np.diff(offsets)[rows])]
+    return taken
+
+
+def join(parts: list[Arrays]) -> Arrays:
+    """Rows of several shards as one shard would hold them; at least one part."""
+    joined = {}
+    for name in parts[0]:
+        arrays = [part[name] for part in parts]
+        is_offsets = name in OFFSETS
+        joined[name] = _starts(np.concatenate(list(map(np.diff, arrays)))) if is_offsets else np.concatenate(arrays)
+    return joined
+
+
+def by_shard(shards: list[tuple[int, int]], rows: Integers) -> Iterator[tuple[int, slice]]:
+    """The shards that hold some rows, and which of the rows each of them holds.
+
+    Args:
+        shards: row ranges of all.
+        rows: ascending.
+    """
+    for shard, limits in enumerate(shards):
+        first, last = np.searchsorted(rows, limits)
+        if first < last:
+            yield shard, slice(int(first), int(last))
+
+
+def read_rows(cache: Cache, name: str, rows: Integers, names: Collection[str] | None = None) -> Arrays:
+    """Some rows of a field; of the shards that hold them, one at a time is in memory.
+
+    Args:
+        cache: that is read, verified.
+        name: of the field.
+        rows: numbers of the rows, ascending, at least one.
+        names: arrays to read, offsets among them; None reads all.
+
+    Raises:
+        MismatchError: the cache has no such field.
+        DamageError: a file is missing or altered.
+    """
+    places = list(by_shard(cache.shards, rows))
+    cache.ahead((name, shard) for shard, _ in places)
+    parts = []
+    for shard, inside in places:
+        arrays = cache.read(name, shard, names)
+        parts.append(take(cache.fields[name], arrays, rows[inside] - cache.shards[shard][0]))
+    return join(parts)
+
+
+def _starts(counts: Integers) -> Integers:
+    return np.concatenate([np.zeros(1, np.int64), np.cumsum(counts, dtype=np.int64)])
+
+
+def _entries(begin: Integers, counts: Integers) -> Integers:
+    """Places ``begin[i] ... begin[i] + counts[i]``, row after row."""
+    shift = begin - (np.cumsum(counts) - counts)
+    return np.repeat(shift, counts) + np.arange(counts.sum())

@@ -1,0 +1,63 @@
+"""What to do about a problem of a cache that could not be mended with what was given."""
+
+from collections.abc import Mapping
+
+from hskcache.store.additions import ADDING
+from hskcache.store.appending import APPENDING
+from hskcache.store.ledger import MANIFEST, TOKENIZER, Ledger
+from hskcache.store.manifest import Manifest
+from hskcache.store.record import CONSTANTS
+from hskcache.verify import Problem
+
+_COPY = "take it from another copy with --from"
+
+
+def what_to_do(ledger: Ledger, problem: Problem, reasons: Mapping[tuple[str, int], str]) -> str | None:
+    """What to do, to be read after the file's name and ``it``.
+
+    Args:
+        ledger: the cache.
+        problem: that remains.
+        reasons: by field and shard, why one was tried to mend and could not be.
+
+    Returns:
+        None where the words of the problem say it themselves.
+    """
+    if problem.file == MANIFEST:
+        return f"is damaged; {_COPY}, or give --teacher, --data and the flags of its build"
+    if problem.file.rpartition("/")[2] in {ADDING, APPENDING}:
+        return None
+    path = ledger.root / problem.file
+    if path.is_dir() and problem.file != TOKENIZER:
+        return "is a folder where a file is needed; move it away and give the same command again"
+    manifest = ledger.intact()
+    if problem.file == TOKENIZER:
+        return f"is damaged; {_COPY}, or give --teacher and --data, and --remove-extra if it holds a file too many"
+    shard = CONSTANTS if problem.shard is None else problem.shard
+    if problem.field is None or not _is_listed(manifest, ledger, problem):
+        return "does not belong to the cache; --remove-extra removes it"
+    known = reasons.get((problem.field, shard))
+    return known or f"is damaged; {_COPY}, or compute it again with {_source(manifest, problem.field, shard)}"
+
+
+def _is_listed(manifest: Manifest, ledger: Ledger, problem: Problem) -> bool:
+    return any(
+        ledger.root / problem.file
+        in (ledger.shard_path(one.field, one.shard), ledger.record_path(one.field, one.shard))
+        for one in manifest.records
+        if one.field == problem.field
+    )
+
+
+def _source(manifest: Manifest, field: str, shard: int) -> str:
+    """The options that name the teacher and the rows of a shard."""
+    added = manifest.added.get(field)
+    if added is not None:
+        return f"--field {field} --teacher {added.teacher.name}"
+    request, row = manifest.request, 0 if shard == CONSTANTS else manifest.request.rows(shard)[0]
+    for part in request.parts:
+        if row < part.num_rows:
+            break
+        row -= part.num_rows
+    option = "--corpus" if part.problem == "text" else "--data"
+    return f"--teacher {request.teacher.name} {option} {part.name}"

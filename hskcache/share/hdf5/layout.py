@@ -1,0 +1,160 @@
+"""Which datasets an HDF5 file of a cache has, and which part of each is which shard's."""
+
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from itertools import accumulate
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hskcache.errors import DamageError, MismatchError
+from hskcache.store.fields import OFFSETS, AttentionField, Field, entry_counts, layer_name
+from hskcache.store.files import canonical_json
+from hskcache.store.manifest import Manifest
+from hskcache.store.record import CONSTANTS, ArrayInfo, Record
+from hskcache.store.shard import DTYPES, MAX_SHARD_BYTES
+
+LAYOUT_VERSION = 1
+
+# A dot or a leading _ is in no field's name, so these stand in no field's way.
+MANIFEST = "manifest.json"
+README = "README.md"
+ROWS = "_shards/rows"
+DIGESTS = "_shards/sha256"
+BESIDE_DIGEST = "_shards/beside_sha256"
+
+DERIVED = {"value_offsets": "values", "vector_offsets": "scales"}
+"""Offsets that attention has in HDF5 alone, because every reader would otherwise compute them."""
+
+
+class Stored(NamedTuple):
+    """A dataset: one array of a field, the entries of all shards one after the other.
+
+    Attributes:
+        path: within the file.
+        shape: of the whole.
+        dtype: numpy's name.
+        starts: where each shard begins along the first axis, and where the last ends.
+        is_offsets: whether it divides other arrays into rows: then a shard shares its last entry with the next.
+    """
+
+    path: str
+    shape: tuple[int, ...]
+    dtype: str
+    starts: list[int]
+    is_offsets: bool = False
+
+    @property
+    def num_bytes(self) -> int:
+        """Of the whole."""
+        return math.prod(self.shape) * np.dtype(self.dtype).itemsize
+
+    def span(self, index: int) -> tuple[int, int]:
+        """Entries [first, last) along the first axis of one shard."""
+        return self.starts[index], self.starts[index + 1] + self.is_offsets
+
+
+class Block(NamedTuple):
+    """The shards of a field, or its constants alone.
+
+    Attributes:
+        name: of the field.
+        path: of the group.
+        records: of the shards.
+        arrays: datasets by the names that the arrays have in a shard.
+    """
+
+    name: str
+    path: str
+    records: list[Record]
+    arrays: dict[str, Stored]
+
+
+def blocks(manifest: Manifest) -> list[Block]:
+    """What the file holds; the records of all blocks, one after the other, are those of the manifest.
+
+    Raises:
+        MismatchError: shards of a field hold arrays that do not fit together.
+        DamageError: a shard claims to hold what none can.
+    """
+    constants = [_block(name, f"{name}/constants", [record], [0, 0]) for name, record in manifest.constants.items()]
+    rows = [0, *(stop for _, stop in manifest.request.shards)]
+    return [*constants, *(_block(name, name, records, rows) for name, records in manifest.shards.items())]
+
+
+def derived_arrays(field: Field, arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[np.int64]]:
+    """Offsets of a shard that follow from its others, int64 [n + 1] each; none but for attention."""
+    if not isinstance(field, AttentionField):
+        return {}
+    counts = np.diff(arrays["position_offsets"])
+    layer = layer_name(field.layers[0])
+    return {
+        name: np.concatenate([[0], np.cumsum(entry_counts(field, f"{layer}/{part}", counts))]).astype(np.int64)
+        for name, part in DERIVED.items()
+    }
+
+
+def derived(block: Block, field: Field) -> dict[str, Stored]:
+    """Datasets of :func:`derived_arrays`."""
+    if not isinstance(field, AttentionField) or "position_offsets" not in block.arrays:
+        return {}
+    like = block.arrays["position_offsets"]
+    return {name: like._replace(path=f"{block.path}/{name}") for name in DERIVED}
+
+
+def content_sha256(arrays: Mapping[str, NDArray[Any]]) -> bytes:
+    """SHA-256 over the arrays of a shard, whatever compresses them.
+
+    For each array in the order of names: canonical JSON of [name, dtype, shape], then its entries, little-endian and
+    in C order.
+    """
+    digest = hashlib.sha256()
+    for name, array in sorted(arrays.items()):
+        digest.update(canonical_json([name, array.dtype.name, list(array.shape)]))
+        digest.update(np.ascontiguousarray(array, array.dtype.newbyteorder("<")).data)
+    return digest.digest()
+
+
+def beside_sha256(data: bytes, readme: bytes | None) -> bytes:
+    """SHA-256 over manifest.json and README.md, one after the other; the tokenizer's is in the manifest."""
+    return hashlib.sha256(data + (readme or b"")).digest()
+
+
+def place(record: Record) -> str:
+    """How a shard is called in messages."""
+    return f"{record.field} " + ("constants" if record.shard == CONSTANTS else f"shard {record.shard}")
+
+
+def _block(name: str, path: str, records: list[Record], rows: list[int]) -> Block:
+    for record in records:
+        _check_sizes(record)
+    names = records[0].arrays if records else {}
+    arrays = {
+        array: _stored(f"{path}/{array}", array, [record.arrays[array] for record in records], rows) for array in names
+    }
+    return Block(name, path, records, arrays)
+
+
+def _stored(path: str, name: str, infos: Sequence[ArrayInfo], rows: list[int]) -> Stored:
+    kinds = {(info.dtype, *info.shape[1:]) for info in infos}
+    if len(kinds) > 1:
+        raise MismatchError(f"{path} is not of one type and width in all shards, so it is no single dataset")
+    if name in OFFSETS:
+        return Stored(path, (rows[-1] + 1,), infos[0].dtype, rows, is_offsets=True)
+    starts = list(accumulate((info.shape[0] for info in infos), initial=0))
+    return Stored(path, (starts[-1], *infos[0].shape[1:]), infos[0].dtype, starts)
+
+
+def _check_sizes(record: Record) -> None:
+    """See that a shard which a stranger's manifest describes can be one, before memory is taken for it."""
+    total = 0
+    for name, info in record.arrays.items():
+        if info.dtype not in DTYPES or not info.shape or any(not 0 <= size <= MAX_SHARD_BYTES for size in info.shape):
+            raise DamageError(f"{place(record)} claims an absurd array {name}: {info.dtype:.20} {info.shape!s:.80}")
+        if any(part in {"", ".", ".."} for part in name.split("/")):
+            raise DamageError(f"{place(record)} claims an array {name!r:.80}, which is no name")
+        total += math.prod(info.shape) * np.dtype(info.dtype).itemsize
+    if total > MAX_SHARD_BYTES:
+        raise DamageError(f"{place(record)} claims to hold {total} bytes, and a shard holds {MAX_SHARD_BYTES} at most")

@@ -1,0 +1,132 @@
+"""Which fields and rows of a cache go to a place that may have some of it: chosen, rounded to shards, and grown."""
+
+from dataclasses import dataclass
+from typing import NoReturn
+
+from hskcache.errors import MismatchError
+from hskcache.store.manifest import Manifest
+from hskcache.store.record import Record
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What is asked for.
+
+    Attributes:
+        fields: names; None: all. The inputs are always among them.
+        rows: range [start, stop) of the source; None: all. A stop beyond the last row means the last.
+    """
+
+    fields: tuple[str, ...] | None = None
+    rows: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True)
+class Selected:
+    """What a place is to hold in the end.
+
+    Attributes:
+        manifest: of the cache there.
+        records: every shard, constants included: its record at the source and at the place, where the number differs.
+        start: first row of the source that is there; row 0 of the place.
+    """
+
+    manifest: Manifest
+    records: list[tuple[Record, Record]]
+    start: int
+
+    @property
+    def stop(self) -> int:
+        """One past the last row of the source that is there."""
+        return self.start + self.manifest.request.num_rows
+
+
+@dataclass(frozen=True)
+class Side:
+    """A cache and what to call it."""
+
+    name: str
+    manifest: Manifest
+
+
+def select(source: Side, standing: Side | None, choice: Choice) -> Selected:
+    """What a place is to hold: what is asked for, rounded outward to whole shards, and what it has already.
+
+    Args:
+        source: where the cache comes from.
+        standing: what the place has, complete or begun; None: nothing.
+        choice: what is asked for.
+
+    Raises:
+        MismatchError: the source has no such field or rows, or the place holds something that is no part of it, or
+            whose rows begin elsewhere.
+    """
+    manifest = source.manifest
+    fields = {"inputs", *(manifest.fields if choice.fields is None else choice.fields)}
+    if unknown := fields - manifest.fields.keys():
+        raise MismatchError(f"{source.name} has no field {min(unknown)}; it has {', '.join(manifest.fields)}")
+    shards = _shards(source, choice.rows)
+    if standing is not None:
+        begin = _begin(source, standing)
+        if begin != shards.start:
+            at, wanted = (manifest.request.rows(shard)[0] for shard in (begin, shards.start))
+            raise MismatchError(
+                f"{standing.name} holds rows from {at} of {source.name} and rows from {wanted} are asked for; a cache "
+                "grows at its end alone: ask for rows from there, or choose another place"
+            )
+        fields |= standing.manifest.fields.keys()
+        shards = range(begin, max(shards.stop, begin + standing.manifest.request.num_shards))
+    chosen = manifest.subset(fields, shards)
+    pairs = [(manifest.constants[name], record) for name, record in chosen.constants.items()]
+    for name, records in chosen.shards.items():
+        pairs += zip(manifest.shards[name][shards.start : shards.stop], records, strict=True)
+    return Selected(chosen, pairs, manifest.request.rows(shards.start)[0])
+
+
+def _shards(source: Side, rows: tuple[int, int] | None) -> range:
+    """The shards that hold some rows."""
+    ranges, num_rows = source.manifest.request.shards, source.manifest.request.num_rows
+    if rows is None:
+        return range(len(ranges))
+    start, stop = rows[0], min(rows[1], num_rows)
+    if not 0 <= start < stop:
+        raise MismatchError(f"{source.name} has no rows {rows[0]} to {rows[1]}; it has {num_rows}, counted from 0")
+    held = [shard for shard, (first, last) in enumerate(ranges) if first < stop and start < last]
+    return range(held[0], held[-1] + 1)
+
+
+def _begin(source: Side, standing: Side) -> int:
+    """The shard of the source that shard 0 of what stands at the place is.
+
+    Raises:
+        MismatchError: it is none, or a later one differs.
+    """
+    whole, held = source.manifest, standing.manifest
+    num_shards = held.request.num_shards
+    row = (held.part.start if held.part is not None else 0) - (whole.part.start if whole.part is not None else 0)
+    starts = [start for start, _ in whole.request.shards]
+    if row not in starts:
+        _refuse(source, standing, f"its rows are counted from row {row} of it")
+    begin = starts.index(row)
+    if lacking := held.fields.keys() - whole.fields.keys():
+        _refuse(source, standing, f"{source.name} has no field {min(lacking)}, which {standing.name} has")
+    if begin + num_shards > whole.request.num_shards:
+        _refuse(source, standing, f"it has {held.request.num_rows} rows, more than there are")
+    for name, records in held.shards.items():
+        for ours, theirs in zip(whole.shards[name][begin : begin + num_shards], records, strict=True):
+            if ours.sha256 != theirs.sha256 or whole.fields[name] != held.fields[name]:
+                _refuse(source, standing, f"its {name} differs at rows {ours.start} to {ours.stop}")
+        if [one.sha256 for one in _constants(whole, name)] != [one.sha256 for one in _constants(held, name)]:
+            _refuse(source, standing, f"the constants of its {name} differ")
+    return begin
+
+
+def _constants(manifest: Manifest, name: str) -> list[Record]:
+    return [manifest.constants[name]] if name in manifest.constants else []
+
+
+def _refuse(source: Side, standing: Side, why: str) -> NoReturn:
+    raise MismatchError(
+        f"{standing.name} holds another cache ({standing.manifest.cache_id[:12]}) that is no part of {source.name} "
+        f"({source.manifest.cache_id[:12]}): {why}; choose another place"
+    )

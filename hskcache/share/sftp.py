@@ -1,0 +1,67 @@
+"""sftp to hosts that are known: a stranger in between would get the password, and could give any cache for this one.
+
+fsspec takes whatever key a host shows. Here it must be the one in ``~/.ssh/known_hosts``, as for ssh itself; with
+FSSPEC_SFTP_HOST_KEY_POLICY=auto_add a host that is not in there is taken at its word, a changed key never.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import paramiko  # type: ignore[import-untyped]
+from fsspec.implementations.sftp import SFTPFileSystem
+
+from hskcache.errors import CacheError
+
+_POLICY = "host_key_policy"
+_FILE = "known_hosts"
+
+
+class KnownHosts(SFTPFileSystem):  # type: ignore[misc]
+    """fsspec's sftp; ``known_hosts`` and ``host_key_policy`` are of its configuration or arguments."""
+
+    cachable = False
+
+    def __init__(self, host: str, **options: Any) -> None:
+        self._file = Path(options.pop(_FILE, "~/.ssh/known_hosts")).expanduser()
+        self._takes_unknown = options.pop(_POLICY, "reject") in {"auto_add", "warning"}
+        super().__init__(host, **options)
+
+    def _connect(self) -> None:
+        self.client = paramiko.SSHClient()
+        if self._file.is_file():
+            self.client.load_system_host_keys(str(self._file))
+        if self._takes_unknown:
+            self.client.set_missing_host_key_policy(paramiko.AutoAddPolicy())
+        else:
+            self.client.set_missing_host_key_policy(_Refused(self._file))
+        try:
+            self.client.connect(self.host, **self.ssh_kwargs)
+        except paramiko.BadHostKeyException as error:
+            raise CacheError(
+                f"{error.hostname} shows another host key ({_fingerprint(error.key)}) than {self._file} has: it was "
+                "set up anew, or somebody stands in between; ask who runs it before you change that file"
+            ) from None
+        self.ftp = self.client.open_sftp()
+
+
+class _Refused(paramiko.MissingHostKeyPolicy):  # type: ignore[misc]
+    """Says what to do about a host that is not known."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+
+    def missing_host_key(self, _client: paramiko.SSHClient, hostname: str, key: paramiko.PKey) -> None:
+        """Refuse.
+
+        Raises:
+            CacheError: always.
+        """
+        host, _, port = hostname.removeprefix("[").partition("]:")
+        raise CacheError(
+            f"{hostname} is not in {self._file}, so nobody knows whether it is what it says; its key is "
+            f"{_fingerprint(key)}: where that is right, ssh-keyscan -p {port or 22} {host} >> {self._file}"
+        )
+
+
+def _fingerprint(key: paramiko.PKey) -> str:
+    return f"{key.get_name()} {key.fingerprint}"

@@ -1,0 +1,277 @@
+"""The kinds of servers, where they differ: object stores, folders that are written in sight of all, and http pages.
+
+Each is one thread's view of an fsspec file system and makes one attempt; what the libraries raise is passed on.
+"""
+
+import hashlib
+import logging
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from hskcache.share.retry import status
+from hskcache.store.files import make_folder, sync_folder
+
+PIECE_BYTES = 8 << 20
+"""Bytes that are asked for, or held, at a time."""
+
+HTTP = ("http", "https")
+SFTP = ("sftp", "ssh")
+_WITHOUT_RANGE = 200
+_RANGE = re.compile(r"bytes ([0-9]+)-[0-9]+/([0-9]+|\*)")
+_PAST_THE_END = 416
+# A server that neither sends nor takes anything for so long is tried again.
+_CONNECT_S, _SILENCE_S = 15.0, 60.0
+
+
+class Objects:
+    """A store whose objects appear when they are whole, such as s3, gs and the hub.
+
+    Args:
+        system: the fsspec file system.
+    """
+
+    def __init__(self, system: Any) -> None:
+        self.system = system
+
+    def pieces(self, url: str, start: int, stop: int) -> Iterator[bytes]:
+        """The bytes [start, stop) of a file, or those up to its end, at most ``PIECE_BYTES`` at a time."""
+        while start < stop:
+            end = min(start + PIECE_BYTES, stop)
+            try:
+                piece = self.system.cat_file(url, start=start, end=end)
+            except Exception as error:
+                if not _is_past_the_end(error):
+                    raise
+                return
+            yield piece
+            start += len(piece)
+            if start < end:
+                return
+
+    def size(self, url: str) -> int:
+        """Bytes of a file."""
+        found = self.system.info(url)
+        if found["type"] != "file":
+            raise FileNotFoundError(url)
+        return int(found["size"])
+
+    def write(self, url: str, data: bytes) -> None:
+        """Write a file whole."""
+        self.system.pipe_file(url, data)
+
+    def remove(self, url: str) -> None:
+        """Remove a file."""
+        self.system.rm_file(url)
+
+    def names(self, url: str) -> list[str]:
+        """Names of the files in a folder and below it, from there."""
+        self.system.invalidate_cache()
+        root = self.system._strip_protocol(url).rstrip("/") + "/"
+        return [path.removeprefix(root) for path in self.system.find(root) if path.startswith(root)]
+
+
+class Files(Objects):
+    """A folder on a disk, here or behind sftp, where a file grows in sight of all until it is renamed into place."""
+
+    def pieces(self, url: str, start: int, stop: int) -> Iterator[bytes]:
+        """As :meth:`Objects.pieces`."""
+        with self.system.open(url, "rb") as file:
+            file.seek(start)
+            if hasattr(file, "prefetch") and start < (size := min(file.stat().st_size, stop)):
+                # sftp: asked for ahead, so that not every 32 kB wait for the way there and back.
+                file.prefetch(size, max_concurrent_requests=512)
+            while piece := file.read(min(PIECE_BYTES, stop - start)):
+                yield piece
+                start += len(piece)
+
+    def write(self, url: str, data: bytes) -> None:
+        """As :meth:`Objects.write`; what a kill leaves has a name that the next attempt takes again."""
+        temporary = f"{url}.{hashlib.sha256(data).hexdigest()[:16]}.tmp"
+        try:
+            self._fill(temporary, data)
+        except FileNotFoundError:
+            self._make_folder(url.rpartition("/")[0])
+            self._fill(temporary, data)
+        self.system.mv(temporary, url)
+
+    def remove(self, url: str) -> None:
+        """As :meth:`Objects.remove`."""
+        self.system.rm(url)
+
+    def _fill(self, url: str, data: bytes) -> None:
+        with self.system.open(url, "wb") as file:
+            if hasattr(file, "set_pipelined"):
+                file.set_pipelined(True)
+            file.write(data)
+
+    def _make_folder(self, url: str) -> None:
+        try:
+            self.system.makedirs(self.system._strip_protocol(url), exist_ok=True)
+        except OSError:
+            # Another thread may have been quicker.
+            if not self.system.exists(url):
+                raise
+
+
+class LocalFiles(Files):
+    """A folder on a disk of this machine, where what was written outlives a power cut."""
+
+    def write(self, url: str, data: bytes) -> None:
+        """As :meth:`Objects.write`."""
+        super().write(url, data)
+        sync_folder(self._local(url).parent)
+
+    def _fill(self, url: str, data: bytes) -> None:
+        path = self._local(url)
+        try:
+            with path.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError:
+            path.unlink(missing_ok=True)
+            raise
+
+    def _make_folder(self, url: str) -> None:
+        make_folder(self._local(url))
+
+    def _local(self, url: str) -> Path:
+        return Path(self.system._strip_protocol(url))
+
+
+class Pages(Objects):
+    """An http server: it gives files, says nothing of folders and takes nothing."""
+
+    def pieces(self, url: str, start: int, stop: int) -> Iterator[bytes]:
+        """As :meth:`Objects.pieces`; a server that knows no ranges sends what was there before ``start``, too."""
+        end, before = stop, -1
+        # Once, but for servers that give only so much at a time.
+        while before < start < end:
+            before, response = start, self._get(url, start, end)
+            if response is None:
+                return
+            with response as file:
+                is_whole = file.r.status == _WITHOUT_RANGE
+                end = start if is_whole else _end(file.r, start, stop)
+                skipped = start if is_whole else 0
+                while skipped and (piece := file.read(min(PIECE_BYTES, skipped))):
+                    skipped -= len(piece)
+                while start < stop and (piece := file.read(min(PIECE_BYTES, stop - start))):
+                    yield piece
+                    start += len(piece)
+
+    def size(self, url: str) -> int:
+        """As :meth:`Objects.size`; the headers of a first byte tell it, where there is one."""
+        response = self._get(url, 0, 1)
+        if response is None:
+            return 0
+        with response as file:
+            whole = str(file.r.headers.get("Content-Range", "")).rpartition("/")[2]
+            return int(file.r.headers["Content-Length"] if file.r.status == _WITHOUT_RANGE else whole)
+
+    def write(self, url: str, data: bytes) -> None:
+        """Raises NotImplementedError."""
+        raise NotImplementedError(url)
+
+    def remove(self, url: str) -> None:
+        """Raises NotImplementedError."""
+        raise NotImplementedError(url)
+
+    def names(self, url: str) -> list[str]:
+        """Raises NotImplementedError."""
+        raise NotImplementedError(url)
+
+    def _get(self, url: str, start: int, stop: int) -> Any:
+        """An open response; None where the file ends before ``start``."""
+        headers = {"Range": f"bytes={start}-{stop - 1}", "Accept-Encoding": "identity"}
+        try:
+            # A size keeps fsspec from asking for one first, and no blocks make it stream.
+            return self.system.open(url, "rb", block_size=0, size=1, headers=headers)
+        except Exception as error:
+            if not _is_past_the_end(error):
+                raise
+            return None
+
+
+def check_protocol(protocol: str) -> None:
+    """See that the packages for a kind of URL are there.
+
+    Raises:
+        ValueError: nothing is known of it.
+        ImportError: a package is missing.
+    """
+    from fsspec import get_filesystem_class
+
+    get_filesystem_class(protocol)
+
+
+def open_system(protocol: str, url: str) -> Objects:
+    """Connect to a server, for one thread of one process."""
+    from fsspec import get_filesystem_class
+    from fsspec.core import url_to_fs
+
+    for library in ("paramiko", "asyncio", "stamina"):
+        # Where nobody has set logging up, they print each lost connection, and a traceback with it.
+        logging.getLogger(library).addHandler(logging.NullHandler())
+    if protocol in SFTP:
+        return Files(_open_sftp(url))
+    options = _options(protocol)
+    if not get_filesystem_class(protocol).async_impl:
+        options["skip_instance_cache"] = True
+    system = url_to_fs(url, **options)[0]
+    if hasattr(system, "retries"):
+        # Of s3fs and gcsfs, which would try again five times before the time for attempts is looked at.
+        system.retries = 1
+    if protocol in HTTP:
+        return Pages(system)
+    return LocalFiles(system) if protocol in ("file", "local") else Objects(system)
+
+
+def _open_sftp(url: str) -> Any:
+    from hskcache.share.sftp import KnownHosts
+
+    place = KnownHosts._get_kwargs_from_urls(url)
+    # Of a # in the path, which it has already been made a part of.
+    place.pop("url_fragment", None)
+    system = KnownHosts(**_options("sftp") | place)
+    system.ftp.get_channel().settimeout(_SILENCE_S)
+    return system
+
+
+def _options(protocol: str) -> dict[str, Any]:
+    """What fsspec is told unless its own configuration says otherwise: how long to wait, and to leave retries to us."""
+    from fsspec.config import conf
+
+    options: dict[str, Any] = {}
+    if protocol in HTTP:
+        import aiohttp
+
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_S, sock_read=_SILENCE_S)
+        options["client_kwargs"] = {"timeout": timeout, "trust_env": True}
+    elif protocol in SFTP:
+        options |= dict.fromkeys(("timeout", "banner_timeout", "auth_timeout"), _CONNECT_S)
+    elif protocol in ("s3", "s3a"):
+        options["config_kwargs"] = {"retries": {"total_max_attempts": 1}}
+    return {name: value for name, value in options.items() if name not in conf.get(protocol, {})}
+
+
+def _end(response: Any, start: int, stop: int) -> int:
+    """How far a response to a range says that there is something to read.
+
+    Raises:
+        OSError: it is of another range.
+    """
+    found = _RANGE.fullmatch(response.headers.get("Content-Range", ""))
+    if found is None:
+        return stop
+    if int(found[1]) != start:
+        raise OSError(f"bytes from {found[1]} were sent where those from {start} were asked for")
+    return min(stop, int(found[2]) if found[2] != "*" else start)
+
+
+def _is_past_the_end(error: BaseException) -> bool:
+    causes = [error, error.__cause__]
+    return any(cause is not None and status(cause) == _PAST_THE_END for cause in causes)

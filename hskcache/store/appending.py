@@ -1,0 +1,309 @@
+"""Rows appended to a finished cache: begun, written and finished beside what readers use meanwhile.
+
+The new rows are shards with numbers of their own after those that are there. Until the manifest is replaced, at once,
+by one that lists them, the cache is the old one; ``appending.json`` tells which rows are on their way, so that the same
+command goes on after a kill. Rows are appended by one process at a time.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from pydantic import Field as Key
+
+from hskcache.errors import CacheError, DamageError, MismatchError
+from hskcache.spec import Strict
+from hskcache.store.consistency import check
+from hskcache.store.files import is_locked, locked, remove_matching, write_atomic
+from hskcache.store.ledger import LOCK, MANIFEST, TEMPORARY, Ledger
+from hskcache.store.manifest import DataInfo, Manifest, Request
+from hskcache.store.reading import read_document
+from hskcache.store.record import Record, parse
+
+APPENDING = "appending.json"
+
+_LOCK = f"{LOCK}-append"
+_SHARD = re.compile(r"([0-9]{6,})\.(zarr\.zip|json)(\.[0-9a-f]+\.tmp)?")
+_DRAFT = re.compile(rf"{re.escape(APPENDING)}(\.[0-9a-f]+\.tmp)?")
+
+
+class Draft(Strict):
+    """Rows that are being appended.
+
+    Attributes:
+        data: the rows.
+        start: rows of the cache before them.
+    """
+
+    data: DataInfo
+    start: int = Key(ge=0)
+
+
+@contextmanager
+def appending(ledger: Ledger) -> Iterator[bool]:
+    """Be the one process that appends rows to a cache.
+
+    Returns:
+        Whether one that died has left its lock, as :func:`is_left`.
+
+    Raises:
+        CacheError: another process is.
+        OSError: the cache cannot be written, or its file system knows no locks.
+    """
+    left = is_left(ledger)
+    with locked(ledger.root / _LOCK, wait=False, remove=True) as held:
+        if not held:
+            raise _busy(ledger)
+        yield left
+
+
+def require_nobody(ledger: Ledger) -> None:
+    """See that nobody appends rows now.
+
+    Raises:
+        CacheError: a process does.
+    """
+    if is_being_appended(ledger):
+        raise _busy(ledger)
+
+
+def is_left(ledger: Ledger) -> bool:
+    """Whether a process that appended rows died before it removed its lock, which is the last that it does."""
+    return (ledger.root / _LOCK).exists() and not is_being_appended(ledger)
+
+
+def is_being_appended(ledger: Ledger) -> bool:
+    """Whether a process is appending rows now."""
+    return is_locked(ledger.root / _LOCK)
+
+
+def is_unfinished(ledger: Ledger, manifest: Manifest) -> bool:
+    """Whether rows are on their way that the manifest does not list yet, written by a process now or cut off.
+
+    Where ``appending.json`` cannot be read nobody can go on with them, so there are none.
+    """
+    return _is_ahead(_readable(ledger), manifest)
+
+
+def is_spent(ledger: Ledger, manifest: Manifest) -> bool:
+    """Whether ``appending.json`` has no more use: its rows are in the cache, or lack fields that were added since."""
+    draft = _readable(ledger)
+    if draft is None or is_being_appended(ledger):
+        return False
+    return bool(manifest.added) or not _is_ahead(draft, manifest)
+
+
+def forget_append(ledger: Ledger, manifest: Manifest) -> None:
+    """Remove ``appending.json``, and the shards of its rows where the manifest does not list them."""
+    if is_unfinished(ledger, manifest):
+        _remove_beyond(ledger, manifest)
+    remove_matching(ledger.root, f"{APPENDING}*")
+
+
+def is_appended(ledger: Ledger, manifest: Manifest, data: DataInfo, left: bool) -> bool:
+    """Whether these rows came last and all that is left to do is to remove what appending them has left.
+
+    That is so after a kill that came between the manifest and the end, and tells it from rows that are wanted twice.
+
+    Args:
+        ledger: the cache.
+        manifest: of it.
+        data: the rows.
+        left: whether a process that died has left its lock, even if nothing else.
+    """
+    draft, last = _readable(ledger), manifest.request.parts[-1]
+    if not manifest.request.appended or not _same(last, data):
+        return False
+    if draft is None:
+        return left
+    return _same(draft.data, data) and draft.start + last.num_rows == manifest.request.num_rows
+
+
+def under_way(ledger: Ledger, manifest: Manifest) -> tuple[set[Path], str] | None:
+    """What stands in a cache because of rows that the manifest does not list, or of their appending.
+
+    Returns:
+        The files, and what is to be said of ``appending.json``, to be read after its name; None where it is not there.
+    """
+    if not (ledger.root / APPENDING).exists():
+        return None
+    try:
+        draft = _standing(ledger)
+    except DamageError as error:
+        return {ledger.root / APPENDING}, str(error).removeprefix(f"{ledger.root / APPENDING} ")
+    if not _is_ahead(draft, manifest):
+        return {ledger.root / APPENDING}, "is what appending rows has left, which the cache has by now; delete it"
+    folders = [ledger.root, *(ledger.root / name for name in manifest.own_fields)]
+    files = {path for folder in folders if folder.is_dir() for path in folder.iterdir()}
+    files = {path for path in files if is_of_append(ledger, manifest, path.relative_to(ledger.root).as_posix())}
+    if is_being_appended(ledger):
+        return files, "tells of rows that a process is appending now; verify again when it is done"
+    what = "is what appending rows has left that was cut off; give the same command again, or delete this file"
+    if manifest.added:
+        what = "is what appending rows has left that was cut off before a field was added; hskcache repair removes it"
+    return files | {ledger.root / APPENDING}, what
+
+
+def is_of_append(ledger: Ledger, manifest: Manifest, file: str) -> bool:
+    """Whether a file belongs to rows that are being appended, or whose appending was cut off.
+
+    Args:
+        ledger: the cache.
+        manifest: of it.
+        file: path within the cache.
+    """
+    path = Path(file)
+    if _DRAFT.fullmatch(file):
+        return file != APPENDING or is_unfinished(ledger, manifest)
+    if len(path.parts) != 2 or path.parts[0] not in manifest.own_fields:
+        return False
+    return _is_beyond(path.name, manifest.request) and is_unfinished(ledger, manifest)
+
+
+def check_may_grow(root: Path, manifest: Manifest) -> None:
+    """See that rows may be appended to a cache, whichever they are.
+
+    Raises:
+        MismatchError: it is a part of another, or has added fields, which would lack the rows.
+    """
+    if manifest.part is not None:
+        raise MismatchError(f"{root} is a part of another cache; append to that, or pull all of it first")
+    if manifest.added:
+        names = ", ".join(manifest.added)
+        raise MismatchError(
+            f"{root} has added fields ({names}), which would lack the new rows; append to a copy without them, which "
+            f"hskcache push {root} --fields {','.join(manifest.own_fields)} file:///NEW/COPY makes, and add them again"
+        )
+
+
+def check_may_append(ledger: Ledger, manifest: Manifest, data: DataInfo) -> None:
+    """See that these rows may be appended now.
+
+    Raises:
+        MismatchError: other rows are on their way, or as :func:`check_may_grow`.
+        DamageError: ``appending.json`` cannot be read.
+    """
+    check_may_grow(ledger.root, manifest)
+    draft = _standing(ledger)
+    if draft is not None and _is_ahead(draft, manifest) and not _same(draft.data, data):
+        raise MismatchError(
+            f"to {ledger.root} rows of {draft.data.name} were being appended; give that command again, or delete "
+            f"{ledger.root / APPENDING} to have them forgotten"
+        )
+
+
+def begin_append(ledger: Ledger, manifest: Manifest, data: DataInfo) -> None:
+    """Start to append rows that :func:`check_may_append` allows, or go on with them."""
+    draft = _standing(ledger)
+    if draft is not None and _is_ahead(draft, manifest) and _same(draft.data, data):
+        return
+    # Shards of other rows, whose draft was deleted, must not be taken for those of these.
+    _remove_beyond(ledger, manifest)
+    draft = Draft(data=data, start=manifest.request.num_rows)
+    write_atomic(ledger.root / APPENDING, draft.model_dump_json(indent=1).encode() + b"\n")
+
+
+def finish_append(ledger: Ledger, draft: Draft, environment: Mapping[str, str]) -> Manifest:
+    """Write the manifest with the rows in it and remove what appending them has left.
+
+    Args:
+        ledger: the cache.
+        draft: the rows.
+        environment: what computed them; where the manifest tells of another, it tells of both.
+
+    Raises:
+        MismatchError: a shard is not committed, or the cache has grown otherwise meanwhile.
+        DamageError: a shard does not hold what the field stores, or the manifest was edited.
+    """
+    with locked(ledger.root / LOCK, remove=True):
+        manifest = ledger.intact()
+        check_may_append(ledger, manifest, draft.data)
+        if manifest.request.num_rows != draft.start:
+            raise MismatchError(f"{ledger.root} has other rows than when this began; give the same command again")
+        parts = [*manifest.request.appended, draft.data]
+        request = manifest.request.model_copy(update={"appended": parts})
+        changes = {
+            "request": request,
+            "request_digest": request.digest,
+            "shards": {
+                name: records + _new(ledger, name, request, manifest) for name, records in manifest.shards.items()
+            },
+            "environment": _both(manifest.environment, environment),
+        }
+        grown = manifest.model_copy(update=changes).signed()
+        check(grown)
+        write_atomic(ledger.root / MANIFEST, grown.to_json())
+        remove_matching(ledger.root, f"{MANIFEST}{TEMPORARY}")
+    tidy_append(ledger, grown)
+    return grown
+
+
+def tidy_append(ledger: Ledger, manifest: Manifest) -> None:
+    """Remove what appending rows has left that the manifest lists."""
+    for name in manifest.own_fields:
+        remove_matching(ledger.root / name, TEMPORARY)
+    remove_matching(ledger.root, f"{APPENDING}*")
+
+
+def _remove_beyond(ledger: Ledger, manifest: Manifest) -> None:
+    """Remove shards after those that the manifest lists, their records first."""
+    for name in manifest.own_fields:
+        stale = [path for path in (ledger.root / name).glob("*") if _is_beyond(path.name, manifest.request)]
+        for path in sorted(stale, key=lambda path: not path.name.endswith(".json")):
+            path.unlink(missing_ok=True)
+
+
+def _both(then: Mapping[str, str], now: Mapping[str, str]) -> dict[str, str]:
+    """What computed some rows and then others: values that differ stand one after the other."""
+    found = dict(then)
+    for name, value in now.items():
+        known = found.setdefault(name, value)
+        if value not in known.split("; "):
+            found[name] = f"{known}; {value}"
+    return found
+
+
+def _new(ledger: Ledger, name: str, request: Request, manifest: Manifest) -> list[Record]:
+    numbers = range(manifest.request.num_shards, request.num_shards)
+    found = [ledger.committed(name, shard) for shard in numbers]
+    if None in found:
+        raise MismatchError(
+            f"{ledger.root} lacks shard {numbers[found.index(None)]} of {name}; give the same command again to finish"
+        )
+    return [record for record in found if record is not None]
+
+
+def _busy(ledger: Ledger) -> CacheError:
+    return CacheError(f"another process is appending rows to {ledger.root}; wait until it is done")
+
+
+def _standing(ledger: Ledger) -> Draft | None:
+    path = ledger.root / APPENDING
+    try:
+        return parse(Draft, read_document(path), str(path))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except DamageError as error:
+        raise DamageError(f"{error}; delete it to have the rows forgotten that were being appended") from None
+
+
+def _readable(ledger: Ledger) -> Draft | None:
+    try:
+        return _standing(ledger)
+    except DamageError:
+        return None
+
+
+def _is_ahead(draft: Draft | None, manifest: Manifest) -> bool:
+    return draft is not None and draft.start == manifest.request.num_rows
+
+
+def _same(one: DataInfo, other: DataInfo) -> bool:
+    return (one.fingerprint, one.num_rows) == (other.fingerprint, other.num_rows)
+
+
+def _is_beyond(name: str, request: Request) -> bool:
+    """Whether a file is of a shard after those that there are."""
+    found = _SHARD.fullmatch(name)
+    return found is not None and int(found[1]) >= request.num_shards

@@ -1,0 +1,72 @@
+"""Values that are NaN or infinite once they are stored: which rows have them, and what becomes of those rows."""
+
+from collections.abc import Collection, Mapping
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hskcache.errors import TeacherError
+from hskcache.ragged import Integers
+from hskcache.store.fields import Field, row_offsets
+
+OnNonfinite = Literal["fail", "skip"]
+"""Whether a row with such values ends the build, or is left out of the fields that have them."""
+
+Arrays = dict[str, NDArray[np.generic]]
+"""What is stored of a field, by the names of the format."""
+
+Counts = dict[str, dict[str, Integers]]
+"""Values that are not finite: by field and by part of it, such as a layer, how many each row has, int64 [n]."""
+
+_VALUES = frozenset({"values", "scales", "logits"})
+
+
+def refuse(source: str, start: int, nonfinite: Counts, fields: Collection[str]) -> None:
+    """See that all values of some rows are finite.
+
+    Args:
+        source: what to call the data.
+        start: the first of the rows.
+        nonfinite: of the rows.
+        fields: those that are to be stored.
+
+    Raises:
+        TeacherError: one is not; names the first row and where it has them.
+    """
+    # In the order of the layers, of which the first is where it began.
+    parts = {what: counts for field, parts in nonfinite.items() if field in fields for what, counts in parts.items()}
+    places = np.flatnonzero(sum(parts.values(), np.zeros(1, np.int64)))
+    if not len(places):
+        return
+    what = next(what for what, counts in parts.items() if counts[places[0]])
+    raise TeacherError(
+        f"{source} row {start + places[0]}, counted from 0: {what} would be stored with values that are not finite, as "
+        f"in {len(places) - 1} more rows of its shard; if they overflow, give --encoding bfloat16 and --dtype float32, "
+        "else mend the teacher, or leave such rows out with --on-nonfinite skip"
+    )
+
+
+def leave_out(field: Field, arrays: Arrays, counts: Mapping[str, Integers]) -> dict[int, int]:
+    """Put zeros in place of what a field holds of rows with values that are not finite.
+
+    Args:
+        field: how it is stored.
+        arrays: of the field; changed.
+        counts: of the field, by part.
+
+    Returns:
+        Those rows, counted within the arrays, with how many such values each had.
+    """
+    totals = sum(counts.values(), np.zeros(1, np.int64))
+    places = np.flatnonzero(totals)
+    for name, array in arrays.items():
+        if name.rpartition("/")[2] not in _VALUES or not len(places):
+            continue
+        offsets = row_offsets(field, name, arrays)
+        if offsets is None:
+            array[places] = 0
+            continue
+        for place in places:
+            array[offsets[place] : offsets[place + 1]] = 0
+    return {int(place): int(totals[place]) for place in places}

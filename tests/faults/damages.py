@@ -1,0 +1,253 @@
+"""Ways to damage the files of a cache: every kind, at every region of every file; and what must be said of it."""
+
+import random
+import shutil
+import struct
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from hskcache.store.ledger import MANIFEST, TOKENIZER, Ledger
+from hskcache.store.record import CONSTANTS
+
+_EXTRA = ("notes.txt", "inputs/000099.zarr.zip", "hidden/000000.json.0f.tmp", "attention/000000.zarr.zip.old", "x/y/z")
+
+
+class Place(NamedTuple):
+    """Where verify must see a damage.
+
+    Attributes:
+        file: path within the cache.
+        field: or None, of what belongs to no field.
+        shard: or None, likewise and of constants.
+    """
+
+    file: str
+    field: str | None = None
+    shard: int | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Damage:
+    """Something done to a cache.
+
+    Attributes:
+        kind: ``flipped bit``, ``truncated`` and so on.
+        region: of which file, and which part of it: ``shard: central directory``.
+        what: it all in words.
+        apply: does it to a cache.
+        places: that verify must name, every one; None where it may name any.
+        touched: files that it changes, makes or removes.
+    """
+
+    kind: str
+    region: str
+    what: str
+    apply: Callable[[Path], object]
+    places: tuple[Place, ...] | None
+    touched: tuple[str, ...]
+
+
+class Cut(NamedTuple):
+    """How many positions of a file to try: of the bytes of a region, and lengths to cut a file to.
+
+    None tries every byte of it.
+    """
+
+    positions: int | None
+    lengths: int | None
+
+
+@dataclass(frozen=True, eq=False)
+class Suite:
+    """The damages of one cache.
+
+    Attributes:
+        root: the cache, which is not touched.
+        older: another cache of the same fields, built from another seed.
+        small: how much to try of manifest, records and tokenizer.
+        shard: how much to try of each shard.
+        seed: of what is drawn.
+    """
+
+    root: Path
+    older: Path
+    small: Cut
+    shard: Cut
+    seed: int = 0
+
+    def damages(self) -> Iterator[Damage]:
+        """All of them."""
+        for file in self.files:
+            yield from self._of_bytes(file)
+            yield from self._of_files(file)
+        for folder, place in {
+            TOKENIZER: Place(TOKENIZER),
+            **{name: Place(name, name) for name in self._fields},
+        }.items():
+            yield _linked(folder, place, [file for file in self.files if file.startswith(f"{folder}/")])
+        yield from self._swaps()
+        yield from self._stale()
+        for name in _EXTRA:
+            field = name.partition("/")[0] if name.partition("/")[0] in self._fields else None
+            yield _written("extra file", "extra", name, b"something", Place(name, field))
+
+    @property
+    def files(self) -> dict[str, Place]:
+        """Every file of the cache, and where verify must see what is done to it."""
+        ledger, manifest = Ledger(self.root), Ledger(self.root).manifest()
+        found = {MANIFEST: Place(MANIFEST)}
+        for record in manifest.records:
+            shard = None if record.shard == CONSTANTS else record.shard
+            for path in (ledger.shard_path(record.field, record.shard), ledger.record_path(record.field, record.shard)):
+                name = path.relative_to(self.root).as_posix()
+                found[name] = Place(name, record.field, shard)
+        for path in sorted((self.root / TOKENIZER).rglob("*")):
+            found[path.relative_to(self.root).as_posix()] = Place(TOKENIZER)
+        return found
+
+    @property
+    def _fields(self) -> set[str]:
+        return set(Ledger(self.root).manifest().fields)
+
+    def _of_bytes(self, file: str) -> Iterator[Damage]:
+        """Flipped bits in every region, and lengths to which a file may be cut."""
+        draw, data = random.Random(f"{self.seed} {file}"), (self.root / file).read_bytes()
+        kind, place = kind_of(file), self.files[file]
+        cut = self.shard if kind.endswith("shard") else self.small
+        spans: dict[str, list[int]] = {}
+        for region, span in regions(file, data):
+            spans.setdefault(region, []).extend(span)
+        for region, positions in spans.items():
+            for position in _drawn(draw, positions, cut.positions):
+                bit = draw.randrange(8)
+                flipped = data[:position] + bytes([data[position] ^ 1 << bit]) + data[position + 1 :]
+                what = f"bit {bit} of byte {position} of {file}"
+                yield _written("flipped bit", f"{kind}: {region}", file, flipped, place, what)
+        lengths = {1, len(data) // 2, len(data) - 1, *_drawn(draw, range(1, len(data)), cut.lengths)}
+        for length in sorted(lengths):
+            yield _written("truncated", kind, file, data[:length], place, f"{file} cut to {length} bytes")
+        yield _written("emptied", kind, file, b"", place)
+        half = data[: len(data) // 2]
+        yield _written("zeros from the middle", kind, file, half + bytes(len(data) - len(half)), place)
+        yield _written("zeros throughout", kind, file, bytes(len(data)), place)
+        yield _written("appended", kind, file, data + b"\n", place, f"{file} with a byte more")
+        yield _written("appended", kind, file, data + data, place, f"{file} twice over")
+
+    def _of_files(self, file: str) -> Iterator[Damage]:
+        kind, place = kind_of(file), self.files[file]
+        yield Damage("missing", kind, file, lambda root: (root / file).unlink(), (place,), (file,))
+
+        def folder(root: Path) -> None:
+            (root / file).unlink()
+            (root / file).mkdir()
+
+        def link(root: Path) -> None:
+            (root / file).rename(root / ".elsewhere")
+            (root / file).symlink_to(root / ".elsewhere")
+
+        yield Damage("a folder instead", kind, file, folder, (place,), (file,))
+        yield Damage("a link to an equal file", kind, file, link, (place,), (file, ".elsewhere"))
+
+    def _swaps(self) -> Iterator[Damage]:
+        """Files of one kind in each other's places: of two shards, and of two fields."""
+        files = self.files
+        for suffix in (".zarr.zip", ".json"):
+            named = [file for file, place in files.items() if place.shard is not None and file.endswith(suffix)]
+            for one in named:
+                field, shard = files[one].field, files[one].shard
+                others = [other for other in named if (files[other].field == field) != (files[other].shard == shard)]
+                for other in others:
+                    if one < other:
+                        yield _swap(one, other, (files[one], files[other]))
+
+    def _stale(self) -> Iterator[Damage]:
+        """Files of an older build in the place of today's."""
+        for file, place in self.files.items():
+            path = self.older / file
+            if path.is_file() and path.read_bytes() != (self.root / file).read_bytes():
+                # A manifest of another build is true of itself; that the files are others shows at each of them.
+                where = place if file != MANIFEST else None
+                yield _written("stale", kind_of(file), file, path.read_bytes(), where, f"{file} of an older build")
+
+
+def kind_of(file: str) -> str:
+    """The kind of a file of a cache."""
+    if file == MANIFEST:
+        return "manifest"
+    if file.startswith(f"{TOKENIZER}/"):
+        return "tokenizer"
+    constants = "constants " if "constants" in file else ""
+    return constants + ("shard" if file.endswith(".zarr.zip") else "record")
+
+
+def regions(file: str, data: bytes) -> Iterator[tuple[str, range]]:
+    """The parts of a file, in order and without gaps; of a shard those of its zip."""
+    if not file.endswith(".zarr.zip"):
+        yield "text", range(len(data))
+        return
+    import io
+
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        infos, directory = sorted(archive.infolist(), key=lambda info: info.header_offset), archive.start_dir
+    for info in infos:
+        start = info.header_offset
+        name_size, extra_size = struct.unpack("<HH", data[start + 26 : start + 30])
+        content = start + 30 + name_size + extra_size
+        stop = content + info.file_size
+        yield "local header", range(start, content)
+        if info.filename.endswith("zarr.json"):
+            yield "document", range(content, stop)
+            continue
+        yield "chunk header", range(content, content + 16)
+        yield "chunk payload", range(content + 16, stop - 4)
+        yield "chunk checksum", range(stop - 4, stop)
+    yield "central directory", range(directory, len(data) - 22)
+    yield "end record", range(len(data) - 22, len(data))
+
+
+def restore(root: Path, whole: Path, damage: Damage) -> None:
+    """Undo a damage."""
+    for file in damage.touched:
+        path = root / file
+        if path.is_symlink() or path.is_file():
+            path.unlink()
+        elif path.is_dir():
+            shutil.rmtree(path)
+        if (whole / file).is_file():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(whole / file, path)
+        elif path.parent.is_dir() and not (whole / file).parent.is_dir():
+            shutil.rmtree(path.parent)
+
+
+def _drawn(draw: random.Random, span: Sequence[int], count: int | None) -> list[int]:
+    return list(span) if count is None or count >= len(span) else sorted(draw.sample(span, count))
+
+
+def _written(kind: str, region: str, file: str, data: bytes, place: Place | None, what: str | None = None) -> Damage:
+    def write(root: Path) -> None:
+        (root / file).parent.mkdir(parents=True, exist_ok=True)
+        (root / file).write_bytes(data)
+
+    return Damage(kind, region, what or file, write, None if place is None else (place,), (file,))
+
+
+def _linked(folder: str, place: Place, files: list[str]) -> Damage:
+    def link(root: Path) -> None:
+        (root / folder).rename(root / ".elsewhere")
+        (root / folder).symlink_to(root / ".elsewhere")
+
+    # First the link itself is removed, then its files come back.
+    return Damage("a link to an equal folder", "folder", folder, link, (place,), (folder, ".elsewhere", *files))
+
+
+def _swap(one: str, other: str, places: tuple[Place, Place]) -> Damage:
+    def swap(root: Path) -> None:
+        first, second = (root / one).read_bytes(), (root / other).read_bytes()
+        (root / one).write_bytes(second)
+        (root / other).write_bytes(first)
+
+    return Damage("swapped", kind_of(one), f"{one} and {other}", swap, places, (one, other))
