@@ -10,7 +10,7 @@ import hashlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO
 
 from hskcache import disk
 from hskcache.errors import DamageError
@@ -23,13 +23,13 @@ from hskcache.share.whole import (
     README,
     Beside,
     OnProgress,
+    Written,
     check_tokenizer_name,
     checked_manifest,
+    is_written,
     read_beside,
-    refuse_another,
     replacing,
     spelled,
-    standing_id,
 )
 from hskcache.store.files import read_file, sha256_hex
 from hskcache.store.ledger import MANIFEST, TOKENIZER, Ledger
@@ -38,14 +38,7 @@ from hskcache.store.reading import MAX_DOCUMENT_BYTES
 from hskcache.store.record import Record, parse
 
 
-class Packed(NamedTuple):
-    """A tar of a cache: its manifest, and whether it stood there already."""
-
-    manifest: Manifest
-    was_there: bool
-
-
-def pack(root: Path, target: Path, force: bool = False, on_progress: OnProgress | None = None) -> Packed:
+def pack(root: Path, target: Path, force: bool = False, on_progress: OnProgress | None = None) -> Written:
     """Write a cache to a tar, every shard verified; a finished tar of the same cache is left alone.
 
     Args:
@@ -60,11 +53,8 @@ def pack(root: Path, target: Path, force: bool = False, on_progress: OnProgress 
         MismatchError: something else stands at ``target``.
     """
     beside = read_beside(root)
-    if not force:
-        standing = standing_id(target, _manifest_of)
-        refuse_another(target, standing, beside.manifest)
-        if standing is not None:
-            return Packed(beside.manifest, was_there=True)
+    if not force and is_written(target, beside.manifest, _manifest_of):
+        return Written(beside.manifest, was_there=True)
     disk.require_space(
         target, _num_bytes(beside), f"{target} needs", "pack to another machine: hskcache pack CACHE -", "file"
     )
@@ -72,10 +62,10 @@ def pack(root: Path, target: Path, force: bool = False, on_progress: OnProgress 
         _write(root, beside, file, on_progress)
         file.flush()
         os.fsync(file.fileno())
-    return Packed(beside.manifest, was_there=False)
+    return Written(beside.manifest, was_there=False)
 
 
-def pack_to(root: Path, stream: BinaryIO, on_progress: OnProgress | None = None) -> Packed:
+def pack_to(root: Path, stream: BinaryIO, on_progress: OnProgress | None = None) -> Written:
     """Write a cache to a stream as :func:`pack` does to a file.
 
     Raises:
@@ -86,7 +76,7 @@ def pack_to(root: Path, stream: BinaryIO, on_progress: OnProgress | None = None)
     beside = read_beside(root)
     _write(root, beside, stream, on_progress)
     stream.flush()
-    return Packed(beside.manifest, was_there=False)
+    return Written(beside.manifest, was_there=False)
 
 
 def unpack(stream: BinaryIO, name: str, root: Path, on_progress: OnProgress | None = None) -> Landed:

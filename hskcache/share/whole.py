@@ -118,37 +118,38 @@ def check_tokenizer_name(name: str, others: Iterable[str]) -> None:
             raise DamageError(f"holds a tokenizer file {name!r:.80} twice")
 
 
-def standing_id(target: Path, read: Callable[[Path], Manifest]) -> str | None:
-    """The id of the cache in a finished file that stands where one is to be written; None where nothing stands.
+class Written(NamedTuple):
+    """A file of a cache: its manifest, and whether it stood there already."""
+
+    manifest: Manifest
+    was_there: bool
+
+
+def is_written(target: Path, manifest: Manifest, read: Callable[[Path], Manifest]) -> bool:
+    """Whether a finished file of a cache stands where one is to be written; False where nothing stands.
 
     Args:
         target: the file.
-        read: takes the manifest out of one, or raises a DamageError.
+        manifest: of the cache.
+        read: takes the manifest out of a file, or raises a DamageError.
 
     Raises:
-        MismatchError: something else stands there.
+        MismatchError: another cache's file stands there, or something else.
     """
     if not target.exists() and not target.is_symlink():
-        return None
+        return False
     try:
-        return read(target).cache_id
+        standing = read(target).cache_id
     except CacheError:
         raise MismatchError(
             f"{target} exists and is no such copy of a cache; give another name, or --force to replace it"
         ) from None
-
-
-def refuse_another(target: Path, standing: str | None, manifest: Manifest) -> None:
-    """See that a file which is to be written takes no other cache's place.
-
-    Raises:
-        MismatchError: it would.
-    """
-    if standing not in {None, manifest.cache_id}:
+    if standing != manifest.cache_id:
         raise MismatchError(
-            f"{target} holds the cache {standing[:12] if standing else ''} and not {manifest.cache_id[:12]}; give "
-            "another name, or --force to replace it"
+            f"{target} holds the cache {standing[:12]} and not {manifest.cache_id[:12]}; give another name, or --force "
+            "to replace it"
         )
+    return True
 
 
 @contextmanager

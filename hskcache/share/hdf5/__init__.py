@@ -5,7 +5,7 @@ along as it is; with it an import cuts the rows into the same shards again, whic
 cache id.
 """
 
-from hskcache.share.hdf5.export import COMPRESSIONS, Compression, Exported, export_hdf5
+from hskcache.share.hdf5.export import COMPRESSIONS, Compression, export_hdf5
 from hskcache.share.hdf5.import_ import Imported, import_hdf5
 
-__all__ = ["COMPRESSIONS", "Compression", "Exported", "Imported", "export_hdf5", "import_hdf5"]
+__all__ = ["COMPRESSIONS", "Compression", "Imported", "export_hdf5", "import_hdf5"]

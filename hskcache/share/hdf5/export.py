@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,9 +28,8 @@ from hskcache.share.hdf5.layout import (
 )
 from hskcache.share.hdf5.reading import manifest_of
 from hskcache.share.hdf5.sink import Sink
-from hskcache.share.whole import Beside, OnProgress, read_beside, refuse_another, replacing, standing_id
+from hskcache.share.whole import Beside, OnProgress, Written, is_written, read_beside, replacing
 from hskcache.store.ledger import TOKENIZER
-from hskcache.store.manifest import Manifest
 from hskcache.store.record import CONSTANTS
 
 Compression = Literal["gzip", "lzf", "none"]
@@ -43,20 +42,13 @@ _CHUNK_BYTES = 512 << 10
 _CHUNK_MEMORY_BYTES = 2 * _CHUNK_BYTES
 
 
-class Exported(NamedTuple):
-    """An HDF5 file of a cache: its manifest, and whether it stood there already."""
-
-    manifest: Manifest
-    was_there: bool
-
-
 def export_hdf5(
     root: Path,
     target: Path,
     compression: Compression = "gzip",
     force: bool = False,
     on_progress: OnProgress | None = None,
-) -> Exported:
+) -> Written:
     """Write a cache to one HDF5 file, every shard verified; a finished file of the same cache is left alone.
 
     Args:
@@ -72,11 +64,8 @@ def export_hdf5(
         MismatchError: something else stands at ``target``.
     """
     beside, cache = read_beside(root), open_cache(root)
-    if not force:
-        standing = standing_id(target, manifest_of)
-        refuse_another(target, standing, beside.manifest)
-        if standing is not None:
-            return Exported(beside.manifest, was_there=True)
+    if not force and is_written(target, beside.manifest, manifest_of):
+        return Written(beside.manifest, was_there=True)
     layout = blocks(beside.manifest)
     raw = sum(stored.num_bytes for block in layout for stored in block.arrays.values())
     packed = sum(record.num_bytes for record in beside.manifest.records)
@@ -86,7 +75,7 @@ def export_hdf5(
         with _created(sink) as file:
             _Writer(file, compression, on_progress, sink).write(cache, beside, layout)
         sink.finish()
-    return Exported(beside.manifest, was_there=False)
+    return Written(beside.manifest, was_there=False)
 
 
 class _Writer:
