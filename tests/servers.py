@@ -182,8 +182,13 @@ def nginx_server(root: Path, state: Path) -> Iterator[Server | None]:
 
 
 @contextmanager
-def sftp_server(root: Path) -> Iterator[Server]:
-    """asyncssh's SFTP server, which shows nothing but ``root`` and knows one user by password."""
+def sftp_server(root: Path, at_sign_in: str = "ask") -> Iterator[Server]:
+    """asyncssh's SFTP server, which shows nothing but ``root`` and knows one user by password.
+
+    Args:
+        root: folder that is served.
+        at_sign_in: "ask" for the password; or "die", "hang", say "no", or end the session with a "bye".
+    """
     import asyncssh
 
     port, key = free_port(), asyncssh.generate_private_key("ssh-ed25519")
@@ -191,7 +196,7 @@ def sftp_server(root: Path) -> Iterator[Server]:
         own = Path(state) / "host"
         key.write_private_key(str(own))
         known = _known_hosts(Path(state), port, key.export_public_key().decode())
-        command = [sys.executable, str(_PROGRAMS), "sftp", str(root), str(own), str(port)]
+        command = [sys.executable, str(_PROGRAMS), "sftp", str(root), str(own), str(port), at_sign_in]
         with running(Server(f"sftp://{USER}:{PASSWORD}@127.0.0.1:{port}", command, port, known)) as server:
             yield server
 

@@ -105,14 +105,25 @@ def _serve_http(root: Path, state: Path, port: int) -> None:
     web.run_app(application, host="127.0.0.1", port=port, print=None, handle_signals=False)
 
 
-def _serve_sftp(root: Path, key: Path, port: int) -> None:
+def _serve_sftp(root: Path, key: Path, port: int, at_sign_in: str) -> None:
     import asyncssh
 
     class Knows(asyncssh.SSHServer):
+        def begin_auth(self, username: str) -> bool:
+            if at_sign_in == "bye":
+                raise asyncssh.PermissionDenied("too many of you")
+            return True
+
         def password_auth_supported(self) -> bool:
             return True
 
-        def validate_password(self, username: str, password: str) -> bool:
+        async def validate_password(self, username: str, password: str) -> bool:
+            if at_sign_in == "die":
+                os.kill(os.getpid(), signal.SIGKILL)
+            if at_sign_in == "hang":
+                await asyncio.Event().wait()
+            if at_sign_in == "no":
+                return False
             return (username, password) == (USER, PASSWORD)
 
     async def serve() -> None:
@@ -129,5 +140,5 @@ def _serve_sftp(root: Path, key: Path, port: int) -> None:
 
 
 if __name__ == "__main__":
-    kind, served, own, at = sys.argv[1:]
-    {"http": _serve_http, "sftp": _serve_sftp}[kind](Path(served), Path(own), int(at))
+    kind, served, own, at, *manner = sys.argv[1:]
+    {"http": _serve_http, "sftp": _serve_sftp}[kind](Path(served), Path(own), int(at), *manner)

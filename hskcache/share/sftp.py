@@ -4,6 +4,7 @@ fsspec takes whatever key a host shows. Here it must be the one in ``~/.ssh/know
 FSSPEC_SFTP_HOST_KEY_POLICY=auto_add a host that is not in there is taken at its word, a changed key never.
 """
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from hskcache.errors import CacheError
 
 _POLICY = "host_key_policy"
 _FILE = "known_hosts"
+# A server that died or hung while we signed in, and not one that said no.
+_UNANSWERED = re.compile("timeout|shut down")
 
 
 class KnownHosts(SFTPFileSystem):  # type: ignore[misc]
@@ -35,13 +38,36 @@ class KnownHosts(SFTPFileSystem):  # type: ignore[misc]
         else:
             self.client.set_missing_host_key_policy(_Refused(self._file))
         try:
-            self.client.connect(self.host, **self.ssh_kwargs)
+            self.client.connect(self.host, transport_factory=_Transport, **self.ssh_kwargs)
         except paramiko.BadHostKeyException as error:
             raise CacheError(
                 f"{error.hostname} shows another host key ({_fingerprint(error.key)}) than {self._file} has: it was "
                 "set up anew, or somebody stands in between; ask who runs it before you change that file"
             ) from None
+        except paramiko.SSHException as error:
+            _tell_lost_from_refused(error, self.client.get_transport())
+            raise
         self.ftp = self.client.open_sftp()
+
+
+class _Transport(paramiko.Transport):  # type: ignore[misc]
+    """Keeps the reason that a server gives when it hangs up, which paramiko only logs."""
+
+    reason = ""
+
+    def _parse_disconnect(self, message: paramiko.Message) -> None:
+        super()._parse_disconnect(message)
+        message.rewind()
+        _code = message.get_int()
+        self.reason = message.get_text()
+
+
+def _tell_lost_from_refused(error: paramiko.SSHException, transport: _Transport) -> None:
+    """Whom nobody answers is refused for paramiko, and who is sent away while signing in has merely no session."""
+    if transport.auth_handler is not None and transport.reason:
+        raise paramiko.AuthenticationException(transport.reason) from None
+    if isinstance(error, paramiko.AuthenticationException) and _UNANSWERED.search(str(error)):
+        raise ConnectionError(str(error)) from None
 
 
 class _Refused(paramiko.MissingHostKeyPolicy):  # type: ignore[misc]

@@ -8,6 +8,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from asyncssh import generate_private_key
+from fsspec.config import conf
 from noise import NUM_SHARDS, write_cache
 from noise import files as files_of
 from servers import PASSWORD, Server, sftp_server
@@ -186,14 +188,39 @@ def test_a_host_that_is_not_known_gets_no_password(
 def test_a_host_with_another_key_than_it_had_is_refused_whatever_the_policy(
     sftp: Server, original: Cache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import asyncssh
-
-    other = asyncssh.generate_private_key("ssh-ed25519").export_public_key().decode()
+    other = generate_private_key("ssh-ed25519").export_public_key().decode()
     Path(sftp.environment["FSSPEC_SFTP_KNOWN_HOSTS"]).write_text(f"[127.0.0.1]:{sftp.port} {other}")
     for policy in ("reject", "auto_add"):
         sftp.environment["FSSPEC_SFTP_HOST_KEY_POLICY"] = policy
         reach(sftp, monkeypatch)
         assert "shows another host key" in refused("push", original.root, f"{sftp.url}/c.hsk")
+
+
+@pytest.mark.parametrize(
+    ("manner", "said"),
+    [("die", "is out of reach"), ("hang", "is out of reach"), ("no", "is refused to you (Authentication failed.)")],
+)
+def test_a_server_that_says_no_is_told_from_one_that_says_nothing(
+    original: Cache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, manner: str, said: str
+) -> None:
+    with sftp_server(tmp_path, at_sign_in=manner) as server:
+        reach(server, monkeypatch)
+        monkeypatch.setitem(conf["sftp"], "auth_timeout", 2)
+        line = refused("push", original.root, f"{server.url}/c.hsk", "--jobs", 1)
+    assert said in line
+
+
+def test_a_server_that_takes_no_more_keys_is_heard(
+    original: Cache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It hangs up, and what a client then tries in vain is not what went wrong."""
+    key = tmp_path / "key"
+    generate_private_key("ssh-ed25519").write_private_key(str(key))
+    with sftp_server(tmp_path, at_sign_in="bye") as server:
+        reach(server, monkeypatch)
+        monkeypatch.setitem(conf["sftp"], "key_filename", str(key))
+        line = refused("push", original.root, f"{server.url}/c.hsk", "--jobs", 1)
+    assert "is refused to you (too many of you); give the user in the URL" in line
 
 
 def test_a_path_over_sftp_may_hold_what_urls_have_other_uses_for(sftp: Server, original: Cache, tmp_path: Path) -> None:
