@@ -68,8 +68,12 @@ class Fit:
     @property
     def identity(self) -> dict[str, Any]:
         """What a run in the same folder must have in common with this one."""
+        return {**self.run, **self.settings}
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What all processes must have in common; of the student they take the first one's."""
         return {
-            **self.run,
             "knowledge": self.source.identity,
             "layer_map": self.layer_map,
             "metric": self.metric,
@@ -88,7 +92,8 @@ def fit(job: Fit, out: Path, machine: Machine) -> dict[str, Any]:
         What metrics.json holds: the scores of the student, and of every stage its steps, seconds and last losses.
 
     Raises:
-        MismatchError: the knowledge, the recipe and the student do not fit, or ``out`` holds another run.
+        MismatchError: the knowledge, the recipe and the student do not fit, ``out`` holds another run, or the
+            processes were given different ones.
         SpecError: the batch size cannot be divided as asked.
     """
     check_recipe(job.source.knowledge, job.recipe, machine.slices)
@@ -96,6 +101,7 @@ def fit(job: Fit, out: Path, machine: Machine) -> dict[str, Any]:
     out = out.resolve()
     with runtime.quiet():
         device = processes.connect(machine.device)
+        processes.agree(job.settings)
         finished = processes.on_first(lambda: claim(out, job.identity))
         if finished is not None:
             _say(f"{out} is finished already")

@@ -4,19 +4,21 @@ Every process takes every step, but one of them, the first, writes all files and
 rank from its environment; to do anything together the processes must be connected.
 """
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from accelerate import PartialState
-from accelerate.utils import broadcast_object_list
+from accelerate.utils import broadcast_object_list, gather_object
 
-from hskcache.errors import CacheError
+from hskcache.difference import first_difference
+from hskcache.errors import CacheError, MismatchError
 from hskcache.processes import count, is_first
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["connect", "count", "disconnect", "is_first", "on_first", "wait"]
+__all__ = ["agree", "connect", "count", "disconnect", "is_first", "on_first", "wait"]
 
 Value = TypeVar("Value")
 
@@ -57,6 +59,27 @@ def on_first(work: Callable[[], Value]) -> Value:
         raise outcome[0]
     value: Value = outcome[0]
     return value
+
+
+def agree(settings: Mapping[str, Any]) -> None:
+    """See that every process was given the same, such as the same copy of a cache on its own machine.
+
+    Args:
+        settings: as JSON values.
+
+    Raises:
+        MismatchError: they differ; in every process.
+    """
+    if count() == 1:
+        return
+    first, *others = gather_object([json.loads(json.dumps(settings))])
+    for rank, other in enumerate(others, start=1):
+        if (found := first_difference(first, other)) is not None:
+            path, here, there = found
+            raise MismatchError(
+                f"the processes were given different runs: {path} is {here!r} for the first and {there!r} for process "
+                f"{rank}; give all of them the same command, and the same files on every machine"
+            )
 
 
 def _attempt(work: Callable[[], Any]) -> Any:

@@ -17,8 +17,9 @@ from typing import TypeVar
 from urllib.parse import unquote, urlsplit
 
 from hskcache.errors import CacheError, DamageError
+from hskcache.share.objects import Objects
 from hskcache.share.retry import OutOfReachError, patiently, reaching, retry_seconds
-from hskcache.share.systems import HTTP, SFTP, Objects, check_protocol, open_system
+from hskcache.share.systems import HTTP, SFTP, check_protocol, open_system
 
 Result = TypeVar("Result")
 

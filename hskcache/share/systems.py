@@ -1,145 +1,22 @@
-"""The kinds of servers, where they differ: object stores, folders that are written in sight of all, and http pages.
+"""The kinds of servers, where they differ: object stores, folders on disks, and http pages.
 
 Each is one thread's view of an fsspec file system and makes one attempt; what the libraries raise is passed on.
 """
 
-import hashlib
 import logging
-import os
 import re
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-from hskcache.share.retry import status
-from hskcache.store.files import make_folder, sync_folder
-
-PIECE_BYTES = 8 << 20
-"""Bytes that are asked for, or held, at a time."""
+from hskcache.share.folders import Files, LocalFiles
+from hskcache.share.objects import PIECE_BYTES, Objects, is_past_the_end
 
 HTTP = ("http", "https")
 SFTP = ("sftp", "ssh")
 _WITHOUT_RANGE = 200
 _RANGE = re.compile(r"bytes ([0-9]+)-[0-9]+/([0-9]+|\*)")
-_PAST_THE_END = 416
 # A server that neither sends nor takes anything for so long is tried again.
 _CONNECT_S, _SILENCE_S = 15.0, 60.0
-
-
-class Objects:
-    """A store whose objects appear when they are whole, such as s3, gs and the hub.
-
-    Args:
-        system: the fsspec file system.
-    """
-
-    def __init__(self, system: Any) -> None:
-        self.system = system
-
-    def pieces(self, url: str, start: int, stop: int) -> Iterator[bytes]:
-        """The bytes [start, stop) of a file, or those up to its end, at most ``PIECE_BYTES`` at a time."""
-        while start < stop:
-            end = min(start + PIECE_BYTES, stop)
-            try:
-                piece = self.system.cat_file(url, start=start, end=end)
-            except Exception as error:
-                if not _is_past_the_end(error):
-                    raise
-                return
-            yield piece
-            start += len(piece)
-            if start < end:
-                return
-
-    def size(self, url: str) -> int:
-        """Bytes of a file."""
-        found = self.system.info(url)
-        if found["type"] != "file":
-            raise FileNotFoundError(url)
-        return int(found["size"])
-
-    def write(self, url: str, data: bytes) -> None:
-        """Write a file whole."""
-        self.system.pipe_file(url, data)
-
-    def remove(self, url: str) -> None:
-        """Remove a file."""
-        self.system.rm_file(url)
-
-    def names(self, url: str) -> list[str]:
-        """Names of the files in a folder and below it, from there."""
-        self.system.invalidate_cache()
-        root = self.system._strip_protocol(url).rstrip("/") + "/"
-        return [path.removeprefix(root) for path in self.system.find(root) if path.startswith(root)]
-
-
-class Files(Objects):
-    """A folder on a disk, here or behind sftp, where a file grows in sight of all until it is renamed into place."""
-
-    def pieces(self, url: str, start: int, stop: int) -> Iterator[bytes]:
-        """As :meth:`Objects.pieces`."""
-        with self.system.open(url, "rb") as file:
-            file.seek(start)
-            if hasattr(file, "prefetch") and start < (size := min(file.stat().st_size, stop)):
-                # sftp: asked for ahead, so that not every 32 kB wait for the way there and back.
-                file.prefetch(size, max_concurrent_requests=512)
-            while piece := file.read(min(PIECE_BYTES, stop - start)):
-                yield piece
-                start += len(piece)
-
-    def write(self, url: str, data: bytes) -> None:
-        """As :meth:`Objects.write`; what a kill leaves has a name that the next attempt takes again."""
-        temporary = f"{url}.{hashlib.sha256(data).hexdigest()[:16]}.tmp"
-        try:
-            self._fill(temporary, data)
-        except FileNotFoundError:
-            self._make_folder(url.rpartition("/")[0])
-            self._fill(temporary, data)
-        self.system.mv(temporary, url)
-
-    def remove(self, url: str) -> None:
-        """As :meth:`Objects.remove`."""
-        self.system.rm(url)
-
-    def _fill(self, url: str, data: bytes) -> None:
-        with self.system.open(url, "wb") as file:
-            if hasattr(file, "set_pipelined"):
-                file.set_pipelined(True)
-            file.write(data)
-
-    def _make_folder(self, url: str) -> None:
-        try:
-            self.system.makedirs(self.system._strip_protocol(url), exist_ok=True)
-        except OSError:
-            # Another thread may have been quicker.
-            if not self.system.exists(url):
-                raise
-
-
-class LocalFiles(Files):
-    """A folder on a disk of this machine, where what was written outlives a power cut."""
-
-    def write(self, url: str, data: bytes) -> None:
-        """As :meth:`Objects.write`."""
-        super().write(url, data)
-        sync_folder(self._local(url).parent)
-
-    def _fill(self, url: str, data: bytes) -> None:
-        path = self._local(url)
-        try:
-            with path.open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError:
-            path.unlink(missing_ok=True)
-            raise
-
-    def _make_folder(self, url: str) -> None:
-        make_folder(self._local(url))
-
-    def _local(self, url: str) -> Path:
-        return Path(self.system._strip_protocol(url))
 
 
 class Pages(Objects):
@@ -191,7 +68,7 @@ class Pages(Objects):
             # A size keeps fsspec from asking for one first, and no blocks make it stream.
             return self.system.open(url, "rb", block_size=0, size=1, headers=headers)
         except Exception as error:
-            if not _is_past_the_end(error):
+            if not is_past_the_end(error):
                 raise
             return None
 
@@ -270,8 +147,3 @@ def _end(response: Any, start: int, stop: int) -> int:
     if int(found[1]) != start:
         raise OSError(f"bytes from {found[1]} were sent where those from {start} were asked for")
     return min(stop, int(found[2]) if found[2] != "*" else start)
-
-
-def _is_past_the_end(error: BaseException) -> bool:
-    causes = [error, error.__cause__]
-    return any(cause is not None and status(cause) == _PAST_THE_END for cause in causes)

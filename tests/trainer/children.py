@@ -2,9 +2,10 @@
 
 import multiprocessing
 import os
-import socket
 from collections.abc import Callable
 from typing import Any
+
+from servers import free_port
 
 _PRELOAD = ["trainer.fit", "trainer.loading", "hskcache.text", "torch.utils.tensorboard", "sklearn.metrics"]
 _PRELOAD += ["transformers.models.bert.modeling_bert", "transformers.models.auto.modeling_auto"]
@@ -20,10 +21,7 @@ def run(target: Callable[..., None], *args: Any, timeout_s: float = 120) -> int:
 
 def together(target: Callable[..., None], *args: Any, count: int = 2, timeout_s: float = 120) -> list[int]:
     """Call ``target`` in ``count`` processes that find each other as under torchrun; returns their exit codes."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(count)}
+    common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": str(count)}
     common |= {"LOCAL_WORLD_SIZE": str(count)}
     processes = [_start(target, args, common | {"RANK": str(r), "LOCAL_RANK": str(r)}) for r in range(count)]
     return _finish(processes, timeout_s)

@@ -1,5 +1,6 @@
 """Several processes, and several passes a step, train on the same losses as one of each."""
 
+import os
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from hskcache.errors import MismatchError
 from trainer.checkpoints import read_json
 from trainer.distill import Machine
 from trainer.fit import fit
+from trainer.source import cached_source
 
 ALL = {"hidden": {}, "soft": {"temperature": 2.0}, "label": {}}
 
@@ -94,7 +96,6 @@ def test_two_processes_that_were_killed_go_on(case: Case, tmp_path: Path) -> Non
 
 def run_and_leave(case: Case, out: Path, machine: Machine) -> None:
     """Run until the second stage has a checkpoint, then leave without a word."""
-    import os
     import threading
     import time
 
@@ -118,6 +119,23 @@ def refused(case: Case, out: Path) -> None:
         case.run(out, CPU)
     except MismatchError as error:
         sys.exit(3 if "holds no run" in str(error) else 4)
+
+
+def test_processes_with_different_copies_of_a_cache_stop_before_anything_is_written(case: Case, tmp_path: Path) -> None:
+    assert children.together(with_own_copy, case, tmp_path / "out") == [3, 3]
+    assert not (tmp_path / "out").exists()
+
+
+def with_own_copy(case: Case, out: Path) -> None:
+    """The copy of the second process is of the first rows alone."""
+    recipe = recipe_of(joint={"batch_size": 20, "epochs": 1, "losses": ALL})
+    job = fit_of(case.cache, case.data, case.student, recipe)
+    if os.environ["RANK"] == "1":
+        job = replace(job, source=cached_source(case.cache, num_rows=8))
+    try:
+        fit(job, out, CPU)
+    except MismatchError as error:
+        sys.exit(3 if "knowledge is '" in str(error) and "for process 1; give all" in str(error) else 4)
 
 
 def test_two_processes_that_begin_together_do_not_fight_over_the_folder(case: Case, tmp_path: Path) -> None:

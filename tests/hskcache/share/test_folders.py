@@ -1,0 +1,100 @@
+"""Files that are written into folders on disks, by many at once and after kills: whole, or not there."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from servers import sftp_server
+from sharing import reach
+
+from hskcache.share.folders import Files
+from hskcache.share.remote import open_remote
+
+Place = tuple[str, Path]
+DATA = bytes(range(256)) * 800
+WRITER = """
+import sys
+from hskcache.share.remote import open_remote
+remote, data = open_remote(sys.argv[1], retry_s=5), bytes(range(256)) * 800
+sys.stdin.read()
+for number in range(40):
+    remote.write(f"x/{number}", data)
+"""
+
+
+@pytest.fixture(params=["file", "sftp"])
+def place(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
+    """A URL and the folder that it is."""
+    folder = tmp_path / "served"
+    folder.mkdir()
+    if request.param == "file":
+        yield f"file://{folder}", folder
+        return
+    with sftp_server(folder) as server:
+        reach(server, monkeypatch)
+        yield server.url, folder
+
+
+def names(folder: Path) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_many_who_write_the_same_are_all_done_and_show_no_part(place: Place) -> None:
+    url, folder = place
+    command = [sys.executable, "-c", WRITER, url]
+    writers = [subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE) for _ in range(3)]
+    for writer in writers:
+        assert writer.stdin is not None
+        writer.stdin.close()
+    sizes = set()
+    while any(writer.poll() is None for writer in writers):
+        sizes |= {path.stat().st_size for path in folder.glob("x/*[0-9]")}
+    for writer in writers:
+        assert writer.stderr is not None
+        assert (writer.stderr.read(), writer.returncode) == (b"", 0)
+        writer.stderr.close()
+    assert sizes == {len(DATA)}
+    assert names(folder) == {f"x/{number}" for number in range(40)}
+
+
+def test_who_is_overtaken_is_done_as_well(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    url, folder = place
+    slow, quick = open_remote(url, retry_s=0), open_remote(url, retry_s=0)
+    slow.write("warm", b"")
+    kind = type(slow._idle[0])
+    pour = kind._pour  # type: ignore[attr-defined]
+
+    def overtaken(files: Files, file: Any, data: bytes) -> None:
+        pour(files, file, data[:100])
+        with monkeypatch.context() as unhindered:
+            unhindered.setattr(kind, "_pour", pour)
+            quick.write("a", data)
+        assert (folder / "a").read_bytes() == DATA
+        pour(files, file, data[100:])
+
+    monkeypatch.setattr(kind, "_pour", overtaken)
+    slow.write("a", DATA)
+    assert (folder / "a").read_bytes() == DATA
+    assert names(folder) == {"a", "warm"}
+
+
+def test_what_a_kill_has_left_goes_with_the_next_attempt(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    url, folder = place
+    remote = open_remote(url, retry_s=0)
+    remote.write("warm", b"")
+    kind = type(remote._idle[0])
+
+    def cut_off(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(kind, "_put", cut_off)
+        for _ in range(3):
+            with pytest.raises(KeyboardInterrupt):
+                remote.write("a", DATA)
+    assert len(names(folder)) == 3
+    remote.write("a", DATA)
+    assert names(folder) == {"a", "warm"}
