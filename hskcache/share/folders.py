@@ -95,12 +95,15 @@ class Files(Objects):
                 raise
 
     def _make_folder(self, url: str) -> None:
-        try:
-            self.system.makedirs(self.system._strip_protocol(url), exist_ok=True)
-        except OSError:
-            # Another thread may have been quicker.
-            if not self.system.exists(url):
-                raise
+        path = self.system._strip_protocol(url)
+        for others in reversed(range(path.count("/") + 1)):
+            try:
+                self.system.makedirs(path, exist_ok=True)
+                return
+            except OSError:
+                # Somebody else may have been quicker with each folder on the way.
+                if not others:
+                    raise
 
 
 class LocalFiles(Files):

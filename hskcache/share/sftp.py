@@ -5,6 +5,7 @@ FSSPEC_SFTP_HOST_KEY_POLICY=auto_add a host that is not in there is taken at its
 """
 
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,18 @@ class KnownHosts(SFTPFileSystem):  # type: ignore[misc]
             _tell_lost_from_refused(error, self.client.get_transport())
             raise
         self.ftp = self.client.open_sftp()
+
+    def _open(self, path: str, *arguments: Any, **options: Any) -> Any:
+        file = super()._open(path, *arguments, **options)
+        ask_ahead = file._prefetch_thread
+
+        def ask_ahead_quietly(*chunks: Any) -> None:
+            # It would print a traceback when the connection ends, of which who reads tells anyway.
+            with suppress(EOFError, OSError, paramiko.SSHException):
+                ask_ahead(*chunks)
+
+        file._prefetch_thread = ask_ahead_quietly
+        return file
 
 
 class _Transport(paramiko.Transport):  # type: ignore[misc]

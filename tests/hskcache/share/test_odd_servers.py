@@ -17,6 +17,7 @@ from sharing import done, hskcache, reach, refused
 
 from hskcache.cache import Cache
 from hskcache.share.remote import open_remote
+from hskcache.share.systems import open_system
 
 PAGE = b"<!doctype html><title>Not here</title>"
 SECRET = "top-secret-signature"
@@ -221,6 +222,21 @@ def test_a_server_that_takes_no_more_keys_is_heard(
         monkeypatch.setitem(conf["sftp"], "key_filename", str(key))
         line = refused("push", original.root, f"{server.url}/c.hsk", "--jobs", 1)
     assert "is refused to you (too many of you); give the user in the URL" in line
+
+
+def test_what_asks_ahead_when_the_connection_ends_prints_nothing(
+    sftp: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "served" / "a").write_bytes(bytes(1 << 20))
+    tracebacks: list[object] = []
+    monkeypatch.setattr(threading, "excepthook", tracebacks.append)
+    system, before = open_system("sftp", sftp.url).system, set(threading.enumerate())
+    with system.open(f"{sftp.url}/a", "rb") as file:
+        system.client.close()
+        file.prefetch(1 << 20)
+        for asking in set(threading.enumerate()) - before:
+            asking.join()
+    assert not tracebacks
 
 
 def test_a_path_over_sftp_may_hold_what_urls_have_other_uses_for(sftp: Server, original: Cache, tmp_path: Path) -> None:

@@ -23,6 +23,13 @@ from hskcache.share.selected import Choice
 from hskcache.verify import verify
 
 NUM_FILES = 3 * NUM_SHARDS + 1
+# What a script starts in the background hears no interrupt otherwise.
+HEARING = """
+import signal
+from hskcache.cli import main
+signal.signal(signal.SIGINT, signal.default_int_handler)
+main()
+"""
 
 
 @pytest.fixture(scope="module")
@@ -153,7 +160,7 @@ def test_an_interrupt_ends_what_waits_for_a_server_that_is_gone(
 ) -> None:
     monkeypatch.setenv("HSKCACHE_RETRY_S", "300")
     misbehave(server, Faults(of=".zarr.zip", die_after=2))
-    command = [sys.executable, "-c", "from hskcache.cli import main; main()", "pull", url(server), str(back)]
+    command = [sys.executable, "-c", HEARING, "pull", url(server), str(back)]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as child:
         server.process.wait()
         child.send_signal(signal.SIGINT)
