@@ -8,5 +8,6 @@ Who looks for something, by floors; each uses those below it alone:
 - what commands have in common: ``selected`` (which part of a cache), ``parallel`` (threads, progress, memory),
   ``arrival`` (a cache that comes to stand in a folder), ``whole`` (what leaves beside the shards), ``card``, ``tar``;
 - files at a URL: ``fetch`` (verified, resumed), over ``remote`` (by name below a URL), over ``systems`` (kinds of
-  servers: ``objects``, ``folders``, http, ``sftp``), with ``retry`` (what is tried again, and what is told).
+  servers: ``objects``, ``folders``, http, ``sftp``), with ``retry`` (what is tried again, and what is told) and
+  ``forks`` (what children leave alone).
 """

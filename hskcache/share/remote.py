@@ -17,6 +17,7 @@ from typing import TypeVar
 from urllib.parse import unquote, urlsplit
 
 from hskcache.errors import CacheError, DamageError
+from hskcache.share.forks import keep
 from hskcache.share.objects import Objects
 from hskcache.share.retry import OutOfReachError, patiently, reaching, retry_seconds
 from hskcache.share.systems import HTTP, SFTP, check_protocol, open_system
@@ -215,6 +216,7 @@ class Remote:
         if self._is_given_up:
             raise CacheError(f"{self.describe(name)} was given up")
         if self._process != os.getpid():
+            keep(self._idle)
             self._idle, self._process = [], os.getpid()
         is_lost = False
         try:

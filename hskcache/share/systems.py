@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from hskcache.share.folders import Files, LocalFiles
+from hskcache.share.forks import keep
 from hskcache.share.objects import PIECE_BYTES, Objects, is_past_the_end
 
 HTTP = ("http", "https")
@@ -95,10 +96,12 @@ def open_system(protocol: str, url: str) -> Objects:
         logging.getLogger(library).addHandler(logging.NullHandler())
     if protocol in SFTP:
         return Files(_open_sftp(url))
-    options = _options(protocol)
-    if not get_filesystem_class(protocol).async_impl:
+    options, waits_in_a_loop = _options(protocol), get_filesystem_class(protocol).async_impl
+    if not waits_in_a_loop:
         options["skip_instance_cache"] = True
     system = url_to_fs(url, **options)[0]
+    if waits_in_a_loop:
+        keep(system)
     if hasattr(system, "retries"):
         # Of s3fs and gcsfs, which would try again five times before the time for attempts is looked at.
         system.retries = 1
