@@ -63,21 +63,29 @@ def patiently(work: Callable[[], Result], seconds: float) -> Result:
 
     Args:
         work: raises :class:`OutOfReachError` where another attempt may succeed; everything else passes at once.
-        seconds: for which new attempts begin.
+        seconds: for which new attempts begin after the first has failed.
 
     Raises:
         OutOfReachError: that of the last attempt.
     """
     import stamina
 
-    if not seconds:
+    try:
         return work()
+    except OutOfReachError as error:
+        if not seconds:
+            raise
+        failure: OutOfReachError | None = error
     longest = min(10.0, seconds / 6)
     first, spread = min(0.5, longest / 4), min(1.0, longest / 4)
+    # Counted from the first failure: a server may have been silent for longer than that before.
     for attempt in stamina.retry_context(
         on=OutOfReachError, attempts=None, timeout=seconds, wait_initial=first, wait_max=longest, wait_jitter=spread
     ):
         with attempt:
+            if failure is not None:
+                told, failure = failure, None
+                raise told
             return work()
     raise AssertionError("an attempt returns or raises")
 

@@ -97,6 +97,22 @@ def test_attempts_end_with_the_time_and_nothing_else_is_tried_twice() -> None:
     assert len(attempts) == 2
 
 
+def test_a_long_silence_is_followed_by_another_attempt() -> None:
+    def work() -> Iterator[str]:
+        time.sleep(0.6)
+        yield "silence"
+        yield "answer"
+
+    answers = work()
+
+    def ask() -> str:
+        if (answer := next(answers)) == "silence":
+            raise OutOfReachError(answer)
+        return answer
+
+    assert patiently(ask, 0.5) == "answer"
+
+
 def test_an_interrupt_while_work_is_handed_out_ends_what_waits() -> None:
     given_up = threading.Event()
 
