@@ -19,6 +19,7 @@ WRITER = """
 import sys
 from hskcache.share.remote import open_remote
 remote, data = open_remote(sys.argv[1], retry_s=5), bytes(range(256)) * 800
+print("ready", flush=True)
 sys.stdin.read()
 for number in range(40):
     remote.write(f"x/{number}", data)
@@ -44,18 +45,23 @@ def names(folder: Path) -> set[str]:
 
 def test_many_who_write_the_same_are_all_done_and_show_no_part(place: Place) -> None:
     url, folder = place
-    command = [sys.executable, "-c", WRITER, url]
-    writers = [subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE) for _ in range(3)]
+    command, pipe = [sys.executable, "-c", WRITER, url], subprocess.PIPE
+    writers = [subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe) for _ in range(3)]
+    for writer in writers:
+        assert writer.stdout is not None
+        assert writer.stdout.readline() == b"ready\n"
     for writer in writers:
         assert writer.stdin is not None
         writer.stdin.close()
-    sizes = set()
-    while any(writer.poll() is None for writer in writers):
+    sizes, are_writing = set(), True
+    while are_writing:
+        are_writing = any(writer.poll() is None for writer in writers)
         sizes |= {path.stat().st_size for path in folder.glob("x/*[0-9]")}
     for writer in writers:
+        assert writer.stdout is not None
         assert writer.stderr is not None
-        assert (writer.stderr.read(), writer.returncode) == (b"", 0)
-        writer.stderr.close()
+        with writer.stdout, writer.stderr:
+            assert (writer.stderr.read(), writer.returncode) == (b"", 0)
     assert sizes == {len(DATA)}
     assert names(folder) == {f"x/{number}" for number in range(40)}
 
