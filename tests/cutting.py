@@ -115,8 +115,8 @@ def _end(one: socket.socket, reset: bool) -> None:
     with suppress(OSError):
         if reset:
             one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        # Closing alone would not end it while another thread waits for a message.
-        one.shutdown(socket.SHUT_RDWR)
+        # Closing alone would not end it while another thread waits for a message; before a reset nothing may be said.
+        one.shutdown(socket.SHUT_RD if reset else socket.SHUT_RDWR)
     one.close()
 
 

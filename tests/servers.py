@@ -187,7 +187,8 @@ def sftp_server(root: Path, at_sign_in: str = "ask") -> Iterator[Server]:
 
     Args:
         root: folder that is served.
-        at_sign_in: "ask" for the password; or "die", "hang", say "no", or end the session with a "bye".
+        at_sign_in: "ask" for the password; or "die", "hang", say "no", hang up with a "bye" or because it is "busy", or
+            "stop" once that is done.
     """
     import asyncssh
 

@@ -112,6 +112,8 @@ def _serve_sftp(root: Path, key: Path, port: int, at_sign_in: str) -> None:
         def begin_auth(self, username: str) -> bool:
             if at_sign_in == "bye":
                 raise asyncssh.PermissionDenied("too many of you")
+            if at_sign_in == "busy":
+                raise asyncssh.DisconnectError(asyncssh.DISC_TOO_MANY_CONNECTIONS, "come back later")
             return True
 
         def password_auth_supported(self) -> bool:
@@ -126,13 +128,18 @@ def _serve_sftp(root: Path, key: Path, port: int, at_sign_in: str) -> None:
                 return False
             return (username, password) == (USER, PASSWORD)
 
+    def begin(channel: asyncssh.SSHServerChannel[bytes]) -> asyncssh.SFTPServer:
+        if at_sign_in == "stop":
+            os.kill(os.getpid(), signal.SIGSTOP)
+        return asyncssh.SFTPServer(channel, chroot=str(root).encode())
+
     async def serve() -> None:
         await asyncssh.listen(
             "127.0.0.1",
             port,
             server_host_keys=[str(key)],
             server_factory=Knows,
-            sftp_factory=lambda channel: asyncssh.SFTPServer(channel, chroot=str(root).encode()),
+            sftp_factory=begin,
         )
         await asyncio.Event().wait()
 

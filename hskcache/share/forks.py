@@ -8,6 +8,7 @@ is cleared away in the child, and its copy of the loop waits with something else
 
 import os
 import selectors
+from contextlib import suppress
 from typing import Any
 
 _kept: list[Any] = []
@@ -29,10 +30,12 @@ def _let_go() -> None:
         return
     for system in _kept:
         selector = getattr(getattr(system, "_loop", None), "_selector", None)
-        if isinstance(selector, kind):
-            nowhere = os.open(os.devnull, os.O_RDWR)
-            os.dup2(nowhere, selector.fileno(), inheritable=False)
-            os.close(nowhere)
+        # ValueError: it is closed.
+        with suppress(OSError, ValueError):
+            if isinstance(selector, kind):
+                nowhere = os.open(os.devnull, os.O_RDWR)
+                os.dup2(nowhere, selector.fileno(), inheritable=False)
+                os.close(nowhere)
 
 
 os.register_at_fork(after_in_child=_let_go)

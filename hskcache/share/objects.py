@@ -51,6 +51,9 @@ class Objects:
         """Remove a file."""
         self.system.rm_file(url)
 
+    def close(self) -> None:
+        """Let go of a connection that is lost."""
+
     def names(self, url: str) -> list[str]:
         """Names of the files in a folder and below it, from there."""
         self.system.invalidate_cache()

@@ -231,7 +231,9 @@ class Remote:
             is_lost = True
             raise
         finally:
-            if not is_lost:
+            if is_lost:
+                system.close()
+            else:
                 self._idle.append(system)
 
     def _path(self, name: str) -> str:

@@ -7,7 +7,9 @@ waits that grow and are spread at random, so that many readers do not return at 
 
 import errno
 import os
+import random
 import re
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
@@ -72,20 +74,17 @@ def patiently(work: Callable[[], Result], seconds: float) -> Result:
 
     try:
         return work()
-    except OutOfReachError as error:
+    except OutOfReachError:
         if not seconds:
             raise
-        failure: OutOfReachError | None = error
+    # Counted from the first failure: a server may have been silent for longer than that before.
     longest = min(10.0, seconds / 6)
     first, spread = min(0.5, longest / 4), min(1.0, longest / 4)
-    # Counted from the first failure: a server may have been silent for longer than that before.
+    time.sleep(first + random.SystemRandom().uniform(0, spread))
     for attempt in stamina.retry_context(
         on=OutOfReachError, attempts=None, timeout=seconds, wait_initial=first, wait_max=longest, wait_jitter=spread
     ):
         with attempt:
-            if failure is not None:
-                told, failure = failure, None
-                raise told
             return work()
     raise AssertionError("an attempt returns or raises")
 

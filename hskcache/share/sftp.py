@@ -5,7 +5,10 @@ FSSPEC_SFTP_HOST_KEY_POLICY=auto_add a host that is not in there is taken at its
 """
 
 import re
-from contextlib import suppress
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,8 @@ _POLICY = "host_key_policy"
 _FILE = "known_hosts"
 # A server that died or hung while we signed in, and not one that said no.
 _UNANSWERED = re.compile("timeout|shut down")
+# Service not available, connection lost, too many connections.
+_BUSY = (7, 10, 12)
 
 
 class KnownHosts(SFTPFileSystem):  # type: ignore[misc]
@@ -39,6 +44,15 @@ class KnownHosts(SFTPFileSystem):  # type: ignore[misc]
         else:
             self.client.set_missing_host_key_policy(_Refused(self._file))
         try:
+            self._sign_in()
+            with self._hurried():
+                self.ftp = self.client.open_sftp()
+        except BaseException:
+            self.client.close()
+            raise
+
+    def _sign_in(self) -> None:
+        try:
             self.client.connect(self.host, transport_factory=_Transport, **self.ssh_kwargs)
         except paramiko.BadHostKeyException as error:
             raise CacheError(
@@ -48,35 +62,51 @@ class KnownHosts(SFTPFileSystem):  # type: ignore[misc]
         except paramiko.SSHException as error:
             _tell_lost_from_refused(error, self.client.get_transport())
             raise
-        self.ftp = self.client.open_sftp()
+
+    @contextmanager
+    def _hurried(self) -> Iterator[None]:
+        """Hang up on a server that takes its time, for which paramiko would wait without end."""
+        hurry = threading.Timer(self.ssh_kwargs["channel_timeout"], self.client.close)
+        hurry.daemon = True
+        hurry.start()
+        try:
+            yield
+        finally:
+            hurry.cancel()
 
     def _open(self, path: str, *arguments: Any, **options: Any) -> Any:
         file = super()._open(path, *arguments, **options)
-        ask_ahead = file._prefetch_thread
-
-        def ask_ahead_quietly(*chunks: Any) -> None:
-            # It would print a traceback when the connection ends, of which who reads tells anyway.
-            with suppress(EOFError, OSError, paramiko.SSHException):
-                ask_ahead(*chunks)
-
-        file._prefetch_thread = ask_ahead_quietly
+        if (ask_ahead := getattr(file, "_prefetch_thread", None)) is not None:
+            file._prefetch_thread = partial(_ask_quietly, file, ask_ahead)
         return file
 
 
-class _Transport(paramiko.Transport):  # type: ignore[misc]
-    """Keeps the reason that a server gives when it hangs up, which paramiko only logs."""
+def _ask_quietly(file: Any, ask_ahead: Callable[..., None], chunks: Iterable[Any], *limits: Any) -> None:
+    """Ask for what comes next in a file as long as somebody reads it.
 
+    It would print a traceback when the connection ends, of which who reads tells anyway.
+    """
+    with suppress(EOFError, OSError, paramiko.SSHException):
+        ask_ahead((chunk for chunk in chunks if not file.closed), *limits)
+
+
+class _Transport(paramiko.Transport):  # type: ignore[misc]
+    """Keeps why a server hangs up, which paramiko only logs: the code of RFC 4253, section 11.1, and words."""
+
+    code = 0
     reason = ""
 
     def _parse_disconnect(self, message: paramiko.Message) -> None:
         super()._parse_disconnect(message)
         message.rewind()
-        _code = message.get_int()
+        self.code = message.get_int()
         self.reason = message.get_text()
 
 
 def _tell_lost_from_refused(error: paramiko.SSHException, transport: _Transport) -> None:
     """Whom nobody answers is refused for paramiko, and who is sent away while signing in has merely no session."""
+    if transport.code in _BUSY:
+        raise ConnectionError(transport.reason) from None
     if transport.auth_handler is not None and transport.reason:
         raise paramiko.AuthenticationException(transport.reason) from None
     if isinstance(error, paramiko.AuthenticationException) and _UNANSWERED.search(str(error)):

@@ -132,7 +132,7 @@ def _options(protocol: str) -> dict[str, Any]:
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_S, sock_read=_SILENCE_S)
         options["client_kwargs"] = {"timeout": timeout, "trust_env": True}
     elif protocol in SFTP:
-        options |= dict.fromkeys(("timeout", "banner_timeout", "auth_timeout"), _CONNECT_S)
+        options |= dict.fromkeys(("timeout", "banner_timeout", "auth_timeout", "channel_timeout"), _CONNECT_S)
     elif protocol in ("s3", "s3a"):
         options["config_kwargs"] = {"retries": {"total_max_attempts": 1}}
     return {name: value for name, value in options.items() if name not in conf.get(protocol, {})}

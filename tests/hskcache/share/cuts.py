@@ -66,16 +66,17 @@ class Way:
         """
         number = next(self._numbers)
         arguments = self._arguments(command, number)
+        self.tracebacks.clear()
         self._let_try("0")
         self.proxy.cut(moment, manner, for_good=True)
-        result = hskcache(*arguments)
+        result = hskcache(*arguments, "--json")
         errors = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
         # The last messages may come when all is done.
         assert result.exit_code == 0 or self.proxy.has_cut, f"it ended by itself: {result.stderr[-400:]}"
         assert result.exit_code in (0, 2), result.stderr[-400:]
-        assert (result.stdout == "") is (result.exit_code == 2)
+        assert (result.stdout == "") is (result.exit_code == 2), result.stdout[-400:]
         assert not errors or "is out of reach" in errors[0], errors[0]
-        assert len(errors) == (result.exit_code == 2)
+        assert len(errors) == (result.exit_code == 2), result.stderr[-400:]
         self._let_try(_PATIENCE_S)
         self.proxy.cut(moment, manner, for_good=False)
         done(*arguments)
@@ -87,7 +88,7 @@ class Way:
         there, back = f"{self.url}/{number}.hsk", self.folder / f"{number}.hsk"
         if command == "push":
             done("pull", there, back)
-        assert files(back) == files(self.cache.root)
+        assert files(back) == files(self.cache.root), "what came is not the cache"
         if self.served is not None:
             left = [path.name for path in self.served.rglob("*.tmp")]
             assert not left, f"it left {left}"

@@ -1,5 +1,6 @@
 """Files that are written into folders on disks, by many at once and after kills: whole, or not there."""
 
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -23,6 +24,14 @@ print("ready", flush=True)
 sys.stdin.read()
 for number in range(40):
     remote.write(f"x/{number}", data)
+"""
+DYING = f"""
+import os, signal
+die = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+from fsspec.implementations.local import LocalFileSystem
+from hskcache.share.sftp import KnownHosts
+LocalFileSystem.mv = KnownHosts.mv = die
+{WRITER}
 """
 
 
@@ -66,41 +75,35 @@ def test_many_who_write_the_same_are_all_done_and_show_no_part(place: Place) -> 
     assert names(folder) == {f"x/{number}" for number in range(40)}
 
 
-def test_who_is_overtaken_is_done_as_well(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_is_overtaken_and_cleared_away_is_done_as_well(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     url, folder = place
     slow, quick = open_remote(url, retry_s=0), open_remote(url, retry_s=0)
     slow.write("warm", b"")
     kind = type(slow._idle[0])
-    pour = kind._pour  # type: ignore[attr-defined]
+    fill = kind._fill  # type: ignore[attr-defined]
 
     def overtaken(files: Files, file: Any, data: bytes) -> None:
-        pour(files, file, data[:100])
+        fill(files, file, data[:100])
         with monkeypatch.context() as unhindered:
-            unhindered.setattr(kind, "_pour", pour)
+            unhindered.setattr(kind, "_fill", fill)
             quick.write("a", data)
         assert (folder / "a").read_bytes() == DATA
-        pour(files, file, data[100:])
+        fill(files, file, data[100:])
 
-    monkeypatch.setattr(kind, "_pour", overtaken)
+    monkeypatch.setattr(kind, "_fill", overtaken)
     slow.write("a", DATA)
     assert (folder / "a").read_bytes() == DATA
     assert names(folder) == {"a", "warm"}
 
 
-def test_what_a_kill_has_left_goes_with_the_next_attempt(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_kills_have_left_goes_with_the_next_attempt(place: Place) -> None:
+    """Right before the file gets its name, again and again; each time by another process."""
     url, folder = place
-    remote = open_remote(url, retry_s=0)
-    remote.write("warm", b"")
-    kind = type(remote._idle[0])
-
-    def cut_off(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patched:
-        patched.setattr(kind, "_put", cut_off)
-        for _ in range(3):
-            with pytest.raises(KeyboardInterrupt):
-                remote.write("a", DATA)
+    for _ in range(3):
+        ended = subprocess.run([sys.executable, "-c", DYING, url], input=b"", capture_output=True)
+        assert ended.returncode == -signal.SIGKILL, ended.stderr
     assert len(names(folder)) == 3
-    remote.write("a", DATA)
-    assert names(folder) == {"a", "warm"}
+    assert all(name.startswith("x/0.") for name in names(folder))
+    ended = subprocess.run([sys.executable, "-c", WRITER, url], input=b"", capture_output=True)
+    assert (ended.returncode, ended.stderr) == (0, b"")
+    assert names(folder) == {f"x/{number}" for number in range(40)}

@@ -199,14 +199,22 @@ def test_a_host_with_another_key_than_it_had_is_refused_whatever_the_policy(
 
 @pytest.mark.parametrize(
     ("manner", "said"),
-    [("die", "is out of reach"), ("hang", "is out of reach"), ("no", "is refused to you (Authentication failed.)")],
+    [
+        ("die", "is out of reach"),
+        ("hang", "is out of reach"),
+        ("stop", "is out of reach"),
+        ("busy", "is out of reach (come back later)"),
+        ("no", "is refused to you (Authentication failed.)"),
+    ],
 )
 def test_a_server_that_says_no_is_told_from_one_that_says_nothing(
     original: Cache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, manner: str, said: str
 ) -> None:
     with sftp_server(tmp_path, at_sign_in=manner) as server:
         reach(server, monkeypatch)
-        monkeypatch.setitem(conf["sftp"], "auth_timeout", 2)
+        if manner in {"hang", "stop"}:
+            for step in ("auth_timeout", "channel_timeout"):
+                monkeypatch.setitem(conf["sftp"], step, 2)
         line = refused("push", original.root, f"{server.url}/c.hsk", "--jobs", 1)
     assert said in line
 
@@ -237,6 +245,17 @@ def test_what_asks_ahead_when_the_connection_ends_prints_nothing(
         for asking in set(threading.enumerate()) - before:
             asking.join()
     assert not tracebacks
+
+
+def test_what_is_removed_over_sftp_is_what_has_the_name(sftp: Server, tmp_path: Path) -> None:
+    """Whatever a pattern of that name would find."""
+    served = tmp_path / "served"
+    for name in ("x1", "x[12]"):
+        (served / name).mkdir()
+        (served / name / "a").write_bytes(b"a")
+    open_remote(f"{sftp.url}/x[12]").remove("a")
+    assert (served / "x1" / "a").exists()
+    assert not (served / "x[12]" / "a").exists()
 
 
 def test_a_path_over_sftp_may_hold_what_urls_have_other_uses_for(sftp: Server, original: Cache, tmp_path: Path) -> None:
