@@ -66,7 +66,7 @@ class KnownHosts(SFTPFileSystem):  # type: ignore[misc]
     @contextmanager
     def _hurried(self) -> Iterator[None]:
         """Hang up on a server that takes its time, for which paramiko would wait without end."""
-        hurry = threading.Timer(self.ssh_kwargs["channel_timeout"], self.client.close)
+        hurry = threading.Timer(float(self.ssh_kwargs["channel_timeout"]), self.client.close)
         hurry.daemon = True
         hurry.start()
         try:
