@@ -28,12 +28,14 @@ def together(target: Callable[..., None], *args: Any, count: int = 2, timeout_s:
 
 
 def _start(target: Callable[..., None], args: tuple[Any, ...], environment: dict[str, str]) -> Any:
-    process = _context.Process(target=_child, args=(target, args, environment))
+    # The process that they start from has kept the environment of the test that came first.
+    process = _context.Process(target=_child, args=(target, args, {**os.environ, **environment}))
     process.start()
     return process
 
 
 def _child(target: Callable[..., None], args: tuple[Any, ...], environment: dict[str, str]) -> None:
+    os.environ.clear()
     os.environ.update(environment)
     target(*args)
 
