@@ -20,8 +20,8 @@ from hskcache.store.fields import OFFSETS, check_positions
 from hskcache.store.files import tokenizer_digest
 from hskcache.store.ledger import MANIFEST, TOKENIZER, Ledger
 from hskcache.store.manifest import Manifest
-from hskcache.store.reading import read_shard
-from hskcache.store.record import CONSTANTS, Record, Skipped
+from hskcache.store.reading import read_document, read_shard
+from hskcache.store.record import CONSTANTS, Record, Skipped, parse
 
 MAX_THREADS = 4
 """More would mostly wait for the disk, each with a shard in memory."""
@@ -163,12 +163,13 @@ class _Shards:
     def _record(self, record: Record, path: Path) -> str | None:
         """What is wrong with a commit record's file."""
         try:
-            found = self.ledger.record(record.field, record.shard)
+            data = read_document(path)
+            found = parse(Record, data, str(path))
             if found != record:
                 return "differs from the manifest's record"
             # What an earlier version did not write is not missing; all else is spelled as it was written.
             written = found.model_dump_json(exclude_unset=True).encode() + b"\n"
-            return None if path.read_bytes() == written else "says what it should, but not as it was written"
+            return None if data == written else "says what it should, but not as it was written"
         except FileNotFoundError:
             return "is missing"
         except DamageError as error:

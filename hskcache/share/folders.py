@@ -7,6 +7,7 @@ file; should somebody be writing it at that moment, who comes to rename finds it
 import os
 import re
 import secrets
+from abc import abstractmethod
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -19,7 +20,7 @@ _TEMPORARY = re.compile(r"(.+)\.[0-9a-f]{24}\.tmp")
 
 
 class Files(Objects):
-    """A folder on a disk, here or behind sftp, where a file grows in sight of all until it is renamed into place."""
+    """A folder on a disk, where a file grows in sight of all until it is renamed into place."""
 
     def __init__(self, system: Any) -> None:
         super().__init__(system)
@@ -27,19 +28,9 @@ class Files(Objects):
 
     def pieces(self, url: str, start: int, stop: int) -> Iterator[bytes]:
         """As :meth:`Objects.pieces`."""
-        file = self.system.open(url, "rb")
-        try:
-            with file:
-                file.seek(start)
-                if hasattr(file, "prefetch") and start < (size := min(file.stat().st_size, stop)):
-                    # sftp: asked for ahead, so that not every 32 kB wait for the way there and back.
-                    file.prefetch(size, max_concurrent_requests=512)
-                while piece := file.read(min(PIECE_BYTES, stop - start)):
-                    yield piece
-                    start += len(piece)
-        finally:
-            # The thread that asks would wait for answers that nobody takes any more.
-            getattr(file, "_prefetch_extents", {}).clear()
+        with self.system.open(url, "rb") as file:
+            file.seek(start)
+            yield from self._rest(file, start, stop)
 
     def write(self, url: str, data: bytes) -> None:
         """As :meth:`Objects.write`."""
@@ -70,11 +61,6 @@ class Files(Objects):
         # Not rm, which takes a name with [ for a pattern.
         self.system.rm_file(self.system._strip_protocol(url))
 
-    def close(self) -> None:
-        """As :meth:`Objects.close`."""
-        if hasattr(self.system, "client"):
-            self.system.client.close()
-
     def _left_in(self, folder: str) -> dict[str, list[str]]:
         """What kills have left in a folder, by the name of the file that was to be; the folder is made."""
         if folder not in self._left:
@@ -89,6 +75,46 @@ class Files(Objects):
                     left.setdefault(found[1], []).append(name)
             self._left[folder] = left
         return self._left[folder]
+
+    def _rest(self, file: Any, start: int, stop: int) -> Iterator[bytes]:
+        while piece := file.read(min(PIECE_BYTES, stop - start)):
+            yield piece
+            start += len(piece)
+
+    @abstractmethod
+    def _open_new(self, url: str) -> Any:
+        """A file to be written, in a folder that is there."""
+
+    @abstractmethod
+    def _fill(self, file: Any, data: bytes) -> None:
+        """Write what a file is to hold."""
+
+    @abstractmethod
+    def _make_folder(self, url: str) -> None:
+        """Make a folder and those above it, where somebody else may be quicker."""
+
+
+class SftpFiles(Files):
+    """A folder behind sftp.
+
+    Args:
+        system: a :class:`~hskcache.share.sftp.KnownHosts`.
+    """
+
+    def close(self) -> None:
+        """As :meth:`Objects.close`."""
+        self.system.client.close()
+
+    def _rest(self, file: Any, start: int, stop: int) -> Iterator[bytes]:
+        try:
+            if start < (size := min(file.stat().st_size, stop)):
+                # Asked for ahead, so that not every 32 kB wait for the way there and back.
+                file.prefetch(size, max_concurrent_requests=512)
+            yield from super()._rest(file, start, stop)
+        finally:
+            # The thread that asks would wait for answers that nobody takes any more, and then asks no more.
+            file.close()
+            getattr(file, "_prefetch_extents", {}).clear()
 
     def _open_new(self, url: str) -> Any:
         return self.system.open(url, "wb")

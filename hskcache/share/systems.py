@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from hskcache.share.folders import Files, LocalFiles
+from hskcache.share.folders import LocalFiles, SftpFiles
 from hskcache.share.forks import keep
 from hskcache.share.objects import PIECE_BYTES, Objects, is_past_the_end
 
@@ -95,7 +95,7 @@ def open_system(protocol: str, url: str) -> Objects:
         # Where nobody has set logging up, they print each lost connection, and a traceback with it.
         logging.getLogger(library).addHandler(logging.NullHandler())
     if protocol in SFTP:
-        return Files(_open_sftp(url))
+        return SftpFiles(_open_sftp(url))
     options, waits_in_a_loop = _options(protocol), get_filesystem_class(protocol).async_impl
     if not waits_in_a_loop:
         options["skip_instance_cache"] = True

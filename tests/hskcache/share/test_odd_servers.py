@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from asyncssh import generate_private_key
 from fsspec.config import conf
-from noise import NUM_SHARDS, write_cache
+from noise import NUM_SHARDS
 from noise import files as files_of
 from servers import PASSWORD, Server, sftp_server
 from sharing import done, hskcache, reach, refused
@@ -77,11 +77,6 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, *_: object) -> None:
         """Nothing is said."""
-
-
-@pytest.fixture(scope="module")
-def original(tmp_path_factory: pytest.TempPathFactory) -> Cache:
-    return write_cache(tmp_path_factory.mktemp("original") / "c.hsk")
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from forked import in_child
-from noise import NUM_SHARDS, write_cache
+from noise import NUM_SHARDS
 from noise import files as files_of
 from servers import Faults, Server, http_server, misbehave
 from sharing import done, hskcache, refused
@@ -30,11 +30,6 @@ from hskcache.cli import main
 signal.signal(signal.SIGINT, signal.default_int_handler)
 main()
 """
-
-
-@pytest.fixture(scope="module")
-def original(tmp_path_factory: pytest.TempPathFactory) -> Cache:
-    return write_cache(tmp_path_factory.mktemp("original") / "c.hsk")
 
 
 @pytest.fixture(scope="module")

@@ -13,11 +13,6 @@ from hskcache.store.ledger import Ledger
 from hskcache.verify import verify
 
 
-@pytest.fixture(scope="module")
-def original(tmp_path_factory: pytest.TempPathFactory) -> Cache:
-    return write_cache(tmp_path_factory.mktemp("original") / "c.hsk")
-
-
 @pytest.fixture
 def back(tmp_path: Path) -> Path:
     return tmp_path / "back.hsk"

@@ -23,11 +23,6 @@ from hskcache.verify import verify
 NUM_FILES = 3 * NUM_SHARDS + 1
 
 
-@pytest.fixture(scope="module")
-def original(tmp_path_factory: pytest.TempPathFactory) -> Cache:
-    return write_cache(tmp_path_factory.mktemp("original") / "c.hsk")
-
-
 @pytest.fixture
 def there(tmp_path: Path) -> Path:
     """The folder behind a URL."""

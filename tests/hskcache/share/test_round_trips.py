@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from noise import NUM_SHARDS, write_cache
+from noise import NUM_SHARDS
 from noise import files as files_of
 from servers import BUCKET, PASSWORD, Server, http_server, nginx_server, s3_server, sftp_server, sshd_server
 from sharing import done, hskcache, reach, refused
@@ -14,11 +14,6 @@ from hskcache.cache import Cache
 from hskcache.share.remote import open_remote
 
 NUM_FILES = 3 * NUM_SHARDS + 1
-
-
-@pytest.fixture(scope="module")
-def original(tmp_path_factory: pytest.TempPathFactory) -> Cache:
-    return write_cache(tmp_path_factory.mktemp("original") / "c.hsk")
 
 
 @pytest.fixture(autouse=True)
