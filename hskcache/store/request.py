@@ -8,10 +8,11 @@ from pydantic import JsonValue
 from hskcache.difference import first_difference
 from hskcache.spec import Spec, Strict
 from hskcache.store.files import canonical_json, sha256_hex
+from hskcache.store.provenance import Provenance
 from hskcache.store.record import Sha256
 
 # Where something came from is told to readers, but the same content under another name is the same cache.
-_DATA_NAMES = {"name": True, "split": True, "task": True}
+_DATA_NAMES = {"name": True, "split": True, "task": True, "provenance": True}
 _NAMES: dict[str, Any] = {
     "teacher": {"name": True, "revision": True, "config": {"_name_or_path": True, "transformers_version": True}},
     "data": _DATA_NAMES,
@@ -43,7 +44,10 @@ class TokenizerInfo(Strict):
 
 
 class DataInfo(Strict):
-    """The rows; ``fingerprint`` is a digest of their texts and labels. The problem ``text`` is a corpus: no task."""
+    """The rows; ``fingerprint`` is a digest of their texts and labels. The problem ``text`` is a corpus: no task.
+
+    ``provenance`` is None in caches from before it was kept.
+    """
 
     name: str
     split: str | None = None
@@ -52,6 +56,7 @@ class DataInfo(Strict):
     task: str | None = None
     problem: Literal["classification", "regression", "text"]
     label_names: list[str]
+    provenance: Provenance | None = None
 
 
 class LayerKept(Strict):

@@ -1,0 +1,64 @@
+"""How the rows of a cache were read; told to readers and to later commands, never digested."""
+
+from pydantic import Field as Key
+from pydantic import JsonValue
+
+from hskcache.spec import Strict
+
+MOST_LISTED = 1000
+"""Bad rows that are listed by their lines at most; all are counted."""
+
+
+class ColumnsRead(Strict):
+    """The columns that were read, by name or by number counted from 0; ``header`` is whether the first line named them.
+
+    ``header`` is None for formats whose columns always have names.
+    """
+
+    text: str | int
+    text_pair: str | int | None = None
+    label: str | int | None = None
+    header: bool | None = None
+
+
+class CutRows(Strict):
+    """Rows that were longer than they may be.
+
+    Attributes:
+        num_rows: how many were cut.
+        num_tokens: tokens that they lost.
+        num_whole_tokens: tokens of the same rows before they were cut.
+        longest: tokens of the longest row, uncut: the ``--max-length`` that keeps all.
+    """
+
+    num_rows: int = Key(default=0, ge=0)
+    num_tokens: int = Key(default=0, ge=0)
+    num_whole_tokens: int = Key(default=0, ge=0)
+    longest: int = Key(default=0, ge=0)
+
+
+class BadRow(Strict):
+    """A row of the data that was left out: its line or row in the file, counted from 1, and why."""
+
+    number: int = Key(ge=1)
+    reason: str
+
+
+class Provenance(Strict):
+    """How rows came from a data set into a cache.
+
+    Attributes:
+        columns: that were read; None for a corpus, and for caches from before this was kept.
+        task: the definition of a task of one's own, which no preset says; None for presets.
+        cut: rows that lost tokens.
+        num_bad: rows that could not be used and were left out.
+        bad: the first ``MOST_LISTED`` of them.
+        num_unlabelled: rows without a gold label: left out, or kept without one.
+    """
+
+    columns: ColumnsRead | None = None
+    task: dict[str, JsonValue] | None = None
+    cut: CutRows = CutRows()
+    num_bad: int = Key(default=0, ge=0)
+    bad: list[BadRow] = Key(default=[], max_length=MOST_LISTED)
+    num_unlabelled: int = Key(default=0, ge=0)
