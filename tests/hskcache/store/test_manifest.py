@@ -53,6 +53,7 @@ NAMES: set[Path_] = {
     ("data", "name"),
     ("data", "split"),
     ("data", "task"),
+    ("data", "provenance"),
 }
 OTHERS: dict[type, Callable[[Any], Any]] = {
     int: lambda value: value + 1,
@@ -72,6 +73,7 @@ LITERALS: dict[Path_, Any] = {
     ("spec", "hidden", "length", "score_layer"): "last",
     ("spec", "hidden", "width", "scheme"): "uniform",
     ("data", "problem"): "regression",
+    ("data", "provenance"): {"num_bad": 1, "bad": [{"number": 7, "reason": "the text is empty"}]},
 }
 
 
