@@ -1,17 +1,58 @@
-"""What a disk has room for, and what it says when it has none, in one line whichever library hears it."""
+"""Disks: what one has room for, what it says in one line whichever library hears it, and that it keeps a file."""
 
 import errno
+import os
 import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Protocol
 
 from hskcache.console import human_bytes
 from hskcache.errors import CacheError
 
 # Of tokenizers, which raises Exception itself, and of torch's archives, which raise RuntimeError.
 _DISK = re.compile(r"\(os error [0-9]+\)|inline_container|PytorchStreamWriter")
+
+# A file system that cannot be asked for it (vfat, SMB, FUSE) says so by one of these; a disk that fails says others.
+_NO_SYNC = frozenset({errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP})
+
+
+class _Open(Protocol):
+    def fileno(self) -> int: ...
+
+
+def sync_file(file: _Open) -> None:
+    """Bring a file's bytes to the disk, where its file system can be asked for that.
+
+    Raises:
+        OSError: the disk is full, or fails.
+    """
+    _sync(file.fileno())
+
+
+def sync_folder(path: Path) -> None:
+    """Bring a folder's entries to the disk, where its file system can be asked for that.
+
+    A rename is lost in a power cut until this is done.
+
+    Raises:
+        OSError: the folder cannot be opened, or the disk fails.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        _sync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _sync(descriptor: int) -> None:
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _NO_SYNC:
+            raise
 
 
 def require_space(path: Path, need: int, what: str, otherwise: str, place: str = "--out") -> None:

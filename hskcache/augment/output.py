@@ -6,7 +6,6 @@ tells of are on the disk, so a kill at any moment leaves a file that the same co
 """
 
 import hashlib
-import os
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Literal
@@ -14,18 +13,10 @@ from typing import Any, Literal
 from pydantic import Field
 
 from hskcache.difference import first_difference
-from hskcache.disk import writing_to
+from hskcache.disk import sync_file, sync_folder, writing_to
 from hskcache.errors import CacheError, DamageError, MismatchError
 from hskcache.spec import Strict
-from hskcache.store.files import (
-    TEMPORARY_SUFFIX,
-    canonical_json,
-    file_sha256,
-    make_folder,
-    sha256_hex,
-    sync_folder,
-    write_atomic,
-)
+from hskcache.store.files import TEMPORARY_SUFFIX, canonical_json, file_sha256, make_folder, sha256_hex, write_atomic
 from hskcache.store.record import Sha256, parse
 
 _PIECE_BYTES = 1 << 20
@@ -163,7 +154,7 @@ class Output:
             with self.partial.open("ab") as file:
                 file.write(data)
                 file.flush()
-                os.fsync(file.fileno())
+                sync_file(file)
             self._digest.update(data)
             size = progress.num_bytes + len(data)
             progress = progress.model_copy(update={"num_bytes": size, "sha256": self._digest.hexdigest()})

@@ -11,15 +11,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 from hskcache import disk
+from hskcache.disk import sync_folder
 from hskcache.errors import CacheError, DamageError, MismatchError
+from hskcache.locks import locked
 from hskcache.share.whole import README, Beside, checked_manifest, digest_of, is_file_of, spelled
 from hskcache.store.files import (
     TEMPORARY_SUFFIX,
-    locked,
     make_folder,
     read_file,
     remove_matching,
-    sync_folder,
     tokenizer_digest,
     write_atomic,
 )

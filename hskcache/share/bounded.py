@@ -7,7 +7,6 @@ Room is counted and made by one at a time, who holds ``.lock`` of the folder: th
 go, but none that somebody holds. Nothing here knows where files come from, or looks into them.
 """
 
-import fcntl
 import os
 import time
 from collections.abc import Callable, Collection, Iterator
@@ -18,7 +17,8 @@ from typing import NamedTuple
 
 from hskcache.console import human_bytes
 from hskcache.errors import SpecError
-from hskcache.store.files import locked, make_folder
+from hskcache.locks import LockFile, locked
+from hskcache.store.files import make_folder
 
 _SUFFIX = ".zarr.zip"
 _LOCK_SUFFIX = ".lock"
@@ -102,21 +102,21 @@ class BoundedFolder:
             CacheError, OSError: as ``fetch`` does.
         """
         path = self._path(wanted.sha256)
-        descriptor = _held(path)
-        if descriptor is None:
+        file = _held(path)
+        if file is None:
             with locked(self._lock(wanted.sha256), remove=True):
-                descriptor = _held(path)
-                if descriptor is None:
+                file = _held(path)
+                if file is None:
                     while not self._reserve(wanted, soon, ()):
                         time.sleep(_POLL_S)
                     fetch(path)
                     # Still under the lock: nobody can have removed it.
-                    descriptor = _held(path)
+                    file = _held(path)
         try:
             yield path
         finally:
-            if descriptor is not None:
-                os.close(descriptor)
+            if file is not None:
+                file.close()
 
     def prepare(self, wanted: Wanted, fetch: Fetch, soon: Collection[str]) -> bool:
         """Fetch a file that will be used soon if it is not there, nobody fetches it, and there is room.
@@ -216,16 +216,20 @@ class BoundedFolder:
         return self.files / f"{sha256}{_LOCK_SUFFIX}"
 
 
-def _held(path: Path) -> int | None:
+def _held(path: Path) -> LockFile | None:
     """An open file that nobody removes until it is closed, and that counts as used now; None where there is none."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        file = LockFile(path, os.open(path, os.O_RDONLY | os.O_CLOEXEC))
     except FileNotFoundError:
         return None
-    fcntl.flock(descriptor, fcntl.LOCK_SH)
-    if os.fstat(descriptor).st_nlink and _is_used_now(path):
-        return descriptor
-    os.close(descriptor)
+    try:
+        file.take(shared=True)
+        if os.fstat(file.descriptor).st_nlink and _is_used_now(path):
+            return file
+    except BaseException:
+        file.close()
+        raise
+    file.close()
     return None
 
 
@@ -235,22 +239,24 @@ def _is_used_now(path: Path) -> bool:
         os.utime(path)
     except FileNotFoundError:
         return False
+    except OSError:
+        # Of somebody else, or of a file system that keeps no such times: it goes sooner than it might.
+        return path.exists()
     return True
 
 
 def _removed(path: Path) -> bool:
     """Remove a file, unless somebody holds it; whether it is gone."""
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        file = LockFile(path, os.open(path, os.O_RDWR | os.O_CLOEXEC))
     except FileNotFoundError:
         return True
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if not file.take(wait=False):
+            return False
         path.unlink(missing_ok=True)
-    except BlockingIOError:
-        return False
     finally:
-        os.close(descriptor)
+        file.close()
     return True
 
 

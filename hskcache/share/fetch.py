@@ -2,18 +2,18 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Iterator
 from itertools import combinations
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from hskcache.disk import sync_file, sync_folder
 from hskcache.errors import CacheError, DamageError
 from hskcache.share.remote import Remote
 from hskcache.share.retry import OutOfReachError
 from hskcache.share.whole import MAX_TOKENIZER_BYTES, MAX_TOKENIZER_FILES, check_tokenizer_name, digest_of
 from hskcache.store.consistency import parse_manifest
-from hskcache.store.files import TEMPORARY_SUFFIX, canonical_json, make_folder, sha256_hex, sync_folder
+from hskcache.store.files import TEMPORARY_SUFFIX, canonical_json, make_folder, sha256_hex
 from hskcache.store.ledger import MANIFEST, TOKENIZER
 from hskcache.store.manifest import Manifest
 from hskcache.store.reading import MAX_DOCUMENT_BYTES
@@ -114,7 +114,7 @@ def fetch(
                 "pushed it can push it again"
             )
         file.flush()
-        os.fsync(file.fileno())
+        sync_file(file)
     partial.replace(target)
     sync_folder(target.parent)
 

@@ -4,7 +4,6 @@ Each attempt writes under a name of its own and renames. What a kill leaves is r
 file; should somebody be writing it at that moment, who comes to rename finds it in place and is done.
 """
 
-import os
 import re
 import secrets
 from abc import abstractmethod
@@ -13,8 +12,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from hskcache.disk import sync_file, sync_folder
 from hskcache.share.objects import PIECE_BYTES, Objects
-from hskcache.store.files import make_folder, sync_folder
+from hskcache.store.files import make_folder
 
 _TEMPORARY = re.compile(r"(.+)\.[0-9a-f]{24}\.tmp")
 
@@ -158,7 +158,7 @@ class LocalFiles(Files):
     def _fill(self, file: Any, data: bytes) -> None:
         file.write(data)
         file.flush()
-        os.fsync(file.fileno())
+        sync_file(file)
 
     def _make_folder(self, url: str) -> None:
         make_folder(self._local(url))

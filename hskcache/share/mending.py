@@ -12,18 +12,13 @@ from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 
+from hskcache.disk import sync_folder
 from hskcache.errors import CacheError, DamageError
+from hskcache.locks import locked
 from hskcache.share.whole import is_file_of
 from hskcache.store.additions import ADDING, is_being_added
 from hskcache.store.appending import APPENDING, forget_append, is_of_append, is_spent
-from hskcache.store.files import (
-    canonical_json,
-    file_sha256,
-    locked,
-    sha256_hex,
-    sync_folder,
-    write_atomic,
-)
+from hskcache.store.files import canonical_json, file_sha256, sha256_hex, write_atomic
 from hskcache.store.ledger import BUILDING, LOCK, SPOOL, SPOOL_FILES, TOKENIZER, Ledger
 from hskcache.store.manifest import Manifest
 from hskcache.store.record import Record
@@ -109,9 +104,9 @@ def repairing(ledger: Ledger) -> Iterator[None]:
     """Be the one process that mends a cache.
 
     Raises:
-        CacheError: another process is.
+        CacheError: another process is, or the file system knows no locks and several were started.
         DamageError: the place for new files is no folder of the cache.
-        OSError: the cache cannot be written, or its file system knows no locks.
+        OSError: the cache cannot be written.
     """
     place = ledger.root / REPAIR
     if place.is_symlink() or (place.exists() and not place.is_dir()):

@@ -21,11 +21,12 @@ from hskcache import console
 from hskcache.cache import Cache, open_cache
 from hskcache.disk import writing_to
 from hskcache.errors import CacheError, DamageError
+from hskcache.locks import locked
 from hskcache.share.bounded import BoundedFolder, Wanted
 from hskcache.share.fetch import fetch, fetch_tokenizer, read_manifest
 from hskcache.share.remote import Remote, is_url, open_remote
 from hskcache.share.retry import OutOfReachError
-from hskcache.store.files import locked, make_folder, sha256_hex, tokenizer_digest, write_atomic
+from hskcache.store.files import make_folder, sha256_hex, tokenizer_digest, write_atomic
 from hskcache.store.ledger import MANIFEST, TOKENIZER, Ledger
 from hskcache.store.manifest import Manifest
 from hskcache.store.reading import read_shard

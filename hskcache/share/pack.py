@@ -7,12 +7,12 @@ leads to expect is taken, and a shard appears under its name only once its diges
 """
 
 import hashlib
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 from hskcache import disk
+from hskcache.disk import sync_file
 from hskcache.errors import DamageError
 from hskcache.share.arrival import Arrival, Landed, arriving
 from hskcache.share.tar import AGAIN, BLOCK_BYTES, Member, TarReader, add_end, add_member
@@ -61,7 +61,7 @@ def pack(root: Path, target: Path, force: bool = False, on_progress: OnProgress 
     with disk.writing_to(target, "the beginning"), replacing(target) as partial, partial.open("xb") as file:
         _write(root, beside, file, on_progress)
         file.flush()
-        os.fsync(file.fileno())
+        sync_file(file)
     return Written(beside.manifest, was_there=False)
 
 

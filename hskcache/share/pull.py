@@ -12,6 +12,7 @@ from urllib.parse import unquote, urlsplit
 
 from hskcache import disk
 from hskcache.errors import CacheError, DamageError, MismatchError
+from hskcache.locks import locked
 from hskcache.share.arrival import ARRIVING, Arrival, alone_in, is_leftover, standing_manifest
 from hskcache.share.fetch import fetch, fetch_tokenizer, partial_path, read_manifest
 from hskcache.share.parallel import Watch, in_parallel
@@ -19,7 +20,7 @@ from hskcache.share.remote import Remote
 from hskcache.share.selected import Choice, Selected, Side, select
 from hskcache.share.systems import HTTP
 from hskcache.share.whole import is_file_of
-from hskcache.store.files import locked, read_file, write_atomic
+from hskcache.store.files import read_file, write_atomic
 from hskcache.store.ledger import BUILDING, LOCK, MANIFEST, Ledger
 from hskcache.store.manifest import Manifest
 from hskcache.store.reading import MAX_DOCUMENT_BYTES

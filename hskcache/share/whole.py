@@ -6,17 +6,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+from hskcache.disk import sync_folder
 from hskcache.errors import CacheError, DamageError, MismatchError
+from hskcache.locks import locked
 from hskcache.store.consistency import parse_manifest
-from hskcache.store.files import (
-    canonical_json,
-    file_sha256,
-    locked,
-    make_folder,
-    read_file,
-    sha256_hex,
-    sync_folder,
-)
+from hskcache.store.files import canonical_json, file_sha256, make_folder, read_file, sha256_hex
 from hskcache.store.ledger import MANIFEST, TOKENIZER, Ledger
 from hskcache.store.manifest import Manifest
 from hskcache.store.reading import MAX_DOCUMENT_BYTES

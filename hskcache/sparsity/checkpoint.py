@@ -1,18 +1,18 @@
 """A sparse teacher as an ordinary checkpoint: its weights with zeros, its tokenizer, and what was removed."""
 
-import os
 import shutil
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field
 
+from hskcache.disk import sync_file, sync_folder
 from hskcache.runtime import quiet
 from hskcache.sparsity.artifact import ModelId
 from hskcache.sparsity.levels import Kept, Method
 from hskcache.sparsity.masks import zeroed
 from hskcache.spec import Strict
-from hskcache.store.files import TEMPORARY_SUFFIX, make_folder, sync_folder
+from hskcache.store.files import TEMPORARY_SUFFIX, make_folder
 from hskcache.store.record import Sha256
 from hskcache.teacher.inputs import save_tokenizer
 from hskcache.teacher.load import Teacher
@@ -96,4 +96,4 @@ def _sync(folder: Path) -> None:
             sync_folder(path)
             continue
         with path.open("rb") as file:
-            os.fsync(file.fileno())
+            sync_file(file)

@@ -6,18 +6,18 @@ whole one, with the field or without it. Several fields may be added at the same
 several processes may add one together, if what they add is the same.
 """
 
-import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from hskcache.errors import DamageError, MismatchError, SpecError
+from hskcache.locks import LockFile, is_locked, locked
 from hskcache.spec import Strict
 from hskcache.store.claims import CLAIMS, Claims, claiming
 from hskcache.store.consistency import check
 from hskcache.store.fields import Field
-from hskcache.store.files import TEMPORARY_SUFFIX, is_locked, locked, remove_matching, write_atomic
+from hskcache.store.files import TEMPORARY_SUFFIX, remove_matching, write_atomic
 from hskcache.store.ledger import LOCK, MANIFEST, SPOOL, TEMPORARY, TOKENIZER, Ledger
 from hskcache.store.manifest import Added, Manifest
 from hskcache.store.reading import read_document
@@ -88,16 +88,17 @@ def adding(ledger: Ledger, name: str) -> Iterator[Claims]:
 
     Raises:
         CacheError: the file system knows no locks, and several processes were started.
-        OSError: the cache cannot be written, or its file system knows no locks.
+        OSError: the cache cannot be written.
     """
-    descriptor = os.open(_lock_path(ledger, name), os.O_RDWR | os.O_CREAT, 0o666)
+    path = _lock_path(ledger, name)
+    file = LockFile(path, os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666))
     try:
         # Held together, so that others can ask whether anybody does; that which orders the work cannot be asked so.
-        fcntl.flock(descriptor, fcntl.LOCK_SH)
+        file.take(shared=True)
         with claiming(claims_path(ledger, name)) as claims:
             yield claims
     finally:
-        os.close(descriptor)
+        file.close()
 
 
 def claims_path(ledger: Ledger, name: str) -> Path:

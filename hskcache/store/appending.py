@@ -13,9 +13,10 @@ from pathlib import Path
 from pydantic import Field as Key
 
 from hskcache.errors import CacheError, DamageError, MismatchError
+from hskcache.locks import is_locked, locked
 from hskcache.spec import Strict
 from hskcache.store.consistency import check
-from hskcache.store.files import is_locked, locked, remove_matching, write_atomic
+from hskcache.store.files import remove_matching, write_atomic
 from hskcache.store.ledger import LOCK, MANIFEST, TEMPORARY, Ledger
 from hskcache.store.manifest import DataInfo, Manifest, Request
 from hskcache.store.reading import read_document
@@ -48,8 +49,8 @@ def appending(ledger: Ledger) -> Iterator[bool]:
         Whether one that died has left its lock, as :func:`is_left`.
 
     Raises:
-        CacheError: another process is.
-        OSError: the cache cannot be written, or its file system knows no locks.
+        CacheError: another process is, or the file system knows no locks and several were started.
+        OSError: the cache cannot be written.
     """
     left = is_left(ledger)
     with locked(ledger.root / _LOCK, wait=False, remove=True) as held:

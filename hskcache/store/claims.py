@@ -10,23 +10,18 @@ any descriptor of the file, and its threads do not exclude each other. So a proc
 :func:`claiming`, and a folder is written to by one thread of it.
 """
 
-import errno
-import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from hskcache import processes
-from hskcache.errors import CacheError
+from hskcache import locks
 
 CLAIMS = ".building"
 """Name of the file; readers and hubs leave such names alone."""
 
 # Bytes of the file: held together by all who are here; by who leaves; by who is alone; then one for each shard.
 _PRESENT, _DOOR, _ALONE, _SHARDS = 0, 1, 2, 3
-
-_NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP})
 
 
 class Claims:
@@ -44,12 +39,12 @@ class Claims:
 
         Whoever takes one on must look once more whether it is still to be written.
         """
-        return self.descriptor is None or _try(self.descriptor, fcntl.LOCK_EX, _SHARDS + shard)
+        return self.descriptor is None or locks.lock_bytes(self.descriptor, 1, _SHARDS + shard, wait=False)
 
     def release(self, shard: int) -> None:
         """Let a shard go, written or not."""
         if self.descriptor is not None:
-            fcntl.lockf(self.descriptor, fcntl.LOCK_UN, 1, _SHARDS + shard)
+            locks.unlock_bytes(self.descriptor, 1, _SHARDS + shard)
 
     @contextmanager
     def alone(self, idle: bool = False) -> Iterator[None]:
@@ -63,11 +58,11 @@ class Claims:
             return
         # A length of 0 means all bytes from there on.
         place = (0 if idle else 1, _ALONE)
-        fcntl.lockf(self.descriptor, fcntl.LOCK_EX, *place)
+        locks.lock_bytes(self.descriptor, *place)
         try:
             yield
         finally:
-            fcntl.lockf(self.descriptor, fcntl.LOCK_UN, *place)
+            locks.unlock_bytes(self.descriptor, *place)
 
 
 UNSHARED = Claims(None)
@@ -102,13 +97,13 @@ def _enter(path: Path) -> int | None:
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
-            fcntl.lockf(descriptor, fcntl.LOCK_SH, 1, _PRESENT)
+            locks.lock_bytes(descriptor, 1, _PRESENT, shared=True)
         except OSError as error:
             os.close(descriptor)
-            if error.errno not in _NO_LOCKS:
+            if not locks.are_missing(error):
                 raise
             path.unlink(missing_ok=True)
-            _require_one_process(path)
+            locks.work_without(path.parent)
             return None
         except BaseException:
             os.close(descriptor)
@@ -123,29 +118,10 @@ def _leave(path: Path, descriptor: int) -> None:
     # An error in here must not take the place of the one that may have brought us here.
     with suppress(OSError):
         # One after the other: of two that leave at once each would take the other for one who stays.
-        fcntl.lockf(descriptor, fcntl.LOCK_EX, 1, _DOOR)
-        if _try(descriptor, fcntl.LOCK_EX, _PRESENT):
+        locks.lock_bytes(descriptor, 1, _DOOR)
+        if locks.lock_bytes(descriptor, 1, _PRESENT, wait=False):
             path.unlink()
     os.close(descriptor)
-
-
-def _require_one_process(path: Path) -> None:
-    if processes.count() > 1:
-        raise CacheError(
-            f"{path.parent} is on a file system that knows no locks, by which {processes.count()} processes would "
-            "divide the work; start one process, or choose an --out elsewhere"
-        )
-
-
-def _try(descriptor: int, kind: int, place: int) -> bool:
-    """Lock a byte, unless another process holds it."""
-    try:
-        fcntl.lockf(descriptor, kind | fcntl.LOCK_NB, 1, place)
-    except OSError as error:
-        if error.errno not in {errno.EACCES, errno.EAGAIN}:
-            raise
-        return False
-    return True
 
 
 def _stands(path: Path, descriptor: int) -> bool:

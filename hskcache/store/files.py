@@ -1,17 +1,16 @@
 """Files that are either whole or absent, and the digests that name their content."""
 
 import errno
-import fcntl
 import hashlib
 import json
 import os
 import secrets
 import stat
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from hskcache.disk import sync_file, sync_folder
 from hskcache.errors import DamageError
 
 TEMPORARY_SUFFIX = ".tmp"
@@ -38,7 +37,7 @@ def write_atomic(path: Path, data: bytes | Iterable[bytes]) -> None:
         with temporary.open("xb") as file:
             file.writelines([data] if isinstance(data, bytes) else data)
             file.flush()
-            os.fsync(file.fileno())
+            sync_file(file)
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
@@ -86,90 +85,10 @@ def make_folder(path: Path) -> None:
     sync_folder(path.parent)
 
 
-def sync_folder(path: Path) -> None:
-    """Bring a folder's entries to the disk; a rename is lost in a power cut until this is done."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def remove_matching(folder: Path, pattern: str) -> None:
     """Remove the files directly in a folder whose names match; another process may be quicker."""
     for path in folder.glob(pattern):
         path.unlink(missing_ok=True)
-
-
-@contextmanager
-def locked(path: Path, wait: bool = True, remove: bool = False) -> Iterator[bool]:
-    """Hold a lock file, which one process at a time can; it stays behind, empty, unless it is to be removed.
-
-    The lock ends with the process, however that ends. A file, opened for writing, is what network file systems can
-    lock, too.
-
-    Args:
-        path: the lock file; made if missing, in a folder that exists.
-        wait: whether to wait for another process that holds it.
-        remove: whether to remove the file when it is let go; who waited for it makes another.
-
-    Returns:
-        Whether it is held; always, if it was waited for.
-
-    Raises:
-        OSError: the file cannot be made, or the file system knows no locks.
-    """
-    descriptor, held = _lock(path, wait)
-    try:
-        yield held
-    finally:
-        if remove and held:
-            path.unlink(missing_ok=True)
-        os.close(descriptor)
-
-
-def is_locked(path: Path) -> bool:
-    """Whether a process holds a lock file, by itself or with others; nothing is made where there is none."""
-    try:
-        descriptor = os.open(path, os.O_RDWR)
-    except OSError:
-        # In a folder that cannot be written nobody can tell, and nobody holds one to write there.
-        return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False
-    finally:
-        os.close(descriptor)
-    return False
-
-
-def _lock(path: Path, wait: bool) -> tuple[int, bool]:
-    """The open lock file, and whether it is held."""
-    while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-            held = True
-        except BlockingIOError:
-            held = False
-        except BaseException:
-            os.close(descriptor)
-            raise
-        if not held or _is_at(path, descriptor):
-            return descriptor, held
-        # Whoever held it has removed it: a lock that nobody else can find is none.
-        os.close(descriptor)
-
-
-def _is_at(path: Path, descriptor: int) -> bool:
-    """Whether an open file is the one of this name, which may have been removed and made again."""
-    try:
-        return os.path.samestat(path.lstat(), os.fstat(descriptor))
-    except FileNotFoundError:
-        return False
 
 
 def sha256_hex(data: bytes) -> str:

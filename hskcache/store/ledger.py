@@ -13,18 +13,13 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from hskcache.disk import sync_folder
 from hskcache.errors import CacheError, DamageError, MismatchError
+from hskcache.locks import locked
 from hskcache.store.claims import CLAIMS
 from hskcache.store.consistency import check, parse_manifest
 from hskcache.store.fields import Field
-from hskcache.store.files import (
-    TEMPORARY_SUFFIX,
-    locked,
-    remove_matching,
-    sha256_hex,
-    sync_folder,
-    write_atomic,
-)
+from hskcache.store.files import TEMPORARY_SUFFIX, remove_matching, sha256_hex, write_atomic
 from hskcache.store.manifest import Manifest, Request
 from hskcache.store.reading import read_document
 from hskcache.store.record import CONSTANTS, Record, Skipped, describe, parse

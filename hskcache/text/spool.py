@@ -1,7 +1,6 @@
 """Rows of tokens on the disk instead of in memory, whole or not there."""
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from hskcache.disk import sync_file, sync_folder
 
 _IDS, _OFFSETS, _RECORD, _NEW_RECORD = "ids.bin", "offsets.bin", "rows.json", "rows.json.tmp"
 _ID, _OFFSET = np.dtype("<i4"), np.dtype("<i8")
@@ -90,7 +91,7 @@ class SpoolWriter:
         self._folder.mkdir(parents=True, exist_ok=True)
         # The record goes first, and for good: beside the beginning of other rows it would vouch for them.
         (self._folder / _RECORD).unlink(missing_ok=True)
-        _sync_folder(self._folder)
+        sync_folder(self._folder)
         for name in (_IDS, _OFFSETS):
             (self._folder / name).unlink(missing_ok=True)
         self._ids = (self._folder / _IDS).open("xb")
@@ -127,7 +128,7 @@ class SpoolWriter:
         """
         for file in (self._ids, self._offsets):
             file.flush()
-            os.fsync(file.fileno())
+            sync_file(file)
         record = {
             "identity": dict(identity),
             "num_documents": num_documents,
@@ -138,14 +139,6 @@ class SpoolWriter:
         with (self._folder / _NEW_RECORD).open("wb") as new:
             new.write(json.dumps(record, indent=2).encode() + b"\n")
             new.flush()
-            os.fsync(new.fileno())
+            sync_file(new)
         (self._folder / _NEW_RECORD).replace(self._folder / _RECORD)
-        _sync_folder(self._folder)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        sync_folder(self._folder)

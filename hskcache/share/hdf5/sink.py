@@ -1,9 +1,10 @@
 """The file that HDF5 writes to, which never fails: HDF5 may crash, and the process with it, when it cannot write."""
 
 import io
-import os
 from pathlib import Path
 from typing import Any
+
+from hskcache.disk import sync_file
 
 
 class Sink(io.RawIOBase):
@@ -33,7 +34,7 @@ class Sink(io.RawIOBase):
             OSError: it cannot be brought there, or something could not be written before.
         """
         self.check()
-        os.fsync(self._file.fileno())
+        sync_file(self._file)
 
     def close(self) -> None:
         """Close the file."""

@@ -17,6 +17,7 @@ from servers import Faults, Server, http_server, misbehave
 from sharing import done, hskcache, refused
 
 from hskcache.cache import Cache
+from hskcache.locks import locked
 from hskcache.share.pull import pull
 from hskcache.share.remote import open_remote
 from hskcache.share.selected import Choice
@@ -235,7 +236,6 @@ def test_a_pull_over_a_damaged_copy_mends_it(original: Cache, back: Path) -> Non
 
 
 def test_two_pulls_do_not_meet(original: Cache, back: Path) -> None:
-    from hskcache.store.files import locked
 
     back.mkdir()
     with locked(back / ".arriving.lock"):

@@ -1,26 +1,16 @@
-import fcntl
+import errno
 import json
 import os
 import resource
 from collections.abc import Iterator
 from pathlib import Path
 
-import forked
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from hskcache.errors import DamageError
-from hskcache.store.files import (
-    canonical_json,
-    file_sha256,
-    is_locked,
-    locked,
-    read_file,
-    sha256_hex,
-    tokenizer_digest,
-    write_atomic,
-)
+from hskcache.store.files import canonical_json, file_sha256, read_file, sha256_hex, tokenizer_digest, write_atomic
 
 Json = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text("aé\n0"),
@@ -133,29 +123,26 @@ def test_only_a_regular_file_of_no_more_than_so_many_bytes_is_read(tmp_path: Pat
         read_file(tmp_path / "none", 4)
 
 
-def test_who_waits_for_a_lock_that_is_removed_holds_one_that_others_find(tmp_path: Path) -> None:
-    """Children that add to a number under the lock never lose one, though each removes the lock file."""
-    lock, number = tmp_path / "lock", tmp_path / "number"
-    number.write_text("0")
+@pytest.mark.parametrize("code", [errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP])
+def test_a_file_system_that_cannot_be_asked_to_sync_is_written_to_like_others(
+    tmp_path: Path, code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As vfat, SMB and FUSE say for folders, and some for files."""
 
-    def count() -> None:
-        for _ in range(50):
-            with locked(lock, remove=True):
-                number.write_text(str(int(number.read_text()) + 1))
+    def refused(_descriptor: int) -> None:
+        raise OSError(code, os.strerror(code))
 
-    children = [forked.start(count) for _ in range(4)]
-    assert [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children] == [0] * 4
-    assert number.read_text() == "200"
-    assert not lock.exists()
+    monkeypatch.setattr(os, "fsync", refused)
+    write_atomic(tmp_path / "new" / "file", b"content")
+    assert (tmp_path / "new" / "file").read_bytes() == b"content"
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["file"]
 
 
-def test_whether_a_lock_is_held_is_told_without_making_one(tmp_path: Path) -> None:
-    path = tmp_path / "lock"
-    assert not is_locked(path)
-    assert not path.exists()
-    with locked(path):
-        assert is_locked(path)
-    assert not is_locked(path)
-    with path.open("r+b") as shared:
-        fcntl.flock(shared, fcntl.LOCK_SH)
-        assert is_locked(path)
+def test_a_disk_that_fails_while_it_is_synced_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def failed(_descriptor: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "fsync", failed)
+    with pytest.raises(OSError, match="Input/output"):
+        write_atomic(tmp_path / "file", b"content")
+    assert list(tmp_path.iterdir()) == []
