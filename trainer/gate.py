@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from transformers import PreTrainedModel
 
+from hskcache.classes import require_one_answer
 from hskcache.encoder import num_positions
 from hskcache.errors import MismatchError, SpecError
 from hskcache.spec import KNOWLEDGE_WORDS
@@ -27,6 +28,10 @@ def check_recipe(knowledge: Knowledge, recipe: Recipe, slices: int = 1) -> None:
         SpecError: a batch size that ``slices`` does not divide, or a field that was chosen and no stage learns from.
     """
     _check_choice(knowledge, recipe)
+    if knowledge.logits is not None and any(stage.losses.needs_task for stage in recipe.stages):
+        teacher = knowledge.request_for("logits").teacher
+        where = f"{teacher.name}, the teacher of {knowledge.where_of('logits')},"
+        require_one_answer(where, teacher.config, knowledge.logits.num_labels)
     for stage in recipe.stages:
         what = _called(stage, recipe)
         if (lacking := _lacking(knowledge, stage)) is not None:

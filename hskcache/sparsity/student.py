@@ -6,6 +6,7 @@ from typing import NamedTuple
 import torch
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
+from hskcache.classes import reordering, require_one_answer
 from hskcache.encoder import weights_digest
 from hskcache.errors import MismatchError, TeacherError
 from hskcache.runtime import quiet
@@ -67,6 +68,7 @@ def _load(name: str) -> PreTrainedModel:
 
 def _check_classes(name: str, model: PreTrainedModel, teacher: Teacher, task: Task | None) -> None:
     theirs, ours = model.config, teacher.model.config
+    require_one_answer(name, theirs)
     if int(theirs.num_labels) != teacher.num_labels:
         raise MismatchError(
             f"the trial student {name} has {theirs.num_labels} outputs and {teacher.info.name} has "
@@ -78,6 +80,6 @@ def _check_classes(name: str, model: PreTrainedModel, teacher: Teacher, task: Ta
     if order is not None and wanted is not None and order != wanted:
         raise MismatchError(
             f"the trial student {name} has the classes {', '.join(order)} and {teacher.info.name} has "
-            f"{', '.join(wanted)}; give a student that was distilled from this teacher, or correct id2label in its "
-            "config.json"
+            f"{', '.join(wanted)}; give a student that was distilled from this teacher, or "
+            f"{reordering(name, order, wanted)}"
         )

@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 from hskcache import console
 from hskcache.cache import Cache
+from hskcache.classes import reordering
 from hskcache.disk import writing_to
 from hskcache.encoder import takes_token_types
 from hskcache.errors import MismatchError, SpecError
@@ -263,6 +264,6 @@ def _check_classes(teacher: Teacher, request: Request) -> None:
     names = class_order(name, teacher.model.config, task)
     if names is not None and list(names) != own:
         raise MismatchError(
-            f"{name} has the classes {', '.join(names)} and the cache has {', '.join(own)}; give a teacher of the same "
-            "task, or correct id2label in its config.json"
+            f"{name} has the classes {', '.join(names)} and the cache has {', '.join(own)}; give a teacher of the "
+            f"same task, or {reordering(name, names, own)}"
         )

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from hskcache import console
+from hskcache.classes import class_names, folded, require_one_answer
 from hskcache.errors import MismatchError
 from hskcache.text.labels import Problem
 from hskcache.text.rows import Examples, Overrides, examples_for
@@ -67,7 +68,7 @@ class Layout:
         examples = self.read(source, names if self.has_label else None, problem)
         if examples.labels is None:
             # The model alone tells what its answers mean.
-            known = names or tuple(str(config.id2label[index]) for index in range(config.num_labels))
+            known = names or class_names(config)
             return replace(examples, problem=problem, label_names=() if problem == "regression" else known)
         found = len(examples.label_names) if examples.problem == "classification" else 1
         if found != config.num_labels:
@@ -110,11 +111,13 @@ def class_order(model: str, config: Any, task: Task | None) -> tuple[str, ...] |
     are not the task's at all, such as NEGATIVE for 0. Names that are the task's only in part tell no order.
 
     Raises:
-        MismatchError: the model and the task differ in kind, in the number of classes, or in the names of some.
+        MismatchError: the model and the task differ in kind, in the number of classes, or in the names of some; or the
+            model gives several answers of one row.
     """
+    require_one_answer(model, config)
     if config.num_labels == 1:
         return None
-    names = tuple(str(config.id2label[index]) for index in range(config.num_labels))
+    names = class_names(config)
     nameless = names == tuple(f"LABEL_{index}" for index in range(len(names)))
     if task is None:
         return None if nameless else names
@@ -123,10 +126,10 @@ def class_order(model: str, config: Any, task: Task | None) -> tuple[str, ...] |
             f"{model} has {len(names)} classes and {task.name} has {len(task.labels) or 'scores'}; "
             "give a model that was fine-tuned on this task"
         )
-    spelled = {_folded(label): label for label in task.labels}
-    known = [_folded(name) in spelled for name in names]
+    spelled = {folded(label): label for label in task.labels}
+    known = [folded(name) in spelled for name in names]
     if all(known):
-        return tuple(spelled[_folded(name)] for name in names)
+        return tuple(spelled[folded(name)] for name in names)
     if any(known):
         raise MismatchError(
             f"{model} has the classes {', '.join(names)} and {task.name} has {', '.join(task.labels)}, which do not "
@@ -137,8 +140,3 @@ def class_order(model: str, config: Any, task: Task | None) -> tuple[str, ...] |
             f"the model's classes {', '.join(names)} are taken for the task's {', '.join(task.labels)}, in order"
         )
     return tuple(task.labels)
-
-
-def _folded(name: str) -> str:
-    """A class name without what people vary: case, blanks, hyphens and underscores."""
-    return name.casefold().translate(str.maketrans("", "", " -_"))

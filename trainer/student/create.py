@@ -11,7 +11,9 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForSequenceClassification, BertConfig, PreTrainedConfig, PreTrainedModel
 
+from hskcache.classes import class_names, require_one_answer
 from hskcache.errors import MismatchError, SpecError, TeacherError
+from trainer.student.head import keep_meaning
 
 # The two students of [TinyBERT 4.2], which [MUD 4.1] trains too.
 STUDENTS: dict[str, dict[str, int]] = {
@@ -99,13 +101,15 @@ def create_student(source: str, interface: Interface, seed: int = 0) -> PreTrain
 
     Args:
         source: a key of STUDENTS, a config.json or a folder without weights (random weights), a folder with weights,
-            or a hub id. A checkpoint without a classifier gets a new one.
+            or a hub id. A checkpoint without a classifier gets a new one; of one with the same classes in another
+            order the classifier's rows move.
         interface: what the student must read and answer.
         seed: of the random weights; the global generators stay untouched.
 
     Raises:
         TeacherError: the source cannot be read, or its weights do not fit its config.
-        MismatchError: the checkpoint has another number of classes or too small a vocabulary.
+        MismatchError: the checkpoint has another number of classes, too small a vocabulary, classes that are those of
+            the interface only in part, or several answers of one row.
     """
     if source in STUDENTS or has_no_weights(source):
         config = student_config(source, interface)
@@ -153,7 +157,8 @@ def _read_config(source: str) -> PreTrainedConfig:
 def _load_student(source: str, interface: Interface, seed: int) -> PreTrainedModel:
     config = _read_config(source)
     check_vocabulary(source, config, interface)
-    num_labels = config.num_labels
+    require_one_answer(source, config)
+    num_labels, names = config.num_labels, class_names(config)
     config.update(interface.head)
     with seeded(seed):
         model, loading = _from_pretrained(source, config)
@@ -164,6 +169,7 @@ def _load_student(source: str, interface: Interface, seed: int) -> PreTrainedMod
         )
     encoder = f"{model.base_model_prefix}."
     refuse_lacking(source, [name for name in loading["missing_keys"] if name.startswith(encoder)])
+    keep_meaning(model, source, (names, interface.label_names), loading["missing_keys"])
     return model
 
 
@@ -195,10 +201,13 @@ def load_classifier(source: str) -> PreTrainedModel:
 
     Raises:
         TeacherError: it cannot be loaded, or has no classifier of its own.
+        MismatchError: it gives several answers of one row.
     """
     if source in STUDENTS or has_no_weights(source):
         raise TeacherError(f"{source} has no weights; give the folder or the hub id of a fine-tuned model")
-    model, loading = _from_pretrained(source, _read_config(source))
+    config = _read_config(source)
+    require_one_answer(source, config)
+    model, loading = _from_pretrained(source, config)
     if missing := sorted(loading["missing_keys"]):
         raise TeacherError(
             f"{source} has no classifier ({missing[0]} is missing); fine-tune it first: hsktrain finetune --model"

@@ -1,0 +1,84 @@
+"""Names of a model's classes: which are the same, in which order they stand, and whether there is one answer a row."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from hskcache.errors import MismatchError
+
+_SEPARATORS = str.maketrans("", "", " -_")
+
+
+def folded(name: str) -> str:
+    """A class name without what people vary: case, blanks, hyphens and underscores."""
+    return name.casefold().translate(_SEPARATORS)
+
+
+def class_names(config: Any) -> tuple[str, ...]:
+    """The classes of a model's configuration, in the order of its outputs."""
+    return tuple(str(config.id2label[index]) for index in range(config.num_labels))
+
+
+def are_counted(names: Sequence[str]) -> bool:
+    """Whether classes have no names but their numbers, LABEL_0, LABEL_1, ... or 0, 1, ..., in this order."""
+    return any(list(names) == [f"{prefix}{index}" for index in range(len(names))] for prefix in ("LABEL_", ""))
+
+
+def order_between(had: Sequence[str], wanted: Sequence[str]) -> tuple[int, ...] | None:
+    """Where the wanted classes stand among those that a model has; None where these are not the same classes.
+
+    Numbers that count classes are no names: in part the same as others they tell nothing.
+
+    Raises:
+        MismatchError: some classes are the same and some are not, or two differ in no more than spelling.
+    """
+    places = {folded(name): place for place, name in enumerate(had)}
+    found = [places.get(folded(name)) for name in wanted]
+    order = tuple(place for place in found if place is not None)
+    if len(had) == len(wanted) and sorted(order) == list(range(len(had))):
+        return order
+    if order and not are_counted(had) and not are_counted(wanted):
+        raise MismatchError(
+            f"the classes {', '.join(had)} and {', '.join(wanted)} are the same only in part, which does not tell "
+            "their order"
+        )
+    return None
+
+
+def require_one_answer(name: str, config: Any, num_outputs: int | None = None) -> None:
+    """Refuse a model that gives several answers of one row: several labels at once, or several scores.
+
+    Args:
+        name: what to call the model in the error.
+        config: its configuration, or that as plain values.
+        num_outputs: of the model; None takes the configuration's.
+
+    Raises:
+        MismatchError: it does.
+    """
+    if isinstance(config, Mapping):
+        problem, count = config.get("problem_type"), num_outputs or 1
+    else:
+        problem, count = getattr(config, "problem_type", None), num_outputs or int(config.num_labels)
+    if problem == "multi_label_classification":
+        several = "several labels of one row at once (problem_type multi_label_classification)"
+    elif problem == "regression" and count > 1:
+        several = f"{count} scores of one row (problem_type regression)"
+    else:
+        return
+    raise MismatchError(
+        f"{name} gives {several}, for which there is no loss yet; give a model of one class or one score a row, or "
+        "correct problem_type in its config.json"
+    )
+
+
+def reordering(model: str, names: Sequence[str], wanted: Sequence[str]) -> str:
+    """What to do about a model whose classes are not in the order that is wanted, for the end of an error."""
+    try:
+        order = order_between(names, wanted)
+    except MismatchError:
+        order = None
+    if order is None:
+        return "correct id2label in its config.json"
+    labels = ",".join(wanted)
+    create = f"hsktrain create --student {model} --tokenizer {model} --labels {labels} --out FOLDER"
+    return f"put its classes in that order first: {create}"
