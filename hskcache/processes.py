@@ -26,6 +26,11 @@ def local_rank() -> int:
     return _number("LOCAL_RANK", 0) if count() > 1 else 0
 
 
+def local_count() -> int:
+    """How many of them are on this machine; all, where whoever started them does not say."""
+    return max(1, min(_number("LOCAL_WORLD_SIZE", count()), count()))
+
+
 def _number(name: str, otherwise: int) -> int:
     # Others than those who start processes use such names, too, and what they mean is not ours.
     text = os.environ.get(name, "")

@@ -25,7 +25,7 @@ from hskcache.text.layout import Layout
 from trainer.batch import AttentionTarget, Batch, HiddenTarget
 from trainer.knowledge import Knowledge
 from trainer.loading.ordered import Ordered, Part
-from trainer.loading.plan import Integers, Plan, Window
+from trainer.loading.plan import Integers, Window
 from trainer.recipe import Losses
 from trainer.source import Slice, Source, fields_of
 
@@ -98,11 +98,6 @@ class LiveLoader(Ordered[Job]):
     def num_nonfinite(self) -> torch.Tensor:
         """Values of the teacher that were NaN or infinite so far; nothing waits for the device to count them."""
         return self._num_nonfinite
-
-    @property
-    def plan(self) -> Plan:
-        """The order of every epoch, that of a cache of the same spec."""
-        return self._plan
 
     @property
     def identity(self) -> str:

@@ -15,7 +15,7 @@ from trainer.choice import choice_of, identity_of, resolved
 from trainer.loading.block import TOKEN, Block
 from trainer.loading.decode import Decoder, Sizes
 from trainer.loading.ordered import Ordered, Part
-from trainer.loading.plan import Integers, Plan, Window
+from trainer.loading.plan import Integers, Window
 from trainer.loading.prefetch import Encoded, prefetched
 from trainer.loading.reader import Reader
 from trainer.loading.residency import Residency, choose, streamed_windows
@@ -77,11 +77,6 @@ class KnowledgeLoader(Ordered[Block]):
         self._plan = self.order(shards, self.cache.skipped(names).tolist())
         self.reader = Reader(self.cache, ("inputs", *names), layers, len(self._plan.shards), self.num_tokens)
         self.residency = choose(self.residency, self.reader.num_bytes, self.device)
-
-    @property
-    def plan(self) -> Plan:
-        """The order of every epoch."""
-        return self._plan
 
     @cached_property
     def identity(self) -> str:

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from hskcache.errors import MismatchError, SpecError
 from trainer.batch import Batch
-from trainer.loading.plan import Integers, Plan, Window
+from trainer.loading.plan import VERSIONS, Integers, Plan, Window
 
 Data = TypeVar("Data")
 
@@ -59,6 +59,7 @@ class Ordered(ABC, Generic[Data]):
     window_shards: int = 4
     epoch: int = field(default=0, init=False)
     position: int = field(default=0, init=False)
+    _plan: Plan = field(init=False, repr=False)
 
     def order(self, shards: list[tuple[int, int]], skipped: Sequence[int] = ()) -> Plan:
         """The plan over these row ranges.
@@ -83,9 +84,9 @@ class Ordered(ABC, Generic[Data]):
         return plan
 
     @property
-    @abstractmethod
     def plan(self) -> Plan:
         """The order of every epoch."""
+        return self._plan
 
     @property
     @abstractmethod
@@ -142,15 +143,27 @@ class Ordered(ABC, Generic[Data]):
             "epoch": self.epoch,
             "position": self.position,
             "accumulation": self.accumulation,
+            "order": self.plan.version,
             **self._fixed(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from a saved state; the number of processes and the accumulation may have changed.
 
+        The order is drawn as it was when the state was saved, whichever version that was.
+
         Raises:
-            MismatchError: the state belongs to other data, another seed or batch size, or lies within a step.
+            MismatchError: the state belongs to other data, another seed or batch size, lies within a step, or is of an
+                order that is drawn in a way unknown here.
         """
+        # States from before there was a second version say nothing of it.
+        version = state.get("order", 1)
+        if version not in VERSIONS:
+            known = " and ".join(map(str, VERSIONS))
+            raise MismatchError(
+                f"the saved order is of version {version} and this hskcache knows {known}; go on with the hskcache "
+                "that began the run, or a newer one"
+            )
         for key, own in self._fixed().items():
             if state.get(key) != own:
                 raise MismatchError(
@@ -162,6 +175,7 @@ class Ordered(ABC, Generic[Data]):
                 f"the saved order stands within a step of {state['accumulation']} forward passes, and this run makes "
                 f"{self.accumulation}; use the same to resume"
             )
+        self._plan = replace(self._plan, version=version)
         self.seek(state["epoch"], steps * self.accumulation + within)
 
     def _fixed(self) -> dict[str, Any]:

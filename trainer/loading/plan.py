@@ -15,7 +15,12 @@ from math import ceil
 import numpy as np
 from numpy.typing import NDArray
 
+from hskcache.permutation import permutation
+
 Integers = NDArray[np.int64]
+
+VERSIONS = (1, 2)
+"""Ways of drawing an order: 1, by numpy's Generator, which numpy may change; 2, by raw bits, the same for ever."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +51,7 @@ class Plan:
         window_shards: shards that are mixed with each other, at least; fewer than twice as many.
         pool_batches: batches within which rows are sorted by length; larger pads less and mixes less.
         skipped: rows of the shards, ascending, that no epoch has.
+        version: one of :data:`VERSIONS`; runs that began with the first go on with it.
     """
 
     shards: tuple[tuple[int, int], ...]
@@ -54,6 +60,7 @@ class Plan:
     window_shards: int = 4
     pool_batches: int = 50
     skipped: tuple[int, ...] = ()
+    version: int = VERSIONS[-1]
 
     @property
     def num_rows(self) -> int:
@@ -67,13 +74,13 @@ class Plan:
 
     def windows(self, epoch: int) -> Iterator[Window]:
         """The windows of an epoch in order; needs no data."""
-        order = self._random(epoch, 0).permutation(len(self.shards))
+        order = self._permutation(len(self.shards), epoch, 0)
         carried = np.zeros(0, np.int64)
         # Never fewer than window_shards to a window, so that an epoch does not end in a window of one short shard.
         groups = np.array_split(order, max(1, len(order) // self.window_shards))
         for index, group in enumerate(groups):
             rows = np.concatenate([carried, *(self._rows(int(shard)) for shard in group)])
-            rows = self._random(epoch, 1, index).permutation(rows)
+            rows = rows[self._permutation(len(rows), epoch, 1, index)]
             whole = len(rows) if index == len(groups) - 1 else len(rows) // self.batch_size * self.batch_size
             yield Window(index, tuple(int(shard) for shard in group), carried, rows[:whole])
             carried = rows[whole:]
@@ -99,7 +106,7 @@ class Plan:
             part = slice(cuts[0], cuts[-1])
             rows = window.rows[part][np.argsort(lengths[part], kind="stable")]
             batches += np.split(rows, cuts[1:-1] - cuts[0])
-        order = self._random(epoch, 2, window.index).permutation(len(batches))
+        order = self._permutation(len(batches), epoch, 2, window.index)
         return [batches[i] for i in order]
 
     def _rows(self, shard: int) -> Integers:
@@ -108,5 +115,8 @@ class Plan:
         first, last = bisect_left(self.skipped, start), bisect_left(self.skipped, stop)
         return np.delete(np.arange(start, stop), np.array(self.skipped[first:last], np.int64) - start)
 
-    def _random(self, epoch: int, *purpose: int) -> np.random.Generator:
-        return np.random.Generator(np.random.PCG64(np.random.SeedSequence([self.seed, epoch, *purpose])))
+    def _permutation(self, num: int, epoch: int, *purpose: int) -> Integers:
+        if self.version == 1:
+            bits = np.random.PCG64(np.random.SeedSequence([self.seed, epoch, *purpose]))
+            return np.random.Generator(bits).permutation(num)
+        return permutation(num, self.seed, epoch, *purpose)

@@ -1,8 +1,8 @@
 """Where the encoded cache lives while a student trains: on the device, in host memory, or on disk."""
 
-import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -11,18 +11,27 @@ import torch
 from hskcache.cache import Cache
 from hskcache.errors import SpecError
 from trainer.loading.block import Block, concatenate
+from trainer.loading.memory import free_share
 from trainer.loading.plan import Integers, Plan, Window
 from trainer.loading.reader import Reader
 
 Residency = Literal["auto", "device", "host", "stream"]
 
-# Shares of free memory that a cache may fill when nobody says where it should live.
+# Shares of free memory that a cache may fill when nobody says where it should live. What goes to the device passes
+# through the host.
 _DEVICE_SHARE = 0.3
 _HOST_SHARE = 0.3
+_PASSING_SHARE = 0.8
 
 
-def choose(residency: Residency, num_bytes: int, device: torch.device) -> Residency:
+def choose(residency: Residency, num_bytes: int, device: torch.device, root: Path = Path("/")) -> Residency:
     """Resolve ``auto`` by the size of the encoded cache in memory against free memory.
+
+    Args:
+        residency: one of the four.
+        num_bytes: of the encoded cache; each of several processes holds all of it.
+        device: where batches are decoded.
+        root: where the machine says what is free, see :func:`~trainer.loading.memory.free_bytes`.
 
     Raises:
         SpecError: not one of the four names.
@@ -31,9 +40,10 @@ def choose(residency: Residency, num_bytes: int, device: torch.device) -> Reside
         raise SpecError(f"residency {residency!r} is none of auto, device, host and stream")
     if residency != "auto":
         return residency
-    if device.type == "cuda" and num_bytes < _DEVICE_SHARE * torch.cuda.mem_get_info(device)[0]:
+    free = free_share(root)
+    passes = device.type == "cuda" and num_bytes < _PASSING_SHARE * free
+    if passes and num_bytes < _DEVICE_SHARE * torch.cuda.mem_get_info(device)[0]:
         return "device"
-    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return "host" if num_bytes < _HOST_SHARE * free else "stream"
 
 

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from hskcache.encoder import takes_token_types
 from hskcache.errors import DataError, TeacherError
+from hskcache.permutation import permutation
 from trainer.evaluation import check_fit, evaluating, pad_batch
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def draw_batches(num_rows: int, batch_size: int, seed: int, limit: int | None = 
     With a limit the first ``limit`` rows of that order are taken, so that a larger limit adds rows to the same ones. A
     file may be sorted by label; its first rows would be a poor sample.
     """
-    order = np.random.default_rng(seed).permutation(num_rows)[:limit].astype(np.int64)
+    order = permutation(num_rows, seed)[:limit]
     return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
 
 

@@ -1,6 +1,7 @@
 """The loader: the same batches wherever the cache lives, however they are cut, and wherever one goes on."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -143,6 +144,33 @@ def test_a_state_moves_to_other_processes_but_not_to_another_order(caches: Calla
     saved.seek(1, 7)
     with pytest.raises(MismatchError, match="within a step of 2 forward passes"):
         moved.load_state_dict(saved.state_dict())
+
+
+def test_a_run_goes_on_with_the_order_that_it_began_with(caches: Callable[[str], Cache]) -> None:
+    """A state from before there were two versions has no word of it."""
+    saved = KnowledgeLoader(caches("bitmask"), batch_size=10, seed=3)
+    state = saved.state_dict()
+    assert state["order"] == 2
+    resumed = KnowledgeLoader(caches("bitmask"), batch_size=10, seed=3)
+    resumed.load_state_dict({key: value for key, value in state.items() if key != "order"})
+    rows, older = ([batch.row_ids for batch in loader] for loader in (saved, resumed))
+    assert older != rows
+    assert older == [batch.row_ids for batch in loader_of_version_1(caches("bitmask"))]
+    assert resumed.state_dict()["order"] == 1, "and its next checkpoint says so"
+    resumed.load_state_dict(state)
+    assert [batch.row_ids for batch in resumed] == rows
+
+
+def loader_of_version_1(cache: Cache) -> KnowledgeLoader:
+    loader = KnowledgeLoader(cache, batch_size=10, seed=3)
+    loader._plan = replace(loader.plan, version=1)
+    return loader
+
+
+def test_an_order_of_a_version_to_come_is_refused(caches: Callable[[str], Cache]) -> None:
+    loader = KnowledgeLoader(caches("bitmask"), batch_size=10)
+    with pytest.raises(MismatchError, match="is of version 3 and this hskcache knows 1 and 2; go on with the hskcache"):
+        loader.load_state_dict(loader.state_dict() | {"order": 3})
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

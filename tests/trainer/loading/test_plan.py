@@ -1,11 +1,13 @@
 """The order of training: what it promises for any sizes of shards, batches and windows."""
 
+from dataclasses import replace
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from trainer.loading.plan import Plan
+from trainer.loading.plan import VERSIONS, Plan
 
 SIZES = st.lists(st.integers(1, 9), min_size=1, max_size=12)
 
@@ -75,8 +77,13 @@ def test_seeds_and_epochs_have_orders_of_their_own_and_each_has_one() -> None:
 
 def test_the_order_of_a_seed_never_changes() -> None:
     """A run that was cut off before an upgrade goes on after it."""
-    order = [[0, 10, 7, 1], [11, 8, 2, 9], [6, 3, 13], [4, 5, 12]]
-    assert epoch_of(plan_of([3, 4, 5, 2], 4, window_shards=2, seed=5), epoch=1) == order
+    plan = plan_of([3, 4, 5, 2], 4, window_shards=2, seed=5)
+    orders = {
+        1: [[0, 10, 7, 1], [11, 8, 2, 9], [6, 3, 13], [4, 5, 12]],
+        2: [[4, 12, 6, 3], [5, 2, 9, 13], [1, 11, 8], [0, 10, 7]],
+    }
+    assert {version: epoch_of(replace(plan, version=version), epoch=1) for version in VERSIONS} == orders
+    assert plan.version == 2
 
 
 def test_rows_of_a_batch_are_of_similar_length() -> None:

@@ -39,7 +39,7 @@ def test_an_epoch_has_every_other_row_once_in_as_many_batches_as_it_says(
 
 def test_without_any_the_order_is_the_one_it_always_was() -> None:
     """Written down from the order of the version before rows could be left out."""
-    plan = Plan(((0, 5), (5, 10), (10, 12)), batch_size=4, seed=3, window_shards=1)
+    plan = Plan(((0, 5), (5, 10), (10, 12)), batch_size=4, seed=3, window_shards=1, version=1)
     assert epoch_of(plan, 0) == [[5, 9, 8, 6], [0, 11, 10, 4], [3, 2, 7, 1]]
 
 
