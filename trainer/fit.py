@@ -32,7 +32,7 @@ from trainer.checkpoints import (
 )
 from trainer.distill import DistillTrainer, Machine, Score, training_arguments
 from trainer.gate import check_recipe, check_student
-from trainer.objective import LayerMatch, Objective
+from trainer.objective import LayerMatch, Objective, restore_attention
 from trainer.progress import Pace, StepBar
 from trainer.recipe import Recipe, Stage
 from trainer.resume import Best, Place, newest, stopped
@@ -110,7 +110,8 @@ def fit(job: Fit, out: Path, machine: Machine) -> dict[str, Any]:
         for number, stage in enumerate(job.recipe.stages):
             folder = out / STAGES / f"{number}-{stage.name}"
             if processes.on_first((folder / DONE).is_file):
-                student = type(student).from_pretrained(folder / "student").to(device)
+                attends = student.config._attn_implementation
+                student = type(student).from_pretrained(folder / "student", attn_implementation=attends).to(device)
             else:
                 _run_stage(job, stage, student, folder, machine)
         return processes.on_first(lambda: _finished(job, student, out))
@@ -142,6 +143,7 @@ def _run_stage(job: Fit, stage: Stage, student: PreTrainedModel, folder: Path, m
     else:
         _train(trainer, checkpoint, stage.name, folder.parent.parent / LOGS / stage.name)
     processes.wait()
+    restore_attention(student)
     if stage.select == "best":
         best.restore(trainer.state)
     processes.on_first(lambda: _record(trainer, stage, folder, pace.median_s))

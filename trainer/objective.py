@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +20,9 @@ from trainer.recipe import EmbeddingTerm, HiddenTerm, Losses
 from trainer.student.create import seeded
 
 Target = TypeVar("Target")
+
+# How students attended before a stage that listens switched them.
+_BEFORE: WeakKeyDictionary[PreTrainedModel, str] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
@@ -90,7 +94,10 @@ class Objective(nn.Module):
         self.heads = IN_ORDER
         if losses.attention is not None and self.matches.scores is not None:
             self.heads = pair_heads(losses.attention.heads, self.matches.scores, student.config.num_attention_heads)
-        _show_attention(student, losses.attention is not None)
+        if losses.attention is not None:
+            _show_attention(student)
+        else:
+            restore_attention(student)
         self.projections = self._make_projections(student.config.hidden_size, seed)
 
     def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
@@ -206,12 +213,17 @@ def can_show_attention(student: PreTrainedModel) -> bool:
     return seen
 
 
-def _show_attention(student: PreTrainedModel, wanted: bool) -> None:
-    """Switch to the attention that can be listened to; or back, where an earlier stage has switched to it."""
-    if wanted:
+def restore_attention(student: PreTrainedModel) -> None:
+    """Let a student attend as it did before an objective listened to its attention, if one did."""
+    if (before := _BEFORE.pop(student, None)) is not None:
+        student.set_attn_implementation(before)
+
+
+def _show_attention(student: PreTrainedModel) -> None:
+    """Switch to the attention that can be listened to."""
+    if (before := student.config._attn_implementation) != IMPLEMENTATION:
         student.set_attn_implementation(IMPLEMENTATION)
-    elif student.config._attn_implementation == IMPLEMENTATION:
-        student.set_attn_implementation("sdpa")
+        _BEFORE[student] = before
 
 
 def _projection_name(match: LayerMatch, term: HiddenTerm | EmbeddingTerm | None) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from handmade import eager, watched
-from tiny import config_file, student_of
+from tiny import CPU, config_file, fit_of, recipe_of, student_of
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoModel, PreTrainedModel
@@ -16,9 +16,10 @@ from hskcache.attention import IMPLEMENTATION
 from hskcache.cache import Cache
 from hskcache.errors import MismatchError
 from trainer.batch import Batch
+from trainer.fit import fit
 from trainer.knowledge import cached_knowledge
 from trainer.loading import KnowledgeLoader
-from trainer.objective import LayerMatch, Matches, Objective
+from trainer.objective import LayerMatch, Matches, Objective, restore_attention
 from trainer.recipe import AttentionTerm, EmbeddingTerm, HiddenTerm, Losses, SoftTerm
 from trainer.source import cached_source
 
@@ -227,6 +228,47 @@ def test_only_a_stage_with_attention_changes_how_the_student_attends(written: Wr
     assert IMPLEMENTATION not in student.config.to_json_string()
     Objective(student, Losses(soft=SoftTerm()), matches)
     assert student.config._attn_implementation == "sdpa"
+
+
+def test_a_student_attends_after_a_stage_as_it_did_before(written: Written, config: Path) -> None:
+    cache = written()
+    student = student_of(cached_source(cache.root), config)
+    student.set_attn_implementation("eager")
+    matches = cached_knowledge(cache).matches
+    for _ in range(2):
+        # The second stage finds what the first has switched.
+        Objective(student, ALL, matches)
+        assert student.config._attn_implementation == IMPLEMENTATION
+    restore_attention(student)
+    assert student.config._attn_implementation == "eager"
+    Objective(student, ALL, matches)
+    Objective(student, Losses(soft=SoftTerm()), matches)
+    assert student.config._attn_implementation == "eager"
+
+
+def test_a_run_that_goes_on_after_a_stage_attends_as_its_student_did(
+    written: Written, config: Path, tsv_file: Path, tmp_path: Path
+) -> None:
+    """Cut off in its second stage, it takes up the student of the first from the disk."""
+    root = written().root
+    stage: dict[str, Any] = {"epochs": 1, "batch_size": 16}
+    last = stage | {"losses": {"soft": {}}, "select": "best"}
+    recipe = recipe_of(layers=stage | {"losses": {"attention": {}}}, answers=last)
+    seen: list[str] = []
+
+    def score(student: PreTrainedModel) -> dict[str, float]:
+        seen.append(student.config._attn_implementation)
+        if len(seen) == 1:
+            raise OSError("cut off")
+        return {"accuracy": 0.5}
+
+    job = fit_of(root, tsv_file, config, recipe, score=score)
+    job.student.set_attn_implementation("eager")
+    with pytest.raises(OSError, match="cut off"):
+        fit(job, tmp_path / "out", CPU)
+    assert job.student.config._attn_implementation == "eager"
+    fit(job, tmp_path / "out", CPU)
+    assert set(seen) == {"eager"}
 
 
 def test_an_encoder_learns_what_a_classifier_learns(written: Written, config: Path, tmp_path: Path) -> None:
