@@ -15,7 +15,7 @@ from hskcache.cli.options import (
     json_option,
     teacher_option,
 )
-from hskcache.cli.outcome import facts, tell_skipped
+from hskcache.cli.outcome import facts, tell_agreement, tell_skipped
 from hskcache.text.layout import Layout, layout
 
 _SPOOL = ".appending"
@@ -79,4 +79,5 @@ def append(
     if as_json:
         console.print_json({**facts(manifest, cache, first_row), "num_appended": len(job.rows)})
     tell_skipped(manifest, cache, first_row=first_row)
+    tell_agreement(manifest)
     console.say(f"{cache}: {len(job.rows)} rows appended, {total} in all, id {manifest.cache_id[:12]}")

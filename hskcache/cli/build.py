@@ -7,7 +7,7 @@ import click
 
 from hskcache import console, runtime
 from hskcache.cli.options import build_spec, job_options, json_option
-from hskcache.cli.outcome import facts, num_bytes, tell_skipped
+from hskcache.cli.outcome import facts, num_bytes, tell_agreement, tell_skipped
 from hskcache.errors import SpecError
 from hskcache.spec import KnowledgeName
 from hskcache.text.layout import Layout
@@ -66,6 +66,7 @@ def _tell(manifest: "Manifest", out: Path, name: str | None, is_new: bool, as_js
     if as_json:
         console.print_json(facts(manifest, out))
     tell_skipped(manifest, out, name)
+    tell_agreement(manifest, name)
     sizes = num_bytes(manifest)
     what = "complete" if is_new else "already complete"
     if name is not None:

@@ -6,6 +6,7 @@ import click
 
 from hskcache import console
 from hskcache.cli.options import cache_or_url_argument, json_option
+from hskcache.cli.outcome import agreements
 
 if TYPE_CHECKING:
     from hskcache.cache import Cache
@@ -68,6 +69,9 @@ def describe(cache: "Cache") -> dict[str, Any]:
         "part": manifest.part.model_dump() if manifest.part is not None else None,
         "spec": request.spec.model_dump(),
         "environment": manifest.environment,
+        "agreement": {
+            name: {**manifest.agreement[name].to_json(), "told": line} for name, line in agreements(manifest).items()
+        },
     }
 
 
@@ -100,6 +104,7 @@ def _print(facts: dict[str, Any]) -> None:
         *(("appended", f"{part['name']}  ({part['num_rows']:,} of the rows)") for part in facts["appended"]),
         ("keep", f"{facts['keep']}  (teacher layer -> student layer: {_pairs(facts['layers'])})"),
         ("attention", f"{facts['attention']}  (teacher layer -> student layer: {_pairs(facts['attention_layers'])})"),
+        *(("labels", one["told"]) for one in facts["agreement"].values()),
         ("made with", ", ".join(f"{name} {version}" for name, version in facts["environment"].items())),
     ):
         grid.add_row(name, value)

@@ -17,6 +17,7 @@ def facts(manifest: "Manifest", out: Path, first_row: int = 0) -> dict[str, Any]
         "num_rows": manifest.request.num_rows,
         "num_bytes": num_bytes(manifest),
         "num_skipped": {field: len(rows) for field, rows in _skipped(manifest, first_row).items()},
+        "agreement": {name: one.to_json() for name, one in manifest.agreement.items()},
     }
 
 
@@ -41,6 +42,34 @@ def tell_skipped(manifest: "Manifest", out: Path, field: str | None = None, firs
                 f"{len(rows):,} of {total:,} rows are left out of {name}, as their values are not finite; row "
                 f"{rows[0]}, counted from 0, is the first, the records in {out / name} list all"
             )
+
+
+def tell_agreement(manifest: "Manifest", field: str | None = None) -> None:
+    """Say how far the teacher that has just run agrees with the labels, where rows have any.
+
+    Args:
+        manifest: of the cache.
+        field: that was added; None: the cache's own logits.
+    """
+    name = field or "logits"
+    if (line := _agreement(manifest, name)) is not None:
+        console.say(line)
+
+
+def agreements(manifest: "Manifest") -> dict[str, str]:
+    """A line for every field of logits whose agreement with the labels is known."""
+    lines = {name: _agreement(manifest, name) for name in manifest.agreement}
+    return {name: line for name, line in lines.items() if line is not None}
+
+
+def _agreement(manifest: "Manifest", name: str) -> str | None:
+    from hskcache.agreement import told
+
+    agreement = manifest.agreement.get(name)
+    if agreement is None:
+        return None
+    who = "the teacher" if name == "logits" else f"the teacher of {name}"
+    return told(agreement, who, manifest.request.data.label_names)
 
 
 def _skipped(manifest: "Manifest", first_row: int) -> dict[str, list[int]]:

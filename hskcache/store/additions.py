@@ -14,6 +14,7 @@ from pathlib import Path
 from hskcache.errors import DamageError, MismatchError, SpecError
 from hskcache.locks import LockFile, is_locked, locked
 from hskcache.spec import Strict
+from hskcache.store.agreement import Agreement
 from hskcache.store.claims import CLAIMS, Claims, claiming
 from hskcache.store.consistency import check
 from hskcache.store.fields import Field
@@ -116,8 +117,14 @@ def begin_field(ledger: Ledger, name: str, draft: Draft) -> None:
     write_atomic(ledger.root / name / ADDING, draft.model_dump_json(indent=1).encode() + b"\n")
 
 
-def finish_field(ledger: Ledger, name: str, draft: Draft) -> Manifest:
+def finish_field(ledger: Ledger, name: str, draft: Draft, agreement: Agreement | None = None) -> Manifest:
     """Write the manifest with the field in it and remove what its build left behind.
+
+    Args:
+        ledger: the cache.
+        name: of the field.
+        draft: the field.
+        agreement: of its logits with the labels, where that is known.
 
     Raises:
         MismatchError: a shard is not committed.
@@ -131,6 +138,7 @@ def finish_field(ledger: Ledger, name: str, draft: Draft) -> Manifest:
             "shards": manifest.shards | {name: ledger.records(name, manifest.request)},
             "constants": manifest.constants | ({} if constants is None else {name: constants}),
             "added": manifest.added | {name: draft.added},
+            "agreement": manifest.agreement | ({} if agreement is None else {name: agreement}),
         }
         grown = manifest.model_copy(update=changes).signed()
         check(grown)

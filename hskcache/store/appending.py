@@ -15,6 +15,7 @@ from pydantic import Field as Key
 from hskcache.errors import CacheError, DamageError, MismatchError
 from hskcache.locks import is_locked, locked
 from hskcache.spec import Strict
+from hskcache.store.agreement import Agreement, joined
 from hskcache.store.consistency import check
 from hskcache.store.files import remove_matching, write_atomic
 from hskcache.store.ledger import LOCK, MANIFEST, TEMPORARY, Ledger
@@ -205,13 +206,16 @@ def begin_append(ledger: Ledger, manifest: Manifest, data: DataInfo) -> None:
     write_atomic(ledger.root / APPENDING, draft.model_dump_json(indent=1).encode() + b"\n")
 
 
-def finish_append(ledger: Ledger, draft: Draft, environment: Mapping[str, str]) -> Manifest:
+def finish_append(
+    ledger: Ledger, draft: Draft, environment: Mapping[str, str], agreement: Mapping[str, Agreement] | None = None
+) -> Manifest:
     """Write the manifest with the rows in it and remove what appending them has left.
 
     Args:
         ledger: the cache.
         draft: the rows.
         environment: what computed them; where the manifest tells of another, it tells of both.
+        agreement: of the new logits with the new labels, by field; one that is not known of all rows is left out.
 
     Raises:
         MismatchError: a shard is not committed, or the cache has grown otherwise meanwhile.
@@ -231,6 +235,11 @@ def finish_append(ledger: Ledger, draft: Draft, environment: Mapping[str, str]) 
                 name: records + _new(ledger, name, request, manifest) for name, records in manifest.shards.items()
             },
             "environment": _both(manifest.environment, environment),
+            "agreement": {
+                name: both
+                for name, one in manifest.agreement.items()
+                if (both := joined(one, (agreement or {}).get(name))) is not None
+            },
         }
         grown = manifest.model_copy(update=changes).signed()
         check(grown)

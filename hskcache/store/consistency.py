@@ -9,7 +9,8 @@ from typing import NoReturn
 
 from hskcache.errors import DamageError, MismatchError
 from hskcache.spec import FORMAT_VERSION, Attention, Hidden
-from hskcache.store.fields import AttentionField, Field, HiddenField, check_record
+from hskcache.store.agreement import Agreement, ClassAgreement
+from hskcache.store.fields import AttentionField, Field, HiddenField, LogitsField, check_record
 from hskcache.store.manifest import LayerKept, Manifest, Request, TeacherInfo, without_checksum
 from hskcache.store.record import CONSTANTS, Record, parse
 
@@ -60,6 +61,8 @@ def check(manifest: Manifest) -> None:
         raise DamageError(f"field {min(odd)} has no shards or no description")
     if asked := manifest.added.keys() & set(request.fields):
         raise DamageError(f"field {min(asked)} is said to be added, but the request asks for it")
+    for name, agreement in manifest.agreement.items():
+        _check_agreement(name, agreement, fields.get(name))
     for name, field in fields.items():
         _check_teacher(name, field, manifest.request_for(name).teacher)
         _check_pairs(name, field, manifest.request_for(name))
@@ -78,6 +81,12 @@ def check(manifest: Manifest) -> None:
         if needed:
             _check_place(manifest.constants[name], (name, CONSTANTS), (0, 0))
             check_record(field, manifest.constants[name])
+
+
+def _check_agreement(name: str, agreement: Agreement, field: Field | None) -> None:
+    width = len(agreement.label_counts) if isinstance(agreement, ClassAgreement) else 1
+    if not isinstance(field, LogitsField) or field.num_labels != width:
+        raise DamageError(f"it tells of an agreement of {name} with labels, which is no field of {width} logits a row")
 
 
 def _check_skipped(record: Record) -> None:

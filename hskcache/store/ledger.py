@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from hskcache.disk import sync_folder
 from hskcache.errors import CacheError, DamageError, MismatchError
 from hskcache.locks import locked
+from hskcache.store.agreement import Agreement
 from hskcache.store.claims import CLAIMS
 from hskcache.store.consistency import check, parse_manifest
 from hskcache.store.fields import Field
@@ -177,10 +178,22 @@ class Ledger:
             raise DamageError(f"{path} is the record of {record.field} shard {record.shard}; build again")
         return record
 
-    def finish(self, request: Request, fields: Mapping[str, Field], environment: Mapping[str, str]) -> Manifest:
+    def finish(
+        self,
+        request: Request,
+        fields: Mapping[str, Field],
+        environment: Mapping[str, str],
+        agreement: Mapping[str, Agreement] | None = None,
+    ) -> Manifest:
         """Write the manifest, which completes the cache, and remove what the build left behind.
 
         Fields that were added to the cache before, when it was complete, stay in it.
+
+        Args:
+            request: of the cache.
+            fields: that it asks for.
+            environment: what computed them.
+            agreement: of logits with the labels, by field.
 
         Raises:
             MismatchError: a shard is not committed, or rows were appended meanwhile to what another process finished.
@@ -194,6 +207,7 @@ class Ledger:
             shards={field: self.records(field, request) for field in fields},
             constants={field: record for field in fields if (record := self.committed(field, CONSTANTS)) is not None},
             environment=dict(environment),
+            agreement=dict(agreement or {}),
         )
         # Where there is no manifest yet, nobody else may write one.
         with locked(self.root / LOCK, remove=True) if (self.root / MANIFEST).exists() else nullcontext():

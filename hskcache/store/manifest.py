@@ -13,6 +13,7 @@ from pydantic import Field as Key
 
 from hskcache.errors import MismatchError
 from hskcache.spec import Strict
+from hskcache.store.agreement import Agreement
 from hskcache.store.fields import AttentionField, Field, HiddenField, InputsField, LogitsField
 from hskcache.store.files import canonical_json, sha256_hex
 from hskcache.store.record import FieldName, Record, Sha256
@@ -65,6 +66,8 @@ class Manifest(Strict):
         part: the cache that this one is a part of, if it is; told to readers, not digested.
         environment: package versions and device, several where rows were appended with others; told to readers, not
             digested.
+        agreement: of the teacher's answers with the labels, by field of logits, where rows have labels; told to
+            readers, not digested.
     """
 
     format: Literal["hskcache"] = "hskcache"
@@ -78,6 +81,7 @@ class Manifest(Strict):
     added: dict[FieldName, Added] = Key(default={})
     part: Part | None = None
     environment: dict[str, str]
+    agreement: dict[FieldName, Agreement] = Key(default={})
 
     @property
     def records(self) -> list[Record]:
@@ -107,7 +111,7 @@ class Manifest(Strict):
         names = other.added
         changes = {
             part: getattr(self, part) | {name: value for name, value in getattr(other, part).items() if name in names}
-            for part in ("fields", "shards", "constants", "added")
+            for part in ("fields", "shards", "constants", "added", "agreement")
         }
         return self.model_copy(update=changes)
 
@@ -144,6 +148,9 @@ class Manifest(Strict):
         # Without what was added, all rows are the cache as it was built, and no part of one.
         is_built = self.part is None and len(kept) == self.request.num_shards and self.own_fields.keys() <= names
         part = None if is_built else whole
+        # What is known of all rows says nothing of some.
+        known = self.agreement if len(kept) == self.request.num_shards else {}
+        changes["agreement"] = {name: one for name, one in known.items() if name in names}
         changes |= {"shards": records, "part": part, "request": request, "request_digest": request.digest}
         return self.model_copy(update=changes).signed()
 

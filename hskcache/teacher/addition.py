@@ -28,7 +28,8 @@ from hskcache.store.additions import (
     is_added,
 )
 from hskcache.store.ledger import Ledger
-from hskcache.store.manifest import Added, Manifest, Request
+from hskcache.store.manifest import Added, LogitsField, Manifest, Request
+from hskcache.teacher.agreement import added_agreement
 from hskcache.teacher.inputs import fit_rows
 from hskcache.teacher.job import Job, request_of, resolve_spec
 from hskcache.teacher.layout import plan
@@ -176,7 +177,11 @@ def add_field(addition: Addition, on_rows: Progress | None = None, on_nonfinite:
             writing.write(on_rows, claims)
         with claims.alone(idle=True):
             require_rows(writings)
-            return is_added(ledger, name, draft) or finish_field(ledger, name, draft)
+            if (done := is_added(ledger, name, draft)) is not None:
+                return done
+            field = draft.field
+            agreement = added_agreement(addition.cache, name, field) if isinstance(field, LogitsField) else None
+            return finish_field(ledger, name, draft, agreement)
 
 
 def rows_of(cache: Cache, special: frozenset[int]) -> TokenizedRows:

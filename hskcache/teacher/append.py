@@ -16,6 +16,7 @@ from hskcache.store.appending import (
 )
 from hskcache.store.ledger import Ledger
 from hskcache.store.manifest import Manifest
+from hskcache.teacher.agreement import agreement_of
 from hskcache.teacher.job import Job
 from hskcache.teacher.nonfinite import OnNonfinite
 from hskcache.teacher.repair import check_same
@@ -102,4 +103,6 @@ def append(
         writing.check_space()
         writing.write(on_rows)
         draft = Draft(data=job.data, start=first[1])
-        return finish_append(ledger, draft, environment(job.teacher.device))
+        # Only what is known of the rows before can be told of all of them.
+        agreement = agreement_of(job, ledger, first) if manifest.agreement else {}
+        return finish_append(ledger, draft, environment(job.teacher.device), agreement)

@@ -15,6 +15,7 @@ from hskcache.store.claims import CLAIMS, Claims, claiming
 from hskcache.store.files import TEMPORARY_SUFFIX, make_folder, tokenizer_digest, write_atomic
 from hskcache.store.ledger import BUILDING, MANIFEST, TOKENIZER, Ledger
 from hskcache.store.manifest import Manifest
+from hskcache.teacher.agreement import agreement_of
 from hskcache.teacher.constants import extractor_for
 from hskcache.teacher.job import Job, describe_job, prepare_job
 from hskcache.teacher.nonfinite import OnNonfinite
@@ -56,7 +57,9 @@ def build(job: Job, out: Path, on_rows: Progress | None = None, on_nonfinite: On
             # Until nobody writes any more: what is left half written then was left by a process that died.
             with claims.alone(idle=True):
                 require_rows([writing])
-                return _written(job, out) or ledger.finish(job.request, fields, environment(job.teacher.device))
+                if (done := _written(job, out)) is not None:
+                    return done
+                return ledger.finish(job.request, fields, environment(job.teacher.device), agreement_of(job, ledger))
 
 
 @contextmanager

@@ -1,0 +1,121 @@
+"""Comparing answers with labels: how far they agree, and in which order of the classes they would agree best."""
+
+import math
+from collections.abc import Sequence
+from itertools import permutations
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hskcache.store.agreement import Agreement, ClassAgreement, Reordered, ScoreAgreement
+
+_MARGIN = 0.1
+"""By how much another order of the classes must fit better, at least, before it is spoken of."""
+_MOST_TRIED = 7
+"""Classes of which every order is tried where scipy is not installed: 5,040 orders."""
+
+
+def class_agreement(answers_N: NDArray[Any], labels_N: NDArray[Any], num_classes: int) -> ClassAgreement:
+    """The agreement of class indices.
+
+    Args:
+        answers_N: [N] most probable class of each row; below 0 where there is none, which agrees with nothing.
+        labels_N: [N] class of each row; below 0 where there is none, and the row does not count.
+        num_classes: C.
+    """
+    is_labelled = (labels_N >= 0) & (labels_N < num_classes)
+    answers, labels = answers_N[is_labelled].astype(np.int64), labels_N[is_labelled].astype(np.int64)
+    counts = np.bincount(labels, minlength=num_classes)
+    is_answered = answers >= 0
+    pairs = labels[is_answered] * num_classes + answers[is_answered]
+    confusion_CC = np.bincount(pairs, minlength=num_classes * num_classes).reshape(num_classes, num_classes)
+    return ClassAgreement(
+        num_rows=len(labels),
+        num_agreed=int(confusion_CC.trace()),
+        label_counts=counts.tolist(),
+        answer_counts=confusion_CC.sum(0).tolist(),
+        reordered=_better_order(confusion_CC),
+    )
+
+
+def score_agreement(answers_N: NDArray[Any], labels_N: NDArray[Any]) -> ScoreAgreement:
+    """The agreement of scores [N] with labels [N]; rows of which either is not finite do not count."""
+    is_there = np.isfinite(answers_N) & np.isfinite(labels_N)
+    answers, labels = answers_N[is_there].astype(np.float64), labels_N[is_there].astype(np.float64)
+    if not len(labels):
+        return ScoreAgreement(
+            num_rows=0, label_mean=0.0, answer_mean=0.0, label_variance=0.0, answer_variance=0.0, covariance=0.0
+        )
+    label_mean, answer_mean = float(labels.mean()), float(answers.mean())
+    return ScoreAgreement(
+        num_rows=len(labels),
+        label_mean=label_mean,
+        answer_mean=answer_mean,
+        label_variance=float(((labels - label_mean) ** 2).mean()),
+        answer_variance=float(((answers - answer_mean) ** 2).mean()),
+        covariance=float(((labels - label_mean) * (answers - answer_mean)).mean()),
+    )
+
+
+def told(agreement: "Agreement", who: str, names: Sequence[str]) -> str | None:
+    """A line for people: how far a teacher agrees, and what to do where that looks wrong; None where no row tells.
+
+    Args:
+        agreement: of its answers with the labels.
+        who: the teacher.
+        names: the classes, in the order in which its outputs were taken.
+    """
+    if not agreement.num_rows:
+        return None
+    if (order := agreement.other_order(names)) is not None:
+        assert isinstance(agreement, ClassAgreement)
+        assert agreement.reordered is not None
+        named = ", ".join(f'"{output}": "{names[place]}"' for output, place in enumerate(agreement.reordered.order))
+        return (
+            f"{who} {order}: its classes seem to be in that order; if so, set id2label to {{{named}}} in its "
+            "config.json, label2id likewise, or give --task a .yaml with the labels in that order, and run it again"
+        )
+    if (chance := agreement.chance(names)) is not None:
+        return (
+            f"{who} {chance}: it seems to know nothing of these rows; see that it is fine-tuned on this task, and that "
+            "texts and labels are the right columns"
+        )
+    return f"{who} {agreement.summary()}"
+
+
+def _better_order(confusion_CC: NDArray[np.int64]) -> Reordered | None:
+    """The order of the classes that fits best, where it fits much better than the one that was taken.
+
+    It must fit better than independent answers of the same frequencies would, so that a teacher of one answer has none,
+    and by more than the best of C! orders does by chance in one of a thousand such data sets (Bernstein's inequality).
+    """
+    num_classes, num_rows = len(confusion_CC), int(confusion_CC.sum())
+    if num_classes < 2 or not num_rows:
+        return None
+    order = _best_order(confusion_CC)
+    if order is None:
+        return None
+    num_agreed = int(confusion_CC[order, np.arange(num_classes)].sum())
+    share, taken = num_agreed / num_rows, int(confusion_CC.trace()) / num_rows
+    by_chance = float(confusion_CC.sum(1)[order] @ confusion_CC.sum(0)) / num_rows**2
+    rarity = (math.lgamma(num_classes + 1) + math.log(1000)) / num_rows
+    margin = math.sqrt(2 * by_chance * (1 - by_chance) * rarity) + rarity / 3
+    if share - taken <= max(_MARGIN, margin) or share - by_chance <= max(_MARGIN * (1 - by_chance), margin):
+        return None
+    return Reordered(order=order.tolist(), num_agreed=num_agreed)
+
+
+def _best_order(confusion_CC: NDArray[np.int64]) -> NDArray[np.int64] | None:
+    """For each answer the label that it is best taken for; None where there are too many orders to try."""
+    num_classes = len(confusion_CC)
+    try:
+        from scipy.optimize import linear_sum_assignment
+    except ImportError:
+        if num_classes > _MOST_TRIED:
+            return None
+        orders = np.array(list(permutations(range(num_classes))))
+        best: NDArray[np.int64] = orders[confusion_CC[orders, np.arange(num_classes)].sum(1).argmax()]
+        return best
+    found: NDArray[np.int64] = linear_sum_assignment(confusion_CC.T, maximize=True)[1]
+    return found
