@@ -8,18 +8,18 @@ small batch when it is loaded; if not, the whole logits are computed and the pos
 import hashlib
 from dataclasses import dataclass
 from functools import cached_property
-from textwrap import shorten
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from transformers import AutoModelForMaskedLM, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hskcache.augment.vocabulary import word_pieces
 from hskcache.encoder import identifying_config, num_positions, takes_token_types, weights_digest
 from hskcache.errors import TeacherError
+from hskcache.model.load import MASKED_LM, Wanted, load_model
 from hskcache.runtime import quiet, resolve_device
 from hskcache.store.files import canonical_json, sha256_hex
 from hskcache.text import load_tokenizer
@@ -129,20 +129,11 @@ def load_masked_lm(name: str, device: str = "auto") -> MaskedLM:
     place = resolve_device(device)
     with quiet():
         tokenizer = load_tokenizer(name)
-    try:
-        with quiet():
-            model, loading = AutoModelForMaskedLM.from_pretrained(
-                name, dtype=torch.float32, output_loading_info=True, trust_remote_code=False
-            )
-            model.to(place)
-    except Exception as error:  # noqa: BLE001  (a damaged file makes each of the libraries below raise its own kind)
-        raise TeacherError(f"cannot load a masked LM from {name}: {shorten(str(error), 200)}") from None
-    if loading["missing_keys"]:
-        missing = ", ".join(sorted(loading["missing_keys"])[:3])
-        raise TeacherError(
-            f"{name} lacks weights of a masked LM ({missing}); give a model as it was pre-trained, such as "
-            "bert-base-uncased, not one that was fine-tuned for another task"
-        )
+    remedy = (
+        "give a model as it was pre-trained, such as bert-base-uncased, not one that was fine-tuned for another task"
+    )
+    model, _ = load_model(name, Wanted(MASKED_LM, "a masked LM", remedy))
+    model.to(place)
     return prepare(model, tokenizer, name)
 
 

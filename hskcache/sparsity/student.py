@@ -1,14 +1,13 @@
 """The trial student: a classifier that was distilled from the dense teacher, over the same tokens and classes."""
 
-from textwrap import shorten
 from typing import NamedTuple
 
-import torch
-from transformers import AutoModelForSequenceClassification, PreTrainedModel
+from transformers import PreTrainedModel
 
 from hskcache.classes import reordering, require_one_answer
 from hskcache.encoder import weights_digest
-from hskcache.errors import MismatchError, TeacherError
+from hskcache.errors import MismatchError
+from hskcache.model.load import CLASSIFIER, Wanted, load_model
 from hskcache.runtime import quiet
 from hskcache.sparsity.artifact import ModelId
 from hskcache.teacher.load import Teacher
@@ -33,10 +32,11 @@ def load_trial(name: str, teacher: Teacher, task: Task | None = None) -> Trial:
         task: tells how models of other class names order their classes.
 
     Raises:
-        TeacherError: it cannot be loaded, or has no classifier.
+        TeacherError: it cannot be loaded whole, or has no classifier.
         MismatchError: it knows other tokens, or answers for other classes.
     """
-    model = _load(name)
+    remedy = "distill it from the teacher first: hsktrain fit"
+    model, _ = load_model(name, Wanted(CLASSIFIER, "a trial student", remedy))
     with quiet():
         vocabulary = load_tokenizer(name).get_vocab()
     if (found := vocabulary_difference(vocabulary, teacher.tokenizer.get_vocab())) is not None:
@@ -46,24 +46,7 @@ def load_trial(name: str, teacher: Teacher, task: Task | None = None) -> Trial:
             f"{ours}; give a student that was distilled from this teacher"
         )
     _check_classes(name, model, teacher, task)
-    return Trial(model.to(teacher.device).eval(), ModelId(name=name, weights_sha256=weights_digest(model)))
-
-
-def _load(name: str) -> PreTrainedModel:
-    try:
-        with quiet():
-            model, loading = AutoModelForSequenceClassification.from_pretrained(
-                name, dtype=torch.float32, output_loading_info=True, trust_remote_code=False
-            )
-    except Exception as error:  # noqa: BLE001  (a damaged file makes each of the libraries below raise its own kind)
-        raise TeacherError(f"cannot load a trial student from {name}: {shorten(str(error), 200)}") from None
-    if missing := sorted(loading["missing_keys"]):
-        raise TeacherError(
-            f"the trial student {name} lacks weights of a classifier ({', '.join(missing[:3])}); distill it from the "
-            "teacher first: hsktrain fit"
-        )
-    found: PreTrainedModel = model
-    return found
+    return Trial(model.to(teacher.device), ModelId(name=name, weights_sha256=weights_digest(model)))
 
 
 def _check_classes(name: str, model: PreTrainedModel, teacher: Teacher, task: Task | None) -> None:

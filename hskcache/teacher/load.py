@@ -1,14 +1,12 @@
 """A teacher with its tokenizer, made ready for capture, and the facts that identify it."""
 
 from dataclasses import dataclass
-from textwrap import shorten
-from typing import Any
 
 import torch
-from transformers import AutoModel, AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hskcache.encoder import identifying_config, weights_digest
-from hskcache.errors import TeacherError
+from hskcache.model.load import CLASSIFIER, ENCODER, Wanted, load_model
 from hskcache.runtime import quiet, resolve_device
 from hskcache.spec import ComputeDtype
 from hskcache.store.manifest import TeacherInfo
@@ -45,14 +43,10 @@ def load_teacher(name: str, device: str = "auto", dtype: ComputeDtype = "float32
 
     Raises:
         SpecError: no such device.
-        TeacherError: it cannot be loaded, has no classification head, or cannot be captured.
+        TeacherError: it cannot be loaded whole, has no classification head, or cannot be captured.
     """
-    model, tokenizer, missing = _load(AutoModelForSequenceClassification, name, device, dtype)
-    if missing:
-        raise TeacherError(
-            f"{name} lacks weights of a classifier ({', '.join(missing[:3])}); fine-tune it on the task first: "
-            f"hsktrain finetune --model {name}"
-        )
+    remedy = f"fine-tune it on the task first: hsktrain finetune --model {name}"
+    model, tokenizer = _load(name, Wanted(CLASSIFIER, "a teacher", remedy, dtype=dtype), device)
     prepare(model)
     return Teacher(model, tokenizer, describe(model, name), int(model.config.num_labels))
 
@@ -62,34 +56,23 @@ def load_encoder(name: str, device: str = "auto", dtype: ComputeDtype = "float32
 
     Raises:
         SpecError: no such device.
-        TeacherError: it cannot be loaded, lacks weights, or cannot be captured.
+        TeacherError: it cannot be loaded whole, or cannot be captured.
     """
-    model, tokenizer, missing = _load(AutoModel, name, device, dtype)
+    model, tokenizer = _load(name, Wanted(ENCODER, "a teacher", dtype=dtype), device)
     if hasattr(model, "pooler"):
         # Nothing of it is kept; where a checkpoint has none, it would be drawn anew and change the weights' digest.
         model.pooler = None
-    if missing := [key for key in missing if not key.startswith("pooler.")]:
-        raise TeacherError(f"{name} lacks weights of its own encoder ({', '.join(missing[:3])}); save it again")
     prepare(model)
     return Teacher(model, tokenizer, describe(model, name), None)
 
 
-def _load(
-    kind: Any, name: str, device: str, dtype: ComputeDtype
-) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, list[str]]:
-    """A model on its device, its tokenizer, and the names of weights that its checkpoint lacks."""
+def _load(name: str, wanted: Wanted, device: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """A model on its device, and its tokenizer."""
     place = resolve_device(device)
     with quiet():
         tokenizer = load_tokenizer(name)
-    try:
-        with quiet():
-            model, loading = kind.from_pretrained(
-                name, dtype=getattr(torch, dtype), output_loading_info=True, trust_remote_code=False
-            )
-            model.to(place)
-    except Exception as error:  # noqa: BLE001  (a damaged file makes each of the libraries below raise its own kind)
-        raise TeacherError(f"cannot load a teacher from {name}: {shorten(str(error), 200)}") from None
-    return model, tokenizer, sorted(loading["missing_keys"])
+    model, _ = load_model(name, wanted)
+    return model.to(place), tokenizer
 
 
 def describe(model: PreTrainedModel, name: str) -> TeacherInfo:

@@ -1,7 +1,7 @@
 """Make a student: by name, from a config without weights, from a checkpoint, or from layers of the teacher."""
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,10 +9,13 @@ from typing import Any, Literal
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModelForSequenceClassification, BertConfig, PreTrainedConfig, PreTrainedModel
+from transformers import AutoModelForSequenceClassification, BertConfig, PreTrainedConfig, PreTrainedModel
 
+from hskcache import console
 from hskcache.classes import class_names, require_one_answer
 from hskcache.errors import MismatchError, SpecError, TeacherError
+from hskcache.model.load import CLASSIFIER, Wanted, load_config, load_model
+from hskcache.model.weights import ADAPTER, fault, weights_file
 from trainer.student.head import keep_meaning
 
 # The two students of [TinyBERT 4.2], which [MUD 4.1] trains too.
@@ -30,7 +33,6 @@ STUDENTS: dict[str, dict[str, int]] = {
         "num_attention_heads": 12,
     },
 }
-_WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "pytorch_model*.bin", "pytorch_model.bin.index.json")
 _SCHEME = re.compile(r"(bottom|uniform):(\d+)")
 
 
@@ -84,14 +86,14 @@ def student_config(source: str, interface: Interface) -> PreTrainedConfig:
     Raises:
         TeacherError: the config cannot be read.
     """
-    if source in STUDENTS:
+    if is_preset(source):
         config: PreTrainedConfig = BertConfig(
             **STUDENTS[source],
             max_position_embeddings=interface.max_positions,
             type_vocab_size=interface.type_vocab_size,
         )
     else:
-        config = _read_config(source)
+        config = load_config(source, "a student")
     config.update({"vocab_size": interface.vocab_size, "pad_token_id": interface.pad_token_id, **interface.head})
     return config
 
@@ -100,9 +102,9 @@ def create_student(source: str, interface: Interface, seed: int = 0) -> PreTrain
     """A student on the CPU in float32; whatever is not loaded is drawn from ``seed``.
 
     Args:
-        source: a key of STUDENTS, a config.json or a folder without weights (random weights), a folder with weights,
-            or a hub id. A checkpoint without a classifier gets a new one; of one with the same classes in another
-            order the classifier's rows move.
+        source: a key of STUDENTS, a config.json or a folder without weights (random weights, which is said), a folder
+            with weights, or a hub id. A folder wins over a key of the same name. A checkpoint without a classifier gets
+            a new one; of one with the same classes in another order the classifier's rows move.
         interface: what the student must read and answer.
         seed: of the random weights; the global generators stay untouched.
 
@@ -111,7 +113,7 @@ def create_student(source: str, interface: Interface, seed: int = 0) -> PreTrain
         MismatchError: the checkpoint has another number of classes, too small a vocabulary, classes that are those of
             the interface only in part, or several answers of one row.
     """
-    if source in STUDENTS or has_no_weights(source):
+    if starts_from_shape(source):
         config = student_config(source, interface)
         with seeded(seed), one_line(source):
             model: PreTrainedModel = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
@@ -119,15 +121,45 @@ def create_student(source: str, interface: Interface, seed: int = 0) -> PreTrain
     return _load_student(source, interface, seed)
 
 
-def has_no_weights(source: str) -> bool:
-    """Whether a source is a configuration alone, to start from random weights.
+def is_preset(source: str) -> bool:
+    """Whether a source is a name of STUDENTS; a model's folder of that name is meant before it."""
+    return source in STUDENTS and not _is_model(source)
+
+
+def starts_from_shape(source: str) -> bool:
+    """Whether a student of this source begins from random weights; says so, and which of two a name stands for.
 
     Raises:
-        TeacherError: a path that leads nowhere.
+        TeacherError: a path that leads nowhere, or a folder with weights that are not read.
     """
+    if source in STUDENTS and _is_model(source):
+        console.say(f"{source} is a folder here and is taken; the shape of that name is meant where there is none")
+    if not has_no_weights(source):
+        return False
+    what = "is a shape" if is_preset(source) else "has no weights"
+    if Path(source).is_file() and weights_file(Path(source).parent) is not None:
+        what = "is a shape, and the weights beside it are not read"
+    console.say(f"{source} {what}: the student starts from random weights")
+    return True
+
+
+def _is_model(source: str) -> bool:
+    return Path(source, "config.json").is_file()
+
+
+def has_no_weights(source: str) -> bool:
+    """Whether a source is a shape alone: a key of STUDENTS, a config.json, or a folder without weights.
+
+    Raises:
+        TeacherError: a path that leads nowhere, or a folder with weights that are not read.
+    """
+    if is_preset(source):
+        return True
     path = Path(source)
     if path.is_dir():
-        return not any(next(path.glob(pattern), None) for pattern in _WEIGHTS)
+        if (reason := fault(path)) is not None:
+            raise TeacherError(f"cannot load a student from {source}: {reason}")
+        return weights_file(path) is None and not (path / ADAPTER).is_file()
     if not path.exists() and (source.startswith((".", "~", "/")) or source.endswith(".json") or source.count("/") > 1):
         # Not the shape of a hub id, so asking the hub would only hide the spelling mistake.
         raise TeacherError(
@@ -137,39 +169,31 @@ def has_no_weights(source: str) -> bool:
 
 
 @contextmanager
-def one_line(source: str, what: str = "a sequence classifier") -> Iterator[None]:
-    """Turn whatever transformers makes of a broken config or checkpoint into one error that names it."""
+def one_line(source: str) -> Iterator[None]:
+    """Turn whatever transformers makes of a broken config into one error that names it."""
     try:
         yield
     except (MismatchError, TeacherError):
         raise
     except Exception as error:  # each model family raises errors of its own kinds
         reason = " ".join(str(error).split())
-        raise TeacherError(f"{source} cannot be loaded as {what}: {reason:.200}") from error
-
-
-def _read_config(source: str) -> PreTrainedConfig:
-    with one_line(source):
-        config: PreTrainedConfig = AutoConfig.from_pretrained(source)
-    return config
+        raise TeacherError(f"cannot load a student from {source}: {reason:.200}") from error
 
 
 def _load_student(source: str, interface: Interface, seed: int) -> PreTrainedModel:
-    config = _read_config(source)
+    config = load_config(source, "a student")
     check_vocabulary(source, config, interface)
     require_one_answer(source, config)
     num_labels, names = config.num_labels, class_names(config)
     config.update(interface.head)
     with seeded(seed):
-        model, loading = _from_pretrained(source, config)
-    if loading["mismatched_keys"]:
+        model, drawn = load_model(source, Wanted(CLASSIFIER, "a student", new_head=True, config=config))
+    if drawn.resized:
         raise MismatchError(
             f"{source} classifies into {num_labels} classes and {interface.num_labels} are asked for; "
             "start from a checkpoint of this task or from one without a classifier"
         )
-    encoder = f"{model.base_model_prefix}."
-    refuse_lacking(source, [name for name in loading["missing_keys"] if name.startswith(encoder)])
-    keep_meaning(model, source, (names, interface.label_names), loading["missing_keys"])
+    keep_meaning(model, source, (names, interface.label_names), drawn.new)
     return model
 
 
@@ -186,41 +210,19 @@ def check_vocabulary(source: str, config: PreTrainedConfig, interface: Interface
         )
 
 
-def refuse_lacking(source: str, names: Iterable[str]) -> None:
-    """Refuse a checkpoint without some weights of its encoder; a pooler may be missing.
-
-    Raises:
-        TeacherError: naming one of them.
-    """
-    if lacking := sorted(name for name in names if "pooler" not in name):
-        raise TeacherError(f"{source} lacks {len(lacking)} weights of its own config, {lacking[0]} among them")
-
-
 def load_classifier(source: str) -> PreTrainedModel:
     """A fine-tuned sequence classifier on the CPU in float32, from a folder or the hub.
 
     Raises:
-        TeacherError: it cannot be loaded, or has no classifier of its own.
+        TeacherError: it cannot be loaded whole, or has no classifier of its own.
         MismatchError: it gives several answers of one row.
     """
-    if source in STUDENTS or has_no_weights(source):
+    if has_no_weights(source):
         raise TeacherError(f"{source} has no weights; give the folder or the hub id of a fine-tuned model")
-    config = _read_config(source)
+    config = load_config(source, "a classifier")
     require_one_answer(source, config)
-    model, loading = _from_pretrained(source, config)
-    if missing := sorted(loading["missing_keys"]):
-        raise TeacherError(
-            f"{source} has no classifier ({missing[0]} is missing); fine-tune it first: hsktrain finetune --model"
-        )
-    return model
-
-
-def _from_pretrained(source: str, config: PreTrainedConfig) -> tuple[PreTrainedModel, Mapping[str, Any]]:
-    with one_line(source):
-        model, loading = AutoModelForSequenceClassification.from_pretrained(
-            source, config=config, dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=True
-        )
-    return model.eval(), loading
+    remedy = f"fine-tune it first: hsktrain finetune --model {source}"
+    return load_model(source, Wanted(CLASSIFIER, "a classifier", remedy, config=config)).model
 
 
 def resolve_layers(scheme: str, teacher_layers: int) -> tuple[int, ...]:

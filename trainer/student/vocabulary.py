@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from hskcache.errors import TeacherError
 from hskcache.text import load_tokenizer
-from trainer.student.create import STUDENTS
+from trainer.student.create import is_preset
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -24,7 +24,7 @@ def own_vocabulary(student: str) -> Mapping[str, int] | None:
     Raises:
         TeacherError: the folder has a tokenizer that cannot be loaded.
     """
-    if student in STUDENTS or Path(student).is_file():
+    if is_preset(student) or Path(student).is_file():
         return None
     if Path(student).is_dir() and not any((Path(student) / name).is_file() for name in _FILES):
         return None

@@ -190,7 +190,7 @@ def test_a_broken_config_is_one_line_that_names_it(content: str, complaint: str,
     path.write_text(content, encoding="utf-8")
     with pytest.raises(TeacherError, match=complaint) as caught:
         create_student(str(path), TWO)
-    assert str(caught.value).startswith(str(path))
+    assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
@@ -211,13 +211,13 @@ def test_weights_that_do_not_fit_their_config_are_refused(encoder: str) -> None:
 def test_a_damaged_checkpoint_is_one_line(encoder: str) -> None:
     path = Path(encoder, "model.safetensors")
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(TeacherError, match="cannot be loaded") as caught:
+    with pytest.raises(TeacherError, match="cannot load a student from") as caught:
         create_student(encoder, TWO)
     assert "\n" not in str(caught.value)
 
 
 def test_a_model_without_a_classifier_is_not_loaded_as_one(encoder: str, tmp_path: Path) -> None:
-    with pytest.raises(TeacherError, match="fine-tune it first"):
+    with pytest.raises(TeacherError, match="lacks weights of a classifier"):
         load_classifier(encoder)
     BertConfig(**BERT).save_pretrained(tmp_path / "config")
     for source in ("tinybert4", str(tmp_path / "config")):

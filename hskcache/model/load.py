@@ -1,0 +1,168 @@
+"""Models from folders and the hub: loaded in one place, so that nothing of them is lost or drawn anew unseen."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from textwrap import shorten
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForMaskedLM,
+    AutoModelForSequenceClassification,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
+
+from hskcache.errors import CacheError, TeacherError
+from hskcache.model.judge import Judged, judge
+from hskcache.model.weights import ADAPTER, fault, weights_file
+from hskcache.runtime import quiet
+from hskcache.spec import ComputeDtype
+
+
+class Kind(NamedTuple):
+    """A kind of model: what transformers loads it with, and its name in words."""
+
+    auto: Any
+    word: str
+
+
+CLASSIFIER = Kind(AutoModelForSequenceClassification, "classifier")
+ENCODER = Kind(AutoModel, "plain encoder")
+MASKED_LM = Kind(AutoModelForMaskedLM, "masked LM")
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is to be loaded.
+
+    Attributes:
+        kind: of model.
+        called: it in words, for messages: "a teacher".
+        remedy: what to do about a checkpoint that lacks the head.
+        new_head: whether a head that the checkpoint lacks may be drawn anew.
+        dtype: of the weights once loaded.
+        config: in place of the checkpoint's own.
+    """
+
+    kind: Kind
+    called: str
+    remedy: str = ""
+    new_head: bool = False
+    dtype: ComputeDtype = "float32"
+    config: PreTrainedConfig | None = None
+
+
+class Loaded(NamedTuple):
+    """A model in eval mode on the CPU, and what of it was drawn anew."""
+
+    model: PreTrainedModel
+    drawn: Judged
+
+
+def load_model(name: str, wanted: Wanted) -> Loaded:
+    """Load a model whole, or refuse it in a sentence.
+
+    Args:
+        name: a folder with weights, or a hub id; no code of the model's is run.
+        wanted: what it is to be.
+
+    Raises:
+        TeacherError: it cannot be read, holds no weights, needs code of its own, or is not wholly what is wanted.
+    """
+    if Path(name).is_dir():
+        require_weights(name, wanted.called)
+    config = wanted.config or load_config(name, wanted.called)
+    _refuse_own_code(name, config, wanted)
+    try:
+        with quiet():
+            model, loading = wanted.kind.auto.from_pretrained(
+                name,
+                config=config,
+                dtype=getattr(torch, wanted.dtype),
+                output_loading_info=True,
+                # Shapes that differ are judged below: the library's own error points to a report that nobody sees.
+                ignore_mismatched_sizes=True,
+                trust_remote_code=False,
+            )
+    except Exception as error:  # noqa: BLE001  (a damaged file makes each of the libraries below raise its own kind)
+        raise _refusal(name, wanted.called, error) from None
+    drawn = judge(name, model, loading, wanted)
+    _own_storage(model)
+    return Loaded(model.eval(), drawn)
+
+
+def load_config(name: str, called: str) -> PreTrainedConfig:
+    """The configuration of a model: of a folder, a config.json, or a hub repository.
+
+    Raises:
+        TeacherError: it cannot be read, or needs code of its own.
+    """
+    try:
+        with quiet():
+            config: PreTrainedConfig = AutoConfig.from_pretrained(name, trust_remote_code=False)
+    except Exception as error:  # noqa: BLE001  (each model family raises errors of its own kinds)
+        raise _refusal(name, called, error) from None
+    return config
+
+
+def require_weights(name: str, called: str) -> None:
+    """Refuse a folder whose weights cannot be read, or that has none.
+
+    Raises:
+        TeacherError: saying which, and what to do.
+    """
+    folder = Path(name)
+    if (reason := fault(folder)) is not None:
+        raise TeacherError(f"cannot load {called} from {name}: {reason}")
+    if weights_file(folder) is None:
+        what = f"it has an adapter ({ADAPTER}) and" if (folder / ADAPTER).is_file() else "it"
+        raise TeacherError(
+            f"cannot load {called} from {name}: {what} has no weights; give the folder of a trained model"
+        )
+
+
+def _refuse_own_code(name: str, config: PreTrainedConfig, wanted: Wanted) -> None:
+    """Refuse a model whose class is code beside its weights, unless transformers has a class of that name."""
+    mapped: dict[str, Any] = getattr(config, "auto_map", None) or {}
+    for auto in (wanted.kind.auto, AutoModel):
+        own = str(mapped.get(auto.__name__) or "").rpartition(".")[2]
+        if own and own not in _stock(auto, config):
+            raise TeacherError(
+                f"cannot load {wanted.called} from {name}: it needs code of its own ({mapped[auto.__name__]}, by "
+                "auto_map in its config.json), and no code of a model's is run; give a model of a class of transformers"
+            )
+
+
+def _stock(auto: Any, config: PreTrainedConfig) -> set[str]:
+    """Names of the classes that transformers has for a configuration."""
+    try:
+        classes = auto._model_mapping[type(config)]
+    except KeyError:
+        return set()
+    return {one.__name__ for one in (classes if isinstance(classes, (tuple, list)) else (classes,))}
+
+
+def _refusal(name: str, called: str, error: Exception) -> TeacherError:
+    reason = " ".join(str(error).split())
+    if isinstance(error, CacheError):
+        return TeacherError(reason)
+    if "trust_remote_code" in reason:
+        reason = "it needs code of its own, and no code of a model's is run; give a model of a class of transformers"
+    if "above report" in reason:
+        reason = "its weights cannot be brought into the form that this version of transformers reads"
+    return TeacherError(f"cannot load {called} from {name}: {shorten(reason, 200)}")
+
+
+def _own_storage(model: nn.Module) -> None:
+    """Give each weight memory of its own.
+
+    Where transformers splits a fused weight, the parts are views of one storage, and safetensors refuses to save such.
+    Weights that are tied are one parameter, and stay so.
+    """
+    for tensor in (*model.parameters(), *model.buffers()):
+        if tensor.numel() * tensor.element_size() != tensor.untyped_storage().nbytes():
+            tensor.data = tensor.data.clone(memory_format=torch.contiguous_format)

@@ -1,0 +1,124 @@
+"""Contents of a model's folder: weights that are read, weights that are not, and those that a download left unfinished.
+
+Where a folder has no weights that transformers reads, it may still hold the weights of a trained model: of another
+library, under another name, or a part of them. To begin from random weights is right only where there is none of these.
+"""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+# In the order in which transformers looks for them.
+WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
+ADAPTER = "adapter_config.json"
+
+_OTHERS = {
+    "TensorFlow": ("tf_model*.h5", "*.ckpt.*", "*.ckpt-*", "saved_model.pb"),
+    "Flax": ("flax_model*.msgpack",),
+    "ONNX": ("*.onnx", "onnx/*.onnx"),
+    "OpenVINO": ("openvino*.xml", "openvino/*.xml"),
+    "GGUF": ("*.gguf",),
+    "Rust": ("rust_model.ot",),
+    "Core ML": ("*.mlmodel", "*.mlpackage"),
+    "torch under another name": ("*.safetensors", "pytorch_model*.bin", "model*.pt", "*.pth", "consolidated*"),
+}
+_UNFINISHED = ("*.incomplete", "*.part", "*.partial", "*.crdownload", ".cache/huggingface/download/*.incomplete")
+# What a Trainer leaves beside weights.
+_NOT_WEIGHTS = ("rng_state", "optimizer", "scheduler", "scaler")
+_POINTER = b"version https://git-lfs"
+_LENGTH_BYTES = 8
+
+
+def weights_file(folder: Path) -> Path | None:
+    """The file of a folder from which transformers reads weights, or the index of their pieces; None without any."""
+    return next((folder / name for name in WEIGHTS if (folder / name).is_file()), None)
+
+
+def fault(folder: Path) -> str | None:
+    """The reason for which weights of a folder cannot be read, in words that follow its name; None for none.
+
+    A folder without any weights has no fault: it is a configuration alone.
+    """
+    file = weights_file(folder)
+    if file is None:
+        return _elsewhere(folder)
+    pieces = [file]
+    if file.name.endswith(".index.json"):
+        try:
+            pieces = _pieces(file)
+        except (ValueError, KeyError, TypeError, AttributeError):
+            return f"{file.name} is damaged; download it again"
+        if missing := [path.name for path in pieces if not path.is_file()]:
+            return (
+                f"{len(missing)} of the {len(pieces)} files that {file.name} names are missing, {missing[0]} among "
+                "them; download the rest"
+            )
+    return next((f"{path.name} {reason}" for path in pieces if (reason := _damage(path)) is not None), None)
+
+
+def tensor_names(folder: Path) -> frozenset[str] | None:
+    """Names of the tensors in a folder's weights, of which none is read; None where that cannot be told."""
+    file = weights_file(folder)
+    try:
+        if file is None:
+            return None
+        if file.name.endswith(".index.json"):
+            return frozenset(json.loads(file.read_text(encoding="utf-8"))["weight_map"])
+        if file.suffix == ".safetensors":
+            from safetensors import safe_open
+
+            with safe_open(file, "pt") as tensors:
+                return frozenset(tensors.keys())
+        import torch
+
+        return frozenset(torch.load(file, map_location="meta", mmap=True, weights_only=True))
+    except Exception:  # noqa: BLE001  (each library has errors of its own, and the names only help to explain)
+        return None
+
+
+def _elsewhere(folder: Path) -> str | None:
+    """The weights of a folder without any that are read, in words; None where it holds none at all."""
+    if (folder / ADAPTER).is_file():
+        return None
+    if part := _first(folder, _UNFINISHED):
+        return f"its download is not finished ({part}); download it again"
+    for library, patterns in _OTHERS.items():
+        if name := _first(folder, patterns):
+            return (
+                f"it has weights of {library} ({name}) and no {WEIGHTS[0]}, which is what is read; convert them first"
+            )
+    return None
+
+
+def _first(folder: Path, patterns: tuple[str, ...]) -> str | None:
+    names = (path.relative_to(folder).as_posix() for pattern in patterns for path in sorted(folder.glob(pattern)))
+    return next((name for name in names if not name.startswith(_NOT_WEIGHTS)), None)
+
+
+def _pieces(index: Path) -> list[Path]:
+    names: Iterator[str] = iter(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+    return [index.parent / name for name in sorted(set(names))]
+
+
+def _damage(path: Path) -> str | None:
+    """The reason for which a file is no weights, in words that follow its name; None where it may be."""
+    size = path.stat().st_size
+    if size == 0:
+        return "is empty; download it again"
+    with path.open("rb") as file:
+        head = file.read(max(_LENGTH_BYTES, len(_POINTER)))
+        if head.startswith(_POINTER):
+            return "is a pointer of git-lfs in place of weights; fetch them with git lfs pull"
+        if path.suffix != ".safetensors":
+            return None
+        length = int.from_bytes(head[:_LENGTH_BYTES], "little")
+        if length > size:
+            return "is damaged or cut short; download it again"
+        file.seek(_LENGTH_BYTES)
+        try:
+            tensors = json.loads(file.read(length))
+            end = max((entry["data_offsets"][1] for key, entry in tensors.items() if key != "__metadata__"), default=0)
+        except (ValueError, KeyError, TypeError, AttributeError, IndexError):
+            return "is damaged; download it again"
+    whole = _LENGTH_BYTES + length + end
+    return None if size >= whole else f"is cut short: it has {size:,} of {whole:,} bytes; download it again"
