@@ -16,9 +16,10 @@ from typing import Any, Protocol
 from hskcache.errors import DataError, SpecError
 from hskcache.store.files import file_sha256, sha256_hex
 from hskcache.text import Examples, Task
-from hskcache.text.delimited import RECORDS
+from hskcache.text.delimited import DIALECTS, Dialect, dialect_of, read_records
+from hskcache.text.gold import has_gold
 from hskcache.text.layout import Layout
-from hskcache.text.table import named_column, numbered_column, read_text
+from hskcache.text.table import Faults, named_column, numbered_column, read_text
 
 ORIGIN, COPY = "origin", "copy"
 
@@ -57,7 +58,7 @@ class Source(Protocol):
 def output_suffix(source: str) -> str:
     """What the name of the augmented file ends in."""
     suffix = "" if source.startswith("hub:") else Path(source).suffix.lower()
-    return suffix if suffix in RECORDS else _TYPED
+    return suffix if suffix in DIALECTS else _TYPED
 
 
 def open_source(source: str, layout: Layout) -> Source:
@@ -72,7 +73,7 @@ def open_source(source: str, layout: Layout) -> Source:
         DataError: a row cannot be read, or the source has a column ``origin`` or ``copy`` of its own.
     """
     examples = layout.read(source)
-    if source.startswith("hub:") or Path(source).suffix.lower() == ".parquet":
+    if source.startswith("hub:") or Path(source).suffix.lower() == ".parquet" or Path(source).is_dir():
         return _typed(examples, layout)
     if Path(source).suffix.lower() == _TYPED:
         return _json_lines(Path(source), examples, layout)
@@ -88,14 +89,14 @@ class Delimited:
         header: the names of its columns, or None.
         records: [N] the fields of every row.
         columns: positions of the text columns.
-        quoted: whether it is a ``.csv``.
+        dialect: how its fields are told apart.
     """
 
     facts: dict[str, Any]
     header: list[str] | None
     records: list[list[str]]
     columns: tuple[int, ...]
-    quoted: bool
+    dialect: Dialect
     notes: tuple[str, ...] = ()
 
     @property
@@ -118,11 +119,11 @@ class Delimited:
         return self._joined([*fields, str(row), str(copy)])
 
     def _joined(self, fields: Sequence[str]) -> str:
-        if not self.quoted:
-            return "\t".join(fields) + "\n"
+        if not self.dialect.quoted:
+            return self.dialect.separator.join(fields) + "\n"
         line = io.StringIO(newline="")
         # The writer quotes a text with a line end only where it is one of its own, so these must be both kinds.
-        csv.writer(line, lineterminator="\r\n").writerow(fields)
+        csv.writer(line, delimiter=self.dialect.separator, lineterminator="\r\n").writerow(fields)
         return line.getvalue()
 
 
@@ -168,10 +169,14 @@ def _json(value: dict[str, Any]) -> str:
 
 
 def _delimited(path: Path, examples: Examples, layout: Layout) -> Delimited:
-    records = RECORDS[path.suffix.lower()](path)
+    reading = examples.reading
+    assert reading.columns is not None
+    text, policy = read_text(path, reading.policy.bad_rows), reading.policy.bad_rows
+    dialect = dialect_of(path, text, reading.columns)
+    records = read_records(text, dialect, Faults(str(path), policy))
     first = records[0]
     where = f"{path} line {first.line}"
-    header = [name.strip() for name in first.fields] if len(records) > len(examples) else None
+    header = [name.strip() for name in first.fields] if reading.columns.header else None
     if header is not None:
         _check_names(header, where)
     names = [] if header is None else header
@@ -183,15 +188,15 @@ def _delimited(path: Path, examples: Examples, layout: Layout) -> Delimited:
     )
     _check_distinct(columns)
     facts = _facts(path, examples) | {"columns": columns, "header": header is not None}
-    quoted = path.suffix.lower() == ".csv"
-    rows = [record.fields for record in (records if header is None else records[1:])]
-    return Delimited(facts, None if header is None else first.fields, rows, columns[: _num_texts(examples)], quoted)
+    kept = frozenset(reading.numbers)
+    rows = [record.fields for record in records if record.line in kept]
+    return Delimited(facts, None if header is None else first.fields, rows, columns[: _num_texts(examples)], dialect)
 
 
 def _json_lines(path: Path, examples: Examples, layout: Layout) -> JsonLines:
-    rows = []
-    for number, line in enumerate(read_text(path).split("\n"), start=1):
-        if line.strip():
+    rows, kept = [], frozenset(examples.reading.numbers)
+    for number, line in enumerate(read_text(path, examples.reading.policy.bad_rows).split("\n"), start=1):
+        if number in kept:
             _check_names(json.loads(line), f"{path} line {number}")
             rows.append(line)
     # Numbers were refused when the rows were read.
@@ -236,18 +241,24 @@ def _named(task: Task, columns: tuple[str | int, ...]) -> tuple[tuple[str | int,
 def _labels(examples: Examples, layout: Layout) -> tuple[list[Any] | None, list[str]]:
     """Labels so that a reader of JSON lines, who sees no declared classes, numbers them as they are numbered here."""
     if examples.labels is None:
-        return None, []
+        columns = examples.reading.columns
+        return None if columns is None or columns.label is None else [None] * len(examples), []
+    is_gold = has_gold(examples.labels)
     if examples.problem == "regression":
         # By way of its shortest spelling: 3.8, not 3.799999952316284.
-        return [float(str(score)) for score in examples.labels], []
+        return [
+            float(str(score)) if is_one else None for score, is_one in zip(examples.labels, is_gold, strict=True)
+        ], []
     names = examples.label_names
     numeric = all(name.lstrip("+-").isdecimal() for name in names)
     inferred = tuple(sorted(names, key=int if numeric else None))
-    if layout.task is not None or names == inferred:
-        return [names[label] for label in examples.labels], []
-    listed = ", ".join(names)
-    note = f"classes are written as numbers in the order {listed}; give a task file to name them"
-    return [int(label) for label in examples.labels], [note]
+    given: Sequence[str | int] = range(len(names))
+    if layout.task is not None or layout.classes is not None or names == inferred:
+        given, note = names, None
+    else:
+        note = f"classes are written as numbers in the order {', '.join(names)}; read this file with --classes"
+    values = [given[label] if is_one else None for label, is_one in zip(examples.labels, is_gold, strict=True)]
+    return values, [] if note is None else [note]
 
 
 def _facts(path: Path, examples: Examples) -> dict[str, Any]:

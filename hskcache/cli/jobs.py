@@ -32,8 +32,10 @@ class Rows(NamedTuple):
         if (self.source is None) == (self.corpus is None):
             given = "both were given" if self.source is not None else "neither was given"
             raise SpecError(f"give --data FILE for rows of a task or --corpus FILE for plain text; {given}")
-        if self.corpus is not None and self.layout != Layout(None, None, None, None, None):
-            raise SpecError("--corpus is plain text without columns; leave out --task, --text, --label and --header")
+        if self.corpus is not None and not self.layout.is_empty:
+            raise SpecError(
+                "--corpus is plain text without columns; leave out --task, columns, --classes and what is said of rows"
+            )
 
 
 def make_job(teacher: str, device: str, spec: Spec, rows: Rows) -> "Job":
@@ -95,7 +97,7 @@ def make_addition(
     kind, name = field
     if name is None:
         raise SpecError(f"--add-field {kind} needs a name for the field: give --name, such as --name s30")
-    if rows.source is not None or rows.corpus is not None or rows.layout != Layout(None, None, None, None, None):
+    if rows.source is not None or rows.corpus is not None or not rows.layout.is_empty:
         raise SpecError(
             f"--add-field takes its rows from the cache {out}; leave out --data, --corpus, --task and columns"
         )

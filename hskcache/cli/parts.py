@@ -1,29 +1,17 @@
 """Jobs over rows of a cache that stands already: its own, to be computed again, or more of the same kind."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hskcache.cli.jobs import Rows, make_corpus_build, make_job, packed
 from hskcache.errors import MismatchError
 from hskcache.text.layout import Layout
-from hskcache.text.rows import Examples
 
 if TYPE_CHECKING:
     from hskcache.cache import Cache
     from hskcache.store.manifest import Request
     from hskcache.teacher.job import Job
-
-
-@dataclass(frozen=True)
-class _LayoutOfCache(Layout):
-    """Columns of a data file whose labels are the classes of a cache, even where it has none of some class."""
-
-    classes: tuple[str, ...] = ()
-
-    def read(self, source: str, label_names: Sequence[str] | None = None, problem: str | None = None) -> Examples:
-        return super().read(source, label_names or (self.classes if self.has_label else None), problem)
 
 
 def make_part_job(cache: "Cache", teacher: str, device: str, rows: Rows, spool: Path) -> "Job":
@@ -53,7 +41,13 @@ def make_part_job(cache: "Cache", teacher: str, device: str, rows: Rows, spool: 
 
 
 def _layout(given: Layout, request: "Request") -> Layout:
-    columns = {one.name: getattr(given, one.name) for one in fields(Layout)}
-    if all(value is None for value in columns.values()):
-        columns["task_name"] = request.data.task
-    return _LayoutOfCache(**columns, classes=tuple(request.data.label_names))
+    """Columns as given, or of the cache's task; classes and what becomes of odd rows as they were in the build."""
+    data = request.data
+    if given.task_name is None and given.text is None:
+        given = replace(given, task_name=data.task)
+    if given.classes is None and given.has_label and len(data.label_names) > 1:
+        # Even where these rows have none of some class.
+        given = replace(given, classes=tuple(data.label_names))
+    if (known := data.provenance) is None:
+        return given
+    return replace(given, unlabelled=given.unlabelled or known.unlabelled, bad_rows=given.bad_rows or known.bad_rows)

@@ -13,7 +13,7 @@ from hskcache import console
 from hskcache.cli.options import device_option, json_option
 from hskcache.errors import SpecError
 from hskcache.sparsity.levels import Method, Ranking, check_balance, parse_levels
-from hskcache.text.layout import Layout, layout
+from hskcache.text.layout import OPTIONS, Layout, layout
 
 if TYPE_CHECKING:
     from hskcache.sparsity.artifact import ScoreInfo
@@ -23,8 +23,7 @@ if TYPE_CHECKING:
     from hskcache.teacher.load import Teacher
 
 # What only a pass over rows needs, by the names of the parameters.
-_LAYOUT = ("task_name", "text", "text_pair", "label", "header")
-_PASS = frozenset({"data", "trial_student", "rows", "seed", "batch_size", "temperature", "max_length", *_LAYOUT})
+_PASS = frozenset({"data", "trial_student", "rows", "seed", "batch_size", "temperature", "max_length", *OPTIONS})
 _COUNTS = {"percent", "num_heads", "heads_removed", "num_neurons", "neurons_removed"}
 
 

@@ -1,5 +1,7 @@
 """How the rows of a cache were read; told to readers and to later commands, never digested."""
 
+from typing import Literal
+
 from pydantic import Field as Key
 from pydantic import JsonValue
 
@@ -53,7 +55,9 @@ class Provenance(Strict):
         cut: rows that lost tokens.
         num_bad: rows that could not be used and were left out.
         bad: the first ``MOST_LISTED`` of them.
+        bad_rows: what was to become of them; None for a corpus.
         num_unlabelled: rows without a gold label: left out, or kept without one.
+        unlabelled: what became of them; None where nothing was said.
     """
 
     columns: ColumnsRead | None = None
@@ -61,4 +65,6 @@ class Provenance(Strict):
     cut: CutRows = CutRows()
     num_bad: int = Key(default=0, ge=0)
     bad: list[BadRow] = Key(default=[], max_length=MOST_LISTED)
+    bad_rows: Literal["fail", "skip"] | None = None
     num_unlabelled: int = Key(default=0, ge=0)
+    unlabelled: Literal["fail", "skip", "keep"] | None = None

@@ -1,6 +1,6 @@
 """A build before the teacher runs: a spec resolved against the teacher, rows that fit it, and every shape."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 
 from hskcache.errors import SpecError
@@ -18,10 +18,12 @@ from hskcache.store.manifest import (
     TeacherInfo,
     TokenizerInfo,
 )
+from hskcache.store.provenance import MOST_LISTED, BadRow, ColumnsRead, Provenance
 from hskcache.teacher.inputs import SavedTokenizer, fit_rows, most_tokens, save_tokenizer
 from hskcache.teacher.layout import Layout, attention_field, hidden_field, id_dtype, plan
 from hskcache.teacher.load import Teacher
 from hskcache.text import Corpus, Examples, TokenizedRows
+from hskcache.text.examples import Reading
 from hskcache.text.labels import Labels
 
 
@@ -111,8 +113,22 @@ def prepare_job(teacher: Teacher, examples: Examples, rows: TokenizedRows, spec:
         task=task,
         problem=examples.problem,
         label_names=list(examples.label_names),
+        provenance=_provenance(examples.reading),
     )
     return _prepare(teacher, data, examples.labels, rows, spec)
+
+
+def _provenance(reading: Reading) -> Provenance:
+    """How rows were read, as the manifest tells it."""
+    columns = reading.columns
+    return Provenance(
+        columns=None if columns is None else ColumnsRead(**asdict(columns)),
+        num_bad=len(reading.bad),
+        bad=[BadRow(number=number, reason=reason) for number, reason in reading.bad[:MOST_LISTED]],
+        bad_rows=reading.policy.bad_rows,
+        num_unlabelled=reading.num_unlabelled,
+        unlabelled=reading.policy.unlabelled,
+    )
 
 
 def prepare_corpus_job(teacher: Teacher, corpus: Corpus, spec: Spec) -> Job:

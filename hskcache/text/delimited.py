@@ -2,13 +2,32 @@
 
 import csv
 import io
-from collections.abc import Callable
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
 from hskcache.errors import DataError
-from hskcache.text.labels import LabelSet, is_number
-from hskcache.text.table import Columns, Table, named_column, numbered_column, read_text
+from hskcache.text.header import find_header
+from hskcache.text.labels import LabelSet
+from hskcache.text.table import Columns, Faults, Table, Values, named_column, numbered_column, read_text
+
+_SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
+_FIELD_LIMIT = threading.Lock()
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """How the fields of a line are told apart; where they are ``quoted`` a text may hold separators and line ends."""
+
+    separator: str
+    quoted: bool
+
+
+DIALECTS = {".tsv": Dialect("\t", quoted=False), ".csv": Dialect(",", quoted=True)}
+"""By the suffix of a file; of a ``.csv`` the separator is the first that gives it the wanted columns."""
 
 
 class Record(NamedTuple):
@@ -18,57 +37,103 @@ class Record(NamedTuple):
     fields: list[str]
 
 
-def tsv_records(path: Path) -> list[Record]:
-    """Records of a tab-separated file in which a quote is a character like any other, as in GLUE.
+def read_records(text: str, dialect: Dialect, faults: Faults) -> list[Record]:
+    """All records of a file's text, its header among them.
+
+    Raises:
+        DataError: quotes that do not close or pair up.
+    """
+    if not dialect.quoted:
+        return _unquoted(text, dialect.separator)
+    with _any_length(text):
+        return list(_quoted(text, dialect.separator, faults))
+
+
+def _unquoted(text: str, separator: str) -> list[Record]:
+    """Records in which a quote is a character like any other, as in GLUE; blank lines are passed over.
 
     Only a line feed ends a line: the csv module and ``splitlines`` also break at a lone carriage return or U+2028,
-    which occur inside texts. Blank lines are passed over.
-
-    Raises:
-        DataError: as read_text.
+    which occur inside texts.
     """
-    lines = (line.removesuffix("\r") for line in read_text(path).split("\n"))
-    return [Record(number, line.split("\t")) for number, line in enumerate(lines, start=1) if line]
+    lines = (line.removesuffix("\r") for line in text.split("\n"))
+    return [Record(number, line.split(separator)) for number, line in enumerate(lines, start=1) if line]
 
 
-def csv_records(path: Path) -> list[Record]:
-    """Records of a comma-separated file, where a quoted text may run over several lines.
-
-    Raises:
-        DataError: as read_text, or quotes that do not close or pair up.
-    """
-    reader = csv.reader(io.StringIO(read_text(path), newline=""), strict=True)
-    records: list[Record] = []
+def _quoted(text: str, separator: str, faults: Faults) -> Iterator[Record]:
+    """Records in which a quoted text may run over several lines; blank lines are passed over."""
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
     while True:
         line = reader.line_num + 1
         try:
             fields = next(reader)
         except StopIteration:
-            return records
+            return
         except csv.Error as error:
-            raise DataError(f"{path} line {line}: {error}; quote the text as CSV does, doubling inner quotes") from None
+            if "end of data" in str(error):
+                # All that follows is one text now: nobody can say which rows it held.
+                raise DataError(f"{faults.where(line)}: {error}; close the quote that the text begins with") from None
+            rest = reader.line_num - line
+            lost = f", lost with the {rest} lines after it" if rest > 0 else ""
+            faults.add(line, f"{error}{lost}", "quote the text as CSV does, doubling inner quotes")
+            continue
         if fields:
-            records.append(Record(line, fields))
+            yield Record(line, fields)
 
 
-RECORDS: dict[str, Callable[[Path], list[Record]]] = {".tsv": tsv_records, ".csv": csv_records}
+@contextmanager
+def _any_length(text: str) -> Iterator[None]:
+    """Let the csv module take a field as long as ``text``; its limit is of the process, and put back afterwards."""
+    with _FIELD_LIMIT:
+        limit = csv.field_size_limit()
+        csv.field_size_limit(max(limit, len(text) + 1))
+        try:
+            yield
+        finally:
+            csv.field_size_limit(limit)
 
 
-def read_delimited(path: Path, columns: Columns, labels: LabelSet) -> Table:
+def dialect_of(path: Path, text: str, columns: Columns) -> Dialect:
+    """How a file separates its fields: a ``.csv`` of Excel may do so by semicolons, and many do by tabs."""
+    dialect = DIALECTS[path.suffix.lower()]
+    if not dialect.quoted:
+        return dialect
+    with _any_length(text):
+        for separator in _SEPARATORS:
+            fields = _first_fields(text, separator)
+            if all(column in fields if isinstance(column, str) else column < len(fields) for column in columns.wanted):
+                return replace(dialect, separator=separator)
+    return dialect
+
+
+def _first_fields(text: str, separator: str) -> list[str]:
+    try:
+        record = next(_quoted(text, separator, Faults("", "skip")), None)
+    except DataError:
+        return []
+    return [] if record is None else [name.strip() for name in record.fields]
+
+
+def read_delimited(path: Path, columns: Columns, labels: LabelSet, faults: Faults) -> Table:
     """The wanted columns of a ``.tsv`` or ``.csv`` file.
 
     Args:
         path: the file; its suffix picks the format.
         columns: what to read.
         labels: helps to tell a header from a row where ``columns`` leaves that open.
+        faults: takes rows of another length than the first.
 
     Raises:
-        DataError: the file cannot be read, lacks a column, or has a row of another length than its first.
+        DataError: the file cannot be read, lacks a column, or has a row that may not be left out.
     """
-    records = RECORDS[path.suffix.lower()](path)
+    text = read_text(path, faults.policy)
+    dialect = dialect_of(path, text, columns)
+    records = read_records(text, dialect, faults)
+    if not records:
+        raise DataError(f"{path} has no row that can be read; give a file with at least one")
     first = records[0]
     where = f"{path} line {first.line}"
-    if has_header(records, columns, labels):
+    header = find_header([record.fields for record in records], columns, labels, where)
+    if header.is_there:
         names = [name.strip() for name in first.fields]
         positions = [named_column(column, names, where) for column in columns.wanted]
         records = records[1:]
@@ -79,39 +144,42 @@ def read_delimited(path: Path, columns: Columns, labels: LabelSet) -> Table:
         positions = [numbered_column(int(column), width, where) for column in columns.wanted]
     if not records:
         raise DataError(f"{path} has a header and no rows; give a file with at least one row")
-    _check_widths(path, records, first)
-    values = ([record.fields[position] for record in records] for position in positions)
-    return Table(str(path), *columns.assign(values), numbers=[record.line for record in records])
+    records = _of_one_width(records, first, faults)
+    texts, pairs, given = columns.assign([record.fields[position] for record in records] for position in positions)
+    remarks = list(header.remarks)
+    if dialect not in DIALECTS.values():
+        remarks.append(f"fields separated by {_SEPARATORS[dialect.separator]}")
+    if not dialect.quoted and (remark := _quotes(texts)):
+        remarks.append(remark)
+    read = replace(columns, header=header.is_there)
+    numbers = [record.line for record in records]
+    return Table(faults, read, texts, pairs, given, numbers, remarks=tuple(remarks))
 
 
-def has_header(records: list[Record], columns: Columns, labels: LabelSet) -> bool:
-    """Whether the first record names the columns.
-
-    Without a word from ``columns``: yes when a column is asked for by name; otherwise only when its label is none,
-    for a class set that is still open: when it is no number and the next row's is.
-    """
-    if columns.header is not None:
-        return columns.header
-    if any(isinstance(column, str) for column in columns.wanted):
-        return True
-    label = columns.label
-    if not isinstance(label, int) or not 0 <= label < len(records[0].fields):
-        return False
-    first = records[0].fields[label].strip()
-    if labels.names is not None and labels.problem != "regression":
-        return first not in labels.names
-    if labels.problem == "regression":
-        return not is_number(first)
-    second = records[1].fields if len(records) > 1 else []
-    return not is_number(first) and label < len(second) and is_number(second[label])
-
-
-def _check_widths(path: Path, records: list[Record], first: Record) -> None:
+def _of_one_width(records: list[Record], first: Record, faults: Faults) -> list[Record]:
     expected = len(first.fields)
+    kept = []
     for record in records:
-        if len(record.fields) != expected:
-            given = f"{len(record.fields)} column{'s' * (len(record.fields) != 1)}"
-            raise DataError(
-                f"{path} line {record.line}: {given} where line {first.line} has {expected}; "
-                "complete the line, or take out a separator that belongs to a text"
-            )
+        if len(record.fields) == expected:
+            kept.append(record)
+            continue
+        given = f"{len(record.fields)} column{'s' * (len(record.fields) != 1)}"
+        problem = f"{given} where line {first.line} has {expected}"
+        faults.add(record.line, problem, "complete the line, or take out a separator that belongs to a text")
+    return kept
+
+
+def _quotes(texts: Values) -> str | None:
+    """A remark where a file without quoting looks as if a writer of CSV had quoted its texts."""
+    holding = [text for text in texts if isinstance(text, str) and '"' in text]
+    # Of a text in quotes throughout, GLUE's or a writer's, only a doubled quote tells which it is.
+    if not any('""' in text[1:-1] for text in holding) or not all(map(_is_quoted, holding)):
+        return None
+    return (
+        f'{len(holding)} texts in quotes as CSV has them ("a ""b"""), which are kept as they stand: a .tsv has no '
+        "quoting; name the file .csv to take them off"
+    )
+
+
+def _is_quoted(text: str) -> bool:
+    return len(text) > 1 and text[0] == text[-1] == '"' and '"' not in text[1:-1].replace('""', "")

@@ -2,6 +2,8 @@
 
 import math
 import re
+from collections import Counter
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, TypeAlias
 
@@ -9,12 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hskcache.errors import DataError, SpecError
-from hskcache.text.table import Table
+from hskcache.text.gold import NO_CLASS, Unlabelled, has_gold, unlabelled_classes, unlabelled_scores
+from hskcache.text.table import RowPolicy, Table
 
 Problem: TypeAlias = Literal["classification", "regression"]
 Labels: TypeAlias = NDArray[np.int64] | NDArray[np.float32]
 
 _INTEGER = re.compile(r"[+-]?\d+")
+_WHOLE = re.compile(r"([+-]?\d+)\.0*")
 _LARGEST_SCORE = float(np.finfo(np.float32).max)
 _LISTED_NAMES = 12
 
@@ -28,6 +32,8 @@ class LabelSet:
         names: the classes as the data writes them, in the order of class indices. None infers them: in numeric order
             when all are whole numbers, else sorted. Give the training set's names when reading the other parts, for
             a small one may lack a class.
+        num_classes: how many classes there are where their names are not known, as of a model saved without names;
+            labels that are numbers below it are then class indices.
 
     Raises:
         SpecError: a name twice, a single name, or names for a regression.
@@ -35,6 +41,7 @@ class LabelSet:
 
     problem: Problem | None = None
     names: tuple[str, ...] | None = None
+    num_classes: int | None = None
 
     def __post_init__(self) -> None:
         if self.problem == "regression" and self.names:
@@ -46,11 +53,20 @@ class LabelSet:
 
 
 class Resolved(NamedTuple):
-    """Labels as numbers: class indices int64 [N] with their names, or scores float32 [N] with none."""
+    """Labels as numbers.
 
-    labels: Labels
+    Attributes:
+        labels: class indices int64 [N], NO_CLASS for none; or scores float32 [N], NaN for none. None where no row has
+            a gold label. What rows with a fault hold says nothing.
+        names: of the classes; empty for scores.
+        problem: which of the two.
+        remarks: how the labels were read where that was not told, each a few words.
+    """
+
+    labels: Labels | None
     names: tuple[str, ...]
     problem: Problem
+    remarks: tuple[str, ...]
 
 
 def is_number(text: str) -> bool:
@@ -62,87 +78,164 @@ def is_number(text: str) -> bool:
     return True
 
 
-def resolve_labels(table: Table, labels: LabelSet) -> Resolved:
+def resolve_labels(table: Table, labels: LabelSet, policy: RowPolicy) -> Resolved:
     """The label column of ``table`` as numbers.
 
+    Args:
+        table: where it is from; takes rows whose label is of no such kind or outside the set.
+        labels: what they may be.
+        policy: what becomes of rows without a gold label, which settles what -1 is.
+
     Raises:
-        DataError: a label that is empty, of no such kind, outside the set, or not a finite float32; or inferred
-            classes of which there is only one.
+        DataError: a label that is none and may not be left out, -1 that may be a class or none, or inferred classes of
+            which there is only one.
     """
     assert table.labels is not None
     written = [_written(table, index, value) for index, value in enumerate(table.labels)]
-    problem = labels.problem or ("classification" if labels.names else _infer_problem(table, written))
+    counts = Counter(text for text in written if text)
+    problem = labels.problem or ("classification" if labels.names else _infer_problem(table, counts))
     if problem == "regression":
-        return Resolved(_scores(table, written), (), problem)
-    names = labels.names
-    if table.class_names is not None and (names is None or not set(names).isdisjoint(table.class_names)):
-        names = names or table.class_names
-        written = [_class_name(table.class_names, value) for value in written]
-    if names is None:
-        names = _infer_names(table, written)
-    return Resolved(_classes(table, written, names), names, problem)
+        return _scores(table, written, unlabelled_scores(counts, policy), is_told=labels.problem is not None)
+    return _classes(table, written, labels, policy)
 
 
 def _written(table: Table, index: int, value: object) -> str:
-    """One label in the spelling of a text file: the same data have the same labels in every format."""
+    """One label in the spelling of a text file, the same in every format; empty for none."""
     if isinstance(value, str):
-        text = value.strip()
-    elif isinstance(value, bool):
-        text = "true" if value else "false"
-    elif isinstance(value, int):
-        text = str(value)
-    elif isinstance(value, float):
+        return value.strip()
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int):
+        return str(value)
+    if isinstance(value, float):
         # Tables with gaps turn whole numbers into floats; class 1 is written 1 all the same.
-        text = str(int(value)) if math.isfinite(value) and value.is_integer() else repr(value)
-    else:
-        text = ""
-        if value is not None:
-            raise table.error(index, f"the label is a {type(value).__name__}; give a word or a number")
-    if not text:
-        raise table.error(index, "the label is empty; fill it in, or read the data without labels")
-    return text
+        return str(int(value)) if math.isfinite(value) and value.is_integer() else "" if value != value else repr(value)
+    if value is not None:
+        table.fault(index, f"the label is a {type(value).__name__}", "give a word or a number")
+    return ""
 
 
-def _infer_problem(table: Table, written: list[str]) -> Problem:
-    if table.class_names is not None or all(_INTEGER.fullmatch(text) for text in written):
+def _infer_problem(table: Table, counts: Iterable[str]) -> Problem:
+    texts = set(counts) - {"-"}
+    if table.class_names is not None or all(_INTEGER.fullmatch(text) or _WHOLE.fullmatch(text) for text in texts):
         return "classification"
-    return "regression" if all(map(is_number, written)) else "classification"
+    return "regression" if all(map(is_number, texts)) else "classification"
 
 
-def _infer_names(table: Table, written: list[str]) -> tuple[str, ...]:
-    found = sorted(set(written))
+def _scores(table: Table, written: list[str], none: Unlabelled, is_told: bool) -> Resolved:
+    scores = np.full(len(written), math.nan, np.float32)
+    for index, text in enumerate(written):
+        if not text or text in none.spellings:
+            continue
+        score = float(text) if is_number(text) else math.nan
+        # Compared as a Python float, for a cast of 1e39 to float32 is infinite; false for NaN.
+        if abs(score) <= _LARGEST_SCORE:
+            scores[index] = score
+        else:
+            table.fault(index, f"label {text!r} is not a finite number", "a regression needs one in every row")
+    if not (is_gold := has_gold(scores)).any():
+        return Resolved(None, (), "regression", ())
+    remarks = [] if is_told else [f"scores from {scores[is_gold].min():g} to {scores[is_gold].max():g}"]
+    remarks += [] if none.remark is None else [none.remark]
+    return Resolved(scores, (), "regression", tuple(remarks))
+
+
+def _classes(table: Table, written: list[str], labels: LabelSet, policy: RowPolicy) -> Resolved:
+    known = labels.names or table.class_names
+    spelled = _spelled(set(written) - {""}, known or ())
+    counts = Counter(spelled[text] for text in written if text)
+    none = unlabelled_classes(table.source, counts, (known, labels.num_classes), policy)
+    gold = counts.keys() - none.spellings
+    if not gold:
+        return Resolved(None, labels.names or (), "classification", ())
+    remarks = [] if none.remark is None else [none.remark]
+    names = known or _infer_names(table, gold, labels.num_classes)
+    if labels.names is None:
+        remarks.insert(0, f"{len(names)} classes ({_listed(names)})")
+        remarks += _alike(names)
+    numbers, remark = _numbered(gold, names, table.class_names)
+    remarks += [remark] if remark else []
+    numbers |= dict.fromkeys(none.spellings, NO_CLASS)
+    indices = np.full(len(written), NO_CLASS, np.int64)
+    for index, text in enumerate(written):
+        if not text:
+            continue
+        number = numbers.get(spelled[text])
+        if number is None:
+            problem = f"label {text!r} is not one of {_listed(names)}"
+            table.fault(index, problem, "correct it, or name every class with --classes")
+        else:
+            indices[index] = number
+    return Resolved(indices, names, "classification", tuple(remarks))
+
+
+def _spelled(written: Iterable[str], names: Iterable[str]) -> dict[str, str]:
+    """One spelling for each that is found: a frame has 1 or 1.0, true, True or TRUE, by the format it is written in."""
+    written, names = set(written), set(names)
+    texts = written - names - {"-"}
+    if all(_INTEGER.fullmatch(text) or _WHOLE.fullmatch(text) for text in texts):
+        return {text: text if text in names else _whole(text) for text in written}
+    if {text.casefold() for text in texts} <= {"true", "false"}:
+        return {text: text if text in names else text.casefold() for text in written}
+    return {text: text for text in written}
+
+
+def _whole(text: str) -> str:
+    found = _WHOLE.fullmatch(text)
+    return text if found is None else found[1].replace("-0", "0") if int(found[1]) == 0 else found[1]
+
+
+def _infer_names(table: Table, gold: Collection[str], num_classes: int | None) -> tuple[str, ...]:
+    if num_classes is not None:
+        numbers = tuple(map(str, range(num_classes)))
+        if set(gold) <= set(numbers):
+            return numbers
+    found = sorted(gold)
     if len(found) < 2:
-        raise DataError(f"{table.source}: every row has the label {found[0]!r}; name the classes, at least two")
+        raise DataError(
+            f"{table.source}: every row has the label {found[0]!r}; name the classes, at least two, with --classes"
+        )
     if all(_INTEGER.fullmatch(name) for name in found):
         found.sort(key=int)
     return tuple(found)
 
 
-def _class_name(class_names: tuple[str, ...], written: str) -> str:
-    if written in class_names or not written.isdecimal() or int(written) >= len(class_names):
-        return written
-    return class_names[int(written)]
-
-
-def _classes(table: Table, written: list[str], names: tuple[str, ...]) -> NDArray[np.int64]:
+def _numbered(
+    gold: Collection[str], names: tuple[str, ...], declared: tuple[str, ...] | None
+) -> tuple[dict[str, int], str | None]:
+    """The class index of each spelling that has one, and a remark where numbers are taken for indices."""
     numbers = {name: number for number, name in enumerate(names)}
-    labels = np.empty(len(written), np.int64)
-    for index, text in enumerate(written):
-        number = numbers.get(text)
-        if number is None:
-            rest = len(names) - _LISTED_NAMES
-            listed = ", ".join(names[:_LISTED_NAMES]) + (f" and {rest} more" if rest > 0 else "")
-            raise table.error(index, f"label {text!r} is not one of {listed}; correct it or name every class")
-        labels[index] = number
-    return labels
+    if declared is not None and (own := _matched(declared, names)):
+        return {**numbers, **{str(index): own[name] for index, name in enumerate(declared) if name in own}}, None
+    if not set(gold).isdisjoint(numbers) or any(_INTEGER.fullmatch(name) or _WHOLE.fullmatch(name) for name in names):
+        return numbers | {_whole(name): number for name, number in numbers.items()}, None
+    indices = {str(number): number for number in range(len(names))}
+    if set(gold) <= set(indices):
+        return indices, f"labels that are numbers taken for the classes {_listed(names)}, in order"
+    return numbers, None
 
 
-def _scores(table: Table, written: list[str]) -> NDArray[np.float32]:
-    scores = np.empty(len(written), np.float32)
-    for index, text in enumerate(written):
-        score = float(text) if is_number(text) else math.nan
-        # Compared as a Python float, for a cast of 1e39 to float32 is infinite; false for NaN.
-        if not abs(score) <= _LARGEST_SCORE:
-            raise table.error(index, f"label {text!r} is not a finite number; a regression needs one in every row")
-        scores[index] = score
-    return scores
+def _matched(declared: tuple[str, ...], names: tuple[str, ...]) -> dict[str, int]:
+    """Index by declared name, of classes that a source declares and that are asked for; by case only if by nothing else.
+
+    Empty where the two have no class in common: indices of the source are then those asked for.
+    """
+    exact = {name: number for number, name in enumerate(names) if name in declared}
+    if exact:
+        return exact
+    folded = {name.casefold(): number for number, name in enumerate(names)}
+    if {name.casefold() for name in declared} == set(folded):
+        return {name: folded[name.casefold()] for name in declared}
+    return {}
+
+
+def _alike(names: tuple[str, ...]) -> list[str]:
+    """A remark where inferred classes differ in nothing but case, and are perhaps one."""
+    folded = Counter(name.casefold() for name in names)
+    alike = [name for name in names if folded[name.casefold()] > 1]
+    return [f"of which {', '.join(alike)} differ in case alone"] if alike else []
+
+
+def _listed(names: tuple[str, ...]) -> str:
+    rest = len(names) - _LISTED_NAMES
+    return ", ".join(names[:_LISTED_NAMES]) + (f" and {rest} more" if rest > 0 else "")

@@ -3,15 +3,16 @@
 import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, get_args
 
 import click
 
 from hskcache import console
 from hskcache.classes import class_names, folded, require_one_answer
-from hskcache.errors import MismatchError
-from hskcache.text.labels import Problem
+from hskcache.errors import MismatchError, SpecError
+from hskcache.text.labels import LabelSet, Problem
 from hskcache.text.rows import Examples, Overrides, examples_for
+from hskcache.text.table import BadRows, RowPolicy, Unlabelled
 from hskcache.text.tasks import Task, load_task
 
 Command = Callable[..., Any]
@@ -19,13 +20,30 @@ Command = Callable[..., Any]
 
 @dataclass(frozen=True)
 class Layout:
-    """Which columns of a data file to read, as the user gave them: a task, columns, or both."""
+    """Which columns of a data file to read, and how, as the user gave it; None for what was not given.
 
-    task_name: str | None
-    text: str | None
-    text_pair: str | None
-    label: str | None
-    header: bool | None
+    Attributes:
+        task_name: a preset or a .yaml file.
+        text, text_pair, label: columns, by name or by number counted from 0; an empty string reads none.
+        header: whether a delimited file's first line names its columns.
+        classes: as the data writes them, in the order of class indices.
+        unlabelled: what becomes of rows without a gold label.
+        bad_rows: what becomes of rows that cannot be used.
+    """
+
+    task_name: str | None = None
+    text: str | None = None
+    text_pair: str | None = None
+    label: str | None = None
+    header: bool | None = None
+    classes: tuple[str, ...] | None = None
+    unlabelled: Unlabelled | None = None
+    bad_rows: BadRows | None = None
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing was given: no task, no column, and nothing of rows."""
+        return all(getattr(self, name) is None for name in OPTIONS)
 
     @property
     def has_label(self) -> bool:
@@ -37,19 +55,50 @@ class Layout:
         """The task preset, if one was named."""
         return None if self.task_name is None else load_task(self.task_name)
 
-    def read(self, source: str, label_names: Sequence[str] | None = None, problem: str | None = None) -> Examples:
-        """The rows of ``source``.
+    def of_labelled_rows(self) -> "Layout":
+        """The same for rows that are scored or learned from by their labels alone: without one they are left out."""
+        return replace(self, unlabelled="skip") if self.unlabelled == "keep" else self
+
+    def read(
+        self,
+        source: str,
+        label_names: Sequence[str] | None = None,
+        problem: str | None = None,
+        num_classes: int | None = None,
+    ) -> Examples:
+        """The rows of ``source``; what was recognised or left out is said.
 
         Args:
-            source: a data file or ``hub:REPO[:CONFIG]:SPLIT``.
+            source: a data file, a folder of ``save_to_disk``, or ``hub:REPO[:CONFIG]:SPLIT``.
             label_names: classes in index order; None or empty takes the task's, or what the labels show.
             problem: ``regression`` reads scores where no task says so and every one happens to be a whole number.
+            num_classes: of a model that does not name its classes.
+
+        Raises:
+            MismatchError: the classes that the user named are not those of the task or ``label_names``.
+            DataError: a row cannot be read.
         """
         task = self.task
-        if task is None and problem == "regression" and self.text is not None and self.label is not None:
-            task = Task(name="scores", text=self.text, label=self.label, problem="regression", metrics=["pearson"])
+        names = self._names(label_names or (task.labels if task is not None else ()), problem)
+        if task is None and problem == "regression" and self.has_label:
+            labels = LabelSet("regression")
+        else:
+            labels = LabelSet(None, names, num_classes)
         overrides = Overrides(self.text, self.text_pair, self.label, self.header)
-        return examples_for(source, task, overrides, label_names or None)
+        policy = RowPolicy(self.unlabelled, self.bad_rows or "fail")
+        examples = examples_for(source, task, overrides, labels, policy)
+        for note in examples.reading.notes:
+            console.say(note)
+        return examples
+
+    def _names(self, known: Sequence[str], problem: str | None) -> tuple[str, ...] | None:
+        """The classes as the data writes them, in the order of their indices."""
+        task = self.task
+        if self.classes is None:
+            return tuple(known) or None
+        if "regression" in {problem, task.problem if task is not None else None}:
+            raise MismatchError(f"--classes {','.join(self.classes)} names classes, and there are scores; leave it out")
+        return _as_named(known, self.classes) if known else self.classes
 
     def read_for(self, model: str, config: Any, source: str) -> Examples:
         """The rows of ``source``, their labels in the order of a model's classes.
@@ -65,7 +114,8 @@ class Layout:
         """
         names = class_order(model, config, self.task)
         problem: Problem = "regression" if config.num_labels == 1 else "classification"
-        examples = self.read(source, names if self.has_label else None, problem)
+        num_classes = None if problem == "regression" else int(config.num_labels)
+        examples = self.read(source, names if self.has_label else None, problem, num_classes)
         if examples.labels is None:
             # The model alone tells what its answers mean.
             known = names or class_names(config)
@@ -74,13 +124,29 @@ class Layout:
         if found != config.num_labels:
             raise MismatchError(
                 f"{model} has {config.num_labels} outputs and {source} has {found} (1 is a score); give a teacher of "
-                "this task, or --task to name the classes"
+                "this task, or --task or --classes to name the classes"
             )
         return examples
 
 
+OPTIONS = ("task_name", "text", "text_pair", "label", "header", "classes", "unlabelled", "bad_rows")
+"""Names of the parameters that :func:`layout` takes from a command line."""
+
+
+class _ClassNames(click.ParamType):
+    """Names with commas between them."""
+
+    name = "names"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
+        names = tuple(name.strip() for name in str(value).split(","))
+        if len(names) < 2 or not all(names) or len(set(names)) < len(names):
+            raise SpecError(f"--classes {value!r}: give two classes or more, each once: neg,pos")
+        return names
+
+
 def layout(command: Command) -> Command:
-    """Give a command ``--task`` and the column options as one argument ``layout``."""
+    """Give a command ``--task``, the column options and those of rows as one argument ``layout``."""
 
     @click.option(
         "--task", "task_name", metavar="NAME", help="Task preset (sst2, rte, ...): columns, labels and metrics."
@@ -89,17 +155,27 @@ def layout(command: Command) -> Command:
     @click.option("--text-pair", metavar="COLUMN", help="Column of the second text of a pair.")
     @click.option("--label", metavar="COLUMN", help="Column of the label.")
     @click.option("--header/--no-header", default=None, help="Whether the first line names columns [default: detect].")
+    @click.option(
+        "--classes",
+        type=_ClassNames(),
+        metavar="neg,pos",
+        help="Classes as the data writes them, in the order of the model's.  [default: those of model, task or data]",
+    )
+    @click.option(
+        "--unlabelled",
+        type=click.Choice(get_args(Unlabelled)),
+        help="Rows without a gold label (empty, -, -1) among others: an error, left out, or distilled "
+        "without one.  [default: fail]",
+    )
+    @click.option(
+        "--bad-rows",
+        type=click.Choice(get_args(BadRows)),
+        help="Rows that cannot be used (no text, another width, an unknown label): an error, or left out.  "
+        "[default: fail]",
+    )
     @functools.wraps(command)
-    def wrapper(
-        *args: Any,
-        task_name: str | None,
-        text: str | None,
-        text_pair: str | None,
-        label: str | None,
-        header: bool | None,
-        **kwargs: Any,
-    ) -> Any:
-        return command(*args, layout=Layout(task_name, text, text_pair, label, header), **kwargs)
+    def wrapper(*args: Any, **given: Any) -> Any:
+        return command(*args, layout=Layout(**{name: given.pop(name) for name in OPTIONS}), **given)
 
     return wrapper
 
@@ -140,3 +216,26 @@ def class_order(model: str, config: Any, task: Task | None) -> tuple[str, ...] |
             f"the model's classes {', '.join(names)} are taken for the task's {', '.join(task.labels)}, in order"
         )
     return tuple(task.labels)
+
+
+def is_nameless(names: Sequence[str]) -> bool:
+    """Whether these are the names of a model that was saved without any: LABEL_0, LABEL_1, ..."""
+    return list(names) == [f"LABEL_{index}" for index in range(len(names))]
+
+
+def _as_named(known: Sequence[str], classes: tuple[str, ...]) -> tuple[str, ...]:
+    """The classes of ``--classes``, once it is seen that they can be those that are ``known`` in index order.
+
+    Raises:
+        MismatchError: they are more or fewer, in another order, or only in part the same.
+    """
+    listed, given = ", ".join(known), ",".join(classes)
+    if len(known) != len(classes):
+        raise MismatchError(f"--classes {given} names {len(classes)} classes and there are {len(known)}: {listed}")
+    ours, theirs = [[folded(name) for name in names] for names in (classes, known)]
+    if ours == theirs or is_nameless(known):
+        return classes
+    if set(ours) & set(theirs):
+        raise MismatchError(f"--classes {given}: the classes are {listed}, in this order; give them in the same one")
+    console.say(f"the classes {listed} are taken for {', '.join(classes)}, in order")
+    return classes

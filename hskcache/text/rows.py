@@ -1,50 +1,23 @@
-"""Read labelled rows from any source: checked texts, numeric labels and a fingerprint of the content."""
+"""Read labelled rows from any source: checked texts, numeric labels, and what was left out or is worth telling."""
 
-import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from hskcache.errors import DataError, SpecError
-from hskcache.text.delimited import RECORDS, read_delimited
-from hskcache.text.labels import Labels, LabelSet, Problem, resolve_labels
-from hskcache.text.table import Columns, Table, Values
+from hskcache.text.delimited import DIALECTS, read_delimited
+from hskcache.text.examples import Examples, Reading, fingerprint
+from hskcache.text.gold import has_gold
+from hskcache.text.labels import LabelSet, Resolved, resolve_labels
+from hskcache.text.table import Columns, Faults, RowPolicy, Table, Values
 from hskcache.text.tasks import Task
-from hskcache.text.typed import read_hub, read_jsonl, read_parquet
+from hskcache.text.typed import is_saved_set, read_hub, read_jsonl, read_parquet, read_saved_set
 
-FORMATS = (*RECORDS, ".jsonl", ".parquet")
+FORMATS = (*DIALECTS, ".jsonl", ".parquet")
 
-__all__ = ["FORMATS", "Columns", "Examples", "Overrides", "examples_for", "fingerprint", "read_examples"]
-
-
-@dataclass(frozen=True, eq=False)
-class Examples:
-    """N rows of text with what is known about them.
-
-    Attributes:
-        texts: [N] sentences, or the first of each pair, as written.
-        pairs: [N] the second of each pair, or None.
-        labels: int64 [N] class indices, float32 [N] scores, or None when no label was read.
-        label_names: the classes in the order of their indices; empty for a regression or unlabelled rows of no task.
-        problem: ``classification`` or ``regression``.
-        source: the file or data set, as the user named it.
-        split: the part of a data set; None for a file.
-        fingerprint: SHA-256 of the content, see fingerprint().
-    """
-
-    texts: list[str]
-    pairs: list[str] | None
-    labels: Labels | None
-    label_names: tuple[str, ...]
-    problem: Problem
-    source: str
-    split: str | None
-    fingerprint: str
-
-    def __len__(self) -> int:
-        return len(self.texts)
+__all__ = ["FORMATS", "Columns", "Examples", "Overrides", "Reading", "examples_for", "fingerprint", "read_examples"]
 
 
 @dataclass(frozen=True)
@@ -60,36 +33,125 @@ class Overrides:
     header: bool | None = None
 
 
-def read_examples(source: str | Path, columns: Columns, labels: LabelSet | None = None) -> Examples:
+def read_examples(
+    source: str | Path, columns: Columns, labels: LabelSet | None = None, policy: RowPolicy | None = None
+) -> Examples:
     """Read ``source``, whose suffix picks the format.
 
     Args:
-        source: a ``.tsv`` (unquoted, as in GLUE), ``.csv``, ``.jsonl`` or ``.parquet`` file, or
-            ``hub:REPO[:CONFIG]:SPLIT``, where REPO may be a local folder.
+        source: a ``.tsv`` (unquoted, as in GLUE), ``.csv``, ``.jsonl`` or ``.parquet`` file, a folder that a data set
+            of ``datasets`` was saved to, or ``hub:REPO[:CONFIG]:SPLIT``, where REPO may be a local folder.
         columns: what to read.
         labels: what the labels may be; None infers it from the column.
+        policy: what becomes of rows that cannot be used or have no gold label; None fails.
 
     Raises:
         DataError: ``FILE line N: ...``: the source or a row cannot be read as asked.
     """
-    labels = labels or LabelSet()
-    table = _read_table(source, columns, labels)
-    texts = _checked(table, table.texts, "text")
-    pairs = None if table.pairs is None else _checked(table, table.pairs, "second text")
+    labels, policy = labels or LabelSet(), policy or RowPolicy()
+    table = _read_table(source, columns, labels, policy)
+    _check_texts(table, table.texts, "text")
+    if table.pairs is not None:
+        _check_texts(table, table.pairs, "second text")
+    table = _without_faults(table)
     if table.labels is None:
-        values, names, problem = None, labels.names or (), labels.problem or "classification"
-    else:
-        values, names, problem = resolve_labels(table, labels)
-    return Examples(
-        texts, pairs, values, names, problem, table.source, table.split, fingerprint(texts, pairs, values, names)
+        found = Resolved(None, labels.names or (), labels.problem or "classification", ())
+        return _examples(table, found, Reading(policy=policy))
+    found = resolve_labels(table, labels, policy)
+    kept, values = _without_faults(table), found.labels
+    if values is not None and len(kept.numbers) < len(table.numbers):
+        good = [index for index, number in enumerate(table.numbers) if number not in table.faults.found]
+        values = values[good]
+    return _with_policy(kept, found._replace(labels=values), policy)
+
+
+def _with_policy(table: Table, found: Resolved, policy: RowPolicy) -> Examples:
+    """The rows with what becomes of those that have no gold label."""
+    total, values = len(table.numbers), found.labels
+    is_gold = np.zeros(total, bool) if values is None else has_gold(values)
+    missing = total - int(is_gold.sum())
+    assert table.columns.label is not None
+    reading = Reading(num_unlabelled=missing, policy=policy)
+    if not missing:
+        return _examples(table, found, reading)
+    first = f"{table.faults.unit} {table.numbers[int(np.argmin(is_gold))]}"
+    many = f"{missing:,} of {total:,} rows have" if missing > 1 else f"1 of {total:,} rows has"
+    if missing == total and policy.unlabelled not in {"fail", "skip"}:
+        note = f"{table.source}: no row has a gold label in the column {table.columns.label}; read without labels"
+        return _examples(table, found._replace(labels=None), replace(reading, notes=(note,)))
+    if missing == total or policy.unlabelled in {"fail", None}:
+        settled = (
+            "give labelled rows"
+            if missing == total or policy.unlabelled
+            else ("give --unlabelled skip to leave such rows out, or keep to distil them without a label")
+        )
+        raise DataError(f"{table.source}: {many} no gold label, the first in {first}; {settled}")
+    if policy.unlabelled == "keep":
+        note = f"{table.source}: {many} no gold label and kept without one"
+        return _examples(table, found, replace(reading, notes=(note,)))
+    assert values is not None
+    note = f"{table.source}: {many} no gold label and left out"
+    kept = found._replace(labels=values[is_gold])
+    return _examples(_taken(table, np.flatnonzero(is_gold).tolist()), kept, replace(reading, notes=(note,)))
+
+
+def _examples(table: Table, found: Resolved, reading: Reading) -> Examples:
+    """Rows all of which stay, with what is to be told of them."""
+    texts = [str(text) for text in table.texts]
+    pairs = None if table.pairs is None else [str(text) for text in table.pairs]
+    bad = tuple(sorted(table.faults.found.items()))
+    remarks = [*found.remarks, *table.remarks]
+    notes = [f"{table.source}: {len(texts):,} rows, {', '.join(remarks)}"] if remarks else []
+    if bad:
+        notes.append(_left_out(table, bad))
+    reading = replace(
+        reading,
+        columns=table.columns,
+        numbers=table.numbers,
+        unit=table.faults.unit,
+        bad=bad,
+        notes=(*notes, *reading.notes),
     )
+    digest = fingerprint(texts, pairs, found.labels, found.names)
+    return Examples(texts, pairs, found.labels, found.names, found.problem, table.source, table.split, digest, reading)
+
+
+def _left_out(table: Table, bad: Sequence[tuple[int, str]]) -> str:
+    rows = "1 bad row is" if len(bad) == 1 else f"{len(bad):,} bad rows are"
+    number, problem = bad[0]
+    return f"{table.source}: {rows} left out, the first in {table.faults.unit} {number}: {problem}"
+
+
+def _without_faults(table: Table) -> Table:
+    """The rows that can be used.
+
+    Raises:
+        DataError: there is none.
+    """
+    found = table.faults.found
+    good = [index for index, number in enumerate(table.numbers) if number not in found]
+    if not good:
+        number, problem = next(iter(sorted(found.items())))
+        raise DataError(f"{table.source}: no row can be used; {table.faults.unit} {number}: {problem}")
+    return table if len(good) == len(table.numbers) else _taken(table, good)
+
+
+def _taken(table: Table, indices: Sequence[int]) -> Table:
+    texts, pairs, labels = (
+        None if values is None else [values[index] for index in indices]
+        for values in (table.texts, table.pairs, table.labels)
+    )
+    assert texts is not None
+    numbers = [table.numbers[index] for index in indices]
+    return replace(table, texts=texts, pairs=pairs, labels=labels, numbers=numbers)
 
 
 def examples_for(
     source: str | Path,
     task: Task | None = None,
     overrides: Overrides | None = None,
-    label_names: Sequence[str] | None = None,
+    labels: Sequence[str] | LabelSet | None = None,
+    policy: RowPolicy | None = None,
 ) -> Examples:
     """Read ``source`` as ``task`` lays it out, apart from what the user names.
 
@@ -97,7 +159,8 @@ def examples_for(
         source: as for read_examples.
         task: a preset; None needs ``overrides.text``.
         overrides: columns in place of the task's.
-        label_names: classes in place of the task's, in the order of their indices.
+        labels: classes in place of the task's, in the order of their indices, or what is known of the labels.
+        policy: as for read_examples.
 
     Raises:
         SpecError: neither a task nor a text column, or label names that cannot be.
@@ -105,16 +168,17 @@ def examples_for(
     """
     layout = Overrides() if task is None else task.hub_columns if _has_hub_layout(source) else task.columns
     columns = _merge(source, layout, overrides or Overrides())
-    names = tuple(label_names) if label_names else None
-    if task is None:
-        return read_examples(source, columns, LabelSet(None, names))
-    if names is None and task.problem == "classification":
-        names = tuple(task.labels)
-    return read_examples(source, columns, LabelSet(task.problem, names))
+    wanted = labels if isinstance(labels, LabelSet) else LabelSet(names=tuple(labels) if labels else None)
+    if task is not None:
+        names = wanted.names
+        if names is None and task.problem == "classification":
+            names = tuple(task.labels)
+        wanted = LabelSet(task.problem, names)
+    return read_examples(source, columns, wanted, policy)
 
 
 def _has_hub_layout(source: str | Path) -> bool:
-    return str(source).startswith("hub:") or Path(source).suffix.lower() == ".parquet"
+    return str(source).startswith("hub:") or Path(source).suffix.lower() == ".parquet" or Path(source).is_dir()
 
 
 def _merge(source: str | Path, layout: Columns | Overrides, given: Overrides) -> Columns:
@@ -135,51 +199,32 @@ def _column(column: str | int | None) -> str | int | None:
     return int(column) if isinstance(column, str) and column.isascii() and column.isdigit() else column
 
 
-def _read_table(source: str | Path, columns: Columns, labels: LabelSet) -> Table:
+def _read_table(source: str | Path, columns: Columns, labels: LabelSet, policy: RowPolicy) -> Table:
     if str(source).startswith("hub:"):
-        return read_hub(str(source), columns)
+        return read_hub(str(source), columns, policy.bad_rows)
     path = Path(source)
     suffix = path.suffix.lower()
+    if is_saved_set(path):
+        return read_saved_set(path, columns, policy.bad_rows)
     if path.is_dir():
         raise DataError(f"{path} is a folder; give a file in it, or hub:{path}:SPLIT for a data set's folder")
-    if suffix in RECORDS:
-        return read_delimited(path, columns, labels)
+    if suffix in DIALECTS:
+        return read_delimited(path, columns, labels, Faults(str(path), policy.bad_rows))
     if suffix == ".jsonl":
-        return read_jsonl(path, columns)
+        return read_jsonl(path, columns, policy.bad_rows)
     if suffix == ".parquet":
-        return read_parquet(path, columns)
+        return read_parquet(path, columns, policy.bad_rows)
     raise DataError(f"{path}: unknown format {suffix!r}; give one of {', '.join(FORMATS)}, or hub:REPO[:CONFIG]:SPLIT")
 
 
-def _checked(table: Table, values: Values, what: str) -> list[str]:
-    texts: list[str] = []
+def _check_texts(table: Table, values: Values, what: str) -> None:
+    """Find the rows whose text is none, or none that a tokenizer can read."""
     for index, value in enumerate(values):
         if not isinstance(value, str):
             kind = "missing" if value is None else f"a {type(value).__name__}, not a string"
-            raise table.error(index, f"the {what} is {kind}; correct or remove the row")
-        if not value.strip():
-            raise table.error(index, f"the {what} is empty; fill it in or remove the row")
-        texts.append(value)
-        # JSON can spell half of a surrogate pair, which no tokenizer can read.
-        if not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):
-            raise table.error(index, f"the {what} holds half of a surrogate pair; write the whole character")
-    return texts
-
-
-def fingerprint(texts: list[str], pairs: list[str] | None, labels: Labels | None, names: tuple[str, ...]) -> str:
-    """SHA-256 of rows' content, the same for the same rows in any format.
-
-    Covers texts, pairs, labels and label names, each string preceded by its length in bytes so that no two contents
-    run together; file names, splits and column names do not enter.
-    """
-    digest = hashlib.sha256(b"hskcache rows 1\n")
-    for kind, strings in (("texts", texts), ("pairs", pairs), ("names", names)):
-        if strings is not None:
-            digest.update(f"{kind} {len(strings)}\n".encode())
-            for string in strings:
-                data = string.encode()
-                digest.update(len(data).to_bytes(8, "little") + data)
-    if labels is not None:
-        stored = labels.astype(labels.dtype.newbyteorder("<"))
-        digest.update(f"labels {labels.dtype.name}\n".encode() + np.ascontiguousarray(stored).tobytes())
-    return digest.hexdigest()
+            table.fault(index, f"the {what} is {kind}", "correct or remove the row")
+        elif not value.strip():
+            table.fault(index, f"the {what} is empty", "fill it in or remove the row")
+        elif not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):
+            # JSON can spell half of a pair; a byte that is not UTF-8 is one where bad rows are left out.
+            table.fault(index, f"the {what} holds half of a surrogate pair", "write the whole character")

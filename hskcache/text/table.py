@@ -1,13 +1,15 @@
 """What every format is read into: the wanted columns, as written, and where each row stands in its file."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 from hskcache.errors import DataError
 
 Values: TypeAlias = Sequence[object]
+Unlabelled: TypeAlias = Literal["fail", "skip", "keep"]
+BadRows: TypeAlias = Literal["fail", "skip"]
 
 
 @dataclass(frozen=True)
@@ -41,36 +43,94 @@ class Columns:
 
 
 @dataclass(frozen=True)
+class RowPolicy:
+    """What becomes of rows that are not as they should be.
+
+    Attributes:
+        unlabelled: rows without a gold label among others that have one. None fails, too, but reads a column in which
+            no row has a gold label as no labels.
+        bad_rows: rows that cannot be used, such as one without a text.
+    """
+
+    unlabelled: Unlabelled | None = None
+    bad_rows: BadRows = "fail"
+
+
+@dataclass
+class Faults:
+    """Rows of one source that cannot be used: the first ends the reading, or all are left out and remembered.
+
+    Attributes:
+        source: the file or data set, as the user named it.
+        policy: which of the two.
+        unit: what numbers count: lines of a text file, rows of a typed one.
+        found: what is wrong, by line or row, counted from 1.
+    """
+
+    source: str
+    policy: BadRows
+    unit: str = "line"
+    found: dict[int, str] = field(default_factory=dict)
+
+    def where(self, number: int) -> str:
+        """The place of a row, in the form ``FILE line N``."""
+        return f"{self.source} {self.unit} {number}"
+
+    def add(self, number: int, problem: str, advice: str) -> None:
+        """Remember what is wrong with a row.
+
+        Raises:
+            DataError: such rows are not to be left out.
+        """
+        if self.policy == "fail":
+            raise DataError(
+                f"{self.where(number)}: {problem}; {advice}, or give --bad-rows skip to leave out such rows"
+            )
+        self.found.setdefault(number, problem)
+
+
+@dataclass(frozen=True)
 class Table:
     """Raw columns of one source; values are strings, or what a typed format gave.
 
     Attributes:
-        source: the file or data set, as the user named it.
+        faults: the source, and its rows that cannot be used.
+        columns: that were read; their ``header`` is None for a format whose columns always have names.
         texts: [N] values of the text column.
         pairs: [N] values of the pair column, or None.
         labels: [N] values of the label column, or None.
         numbers: [N] line or row of each entry, counted from 1.
-        unit: what ``numbers`` counts: lines of a text file, rows of a typed one.
         class_names: names of the classes where the source itself declares them; its labels are then indices.
         split: the part of a data set; None for a file.
+        remarks: how the source was read where that was not told, each a few words.
     """
 
-    source: str
+    faults: Faults
+    columns: Columns
     texts: Values
     pairs: Values | None
     labels: Values | None
     numbers: Sequence[int]
-    unit: str = "line"
     class_names: tuple[str, ...] | None = None
     split: str | None = None
+    remarks: tuple[str, ...] = ()
 
-    def error(self, index: int, problem: str) -> DataError:
-        """The error that entry ``index`` deserves, in the form ``FILE line N: problem``."""
-        return DataError(f"{self.source} {self.unit} {self.numbers[index]}: {problem}")
+    @property
+    def source(self) -> str:
+        """The file or data set, as the user named it."""
+        return self.faults.source
+
+    def fault(self, index: int, problem: str, advice: str) -> None:
+        """Remember what is wrong with entry ``index``; as :meth:`Faults.add`."""
+        self.faults.add(self.numbers[index], problem, advice)
 
 
-def read_text(path: Path) -> str:
+def read_text(path: Path, policy: BadRows = "fail") -> str:
     """The text of a UTF-8 file, without a byte order mark.
+
+    Args:
+        path: the file.
+        policy: ``skip`` reads bytes that are not UTF-8 as halves of surrogate pairs, which no text may hold.
 
     Raises:
         DataError: the file is missing, unreadable, empty, or not UTF-8 (naming the line).
@@ -80,7 +140,7 @@ def read_text(path: Path) -> str:
     except OSError as error:
         raise DataError(f"{path}: {error.strerror}; give the path of a data file") from None
     try:
-        text = data.decode("utf-8-sig")
+        text = data.decode("utf-8-sig", "strict" if policy == "fail" else "surrogateescape")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         byte = data[error.start]

@@ -7,44 +7,51 @@ from textwrap import shorten
 from typing import Any, NamedTuple
 
 from hskcache.errors import DataError
-from hskcache.text.table import Columns, Table, named_column, read_text
+from hskcache.text.table import BadRows, Columns, Faults, Table, named_column, read_text
 
 _HUB = re.compile(r"hub:(?P<repo>[^:]+)(?::(?P<config>[^:\[]+))?:(?P<split>[^:\[]+(?:\[[^\]]*\][^:\[]*)*)")
 _INSTALL = "install it with: pip install 'hskcache[hub]'"
 
 
-def read_jsonl(path: Path, columns: Columns) -> Table:
+def read_jsonl(path: Path, columns: Columns, policy: BadRows) -> Table:
     """The wanted keys of a file with one JSON object a line; blank lines are passed over.
 
     Raises:
-        DataError: the file cannot be read, a line is not an object or lacks a key, or a column is a number.
+        DataError: the file cannot be read, a column is a number, or a line is not an object or lacks a key and may not
+            be left out.
     """
     for column in columns.wanted:
         if isinstance(column, int):
             raise DataError(f"{path}: column {column} is a number; the columns of a .jsonl file have names")
+    faults = Faults(str(path), policy)
     rows: list[list[object]] = []
     numbers: list[int] = []
-    for number, line in enumerate(read_text(path).split("\n"), start=1):
+    for number, line in enumerate(read_text(path, policy).split("\n"), start=1):
         if line.strip():
-            rows.append(_object_values(line, columns, f"{path} line {number}"))
+            # A line that cannot be read is a row all the same, so that all are counted in one place.
+            rows.append(_object_values(line, columns, faults, number))
             numbers.append(number)
-    return Table(str(path), *columns.assign(zip(*rows, strict=True)), numbers=numbers)
+    return Table(faults, columns, *columns.assign(zip(*rows, strict=True)), numbers=numbers)
 
 
-def _object_values(line: str, columns: Columns, where: str) -> list[object]:
+def _object_values(line: str, columns: Columns, faults: Faults, number: int) -> list[object]:
+    none: list[object] = [None for _ in columns.wanted]
     try:
         value = json.loads(line)
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{where}: not JSON ({error}); write one object a line") from None
+        faults.add(number, f"not JSON ({error})", "write one object a line")
+        return none
     if not isinstance(value, dict):
-        raise DataError(f"{where}: a JSON {type(value).__name__} where an object was expected; write one object a line")
+        faults.add(number, f"a JSON {type(value).__name__} where an object was expected", "write one object a line")
+        return none
     for column in columns.wanted:
         if column not in value:
-            raise DataError(f"{where}: no key {column!r}; the keys are {', '.join(value)}")
+            faults.add(number, f"no key {column!r}; the keys are {', '.join(value)}", "give every line the same keys")
+            return none
     return [value[column] for column in columns.wanted]
 
 
-def read_parquet(path: Path, columns: Columns) -> Table:
+def read_parquet(path: Path, columns: Columns, policy: BadRows) -> Table:
     """The wanted columns of a Parquet file, with the class names that ``datasets`` leaves in its metadata.
 
     Raises:
@@ -67,10 +74,10 @@ def read_parquet(path: Path, columns: Columns) -> Table:
     if not table.num_rows:
         raise DataError(f"{path} has no rows; give a file with at least one row")
     return Table(
-        str(path),
+        Faults(str(path), policy, "row"),
+        columns,
         *columns.assign(table.column(name).to_pylist() for name in names),
         numbers=range(1, table.num_rows + 1),
-        unit="row",
         class_names=_stored_class_names(schema.metadata, names[-1]) if columns.label is not None else None,
     )
 
@@ -103,31 +110,68 @@ def parse_hub(source: str) -> HubSource:
     return HubSource(match["repo"], match["config"], match["split"])
 
 
-def read_hub(source: str, columns: Columns) -> Table:
-    """The wanted columns of a data set that ``datasets.load_dataset`` can load.
+def read_hub(source: str, columns: Columns, policy: BadRows) -> Table:
+    """The wanted columns of a data set that ``datasets.load_dataset`` can load, or of a part of a saved one.
 
     Raises:
         DataError: ``datasets`` is missing, the data set cannot be loaded or has no rows, or a column is missing.
     """
     hub = parse_hub(source)
+    datasets = _datasets(source)
+    part = Path(hub.repo) / hub.split
+    try:
+        if hub.config is None and is_saved_set(part):
+            data: Any = datasets.load_from_disk(str(part))
+        else:
+            data = datasets.load_dataset(hub.repo, hub.config, split=hub.split)
+    except (OSError, ValueError, TypeError, datasets.exceptions.DatasetsError) as error:
+        raise DataError(f"{source} cannot be loaded: {shorten(str(error), 200)}") from None
+    return _of_data_set(data, Faults(source, policy, "row"), columns, hub.split)
+
+
+def is_saved_set(path: Path) -> bool:
+    """Whether ``save_to_disk`` of ``datasets`` wrote this folder, of one part or of several."""
+    return (path / "state.json").is_file() or (path / "dataset_dict.json").is_file()
+
+
+def read_saved_set(path: Path, columns: Columns, policy: BadRows) -> Table:
+    """The wanted columns of a data set that ``save_to_disk`` wrote.
+
+    Raises:
+        DataError: ``datasets`` is missing, the folder holds several parts or is not whole, or as :func:`read_hub`.
+    """
+    datasets = _datasets(str(path))
+    if not (path / "state.json").is_file():
+        parts = sorted(part.name for part in path.iterdir() if is_saved_set(part))
+        like = f"{path / parts[0]}" if parts else "a folder that save_to_disk wrote"
+        raise DataError(f"{path} holds the parts {', '.join(parts)} of a data set; give one, such as {like}")
+    try:
+        data = datasets.load_from_disk(str(path))
+    except (OSError, ValueError, TypeError, KeyError, datasets.exceptions.DatasetsError) as error:
+        raise DataError(f"{path} is not a whole data set: {shorten(str(error), 200)}; save it again") from None
+    return _of_data_set(data, Faults(str(path), policy, "row"), columns, None)
+
+
+def _datasets(source: str) -> Any:
     try:
         import datasets
     except ImportError:
         raise DataError(f"{source}: reading a data set needs the datasets package; {_INSTALL}") from None
-    try:
-        data: Any = datasets.load_dataset(hub.repo, hub.config, split=hub.split)
-    except (OSError, ValueError, TypeError, datasets.exceptions.DatasetsError) as error:
-        raise DataError(f"{source} cannot be loaded: {shorten(str(error), 200)}") from None
+    return datasets
+
+
+def _of_data_set(data: Any, faults: Faults, columns: Columns, split: str | None) -> Table:
     if not len(data):
-        raise DataError(f"{source} has no rows; give a split with at least one row")
+        raise DataError(f"{faults.source} has no rows; give a split with at least one row")
     names = list(data.column_names)
-    found = [names[named_column(column, names, source)] for column in columns.wanted]
+    found = [names[named_column(column, names, faults.source)] for column in columns.wanted]
     feature = data.features[found[-1]] if columns.label is not None else None
+    is_class = type(feature).__name__ == "ClassLabel"
     return Table(
-        source,
+        faults,
+        columns,
         *columns.assign(list(data[name]) for name in found),
         numbers=range(1, len(data) + 1),
-        unit="row",
-        class_names=tuple(feature.names) if isinstance(feature, datasets.ClassLabel) else None,
-        split=hub.split,
+        class_names=tuple(feature.names) if is_class and feature is not None else None,
+        split=split,
     )

@@ -10,7 +10,7 @@ from click.core import ParameterSource
 from hskcache import console, runtime
 from hskcache.disk import writing_to
 from hskcache.errors import DataError, MismatchError, SpecError
-from hskcache.text.layout import Layout, layout
+from hskcache.text.layout import OPTIONS, Layout, layout
 from trainer.cli import options
 
 if TYPE_CHECKING:
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 # Options that say how to prune, by the names of their parameters; with any other way to begin they would do nothing.
 _PRUNING = ("heads", "ffn", "embedding_rank", "data", "num_rows", "batch_size", "max_length", "device")
-_LAYOUT = ("task_name", "text", "text_pair", "label", "header")
 
 
 @dataclass(frozen=True)
@@ -108,7 +107,7 @@ def _way(settings: dict[str, Any]) -> Any:
 def _refuse_pruning() -> None:
     context = click.get_current_context()
     for parameter in context.command.params:
-        if parameter.name in {*_PRUNING, *_LAYOUT}:
+        if parameter.name in {*_PRUNING, *OPTIONS}:
             assert parameter.name is not None
             if context.get_parameter_source(parameter.name) is ParameterSource.COMMANDLINE:
                 raise SpecError(f"{parameter.opts[0]} belongs to --prune TEACHER; give that, or leave it out")

@@ -1,6 +1,7 @@
 """From the flags of ``hsktrain fit`` to a run; needs torch, so the command imports it when it runs."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -130,7 +131,7 @@ def _layout(layout: Layout, knowledge: Knowledge) -> Layout:
     task = knowledge.request.data.task
     if layout.task_name is not None or layout.text is not None or task is None:
         return layout
-    return Layout(task, None, layout.text_pair, layout.label, layout.header)
+    return replace(layout, task_name=task)
 
 
 def _scoring(examples: Examples, rows: TokenizedRows, layout: Layout, bf16: bool) -> Scoring:
@@ -150,7 +151,7 @@ def _evaluation_rows(data: str | None, layout: Layout, knowledge: Knowledge) -> 
                 f"--eval-data {data} scores a classifier, and {knowledge.where} holds a corpus without a task; leave "
                 "it out"
             )
-        if layout != Layout(None, None, None, None, None):
+        if not layout.is_empty:
             raise SpecError(f"{knowledge.where} holds a corpus without columns; leave out --task, --text and --label")
         return None
     if data is None:

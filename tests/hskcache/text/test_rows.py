@@ -166,7 +166,7 @@ def test_columns_the_user_names_undo_a_preset_without_a_header(tmp_path: Path) -
 
 def test_a_task_of_scores_takes_no_label_names(tmp_path: Path) -> None:
     with pytest.raises(SpecError, match="for a regression"):
-        examples_for(tsv(tmp_path, ["1"]), load_task("stsb"), label_names=["a", "b"])
+        examples_for(tsv(tmp_path, ["1"]), load_task("stsb"), labels=["a", "b"])
 
 
 def test_a_zero_score_has_no_sign_lost(tmp_path: Path) -> None:

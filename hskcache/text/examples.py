@@ -1,0 +1,102 @@
+"""Checked rows of text with numeric labels, how they were read, and the fingerprint of their content."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from hskcache.errors import DataError
+from hskcache.text.labels import Labels, Problem
+from hskcache.text.table import Columns, RowPolicy
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How rows were read, and which were left out.
+
+    Attributes:
+        columns: that were read; ``header`` is whether a delimited file's first line named them, None for other formats.
+            None where rows are not from a source.
+        numbers: [N] line or row of each row in its source, counted from 1; empty where that is not known.
+        unit: what ``numbers`` counts, ``line`` or ``row``.
+        bad: rows that could not be used and were left out: line or row, and why.
+        num_unlabelled: rows without a gold label, left out or kept without one.
+        policy: what became of both.
+        notes: lines for the user: what was recognised where it was not told, and what was left out.
+    """
+
+    columns: Columns | None = None
+    numbers: Sequence[int] = ()
+    unit: str = "row"
+    bad: tuple[tuple[int, str], ...] = ()
+    num_unlabelled: int = 0
+    policy: RowPolicy = RowPolicy()
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Examples:
+    """N rows of text with what is known about them.
+
+    Attributes:
+        texts: [N] sentences, or the first of each pair, as written.
+        pairs: [N] the second of each pair, or None.
+        labels: int64 [N] class indices, NO_CLASS for none; float32 [N] scores, NaN for none; or None when no label was
+            read, or no row had one.
+        label_names: the classes in the order of their indices; empty for a regression or unlabelled rows of no task.
+        problem: ``classification`` or ``regression``.
+        source: the file or data set, as the user named it.
+        split: the part of a data set; None for a file.
+        fingerprint: SHA-256 of the content, see fingerprint().
+        reading: how they were read.
+    """
+
+    texts: list[str]
+    pairs: list[str] | None
+    labels: Labels | None
+    label_names: tuple[str, ...]
+    problem: Problem
+    source: str
+    split: str | None
+    fingerprint: str
+    reading: Reading = Reading()
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def where(self, index: int) -> str:
+        """The place of row ``index`` in its source, in the form ``FILE line N``."""
+        numbers = self.reading.numbers or range(1, len(self) + 1)
+        return f"{self.source} {self.reading.unit} {numbers[index]}"
+
+    def require_gold(self, purpose: str) -> None:
+        """See that a label column, where one was read, had a gold label in some row.
+
+        Raises:
+            DataError: it had none; says for which ``purpose`` labels are needed, such as ``to score a model on``.
+        """
+        columns = self.reading.columns
+        if self.labels is None and columns is not None and columns.label is not None:
+            raise DataError(
+                f"{self.source}: no row has a gold label in the column {columns.label} {purpose}; give labelled rows"
+            )
+
+
+def fingerprint(texts: list[str], pairs: list[str] | None, labels: Labels | None, names: tuple[str, ...]) -> str:
+    """SHA-256 of rows' content, the same for the same rows in any format.
+
+    Covers texts, pairs, labels and label names, each string preceded by its length in bytes so that no two contents
+    run together; file names, splits and column names do not enter.
+    """
+    digest = hashlib.sha256(b"hskcache rows 1\n")
+    for kind, strings in (("texts", texts), ("pairs", pairs), ("names", names)):
+        if strings is not None:
+            digest.update(f"{kind} {len(strings)}\n".encode())
+            for string in strings:
+                data = string.encode()
+                digest.update(len(data).to_bytes(8, "little") + data)
+    if labels is not None:
+        stored = labels.astype(labels.dtype.newbyteorder("<"))
+        digest.update(f"labels {labels.dtype.name}\n".encode() + np.ascontiguousarray(stored).tobytes())
+    return digest.hexdigest()
