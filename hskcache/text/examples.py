@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -31,7 +31,7 @@ class Reading:
     unit: str = "row"
     bad: tuple[tuple[int, str], ...] = ()
     num_unlabelled: int = 0
-    policy: RowPolicy = RowPolicy()
+    policy: RowPolicy = field(default_factory=RowPolicy)
     notes: tuple[str, ...] = ()
 
 
@@ -60,7 +60,7 @@ class Examples:
     source: str
     split: str | None
     fingerprint: str
-    reading: Reading = Reading()
+    reading: Reading = field(default_factory=Reading)
 
     def __len__(self) -> int:
         return len(self.texts)

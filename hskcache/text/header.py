@@ -1,5 +1,6 @@
 """Whether the first line of a delimited file names its columns."""
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -9,13 +10,13 @@ from hskcache.text.gold import NO_GOLD
 from hskcache.text.labels import LabelSet, is_number
 from hskcache.text.table import Columns
 
-_TEXT_NAMES = frozenset(
-    "text texts sentence sentence1 sentence2 sentence_a sentence_b premise hypothesis question question1 question2 "
-    "review content body comment document message tweet query passage utterance text1 text2 text_a text_b".split()
+_TEXT_NAMES = re.compile(
+    r"(sentence|text|question)s?_?[12ab]?|premise|hypothesis|review|content|body|comment|document|message|tweet|query|"
+    r"passage|utterance"
 )
-_LABEL_NAMES = frozenset(
-    "label labels class classes category target gold gold_label sentiment score scores intent topic rating stars "
-    "polarity emotion is_duplicate quality".split()
+_LABEL_NAMES = re.compile(
+    r"labels?|class(es)?|category|target|gold(_label)?|sentiment|scores?|intent|topic|rating|stars|polarity|emotion|"
+    r"is_duplicate|quality"
 )
 
 
@@ -78,7 +79,7 @@ def _is_header(records: Sequence[Sequence[str]], columns: Columns, labels: Label
     return False
 
 
-def _is_one_of(names: frozenset[str], fields: Sequence[str], column: str | int | None) -> bool:
+def _is_one_of(names: re.Pattern[str], fields: Sequence[str], column: str | int | None) -> bool:
     if not isinstance(column, int) or not 0 <= column < len(fields):
         return False
-    return fields[column].strip().casefold().replace(" ", "_").replace("-", "_") in names
+    return names.fullmatch(fields[column].strip().casefold().replace(" ", "_").replace("-", "_")) is not None

@@ -216,7 +216,7 @@ def _numbered(
 
 
 def _matched(declared: tuple[str, ...], names: tuple[str, ...]) -> dict[str, int]:
-    """Index by declared name, of classes that a source declares and that are asked for; by case only if by nothing else.
+    """Index by name of the classes that a source declares and that are asked for, of whatever case.
 
     Empty where the two have no class in common: indices of the source are then those asked for.
     """

@@ -133,7 +133,7 @@ OPTIONS = ("task_name", "text", "text_pair", "label", "header", "classes", "unla
 """Names of the parameters that :func:`layout` takes from a command line."""
 
 
-class _ClassNames(click.ParamType):
+class _ClassNames(click.ParamType):  # type: ignore[type-arg]
     """Names with commas between them."""
 
     name = "names"
