@@ -75,7 +75,9 @@ def test_a_score_that_is_no_finite_float32_is_refused_on_its_line(tmp_path: Path
 
 @given(score=st.floats(width=32, allow_nan=False, allow_infinity=False))
 def test_every_finite_float32_is_a_score(tmp_path_factory: pytest.TempPathFactory, score: float) -> None:
-    assert numbers(read(tsv(tmp_path_factory.mktemp("score"), [repr(score)]), LabelSet("regression"))) == [score]
+    # Beside another score below 0: alone, -1 would stand for none.
+    path = tsv(tmp_path_factory.mktemp("score"), [repr(score), "-2.5"])
+    assert numbers(read(path, LabelSet("regression"))) == [score, -2.5]
 
 
 def test_a_long_list_of_classes_is_shortened_in_the_message(tmp_path: Path) -> None:
