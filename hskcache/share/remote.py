@@ -11,7 +11,7 @@ a commit there, so that a large cache goes quicker with the hub's own upload of 
 import os
 import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TypeVar
 from urllib.parse import unquote, urlsplit
@@ -21,6 +21,7 @@ from hskcache.share.forks import keep
 from hskcache.share.objects import Objects
 from hskcache.share.retry import OutOfReachError, patiently, reaching, retry_seconds
 from hskcache.share.systems import HTTP, SFTP, check_protocol, open_system
+from hskcache.share.waiting import WAITING, Wait
 
 Result = TypeVar("Result")
 
@@ -141,8 +142,11 @@ class Remote:
             OutOfReachError: the server does not answer, or stopped to; another attempt may go on from there.
             CacheError: it may not be read.
         """
-        with self._connected(name) as system:
-            yield from system.pieces(self._path(name), start, stop)
+        with self._awaited(name) as wait, self._connected(name) as system:
+            for piece in system.pieces(self._path(name), start, stop):
+                wait.rests()
+                yield piece
+                wait.goes_on()
 
     def write(self, name: str, data: bytes) -> None:
         """Write a file whole, in place of what may stand there.
@@ -152,7 +156,8 @@ class Remote:
             CacheError: it may not be written, or the bucket is not there.
         """
         try:
-            self._ask(name, lambda system: system.write(self._path(name), data))
+            # Nothing tells how much of a file has gone, so that a long way is no silence.
+            self._ask(name, lambda system: system.write(self._path(name), data), is_awaited=False)
         except FileNotFoundError:
             raise CacheError(
                 f"{self.describe(name)} cannot be written: its bucket is not there; make it first"
@@ -203,12 +208,16 @@ class Remote:
         """Let nobody try again: whoever waits for the server in another thread ends with a CacheError."""
         self._is_given_up = True
 
-    def _ask(self, name: str, question: Callable[[Objects], Result]) -> Result:
+    def _ask(self, name: str, question: Callable[[Objects], Result], is_awaited: bool = True) -> Result:
         def attempt() -> Result:
-            with self._connected(name) as system:
+            with self._awaited(name) if is_awaited else nullcontext(), self._connected(name) as system:
                 return question(system)
 
         return self.patiently(attempt)
+
+    def _awaited(self, name: str) -> AbstractContextManager[Wait]:
+        """Have it told if the answer does not come; a disk has none to wait for."""
+        return nullcontext(Wait("")) if self._protocol in ("file", "local") else WAITING.answer(self.describe(name))
 
     @contextmanager
     def _connected(self, name: str) -> Iterator[Objects]:

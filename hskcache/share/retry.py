@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 from hskcache.errors import CacheError, SpecError
+from hskcache.share.waiting import WAITING
 
 RETRY_S = 60.0
 """Seconds for which a server that does not answer is tried again, in all."""
@@ -63,6 +64,8 @@ def retry_seconds(given: float | None = None) -> float:
 def patiently(work: Callable[[], Result], seconds: float) -> Result:
     """Do what may be out of reach for a moment, again and again until it succeeds or the time is over.
 
+    That it is out of reach is told at once, and how long it will be tried again.
+
     Args:
         work: raises :class:`OutOfReachError` where another attempt may succeed; everything else passes at once.
         seconds: for which new attempts begin after the first has failed.
@@ -74,18 +77,20 @@ def patiently(work: Callable[[], Result], seconds: float) -> Result:
 
     try:
         return work()
-    except OutOfReachError:
+    except OutOfReachError as error:
         if not seconds:
             raise
+        reason = str(error).removesuffix(f"; {_AGAIN}")
     # Counted from the first failure: a server may have been silent for longer than that before.
     longest = min(10.0, seconds / 6)
     first, spread = min(0.5, longest / 4), min(1.0, longest / 4)
-    time.sleep(first + random.SystemRandom().uniform(0, spread))
-    for attempt in stamina.retry_context(
-        on=OutOfReachError, attempts=None, timeout=seconds, wait_initial=first, wait_max=longest, wait_jitter=spread
-    ):
-        with attempt:
-            return work()
+    with WAITING.another_attempt(reason, seconds):
+        time.sleep(first + random.SystemRandom().uniform(0, spread))
+        for attempt in stamina.retry_context(
+            on=OutOfReachError, attempts=None, timeout=seconds, wait_initial=first, wait_max=longest, wait_jitter=spread
+        ):
+            with attempt:
+                return work()
     raise AssertionError("an attempt returns or raises")
 
 
@@ -133,6 +138,8 @@ def _told(error: Exception, url: str, said: str) -> CacheError:
         return CacheError(
             f"{url} cannot be written: its server only gives; push to s3://, gs://, sftp://, hf:// or file://"
         )
+    if type(error).__name__ == "OfflineModeIsEnabled":
+        return CacheError(f"{url} is on the hub, which HF_HUB_OFFLINE=1 says not to ask; unset it, or give a folder")
     if _is_refusal(error):
         given = _CREDENTIALS.get(url.partition("://")[0], "the credentials that its library takes")
         return CacheError(f"{url} is refused to you ({said}); give {given}")
@@ -143,6 +150,9 @@ def _told(error: Exception, url: str, said: str) -> CacheError:
 
 def _words(error: BaseException) -> str:
     """One line of an error's words, or its name where it has none."""
+    if isinstance(error, OSError) and error.errno == errno.ECONNREFUSED:
+        # Libraries call it by the names of their own functions.
+        return os.strerror(errno.ECONNREFUSED)
     strerror = error.strerror if isinstance(error, OSError) and isinstance(error.strerror, str) else None
     return " ".join((strerror or str(error) or type(error).__name__).split())[:300]
 
@@ -157,4 +167,6 @@ def _is_final(error: BaseException) -> bool:
     """Whether the same request would get the same answer."""
     number = status(error)
     said_no = number is not None and 400 <= number < 500 and number not in _PASSING
-    return isinstance(error, _FINAL) or said_no or getattr(error, "errno", None) in _FULL
+    # Of a certificate that is not trusted; not every library has a class for it.
+    is_untrusted = "CERTIFICATE_VERIFY_FAILED" in str(error)
+    return isinstance(error, _FINAL) or said_no or is_untrusted or getattr(error, "errno", None) in _FULL

@@ -11,13 +11,14 @@ from typing import Any
 from hskcache.share.folders import LocalFiles, SftpFiles
 from hskcache.share.forks import keep
 from hskcache.share.objects import PIECE_BYTES, Objects, is_past_the_end
+from hskcache.share.waiting import SILENCE_S
 
 HTTP = ("http", "https")
 SFTP = ("sftp", "ssh")
 _WITHOUT_RANGE = 200
 _RANGE = re.compile(r"bytes ([0-9]+)-[0-9]+/([0-9]+|\*)")
-# A server that neither sends nor takes anything for so long is tried again.
-_CONNECT_S, _SILENCE_S = 15.0, 60.0
+# A server that does not let us in for so long is tried again, as is one that is silent for SILENCE_S.
+_CONNECT_S = 15.0
 
 
 class Pages(Objects):
@@ -117,7 +118,7 @@ def _open_sftp(url: str) -> Any:
     # Of a # in the path, which it has already been made a part of.
     place.pop("url_fragment", None)
     system = KnownHosts(**_options("sftp") | place)
-    system.ftp.get_channel().settimeout(_SILENCE_S)
+    system.ftp.get_channel().settimeout(SILENCE_S)
     return system
 
 
@@ -129,7 +130,7 @@ def _options(protocol: str) -> dict[str, Any]:
     if protocol in HTTP:
         import aiohttp
 
-        timeout = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_S, sock_read=_SILENCE_S)
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_S, sock_read=SILENCE_S)
         options["client_kwargs"] = {"timeout": timeout, "trust_env": True}
     elif protocol in SFTP:
         options |= dict.fromkeys(("timeout", "banner_timeout", "auth_timeout", "channel_timeout"), _CONNECT_S)
