@@ -8,13 +8,14 @@ import importlib
 import json
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
 from hskcache import processes
-from hskcache.errors import CacheError, SpecError
+from hskcache.errors import CacheError, Interrupted, SpecError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -32,12 +33,16 @@ _EXTRAS = dict.fromkeys(
 class Commands(click.Group):
     """A group whose commands load when they are used, so that ``--help`` never waits for torch.
 
-    ``commands_at`` maps a command's name to ``"module:attribute"``.
+    ``commands_at`` maps a command's name to ``"module:attribute"``, ``kept_by`` some of them to what of their work an
+    interrupt leaves to go on from.
     """
 
-    def __init__(self, *args: Any, commands_at: Mapping[str, str], **kwargs: Any) -> None:
+    def __init__(
+        self, *args: Any, commands_at: Mapping[str, str], kept_by: Mapping[str, str] | None = None, **kwargs: Any
+    ) -> None:
         super().__init__(*args, **kwargs)
         self.commands_at = commands_at
+        self.kept_by = kept_by or {}
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Names in the order in which they are written down, which is the order of use."""
@@ -68,8 +73,15 @@ class Commands(click.Group):
             if type(error).__name__ != "OutOfMemoryError":
                 raise
             fail("the device is out of memory; use smaller batches, --gradient-accumulation or --device cpu")
+        except Interrupted as end:
+            # All processes end alike, so one says it.
+            if processes.is_first():
+                fail(str(end), end.code)
+            sys.exit(end.code)
         except KeyboardInterrupt:
-            fail("interrupted; the same command continues from here", code=130)
+            kept = self.kept_by.get(ctx.invoked_subcommand or "")
+            goes_on = "begins anew" if kept is None else f"goes on from {kept}"
+            fail(f"interrupted; the same command {goes_on}", code=130)
         except OSError as error:
             # A reader that has seen enough, such as head, is no error; click knows what to do.
             if error.strerror is None or error.errno == errno.EPIPE:
@@ -83,6 +95,24 @@ def fail(message: str, code: int = 2) -> NoReturn:
     whose = f"rank {processes.rank()}: " if processes.count() > 1 else ""
     click.echo(f"error: {whose}{line}", err=True)
     sys.exit(code)
+
+
+@contextmanager
+def going_on_from(place: Callable[[], str]) -> Iterator[None]:
+    """Let an interrupt say where the same command goes on from.
+
+    Args:
+        place: what to call it; asked for after the interrupt.
+
+    Raises:
+        Interrupted: for Ctrl-C.
+    """
+    try:
+        yield
+    except Interrupted:
+        raise
+    except KeyboardInterrupt:
+        raise Interrupted(f"interrupted; the same command goes on from {place()}") from None
 
 
 def say(message: str) -> None:

@@ -1,5 +1,7 @@
 """What can go wrong by the user's hand or the disk's. Commands turn each of these into one line and exit code 2."""
 
+import signal
+
 
 class CacheError(Exception):
     """Base of every error a user can cause: says what was given, what was expected and what to do."""
@@ -23,3 +25,16 @@ class MismatchError(CacheError):
 
 class DamageError(CacheError):
     """Bytes on disk that are missing, cut short or altered."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """An end that a signal asked for, in order: says what is kept and where the same command goes on.
+
+    Args:
+        message: one line.
+        number: of the signal; Ctrl-C is SIGINT.
+    """
+
+    def __init__(self, message: str, number: int = signal.SIGINT) -> None:
+        super().__init__(message)
+        self.code = 128 + number

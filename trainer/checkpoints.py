@@ -21,6 +21,7 @@ CHECKPOINTS = "checkpoints"
 STAGES = "stages"
 DONE = "done.json"
 LOADER = "loader.json"
+MIDWAY = "midway.json"
 # What the Trainer writes, its state last.
 _COMPLETE = ("optimizer.pt", "scheduler.pt", "trainer_state.json")
 _MOST_SHOWN = 80
@@ -110,6 +111,21 @@ def claim(out: Path, run: Mapping[str, Any]) -> dict[str, Any] | None:
     return finished
 
 
+def reached(out: Path) -> str:
+    """Where the run in ``out`` goes on from, in words; nothing is touched."""
+    if (out / METRICS).is_file():
+        return "its end: it is done"
+    stages = sorted((out / STAGES).glob("*"), reverse=True)
+    for folder in (*stages, out):
+        done = [step_of(one) for one in _checkpoints(folder) if _is_whole(one, ())]
+        name = folder.name.partition("-")[2]
+        if (folder / DONE).is_file():
+            return f"the end of stage {name}"
+        if done:
+            return f"its last checkpoint, step {done[0]}{f' of stage {name}' if folder != out else ''}"
+    return "the start"
+
+
 def _has_begun(out: Path) -> bool:
     """Whether there is anything to go on from."""
     stages = sorted((out / STAGES).glob("*"))
@@ -123,12 +139,21 @@ def last_checkpoint(folder: Path, also: Collection[str] = ()) -> Path | None:
         folder: of a run or a stage.
         also: files that a whole checkpoint has beside those of the Trainer.
     """
-    found = sorted((folder / CHECKPOINTS).glob("checkpoint-*"), key=step_of, reverse=True)
-    for checkpoint in found:
+    for checkpoint in _checkpoints(folder):
         if _is_whole(checkpoint, also):
             return checkpoint
         shutil.rmtree(checkpoint)
     return None
+
+
+def _checkpoints(folder: Path) -> list[Path]:
+    """Those of a run or a stage, the newest first."""
+    return sorted((folder / CHECKPOINTS).glob("checkpoint-*"), key=step_of, reverse=True)
+
+
+def checkpoint_of(folder: Path | str, step: int) -> Path:
+    """Where the Trainer saves what it has after so many optimizer steps."""
+    return Path(folder) / f"checkpoint-{step}"
 
 
 def step_of(checkpoint: Path) -> int:

@@ -1,6 +1,6 @@
 """The Hugging Face Trainer over batches of knowledge: one stage of a recipe."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,12 +8,13 @@ from typing import Any
 import torch
 import transformers
 from torch import Tensor
-from transformers import Trainer, TrainerControl, TrainingArguments
+from transformers import TrainerControl, TrainingArguments
 
 from hskcache.errors import TeacherError
 from trainer import processes
 from trainer.batch import Batch
 from trainer.loading.ordered import Ordered
+from trainer.midway import MidwayTrainer
 from trainer.objective import Objective
 from trainer.recipe import Stage
 from trainer.resume import seeking
@@ -44,7 +45,7 @@ class Machine:
         return processes.count() * self.accumulation
 
 
-class DistillTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped
+class DistillTrainer(MidwayTrainer):
     """Trainer whose batches come from a :class:`~trainer.loading.ordered.Ordered` loader and know their own losses.
 
     The loader's slices already divide by the sizes of the global batch, so the Trainer must not average again: neither
@@ -57,7 +58,7 @@ class DistillTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped
         self.loader = loader
         self.score = score
         self.loss_is_scaled_for_ga = True
-        self._terms: dict[str, Tensor] = {}
+        self._terms: dict[str, Tensor | float] = {}
         self._num_passes = 0
 
     def get_train_dataloader(self) -> Ordered[Any]:
@@ -112,6 +113,21 @@ class DistillTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped
                 logs[f"loss_{name}"] = float(self.accelerator.reduce(total, "sum")) / steps
             self._terms, self._num_passes = {}, 0
         super().log(logs, start_time)
+
+    def sums(self) -> dict[str, Any]:
+        """Sums since the last log, the loss terms' among them."""
+        terms = {name: float(total) for name, total in self._terms.items()}
+        return super().sums() | {"terms": terms, "steps": self._num_passes / self.args.gradient_accumulation_steps}
+
+    def take_up(self, sums: Sequence[Mapping[str, Any]]) -> None:
+        """Go on from such sums of all processes."""
+        super().take_up(sums)
+        own = sums[processes.rank()] if len(sums) == processes.count() else None
+        for name in sums[0]["terms"]:
+            # The sum of all is logged.
+            total = sum(one["terms"][name] for one in sums) / processes.count()
+            self._terms[name] = own["terms"][name] if own is not None else total
+        self._num_passes = round(sums[0]["steps"] * self.args.gradient_accumulation_steps)
 
     def evaluate(self, *_args: Any, metric_key_prefix: str = "eval", **_kwargs: Any) -> dict[str, float]:
         """Score the student with the task's metrics, in one process, so that all agree when to stop."""

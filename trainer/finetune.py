@@ -1,6 +1,7 @@
 """Plain fine-tuning on labels: a teacher from a pre-trained encoder, or a student without any teacher."""
 
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -8,13 +9,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from safetensors.torch import load_model
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, Sampler
 from transformers import (
     EarlyStoppingCallback,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     PrinterCallback,
-    Trainer,
     TrainerControl,
     TrainingArguments,
 )
@@ -23,8 +23,10 @@ from hskcache import console, runtime
 from hskcache.encoder import takes_token_types
 from hskcache.errors import DataError, MismatchError, SpecError
 from trainer import processes
-from trainer.checkpoints import CHECKPOINTS, claim, finish, last_checkpoint, step_of
+from trainer.checkpoints import CHECKPOINTS, LOGS, claim, finish, last_checkpoint, step_of
 from trainer.evaluation import Metric, check_fit, evaluate, metrics_for, pad_batch
+from trainer.interrupts import Interrupts
+from trainer.midway import Midway, MidwayTrainer, Order
 from trainer.progress import StepBar
 from trainer.resume import LogFirst, stopped
 from trainer.student.create import Interface, create_student
@@ -50,6 +52,7 @@ class FinetuneArguments:
         gradient_accumulation: batches of one optimizer step.
         patience: stop after this many evaluations without a better result; None trains all epochs.
         device: ``cpu`` or ``cuda``.
+        save_steps: steps between checkpoints, beside the one at the end of every epoch; None: that one alone.
         metrics: names for metrics_for, the one that picks the checkpoint first; empty takes the defaults.
     """
 
@@ -65,6 +68,7 @@ class FinetuneArguments:
     gradient_accumulation: int = 1
     patience: int | None = None
     device: str = "cpu"
+    save_steps: int | None = None
     metrics: tuple[str, ...] = ()
 
 
@@ -90,7 +94,7 @@ class RowsDataset(Dataset[dict[str, Any]]):
         return {"input_ids": self.data.rows.input_ids[offsets[index] : offsets[index + 1]], "row": index}
 
 
-class Finetuner(Trainer):  # type: ignore[misc]  # transformers is untyped
+class Finetuner(MidwayTrainer):
     """The Trainer with batches padded to their longest row and our own evaluation."""
 
     control: TrainerControl
@@ -118,6 +122,10 @@ class Finetuner(Trainer):  # type: ignore[misc]  # transformers is untyped
             batch.pop("token_type_ids", None)
         assert self.train_data.examples.labels is not None
         return batch | {"labels": torch.from_numpy(self.train_data.examples.labels[indices])}
+
+    def _get_train_sampler(self, *args: Any) -> Sampler[int]:
+        self.order = Order(super()._get_train_sampler(*args))
+        return self.order
 
     def evaluate(self, *_: Any, metric_key_prefix: str = "eval", **__: Any) -> dict[str, float]:
         """The metrics on the dev rows, whatever data set is named."""
@@ -150,6 +158,7 @@ def finetune(
         MismatchError: ``out`` holds another run; the model, the tokenizer and the labels do not fit each other.
         SpecError: an unknown metric, or bfloat16 on a device without it.
         TeacherError: the model cannot be loaded.
+        Interrupted: by SIGINT or SIGTERM in training, whose last step is saved.
     """
     metrics = metrics_for(train.examples.problem, arguments.metrics)
     metric = next(iter(metrics))
@@ -168,7 +177,7 @@ def finetune(
         trainer.add_callback(LogFirst())
         if arguments.patience is not None:
             trainer.add_callback(EarlyStoppingCallback(arguments.patience))
-        _train(trainer, out, processes.on_first(lambda: last_checkpoint(out)))
+        _train(trainer, out, processes.on_first(lambda: last_checkpoint(out)), arguments.save_steps)
         result = _result(trainer, metric)
         if processes.is_first():
             model.save_pretrained(out)
@@ -181,8 +190,8 @@ def _run(
     arguments: FinetuneArguments, tokenizer: PreTrainedTokenizerBase, train: Labelled, dev: Labelled
 ) -> dict[str, Any]:
     run = asdict(arguments) | {"tokenizer": tokenizer.name_or_path}
-    # The device decides where, not what: a run may go on elsewhere.
-    del run["device"]
+    # These decide where and how often, not what: a run may go on elsewhere.
+    del run["device"], run["save_steps"]
     return run | {"train": train.examples.fingerprint, "dev": dev.examples.fingerprint}
 
 
@@ -207,7 +216,7 @@ def _classes(data: Labelled) -> str:
     return f"classes {', '.join(data.examples.label_names)}" if data.examples.label_names else "scores"
 
 
-def _train(trainer: Finetuner, out: Path, checkpoint: Path | None) -> None:
+def _train(trainer: Finetuner, out: Path, checkpoint: Path | None, save_steps: int | None) -> None:
     from torch.utils.tensorboard import SummaryWriter
     from transformers.integrations import TensorBoardCallback
 
@@ -216,16 +225,16 @@ def _train(trainer: Finetuner, out: Path, checkpoint: Path | None) -> None:
         best = out / CHECKPOINTS / f"checkpoint-{state.best_global_step}" / "model.safetensors"
         load_model(trainer.model, str(best), device=str(trainer.args.device))
         return
-    if not processes.is_first():
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-        return
-    if checkpoint is not None:
-        console.say(f"going on from step {step_of(checkpoint)}")
-    # Steps that were logged after the last checkpoint will be logged again.
-    purge_step = 1 + (step_of(checkpoint) if checkpoint else 0)
-    with SummaryWriter(str(out / "logs"), purge_step=purge_step) as writer, console.progress("steps") as bar:
-        trainer.add_callback(TensorBoardCallback(writer))
-        trainer.add_callback(StepBar(bar, "fine-tune"))
+    with ExitStack() as stack:
+        trainer.add_callback(Midway(trainer, stack.enter_context(Interrupts()), "", save_steps))
+        if processes.is_first():
+            if checkpoint is not None:
+                console.say(f"going on from step {step_of(checkpoint)}")
+            # Steps that were logged after the last checkpoint will be logged again.
+            purge_step = 1 + (step_of(checkpoint) if checkpoint else 0)
+            writer = stack.enter_context(SummaryWriter(str(out / LOGS), purge_step=purge_step))
+            trainer.add_callback(TensorBoardCallback(writer))
+            trainer.add_callback(StepBar(stack.enter_context(console.progress("steps")), "fine-tune"))
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
 
 

@@ -32,6 +32,8 @@ from trainer.checkpoints import (
 )
 from trainer.distill import DistillTrainer, Machine, Score, training_arguments
 from trainer.gate import check_recipe, check_student
+from trainer.interrupts import Interrupts
+from trainer.midway import Midway
 from trainer.objective import LayerMatch, Objective, restore_attention
 from trainer.progress import Pace, StepBar
 from trainer.recipe import Recipe, Stage
@@ -95,6 +97,7 @@ def fit(job: Fit, out: Path, machine: Machine) -> dict[str, Any]:
         MismatchError: the knowledge, the recipe and the student do not fit, ``out`` holds another run, or the
             processes were given different ones.
         SpecError: the batch size cannot be divided as asked.
+        Interrupted: by SIGINT or SIGTERM in training, whose last step is saved.
     """
     check_recipe(job.source.knowledge, job.recipe, machine.slices)
     check_student(job.source.knowledge, job.recipe, job.student, job.layer_map)
@@ -179,6 +182,8 @@ def _last_losses(trainer: DistillTrainer) -> dict[str, float]:
 
 def _train(trainer: DistillTrainer, checkpoint: Path | None, name: str, logs: Path) -> None:
     with ExitStack() as stack:
+        interrupts = stack.enter_context(Interrupts())
+        trainer.add_callback(Midway(trainer, interrupts, f"stage {name}", None))
         if processes.is_first():
             from torch.utils.tensorboard import SummaryWriter
             from transformers.integrations import TensorBoardCallback

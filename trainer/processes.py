@@ -13,12 +13,12 @@ from accelerate.utils import broadcast_object_list, gather_object
 
 from hskcache.difference import first_difference
 from hskcache.errors import CacheError, MismatchError
-from hskcache.processes import count, is_first
+from hskcache.processes import count, is_first, rank
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["agree", "connect", "count", "disconnect", "is_first", "on_first", "wait"]
+__all__ = ["agree", "connect", "count", "disconnect", "gathered", "is_first", "on_first", "rank", "wait"]
 
 Value = TypeVar("Value")
 
@@ -61,6 +61,12 @@ def on_first(work: Callable[[], Value]) -> Value:
     return value
 
 
+def gathered(value: Any) -> list[Any]:
+    """Everybody's ``value``, of plain types, in the order of their ranks."""
+    found: list[Any] = gather_object([value])
+    return found
+
+
 def agree(settings: Mapping[str, Any]) -> None:
     """See that every process was given the same, such as the same copy of a cache on its own machine.
 
@@ -73,12 +79,12 @@ def agree(settings: Mapping[str, Any]) -> None:
     if count() == 1:
         return
     first, *others = gather_object([json.loads(json.dumps(settings))])
-    for rank, other in enumerate(others, start=1):
+    for number, other in enumerate(others, start=1):
         if (found := first_difference(first, other)) is not None:
             path, here, there = found
             raise MismatchError(
                 f"the processes were given different runs: {path} is {here!r} for the first and {there!r} for process "
-                f"{rank}; give all of them the same command, and the same files on every machine"
+                f"{number}; give all of them the same command, and the same files on every machine"
             )
 
 

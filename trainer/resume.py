@@ -11,7 +11,7 @@ from torch import nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from trainer import processes
-from trainer.checkpoints import LOADER, last_checkpoint, write_json
+from trainer.checkpoints import LOADER, checkpoint_of, last_checkpoint, write_json
 from trainer.loading.ordered import Ordered
 
 
@@ -85,7 +85,7 @@ class Place(LogFirst):
         # Each process writes the state of its own random generators.
         processes.wait()
         if state.is_world_process_zero:
-            folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+            folder = checkpoint_of(args.output_dir, state.global_step)
             write_json(folder / LOADER, self.loader.state_dict())
 
 

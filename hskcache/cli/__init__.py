@@ -25,8 +25,20 @@ COMMANDS = {
     "sparsify": "hskcache.cli.sparsify:sparsify",
 }
 
+KEPT = {
+    "augment": "the rows that are written",
+    "build": "the shards that are written",
+    "append": "the shards that are written",
+    "repair": "what is mended",
+    "import": "the shards that are written",
+    "unpack": "the shards that are written",
+    "push": "what has arrived",
+    "pull": "what has arrived",
+    "sparsify": "the scores and levels that are written",
+}
 
-@click.group(cls=Commands, commands_at=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
+
+@click.group(cls=Commands, commands_at=COMMANDS, kept_by=KEPT, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(hskcache.__version__, prog_name="hskcache")
 def main() -> None:
     """Run a teacher once and keep the knowledge worth keeping."""

@@ -7,7 +7,7 @@ import click
 
 from hskcache import console, runtime
 from hskcache.cli.options import build_spec, job_options, json_option
-from hskcache.cli.outcome import facts, num_bytes, tell_agreement, tell_skipped
+from hskcache.cli.outcome import facts, num_bytes, reached, tell_agreement, tell_skipped
 from hskcache.errors import SpecError
 from hskcache.spec import KnowledgeName
 from hskcache.text.layout import Layout
@@ -52,12 +52,14 @@ def build(
     rows = Rows(given["data"], layout, given["corpus"])
     given["device"] = runtime.own_device(given["device"])
     if kind is not None:
-        manifest, is_new = _added(teacher, out, (kind, name), rows, given)
+        with console.going_on_from(lambda: reached(out, name)):
+            manifest, is_new = _added(teacher, out, (kind, name), rows, given)
     elif name is not None:
         raise SpecError(f"--name {name} belongs to --add-field KIND; give that, or leave it out")
     else:
         rows.check()
-        manifest, is_new = _built(teacher, out, rows, given)
+        with console.going_on_from(lambda: reached(out)):
+            manifest, is_new = _built(teacher, out, rows, given)
     _tell(manifest, out, name, is_new, as_json)
 
 

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hskcache import console
+from hskcache.errors import CacheError
 
 if TYPE_CHECKING:
     from hskcache.store.manifest import Manifest
@@ -19,6 +20,27 @@ def facts(manifest: "Manifest", out: Path, first_row: int = 0) -> dict[str, Any]
         "num_skipped": {field: len(rows) for field, rows in _skipped(manifest, first_row).items()},
         "agreement": {name: one.to_json() for name, one in manifest.agreement.items()},
     }
+
+
+def reached(out: Path, name: str | None = None) -> str:
+    """Where the same build, or the same addition of a field, goes on from after an interrupt.
+
+    Args:
+        out: the directory of the cache.
+        name: of the field that is added; None for the cache itself.
+    """
+    from hskcache.store.ledger import Ledger
+
+    ledger = Ledger(out)
+    try:
+        request = ledger.request()
+    except CacheError:
+        request = None
+    if request is None:
+        return "the start"
+    fields = request.fields if name is None else (name,)
+    done = [all(ledger.is_committed(field, shard) for field in fields) for shard in range(request.num_shards)]
+    return f"there: {sum(done):,} of {len(done):,} shards are kept" if any(done) else "the start"
 
 
 def num_bytes(manifest: "Manifest") -> dict[str, int]:

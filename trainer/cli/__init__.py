@@ -13,8 +13,14 @@ COMMANDS = {
     "evaluate": "trainer.cli.evaluate:evaluate",
 }
 
+KEPT = {
+    "finetune": "the last checkpoint",
+    "fit": "the last checkpoint",
+    "stark": "the steps and students that are done",
+}
 
-@click.group(cls=Commands, commands_at=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
+
+@click.group(cls=Commands, commands_at=COMMANDS, kept_by=KEPT, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="hsktrain")
 def main() -> None:
     """Train students from a cache of teacher knowledge, with no teacher in memory."""

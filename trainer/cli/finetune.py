@@ -43,6 +43,7 @@ from trainer.cli import options
 )
 @click.option("--weight-decay", type=click.FloatRange(min=0), default=0.01, show_default=True, help="Of AdamW.")
 @click.option("--patience", type=click.IntRange(min=1), help="Stop after so many epochs without a better result.")
+@options.save_steps
 @options.max_length
 @options.seed
 @options.bf16
@@ -57,18 +58,20 @@ def finetune(data: str, eval_data: str, out: Path, layout: Layout, as_json: bool
     from hskcache.disk import writing_to
     from hskcache.text import load_tokenizer
     from trainer import processes
+    from trainer.checkpoints import reached
     from trainer.finetune import FinetuneArguments, Labelled
     from trainer.finetune import finetune as run
 
     task = layout.task
-    train = layout.read(data)
-    dev = layout.read(eval_data, train.label_names, train.problem)
-    tokenizer = load_tokenizer(settings.pop("tokenizer") or settings["model"])
-    settings["device"] = runtime.resolve_device(settings["device"])
-    arguments = FinetuneArguments(**settings, metrics=tuple(task.metrics) if task else ())
-    rows = [options.tokenized(examples, tokenizer, arguments.max_length) for examples in (train, dev)]
-    with writing_to(out, "here"):
-        result = run(arguments, tokenizer, Labelled(train, rows[0]), Labelled(dev, rows[1]), out)
+    with console.going_on_from(lambda: reached(out)):
+        train = layout.read(data)
+        dev = layout.read(eval_data, train.label_names, train.problem)
+        tokenizer = load_tokenizer(settings.pop("tokenizer") or settings["model"])
+        settings["device"] = runtime.resolve_device(settings["device"])
+        arguments = FinetuneArguments(**settings, metrics=tuple(task.metrics) if task else ())
+        rows = [options.tokenized(examples, tokenizer, arguments.max_length) for examples in (train, dev)]
+        with writing_to(out, "here"):
+            result = run(arguments, tokenizer, Labelled(train, rows[0]), Labelled(dev, rows[1]), out)
     processes.disconnect()
     if not processes.is_first():
         return

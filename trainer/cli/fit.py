@@ -68,7 +68,7 @@ from trainer.cli import options
     show_default=True,
     help="Forward passes of one optimizer step; the batch of the recipe is divided by it.",
 )
-@click.option("--save-steps", type=click.IntRange(min=1), help="Save a checkpoint every so many steps, too.")
+@options.save_steps
 @options.seed
 @options.bf16
 @options.device
@@ -83,15 +83,17 @@ def fit(out: Path, as_json: bool, **given: Any) -> None:
         raise SpecError("give either --cache CACHE or --teacher DIR --data FILE --spec SPEC.yaml")
     from hskcache.disk import writing_to
     from trainer import processes
+    from trainer.checkpoints import reached
     from trainer.cli.jobs import make_fit
     from trainer.distill import Machine
     from trainer.fit import fit as run
 
     device = runtime.resolve_device(given["device"])
     machine = Machine(device, given["bf16"], given["accumulation"], given["save_steps"])
-    job = make_fit(given, device, machine.slices)
-    with writing_to(out, "here"):
-        result = run(job, out, machine)
+    with console.going_on_from(lambda: reached(out)):
+        job = make_fit(given, device, machine.slices)
+        with writing_to(out, "here"):
+            result = run(job, out, machine)
     processes.disconnect()
     if not processes.is_first():
         return

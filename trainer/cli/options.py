@@ -30,6 +30,9 @@ seed = click.option(
     "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of everything that is drawn at random."
 )
 bf16 = click.option("--bf16", is_flag=True, help="Compute in bfloat16 where that is safe.")
+save_steps = click.option(
+    "--save-steps", type=click.IntRange(min=1), help="Save a checkpoint every so many steps, too."
+)
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs on stdout.")
 
 

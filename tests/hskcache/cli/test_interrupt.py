@@ -53,7 +53,10 @@ def test_an_interrupted_build_ends_in_one_line_with_whole_shards(
     code = exit_code((*args, tmp_path / "c"), shards)
     log = capfd.readouterr().err
     assert code == 130, log
-    assert log.splitlines()[-1] == "error: interrupted; the same command continues from here"
+    request = ledger.request()
+    assert request is not None
+    kept = f"{ledger.num_committed(request)} of 12 shards are kept"
+    assert log.splitlines()[-1] == f"error: interrupted; the same command goes on from there: {kept}"
     assert "Traceback" not in log
     with pytest.raises(MismatchError, match="cut off"):
         open_cache(tmp_path / "c")

@@ -162,7 +162,7 @@ def test_an_interrupt_ends_what_waits_for_a_server_that_is_gone(
         child.send_signal(signal.SIGINT)
         _, said = child.communicate(timeout=300)
     assert child.returncode == 130
-    assert said.splitlines()[-1] == "error: interrupted; the same command continues from here"
+    assert said.splitlines()[-1] == "error: interrupted; the same command goes on from what has arrived"
     assert done("pull", local(original), back)["cache_id"] == original.id
     assert verify(back).ok
 

@@ -63,7 +63,7 @@ def test_an_interrupt_ends_in_one_line(args: Any, tmp_path: Path) -> None:
     done = sparsify(*args, at_rename=interrupt)
     assert (done.code, done.stderr.splitlines()[-1]) == (
         130,
-        "error: interrupted; the same command continues from here",
+        "error: interrupted; the same command goes on from the scores and levels that are written",
     )
     assert {path.name for path in (tmp_path / "o").iterdir()} == {"scores.safetensors", "scores.json", "s0"}
 
