@@ -15,6 +15,10 @@ class DataError(CacheError):
     """A data file that cannot be read as asked; names the file and, where there is one, the line."""
 
 
+class ColumnError(DataError):
+    """A column that a data file does not have, or not under that name or number."""
+
+
 class TeacherError(CacheError):
     """A model that cannot be loaded or whose knowledge cannot be captured."""
 

@@ -22,6 +22,9 @@ from transformers import (
 from hskcache import console, runtime
 from hskcache.encoder import takes_token_types
 from hskcache.errors import DataError, MismatchError, SpecError
+from hskcache.text import remembered
+from hskcache.text.cut import tell_cut
+from hskcache.text.tokenize import reach_of
 from trainer import processes
 from trainer.checkpoints import CHECKPOINTS, LOGS, claim, finish, last_checkpoint, step_of
 from trainer.evaluation import Metric, check_fit, evaluate, metrics_for, pad_batch
@@ -168,6 +171,8 @@ def finetune(
         model = create_student(arguments.model, _interface(arguments, tokenizer, train.examples), arguments.seed)
         for data in (train, dev):
             check_fit(model, data.rows)
+            reach = reach_of(model, arguments.model, arguments.max_length)
+            tell_cut(data.rows.cut, len(data.rows), data.examples.source, reach)
         processes.connect(arguments.device)
         if finished := processes.on_first(lambda: claim(out, _run(arguments, tokenizer, train, dev))):
             if processes.is_first():
@@ -182,6 +187,7 @@ def finetune(
         if processes.is_first():
             model.save_pretrained(out)
             tokenizer.save_pretrained(out)
+            remembered.save(remembered.of_examples(train.examples, arguments.max_length), out)
             finish(out, result)
     return result
 
@@ -208,6 +214,7 @@ def _check(arguments: FinetuneArguments, train: Labelled, dev: Labelled) -> None
             f"{train.examples.source} has {_classes(train)} and {dev.examples.source} has {_classes(dev)}; "
             "read both with the same classes"
         )
+    remembered.of_examples(train.examples, arguments.max_length).check_pairs(dev.examples)
     if arguments.bf16 and arguments.device == "cuda" and not torch.cuda.is_bf16_supported():
         raise SpecError("--bf16 is asked for and this device has no bfloat16; leave it out")
 

@@ -17,6 +17,8 @@ from transformers import (
 )
 
 from hskcache import console, runtime
+from hskcache.text import remembered
+from hskcache.text.remembered import Remembered
 from trainer import processes
 from trainer.checkpoints import (
     CHECKPOINTS,
@@ -55,6 +57,7 @@ class Fit:
         seed: of the order, the projections and dropout.
         layer_map: which layers learn from which, see :meth:`~trainer.knowledge.Knowledge.matches_for`.
         run: what else identifies the run, as plain values, such as the student's origin.
+        rows: how the student's rows are read, which is saved with it; None where that is not known.
     """
 
     source: Source
@@ -66,6 +69,7 @@ class Fit:
     seed: int = 0
     layer_map: str | None = None
     run: dict[str, Any] = field(default_factory=dict)
+    rows: Remembered | None = None
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -123,6 +127,8 @@ def fit(job: Fit, out: Path, machine: Machine) -> dict[str, Any]:
 def _finished(job: Fit, student: PreTrainedModel, out: Path) -> dict[str, Any]:
     student.save_pretrained(out)
     job.tokenizer.save_pretrained(out)
+    if job.rows is not None:
+        remembered.save(job.rows, out)
     records = [out / STAGES / f"{number}-{stage.name}" / DONE for number, stage in enumerate(job.recipe.stages)]
     result = {"metric": job.metric, "scores": job.score(student), "stages": list(map(read_json, records))}
     finish(out, result)

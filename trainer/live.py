@@ -21,7 +21,10 @@ from hskcache.teacher.knowledge import HiddenSelector, Kept
 from hskcache.teacher.load import load_teacher
 from hskcache.teacher.positions import Rows
 from hskcache.text import tokenize
+from hskcache.text.cut import tell_cut
 from hskcache.text.layout import Layout
+from hskcache.text.remembered import of_model
+from hskcache.text.tokenize import reach_of
 from trainer.batch import AttentionTarget, Batch, HiddenTarget
 from trainer.knowledge import Knowledge
 from trainer.loading.ordered import Ordered, Part
@@ -44,9 +47,10 @@ def live_source(teacher: str, data: str, layout: Layout, spec: Spec, device: str
         TeacherError, SpecError, DataError, MismatchError: as a build would.
     """
     loaded = load_teacher(teacher, device, spec.compute_dtype)
-    examples = layout.read_for(loaded.info.name, loaded.model.config, data)
+    examples = layout.recalling(of_model(teacher), data).read_for(loaded.info.name, loaded.model.config, data)
     rows = tokenize(examples, loaded.tokenizer, spec.max_length)
-    job = prepare_job(loaded, examples, rows, spec, layout.task_name)
+    tell_cut(rows.cut, len(rows), data, reach_of(loaded.model, teacher, spec.max_length, "max_length in --spec"))
+    job = prepare_job(loaded, examples, rows, spec)
     knowledge = live_knowledge(job)
 
     def loader(losses: Losses, part: Slice, seed: int) -> LiveLoader:

@@ -116,7 +116,12 @@ def _job(data: str, layout: Layout, out: Path, given: dict[str, Any]) -> "Job":
 
         masked_lm = load_masked_lm(given["masked_lm"], given["device"])
     proposer = Proposer(words, given["candidates"], masked_lm, vectors, given["batch_size"])
-    names = {"data": data, "task": layout.task_name, "masked_lm": given["masked_lm"], "stop_words": given["stop_words"]}
+    names = {
+        "data": data,
+        "task": None if task is None else task.name,
+        "masked_lm": given["masked_lm"],
+        "stop_words": given["stop_words"],
+    }
     provenance = names | {"vectors": None if vectors is None else vectors.source}
     return Job(source, proposer, Chance(copies, given["probability"], given["seed"]), provenance)
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import click
 
 from hskcache import console, runtime
-from hskcache.cli.options import build_spec, job_options, json_option
+from hskcache.cli.options import job_options, json_option
 from hskcache.cli.outcome import facts, num_bytes, reached, tell_agreement, tell_skipped
 from hskcache.errors import SpecError
 from hskcache.spec import KnowledgeName
@@ -82,9 +82,9 @@ def _tell(manifest: "Manifest", out: Path, name: str | None, is_new: bool, as_js
 
 def _built(teacher: str, out: Path, rows: "Rows", given: dict[str, Any]) -> "tuple[Manifest, bool]":
     """The manifest of the complete cache, and whether anything was left to do."""
-    from hskcache.cli.jobs import make_corpus_build, make_job, packed
+    from hskcache.cli.jobs import make_corpus_build, make_job, packed, spec_for
 
-    device, spec = given["device"], build_spec(given)
+    device, spec = given["device"], spec_for(given, teacher, rows)
     if rows.corpus is None:
         job = make_job(teacher, device, spec, rows)
     else:

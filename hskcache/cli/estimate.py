@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from hskcache import console
-from hskcache.cli.options import build_spec, job_options, json_option
+from hskcache.cli.options import job_options, json_option
 from hskcache.text.layout import Layout
 
 
@@ -19,12 +19,12 @@ def estimate(teacher: str, layout: Layout, as_json: bool, **given: Any) -> None:
 
     A corpus is tokenized for it, into a temporary folder (TMPDIR), which needs about as much room as the text.
     """
-    from hskcache.cli.jobs import Rows, make_corpus_build, make_job, packed
+    from hskcache.cli.jobs import Rows, make_corpus_build, make_job, packed, spec_for
     from hskcache.spec import format_keep
 
     rows = Rows(given["data"], layout, given["corpus"])
     rows.check()
-    spec = build_spec(given)
+    spec = spec_for(given, teacher, rows)
     with TemporaryDirectory(prefix="hskcache-") as folder:
         if rows.corpus is None:
             job = make_job(teacher, given["device"], spec, rows)

@@ -1,5 +1,6 @@
 """``hskcache info``: what a cache holds."""
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -7,6 +8,7 @@ import click
 from hskcache import console
 from hskcache.cli.options import cache_or_url_argument, json_option
 from hskcache.cli.outcome import agreements
+from hskcache.text.cut import Cut
 
 if TYPE_CHECKING:
     from hskcache.cache import Cache
@@ -36,6 +38,7 @@ def info(cache: str, as_spec: bool, as_json: bool) -> None:
 
 def describe(cache: "Cache") -> dict[str, Any]:
     """The facts of a cache as plain values; sizes in bytes on disk."""
+    from hskcache.recall import cut_of
     from hskcache.spec import format_keep
 
     manifest = cache.manifest
@@ -66,6 +69,7 @@ def describe(cache: "Cache") -> dict[str, Any]:
         "tokenizer": request.tokenizer.model_dump(),
         "data": request.data.model_dump(),
         "appended": [part.model_dump() for part in request.appended],
+        "cut": asdict(cut_of(request.parts)),
         "part": manifest.part.model_dump() if manifest.part is not None else None,
         "spec": request.spec.model_dump(),
         "environment": manifest.environment,
@@ -102,6 +106,7 @@ def _print(facts: dict[str, Any]) -> None:
         ("teacher", f"{teacher['name']}  ({architecture})"),
         ("data", f"{data['name']}  ({num_rows:,} rows, {facts['num_shards']} shards, {labels})"),
         *(("appended", f"{part['name']}  ({part['num_rows']:,} of the rows)") for part in facts["appended"]),
+        *_read_as(facts),
         ("keep", f"{facts['keep']}  (teacher layer -> student layer: {_pairs(facts['layers'])})"),
         ("attention", f"{facts['attention']}  (teacher layer -> student layer: {_pairs(facts['attention_layers'])})"),
         *(("labels", one["told"]) for one in facts["agreement"].values()),
@@ -123,6 +128,20 @@ def _print(facts: dict[str, Any]) -> None:
     printer = console.printer()
     printer.print(grid)
     printer.print(table)
+
+
+def _read_as(facts: dict[str, Any]) -> list[tuple[str, str]]:
+    """How the rows were read, as far as the manifest tells."""
+    lines, data = [], facts["data"]
+    columns = (data["provenance"] or {}).get("columns")
+    if columns is not None:
+        listed = (columns[name] for name in ("text", "text_pair", "label"))
+        task = f"  (task {data['task']})" if data["task"] is not None else ""
+        lines.append(("columns", ", ".join(str(column) for column in listed if column is not None) + task))
+    cut = Cut(**facts["cut"])
+    if cut.num_rows:
+        lines.append(("cut", f"{cut.told(facts['num_rows'])}; the longest had {cut.longest:,}"))
+    return lines
 
 
 def _part(part: dict[str, Any]) -> str:

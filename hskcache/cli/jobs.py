@@ -8,7 +8,10 @@ from hskcache.cli.options import build_spec
 from hskcache.errors import CacheError, SpecError
 from hskcache.spec import Attention, Hidden, KnowledgeName, Spec
 from hskcache.text import tokenize
+from hskcache.text.cut import tell_cut
 from hskcache.text.layout import Layout
+from hskcache.text.remembered import of_model
+from hskcache.text.tokenize import reach_of
 
 if TYPE_CHECKING:
     from hskcache.teacher.addition import Addition
@@ -38,8 +41,33 @@ class Rows(NamedTuple):
             )
 
 
-def make_job(teacher: str, device: str, spec: Spec, rows: Rows) -> "Job":
+def spec_for(given: dict[str, Any], teacher: str, rows: Rows) -> Spec:
+    """The spec of a command line, see build_spec; rows of a task are as long as those that the teacher was trained on.
+
+    Raises:
+        CacheError: a flag is out of range, or what is remembered beside the teacher cannot be read.
+    """
+    spec = build_spec(given)
+    if rows.corpus is not None or given["max_length"] is not None or given["spec_file"] is not None:
+        return spec
+    memory = of_model(teacher)
+    if memory.max_length is None or memory.max_length == spec.max_length:
+        return spec
+    console.say(f"rows of at most {memory.max_length} tokens, as in {memory.where}; --max-length says otherwise")
+    return build_spec(given | {"max_length": memory.max_length})
+
+
+def make_job(teacher: str, device: str, spec: Spec, rows: Rows, keep: str = "--max-length") -> "Job":
     """Load the teacher, read and tokenize the rows of a task, and lay out the cache.
+
+    Columns that neither the command line nor a cache tells are those that the teacher was trained on.
+
+    Args:
+        teacher: folder or hub id.
+        device: where it computes.
+        spec: what to keep.
+        rows: the data.
+        keep: what to do in order to cut no row, see :class:`~hskcache.text.cut.Reach`.
 
     Raises:
         CacheError: whichever of them is at fault.
@@ -52,11 +80,15 @@ def make_job(teacher: str, device: str, spec: Spec, rows: Rows) -> "Job":
     loaded = load_teacher(teacher, device, spec.compute_dtype)
     # What is wrong with the spec is said before the rows are read, which may take minutes.
     spec = resolve_spec(spec, loaded.info)
-    examples = rows.layout.read_for(loaded.info.name, loaded.model.config, rows.source)
+    layout = rows.layout
+    if layout.memory is None:
+        layout = layout.recalling(of_model(teacher), rows.source)
+    examples = layout.read_for(loaded.info.name, loaded.model.config, rows.source)
     with console.progress("rows") as bar:
         task = bar.add_task("tokenize", total=len(examples))
         tokens = tokenize(examples, loaded.tokenizer, spec.max_length, lambda count: bar.advance(task, count))
-    return prepare_job(loaded, examples, tokens, spec, rows.layout.task_name)
+    tell_cut(tokens.cut, len(tokens), rows.source, reach_of(loaded.model, teacher, spec.max_length, keep))
+    return prepare_job(loaded, examples, tokens, spec)
 
 
 def make_corpus_build(teacher: str, device: str, spec: Spec, corpus: Path) -> "CorpusBuild":

@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING
 
 from hskcache.cli.jobs import Rows, make_corpus_build, make_job, packed
 from hskcache.errors import MismatchError
+from hskcache.recall import of_cache
 from hskcache.text.layout import Layout
 
 if TYPE_CHECKING:
     from hskcache.cache import Cache
     from hskcache.store.manifest import Request
     from hskcache.teacher.job import Job
+    from hskcache.text.remembered import Remembered
 
 
 def make_part_job(cache: "Cache", teacher: str, device: str, rows: Rows, spool: Path) -> "Job":
@@ -21,7 +23,7 @@ def make_part_job(cache: "Cache", teacher: str, device: str, rows: Rows, spool: 
         cache: that the rows belong to, or will.
         teacher: folder or hub id.
         device: where it computes.
-        rows: a data file or a corpus; where no column is named, the task is that of the cache.
+        rows: a data file or a corpus; where no column is named, they are read as those of the cache.
         spool: folder for the rows of a corpus.
 
     Raises:
@@ -37,14 +39,14 @@ def make_part_job(cache: "Cache", teacher: str, device: str, rows: Rows, spool: 
     spec = request.spec.model_copy(update={"shard_rows": request.shard_rows})
     if rows.corpus is not None:
         return packed(make_corpus_build(teacher, device, spec, rows.corpus), spool)
-    return make_job(teacher, device, spec, Rows(rows.source, _layout(rows.layout, request)))
+    assert rows.source is not None
+    layout = _layout(rows.layout, of_cache(f"the cache {cache.name}", request, rows.source), request, rows.source)
+    return make_job(teacher, device, spec, Rows(rows.source, layout), "a cache built with --max-length")
 
 
-def _layout(given: Layout, request: "Request") -> Layout:
-    """Columns as given, or of the cache's task; classes and what becomes of odd rows as they were in the build."""
-    data = request.data
-    if given.task_name is None and given.text is None:
-        given = replace(given, task_name=data.task)
+def _layout(given: Layout, memory: "Remembered", request: "Request", source: str) -> Layout:
+    """Columns as given, or of the cache; classes and what becomes of odd rows as they were in the build."""
+    given, data = given.recalling(memory, source), request.data
     if given.classes is None and given.has_label and len(data.label_names) > 1:
         # Even where these rows have none of some class.
         given = replace(given, classes=tuple(data.label_names))

@@ -9,7 +9,6 @@ import click
 
 from hskcache import console
 from hskcache.cli.options import (
-    build_spec,
     cache_argument,
     corpus_option,
     data_or_corpus_option,
@@ -171,10 +170,10 @@ def _mend_manifest(cache: Path, means: _Means) -> bool:
 
 
 def _renewed(cache: Path, teacher: str, means: _Means) -> "tuple[Manifest, str]":
-    from hskcache.cli.jobs import make_corpus_build, make_job, packed
+    from hskcache.cli.jobs import make_corpus_build, make_job, packed, spec_for
 
     means.rows.check()
-    spec = build_spec(means.given)
+    spec = spec_for(means.given, teacher, means.rows)
     if means.rows.corpus is None:
         job = make_job(teacher, means.device, spec, means.rows)
     else:

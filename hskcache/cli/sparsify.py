@@ -14,6 +14,7 @@ from hskcache.cli.options import device_option, json_option
 from hskcache.errors import SpecError
 from hskcache.sparsity.levels import Method, Ranking, check_balance, parse_levels
 from hskcache.text.layout import OPTIONS, Layout, layout
+from hskcache.text.remembered import MAX_LENGTH, of_model
 
 if TYPE_CHECKING:
     from hskcache.sparsity.artifact import ScoreInfo
@@ -86,7 +87,9 @@ _COUNTS = {"percent", "num_heads", "heads_removed", "num_neurons", "neurons_remo
     help="Of the distillation loss.",
 )
 @click.option(
-    "--max-length", type=click.IntRange(min=3), default=128, show_default=True, help="Tokens of a row at most."
+    "--max-length",
+    type=click.IntRange(min=3),
+    help="Tokens of a row at most.  [default: those that the teacher was trained on, else 128]",
 )
 @device_option
 @click.option(
@@ -100,7 +103,11 @@ def sparsify(teacher: str, layout: Layout, out: Path, as_json: bool, **given: An
     teacher is an ordinary checkpoint OUT/s30 with zeros in its weights. The same command goes on where an interrupted
     one stopped.
     """
-    levels, ranking = parse_levels(given["sparsity"]), _ranking(layout, given)
+    memory, levels = of_model(teacher), parse_levels(given["sparsity"])
+    if given["data"] is not None and given["scores"] is None and given["method"] == "knowledge":
+        layout = layout.recalling(memory, given["data"], labelled=given["balance"] > 0)
+    given["max_length"] = given["max_length"] or memory.max_length or MAX_LENGTH
+    ranking = _ranking(layout, given)
     from hskcache.cli.jobs import require_teacher_extra
 
     require_teacher_extra()

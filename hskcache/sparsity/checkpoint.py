@@ -16,6 +16,7 @@ from hskcache.store.files import TEMPORARY_SUFFIX, make_folder
 from hskcache.store.record import Sha256
 from hskcache.teacher.inputs import save_tokenizer
 from hskcache.teacher.load import Teacher
+from hskcache.text.remembered import of_model, save
 
 SPARSITY = "sparsity.json"
 
@@ -80,6 +81,8 @@ def write_checkpoint(teacher: Teacher, kept: Kept, info: SparsityInfo, folder: P
         for name, data in save_tokenizer(teacher.tokenizer, with_token_types=True).files.items():
             make_folder((temporary / name).parent)
             (temporary / name).write_bytes(data)
+        if (memory := of_model(teacher.info.name)).is_known:
+            save(memory, temporary)
         (temporary / SPARSITY).write_bytes(info.model_dump_json(indent=1).encode() + b"\n")
         _sync(temporary)
         temporary.rename(folder)

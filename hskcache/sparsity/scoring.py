@@ -13,6 +13,8 @@ from hskcache.sparsity.scores import Scores, score
 from hskcache.sparsity.student import Trial
 from hskcache.teacher.load import Teacher
 from hskcache.text import Examples, tokenize
+from hskcache.text.cut import tell_cut
+from hskcache.text.tokenize import reach_of
 
 OnRows = Callable[[int], None]
 
@@ -122,8 +124,11 @@ class Scoring:
             TeacherError: as :func:`hskcache.sparsity.scores.score` does.
         """
         rows, settings = self.drawn.rows, self.settings
+        tokens = tokenize(rows, self.teacher.tokenizer, settings.max_length, on_tokens)
+        reach = reach_of(self.teacher.model, self.teacher.info.name, settings.max_length)
+        tell_cut(tokens.cut, len(tokens), rows.source, reach)
         sample = Sample(
-            tokenize(rows, self.teacher.tokenizer, settings.max_length, on_tokens),
+            tokens,
             rows.labels,
             settings.batch_size,
             settings.temperature,

@@ -58,6 +58,13 @@ class DataInfo(Strict):
     label_names: list[str]
     provenance: Provenance | None = None
 
+    def of_some(self, num_rows: int) -> "DataInfo":
+        """The same of so many of the rows: what was counted over all of them is left out."""
+        kept, nothing = self.provenance, Provenance()
+        counted = ("cut", "num_bad", "bad", "num_unlabelled")
+        told = kept and kept.model_copy(update={name: getattr(nothing, name) for name in counted})
+        return self.model_copy(update={"num_rows": num_rows, "provenance": told})
+
 
 class LayerKept(Strict):
     """A student layer and the teacher layer it learns from."""
@@ -142,7 +149,7 @@ class Request(Strict):
         for part in self.parts:
             kept = range(max(start, begin), min(stop, begin + part.num_rows))
             if kept:
-                parts.append(part.model_copy(update={"num_rows": len(kept)}))
+                parts.append(part if len(kept) == part.num_rows else part.of_some(len(kept)))
             begin += part.num_rows
         return self.model_copy(update={"data": parts[0], "appended": parts[1:]})
 

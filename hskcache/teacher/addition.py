@@ -16,6 +16,7 @@ from hskcache.classes import reordering
 from hskcache.disk import writing_to
 from hskcache.encoder import takes_token_types
 from hskcache.errors import MismatchError, SpecError
+from hskcache.recall import task_of
 from hskcache.runtime import environment
 from hskcache.spec import KNOWLEDGE_WORDS, KnowledgeName, Spec
 from hskcache.store.additions import (
@@ -36,7 +37,7 @@ from hskcache.teacher.layout import plan
 from hskcache.teacher.load import Teacher
 from hskcache.teacher.nonfinite import OnNonfinite
 from hskcache.teacher.writing import SINCE, Progress, Writing, check_space, require_rows
-from hskcache.text import TokenizedRows, load_task, load_tokenizer
+from hskcache.text import TokenizedRows, load_tokenizer
 from hskcache.text.layout import class_order
 from hskcache.text.tokenize import special_ids, vocabulary_difference
 
@@ -265,8 +266,7 @@ def _check_classes(teacher: Teacher, request: Request) -> None:
             f"{name} has {teacher.num_labels} outputs and the cache has {count} (1 is a score); give a teacher of the "
             "same task"
         )
-    task = load_task(request.data.task) if request.data.task else None
-    names = class_order(name, teacher.model.config, task)
+    names = class_order(name, teacher.model.config, task_of(request.data))
     if names is not None and list(names) != own:
         raise MismatchError(
             f"{name} has the classes {', '.join(names)} and the cache has {', '.join(own)}; give a teacher of the "

@@ -1,9 +1,10 @@
 """A build before the teacher runs: a spec resolved against the teacher, rows that fit it, and every shape."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 
 from hskcache.errors import SpecError
+from hskcache.recall import provenance_of
 from hskcache.selection.depth import kept_layers, stored_layers
 from hskcache.spec import Attention, Depth, Hidden, Spec
 from hskcache.store.manifest import (
@@ -18,12 +19,10 @@ from hskcache.store.manifest import (
     TeacherInfo,
     TokenizerInfo,
 )
-from hskcache.store.provenance import MOST_LISTED, BadRow, ColumnsRead, Provenance
 from hskcache.teacher.inputs import SavedTokenizer, fit_rows, most_tokens, save_tokenizer
 from hskcache.teacher.layout import Layout, attention_field, hidden_field, id_dtype, plan
 from hskcache.teacher.load import Teacher
 from hskcache.text import Corpus, Examples, TokenizedRows
-from hskcache.text.examples import Reading
 from hskcache.text.labels import Labels
 
 
@@ -99,7 +98,7 @@ def prepare_job(teacher: Teacher, examples: Examples, rows: TokenizedRows, spec:
         examples: the rows.
         rows: ``examples`` through the teacher's tokenizer, at most ``spec.max_length`` tokens each.
         spec: what to keep.
-        task: name of the task preset the rows were read with.
+        task: what to call the task, where the rows do not tell it themselves.
 
     Raises:
         SpecError: the spec contradicts itself, asks for layers that do not exist, or for shards that are too large.
@@ -110,25 +109,12 @@ def prepare_job(teacher: Teacher, examples: Examples, rows: TokenizedRows, spec:
         split=examples.split,
         fingerprint=examples.fingerprint,
         num_rows=len(examples),
-        task=task,
+        task=task if examples.reading.task is None else examples.reading.task.name,
         problem=examples.problem,
         label_names=list(examples.label_names),
-        provenance=_provenance(examples.reading),
+        provenance=provenance_of(examples, rows.cut),
     )
     return _prepare(teacher, data, examples.labels, rows, spec)
-
-
-def _provenance(reading: Reading) -> Provenance:
-    """How rows were read, as the manifest tells it."""
-    columns = reading.columns
-    return Provenance(
-        columns=None if columns is None else ColumnsRead(**asdict(columns)),
-        num_bad=len(reading.bad),
-        bad=[BadRow(number=number, reason=reason) for number, reason in reading.bad[:MOST_LISTED]],
-        bad_rows=reading.policy.bad_rows,
-        num_unlabelled=reading.num_unlabelled,
-        unlabelled=reading.policy.unlabelled,
-    )
 
 
 def prepare_corpus_job(teacher: Teacher, corpus: Corpus, spec: Spec) -> Job:

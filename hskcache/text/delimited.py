@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
-from hskcache.errors import DataError
+from hskcache.errors import ColumnError, DataError
 from hskcache.text.header import find_header
 from hskcache.text.labels import LabelSet
 from hskcache.text.table import Columns, Faults, Table, Values, named_column, numbered_column, read_text
@@ -139,7 +139,7 @@ def read_delimited(path: Path, columns: Columns, labels: LabelSet, faults: Fault
         records = records[1:]
     else:
         if any(isinstance(column, str) for column in columns.wanted):
-            raise DataError(f"{path}: columns of a file without a header have numbers, counted from 0; give numbers")
+            raise ColumnError(f"{path}: columns of a file without a header have numbers, counted from 0; give numbers")
         width = len(first.fields)
         positions = [numbered_column(int(column), width, where) for column in columns.wanted]
     if not records:

@@ -9,6 +9,7 @@ import numpy as np
 from hskcache.errors import DataError
 from hskcache.text.labels import Labels, Problem
 from hskcache.text.table import Columns, RowPolicy
+from hskcache.text.tasks import Task
 
 
 @dataclass(frozen=True)
@@ -18,6 +19,7 @@ class Reading:
     Attributes:
         columns: that were read; ``header`` is whether a delimited file's first line named them, None for other formats.
             None where rows are not from a source.
+        task: that they were read for, or None.
         numbers: [N] line or row of each row in its source, counted from 1; empty where that is not known.
         unit: what ``numbers`` counts, ``line`` or ``row``.
         bad: rows that could not be used and were left out: line or row, and why.
@@ -27,6 +29,7 @@ class Reading:
     """
 
     columns: Columns | None = None
+    task: Task | None = None
     numbers: Sequence[int] = ()
     unit: str = "row"
     bad: tuple[tuple[int, str], ...] = ()

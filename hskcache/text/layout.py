@@ -9,9 +9,10 @@ import click
 
 from hskcache import console
 from hskcache.classes import class_names, folded, require_one_answer
-from hskcache.errors import MismatchError, SpecError
+from hskcache.errors import ColumnError, DataError, MismatchError, SpecError
 from hskcache.text.labels import LabelSet, Problem
-from hskcache.text.rows import Examples, Overrides, examples_for
+from hskcache.text.remembered import Remembered
+from hskcache.text.rows import Examples, Overrides, examples_for, has_hub_layout
 from hskcache.text.table import BadRows, RowPolicy, Unlabelled
 from hskcache.text.tasks import Task, load_task
 
@@ -29,6 +30,9 @@ class Layout:
         classes: as the data writes them, in the order of class indices.
         unlabelled: what becomes of rows without a gold label.
         bad_rows: what becomes of rows that cannot be used.
+        definition: of a task of one's own that is remembered and not given by its name.
+        memory: how rows were read that these must be like.
+        recalls: whether columns are from there.
     """
 
     task_name: str | None = None
@@ -39,6 +43,9 @@ class Layout:
     classes: tuple[str, ...] | None = None
     unlabelled: Unlabelled | None = None
     bad_rows: BadRows | None = None
+    definition: Task | None = None
+    memory: Remembered | None = None
+    recalls: bool = False
 
     @property
     def is_empty(self) -> bool:
@@ -52,8 +59,37 @@ class Layout:
 
     @property
     def task(self) -> Task | None:
-        """The task preset, if one was named."""
-        return None if self.task_name is None else load_task(self.task_name)
+        """The task, if one was named or is remembered."""
+        if self.definition is not None or self.task_name is None:
+            return self.definition
+        return load_task(self.task_name)
+
+    def recalling(self, memory: Remembered, source: str, labelled: bool = False) -> "Layout":
+        """The columns that were given, the others as they are remembered, which one line says.
+
+        A task or a text column that was given leaves nothing to remember but whether rows are pairs.
+
+        Args:
+            memory: how rows were read that these must be like.
+            source: the data, whose kind decides what a task's columns are called.
+            labelled: whether labels are needed, though there it had none.
+        """
+        if self.task_name is not None or self.text is not None or not memory.has_columns:
+            return replace(self, memory=memory)
+        known = memory.flags(labelled)
+        columns = {name: getattr(self, name) for name in ("text_pair", "label", "header")}
+        known |= {name: value for name, value in columns.items() if value is not None}
+        recalled = replace(self, **known, definition=memory.definition, memory=memory, recalls=True)
+        console.say(f"columns as in {memory.where}: {recalled.listed(source)}")
+        return recalled
+
+    def listed(self, source: str) -> str:
+        """The columns of a source, for people."""
+        task = self.task
+        preset = None if task is None else task.hub_columns if has_hub_layout(source) else task.columns
+        names = ("text", "text_pair", "label")
+        own = [getattr(preset, name, None) if getattr(self, name) is None else getattr(self, name) for name in names]
+        return ", ".join(str(column) for column in own if column not in (None, ""))
 
     def of_labelled_rows(self) -> "Layout":
         """The same for rows that are scored or learned from by their labels alone: without one they are left out."""
@@ -86,7 +122,17 @@ class Layout:
             labels = LabelSet(None, names, num_classes)
         overrides = Overrides(self.text, self.text_pair, self.label, self.header)
         policy = RowPolicy(self.unlabelled, self.bad_rows or "fail")
-        examples = examples_for(source, task, overrides, labels, policy)
+        try:
+            examples = examples_for(source, task, overrides, labels, policy)
+        except ColumnError as error:
+            if self.memory is None or not self.recalls:
+                raise
+            raise DataError(
+                f"{error}; the columns are those of {self.memory.where}: name this file's with --task, or with --text, "
+                "--text-pair and --label"
+            ) from None
+        if self.memory is not None:
+            self.memory.check_pairs(examples)
         for note in examples.reading.notes:
             console.say(note)
         return examples

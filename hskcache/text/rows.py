@@ -166,18 +166,20 @@ def examples_for(
         SpecError: neither a task nor a text column, or label names that cannot be.
         DataError: the source or a row cannot be read as asked.
     """
-    layout = Overrides() if task is None else task.hub_columns if _has_hub_layout(source) else task.columns
+    layout = Overrides() if task is None else task.hub_columns if has_hub_layout(source) else task.columns
     columns = _merge(source, layout, overrides or Overrides())
     wanted = labels if isinstance(labels, LabelSet) else LabelSet(names=tuple(labels) if labels else None)
-    if task is not None:
-        names = wanted.names
-        if names is None and task.problem == "classification":
-            names = tuple(task.labels)
-        wanted = LabelSet(task.problem, names)
-    return read_examples(source, columns, wanted, policy)
+    if task is None:
+        return read_examples(source, columns, wanted, policy)
+    names = wanted.names
+    if names is None and task.problem == "classification":
+        names = tuple(task.labels)
+    examples = read_examples(source, columns, LabelSet(task.problem, names), policy)
+    return replace(examples, reading=replace(examples.reading, task=task))
 
 
-def _has_hub_layout(source: str | Path) -> bool:
+def has_hub_layout(source: str | Path) -> bool:
+    """Whether the columns of a task are called in a source as they are on the hub."""
     return str(source).startswith("hub:") or Path(source).suffix.lower() == ".parquet" or Path(source).is_dir()
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-from hskcache.errors import DataError
+from hskcache.errors import ColumnError, DataError
 
 Values: TypeAlias = Sequence[object]
 Unlabelled: TypeAlias = Literal["fail", "skip", "keep"]
@@ -76,16 +76,14 @@ class Faults:
         """The place of a row, in the form ``FILE line N``."""
         return f"{self.source} {self.unit} {number}"
 
-    def add(self, number: int, problem: str, advice: str) -> None:
+    def add(self, number: int, problem: str, advice: str, kind: type[DataError] = DataError) -> None:
         """Remember what is wrong with a row.
 
         Raises:
-            DataError: such rows are not to be left out.
+            DataError: such rows are not to be left out; of this ``kind``.
         """
         if self.policy == "fail":
-            raise DataError(
-                f"{self.where(number)}: {problem}; {advice}, or give --bad-rows skip to leave out such rows"
-            )
+            raise kind(f"{self.where(number)}: {problem}; {advice}, or give --bad-rows skip to leave out such rows")
         self.found.setdefault(number, problem)
 
 
@@ -154,7 +152,7 @@ def named_column(column: str | int, names: Sequence[str], where: str) -> int:
     """Number of ``column``, counted from 0, among ``names``.
 
     Raises:
-        DataError: no column or more than one has the name, or the number is out of range.
+        ColumnError: no column or more than one has the name, or the number is out of range.
     """
     if isinstance(column, int):
         return numbered_column(column, len(names), where)
@@ -163,17 +161,17 @@ def named_column(column: str | int, names: Sequence[str], where: str) -> int:
         return found[0]
     listed = ", ".join(names)
     if found:
-        raise DataError(f"{where}: {len(found)} columns are called {column!r} ({listed}); give its number instead")
-    raise DataError(f"{where}: no column {column!r}; the columns are {listed}")
+        raise ColumnError(f"{where}: {len(found)} columns are called {column!r} ({listed}); give its number instead")
+    raise ColumnError(f"{where}: no column {column!r}; the columns are {listed}")
 
 
 def numbered_column(column: int, width: int, where: str) -> int:
     """``column`` itself when a row of ``width`` columns has it.
 
     Raises:
-        DataError: the number is out of range.
+        ColumnError: the number is out of range.
     """
     if 0 <= column < width:
         return column
     have = "1 column, number 0" if width == 1 else f"{width} columns, numbers 0 to {width - 1}"
-    raise DataError(f"{where}: no column number {column}; there are {have}")
+    raise ColumnError(f"{where}: no column number {column}; there are {have}")

@@ -86,7 +86,16 @@ def _parse_task(path: Path) -> Task:
         raise SpecError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(value, Mapping):
         raise SpecError(f"{path} is not a mapping; give keys such as text, label and problem, as the presets do")
+    return parse_task(value, str(path))
+
+
+def parse_task(value: Mapping[str, Any], what: str) -> Task:
+    """A task from its keys; ``what`` names it in an error.
+
+    Raises:
+        SpecError: they do not describe a task.
+    """
     try:
         return Task.model_validate(value)
     except ValidationError as error:
-        raise SpecError(f"{path}: {first_problem(error)}") from None
+        raise SpecError(f"{what}: {first_problem(error)}") from None

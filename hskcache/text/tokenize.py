@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hskcache.encoder import num_positions
 from hskcache.errors import DataError, SpecError, TeacherError
+from hskcache.text.cut import NOTHING, Cut, Reach
 from hskcache.text.rows import Examples
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 BATCH_ROWS = 1000
 
@@ -29,12 +31,14 @@ class TokenizedRows:
         token_type_ids: uint8 [sum L], or None for a tokenizer whose model has no such input.
         special_ids: ids of the tokens that mark structure ([CLS], [SEP], padding); the unknown token, which stands
             for a word, is not one of them.
+        cut: what was cut off rows that were longer than they may be.
     """
 
     input_ids: NDArray[np.int32]
     offsets: NDArray[np.int64]
     token_type_ids: NDArray[np.uint8] | None
     special_ids: frozenset[int]
+    cut: Cut = NOTHING
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -68,7 +72,8 @@ def tokenize(
     ids: list[NDArray[np.int32]] = []
     types: list[NDArray[np.uint8]] = []
     lengths: list[int] = []
-    for batch in _batches(examples, tokenizer, max_length):
+    cut = NOTHING
+    for batch, texts, pairs in _batches(examples, tokenizer, max_length):
         rows: list[list[int]] = batch["input_ids"]
         if not all(rows):
             row = len(lengths) + [bool(row) for row in rows].index(False) + 1
@@ -77,26 +82,65 @@ def tokenize(
         if with_types:
             types.append(np.fromiter(chain.from_iterable(batch["token_type_ids"]), np.uint8))
         lengths.extend(map(len, rows))
+        cut += _cut_in(batch, texts, pairs, tokenizer, max_length)
         if on_progress is not None:
             on_progress(len(rows))
     offsets = np.zeros(len(lengths) + 1, np.int64)
     np.cumsum(lengths, out=offsets[1:])
     token_types = np.concatenate(types) if with_types else None
-    return TokenizedRows(np.concatenate(ids), offsets, token_types, special_ids(tokenizer))
+    return TokenizedRows(np.concatenate(ids), offsets, token_types, special_ids(tokenizer), cut)
 
 
-def _batches(examples: Examples, tokenizer: "PreTrainedTokenizerBase", max_length: int) -> Iterator[Any]:
+def _batches(
+    examples: Examples, tokenizer: "PreTrainedTokenizerBase", max_length: int
+) -> Iterator[tuple[Any, list[str], list[str] | None]]:
+    """Batches of tokens, each with the texts and the second texts of its rows."""
     for start in range(0, len(examples), BATCH_ROWS):
         stop = start + BATCH_ROWS
-        yield tokenizer(
-            examples.texts[start:stop],
-            None if examples.pairs is None else examples.pairs[start:stop],
+        texts = examples.texts[start:stop]
+        pairs = None if examples.pairs is None else examples.pairs[start:stop]
+        batch = tokenizer(
+            texts,
+            pairs,
             truncation="longest_first",
             max_length=max_length,
             padding=False,
             return_token_type_ids="token_type_ids" in tokenizer.model_input_names,
             return_attention_mask=False,
         )
+        yield batch, texts, pairs
+
+
+def _cut_in(
+    batch: Any, texts: list[str], pairs: list[str] | None, tokenizer: "PreTrainedTokenizerBase", max_length: int
+) -> Cut:
+    """Count what a fast tokenizer cut off some rows; only rows that are as long as they may be are looked at.
+
+    Args:
+        batch: what it gave, with the encodings, special tokens included.
+        texts: [N] of the rows.
+        pairs: [N] second texts, or None.
+        tokenizer: that cut them.
+        max_length: to which it cut them.
+    """
+    full = [row for row, ids in enumerate(batch["input_ids"]) if len(ids) >= max_length]
+    if not full:
+        return NOTHING
+    if pairs is None:
+        # What was cut off stands beside each row, in pieces that have special tokens of their own.
+        special = tokenizer.num_special_tokens_to_add(pair=False)
+        pieces = ((row, batch.encodings[row].overflowing) for row in full)
+        whole = [len(batch["input_ids"][row]) + sum(len(one) - special for one in lost) for row, lost in pieces]
+    else:
+        # The pieces of pairs are combinations, of which long texts have very many: these few rows again is cheaper.
+        rust = tokenizer.backend_tokenizer
+        rust.no_truncation()
+        rust.no_padding()
+        whole = [len(one) for one in rust.encode_batch_fast([(texts[row], pairs[row]) for row in full])]
+    kept = (len(batch["input_ids"][row]) for row in full)
+    cut = [(length, length - left) for length, left in zip(whole, kept, strict=True) if length > left]
+    lengths = [length for length, _ in cut]
+    return Cut(len(cut), sum(lost for _, lost in cut), sum(lengths), max(lengths, default=0))
 
 
 def _check_room(examples: Examples, tokenizer: "PreTrainedTokenizerBase", max_length: int) -> None:
@@ -110,6 +154,15 @@ def _check_room(examples: Examples, tokenizer: "PreTrainedTokenizerBase", max_le
             f"{max_length} tokens at most leave no room beside the {num_special} special tokens of {rows}; "
             f"give at least {least}"
         )
+
+
+def reach_of(model: "PreTrainedModel", name: str, max_length: int, keep: str = "--max-length") -> Reach:
+    """How long the rows of a model may be, which is called ``name``.
+
+    A model without a table of positions reads on, but was trained up to a length that its configuration tells.
+    """
+    trained = getattr(model.config, "max_position_embeddings", None)
+    return Reach(max_length, num_positions(model) or trained, name, keep)
 
 
 def special_ids(tokenizer: "PreTrainedTokenizerBase") -> frozenset[int]:

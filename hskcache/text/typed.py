@@ -6,7 +6,7 @@ from pathlib import Path
 from textwrap import shorten
 from typing import Any, NamedTuple
 
-from hskcache.errors import DataError
+from hskcache.errors import ColumnError, DataError
 from hskcache.text.table import BadRows, Columns, Faults, Table, named_column, read_text
 
 _HUB = re.compile(r"hub:(?P<repo>[^:]+)(?::(?P<config>[^:\[]+))?:(?P<split>[^:\[]+(?:\[[^\]]*\][^:\[]*)*)")
@@ -22,7 +22,7 @@ def read_jsonl(path: Path, columns: Columns, policy: BadRows) -> Table:
     """
     for column in columns.wanted:
         if isinstance(column, int):
-            raise DataError(f"{path}: column {column} is a number; the columns of a .jsonl file have names")
+            raise ColumnError(f"{path}: column {column} is a number; the columns of a .jsonl file have names")
     faults = Faults(str(path), policy)
     rows: list[list[object]] = []
     numbers: list[int] = []
@@ -46,7 +46,8 @@ def _object_values(line: str, columns: Columns, faults: Faults, number: int) -> 
         return none
     for column in columns.wanted:
         if column not in value:
-            faults.add(number, f"no key {column!r}; the keys are {', '.join(value)}", "give every line the same keys")
+            problem, advice = f"no key {column!r}; the keys are {', '.join(value)}", "give every line the same keys"
+            faults.add(number, problem, advice, ColumnError)
             return none
     return [value[column] for column in columns.wanted]
 

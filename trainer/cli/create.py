@@ -11,6 +11,7 @@ from hskcache import console, runtime
 from hskcache.disk import writing_to
 from hskcache.errors import DataError, MismatchError, SpecError
 from hskcache.text.layout import OPTIONS, Layout, layout
+from hskcache.text.remembered import MAX_LENGTH, Remembered, of_model, save
 from trainer.cli import options
 
 if TYPE_CHECKING:
@@ -25,11 +26,12 @@ _PRUNING = ("heads", "ffn", "embedding_rank", "data", "num_rows", "batch_size", 
 
 @dataclass(frozen=True)
 class Created:
-    """A student, its tokenizer, and what there is to tell beside its sizes."""
+    """A student, its tokenizer, what there is to tell beside its sizes, and how the rows of its teacher are read."""
 
     model: "PreTrainedModel"
     tokenizer: "PreTrainedTokenizerBase"
     facts: dict[str, Any] = field(default_factory=dict)
+    rows: Remembered | None = None
 
 
 @click.command()
@@ -65,7 +67,7 @@ class Created:
     show_default=True,
     help="With --prune: rows of a batch; importance adds up over batches.",
 )
-@options.max_length
+@options.trained_max_length
 @options.device
 @click.option("--tokenizer", help="Folder or hub id of the tokenizer [default with a teacher: the teacher's].")
 @click.option("--labels", help="Number of classes, or their names: negative,positive. 1 is a regression.")
@@ -87,6 +89,8 @@ def create(out: Path, as_json: bool, **settings: Any) -> None:
         with writing_to(out, "the start"):
             created.model.save_pretrained(out)
             created.tokenizer.save_pretrained(out)
+            if created.rows is not None:
+                save(created.rows, out)
     config = created.model.config
     facts = {"layers": config.num_hidden_layers, "width": config.hidden_size}
     facts |= {"parameters": created.model.num_parameters(), "classes": config.num_labels}
@@ -146,7 +150,12 @@ def _cut(settings: dict[str, Any]) -> Created:
     tokenizer = load_tokenizer(settings["tokenizer"] or teacher)
     model = load_classifier(teacher)
     layers = resolve_layers(settings["layers"], model.config.num_hidden_layers)
-    return Created(from_teacher_layers(model, layers), tokenizer)
+    return Created(from_teacher_layers(model, layers), tokenizer, rows=_known(of_model(teacher)))
+
+
+def _known(memory: Remembered) -> Remembered | None:
+    """What is remembered beside a teacher; None where that is nothing."""
+    return memory if memory.is_known else None
 
 
 def _prune(settings: dict[str, Any]) -> Created:
@@ -182,20 +191,25 @@ def _prune(settings: dict[str, Any]) -> Created:
         "num_rows": num_rows,
         "kept_heads": [{"layer": layer, "heads": list(heads)} for layer, heads in pruned.heads.items()],
     }
-    return Created(pruned.model, tokenizer, facts)
+    return Created(pruned.model, tokenizer, facts, _known(of_model(settings["prune"])))
 
 
 def _sample(settings: dict[str, Any], teacher: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase") -> "Sample":
+    from hskcache.text.cut import tell_cut
+    from hskcache.text.tokenize import reach_of
     from trainer.student.importance import Sample, draw_batches
 
     data, columns = settings["data"], settings["layout"]
     assert isinstance(columns, Layout)
     if data is None:
         raise SpecError("--heads and --ffn need labelled rows to choose by; give --data FILE with --task or columns")
-    examples = columns.read_for(settings["prune"], teacher.config, data)
+    memory = of_model(settings["prune"])
+    examples = columns.recalling(memory, data, labelled=True).read_for(settings["prune"], teacher.config, data)
     if examples.labels is None:
         raise DataError(f"--data {data} is read without labels, and importance needs them; give --task or --label")
-    rows = options.tokenized(examples, tokenizer, settings["max_length"])
+    max_length = settings["max_length"] or memory.max_length or MAX_LENGTH
+    rows = options.tokenized(examples, tokenizer, max_length)
+    tell_cut(rows.cut, len(rows), data, reach_of(teacher, settings["prune"], max_length))
     batches = draw_batches(len(examples), settings["batch_size"], settings["seed"], settings["num_rows"])
     return Sample(rows, examples.labels, batches)
 

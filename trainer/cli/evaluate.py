@@ -17,20 +17,27 @@ if TYPE_CHECKING:
 @click.option("--model", required=True, help="Folder or hub id of a fine-tuned model and its tokenizer.")
 @click.option("--data", required=True, metavar="FILE", help="Labelled rows.")
 @layout
-@options.max_length
+@options.trained_max_length
 @options.bf16
 @options.device
 @options.as_json
 def evaluate(model: str, data: str, layout: Layout, as_json: bool, **settings: Any) -> None:
     """Score a model on labelled rows.
 
-    Class indices follow the order of the labels in the model's config.
+    Class indices follow the order of the labels in the model's config. Columns that are not given are those that the
+    model was trained on.
     """
     from hskcache.text import load_tokenizer
+    from hskcache.text.cut import tell_cut
+    from hskcache.text.remembered import MAX_LENGTH, of_model
+    from hskcache.text.tokenize import reach_of
     from trainer.evaluation import evaluate as score
     from trainer.evaluation import metrics_for
     from trainer.student.create import load_classifier
 
+    memory = of_model(model)
+    layout = layout.recalling(memory, data, labelled=True)
+    max_length = settings["max_length"] or memory.max_length or MAX_LENGTH
     task = layout.task
     device = runtime.resolve_device(settings["device"])
     with runtime.quiet():
@@ -40,11 +47,14 @@ def evaluate(model: str, data: str, layout: Layout, as_json: bool, **settings: A
     problem = "regression" if config.num_labels == 1 else "classification"
     examples = layout.read(data, class_order(model, config, task), problem)
     _check_problem(model, config, examples)
-    rows = options.tokenized(examples, tokenizer, settings["max_length"])
+    rows = options.tokenized(examples, tokenizer, max_length)
+    tell_cut(rows.cut, len(rows), data, reach_of(classifier, model, max_length))
     metrics = metrics_for(problem, task.metrics if task else None)
     values = score(classifier.to(device), examples, rows, metrics, bf16=settings["bf16"])
     if as_json:
-        console.print_json({"model": model, "data": data, "num_rows": len(examples), "metrics": values})
+        console.print_json(
+            {"model": model, "data": data, "num_rows": len(examples), "max_length": max_length, "metrics": values}
+        )
     else:
         options.print_metrics(values)
 

@@ -1,7 +1,6 @@
 """From the flags of ``hsktrain fit`` to a run; needs torch, so the command imports it when it runs."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -9,9 +8,13 @@ from hskcache import runtime
 from hskcache.console import parse_bytes
 from hskcache.encoder import weights_digest
 from hskcache.errors import DataError, MismatchError, SpecError
+from hskcache.recall import of_cache, tell_cut_of
 from hskcache.spec import Spec, parse_spec
 from hskcache.text import Examples, TokenizedRows, load_tokenizer
+from hskcache.text.cut import tell_cut
 from hskcache.text.layout import Layout
+from hskcache.text.remembered import Remembered, of_examples
+from hskcache.text.tokenize import reach_of
 from trainer.cli import options
 from trainer.distill import Score
 from trainer.evaluation import check_fit, evaluate, metrics_for
@@ -28,6 +31,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
+_KEEP = "a cache built with --max-length"
+
+
 class Scoring(NamedTuple):
     """How a student is scored; of a corpus without a task there is nothing to score.
 
@@ -42,13 +48,14 @@ class Scoring(NamedTuple):
     fingerprint: str | None
 
 
-def make_fit(given: Mapping[str, Any], device: str, slices: int) -> Fit:
+def make_fit(given: Mapping[str, Any], device: str, slices: int, tells: bool = True) -> Fit:
     """Open what there is to learn from, create the student and see that everything fits; nothing is written.
 
     Args:
         given: the flags by name.
         device: where to compute.
         slices: parts of each batch.
+        tells: whether to say which rows were cut.
 
     Raises:
         CacheError: whichever of them is at fault.
@@ -57,7 +64,8 @@ def make_fit(given: Mapping[str, Any], device: str, slices: int) -> Fit:
     source = _source(given, device)
     knowledge = source.knowledge
     check_recipe(knowledge, recipe, slices)
-    layout = _layout(given["layout"], knowledge)
+    memory, max_length = of_cache(knowledge.where, knowledge.request), knowledge.request.spec.max_length
+    layout = _layout(given, memory)
     examples = _evaluation_rows(given["eval_data"], layout, knowledge)
     with runtime.quiet():
         tokenizer = load_tokenizer(source.tokenizer)
@@ -67,14 +75,19 @@ def make_fit(given: Mapping[str, Any], device: str, slices: int) -> Fit:
         check_student(knowledge, recipe, student, given["layer_map"])
         if (theirs := own_vocabulary(given["student"])) is not None:
             check_tokenizer(knowledge, theirs, vocabulary, given["student"])
+    reach = reach_of(student, given["student"], max_length, _KEEP)
+    if tells:
+        tell_cut_of(knowledge.request, knowledge.where, reach)
     scoring = Scoring(lambda _student: {}, None, None)
     if examples is not None:
-        rows = options.tokenized(examples, tokenizer, knowledge.request.spec.max_length)
+        rows = options.tokenized(examples, tokenizer, max_length)
         check_fit(student, rows)
+        if tells:
+            tell_cut(rows.cut, len(rows), str(given["eval_data"]), reach)
         scoring = _scoring(examples, rows, layout, given["bf16"])
     return Fit(
         source=source,
-        recipe=recipe.for_task(layout.task_name or knowledge.request.data.task),
+        recipe=recipe.for_task(memory.task if (task := layout.task) is None else task.name),
         student=student,
         tokenizer=tokenizer,
         score=scoring.score,
@@ -82,6 +95,7 @@ def make_fit(given: Mapping[str, Any], device: str, slices: int) -> Fit:
         seed=given["seed"],
         layer_map=given["layer_map"],
         run={"student": weights_digest(student), "eval": scoring.fingerprint},
+        rows=memory if examples is None else of_examples(examples, max_length),
     )
 
 
@@ -126,12 +140,10 @@ def _spec(path: Path) -> Spec:
         raise SpecError(f"--spec {path}: {getattr(error, 'strerror', None) or 'not UTF-8 text'}") from None
 
 
-def _layout(layout: Layout, knowledge: Knowledge) -> Layout:
-    """The columns the user named, or those of the task that the rows were read with."""
-    task = knowledge.request.data.task
-    if layout.task_name is not None or layout.text is not None or task is None:
-        return layout
-    return replace(layout, task_name=task)
+def _layout(given: Mapping[str, Any], memory: Remembered) -> Layout:
+    """The columns that the user named, or those that the rows of the knowledge were read with."""
+    layout: Layout = given["layout"]
+    return layout if given["eval_data"] is None else layout.recalling(memory, given["eval_data"], labelled=True)
 
 
 def _scoring(examples: Examples, rows: TokenizedRows, layout: Layout, bf16: bool) -> Scoring:

@@ -19,6 +19,11 @@ max_length = click.option(
     show_default=True,
     help="Tokens of a row at most, special tokens included.",
 )
+trained_max_length = click.option(
+    "--max-length",
+    type=click.IntRange(min=3),
+    help="Tokens of a row at most, special tokens included.  [default: those that the model was trained on, else 128]",
+)
 device = click.option(
     "--device",
     type=click.Choice(["auto", "cpu", "cuda"]),

@@ -78,7 +78,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="Forward passes of one optimizer step; the batch of the recipe is divided by it.",
 )
-@options.max_length
+@options.trained_max_length
 @options.seed
 @options.bf16
 @options.device
@@ -115,23 +115,29 @@ def stark(out: Path, as_json: bool, **given: Any) -> None:
 
 def _stark(out: Path, given: dict[str, Any]) -> "Stark":
     """The run that the flags ask for; nothing is read yet but the recipe."""
+    from hskcache.text.remembered import MAX_LENGTH, of_model
     from trainer.cli.jobs import make_fit
     from trainer.distill import Machine
     from trainer.recipe import load_recipe
     from trainer.stark.folder import Folder
     from trainer.stark.settings import Data, Stark, parse_methods, parse_percents, soft_temperature
 
-    columns: Layout = given["layout"]
-    recipe = load_recipe(given["recipe"], given["changes"]).for_task(columns.task_name)
+    memory, named = of_model(given["teacher"]), given["layout"]
+    assert isinstance(named, Layout)
+    columns = named.recalling(memory, given["data"], labelled=True)
+    max_length = given["max_length"] or memory.max_length or MAX_LENGTH
+    task = columns.task
+    recipe = load_recipe(given["recipe"], given["changes"]).for_task(None if task is None else task.name)
     soft_temperature(recipe)
     machine = Machine(given["device"], given["bf16"], given["accumulation"])
 
     def fit_of(field: str) -> "Fit":
         # Flags of `fit` that this command does not have.
         fixed: dict[str, Any] = {"teacher": None, "data": None, "spec_file": None, "layer_map": None, "rows": None}
-        fixed |= {"local_dir": None, "local_bytes": None}
+        fixed |= {"local_dir": None, "local_bytes": None, "layout": columns}
         fixed |= {"cache": Folder(out).cache, "residency": "auto", "fields": () if field == "logits" else (field,)}
-        return make_fit(given | fixed, machine.device, machine.slices)
+        # What is to be told of the rows is told once, of the first student.
+        return make_fit(given | fixed, machine.device, machine.slices, tells=field == "logits")
 
     return Stark(
         teacher=given["teacher"],
@@ -141,7 +147,7 @@ def _stark(out: Path, given: dict[str, Any]) -> "Stark":
         percents=parse_percents(given["sparsity"]),
         others=parse_methods(given["compare"]),
         balance=given["balance"],
-        max_length=given["max_length"],
+        max_length=max_length,
         batch_size=given["batch_size"],
         seed=given["seed"],
         machine=machine,

@@ -19,6 +19,9 @@ from hskcache.teacher.job import Job, prepare_job
 from hskcache.teacher.load import load_teacher
 from hskcache.teacher.places import places
 from hskcache.text import Examples, TokenizedRows, load_tokenizer, tokenize
+from hskcache.text.cut import tell_cut
+from hskcache.text.remembered import definition_of, is_preset
+from hskcache.text.tokenize import reach_of
 from trainer.gate import check_recipe, check_student, check_tokenizer
 from trainer.knowledge import Knowledge, cached_knowledge
 from trainer.live import live_knowledge
@@ -70,7 +73,7 @@ def start(stark: Stark, folder: Folder, on_step: Callable[[bool], None]) -> Begu
     evaluation = _labelled("--eval-data", stark.data.evaluation, stark.data, knowledge)
     drawn = _drawn(stark, begin, len(evaluation))
     models = {"teacher": _named(stark.teacher, folder), "student": _student_digest(stark, begin, folder)}
-    folder.claim(models | _identity(stark, begin.train, evaluation, drawn))
+    folder.claim(models | {"task": _task(stark, folder)} | _identity(stark, begin.train, evaluation, drawn))
     on_step(begin.job is None)
     if begin.job is not None:
         with console.progress("rows") as bar:
@@ -102,8 +105,9 @@ def _from_teacher(stark: Stark) -> _Start:
     layout = stark.data.layout
     train = layout.read_for(teacher.info.name, teacher.model.config, stark.data.train)
     rows = _tokenized(train, teacher.tokenizer, stark.max_length)
+    tell_cut(rows.cut, len(rows), stark.data.train, reach_of(teacher.model, stark.teacher, stark.max_length))
     spec = Spec(hidden=None, max_length=stark.max_length)
-    job = prepare_job(teacher, train, rows, spec, layout.task_name)
+    job = prepare_job(teacher, train, rows, spec)
     return _Start(live_knowledge(job), train, teacher.tokenizer.get_vocab(), job)
 
 
@@ -148,6 +152,15 @@ def _named(teacher: str, folder: Folder) -> str:
     return resolved if is_known or Path(teacher).is_dir() else teacher
 
 
+def _task(stark: Stark, folder: Folder) -> Any:
+    """What tells the task: a preset's name, the definition of one's own."""
+    name, task = stark.data.layout.task_name, stark.data.layout.task
+    if task is None or is_preset(task) or (folder.run is not None and folder.run.get("task") == name):
+        # A run that kept the path of a definition goes on by it.
+        return name
+    return definition_of(task)
+
+
 def _student_digest(stark: Stark, begin: _Start, folder: Folder) -> str:
     """The digest of every student's start, once it is known to fit the knowledge, and its like to fit on the disk."""
     interface = begin.knowledge.interface(1 + max(begin.vocabulary.values()))
@@ -163,7 +176,6 @@ def _student_digest(stark: Stark, begin: _Start, folder: Folder) -> str:
 def _identity(stark: Stark, train: Examples, evaluation: Examples, drawn: Drawn) -> dict[str, Any]:
     """What decides the result, apart from the models."""
     return {
-        "task": stark.data.layout.task_name,
         "data": train.fingerprint,
         "eval": evaluation.fingerprint,
         "score": drawn.info.model_dump(exclude={"name", "seed"}),

@@ -1,0 +1,99 @@
+"""How the rows of a cache were read: into its manifest, and back for later commands."""
+
+from collections.abc import Iterable
+from dataclasses import asdict
+from typing import Any
+
+from hskcache.store.manifest import DataInfo, Request
+from hskcache.store.provenance import MOST_LISTED, BadRow, ColumnsRead, CutRows, Provenance
+from hskcache.text.cut import NOTHING, Cut, Reach, tell_cut
+from hskcache.text.remembered import Remembered, definition_of, is_preset
+from hskcache.text.rows import Examples
+from hskcache.text.table import Columns
+from hskcache.text.tasks import Task, load_task, parse_task, task_names
+
+
+def provenance_of(examples: Examples, cut: Cut) -> Provenance:
+    """How rows were read, as a manifest tells it.
+
+    Args:
+        examples: the rows.
+        cut: what they lost when they were tokenized.
+    """
+    reading = examples.reading
+    task, columns = reading.task, reading.columns
+    return Provenance(
+        columns=None if columns is None else ColumnsRead(**asdict(columns)),
+        task=definition_of(task) if task is not None and not is_preset(task) else None,
+        cut=CutRows(**asdict(cut)),
+        num_bad=len(reading.bad),
+        bad=[BadRow(number=number, reason=reason) for number, reason in reading.bad[:MOST_LISTED]],
+        bad_rows=reading.policy.bad_rows,
+        num_unlabelled=reading.num_unlabelled,
+        unlabelled=reading.policy.unlabelled,
+    )
+
+
+def of_cache(where: str, request: Request, source: str | None = None) -> Remembered:
+    """How the rows of a cache were read, as far as its manifest tells.
+
+    Args:
+        where: what to call the cache, such as ``the cache rte.hsk``.
+        request: of it.
+        source: a data set; where it is one that was appended, as that was read.
+
+    Raises:
+        SpecError: the manifest's definition of a task is none.
+    """
+    data = next((part for part in reversed(request.parts) if part.name == source), request.data)
+    max_length = request.spec.max_length
+    if data.problem == "text":
+        return Remembered(where, max_length=max_length)
+    kept = data.provenance
+    columns = None if kept is None or kept.columns is None else Columns(**kept.columns.model_dump())
+    definition = _definition(data, where)
+    is_pairs = None
+    if columns is not None:
+        is_pairs = columns.text_pair is not None
+    elif data.task in task_names():
+        is_pairs = load_task(data.task).text_pair is not None
+    return Remembered(where, data.task, definition, columns, is_pairs, max_length)
+
+
+def task_of(data: DataInfo, where: str = "the manifest") -> Task | None:
+    """The task that rows were read for, or None.
+
+    Raises:
+        SpecError: it is a file that is not there, as in caches that kept its path, or no task.
+    """
+    return _definition(data, where) or (None if data.task is None else load_task(data.task))
+
+
+def column_flags(data: DataInfo) -> list[str]:
+    """The options that read the columns of some rows; empty where that is not known, or only the cache can tell."""
+    known: dict[str, Any] = {"task_name": data.task}
+    kept = data.provenance
+    if kept is not None and kept.task is not None:
+        return []
+    if kept is not None and kept.columns is not None:
+        known = Remembered("", data.task, None, Columns(**kept.columns.model_dump())).flags(labelled=False)
+    names = {"task_name": "--task", "text": "--text", "text_pair": "--text-pair", "label": "--label"}
+    flags = [word for name, flag in names.items() if known.get(name) is not None for word in (flag, known[name])]
+    header = known.get("header")
+    return flags if header is None else [*flags, "--header" if header else "--no-header"]
+
+
+def cut_of(parts: Iterable[DataInfo]) -> Cut:
+    """What the rows of a cache lost when they were tokenized, as far as its manifest tells."""
+    kept = [part.provenance.cut for part in parts if part.provenance is not None]
+    return sum((Cut(**one.model_dump()) for one in kept), NOTHING)
+
+
+def tell_cut_of(request: Request, where: str, reach: Reach) -> None:
+    """Say in one line what the rows of a cache lost; nothing where none lost anything, or where that is not known."""
+    tell_cut(cut_of(request.parts), request.num_rows, where, reach)
+
+
+def _definition(data: DataInfo, where: str) -> Task | None:
+    kept = data.provenance
+    return None if kept is None or kept.task is None else parse_task(kept.task, f"the task of {where}")

@@ -1,0 +1,77 @@
+"""Rows that are longer than they may be: how many, how much they lost, and what would keep it."""
+
+from dataclasses import dataclass
+
+from hskcache import console
+
+
+@dataclass(frozen=True)
+class Cut:
+    """Rows that lost tokens.
+
+    Attributes:
+        num_rows: how many.
+        num_tokens: that they lost.
+        num_whole_tokens: of the same rows before they were cut, special tokens included.
+        longest: tokens of the longest of them, uncut.
+    """
+
+    num_rows: int = 0
+    num_tokens: int = 0
+    num_whole_tokens: int = 0
+    longest: int = 0
+
+    def __add__(self, other: "Cut") -> "Cut":
+        return Cut(
+            self.num_rows + other.num_rows,
+            self.num_tokens + other.num_tokens,
+            self.num_whole_tokens + other.num_whole_tokens,
+            max(self.longest, other.longest),
+        )
+
+    def told(self, total: int) -> str:
+        """A sentence without its end, for people: how many of ``total`` rows lost how much."""
+        share = 100 * self.num_tokens / max(1, self.num_whole_tokens)
+        amount = f"{share:.0f} %" if share >= 1 else "less than 1 %"
+        whose = "its" if self.num_rows == 1 else "their"
+        return f"{self.num_rows:,} of {total:,} rows lost {amount} of {whose} tokens"
+
+
+NOTHING = Cut()
+
+
+@dataclass(frozen=True)
+class Reach:
+    """How long rows may be.
+
+    Attributes:
+        max_length: tokens of a row at most, as asked for.
+        most: that the model can read; None where that has no end.
+        model: what to call it.
+        keep: what to do in order to keep all of the longest row, to be read before the number.
+    """
+
+    max_length: int
+    most: int | None
+    model: str
+    keep: str = "--max-length"
+
+
+def tell_cut(cut: Cut, total: int, source: str, reach: Reach) -> None:
+    """Say in one line how many rows lost how much, and what keeps all; nothing where none did.
+
+    Args:
+        cut: rows that lost tokens.
+        total: rows of the data set.
+        source: what to call it.
+        reach: how long rows may be.
+    """
+    if cut.num_rows:
+        console.say(f"{source}: {cut.told(total)}; {_remedy(cut, reach)}")
+
+
+def _remedy(cut: Cut, reach: Reach) -> str:
+    if reach.most is None or cut.longest <= reach.most:
+        return f"{reach.keep} {cut.longest} keeps all"
+    longest = f"the longest has {cut.longest:,} and {reach.model} reads at most {reach.most:,}"
+    return longest if reach.max_length >= reach.most else f"{longest}: {reach.keep} {reach.most} keeps the most"

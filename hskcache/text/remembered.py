@@ -1,0 +1,182 @@
+"""How the rows of a cache or of a model were read, so that later commands need not be told again.
+
+A cache keeps it in its manifest; beside the weights of a model stands ``rows.json``.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from hskcache.errors import DamageError, MismatchError
+from hskcache.spec import first_problem
+from hskcache.text.table import Columns
+from hskcache.text.tasks import Task, load_task
+
+if TYPE_CHECKING:
+    from hskcache.text.rows import Examples
+
+ROWS = "rows.json"
+"""File beside a model."""
+
+MAX_LENGTH = 128
+"""Tokens of a row at most where nobody says otherwise."""
+
+
+@dataclass(frozen=True)
+class Remembered:
+    """How rows were read.
+
+    Attributes:
+        where: what remembers it, as messages call it: ``the cache rte.hsk``, ``the model teacher``.
+        task: name of the task, or None.
+        definition: of a task of one's own; None where ``task`` names a preset.
+        columns: that were read; None where that is not known.
+        is_pairs: whether every row was two texts; None where that is not known.
+        max_length: tokens of a row at most; None where that is not known.
+    """
+
+    where: str
+    task: str | None = None
+    definition: Task | None = None
+    columns: Columns | None = None
+    is_pairs: bool | None = None
+    max_length: int | None = None
+
+    @property
+    def is_known(self) -> bool:
+        """Whether anything is remembered."""
+        return self.has_columns or self.max_length is not None
+
+    @property
+    def has_columns(self) -> bool:
+        """Whether the columns are known, or the task, which tells them."""
+        return self.task is not None or self.columns is not None
+
+    def flags(self, labelled: bool) -> dict[str, Any]:
+        """What a command would have to be told in order to read the same columns, by the names of a layout.
+
+        Args:
+            labelled: whether a task's labels are read even where they were not.
+        """
+        found: dict[str, Any] = {"task_name": self.task}
+        task = self.definition or (None if self.task is None else load_task(self.task))
+        columns = self.columns
+        if columns is None:
+            return found
+        for name in ("text", "text_pair", "label"):
+            column = getattr(columns, name)
+            presets = [] if task is None else [getattr(task.columns, name), getattr(task.hub_columns, name)]
+            needed = labelled and name == "label" and column is None
+            if column not in presets and not needed:
+                found[name] = "" if column is None else str(column)
+        # A file whose columns have numbers shows by its labels whether its first line names them; without labels, or
+        # where it was found or said that none does, that is remembered, too.
+        if isinstance(columns.text, int) and (columns.header is False or columns.label is None):
+            found["header"] = columns.header
+        return found
+
+    def check_pairs(self, examples: "Examples") -> None:
+        """See that rows are pairs, or single texts, as those were.
+
+        Raises:
+            MismatchError: they are not.
+        """
+        if self.is_pairs is None or self.is_pairs == (examples.pairs is not None):
+            return
+        if self.is_pairs:
+            raise MismatchError(
+                f"{examples.source} is read as single texts, and {self.where} is of pairs; name the second text with "
+                "--text-pair COLUMN"
+            )
+        raise MismatchError(
+            f"{examples.source} is read as pairs, and {self.where} is of single texts; leave out --text-pair, or "
+            "give --text-pair ''"
+        )
+
+
+class _Columns(BaseModel):
+    text: str | int
+    text_pair: str | int | None = None
+    label: str | int | None = None
+    header: bool | None = None
+
+
+class _File(BaseModel):
+    """What ``rows.json`` holds; keys of later versions are passed over."""
+
+    model_config = ConfigDict(strict=True)
+
+    task: str | None = None
+    definition: Task | None = None
+    columns: _Columns | None = None
+    pairs: bool | None = None
+    max_length: int | None = Field(default=None, ge=1)
+
+
+def of_model(name: str | Path) -> Remembered:
+    """How the rows that a model was trained on were read, as far as the file beside it tells.
+
+    Args:
+        name: of the model's folder; of a model of the hub nothing is known.
+
+    Raises:
+        DamageError: the file is not one of ours.
+    """
+    path, where = Path(name) / ROWS, f"the model {name}"
+    try:
+        found = _File.model_validate_json(path.read_bytes())
+    except (FileNotFoundError, NotADirectoryError):
+        return Remembered(where)
+    except (ValidationError, OSError) as error:
+        what = first_problem(error) if isinstance(error, ValidationError) else str(error.strerror)
+        raise DamageError(
+            f"{path} does not tell how the model's rows are read ({what}); delete it and name the columns"
+        ) from None
+    columns = None if found.columns is None else Columns(**found.columns.model_dump())
+    return Remembered(where, found.task, found.definition, columns, found.pairs, found.max_length)
+
+
+def of_examples(examples: "Examples", max_length: int) -> Remembered:
+    """How some rows were read just now."""
+    task, columns = examples.reading.task, examples.reading.columns
+    return Remembered(
+        examples.source,
+        None if task is None else task.name,
+        task if task is not None and not is_preset(task) else None,
+        columns,
+        examples.pairs is not None,
+        max_length,
+    )
+
+
+def save(remembered: Remembered, folder: Path) -> None:
+    """Write it beside a model.
+
+    Raises:
+        OSError: the disk is full or cannot be written.
+    """
+    columns = remembered.columns
+    plain: dict[str, Any] = {
+        "task": remembered.task,
+        "definition": None if remembered.definition is None else definition_of(remembered.definition),
+        "columns": None if columns is None else vars(columns),
+        "pairs": remembered.is_pairs,
+        "max_length": remembered.max_length,
+    }
+    (folder / ROWS).write_text(json.dumps(plain, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def is_preset(task: Task) -> bool:
+    """Whether a task is one that ships, and not another of the same name."""
+    from hskcache.text.tasks import task_names
+
+    return task.name in task_names() and load_task(task.name) == task
+
+
+def definition_of(task: Task) -> dict[str, Any]:
+    """A task as plain values."""
+    plain: dict[str, Any] = task.model_dump(mode="json", exclude_none=True)
+    return plain
