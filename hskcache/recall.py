@@ -71,12 +71,14 @@ def task_of(data: DataInfo, where: str = "the manifest") -> Task | None:
 
 def column_flags(data: DataInfo) -> list[str]:
     """The options that read the columns of some rows; empty where that is not known, or only the cache can tell."""
-    known: dict[str, Any] = {"task_name": data.task}
+    # A task that is known by its path is nothing to print for others.
+    task = data.task if data.task in task_names() else None
+    known: dict[str, Any] = {"task_name": task}
     kept = data.provenance
     if kept is not None and kept.task is not None:
         return []
     if kept is not None and kept.columns is not None:
-        known = Remembered("", data.task, None, Columns(**kept.columns.model_dump())).flags(labelled=False)
+        known = Remembered("", task, None, Columns(**kept.columns.model_dump())).flags(labelled=False)
     names = {"task_name": "--task", "text": "--text", "text_pair": "--text-pair", "label": "--label"}
     flags = [word for name, flag in names.items() if known.get(name) is not None for word in (flag, known[name])]
     header = known.get("header")

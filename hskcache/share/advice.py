@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from hskcache.share.commands import repair_command
 from hskcache.store.additions import ADDING
 from hskcache.store.appending import APPENDING
 from hskcache.store.ledger import MANIFEST, TOKENIZER, Ledger
@@ -37,7 +38,7 @@ def what_to_do(ledger: Ledger, problem: Problem, reasons: Mapping[tuple[str, int
     if problem.field is None or not _is_listed(manifest, ledger, problem):
         return "does not belong to the cache; --remove-extra removes it"
     known = reasons.get((problem.field, shard))
-    return known or f"is damaged; {_COPY}, or compute it again with {_source(manifest, problem.field, shard)}"
+    return known or f"is damaged; {_COPY}, or compute it again: {_repair(ledger, manifest, problem.field, shard)}"
 
 
 def _is_listed(manifest: Manifest, ledger: Ledger, problem: Problem) -> bool:
@@ -49,15 +50,7 @@ def _is_listed(manifest: Manifest, ledger: Ledger, problem: Problem) -> bool:
     )
 
 
-def _source(manifest: Manifest, field: str, shard: int) -> str:
-    """The options that name the teacher and the rows of a shard."""
-    added = manifest.added.get(field)
-    if added is not None:
-        return f"--field {field} --teacher {added.teacher.name}"
-    request, row = manifest.request, 0 if shard == CONSTANTS else manifest.request.rows(shard)[0]
-    for part in request.parts:
-        if row < part.num_rows:
-            break
-        row -= part.num_rows
-    option = "--corpus" if part.problem == "text" else "--data"
-    return f"--teacher {request.teacher.name} {option} {part.name}"
+def _repair(ledger: Ledger, manifest: Manifest, field: str, shard: int) -> str:
+    """The command that computes a shard again."""
+    row = 0 if shard == CONSTANTS else manifest.request.rows(shard)[0]
+    return repair_command(manifest, ledger.root, field, row)

@@ -5,10 +5,12 @@ digest of the rest, so that a card which was edited is known as its author's and
 """
 
 import re
+import shlex
 
 import yaml
 
 from hskcache.console import human_bytes
+from hskcache.share.commands import fit_command
 from hskcache.spec import format_keep
 from hskcache.store.files import sha256_hex
 from hskcache.store.manifest import Manifest, Request
@@ -32,7 +34,7 @@ def card(manifest: Manifest, url: str) -> bytes:
         url: where it will be, as people may read it.
     """
     text = "\n\n".join(
-        (_front(manifest), _introduction(manifest), _fields(manifest), _origin(manifest), _use(url), _PRIVACY)
+        (_front(manifest), _introduction(manifest), _fields(manifest), _origin(manifest), _use(manifest, url), _PRIVACY)
     )
     data = f"{text}\n\n".encode()
     return data + f"<!-- hskcache {sha256_hex(data)} -->\n".encode()
@@ -107,12 +109,13 @@ def _teacher(label: str, request: Request) -> list[str]:
     return [f"- {label}: {_word(teacher.name)}{revision} ({shape}), weights `{teacher.weights_sha256}`"]
 
 
-def _use(url: str) -> str:
+def _use(manifest: Manifest, url: str) -> str:
     name = url.rpartition("/")[2]
+    pull, verify = shlex.join(["hskcache", "pull", url, name]), shlex.join(["hskcache", "verify", name])
     return (
         "## How to use it\n\n"
-        f"```bash\npip install 'hskcache[share,student]'\nhskcache pull {url} {name}\nhskcache verify {name}\n"
-        f"hsktrain fit --cache {name} --student tinybert4 --eval-data dev.tsv --out student\n```\n\n"
+        f"```bash\npip install 'hskcache[share,student]'\n{pull}\n{verify}\n"
+        f"{fit_command(manifest, name)}\n```\n\n"
         f"`hskcache pull --fields` and `--rows` fetch a part, and `hsktrain fit --cache {url}` trains without fetching "
         "everything first. `hskcache info --spec` prints what was asked for."
     )
