@@ -68,7 +68,7 @@ class Remembered:
             return found
         for name in ("text", "text_pair", "label"):
             column = getattr(columns, name)
-            presets = [] if task is None else [getattr(task.columns, name), getattr(task.hub_columns, name)]
+            presets = [None] if task is None else [getattr(task.columns, name), getattr(task.hub_columns, name)]
             needed = labelled and name == "label" and column is None
             if column not in presets and not needed:
                 found[name] = "" if column is None else str(column)
