@@ -102,4 +102,9 @@ def test_columns_by_number_find_the_header_by_themselves(tmp_path: Path) -> None
 def test_rows_that_were_read_tell_how(tmp_path: Path) -> None:
     path = pairs_file(tmp_path)
     found = of_examples(Layout(None, "q1", "q2", "same", None).read(path), 32)
-    assert (found.task, found.columns, found.is_pairs, found.max_length) == (None, replace(QUESTIONS, header=True), True, 32)
+    assert (found.task, found.columns, found.is_pairs, found.max_length) == (
+        None,
+        replace(QUESTIONS, header=True),
+        True,
+        32,
+    )
