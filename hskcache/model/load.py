@@ -17,6 +17,7 @@ from transformers import (
 )
 
 from hskcache.errors import CacheError, TeacherError
+from hskcache.hub import looked_up
 from hskcache.model.judge import Judged, judge
 from hskcache.model.weights import ADAPTER, fault, weights_file
 from hskcache.runtime import quiet
@@ -77,19 +78,20 @@ def load_model(name: str, wanted: Wanted) -> Loaded:
         require_weights(name, wanted.called)
     config = wanted.config or load_config(name, wanted.called)
     _refuse_own_code(name, config, wanted)
-    try:
-        with quiet():
-            model, loading = wanted.kind.auto.from_pretrained(
-                name,
-                config=config,
-                dtype=getattr(torch, wanted.dtype),
-                output_loading_info=True,
-                # Shapes that differ are judged below: the library's own error points to a report that nobody sees.
-                ignore_mismatched_sizes=True,
-                trust_remote_code=False,
-            )
-    except Exception as error:  # noqa: BLE001  (a damaged file makes each of the libraries below raise its own kind)
-        raise _refusal(name, wanted.called, error) from None
+    with looked_up(name):
+        try:
+            with quiet():
+                model, loading = wanted.kind.auto.from_pretrained(
+                    name,
+                    config=config,
+                    dtype=getattr(torch, wanted.dtype),
+                    output_loading_info=True,
+                    # Shapes that differ are judged below: the library's own error points to a report that nobody sees.
+                    ignore_mismatched_sizes=True,
+                    trust_remote_code=False,
+                )
+        except Exception as error:  # noqa: BLE001  (a damaged file makes each of the libraries below raise its own kind)
+            raise _refusal(name, wanted.called, error) from None
     drawn = judge(name, model, loading, wanted)
     _own_storage(model)
     return Loaded(model.eval(), drawn)
@@ -101,11 +103,12 @@ def load_config(name: str, called: str) -> PreTrainedConfig:
     Raises:
         TeacherError: it cannot be read, or needs code of its own.
     """
-    try:
-        with quiet():
-            config: PreTrainedConfig = AutoConfig.from_pretrained(name, trust_remote_code=False)
-    except Exception as error:  # noqa: BLE001  (each model family raises errors of its own kinds)
-        raise _refusal(name, called, error) from None
+    with looked_up(name):
+        try:
+            with quiet():
+                config: PreTrainedConfig = AutoConfig.from_pretrained(name, trust_remote_code=False)
+        except Exception as error:  # noqa: BLE001  (each model family raises errors of its own kinds)
+            raise _refusal(name, called, error) from None
     return config
 
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from hskcache.encoder import num_positions
 from hskcache.errors import DataError, SpecError, TeacherError
+from hskcache.hub import looked_up
 from hskcache.text.cut import NOTHING, Cut, Reach
 from hskcache.text.rows import Examples
 
@@ -211,10 +212,13 @@ def load_tokenizer(name: str | Path, revision: str | None = None) -> "PreTrained
     if str(name).startswith(("/", ".", "~")) and not Path(name).is_dir():
         # Asked for such a path, transformers would look for it on the hub.
         raise TeacherError(f"no tokenizer at {name}: there is no such folder; give a model's folder or a hub name")
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(str(name), revision=revision, use_fast=True, trust_remote_code=False)
-    except Exception as error:  # noqa: BLE001  (the Rust library raises plain Exception for a malformed tokenizer.json)
-        raise TeacherError(f"cannot load a tokenizer from {name}: {shorten(str(error), 200)}") from None
+    with looked_up(str(name)):
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(
+                str(name), revision=revision, use_fast=True, trust_remote_code=False
+            )
+        except Exception as error:  # noqa: BLE001  (the Rust library raises plain Exception for a malformed tokenizer.json)
+            raise TeacherError(f"cannot load a tokenizer from {name}: {shorten(str(error), 200)}") from None
     if not tokenizer.is_fast:
         raise TeacherError(f"the tokenizer of {name} is not a fast one; convert it to a tokenizer.json first")
     if len(tokenizer) <= len(set(tokenizer.all_special_ids)):

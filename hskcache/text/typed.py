@@ -7,6 +7,7 @@ from textwrap import shorten
 from typing import Any, NamedTuple
 
 from hskcache.errors import ColumnError, DataError
+from hskcache.hub import looked_up
 from hskcache.text.table import BadRows, Columns, Faults, Table, named_column, read_text
 
 _HUB = re.compile(r"hub:(?P<repo>[^:]+)(?::(?P<config>[^:\[]+))?:(?P<split>[^:\[]+(?:\[[^\]]*\][^:\[]*)*)")
@@ -120,13 +121,14 @@ def read_hub(source: str, columns: Columns, policy: BadRows) -> Table:
     hub = parse_hub(source)
     datasets = _datasets(source)
     part = Path(hub.repo) / hub.split
-    try:
-        if hub.config is None and is_saved_set(part):
-            data: Any = datasets.load_from_disk(str(part))
-        else:
-            data = datasets.load_dataset(hub.repo, hub.config, split=hub.split)
-    except (OSError, ValueError, TypeError, datasets.exceptions.DatasetsError) as error:
-        raise DataError(f"{source} cannot be loaded: {shorten(str(error), 200)}") from None
+    with looked_up(hub.repo):
+        try:
+            if hub.config is None and is_saved_set(part):
+                data: Any = datasets.load_from_disk(str(part))
+            else:
+                data = datasets.load_dataset(hub.repo, hub.config, split=hub.split)
+        except (OSError, ValueError, TypeError, datasets.exceptions.DatasetsError) as error:
+            raise DataError(f"{source} cannot be loaded: {shorten(str(error), 200)}") from None
     return _of_data_set(data, Faults(source, policy, "row"), columns, hub.split)
 
 

@@ -1,0 +1,108 @@
+"""The hub, where a name is no folder: asked once whether it answers, and not waited for where it does not.
+
+For each file that they want the hub's libraries ask six times, with waits of 23 seconds in all, and a model is several
+files. Where the hub does not answer, they look only at what was fetched before.
+"""
+
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from textwrap import shorten
+from typing import Any
+
+from hskcache import console
+from hskcache.errors import CacheError
+
+_WAIT_S = 5.0
+# It may be back by then.
+_BELIEVED_S = 60.0
+_VARIABLES = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE")
+_ABSENT = frozenset({"ConnectionError", "LocalEntryNotFoundError", "OfflineModeIsEnabled"})
+
+
+@contextmanager
+def looked_up(name: str) -> Iterator[None]:
+    """Let libraries look for a model, tokenizer or data set that is a folder or a name on the hub.
+
+    Args:
+        name: as the user gave it.
+
+    Raises:
+        CacheError: of the class that the block raised: it is no folder, was not fetched before, and the hub is out of
+            reach or not to be asked.
+    """
+    if Path(name).exists() or name.startswith(("/", ".", "~")):
+        yield
+        return
+    reason = _silence()
+    try:
+        with _without_asking() if reason else nullcontext():
+            yield
+    except CacheError as error:
+        why = reason or _forbidden()
+        if not (why and _is_absent(error)):
+            raise
+        instead = "give a folder" if reason else "give a folder, or unset that"
+        raise type(error)(
+            f"{name} is no folder here and was not fetched from the hub before, and {why}; {instead}"
+        ) from None
+
+
+class _Hub:
+    """Whether the hub answers, as far as is known: when that was found out, and why not."""
+
+    asked_at = float("-inf")
+    reason = ""
+
+
+def _silence() -> str:
+    """Why the hub cannot be reached; empty where it answers, or is not to be asked."""
+    from huggingface_hub import constants, get_session
+
+    answered = _Hub.asked_at > float("-inf") and not _Hub.reason
+    if constants.HF_HUB_OFFLINE or answered or time.monotonic() - _Hub.asked_at < _BELIEVED_S:
+        return "" if constants.HF_HUB_OFFLINE else _Hub.reason
+    try:
+        # Whatever it says, it answers.
+        get_session().head(constants.ENDPOINT, timeout=_WAIT_S)
+        _Hub.reason = ""
+    except Exception as error:  # noqa: BLE001  (the library that asks, and so its errors, differ between versions)
+        said = shorten(str(error) or type(error).__name__, 100)
+        _Hub.reason = f"{constants.ENDPOINT} cannot be reached ({said})"
+        console.say(f"{_Hub.reason}; only what was fetched from it before is looked at")
+    _Hub.asked_at = time.monotonic()
+    return _Hub.reason
+
+
+def _forbidden() -> str:
+    """Why the hub is not asked; empty where it is."""
+    given = next((name for name in _VARIABLES if os.environ.get(name, "0") not in ("", "0")), None)
+    return "" if given is None else f"{given}={os.environ[given]} says not to ask it"
+
+
+@contextmanager
+def _without_asking() -> Iterator[None]:
+    """Have the hub's libraries look only at what they have fetched before."""
+    from huggingface_hub import constants
+
+    places: list[Any] = [constants]
+    if (datasets := sys.modules.get("datasets")) is not None:
+        places.append(datasets.config)
+    before = [place.HF_HUB_OFFLINE for place in places]
+    for place in places:
+        place.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        for place, value in zip(places, before, strict=True):
+            place.HF_HUB_OFFLINE = value
+
+
+def _is_absent(error: BaseException) -> bool:
+    """Whether an error, or one that it was raised from, is of what was not fetched and cannot be."""
+    inner = error.__cause__ or error.__context__
+    named = any(kind.__name__ in _ABSENT for kind in type(error).__mro__)
+    return named or (inner is not None and _is_absent(inner))
