@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hskcache.errors import DamageError, MismatchError
+from hskcache.nearest import meant
 from hskcache.store.content import check_content
 from hskcache.store.fields import (
     OFFSETS,
@@ -210,7 +211,7 @@ class Cache:
     def _records(self, field: str) -> list[Record]:
         if field not in self.manifest.shards:
             known = ", ".join(self.manifest.shards)
-            raise MismatchError(f"{self.name} has no field {field}; it has {known}")
+            raise MismatchError(f"{self.name} has no field {field}; it has {known}{meant(field, self.manifest.shards)}")
         return self.manifest.shards[field]
 
     def _read(self, record: Record, names: Collection[str] | None, what: str) -> dict[str, NDArray[Any]]:

@@ -16,6 +16,7 @@ import click
 
 from hskcache import processes
 from hskcache.errors import CacheError, Interrupted, SpecError
+from hskcache.nearest import meant
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -56,6 +57,18 @@ class Commands(click.Group):
         command = getattr(importlib.import_module(module), attribute)
         assert isinstance(command, click.Command)
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command; of a name that is none, tell the nearest."""
+        if args and args[0] not in self.commands_at and not args[0].startswith("-"):
+            ctx.fail(f"No such command {args[0]!r}{meant(args[0], self.commands_at) or f'; {self._listed}'}")
+        return super().resolve_command(ctx, args)
+
+    @property
+    def _listed(self) -> str:
+        return f"the commands are {', '.join(self.commands_at)}"
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; what the user can mend ends in one line, never in a traceback."""

@@ -8,6 +8,7 @@ from typing import get_args
 
 from hskcache.cache import Cache, InputsField, LogitsField
 from hskcache.errors import MismatchError, SpecError
+from hskcache.nearest import meant
 from hskcache.spec import KNOWLEDGE_WORDS, KnowledgeName
 
 KINDS: tuple[KnowledgeName, ...] = get_args(KnowledgeName)
@@ -146,8 +147,10 @@ def _kind(cache: Cache, name: str) -> str:
     if isinstance(stored, InputsField):
         raise SpecError(f"field {name} holds the rows, which are always loaded; name a field of what a teacher knows")
     if stored is None:
-        known = ", ".join(name for name, one in cache.fields.items() if not isinstance(one, InputsField)) or "none"
-        raise MismatchError(f"{cache.name} has no field {name} to load; it has {known}")
+        known = [name for name, one in cache.fields.items() if not isinstance(one, InputsField)]
+        raise MismatchError(
+            f"{cache.name} has no field {name} to load; it has {', '.join(known) or 'none'}{meant(name, known)}"
+        )
     return stored.kind
 
 

@@ -12,7 +12,7 @@ from hskcache.text.tokenize import vocabulary_difference
 from trainer.knowledge import Knowledge
 from trainer.losses.attention import pair_heads
 from trainer.objective import Matches, can_show_attention
-from trainer.recipe import Recipe, Stage
+from trainer.recipe import Recipe, Stage, known_recipes, load_recipe
 
 
 def check_recipe(knowledge: Knowledge, recipe: Recipe, slices: int = 1) -> None:
@@ -35,7 +35,7 @@ def check_recipe(knowledge: Knowledge, recipe: Recipe, slices: int = 1) -> None:
     for stage in recipe.stages:
         what = _called(stage, recipe)
         if (lacking := _lacking(knowledge, stage)) is not None:
-            raise MismatchError(f"{what} {lacking}")
+            raise MismatchError(f"{what} {lacking}; {_change(knowledge, recipe, stage)}")
         if stage.batch_size % slices:
             raise SpecError(
                 f"{what} has batches of {stage.batch_size} rows, which cannot be cut into {slices} equal parts "
@@ -65,33 +65,60 @@ def _check_choice(knowledge: Knowledge, recipe: Recipe) -> None:
 
 
 def _lacking(knowledge: Knowledge, stage: Stage) -> str | None:
-    """What a stage asks for that there is none of, and what to change; None where there is all."""
+    """What a stage asks for that there is none of; None where there is all."""
     where, losses = knowledge.where, stage.losses
     if knowledge.is_corpus and losses.needs_task:
-        change = "use --recipe tinybert-general"
-        return f"learns from a classifier's answers, and {where} holds a corpus without a task; {change}"
+        return f"learns from a classifier's answers, and {where} holds a corpus without a task"
     if knowledge.is_corpus and stage.select == "best":
-        change = f"use --set {stage.name}.select=last"
-        return f"picks the epoch that scores best, and {where} holds a corpus without a task; {change}"
+        return f"picks the epoch that scores best, and {where} holds a corpus without a task"
     if losses.needs_hidden and knowledge.hidden is None:
-        keep = "1l_10t_0.1h" if losses.embedding is None else "full"
-        kept = _or_added(knowledge, "hidden", f"build it with --keep {keep}, or use --recipe logits")
-        return f"learns from hidden states, and {where} keeps none; {kept}"
+        return f"learns from hidden states, and {where} keeps none"
     if losses.needs_attention and knowledge.attention is None:
-        kept = _or_added(knowledge, "attention", "build it with --attention full, or use --recipe mud")
-        return f"learns from attention scores, and {where} keeps none; {kept}"
+        return f"learns from attention scores, and {where} keeps none"
     if losses.soft is not None and knowledge.logits is None:
-        return f"learns from logits, and {where} keeps none; build it again"
+        return f"learns from logits, and {where} keeps none"
     if losses.label is not None and not knowledge.has_labels:
-        kept = "build it with --label, or use --recipe logits"
-        return f"learns from labels, and the rows of {where} have none; {kept}"
+        return f"learns from labels, and the rows of {where} have none"
     return None
 
 
-def _or_added(knowledge: Knowledge, kind: str, otherwise: str) -> str:
-    """What to change where the cache has no field of a kind of its own: a field that was added to it may do."""
-    names = knowledge.added.get(kind, ())
-    return f"give --field {names[0]}, which was added to it" if names else otherwise
+def _change(knowledge: Knowledge, recipe: Recipe, stage: Stage) -> str:
+    """Advice where a stage lacks something; whoever follows it comes to no other lack."""
+    if knowledge.is_corpus and not stage.losses.needs_task and stage.select == "best":
+        return f"use --set {stage.name}.select=last"
+    ways = (
+        []
+        if knowledge.is_corpus and any(one.losses.needs_task for one in recipe.stages)
+        else [_kept(knowledge, recipe)]
+    )
+    if fitting := [name for name in known_recipes() if _fits(knowledge, load_recipe(name))]:
+        ways.append(f"use --recipe {' or '.join(fitting)}")
+    if not ways:
+        # Of the recipes that ship one is for a corpus.
+        ways.append(f"for --recipe tinybert-general {_kept(knowledge, load_recipe('tinybert-general'))}")
+    return ", or ".join(ways)
+
+
+def _fits(knowledge: Knowledge, recipe: Recipe) -> bool:
+    return all(_lacking(knowledge, stage) is None for stage in recipe.stages)
+
+
+def _kept(knowledge: Knowledge, recipe: Recipe) -> str:
+    """What a build must keep for a recipe, all at once; a field that was added to the cache may do in its place."""
+    lacking = {"hidden": recipe.needs_hidden, "attention": recipe.needs_attention}
+    lacking = {kind: needed and getattr(knowledge, kind) is None for kind, needed in lacking.items()}
+    given = [f"--field {knowledge.added[kind][0]}" for kind in lacking if lacking[kind] and knowledge.added.get(kind)]
+    flags = []
+    if recipe.needs_hidden:
+        full = any(stage.losses.embedding is not None for stage in recipe.stages)
+        flags.append(f"--keep {'full' if full else '1l_10t_0.1h'}")
+    if recipe.needs_attention:
+        flags.append("--attention full")
+    if not knowledge.has_labels and any(stage.losses.label is not None for stage in recipe.stages):
+        flags.append("--label COLUMN")
+    elif given and len(given) == sum(lacking.values()):
+        return f"give {' '.join(given)}, which {'was' if len(given) == 1 else 'were'} added to it"
+    return f"build it with {' '.join(flags)}" if flags else "build it again"
 
 
 def check_student(knowledge: Knowledge, recipe: Recipe, student: PreTrainedModel, layer_map: str | None = None) -> None:

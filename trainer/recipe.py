@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field, ValidationError, model_validator
 
 from hskcache.errors import SpecError
+from hskcache.nearest import meant
 from hskcache.resources import resource
 from hskcache.spec import Strict, first_problem, parse_yaml
 
@@ -171,7 +172,9 @@ def load_recipe(name_or_file: str, changes: Sequence[str] = ()) -> Recipe:
     path = Path(name_or_file)
     if path.suffix not in SUFFIXES:
         if name_or_file not in known_recipes():
-            raise SpecError(f"--recipe {name_or_file!r} is none of {', '.join(known_recipes())}, nor a .yaml file")
+            known = known_recipes()
+            near = meant(name_or_file, known)
+            raise SpecError(f"--recipe {name_or_file!r} is none of {', '.join(known)}, nor a .yaml file{near}")
         path = resource("recipes", f"{name_or_file}.yaml")
     try:
         text = path.read_text(encoding="utf-8")
@@ -193,7 +196,7 @@ def _validated(value: Any, what: str) -> Recipe:
         # By way of JSON, in which pydantic takes a list for a tuple and a whole number for a float.
         return Recipe.model_validate_json(json.dumps(value))
     except ValidationError as error:
-        raise SpecError(f"{what}: {first_problem(error)}") from None
+        raise SpecError(f"{what}: {first_problem(error, Recipe)}") from None
     except (TypeError, ValueError) as error:
         raise SpecError(f"{what}: {error}") from None
 
@@ -205,7 +208,8 @@ def _apply(recipe: dict[str, Any], change: str, stages: list[str]) -> None:
     if not equals or not keys or not all(keys):
         raise SpecError(f"--set {change!r} is not of the form stage.setting=value, such as prediction.epochs=3")
     if stage not in stages:
-        raise SpecError(f"--set {change!r}: the recipe has no stage {stage!r}; it has {', '.join(stages)}")
+        near = meant(stage, stages)
+        raise SpecError(f"--set {change!r}: the recipe has no stage {stage!r}; it has {', '.join(stages)}{near}")
     target = recipe["stages"][stages.index(stage)]
     for key in keys[:-1]:
         target = target.setdefault(key, {})

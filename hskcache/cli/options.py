@@ -172,7 +172,7 @@ def build_spec(given: dict[str, Any], base: Spec | None = None) -> Spec:
     try:
         return Spec.model_validate(values)
     except ValidationError as error:
-        raise SpecError(f"what to keep: {first_problem(error)}") from None
+        raise SpecError(f"what to keep: {first_problem(error, Spec)}") from None
 
 
 def _read_spec(path: Path) -> Spec:

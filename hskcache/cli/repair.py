@@ -17,6 +17,7 @@ from hskcache.cli.options import (
     spec_options,
 )
 from hskcache.errors import CacheError, MismatchError, SpecError
+from hskcache.nearest import meant
 from hskcache.text.layout import Layout, layout
 
 if TYPE_CHECKING:
@@ -144,8 +145,8 @@ def _mend(cache: Path, means: _Means, problems: "list[Problem]") -> Reasons:
             raise SpecError(f"the manifest of {cache} is whole and says what is kept; leave that out")
         manifest = ledger.intact()
         if means.field is not None and means.field not in manifest.fields:
-            known = ", ".join(manifest.fields)
-            raise MismatchError(f"{cache} has no field {means.field}; it has {known}")
+            near = meant(means.field, manifest.fields)
+            raise MismatchError(f"{cache} has no field {means.field}; it has {', '.join(manifest.fields)}{near}")
         damage = damage_of(ledger, manifest, problems).of_field(means.field)
         mend_from_manifest(ledger, damage, means.remove_extra)
         reasons = _mend_files(cache, manifest, damage, means)

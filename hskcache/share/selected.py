@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from hskcache.errors import MismatchError
+from hskcache.nearest import meant
 from hskcache.store.manifest import Manifest
 from hskcache.store.record import Record
 
@@ -64,7 +65,8 @@ def select(source: Side, standing: Side | None, choice: Choice) -> Selected:
     manifest = source.manifest
     fields = {"inputs", *(manifest.fields if choice.fields is None else choice.fields)}
     if unknown := fields - manifest.fields.keys():
-        raise MismatchError(f"{source.name} has no field {min(unknown)}; it has {', '.join(manifest.fields)}")
+        known, near = ", ".join(manifest.fields), meant(min(unknown), manifest.fields)
+        raise MismatchError(f"{source.name} has no field {min(unknown)}; it has {known}{near}")
     shards = _shards(source, choice.rows)
     if standing is not None:
         begin = _begin(source, standing)

@@ -12,6 +12,7 @@ from typing import Any, Literal
 from pydantic import Field as Key
 
 from hskcache.errors import MismatchError
+from hskcache.nearest import meant
 from hskcache.spec import Strict
 from hskcache.store.agreement import Agreement
 from hskcache.store.fields import AttentionField, Field, HiddenField, InputsField, LogitsField
@@ -127,7 +128,8 @@ class Manifest(Strict):
         """
         names = {"inputs", *fields}
         if unknown := names - self.fields.keys():
-            raise MismatchError(f"there is no field {min(unknown)}; there are {', '.join(self.fields)}")
+            near = meant(min(unknown), self.fields)
+            raise MismatchError(f"there is no field {min(unknown)}; there are {', '.join(self.fields)}{near}")
         kept = range(self.request.num_shards) if shards is None else shards
         if not kept or kept.step != 1 or kept.start < 0 or kept.stop > self.request.num_shards:
             raise MismatchError(f"there are no shards {kept.start} to {kept.stop} of {self.request.num_shards}")

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from hskcache.cache import Cache, Request
 from hskcache.errors import MismatchError, SpecError
+from hskcache.nearest import meant
 from hskcache.spec import ComputeDtype
 
 
@@ -40,7 +41,7 @@ def origins(cache: Cache, fields: Collection[str] | None = None) -> list[Origin]
     for name in names:
         if name not in cache.fields:
             known = ", ".join(other for other in cache.fields if other != "inputs")
-            raise MismatchError(f"{cache.name} has no field {name}; it has {known}")
+            raise MismatchError(f"{cache.name} has no field {name}; it has {known}{meant(name, cache.fields)}")
     if "inputs" in names or not names:
         raise SpecError("there is no knowledge of a teacher to audit in the inputs; name other fields with --field")
     for name in names:

@@ -8,6 +8,7 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from hskcache.errors import SpecError
+from hskcache.nearest import meant
 from hskcache.resources import resource
 from hskcache.spec import Strict, first_problem
 from hskcache.text.table import Columns
@@ -73,7 +74,8 @@ def load_task(name: str) -> Task:
         return _parse_task(Path(name))
     known = task_names()
     if name not in known:
-        raise SpecError(f"{name!r} is not a task; the tasks are {', '.join(known)}; give one, or a .yaml file")
+        near = meant(name, known)
+        raise SpecError(f"{name!r} is not a task; the tasks are {', '.join(known)}; give one, or a .yaml file{near}")
     return _parse_task(resource("tasks", f"{name}.yaml"))
 
 
@@ -98,4 +100,4 @@ def parse_task(value: Mapping[str, Any], what: str) -> Task:
     try:
         return Task.model_validate(value)
     except ValidationError as error:
-        raise SpecError(f"{what}: {first_problem(error)}") from None
+        raise SpecError(f"{what}: {first_problem(error, Task)}") from None

@@ -157,7 +157,7 @@ def test_an_empty_file_is_the_default_and_every_key_may_stand_alone() -> None:
     [
         ("hidden: [", "s.yaml is not YAML"),
         ("- 1", "s.yaml: the document"),
-        ("hiden: null", "s.yaml: hiden: Extra inputs are not permitted"),
+        ("hiden: null", "s.yaml: hiden: there is no such key"),
         ("hidden: {width: {fraction: 0}}", r"hidden.width.fraction: .*greater than 0.*given 0"),
         ("hidden: {width: {fraction: 1.1}}", r"hidden.width.fraction: .*less than or equal to 1.*given 1.1"),
         ("hidden: {width: {fraction: .nan}}", "hidden.width.fraction"),

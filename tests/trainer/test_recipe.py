@@ -149,7 +149,7 @@ def test_numbers_may_be_written_as_people_write_them(tmp_path: Path) -> None:
         ("prediction=3", "is not of the form stage.setting=value"),
         ("prediction..epochs=3", "is not of the form stage.setting=value"),
         ("finetune.epochs=3", "has no stage 'finetune'; it has hidden, prediction"),
-        ("prediction.epoch=3", "stages.1.epoch: Extra inputs are not permitted"),
+        ("prediction.epoch=3", "stages.1.epoch: there is no such key"),
         ("prediction.epochs=0", "greater than 0"),
         ("prediction.epochs=.inf", "finite"),
         ("prediction.epochs=three", "valid number"),

@@ -12,6 +12,7 @@ from trainer.cli import options
 
 
 @click.command()
+@options.of_recipe
 @click.option("--cache", metavar="PATH_OR_URL", help="The cache to learn from; from a URL its shards come as needed.")
 @click.option(
     "--local-dir",
@@ -32,7 +33,11 @@ from trainer.cli import options
 )
 @click.option("--out", required=True, type=click.Path(path_type=Path, file_okay=False), help="Folder of the student.")
 @click.option(
-    "--recipe", default="mud", show_default=True, help="One that ships, such as tinybert-task, or a .yaml file."
+    "--recipe",
+    is_eager=True,
+    default="mud",
+    show_default=True,
+    help="One that ships, such as tinybert-task, or a .yaml file.",
 )
 @click.option(
     "--set", "changes", multiple=True, metavar="STAGE.KEY=VALUE", help="Change a recipe: prediction.epochs=3."

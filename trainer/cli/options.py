@@ -1,16 +1,19 @@
 """The options that commands share, and what they turn into."""
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from hskcache import console
+from hskcache.errors import SpecError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from hskcache.text import Examples, TokenizedRows
+
+Command = TypeVar("Command", bound=Callable[..., Any])
 
 max_length = click.option(
     "--max-length",
@@ -39,6 +42,46 @@ save_steps = click.option(
     "--save-steps", type=click.IntRange(min=1), help="Save a checkpoint every so many steps, too."
 )
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs on stdout.")
+
+
+# What people give to a trainer, and what it is called in a stage of a recipe.
+_OF_A_STAGE = {
+    "--epochs": "epochs",
+    "--lr": "learning_rate",
+    "--learning-rate": "learning_rate",
+    "--batch-size": "batch_size",
+    "--warmup-ratio": "warmup",
+    "--weight-decay": "weight_decay",
+    "--patience": "patience",
+}
+
+
+def of_recipe(command: Command) -> Command:
+    """Take flags that belong to the stages of a recipe, to say what to give in their place.
+
+    Options of the same name that the command has itself stay what they are.
+    """
+    own = {name for option in getattr(command, "__click_params__", ()) for name in option.opts}
+    for flag, key in _OF_A_STAGE.items():
+        if flag not in own:
+            hidden = click.option(
+                flag, metavar="VALUE", hidden=True, expose_value=False, callback=_refused(key), help="Of a stage."
+            )
+            command = hidden(command)
+    return command
+
+
+def _refused(key: str) -> Callable[[click.Context, click.Parameter, str | None], None]:
+    def refuse(context: click.Context, parameter: click.Parameter, value: str | None) -> None:
+        if value is None:
+            return
+        from trainer.recipe import load_recipe
+
+        recipe = load_recipe(context.params["recipe"])
+        changes = " or ".join(f"--set {stage.name}.{key}={value}" for stage in recipe.stages)
+        raise SpecError(f"{parameter.opts[0]} is of a stage of the recipe {recipe.name!r}; give {changes}")
+
+    return refuse
 
 
 def tokenized(examples: "Examples", tokenizer: "PreTrainedTokenizerBase", max_length: int) -> "TokenizedRows":

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
+@options.of_recipe
 @click.option("--teacher", required=True, metavar="DIR_OR_ID", help="The dense teacher, fine-tuned on the task.")
 @click.option("--student", required=True, help="tinybert4, tinybert6, a config.json, a folder or a hub id.")
 @click.option("--data", required=True, metavar="FILE", help="Training rows with labels.")
@@ -63,6 +64,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--recipe",
+    is_eager=True,
     default="stark",
     show_default=True,
     help="Of every student: one that ships or a .yaml file, of logits and labels alone.",

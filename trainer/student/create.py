@@ -16,6 +16,7 @@ from hskcache.classes import class_names, require_one_answer
 from hskcache.errors import MismatchError, SpecError, TeacherError
 from hskcache.model.load import CLASSIFIER, Wanted, load_config, load_model
 from hskcache.model.weights import ADAPTER, fault, weights_file
+from hskcache.nearest import meant
 from trainer.student.head import keep_meaning
 
 # The two students of [TinyBERT 4.2], which [MUD 4.1] trains too.
@@ -163,7 +164,8 @@ def has_no_weights(source: str) -> bool:
     if not path.exists() and (source.startswith((".", "~", "/")) or source.endswith(".json") or source.count("/") > 1):
         # Not the shape of a hub id, so asking the hub would only hide the spelling mistake.
         raise TeacherError(
-            f"{source} is no file or folder; give {', '.join(STUDENTS)}, a config.json, a checkpoint folder or a hub id"
+            f"{source} is no file or folder; give {', '.join(STUDENTS)}, a config.json, a checkpoint folder or a hub "
+            f"id{meant(source, STUDENTS)}"
         )
     return path.is_file()
 
