@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
+from hskcache.agreement import class_agreement, score_agreement
 from hskcache.encoder import num_positions, takes_token_types
 from hskcache.errors import DataError, MismatchError, SpecError
+from hskcache.store.agreement import Agreement
 
 if TYPE_CHECKING:
     import torch
@@ -23,6 +25,18 @@ if TYPE_CHECKING:
 Metric: TypeAlias = Callable[["NDArray[Any]", "NDArray[Any]"], float]
 
 NO_CLASS = -1
+
+
+class Scores(dict[str, float]):
+    """The metrics of a model by name, and what they were taken from.
+
+    Attributes:
+        agreement: of its answers with the labels; None where nothing was answered.
+        label_names: the classes in index order; empty for a regression.
+    """
+
+    agreement: Agreement | None = None
+    label_names: tuple[str, ...] = ()
 
 
 def accuracy(predictions: "NDArray[Any]", labels: "NDArray[Any]") -> float:
@@ -222,7 +236,7 @@ def evaluate(
     metrics: Mapping[str, Metric],
     *,
     bf16: bool = False,
-) -> dict[str, float]:
+) -> Scores:
     """The metrics of ``model`` on labelled rows, computed on the device where the model is.
 
     A classification row whose logits are not finite counts as wrong whatever its label.
@@ -245,4 +259,11 @@ def evaluate(
         predictions: NDArray[Any] = logits[:, 0]
     else:
         predictions = np.where(np.isfinite(logits).all(axis=1), logits.argmax(axis=1), NO_CLASS)
-    return {name: metric(predictions, labels) for name, metric in metrics.items()}
+    scores = Scores({name: metric(predictions, labels) for name, metric in metrics.items()})
+    if examples.problem == "regression":
+        scores.agreement = score_agreement(predictions, labels)
+    else:
+        scores.agreement = class_agreement(predictions, labels, num_labels)
+    named = len(examples.label_names) == num_labels
+    scores.label_names = tuple(examples.label_names if named else map(str, range(num_labels)))
+    return scores

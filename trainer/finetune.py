@@ -25,7 +25,7 @@ from hskcache.errors import DataError, MismatchError, SpecError
 from hskcache.text import remembered
 from hskcache.text.cut import tell_cut
 from hskcache.text.tokenize import reach_of
-from trainer import processes
+from trainer import chance, processes
 from trainer.checkpoints import CHECKPOINTS, LOGS, claim, finish, last_checkpoint, step_of
 from trainer.evaluation import Metric, check_fit, evaluate, metrics_for, pad_batch
 from trainer.interrupts import Interrupts
@@ -112,6 +112,7 @@ class Finetuner(MidwayTrainer):
     ) -> None:
         self.train_data, self.dev_data, self.metrics = train, dev, metrics
         self.with_token_types = takes_token_types(model)
+        self.scores: dict[int, Mapping[str, float]] = {}
         super().__init__(model, args, self.collate, train_dataset=RowsDataset(train), eval_dataset=RowsDataset(dev))
         # BERT's loss ignores the number of items it is told, so the Trainer must divide by the accumulation steps.
         self.model_accepts_loss_kwargs = False
@@ -132,7 +133,7 @@ class Finetuner(MidwayTrainer):
 
     def evaluate(self, *_: Any, metric_key_prefix: str = "eval", **__: Any) -> dict[str, float]:
         """The metrics on the dev rows, whatever data set is named."""
-        values = processes.on_first(self._score)
+        values = self.scores[self.state.global_step] = processes.on_first(self.score)
         logs = {f"{metric_key_prefix}_{name}": value for name, value in values.items()}
         self.log(dict(logs))
         if processes.is_first():
@@ -140,7 +141,8 @@ class Finetuner(MidwayTrainer):
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, logs)
         return logs
 
-    def _score(self) -> dict[str, float]:
+    def score(self) -> Mapping[str, float]:
+        """The metrics on the dev rows of the model as it is; the evaluations of this process stand in ``scores``."""
         return evaluate(self.model, self.dev_data.examples, self.dev_data.rows, self.metrics, bf16=self.args.bf16)
 
 
@@ -153,8 +155,9 @@ def finetune(
     that was cut off goes on from its last epoch; a finished one is not run again.
 
     Returns:
-        The content of metrics.json: ``metric``, the one that picked; ``best``, its epoch, step and metrics; and
-        ``epochs``, the same of every epoch.
+        The content of metrics.json: ``metric``, the one that picked; ``best``, its epoch, step and metrics;
+        ``chance``, whether those are chance, see :func:`trainer.chance.record`; and ``epochs``, the metrics of every
+        epoch.
 
     Raises:
         DataError: one of the two data sets is empty or has no labels.
@@ -299,4 +302,6 @@ def _result(trainer: Finetuner, metric: str) -> dict[str, Any]:
         if f"eval_{metric}" in entry
     ]
     best = next(epoch for epoch in epochs if epoch["step"] == trainer.state.best_global_step)
-    return {"metric": metric, "best": best, "epochs": epochs}
+    # An epoch of an earlier process is judged again, by the weights that were loaded as the best.
+    scores = trainer.scores.get(best["step"]) or processes.on_first(trainer.score)
+    return {"metric": metric, "best": best, **chance.record(scores), "epochs": epochs}

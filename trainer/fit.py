@@ -19,7 +19,7 @@ from transformers import (
 from hskcache import console, runtime
 from hskcache.text import remembered
 from hskcache.text.remembered import Remembered
-from trainer import processes
+from trainer import chance, processes
 from trainer.checkpoints import (
     CHECKPOINTS,
     DONE,
@@ -95,7 +95,8 @@ def fit(job: Fit, out: Path, machine: Machine) -> dict[str, Any]:
     Under torchrun or accelerate every process calls this; the first writes all files.
 
     Returns:
-        What metrics.json holds: the scores of the student, and of every stage its steps, seconds and last losses.
+        What metrics.json holds: the scores of the student, whether they are chance, and of every stage its steps,
+        seconds and last losses.
 
     Raises:
         MismatchError: the knowledge, the recipe and the student do not fit, ``out`` holds another run, or the
@@ -130,7 +131,8 @@ def _finished(job: Fit, student: PreTrainedModel, out: Path) -> dict[str, Any]:
     if job.rows is not None:
         remembered.save(job.rows, out)
     records = [out / STAGES / f"{number}-{stage.name}" / DONE for number, stage in enumerate(job.recipe.stages)]
-    result = {"metric": job.metric, "scores": job.score(student), "stages": list(map(read_json, records))}
+    scores = job.score(student)
+    result = {"metric": job.metric, "scores": scores, **chance.record(scores), "stages": list(map(read_json, records))}
     finish(out, result)
     return result
 

@@ -31,6 +31,7 @@ def evaluate(model: str, data: str, layout: Layout, as_json: bool, **settings: A
     from hskcache.text.cut import tell_cut
     from hskcache.text.remembered import MAX_LENGTH, of_model
     from hskcache.text.tokenize import reach_of
+    from trainer import chance
     from trainer.evaluation import evaluate as score
     from trainer.evaluation import metrics_for
     from trainer.student.create import load_classifier
@@ -51,12 +52,13 @@ def evaluate(model: str, data: str, layout: Layout, as_json: bool, **settings: A
     tell_cut(rows.cut, len(rows), data, reach_of(classifier, model, max_length))
     metrics = metrics_for(problem, task.metrics if task else None)
     values = score(classifier.to(device), examples, rows, metrics, bf16=settings["bf16"])
+    noticed = chance.record(values)
     if as_json:
-        console.print_json(
-            {"model": model, "data": data, "num_rows": len(examples), "max_length": max_length, "metrics": values}
-        )
+        facts = {"model": model, "data": data, "num_rows": len(examples), "max_length": max_length}
+        console.print_json({**facts, "metrics": values, **noticed})
     else:
         options.print_metrics(values)
+    chance.tell(noticed, model, "train it at another learning rate, for more epochs or on more rows")
 
 
 def _check_problem(model: str, config: Any, examples: "Examples") -> None:

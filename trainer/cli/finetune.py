@@ -57,7 +57,7 @@ def finetune(data: str, eval_data: str, out: Path, layout: Layout, as_json: bool
     """
     from hskcache.disk import writing_to
     from hskcache.text import load_tokenizer
-    from trainer import processes
+    from trainer import chance, processes
     from trainer.checkpoints import reached
     from trainer.finetune import FinetuneArguments, Labelled
     from trainer.finetune import finetune as run
@@ -79,3 +79,4 @@ def finetune(data: str, eval_data: str, out: Path, layout: Layout, as_json: bool
         console.print_json(result)
     else:
         options.print_metrics(result["best"]["metrics"])
+    chance.tell(result, str(out), "what usually helps is another learning rate (--lr), more --epochs or more rows")

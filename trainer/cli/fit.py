@@ -87,7 +87,7 @@ def fit(out: Path, as_json: bool, **given: Any) -> None:
     if (given["cache"] is None) == (given["teacher"] is None):
         raise SpecError("give either --cache CACHE or --teacher DIR --data FILE --spec SPEC.yaml")
     from hskcache.disk import writing_to
-    from trainer import processes
+    from trainer import chance, processes
     from trainer.checkpoints import reached
     from trainer.cli.jobs import make_fit
     from trainer.distill import Machine
@@ -102,6 +102,7 @@ def fit(out: Path, as_json: bool, **given: Any) -> None:
     processes.disconnect()
     if not processes.is_first():
         return
+    chance.tell(result, str(out), chance.help_of_fit(result))
     if as_json:
         console.print_json(result)
         return

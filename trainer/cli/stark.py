@@ -104,6 +104,11 @@ def stark(out: Path, as_json: bool, **given: Any) -> None:
         console.print_json(results.to_json())
         return
     click.echo(table(results))
+    if (count := sum(row.at_chance for row in results.rows)) > 0:
+        console.say(
+            f"students marked chance: {count} of {len(results.rows)}; they answer one class, or are right no more "
+            "often than the most frequent one: what usually helps is another learning rate, more epochs or more rows"
+        )
     percent, score = results.best.percent, f"{results.metric} {results.score(results.best):.4f}"
     teacher = f"the teacher without {percent} % of its heads and neurons" if percent else "the dense teacher"
     console.say(f"{out / 'student'}, the best, learned from {teacher}: {score}")

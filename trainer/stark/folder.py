@@ -15,6 +15,7 @@ from hskcache.disk import writing_to
 from hskcache.errors import DamageError, MismatchError
 from hskcache.store.additions import ADDING
 from hskcache.store.ledger import BUILDING, MANIFEST
+from trainer.chance import is_at_chance
 from trainer.checkpoints import LOGS, METRICS, RUN, damaged, difference, read_json, read_object, write_json
 from trainer.stark.settings import Level, level_of
 
@@ -35,10 +36,12 @@ class Outcome(NamedTuple):
     Attributes:
         metric: the one that picks.
         scores: every metric on the evaluation rows.
+        is_at_chance: whether they know no more than the most frequent class.
     """
 
     metric: str
     scores: dict[str, float]
+    is_at_chance: bool = False
 
 
 class Folder(NamedTuple):
@@ -170,7 +173,9 @@ def _outcome(found: Mapping[str, Any]) -> Outcome | None:
     metric, scores = found.get("metric"), found.get("scores")
     if not isinstance(metric, str) or not isinstance(scores, dict) or metric not in scores:
         return None
-    return Outcome(metric, scores) if all(isinstance(score, int | float) for score in scores.values()) else None
+    if not all(isinstance(score, int | float) for score in scores.values()):
+        return None
+    return Outcome(metric, scores, is_at_chance(found))
 
 
 def remade(path: Path) -> Any:

@@ -1,7 +1,7 @@
 """What came of every level, which was best, and the table that says so."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -21,6 +21,7 @@ class Row:
         field: of the cache, that the student learned from.
         heads_removed, neurons_removed: over all layers.
         metrics: of the student on the evaluation rows.
+        at_chance: whether they know no more than the most frequent class.
     """
 
     method: str
@@ -29,6 +30,7 @@ class Row:
     heads_removed: int
     neurons_removed: int
     metrics: dict[str, float]
+    at_chance: bool = False
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,11 @@ class Results:
 
 
 def results_of(
-    metric: str, sizes: tuple[int, int], num_evaluated: int, scores: Mapping[Level, Mapping[str, float]]
+    metric: str,
+    sizes: tuple[int, int],
+    num_evaluated: int,
+    scores: Mapping[Level, Mapping[str, float]],
+    at_chance: Collection[Level] = (),
 ) -> Results:
     """Put levels together.
 
@@ -92,6 +98,7 @@ def results_of(
         sizes: heads and neurons of the dense teacher, over all layers.
         num_evaluated: evaluation rows.
         scores: metrics of every level's student, that of the dense teacher among them.
+        at_chance: levels whose students know no more than the most frequent class.
     """
     heads, neurons = sizes
     ordered = sorted(scores, key=lambda level: (_ORDER.index(level.method), level.percent))
@@ -103,6 +110,7 @@ def results_of(
             heads_removed=num_removed(heads, level.percent),
             neurons_removed=num_removed(neurons, level.percent),
             metrics=dict(scores[level]),
+            at_chance=level in at_chance,
         )
         for level in ordered
     )
@@ -126,10 +134,14 @@ def table(results: Results) -> str:
                 *(f"{count:,}" for count in kept),
                 *(f"{row.metrics[name]:.4f}" for name in names),
                 distance,
-                "best" if row is results.best else "",
+                ", ".join(_marks(results, row)),
             ]
         )
     return _aligned(lines, num_words=len(lines[0]) - len(head))
+
+
+def _marks(results: Results, row: Row) -> list[str]:
+    return [*(["best"] if row is results.best else []), *(["chance"] if row.at_chance else [])]
 
 
 def _aligned(lines: Sequence[Sequence[str]], num_words: int) -> str:

@@ -9,7 +9,7 @@ from hskcache import console
 from hskcache.disk import writing_to
 from hskcache.errors import SpecError
 from hskcache.sparsity.levels import num_removed
-from trainer import processes
+from trainer import chance, processes
 from trainer.checkpoints import write_json
 from trainer.fit import fit
 from trainer.stark.folder import PLOT, RESULTS, Folder, remade
@@ -72,6 +72,7 @@ def _train(stark: Stark, folder: Folder, level: Level) -> None:
         return
     result = fit(stark.make_fit(level.field), folder.student(level), stark.machine)
     console.say(f"student of {level.folder}: {result['metric']} {result['scores'][result['metric']]:.4f}")
+    chance.tell(result, f"the student of {level.folder}", chance.help_of_fit(result))
     # In bfloat16 accelerate leaves the model in a cycle, which would wait on the device beside the next student.
     gc.collect()
 
@@ -79,7 +80,8 @@ def _train(stark: Stark, folder: Folder, level: Level) -> None:
 def _finish(stark: Stark, folder: Folder, sizes: tuple[int, int], num_evaluated: int) -> Results:
     outcomes = folder.trained()
     scores = {level: outcome.scores for level, outcome in outcomes.items()}
-    results = results_of(outcomes[DENSE].metric, sizes, num_evaluated, scores)
+    at_chance = [level for level, outcome in outcomes.items() if outcome.is_at_chance]
+    results = results_of(outcomes[DENSE].metric, sizes, num_evaluated, scores, at_chance)
     folder.publish(Level(results.best.method, results.best.percent))
     record = folder.out / RESULTS
     plain = json.loads(json.dumps(results.to_json()))

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from transformers import PreTrainedModel
 
 from hskcache import console, runtime
+from hskcache.agreement import told
 from hskcache.cache import Cache
 from hskcache.disk import require_space
 from hskcache.encoder import weights_digest
@@ -78,7 +79,10 @@ def start(stark: Stark, folder: Folder, on_step: Callable[[bool], None]) -> Begu
     if begin.job is not None:
         with console.progress("rows") as bar:
             task = bar.add_task("logits", total=len(begin.job.rows))
-            build(begin.job, folder.cache, lambda count: bar.advance(task, count))
+            manifest = build(begin.job, folder.cache, lambda count: bar.advance(task, count))
+        agreement = manifest.agreement.get("logits")
+        if agreement is not None and (line := told(agreement, "the teacher", evaluation.label_names)) is not None:
+            console.say(line)
     return Begun(drawn, len(evaluation))
 
 

@@ -54,6 +54,7 @@ def test_the_record_names_the_best_and_every_row() -> None:
                 "heads_removed": 0,
                 "neurons_removed": 0,
                 "metrics": {"f1": 0.5, "accuracy": 0.9},
+                "at_chance": False,
             },
             {
                 "method": "plain",
@@ -62,6 +63,7 @@ def test_the_record_names_the_best_and_every_row() -> None:
                 "heads_removed": 1,
                 "neurons_removed": 2,
                 "metrics": {"f1": 0.8, "accuracy": 0.1},
+                "at_chance": False,
             },
         ],
     }

@@ -1,0 +1,65 @@
+"""Noticing chance: a model that answers one class, or no better than the most frequent one, is told of.
+
+A score alone does not tell it: 0.87 is little where 87 % of the rows are of one class.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from hskcache import console
+from hskcache.store.agreement import Agreement, ClassAgreement
+from trainer.evaluation import Scores
+
+CHANCE = "chance"
+"""Key of :func:`record` in metrics.json, beside the scores."""
+
+_REORDERED = "its classes seem to be in that order; see that id2label in its config.json names what they mean"
+
+
+def record(scores: Mapping[str, float]) -> dict[str, Any]:
+    """What tells chance from knowledge, to be kept beside some scores; empty where there is no task.
+
+    Returns:
+        Under ``chance``: of classes ``majority``, the accuracy of always answering the most frequent one, and
+        ``predicted_classes``, how many were answered; of scores ``constant``; of both ``at_chance``, and ``notice``,
+        None or what there is to be told, to be read after the name of the model.
+    """
+    if not isinstance(scores, Scores) or (agreement := scores.agreement) is None:
+        return {}
+    order = agreement.other_order(scores.label_names)
+    notice = order or agreement.chance(scores.label_names)
+    told = {"at_chance": agreement.is_chance and order is None, "notice": notice}
+    return {CHANCE: {**_facts(agreement), **told}}
+
+
+def is_at_chance(result: Mapping[str, Any]) -> bool:
+    """Whether a result with a :func:`record` tells of chance; those from before it was kept do not."""
+    return bool((result.get(CHANCE) or {}).get("at_chance"))
+
+
+def tell(result: Mapping[str, Any], model: str, help_with: str) -> None:
+    """Say in one line what there is to notice of a result.
+
+    Args:
+        result: with a :func:`record`, or from before it was kept.
+        model: whose it is.
+        help_with: what usually helps against chance.
+    """
+    if (notice := (result.get(CHANCE) or {}).get("notice")) is not None:
+        console.say(f"{model} {notice}: {help_with if is_at_chance(result) else _REORDERED}")
+
+
+def help_of_fit(result: Mapping[str, Any]) -> str:
+    """What usually helps a student of ``hsktrain fit``, by the stage that its answers come from."""
+    stages = result.get("stages") or [{"name": "STAGE"}]
+    name = stages[-1]["name"]
+    return (
+        f"what usually helps is another learning rate (--set {name}.learning_rate=...), more epochs "
+        f"(--set {name}.epochs=...) or more rows"
+    )
+
+
+def _facts(agreement: Agreement) -> dict[str, Any]:
+    if isinstance(agreement, ClassAgreement):
+        return {"majority": agreement.majority, "predicted_classes": agreement.num_answered}
+    return {"constant": agreement.is_constant}
