@@ -86,6 +86,9 @@ class Commands(click.Group):
             if type(error).__name__ != "OutOfMemoryError":
                 raise
             fail("the device is out of memory; use smaller batches, --gradient-accumulation or --device cpu")
+        except MemoryError as error:
+            why = f" ({error})" if str(error) else ""
+            fail(f"this machine is out of memory{why}; end other programs, or use fewer processes or smaller batches")
         except Interrupted as end:
             # All processes end alike, so one says it.
             if processes.is_first():

@@ -264,7 +264,8 @@ def _reserved(lock: Path) -> int:
     """Bytes that whoever holds a lock has reserved; 0 before, and when it has just been let go."""
     try:
         return int(lock.read_bytes() or 0)
-    except FileNotFoundError:
+    except (FileNotFoundError, ValueError):
+        # What a power cut leaves of a file is no number; nobody has room by it.
         return 0
 
 

@@ -137,6 +137,7 @@ class Mirror:
         self._soon: dict[str, Record] = {}
         self._queue: deque[Record] = deque()
         self._num_threads = 0
+        self._failure: BaseException | None = None
 
     @contextmanager
     def holding(self, record: Record) -> Iterator[Path]:
@@ -146,9 +147,12 @@ class Mirror:
             OutOfReachError: the server does not answer.
             DamageError: the server has other bytes than the manifest says.
             CacheError: the folder cannot be written, or may not hold as much.
+            Exception: whatever else ended a thread that fetched in the background.
         """
         with ExitStack() as stack:
             with self._mutex:
+                if self._failure is not None:
+                    raise self._failure
                 soon = self._soon.keys() - {record.sha256}
             try:
                 with writing_to(self.folder.root, _SINCE):
@@ -163,7 +167,8 @@ class Mirror:
     def ahead(self, records: Sequence[Record]) -> None:
         """Fetch shards that will be read soon, several at a time in the background, as far as there is room.
 
-        What fails is not told: whoever reads the shard tries again.
+        Servers and disks that fail are not told of: whoever reads the shard tries again. Whatever else ends a thread is
+        raised by the next :meth:`holding`.
         """
         with self._mutex:
             new = {record.sha256: record for record in records if record.sha256 not in self._soon}
@@ -179,12 +184,21 @@ class Mirror:
         """See that there are threads for what is queued; they end by themselves, and with the process."""
         with self._mutex:
             for _ in range(min(_PARALLEL, len(self._queue)) - self._num_threads):
+                try:
+                    threading.Thread(target=self._work, name="hskcache-fetch", daemon=True).start()
+                except RuntimeError:
+                    # No more threads are to be had; whoever reads a shard fetches it.
+                    return
                 self._num_threads += 1
-                threading.Thread(target=self._work, name="hskcache-fetch", daemon=True).start()
 
     def _work(self) -> None:
-        while (record := self._next()) is not None and self._prepare(record):
-            pass
+        try:
+            while (record := self._next()) is not None and self._prepare(record):
+                pass
+        except BaseException as error:  # noqa: BLE001  (whatever it is, it belongs to who reads)
+            with self._mutex:
+                self._num_threads -= 1
+                self._failure = error
 
     def _next(self) -> Record | None:
         """What to fetch next; None where nothing is left, and the thread ends."""

@@ -78,8 +78,10 @@ class Waiting:
         with self._changed:
             self._waits.append(wait)
             if not self._is_telling and processes.is_first():
-                self._is_telling = True
-                threading.Thread(target=self._tell, name="hskcache-wait", daemon=True).start()
+                # Where no more threads are to be had, nothing is told.
+                with suppress(RuntimeError):
+                    threading.Thread(target=self._tell, name="hskcache-wait", daemon=True).start()
+                    self._is_telling = True
         try:
             yield wait
         finally:
