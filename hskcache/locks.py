@@ -12,11 +12,14 @@ import os
 import threading
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from hskcache import console, processes
 from hskcache.errors import CacheError
+
+WRITING = ".writing"
+"""Name of the lock file of a folder that one command at a time writes; those who judge a folder leave it out."""
 
 # EINVAL is what POSIX has for a file of a kind that cannot be locked, and some FUSE file systems say it.
 _NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL})
@@ -52,6 +55,32 @@ def locked(path: Path, wait: bool = True, remove: bool = False, for_all: bool = 
             with suppress(OSError):
                 path.unlink(missing_ok=True)
         file.close()
+
+
+@contextmanager
+def sole_writer(out: Path, is_file: bool = False) -> Iterator[None]:
+    """Be the one command that writes an ``--out``; of several processes of a run the first one is it for all.
+
+    Args:
+        out: a folder, in which a file :data:`WRITING` says who writes it until it is let go; made if missing, and
+            gone again if it stays empty.
+        is_file: whether it is a file, for which one beside it says so.
+
+    Raises:
+        CacheError: another command writes it.
+    """
+    folder, name = (out.parent, f".{out.name}{WRITING}") if is_file else (out, WRITING)
+    with ExitStack() as stack:
+        # What cannot be written nobody else writes, and who reads alone must not be stopped; others will be told why.
+        with suppress(OSError):
+            stack.enter_context(_kept_if_used(folder))
+            if not stack.enter_context(locked(folder / name, wait=False, remove=True, for_all=True)):
+                raise CacheError(
+                    f"{out} is being written by another process{_writer(folder / name)}; wait for it, or give another "
+                    "--out"
+                )
+            (folder / name).write_text(f"{os.getpid()} {os.uname().nodename}\n", encoding="utf-8")
+        yield
 
 
 def is_locked(path: Path) -> bool:
@@ -185,6 +214,28 @@ def work_without(folder: Path, for_all: bool = False) -> None:
     if device not in _said:
         _said.add(device)
         console.say(f"the file system of {folder} knows no locks: only one process may work on it")
+
+
+@contextmanager
+def _kept_if_used(folder: Path) -> Iterator[None]:
+    """Make a folder and those above it; those that are empty in the end are removed again."""
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            for path in made:
+                path.rmdir()
+
+
+def _writer(lock: Path) -> str:
+    """Who holds a lock file, in brackets, if it says so."""
+    try:
+        process, host = lock.read_text(encoding="utf-8").split()
+    except (OSError, ValueError):
+        return ""
+    return f" ({process} on {host})"
 
 
 def _kind(shared: bool, wait: bool) -> int:

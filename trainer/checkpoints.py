@@ -13,6 +13,7 @@ from typing import Any
 
 from hskcache.difference import first_difference
 from hskcache.errors import DamageError, MismatchError
+from hskcache.locks import WRITING
 
 RUN = "run.json"
 METRICS = "metrics.json"
@@ -100,7 +101,7 @@ def claim(out: Path, run: Mapping[str, Any]) -> dict[str, Any] | None:
                 )
             _drop_way(out)
             shutil.rmtree(out / LOGS, ignore_errors=True)
-    elif out.exists() and any(path != record.with_suffix(".tmp") for path in out.iterdir()):
+    elif out.exists() and any(path.name not in {record.with_suffix(".tmp").name, WRITING} for path in out.iterdir()):
         raise MismatchError(f"{out} is not empty and holds no run; give a new or an empty folder with --out")
     out.mkdir(parents=True, exist_ok=True)
     write_json(record, given)

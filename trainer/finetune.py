@@ -22,6 +22,7 @@ from transformers import (
 from hskcache import console, runtime
 from hskcache.encoder import takes_token_types
 from hskcache.errors import DataError, MismatchError, SpecError
+from hskcache.locks import sole_writer
 from hskcache.text import remembered
 from hskcache.text.cut import tell_cut
 from hskcache.text.tokenize import reach_of
@@ -170,13 +171,14 @@ def finetune(
     metric = next(iter(metrics))
     _check(arguments, train, dev)
     out = out.resolve()
-    with runtime.quiet():
+    with runtime.quiet(), ExitStack() as stack:
         model = create_student(arguments.model, _interface(arguments, tokenizer, train.examples), arguments.seed)
         for data in (train, dev):
             check_fit(model, data.rows)
             reach = reach_of(model, arguments.model, arguments.max_length)
             tell_cut(data.rows.cut, len(data.rows), data.examples.source, reach)
         processes.connect(arguments.device)
+        processes.on_first(lambda: stack.enter_context(sole_writer(out)))
         if finished := processes.on_first(lambda: claim(out, _run(arguments, tokenizer, train, dev))):
             if processes.is_first():
                 console.say(f"{out} is finished already")

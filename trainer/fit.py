@@ -17,6 +17,7 @@ from transformers import (
 )
 
 from hskcache import console, runtime
+from hskcache.locks import sole_writer
 from hskcache.text import remembered
 from hskcache.text.remembered import Remembered
 from trainer import chance, processes
@@ -107,9 +108,10 @@ def fit(job: Fit, out: Path, machine: Machine) -> dict[str, Any]:
     check_recipe(job.source.knowledge, job.recipe, machine.slices)
     check_student(job.source.knowledge, job.recipe, job.student, job.layer_map)
     out = out.resolve()
-    with runtime.quiet():
+    with runtime.quiet(), ExitStack() as stack:
         device = processes.connect(machine.device)
         processes.agree(job.settings)
+        processes.on_first(lambda: stack.enter_context(sole_writer(out)))
         finished = processes.on_first(lambda: claim(out, job.identity))
         if finished is not None:
             _say(f"{out} is finished already")

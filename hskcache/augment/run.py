@@ -12,6 +12,7 @@ from hskcache.augment.candidates import Origin, Proposer, Sentence
 from hskcache.augment.copies import Chance, copies_of
 from hskcache.augment.output import Counts, Output, Progress
 from hskcache.augment.source import Source
+from hskcache.locks import sole_writer
 from hskcache.store.files import canonical_json, sha256_hex
 
 CHUNK_ROWS = 64
@@ -74,6 +75,11 @@ def augment(
         TeacherError: the masked LM gives values that are not finite.
         CacheError: the file cannot be written.
     """
+    with sole_writer(out, is_file=True):
+        return _augment(job, out, on_rows, chunk_rows)
+
+
+def _augment(job: Job, out: Path, on_rows: Callable[[int], None], chunk_rows: int) -> Finished:
     output = Output(out, job.request())
     done = output.finished()
     if done is not None:

@@ -12,6 +12,7 @@ from click.core import ParameterSource
 from hskcache import console
 from hskcache.cli.options import device_option, json_option
 from hskcache.errors import SpecError
+from hskcache.locks import sole_writer
 from hskcache.sparsity.levels import Method, Ranking, check_balance, parse_levels
 from hskcache.text.layout import OPTIONS, Layout, layout
 from hskcache.text.remembered import MAX_LENGTH, of_model
@@ -114,6 +115,7 @@ def sparsify(teacher: str, layout: Layout, out: Path, as_json: bool, **given: An
     from hskcache.sparsity.run import check_out, write_levels
     from hskcache.teacher.load import load_teacher
 
+    click.get_current_context().with_resource(sole_writer(out))
     dense = load_teacher(teacher, given["device"])
     check_out(dense, ranking, levels, out)
     ranked = _ranked(dense, ranking, layout, out, given)

@@ -13,6 +13,7 @@ from typing import Any
 
 from hskcache.disk import require_space, writing_to
 from hskcache.errors import DamageError, MismatchError
+from hskcache.locks import WRITING
 from hskcache.sparsity.artifact import INFO, SCORES, ModelId, ScoreInfo, files_of, load_scores, save_scores
 from hskcache.sparsity.checkpoint import SPARSITY, SparsityInfo, write_checkpoint
 from hskcache.sparsity.levels import Importance, Kept, Ranking, kept_at, level_name
@@ -83,7 +84,7 @@ def check_out(teacher: Teacher, ranking: Ranking, levels: Sequence[int], out: Pa
         DamageError: a sparse teacher there is not whole.
         CacheError: the disk is too small.
     """
-    entries = sorted(out.iterdir()) if out.exists() else []
+    entries = sorted(path for path in out.iterdir() if path.name != WRITING) if out.exists() else []
     partial = [path for path in entries if _PARTIAL.fullmatch(path.name)]
     infos = _infos(out)
     names = {path.name for path in entries} - {path.name for path in partial}

@@ -3,7 +3,9 @@
 import errno
 import fcntl
 import os
+import signal
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ from forked import in_child, start
 
 from hskcache import locks
 from hskcache.errors import CacheError
-from hskcache.locks import LockFile, is_locked, lock_bytes, locked
+from hskcache.locks import WRITING, LockFile, is_locked, lock_bytes, locked, sole_writer
 
 WITHOUT = [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL]
 
@@ -165,3 +167,50 @@ def test_a_lock_file_that_cannot_be_removed_while_it_is_open_stays_and_is_taken_
             assert held
     monkeypatch.undo()
     assert not is_locked(tmp_path / "lock")
+
+
+@pytest.mark.parametrize("is_file", [False, True], ids=["folder", "file"])
+def test_a_second_writer_is_told_of_the_first_until_that_is_gone_however_it_ends(is_file: bool, tmp_path: Path) -> None:
+    out = tmp_path / "deep" / "out"
+    reading, writing = os.pipe()
+
+    def hold() -> None:
+        with sole_writer(out, is_file):
+            os.write(writing, b"!")
+            time.sleep(60)
+
+    child = start(hold)
+    try:
+        assert os.read(reading, 1) == b"!"
+        told = rf"out is being written by another process \({child} on .+\); wait for it, or give another --out"
+        with pytest.raises(CacheError, match=told), sole_writer(out, is_file):
+            pass
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    with sole_writer(out, is_file):
+        assert [path.name for path in out.parent.rglob("*.writing")] == [".out.writing" if is_file else ".writing"]
+    assert not list(tmp_path.rglob("*.writing"))
+
+
+def test_a_writer_that_writes_nothing_leaves_nothing(tmp_path: Path) -> None:
+    for is_file in (False, True):
+        with sole_writer(tmp_path / "deep" / "out", is_file):
+            pass
+    assert not list(tmp_path.iterdir())
+    with sole_writer(tmp_path / "out"):
+        (tmp_path / "out" / "run.json").touch()
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["run.json"]
+
+
+def test_who_cannot_write_is_no_second_writer() -> None:
+    """A finished folder on a disk that can only be read is told to be finished."""
+    with sole_writer(Path("/proc/self/out")):
+        pass
+
+
+@pytest.mark.usefixtures("no_locks")
+def test_without_locks_a_writer_goes_on_and_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with sole_writer(tmp_path / "out"):
+        assert (tmp_path / "out" / WRITING).is_file()
+    assert "knows no locks" in capsys.readouterr().err

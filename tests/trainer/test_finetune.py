@@ -23,7 +23,8 @@ from transformers import (
 )
 from transformers.utils import logging
 
-from hskcache.errors import DataError, MismatchError, SpecError
+from hskcache.errors import CacheError, DataError, MismatchError, SpecError
+from hskcache.locks import sole_writer
 from hskcache.text import examples_for, load_task, tokenize
 from trainer.evaluation import evaluate, metrics_for
 from trainer.finetune import FinetuneArguments, Labelled, finetune
@@ -103,6 +104,12 @@ def test_the_best_epoch_is_saved_as_an_ordinary_checkpoint(run: Finetune, data: 
     assert model.config.id2label == {0: "0", 1: "1"}
     assert model.config.problem_type == "single_label_classification"
     assert len(AutoTokenizer.from_pretrained(out)) == model.config.vocab_size
+
+
+def test_a_folder_that_another_run_writes_is_refused(run: Finetune, tmp_path: Path) -> None:
+    with sole_writer(tmp_path / "out"), pytest.raises(CacheError, match="out is being written by another process"):
+        run()
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_result_tells_every_epoch_and_the_first_best(run: Finetune, tmp_path: Path) -> None:

@@ -12,7 +12,8 @@ from tiny import CPU, HIDDEN, PREDICTION, config_file, fit_of, recipe_of, scalar
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from hskcache.cache import Cache
-from hskcache.errors import MismatchError, SpecError
+from hskcache.errors import CacheError, MismatchError, SpecError
+from hskcache.locks import WRITING
 from trainer.checkpoints import read_json
 from trainer.fit import Fit, fit
 from trainer.recipe import Recipe
@@ -53,6 +54,32 @@ def test_the_student_is_an_ordinary_checkpoint_without_its_projection(make: Make
     assert [stage["name"] for stage in result["stages"]] == ["hidden", "prediction"]
     assert [stage["steps"] for stage in result["stages"]] == [12, 12]
     assert all(stage["seconds_per_step"] > 0 for stage in result["stages"])
+
+
+def test_a_second_run_into_the_folder_of_one_that_trains_is_refused(make: MakeFit, tmp_path: Path) -> None:
+    """Also one of other settings, which would take a folder that has not begun for its own."""
+    recipe = recipe_of(prediction=SHORT)
+    refused: list[str] = []
+
+    def score(_student: Any) -> dict[str, float]:
+        for other in (recipe, recipe_of(prediction=PREDICTION)):
+            with pytest.raises(CacheError) as error:
+                fit(make(other), tmp_path / "out", CPU)
+            refused.append(str(error.value))
+        return {"accuracy": 0.5}
+
+    result = fit(make(recipe, score=score), tmp_path / "out", CPU)
+    assert result["scores"] == {"accuracy": 0.5}
+    assert len(refused) == 4
+    assert all("out is being written by another process" in words for words in refused)
+    assert fit(make(recipe), tmp_path / "out", CPU) == result
+
+
+def test_a_folder_whose_run_was_killed_at_once_is_taken_up(make: MakeFit, tmp_path: Path) -> None:
+    """What is there then is the file that said who writes, and the one that says what."""
+    (tmp_path / WRITING).write_text("1 gone\n", encoding="utf-8")
+    fit(make(recipe_of(prediction=SHORT)), tmp_path, CPU)
+    assert not (tmp_path / WRITING).exists()
 
 
 def test_training_teaches(make: MakeFit, wide: Path, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from click.core import ParameterSource
 from hskcache import console, runtime
 from hskcache.disk import writing_to
 from hskcache.errors import DataError, MismatchError, SpecError
+from hskcache.locks import WRITING, sole_writer
 from hskcache.text.layout import OPTIONS, Layout, layout
 from hskcache.text.remembered import MAX_LENGTH, Remembered, of_model, save
 from trainer.cli import options
@@ -80,7 +81,8 @@ def create(out: Path, as_json: bool, **settings: Any) -> None:
     Either --student with --tokenizer and --labels, or --from with --layers, or --prune with what to keep; to choose
     heads and neurons --prune needs labelled rows: --data with --task or columns.
     """
-    if out.exists() and any(out.iterdir()):
+    click.get_current_context().with_resource(sole_writer(out))
+    if out.exists() and any(path.name != WRITING for path in out.iterdir()):
         raise MismatchError(f"{out} is not empty; give a new or an empty folder with --out")
     if settings["prune"] is None:
         _refuse_pruning()

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from hskcache.cache import Cache, open_cache
 from hskcache.disk import writing_to
 from hskcache.errors import DamageError, MismatchError
+from hskcache.locks import WRITING
 from hskcache.store.additions import ADDING
 from hskcache.store.ledger import BUILDING, MANIFEST
 from trainer.chance import is_at_chance
@@ -132,7 +133,8 @@ class Folder(NamedTuple):
         """
         record, stored = self.out / RUN, self.run
         given = json.loads(json.dumps(run))
-        others = [path for path in self.out.glob("*") if path not in (record, record.with_suffix(".tmp"))]
+        own = (record.name, record.with_suffix(".tmp").name, WRITING)
+        others = [path for path in self.out.glob("*") if path.name not in own]
         if stored is None and others:
             raise MismatchError(f"{self.out} is not empty and holds no run; give a new or an empty folder with --out")
         if others and (found := difference(stored, given)) is not None:

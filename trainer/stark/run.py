@@ -8,6 +8,7 @@ from pathlib import Path
 from hskcache import console
 from hskcache.disk import writing_to
 from hskcache.errors import SpecError
+from hskcache.locks import sole_writer
 from hskcache.sparsity.levels import num_removed
 from trainer import chance, processes
 from trainer.checkpoints import write_json
@@ -47,7 +48,7 @@ def run(stark: Stark, out: Path) -> Results:
             "build, hsktrain fit, hskcache sparsify, hskcache build --add-field, hsktrain fit --field"
         )
     folder = Folder(out.resolve())
-    with writing_to(folder.out, "here"):
+    with writing_to(folder.out, "here"), sole_writer(folder.out):
         return _run(stark, folder)
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from hskcache.cache import open_cache
+from hskcache.locks import sole_writer
 from hskcache.text import Examples, load_task
 from hskcache.text.layout import Layout
 
@@ -51,6 +52,14 @@ def test_it_says_what_it_did_and_a_second_time_that_it_is_done(args: Any, run: A
     again = run(*args, "--out", tmp_path / "o.tsv")
     assert again.exit_code == 0
     assert f"is already finished: 96 rows in, {num_rows:,} rows out" in again.stderr
+
+
+def test_a_file_that_another_command_writes_is_refused(args: Any, run: Any, tmp_path: Path) -> None:
+    with sole_writer(tmp_path / "o.tsv", is_file=True):
+        result = run(*args, "--out", tmp_path / "o.tsv")
+    assert result.exit_code == 2
+    assert "o.tsv is being written by another process" in result.stderr
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_number_of_copies_is_the_tasks_unless_it_is_given(args: Any, data: Any, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from transformers import (
     BertForSequenceClassification,
 )
 
+from hskcache.locks import sole_writer
 from hskcache.sparsity.artifact import load_scores
 from hskcache.store.files import sha256_hex
 
@@ -60,6 +61,20 @@ def finished(command: Any, run: Any, tmp_path_factory: pytest.TempPathFactory) -
     result = run(*command, "--out", out)
     assert result.exit_code == 0, result.stderr
     return out, result
+
+
+def test_a_folder_that_another_command_writes_is_refused(bare: Any, run: Any, tmp_path: Path) -> None:
+    """Also what a kill left half done stays, which may be what the other is writing."""
+    out = tmp_path / "o"
+    (out / "s30.tmp").mkdir(parents=True)
+    with sole_writer(out):
+        result = run(*bare, "--method", "magnitude", "--sparsity", "30", "--out", out)
+    assert result.exit_code == 2
+    assert "o is being written by another process" in result.stderr
+    assert [path.name for path in out.iterdir()] == ["s30.tmp"]
+    result = run(*bare, "--method", "magnitude", "--sparsity", "30", "--out", out)
+    assert result.exit_code == 0, result.stderr
+    assert [path.name for path in out.iterdir()] == ["s30"]
 
 
 def contents(root: Path) -> dict[str, str]:

@@ -13,6 +13,7 @@ from click.testing import CliRunner, Result
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertForSequenceClassification, BertModel
 from transformers.utils import logging
 
+from hskcache.locks import WRITING, sole_writer
 from hskcache.text import examples_for, load_task, load_tokenizer, tokenize
 from trainer.cli import main
 from trainer.student import CompactBertForSequenceClassification
@@ -47,6 +48,16 @@ def process(*args: object) -> Any:
 def model_of(folder: Path) -> Any:
     logging.disable_progress_bar()
     return AutoModelForSequenceClassification.from_pretrained(folder)
+
+
+def test_a_folder_that_another_command_writes_is_refused(tiny_teacher_dir: Path, tmp_path: Path) -> None:
+    args = ["create", "--from", tiny_teacher_dir, "--layers", "2", "--out", tmp_path / "out"]
+    with sole_writer(tmp_path / "out"):
+        result = hsktrain(*args)
+    assert result.exit_code == 2
+    assert "out is being written by another process" in result.stderr
+    assert hsktrain(*args).exit_code == 0
+    assert not (tmp_path / "out" / WRITING).exists()
 
 
 @pytest.fixture(scope="module")

@@ -16,6 +16,7 @@ from tiny import config_file, weights_of
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertConfig, BertForSequenceClassification
 
 from hskcache.cache import open_cache
+from hskcache.locks import sole_writer
 from trainer.cli import main
 
 HSKTRAIN = Path(sys.executable).with_name("hsktrain")
@@ -53,6 +54,13 @@ def finished(tiny_teacher_dir: Path, tsv_file: Path, tmp_path_factory: pytest.Te
     done = subprocess.run([HSKTRAIN, *args], env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return Finished(args, folder / "out", teacher, done)
+
+
+def test_a_folder_that_another_command_writes_is_refused(finished: Finished) -> None:
+    with sole_writer(finished.out):
+        result = finished.again()
+    assert result.exit_code == 2
+    assert "out is being written by another process" in result.stderr
 
 
 def flag(args: list[str], name: str) -> str:
