@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, assert_never
 
 import numpy as np
 import torch
@@ -83,13 +83,17 @@ def _hidden(field: HiddenField, parts: Stored, counts: NDArray[np.int64], shared
     encoding = get_encoding(field.encoding)
     stored = {name: _tensor(parts[name]) for name in encoding.parts(field.num_columns)}
     values = encoding.decode(stored, field.num_columns)
-    if field.columns == "bitmask":
-        entries = unpack_columns(_tensor(parts["bitmask"]), field.num_columns, field.width)
-    elif field.columns in {"indices", "shared"}:
-        columns = parts["columns"] if field.columns == "indices" else shared["columns"]
-        entries = _tensor(columns.astype(np.int64)).expand(values.shape)
-    else:
-        entries = _each(values)
+    match field.columns:
+        case "bitmask":
+            entries = unpack_columns(_tensor(parts["bitmask"]), field.num_columns, field.width)
+        case "indices":
+            entries = _tensor(parts["columns"].astype(np.int64))
+        case "shared":
+            entries = _tensor(shared["columns"].astype(np.int64)).expand(values.shape)
+        case "all" | "pca":
+            entries = _each(values)
+        case unknown:
+            assert_never(unknown)
     rows = _tensor(np.repeat(np.arange(len(counts)), counts))
     return Vectors(rows, torch.zeros_like(rows), _tensor(parts["positions"].astype(np.int64)), values, entries)
 

@@ -8,7 +8,7 @@ layers and the top one taking teacher layer T, student layer i >= 1 takes
 or what a written map says [TinyBERT 4.5].
 """
 
-from typing import NamedTuple
+from typing import NamedTuple, assert_never
 
 from hskcache.errors import SpecError
 from hskcache.spec import Depth
@@ -87,7 +87,13 @@ def _map(depth: Depth, teacher_layers: int) -> tuple[int, ...]:
             f"the map {depth.mapping} gives each of {depth.student_layers} student layers a layer of its own among the "
             f"teacher's first {target}; use the map uniform, or a student of at most {target} layers"
         )
-    skipped = target - depth.student_layers if depth.mapping == "top" else 0
+    match depth.mapping:
+        case "top":
+            skipped = target - depth.student_layers
+        case "bottom":
+            skipped = 0
+        case unknown:
+            assert_never(unknown)
     return (0, *(skipped + layer for layer in range(1, depth.student_layers + 1)))
 
 

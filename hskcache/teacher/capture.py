@@ -87,12 +87,19 @@ class _Recorder:
             self.captured.scores[name, layer] = self._score(name, raw, mask)
 
     def _score(self, name: ScoreName, raw: Tensor, mask: Tensor | None) -> Tensor:
-        if name == "attention-logit":
-            return attention_logit_score(raw[:, :, 0])
-        probabilities = torch.softmax(_masked(raw, mask), dim=-1)
-        if name == "received":
-            return received_score(probabilities, self.valid_BL)
-        return attention_score(probabilities[:, :, 0])
+        match name:
+            case "attention-logit":
+                return attention_logit_score(raw[:, :, 0])
+            case "received":
+                return received_score(_probabilities(raw, mask), self.valid_BL)
+            case "attention":
+                return attention_score(_probabilities(raw, mask)[:, :, 0])
+            case _:
+                raise AssertionError(f"{name} is no score of the attention")
+
+
+def _probabilities(raw: Tensor, mask: Tensor | None) -> Tensor:
+    return torch.softmax(_masked(raw, mask), dim=-1)
 
 
 def _masked(raw: Tensor, mask: Tensor | None) -> Tensor:

@@ -70,10 +70,13 @@ def _positions(job: Job, kept: Hidden | Attention, field: HiddenField | Attentio
 
 
 def _columns(hidden: Hidden, field: HiddenField) -> NDArray[np.uint16]:
-    if hidden.width.scheme == "uniform":
-        columns = uniform_columns(field.width, hidden.width.fraction)
-    else:
-        columns = random_columns(field.width, field.num_columns, hidden.width.seed)
+    match hidden.width.scheme:
+        case "uniform":
+            columns = uniform_columns(field.width, hidden.width.fraction)
+        case "random":
+            columns = random_columns(field.width, field.num_columns, hidden.width.seed)
+        case scheme:
+            raise AssertionError(f"{scheme} shares no columns")
     stored: NDArray[np.uint16] = columns.numpy().astype(np.uint16)
     return stored
 

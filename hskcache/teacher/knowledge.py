@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, assert_never
 
 import numpy as np
 import torch
@@ -121,10 +121,13 @@ class HiddenSelector:
         values = encoding.encode(kept.values_PW)
         arrays = {"positions": kept.positions_P.to(torch.int16), **values}
         if kept.columns_PW is not None:
-            if self.field.columns == "bitmask":
-                arrays["bitmask"] = pack_columns(kept.columns_PW, self.field.width)
-            else:
-                arrays["columns"] = kept.columns_PW.to(torch.int16)
+            match self.field.columns:
+                case "bitmask":
+                    arrays["bitmask"] = pack_columns(kept.columns_PW, self.field.width)
+                case "indices":
+                    arrays["columns"] = kept.columns_PW.to(torch.int16)
+                case columns:
+                    raise AssertionError(f"{columns} are not of a position alone")
         # What is read back counts: an encoding of less range than the states may overflow.
         bad = (~torch.isfinite(encoding.decode(values, self.field.num_columns))).sum(-1, dtype=torch.int32)
         kept_B = rows.kept_B[self.name]
@@ -137,15 +140,19 @@ class HiddenSelector:
         rows = torch.div(slots, positions_BK.shape[1], rounding_mode="floor")
         states = hidden_BLD.reshape(batch * length, width).index_select(0, rows * length + positions).float()
         name = layer_name(layer)
-        if self.field.columns == "all":
-            return Kept(positions, states, None)
-        if self.field.columns == "shared":
-            return Kept(positions, states.index_select(1, self.constants[f"{name}/columns"].long()), None)
-        if self.field.columns == "pca":
-            basis, mean = self.constants[f"{name}/basis"], self.constants[f"{name}/mean"]
-            return Kept(positions, (states - mean) @ basis.T, None)
-        columns = magnitude_columns(states, self.field.num_columns)
-        return Kept(positions, states.gather(-1, columns), columns)
+        match self.field.columns:
+            case "all":
+                return Kept(positions, states, None)
+            case "shared":
+                return Kept(positions, states.index_select(1, self.constants[f"{name}/columns"].long()), None)
+            case "pca":
+                basis, mean = self.constants[f"{name}/basis"], self.constants[f"{name}/mean"]
+                return Kept(positions, (states - mean) @ basis.T, None)
+            case "indices" | "bitmask":
+                columns = magnitude_columns(states, self.field.num_columns)
+                return Kept(positions, states.gather(-1, columns), columns)
+            case unknown:
+                assert_never(unknown)
 
 
 def _signed(array: NDArray[np.generic]) -> NDArray[np.generic]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, assert_never
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +13,7 @@ from hskcache.errors import SpecError
 from hskcache.selection.depth import stored_layers
 from hskcache.selection.width import num_columns, uniform_columns
 from hskcache.spec import Attention, Hidden, Length, Spec
-from hskcache.store.fields import entry_counts
+from hskcache.store.fields import Columns, entry_counts
 from hskcache.store.manifest import AttentionField, HiddenField, TeacherInfo
 from hskcache.store.shard import MAX_SHARD_BYTES
 from hskcache.text import TokenizedRows
@@ -167,17 +167,20 @@ def hidden_field(hidden: Hidden, teacher: TeacherInfo) -> HiddenField:
     layers = list(stored_layers(hidden.depth, teacher.num_layers))
     width, scheme = teacher.width, hidden.width
     kept = num_columns(width, scheme.fraction)
-    columns: Literal["all", "shared", "indices", "bitmask", "pca"]
-    if scheme.scheme == "all" or scheme.fraction == 1.0:
-        kept, columns = width, "all"
-    elif scheme.scheme == "uniform":
-        kept, columns = len(uniform_columns(width, scheme.fraction)), "shared"
-    elif scheme.scheme == "random":
-        columns = "shared"
-    elif scheme.scheme == "pca":
-        columns = "pca"
-    else:
-        columns = "bitmask" if column_bytes(kept, width)[0] == "bitmask" else "indices"
+    columns: Columns
+    match "all" if scheme.fraction == 1.0 else scheme.scheme:
+        case "all":
+            kept, columns = width, "all"
+        case "uniform":
+            kept, columns = len(uniform_columns(width, scheme.fraction)), "shared"
+        case "random":
+            columns = "shared"
+        case "pca":
+            columns = "pca"
+        case "magnitude":
+            columns = "bitmask" if column_bytes(kept, width)[0] == "bitmask" else "indices"
+        case unknown:
+            assert_never(unknown)
     return HiddenField(
         width=width,
         num_columns=kept,

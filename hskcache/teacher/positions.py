@@ -1,6 +1,7 @@
 """Which positions of each row of a captured batch are kept: the length dimension, for whatever is kept of them."""
 
 from dataclasses import dataclass
+from typing import assert_never
 
 import numpy as np
 import torch
@@ -8,7 +9,7 @@ from torch import Tensor
 
 from hskcache.ragged import Integers
 from hskcache.selection.length import cls_eligible, eligible_BL, left_score, random_score, top_positions
-from hskcache.spec import Length, ScoreName
+from hskcache.spec import Length, ScoreLayer, ScoreName
 from hskcache.teacher.capture import ATTENTION_SCORES, Captured
 
 
@@ -29,13 +30,19 @@ class Rows:
     kept_B: dict[str, Integers]
 
 
-def score_layer(layer: int, num_layers: int, which: str) -> int:
+def score_layer(layer: int, num_layers: int, which: ScoreLayer) -> int:
     """Attention layer (0-based) that scores the positions of a hidden layer [MUD 3.2].
 
     ``producing`` is the attention inside the layer that produced the states; the embedding output, which no
     attention produced, takes that of the first layer.
     """
-    return num_layers - 1 if which == "last" else max(layer - 1, 0)
+    match which:
+        case "last":
+            return num_layers - 1
+        case "producing":
+            return max(layer - 1, 0)
+        case _:
+            assert_never(which)
 
 
 class Positions:
@@ -78,13 +85,19 @@ class Positions:
         return eligible_BL(rows.valid_BL, special)
 
     def _scores(self, captured: Captured, source: int, rows: Rows) -> Tensor:
-        score = self.length.score
-        if (score, source) in captured.scores:
-            return captured.scores[score, source]
-        size = rows.input_ids_BL.shape
-        if score == "random":
-            return random_score(rows.row_ids_B, size[1], self.length.seed)
-        return left_score(size[0], size[1], rows.input_ids_BL.device)
+        score, size = self.length.score, rows.input_ids_BL.shape
+        in_order = left_score(size[0], size[1], rows.input_ids_BL.device)
+        if self.length.tokens is None:
+            return in_order
+        match score:
+            case "attention" | "attention-logit" | "received":
+                return captured.scores[score, source]
+            case "random":
+                return random_score(rows.row_ids_B, size[1], self.length.seed)
+            case "left" | "cls" | "all":
+                return in_order
+            case _:
+                assert_never(score)
 
 
 def owners(counts: Integers, device: torch.device) -> Tensor:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, assert_never
 
 import numpy as np
 import torch
@@ -82,13 +82,17 @@ class HiddenDecoder:
         return targets
 
     def _columns(self, block: Block, name: str) -> Tensor | None:
-        if self.field.columns == "shared":
-            return unsigned(self.constants[f"{name}/columns"])
-        if self.field.columns == "indices":
-            return unsigned(block.tensors[f"{name}/columns"])
-        if self.field.columns == "bitmask":
-            return unpack_columns(block.tensors[f"{name}/bitmask"], self.field.num_columns, self.field.width)
-        return None
+        match self.field.columns:
+            case "shared":
+                return unsigned(self.constants[f"{name}/columns"])
+            case "indices":
+                return unsigned(block.tensors[f"{name}/columns"])
+            case "bitmask":
+                return unpack_columns(block.tensors[f"{name}/bitmask"], self.field.num_columns, self.field.width)
+            case "all" | "pca":
+                return None
+            case unknown:
+                assert_never(unknown)
 
 
 @dataclass(frozen=True, eq=False)

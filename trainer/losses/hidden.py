@@ -1,6 +1,6 @@
 """Hidden-state loss on the kept entries alone [MUD 2.2]; no dense [L, D] target is ever built."""
 
-from typing import Literal
+from typing import Literal, assert_never
 
 import torch
 from torch import Tensor, nn
@@ -44,9 +44,13 @@ def hidden_loss(
         states = states - target.mean_D
     kept = _kept(states, target)
     error = _squared(kept - values)
-    if missing == "ignore" or target.width == values.shape[1]:
-        return error / (num_positions * values.shape[1])
-    return (_squared(states) - _squared(kept) + error) / (num_positions * target.width)
+    match "ignore" if target.width == values.shape[1] else missing:
+        case "ignore":
+            return error / (num_positions * values.shape[1])
+        case "zero":
+            return (_squared(states) - _squared(kept) + error) / (num_positions * target.width)
+        case unknown:
+            assert_never(unknown)
 
 
 def _project(states_Pd: Tensor, projection: nn.Linear | None, columns_W: Tensor | None) -> Tensor:

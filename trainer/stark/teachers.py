@@ -106,6 +106,10 @@ def _add(stark: Stark, folder: Folder, scored: tuple[Teacher, Scores], levels: S
 
 
 def _importance(method: str, teacher: Teacher, scores: Scores, stark: Stark) -> Importance:
-    if method in (KNOWLEDGE, "plain"):
-        return scores.knowledgeable(stark.balance if method == KNOWLEDGE else 1.0)
-    return magnitude(teacher.model) if method == "magnitude" else random_importance(teacher.model, stark.seed)
+    rank: dict[str, Callable[[], Importance]] = {
+        KNOWLEDGE: lambda: scores.knowledgeable(stark.balance),
+        "plain": lambda: scores.knowledgeable(1.0),
+        "magnitude": lambda: magnitude(teacher.model),
+        "random": lambda: random_importance(teacher.model, stark.seed),
+    }
+    return rank[method]()

@@ -1,6 +1,6 @@
 """The hidden-state loss, against the exact case of the paper and a dense reference over [P, D] targets."""
 
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -132,3 +132,10 @@ def test_the_part_outside_the_components_is_not_rounded_away_under_autocast() ->
     with torch.autocast("cpu", dtype=torch.bfloat16):
         loss = hidden_loss(states, target, None, "zero", 1)
     assert loss.item() == pytest.approx(1 / width, rel=0.1)
+
+
+def test_a_way_to_count_what_is_missing_is_not_taken_for_zero() -> None:
+    target = HiddenTarget(torch.tensor([0]), torch.ones(1, 2), torch.tensor([[0, 1]]), width=4)
+    missing: Any = "mean"
+    with pytest.raises(AssertionError):
+        hidden_loss(torch.ones(1, 1, 4), target, None, missing, 1)
