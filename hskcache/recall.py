@@ -46,7 +46,7 @@ def of_cache(where: str, request: Request, source: str | None = None) -> Remembe
         SpecError: the manifest's definition of a task is none.
     """
     data = next((part for part in reversed(request.parts) if part.name == source), request.data)
-    max_length = request.spec.max_length
+    max_length, cut = request.spec.max_length, cut_of(request.parts)
     if data.problem == "text":
         return Remembered(where, max_length=max_length)
     kept = data.provenance
@@ -57,7 +57,7 @@ def of_cache(where: str, request: Request, source: str | None = None) -> Remembe
         is_pairs = columns.text_pair is not None
     elif data.task in task_names():
         is_pairs = load_task(data.task).text_pair is not None
-    return Remembered(where, data.task, definition, columns, is_pairs, max_length)
+    return Remembered(where, data.task, definition, columns, is_pairs, max_length, cut)
 
 
 def task_of(data: DataInfo, where: str = "the manifest") -> Task | None:

@@ -192,7 +192,7 @@ def finetune(
         if processes.is_first():
             model.save_pretrained(out)
             tokenizer.save_pretrained(out)
-            remembered.save(remembered.of_examples(train.examples, arguments.max_length), out)
+            remembered.save(remembered.of_examples(train.examples, arguments.max_length, train.rows.cut), out)
             finish(out, result)
     return result
 

@@ -8,6 +8,7 @@ read. Whatever is told of the columns to read the source reads the output.
 import csv
 import io
 import json
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -209,7 +210,7 @@ def _typed(examples: Examples, layout: Layout) -> JsonLines:
     columns = _columns(layout)
     notes: list[str] = []
     if layout.task is not None and (layout.text, layout.text_pair, layout.label) == (None, None, None):
-        columns, notes = _named(layout.task, columns)
+        columns, notes = _named(layout.task, str(layout.task_name), columns)
     if numbers := [column for column in columns if isinstance(column, int)]:
         raise SpecError(
             f"{examples.source}: column {numbers[0]} is a number, but the rows are written as JSON lines, whose "
@@ -226,16 +227,15 @@ def _typed(examples: Examples, layout: Layout) -> JsonLines:
     return JsonLines(facts, rows, keys[: _num_texts(examples)], (*notes, *label_notes))
 
 
-def _named(task: Task, columns: tuple[str | int, ...]) -> tuple[tuple[str | int, ...], list[str]]:
+def _named(task: Task, name: str, columns: tuple[str | int, ...]) -> tuple[tuple[str | int, ...], list[str]]:
     """Columns of a task by name, for JSON lines; its files may know them by number alone."""
     if all(isinstance(column, str) for column in columns):
         return columns, []
     hub = task.hub_columns
     flags = {"--text": hub.text, "--text-pair": hub.text_pair, "--label": hub.label}
-    options = " ".join(f"{flag} {column}" for flag, column in flags.items() if column is not None)
-    return hub.wanted, [
-        f"the files of {task.name} have no column names: read this one with --task {task.name} {options}"
-    ]
+    given = [word for flag, column in flags.items() if column is not None for word in (flag, str(column))]
+    options = shlex.join(["--task", name, *given])
+    return hub.wanted, [f"the files of {task.name} have no column names: read this one with {options}"]
 
 
 def _labels(examples: Examples, layout: Layout) -> tuple[list[Any] | None, list[str]]:

@@ -6,6 +6,7 @@ command goes on after a kill. Rows are appended by one process at a time.
 """
 
 import re
+import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -173,9 +174,10 @@ def check_may_grow(root: Path, manifest: Manifest) -> None:
         raise MismatchError(f"{root} is a part of another cache; append to that, or pull all of it first")
     if manifest.added:
         names = ", ".join(manifest.added)
+        push = ["hskcache", "push", str(root), "--fields", ",".join(manifest.own_fields), "file:///NEW/COPY"]
         raise MismatchError(
             f"{root} has added fields ({names}), which would lack the new rows; append to a copy without them, which "
-            f"hskcache push {root} --fields {','.join(manifest.own_fields)} file:///NEW/COPY makes, and add them again"
+            f"{shlex.join(push)} makes, and add them again"
         )
 
 

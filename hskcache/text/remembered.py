@@ -4,7 +4,7 @@ A cache keeps it in its manifest; beside the weights of a model stands ``rows.js
 """
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from hskcache.errors import DamageError, MismatchError
 from hskcache.spec import first_problem
+from hskcache.text.cut import NOTHING, Cut
 from hskcache.text.table import Columns
 from hskcache.text.tasks import Task, load_task
 
@@ -36,6 +37,7 @@ class Remembered:
         columns: that were read; None where that is not known.
         is_pairs: whether every row was two texts; None where that is not known.
         max_length: tokens of a row at most; None where that is not known.
+        cut: what rows lost that were longer.
     """
 
     where: str
@@ -44,6 +46,7 @@ class Remembered:
     columns: Columns | None = None
     is_pairs: bool | None = None
     max_length: int | None = None
+    cut: Cut = NOTHING
 
     @property
     def is_known(self) -> bool:
@@ -104,6 +107,13 @@ class _Columns(BaseModel):
     header: bool | None = None
 
 
+class _Cut(BaseModel):
+    num_rows: int = Field(default=0, ge=0)
+    num_tokens: int = Field(default=0, ge=0)
+    num_whole_tokens: int = Field(default=0, ge=0)
+    longest: int = Field(default=0, ge=0)
+
+
 class _File(BaseModel):
     """What ``rows.json`` holds; keys of later versions are passed over."""
 
@@ -114,6 +124,7 @@ class _File(BaseModel):
     columns: _Columns | None = None
     pairs: bool | None = None
     max_length: int | None = Field(default=None, ge=1)
+    cut: _Cut = _Cut()
 
 
 def of_model(name: str | Path) -> Remembered:
@@ -136,10 +147,11 @@ def of_model(name: str | Path) -> Remembered:
             f"{path} does not tell how the model's rows are read ({what}); delete it and name the columns"
         ) from None
     columns = None if found.columns is None else Columns(**found.columns.model_dump())
-    return Remembered(where, found.task, found.definition, columns, found.pairs, found.max_length)
+    cut = Cut(**found.cut.model_dump())
+    return Remembered(where, found.task, found.definition, columns, found.pairs, found.max_length, cut)
 
 
-def of_examples(examples: "Examples", max_length: int) -> Remembered:
+def of_examples(examples: "Examples", max_length: int, cut: Cut = NOTHING) -> Remembered:
     """How some rows were read just now."""
     task, columns = examples.reading.task, examples.reading.columns
     return Remembered(
@@ -149,6 +161,7 @@ def of_examples(examples: "Examples", max_length: int) -> Remembered:
         columns,
         examples.pairs is not None,
         max_length,
+        cut,
     )
 
 
@@ -165,6 +178,7 @@ def save(remembered: Remembered, folder: Path) -> None:
         "columns": None if columns is None else vars(columns),
         "pairs": remembered.is_pairs,
         "max_length": remembered.max_length,
+        "cut": asdict(remembered.cut),
     }
     (folder / ROWS).write_text(json.dumps(plain, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 

@@ -1,5 +1,6 @@
 """``hsktrain evaluate``: the task metrics of a model."""
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -54,8 +55,8 @@ def evaluate(model: str, data: str, layout: Layout, as_json: bool, **settings: A
     values = score(classifier.to(device), examples, rows, metrics, bf16=settings["bf16"])
     noticed = chance.record(values)
     if as_json:
-        facts = {"model": model, "data": data, "num_rows": len(examples), "max_length": max_length}
-        console.print_json({**facts, "metrics": values, **noticed})
+        rows_read = {"num_rows": len(examples), "max_length": max_length, "cut": asdict(rows.cut)}
+        console.print_json({"model": model, "data": data, **rows_read, "metrics": values, **noticed})
     else:
         options.print_metrics(values)
     chance.tell(noticed, model, "train it at another learning rate, for more epochs or on more rows")

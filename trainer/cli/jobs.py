@@ -95,7 +95,7 @@ def make_fit(given: Mapping[str, Any], device: str, slices: int, tells: bool = T
         seed=given["seed"],
         layer_map=given["layer_map"],
         run={"student": weights_digest(student), "eval": scoring.fingerprint},
-        rows=memory if examples is None else of_examples(examples, max_length),
+        rows=memory if examples is None else of_examples(examples, max_length, memory.cut),
     )
 
 
