@@ -4,10 +4,12 @@ import shlex
 from pathlib import Path
 
 from hskcache.recall import column_flags
-from hskcache.store.manifest import DataInfo, InputsField, Manifest
+from hskcache.store.manifest import AttentionField, DataInfo, InputsField, Manifest
 from hskcache.text.rows import FORMATS
 
 _STUDENTS = {4: "tinybert4", 6: "tinybert6"}
+_HEADS = 12
+"""Of both."""
 
 
 def fit_command(manifest: Manifest, cache: str) -> str:
@@ -24,6 +26,9 @@ def fit_command(manifest: Manifest, cache: str) -> str:
     words = ["hsktrain", "fit", "--cache", cache, "--student", student]
     if is_corpus:
         words += ["--recipe", "tinybert-general" if {"hidden", "attention"} <= fields.keys() else "RECIPE.yaml"]
+        attention = fields.get("attention")
+        if isinstance(attention, AttentionField) and _HEADS not in (attention.num_heads, attention.teacher_heads):
+            words += ["--set", "general.losses.attention.heads=mean"] if "hidden" in fields else []
     else:
         words += [] if "hidden" in fields else ["--recipe", "logits"]
         words += ["--eval-data", f"dev{_suffix(request.data)}", *_columns(manifest)]

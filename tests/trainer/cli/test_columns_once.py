@@ -157,3 +157,18 @@ def test_the_command_of_a_data_card_runs_as_it_stands(
     monkeypatch.chdir(tmp_path)
     done(hsktrain, *words, *CPU, "--set", "prediction.epochs=1")
     assert (tmp_path / "student" / ROWS).is_file()
+
+
+def test_the_command_of_the_data_card_of_a_corpus_runs_as_it_stands(
+    tiny_teacher_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "text.txt").write_text("the film is dull\nthe cast is warm\n\nan old tale is flat\n", encoding="utf-8")
+    given = ("build", "--teacher", tiny_teacher_dir, "--corpus", tmp_path / "text.txt", "--max-length", 16)
+    done(hskcache, *given, "--keep", "4t", "--attention", "4t", *CPU, "--out", tmp_path / "c.hsk")
+    text = card(open_cache(tmp_path / "c.hsk").manifest, "s3://bucket/c.hsk").decode()
+    _, *words = shlex.split(next(line for line in text.splitlines() if line.startswith("hsktrain fit")))
+    assert words[4:6] == ["tinybert4", "--recipe"]
+    monkeypatch.chdir(tmp_path)
+    done(hsktrain, *words, *CPU, "--set", "general.epochs=1")
+    found = of_model(tmp_path / "student")
+    assert (found.has_columns, found.max_length) == (False, 16)
