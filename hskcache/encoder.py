@@ -41,12 +41,25 @@ def weights_digest(model: "PreTrainedModel") -> str:
 
 
 def num_positions(model: "PreTrainedModel") -> int | None:
-    """The longest row the model can read, in tokens; None where positions are not a learned table."""
+    """The longest row the model can read, in tokens; None where positions come from no table."""
     for name, module in model.named_modules():
         if name.endswith("position_embeddings") and hasattr(module, "num_embeddings"):
             # RoBERTa counts positions from its padding id + 1, so the first rows of the table are never read.
             return int(module.num_embeddings) - (0 if module.padding_idx is None else module.padding_idx + 1)
+        if name.endswith("embed_positions") and hasattr(module, "num_embeddings"):
+            # RoFormer looks its angles up; others begin some rows below the first position.
+            return min(int(module.num_embeddings), int(model.config.max_position_embeddings))
     return None
+
+
+def trained_length(model: "PreTrainedModel") -> int | None:
+    """Tokens of the longest row the model was trained on, where it reads longer ones without an error.
+
+    Rotary and relative positions go on beyond what was trained, to answers that nothing vouches for. None where a table
+    bounds the rows, see :func:`num_positions`, or the configuration does not tell.
+    """
+    trained = getattr(model.config, "max_position_embeddings", None)
+    return int(trained) if trained is not None and trained > 0 and num_positions(model) is None else None
 
 
 def identifying_config(config: Any) -> dict[str, Any]:

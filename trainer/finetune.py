@@ -20,11 +20,11 @@ from transformers import (
 )
 
 from hskcache import console, runtime
-from hskcache.encoder import takes_token_types
+from hskcache.encoder import takes_token_types, trained_length
 from hskcache.errors import DataError, MismatchError, SpecError
 from hskcache.locks import sole_writer
 from hskcache.text import remembered
-from hskcache.text.cut import tell_cut
+from hskcache.text.cut import tell_beyond, tell_cut
 from hskcache.text.tokenize import reach_of
 from trainer import chance, processes
 from trainer.checkpoints import CHECKPOINTS, LOGS, claim, finish, last_checkpoint, step_of
@@ -177,6 +177,8 @@ def finetune(
             check_fit(model, data.rows)
             reach = reach_of(model, arguments.model, arguments.max_length)
             tell_cut(data.rows.cut, len(data.rows), data.examples.source, reach)
+            longest = int(data.rows.lengths.max(initial=0))
+            tell_beyond(longest, trained_length(model), data.examples.source, arguments.model)
         processes.connect(arguments.device)
         processes.on_first(lambda: stack.enter_context(sole_writer(out)))
         if finished := processes.on_first(lambda: claim(out, _run(arguments, tokenizer, train, dev))):

@@ -9,10 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from hskcache.encoder import num_positions, takes_token_types
+from hskcache.encoder import num_positions, takes_token_types, trained_length
 from hskcache.errors import CacheError, TeacherError
 from hskcache.store.files import tokenizer_digest
 from hskcache.text import TokenizedRows
+from hskcache.text.cut import tell_beyond
 
 MAX_POSITIONS = 1 << 16
 """Positions are stored in 16 bits."""
@@ -46,6 +47,7 @@ def fit_rows(model: PreTrainedModel, rows: TokenizedRows, names: tuple[str, str]
             f"{source} row {longest}, counted from 0, has {rows.lengths[longest]} tokens and {teacher} reads at most "
             f"{limit}; build with --max-length {limit}"
         )
+    tell_beyond(int(rows.lengths[longest]), trained_length(model), source, teacher)
     embeddings = model.get_input_embeddings()
     _check_table("token id", rows, rows.input_ids, (embeddings.num_embeddings, *names))
     if rows.token_type_ids is None:

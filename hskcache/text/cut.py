@@ -70,6 +70,22 @@ def tell_cut(cut: Cut, total: int, source: str, reach: Reach) -> None:
         console.say(f"{source}: {cut.told(total)}; {_remedy(cut, reach)}")
 
 
+def tell_beyond(longest: int, trained: int | None, source: str, model: str) -> None:
+    """Say in one line that rows are longer than those a model was trained on; nothing where none is.
+
+    Args:
+        longest: tokens of the longest row.
+        trained: see :func:`~hskcache.encoder.trained_length`.
+        source: what to call the rows.
+        model: what to call the model.
+    """
+    if trained is not None and longest > trained:
+        console.say(
+            f"{source} has rows of up to {longest:,} tokens and {model} was trained on at most {trained:,}; it reads "
+            f"them, how well is not known: --max-length {trained} keeps within"
+        )
+
+
 def _remedy(cut: Cut, reach: Reach) -> str:
     if reach.most is None or cut.longest <= reach.most:
         return f"{reach.keep} {cut.longest} keeps all"

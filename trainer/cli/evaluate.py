@@ -28,8 +28,9 @@ def evaluate(model: str, data: str, layout: Layout, as_json: bool, **settings: A
     Class indices follow the order of the labels in the model's config. Columns that are not given are those that the
     model was trained on.
     """
+    from hskcache.encoder import trained_length
     from hskcache.text import load_tokenizer
-    from hskcache.text.cut import tell_cut
+    from hskcache.text.cut import tell_beyond, tell_cut
     from hskcache.text.remembered import MAX_LENGTH, of_model
     from hskcache.text.tokenize import reach_of
     from trainer import chance
@@ -51,6 +52,7 @@ def evaluate(model: str, data: str, layout: Layout, as_json: bool, **settings: A
     _check_problem(model, config, examples)
     rows = options.tokenized(examples, tokenizer, max_length)
     tell_cut(rows.cut, len(rows), data, reach_of(classifier, model, max_length))
+    tell_beyond(int(rows.lengths.max(initial=0)), trained_length(classifier), data, model)
     metrics = metrics_for(problem, task.metrics if task else None)
     values = score(classifier.to(device), examples, rows, metrics, bf16=settings["bf16"])
     noticed = chance.record(values)

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hskcache import runtime
 from hskcache.console import parse_bytes
-from hskcache.encoder import weights_digest
+from hskcache.encoder import trained_length, weights_digest
 from hskcache.errors import DataError, MismatchError, SpecError
 from hskcache.recall import of_cache, tell_cut_of
 from hskcache.spec import Spec, parse_spec
 from hskcache.text import Examples, TokenizedRows, load_tokenizer
-from hskcache.text.cut import tell_cut
+from hskcache.text.cut import tell_beyond, tell_cut
 from hskcache.text.layout import Layout
 from hskcache.text.remembered import Remembered, of_examples
 from hskcache.text.tokenize import reach_of
@@ -84,6 +84,8 @@ def make_fit(given: Mapping[str, Any], device: str, slices: int, tells: bool = T
         check_fit(student, rows)
         if tells:
             tell_cut(rows.cut, len(rows), str(given["eval_data"]), reach)
+            longest = int(rows.lengths.max(initial=0))
+            tell_beyond(longest, trained_length(student), str(given["eval_data"]), given["student"])
         scoring = _scoring(examples, rows, layout, given["bf16"])
     return Fit(
         source=source,

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hskcache import console
 from hskcache.errors import TeacherError
 from hskcache.text import load_tokenizer
 from trainer.student.create import is_preset
@@ -31,10 +32,11 @@ def own_vocabulary(student: str) -> Mapping[str, int] | None:
     tokenizer: PreTrainedTokenizerBase
     try:
         tokenizer = load_tokenizer(student)
-    except TeacherError:
+    except TeacherError as error:
         # A folder has been seen to bring one: that it cannot be read must not pass for that it brings none.
         if Path(student).is_dir():
             raise
+        console.say(f"whether {student} was made for these token ids is not checked: {error}")
         return None
     vocabulary: Mapping[str, int] = tokenizer.get_vocab()
     return vocabulary

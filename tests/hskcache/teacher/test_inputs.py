@@ -10,6 +10,7 @@ import torch
 import transformers
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from hskcache.encoder import trained_length
 from hskcache.errors import TeacherError
 from hskcache.teacher.build import build
 from hskcache.teacher.capture import prepare
@@ -144,3 +145,30 @@ def test_a_saved_tokenizer_reads_text_as_the_original(
     assert np.array_equal(found.input_ids, expected.input_ids)
     assert found.special_ids == expected.special_ids
     assert found.token_type_ids is not None
+
+
+def test_a_table_of_angles_bounds_rows_as_one_of_positions_does() -> None:
+    """RoFormer's rotary positions are looked up, and would end in an index error beyond."""
+    model = make("RoFormer", table=12, embedding_size=16)
+    assert most_tokens(model) == 12
+    assert trained_length(model) is None
+    assert len(model(torch.full((1, 12), 7)).logits) == 1
+    with pytest.raises(TeacherError, match="has 13 tokens and t reads at most 12; build with --max-length 12"):
+        fit_rows(model, rows_of([5, 13]), ("t", "d"))
+
+
+def test_rows_longer_than_a_rotary_model_was_trained_on_are_told(capsys: pytest.CaptureFixture[str]) -> None:
+    """It reads them without an error; how well, nobody has tried."""
+    ids = dict.fromkeys(("pad_token_id", "bos_token_id", "eos_token_id", "cls_token_id", "sep_token_id"), 1)
+    model = make("ModernBert", table=12, **ids)
+    assert trained_length(model) == 12
+    fit_rows(model, rows_of([5, 12]), ("t", "d"))
+    assert capsys.readouterr().err == ""
+    assert len(fit_rows(model, rows_of([5, 13]), ("t", "d"))) == 2
+    told = "d has rows of up to 13 tokens and t was trained on at most 12; it reads them, how well is not known: "
+    assert capsys.readouterr().err == f"{told}--max-length 12 keeps within\n"
+
+
+@pytest.mark.parametrize("kind", ["Bert", "Roberta", "DistilBert"])
+def test_where_a_table_bounds_rows_there_is_nothing_beyond_it_to_tell(kind: str) -> None:
+    assert trained_length(make(kind)) is None
