@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hskcache.classes import has_gold
 from hskcache.errors import DamageError, MismatchError
 from hskcache.nearest import meant
 from hskcache.store.content import check_content
@@ -196,7 +197,8 @@ class Cache:
             if isinstance(field, InputsField):
                 found["row_id"] = int(arrays.pop("row_ids"))
                 if field.has_labels:
-                    found["label"] = arrays.pop("labels").item()
+                    label = arrays.pop("labels")
+                    found["label"] = label.item() if has_gold(label) else None
                 found |= arrays
             elif isinstance(field, LogitsField):
                 place_of[name] = arrays["logits"]

@@ -3,9 +3,20 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from hskcache.errors import MismatchError
 
+NO_CLASS = -100
+"""The index that stands for no class where a row has no gold label; losses pass it over, as torch's do."""
+
 _SEPARATORS = str.maketrans("", "", " -_")
+
+
+def has_gold(labels_N: NDArray[Any]) -> NDArray[np.bool_]:
+    """Which labels are a class, not NO_CLASS, or a score, not NaN: bool [N]."""
+    return np.logical_not(np.isnan(labels_N)) if labels_N.dtype.kind == "f" else np.not_equal(labels_N, NO_CLASS)
 
 
 def folded(name: str) -> str:

@@ -229,6 +229,24 @@ def check_fit(model: "PreTrainedModel", rows: "TokenizedRows") -> None:
         )
 
 
+def check_labels(examples: "Examples") -> "NDArray[Any]":
+    """The labels [N] of rows that a model can be scored on.
+
+    Raises:
+        DataError: the rows have none, there are no rows, or every score is the same.
+    """
+    labels = examples.labels
+    examples.require_gold("to evaluate on")
+    if labels is None or not len(labels):
+        raise DataError(f"{examples.source} has no {'rows' if labels is not None else 'labels'} to evaluate on")
+    if examples.problem == "regression" and np.ptp(labels) == 0:
+        raise DataError(
+            f"every row of {examples.source} has the score {labels[0]:g}, to which nothing correlates; give rows "
+            "whose scores differ"
+        )
+    return labels
+
+
 def evaluate(
     model: "PreTrainedModel",
     examples: "Examples",
@@ -242,12 +260,10 @@ def evaluate(
     A classification row whose logits are not finite counts as wrong whatever its label.
 
     Raises:
-        DataError: the rows have no labels, or there are no rows.
+        DataError: as :func:`check_labels`.
         MismatchError: a label is no class of the model.
     """
-    labels = examples.labels
-    if labels is None or not len(labels):
-        raise DataError(f"{examples.source} has no {'rows' if labels is not None else 'labels'} to evaluate on")
+    labels = check_labels(examples)
     num_labels = int(model.config.num_labels)
     if examples.problem == "classification" and int(labels.max()) >= num_labels:
         raise MismatchError(

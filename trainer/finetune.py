@@ -28,7 +28,7 @@ from hskcache.text.cut import tell_beyond, tell_cut
 from hskcache.text.tokenize import reach_of
 from trainer import chance, processes
 from trainer.checkpoints import CHECKPOINTS, LOGS, claim, finish, last_checkpoint, step_of
-from trainer.evaluation import Metric, check_fit, evaluate, metrics_for, pad_batch
+from trainer.evaluation import Metric, check_fit, check_labels, evaluate, metrics_for, pad_batch
 from trainer.interrupts import Interrupts
 from trainer.midway import Midway, MidwayTrainer, Order
 from trainer.progress import StepBar
@@ -211,7 +211,10 @@ def _run(
 def _check(arguments: FinetuneArguments, train: Labelled, dev: Labelled) -> None:
     for examples in (train.examples, dev.examples):
         if examples.labels is None or not len(examples):
+            examples.require_gold("to learn from and to be scored on")
             raise DataError(f"{examples.source} has no {'labels' if len(examples) else 'rows'}; fine-tuning needs both")
+    _check_classes(train.examples)
+    check_labels(dev.examples)
     ours, theirs = (
         (train.examples.problem, train.examples.label_names),
         (dev.examples.problem, dev.examples.label_names),
@@ -224,6 +227,15 @@ def _check(arguments: FinetuneArguments, train: Labelled, dev: Labelled) -> None
     remembered.of_examples(train.examples, arguments.max_length).check_pairs(dev.examples)
     if arguments.bf16 and arguments.device == "cuda" and not torch.cuda.is_bf16_supported():
         raise SpecError("--bf16 is asked for and this device has no bfloat16; leave it out")
+
+
+def _check_classes(examples: "Examples") -> None:
+    labels = examples.labels
+    if labels is not None and examples.problem == "classification" and (labels == labels[0]).all():
+        raise DataError(
+            f"every row of {examples.source} has the class {examples.label_names[int(labels[0])]}; there is nothing to "
+            "learn from one class, so give rows of two or more"
+        )
 
 
 def _classes(data: Labelled) -> str:

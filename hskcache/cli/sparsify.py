@@ -208,7 +208,9 @@ def _scoring(dense: "Teacher", layout: Layout, given: dict[str, Any]) -> "Scorin
     from hskcache.sparsity.student import load_trial
 
     trial = None if given["trial_student"] is None else load_trial(given["trial_student"], dense, layout.task)
-    examples = layout.read_for(dense.info.name, dense.model.config, given["data"])
+    examples = layout.of_labelled_rows().read_for(dense.info.name, dense.model.config, given["data"])
+    if given["balance"] > 0:
+        examples.require_gold("which the task loss needs")
     settings = ScoreSettings(given["batch_size"], given["temperature"], given["max_length"])
     return Scoring(dense, trial, draw(examples, given["rows"], given["seed"]), settings)
 

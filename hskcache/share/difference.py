@@ -7,10 +7,12 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field as Key
 from pydantic import computed_field
 
 from hskcache.cache import Cache
+from hskcache.classes import has_gold
 from hskcache.difference import differences
 from hskcache.rows import Arrays, Integers
 from hskcache.share.matched import Flags, Matched
@@ -207,8 +209,14 @@ def _compare_inputs(matched: Matched) -> tuple[Flags, int]:
     for segment, here, there in matched.pairs("inputs"):
         same[segment.start : segment.stop] = _same_tokens(here, there)
         if "labels" in here and "labels" in there:
-            num_other_labels += int((here["labels"] != there["labels"]).sum())
+            num_other_labels += _num_other(here["labels"], there["labels"])
     return same, num_other_labels
+
+
+def _num_other(here_N: NDArray[Any], there_N: NDArray[Any]) -> int:
+    """How many labels differ; a row that has none here and there has the same."""
+    lacks = ~has_gold(here_N) & ~has_gold(there_N)
+    return int(((here_N != there_N) & ~lacks).sum())
 
 
 def _same_tokens(here: Arrays, there: Arrays) -> Flags:

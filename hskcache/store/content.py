@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hskcache.classes import has_gold
 from hskcache.errors import DamageError
 from hskcache.store.fields import Field, HiddenField, InputsField
 from hskcache.store.request import Request
@@ -33,10 +34,13 @@ def check_content(request: Request, field: Field, arrays: Arrays) -> None:
             if name.rpartition("/")[2] == "columns":
                 _check_below(name, array, field.width, "columns")
     if isinstance(field, InputsField):
-        _check_inputs(request, arrays)
+        _check_inputs(request, field, arrays)
 
 
-def _check_inputs(request: Request, arrays: Arrays) -> None:
+def _check_inputs(request: Request, field: InputsField, arrays: Arrays) -> None:
+    if field.has_unlabelled and "labels" in arrays:
+        labels = arrays["labels"]
+        arrays = {**arrays, "labels": labels[has_gold(labels)]}
     # A vocabulary with gaps has ids beyond its size, which the teacher knows.
     ids = max(request.tokenizer.vocab_size, request.teacher.vocab_size)
     types = request.teacher.config.get("type_vocab_size")

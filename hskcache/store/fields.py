@@ -32,12 +32,17 @@ def ascending(layers: list[int]) -> list[int]:
 
 
 class InputsField(Strict):
-    """The tokenized rows."""
+    """The tokenized rows.
+
+    ``has_unlabelled`` is whether some of the labels stand for none, where rows were kept that have no gold label:
+    NO_CLASS in place of a class, NaN in place of a score.
+    """
 
     kind: Literal["inputs"] = "inputs"
     id_dtype: Literal["uint16", "int32"]
     has_token_types: bool
     has_labels: bool
+    has_unlabelled: bool = False
 
 
 class LogitsField(Strict):

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from hskcache.agreement import class_agreement, score_agreement
 from hskcache.cache import Cache
+from hskcache.classes import has_gold
 from hskcache.errors import DamageError
 from hskcache.store.agreement import Agreement
 from hskcache.store.fields import LogitsField
@@ -75,6 +76,8 @@ def _compare(
         answers.append(logits_NC[:, 0] if field.num_labels == 1 else logits_NC.argmax(1))
         wanted.append(labels_N[record.start - first_row : record.stop - first_row][is_kept])
     answers_N, wanted_N = np.concatenate(answers), np.concatenate(wanted)
+    is_gold = has_gold(wanted_N)
+    answers_N, wanted_N = answers_N[is_gold], wanted_N[is_gold]
     if field.num_labels == 1:
         return score_agreement(answers_N, wanted_N)
     return class_agreement(answers_N, wanted_N, field.num_labels)

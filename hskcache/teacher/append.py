@@ -15,7 +15,7 @@ from hskcache.store.appending import (
     tidy_append,
 )
 from hskcache.store.ledger import Ledger
-from hskcache.store.manifest import Manifest
+from hskcache.store.manifest import InputsField, Manifest
 from hskcache.teacher.agreement import agreement_of
 from hskcache.teacher.job import Job
 from hskcache.teacher.nonfinite import OnNonfinite
@@ -48,6 +48,15 @@ def check_append(job: Job, cache: Cache, again: bool = False) -> None:
                 "rows of the same task"
             )
     fields = job.fields.stored()
+    inputs, known = job.fields.inputs, manifest.own_fields.get("inputs")
+    if isinstance(known, InputsField) and inputs.has_unlabelled and not known.has_unlabelled:
+        raise MismatchError(
+            f"some rows of {data.name} have no gold label, and all of {cache.root} have one; leave such rows out with "
+            "--unlabelled skip"
+        )
+    if isinstance(known, InputsField):
+        # Where rows without a label may stand, all may have one.
+        fields["inputs"] = inputs.model_copy(update={"has_unlabelled": known.has_unlabelled})
     if manifest.own_fields != fields:
         name = next(
             name for name in {**manifest.own_fields, **fields} if manifest.own_fields.get(name) != fields.get(name)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from functools import cached_property
 
+from hskcache.classes import has_gold
 from hskcache.errors import SpecError
 from hskcache.recall import provenance_of
 from hskcache.selection.depth import kept_layers, stored_layers
@@ -84,6 +85,7 @@ class Job:
             id_dtype=id_dtype(self.teacher.info.vocab_size),
             has_token_types=self.rows.token_type_ids is not None,
             has_labels=self.labels is not None,
+            has_unlabelled=self.labels is not None and not has_gold(self.labels).all(),
         )
         num_labels = self.teacher.num_labels
         logits = None if num_labels is None else LogitsField(num_labels=num_labels)

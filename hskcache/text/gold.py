@@ -7,14 +7,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-
 from hskcache.errors import DataError
 from hskcache.text.table import RowPolicy
-
-NO_CLASS = -100
-"""The index that stands for no class where rows are kept without one; losses pass it over, as torch's do."""
 
 NO_GOLD = frozenset({"", "-", "-1", "-1.0"})
 """Spellings that may stand for no gold label, where nothing is known of the classes."""
@@ -27,11 +21,6 @@ class Unlabelled(NamedTuple):
 
     spellings: frozenset[str]
     remark: str | None = None
-
-
-def has_gold(labels: NDArray[np.int64] | NDArray[np.float32]) -> NDArray[np.bool_]:
-    """Which of some labels [N] are a class or a score: bool [N]."""
-    return ~np.isnan(labels) if labels.dtype.kind == "f" else labels != NO_CLASS
 
 
 def unlabelled_classes(

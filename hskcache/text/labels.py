@@ -10,8 +10,9 @@ from typing import Literal, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from hskcache.classes import NO_CLASS, has_gold
 from hskcache.errors import DataError, SpecError
-from hskcache.text.gold import NO_CLASS, Unlabelled, has_gold, unlabelled_classes, unlabelled_scores
+from hskcache.text.gold import Unlabelled, unlabelled_classes, unlabelled_scores
 from hskcache.text.table import RowPolicy, Table
 
 Problem: TypeAlias = Literal["classification", "regression"]

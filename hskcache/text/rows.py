@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
+from hskcache.classes import has_gold
 from hskcache.errors import DataError, SpecError
 from hskcache.text.delimited import DIALECTS, read_delimited
 from hskcache.text.examples import Examples, Reading, fingerprint
-from hskcache.text.gold import has_gold
 from hskcache.text.labels import LabelSet, Resolved, resolve_labels
 from hskcache.text.table import Columns, Faults, RowPolicy, Table, Values
 from hskcache.text.tasks import Task

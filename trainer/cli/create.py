@@ -206,7 +206,9 @@ def _sample(settings: dict[str, Any], teacher: "PreTrainedModel", tokenizer: "Pr
     if data is None:
         raise SpecError("--heads and --ffn need labelled rows to choose by; give --data FILE with --task or columns")
     memory = of_model(settings["prune"])
-    examples = columns.recalling(memory, data, labelled=True).read_for(settings["prune"], teacher.config, data)
+    columns = columns.of_labelled_rows().recalling(memory, data, labelled=True)
+    examples = columns.read_for(settings["prune"], teacher.config, data)
+    examples.require_gold("which importance needs")
     if examples.labels is None:
         raise DataError(f"--data {data} is read without labels, and importance needs them; give --task or --label")
     max_length = settings["max_length"] or memory.max_length or MAX_LENGTH

@@ -34,8 +34,8 @@ def evaluate(model: str, data: str, layout: Layout, as_json: bool, **settings: A
     from hskcache.text.remembered import MAX_LENGTH, of_model
     from hskcache.text.tokenize import reach_of
     from trainer import chance
+    from trainer.evaluation import check_labels, metrics_for
     from trainer.evaluation import evaluate as score
-    from trainer.evaluation import metrics_for
     from trainer.student.create import load_classifier
 
     memory = of_model(model)
@@ -48,7 +48,9 @@ def evaluate(model: str, data: str, layout: Layout, as_json: bool, **settings: A
         classifier = load_classifier(model)
     config = classifier.config
     problem = "regression" if config.num_labels == 1 else "classification"
-    examples = layout.read(data, class_order(model, config, task), problem)
+    num_classes = None if problem == "regression" else int(config.num_labels)
+    examples = layout.of_labelled_rows().read(data, class_order(model, config, task), problem, num_classes)
+    check_labels(examples)
     _check_problem(model, config, examples)
     rows = options.tokenized(examples, tokenizer, max_length)
     tell_cut(rows.cut, len(rows), data, reach_of(classifier, model, max_length))
@@ -69,5 +71,5 @@ def _check_problem(model: str, config: Any, examples: "Examples") -> None:
     if found != config.num_labels:
         raise MismatchError(
             f"{model} has {config.num_labels} outputs and {examples.source} has {found} (1 is a score); "
-            "give a model of this task, or --task to name the classes"
+            "give a model of this task, or --task or --classes to name the classes"
         )

@@ -62,6 +62,7 @@ def finetune(data: str, eval_data: str, out: Path, layout: Layout, as_json: bool
     from trainer.finetune import FinetuneArguments, Labelled
     from trainer.finetune import finetune as run
 
+    layout = layout.of_labelled_rows()
     task = layout.task
     with console.going_on_from(lambda: reached(out)):
         train = layout.read(data)

@@ -17,7 +17,7 @@ from hskcache.text.remembered import Remembered, of_examples
 from hskcache.text.tokenize import reach_of
 from trainer.cli import options
 from trainer.distill import Score
-from trainer.evaluation import check_fit, evaluate, metrics_for
+from trainer.evaluation import check_fit, check_labels, evaluate, metrics_for
 from trainer.fit import Fit
 from trainer.gate import check_recipe, check_student, check_tokenizer
 from trainer.knowledge import Knowledge
@@ -176,7 +176,9 @@ def _evaluation_rows(data: str | None, layout: Layout, knowledge: Knowledge) -> 
             f"--task {task.name} has {len(task.labels) or 1} outputs and {knowledge.where} has {knowledge.num_labels} "
             "(1 is a score); evaluate on the task that the teacher was trained for"
         )
-    examples = layout.read(data, knowledge.label_names, knowledge.request.data.problem)
+    examples = layout.of_labelled_rows().read(data, knowledge.label_names, knowledge.request.data.problem)
+    examples.require_gold("to score the student on")
     if examples.labels is None:
         raise DataError(f"--eval-data {data} is read without labels to score the student on; give --task or --label")
+    check_labels(examples)
     return examples

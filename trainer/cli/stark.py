@@ -131,6 +131,8 @@ def _stark(out: Path, given: dict[str, Any]) -> "Stark":
 
     memory, named = of_model(given["teacher"]), given["layout"]
     assert isinstance(named, Layout)
+    # The task loss ranks heads and neurons on these rows, too: without a gold label they are left out.
+    given["layout"] = named = named.of_labelled_rows()
     columns = named.recalling(memory, given["data"], labelled=True)
     max_length = given["max_length"] or memory.max_length or MAX_LENGTH
     task = columns.task

@@ -1,7 +1,10 @@
 """Losses on the student's output: against the teacher's logits and against the labels."""
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from hskcache.classes import NO_CLASS
 
 
 def soft_label_loss(
@@ -29,8 +32,13 @@ def soft_label_loss(
 
 
 def label_loss(student_BC: Tensor, labels_B: Tensor, num_rows: int) -> Tensor:
-    """Cross entropy to the class index, or the squared error to the gold score where C = 1."""
+    """Cross entropy to the class index, or the squared error to the gold score where C = 1.
+
+    A row without a gold label, NO_CLASS or NaN, adds nothing: every label has the same weight, whatever batch it is in.
+    """
     student_BC = student_BC.float()
     if student_BC.shape[1] == 1:
-        return F.mse_loss(student_BC[:, 0], labels_B.float(), reduction="sum") / num_rows
-    return F.cross_entropy(student_BC, labels_B, reduction="sum") / num_rows
+        scores_B, labels_B = student_BC[:, 0], labels_B.float()
+        labels_B = torch.where(labels_B.isnan(), scores_B.detach(), labels_B)
+        return F.mse_loss(scores_B, labels_B, reduction="sum") / num_rows
+    return F.cross_entropy(student_BC, labels_B, ignore_index=NO_CLASS, reduction="sum") / num_rows

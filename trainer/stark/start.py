@@ -23,6 +23,7 @@ from hskcache.text import Examples, TokenizedRows, load_tokenizer, tokenize
 from hskcache.text.cut import tell_cut
 from hskcache.text.remembered import definition_of, is_preset
 from hskcache.text.tokenize import reach_of
+from trainer.evaluation import check_labels
 from trainer.gate import check_recipe, check_student, check_tokenizer
 from trainer.knowledge import Knowledge, cached_knowledge
 from trainer.live import live_knowledge
@@ -72,6 +73,7 @@ def start(stark: Stark, folder: Folder, on_step: Callable[[bool], None]) -> Begu
     knowledge = begin.knowledge
     check_recipe(knowledge, stark.recipe, stark.machine.slices)
     evaluation = _labelled("--eval-data", stark.data.evaluation, stark.data, knowledge)
+    check_labels(evaluation)
     drawn = _drawn(stark, begin, len(evaluation))
     models = {"teacher": _named(stark.teacher, folder), "student": _student_digest(stark, begin, folder)}
     folder.claim(models | {"task": _task(stark, folder)} | _identity(stark, begin.train, evaluation, drawn))
@@ -137,6 +139,7 @@ def _read(source: str, data: Data, knowledge: Knowledge) -> Examples:
 
 def _labelled(flag: str, source: str, data: Data, knowledge: Knowledge) -> Examples:
     examples = _read(source, data, knowledge)
+    examples.require_gold("which scores need")
     if examples.labels is None:
         raise DataError(f"{flag} {source} is read without labels, which scores need; give --task or --label")
     return examples
@@ -145,6 +148,7 @@ def _labelled(flag: str, source: str, data: Data, knowledge: Knowledge) -> Examp
 def _drawn(stark: Stark, begin: _Start, num_evaluated: int) -> Drawn:
     data = stark.data
     if data.scoring is None:
+        begin.train.require_gold("to score heads and neurons by")
         return draw(begin.train, data.scoring_rows or num_evaluated, stark.seed)
     return draw(_labelled("--score-data", data.scoring, data, begin.knowledge), data.scoring_rows, stark.seed)
 
