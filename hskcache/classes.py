@@ -16,7 +16,8 @@ _SEPARATORS = str.maketrans("", "", " -_")
 
 def has_gold(labels_N: NDArray[Any]) -> NDArray[np.bool_]:
     """Which labels are a class, not NO_CLASS, or a score, not NaN: bool [N]."""
-    return np.logical_not(np.isnan(labels_N)) if labels_N.dtype.kind == "f" else np.not_equal(labels_N, NO_CLASS)
+    found: NDArray[np.bool_] = ~np.isnan(labels_N) if labels_N.dtype.kind == "f" else labels_N != NO_CLASS
+    return found
 
 
 def folded(name: str) -> str:

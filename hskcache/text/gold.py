@@ -57,7 +57,7 @@ def unlabelled_classes(
         )
     if minus_one:
         return Unlabelled(frozenset({*marks, "-1"}))
-    return Unlabelled(frozenset(marks), f"-1 taken for a class ({counts['-1']:,} rows)")
+    return Unlabelled(frozenset(marks), f"-1 taken for a class in {counts['-1']:,} of them")
 
 
 def _is_minus_one_none(others: set[str], num_classes: int | None, policy: RowPolicy) -> bool | None:
@@ -92,7 +92,7 @@ def unlabelled_scores(counts: Mapping[str, int], policy: RowPolicy) -> Unlabelle
     if not others or policy.unlabelled in {"skip", "keep"}:
         return Unlabelled(frozenset({"-", *minus_ones}))
     rows = sum(counts[text] for text in minus_ones)
-    told = f"-1, the only one below 0, taken for a score ({rows:,} rows); --unlabelled skip leaves such rows out"
+    told = f"-1 in {rows:,} of them taken for a score, the only one below 0; --unlabelled skip leaves such rows out"
     return Unlabelled(frozenset({"-"}), told)
 
 

@@ -108,11 +108,12 @@ def _written(table: Table, index: int, value: object) -> str:
         return "true" if value else "false"
     if isinstance(value, int):
         return str(value)
+    if value is None or value != value:
+        return ""
     if isinstance(value, float):
         # Tables with gaps turn whole numbers into floats; class 1 is written 1 all the same.
-        return str(int(value)) if math.isfinite(value) and value.is_integer() else "" if value != value else repr(value)
-    if value is not None:
-        table.fault(index, f"the label is a {type(value).__name__}", "give a word or a number")
+        return str(int(value)) if math.isfinite(value) and value.is_integer() else repr(value)
+    table.fault(index, f"the label is a {type(value).__name__}", "give a word or a number")
     return ""
 
 

@@ -75,7 +75,7 @@ def _with_policy(table: Table, found: Resolved, policy: RowPolicy) -> Examples:
     if not missing:
         return _examples(table, found, reading)
     first = f"{table.faults.unit} {table.numbers[int(np.argmin(is_gold))]}"
-    many = f"{missing:,} of {total:,} rows have" if missing > 1 else f"1 of {total:,} rows has"
+    many, be = (f"{missing:,} of {total:,} rows have", "are") if missing > 1 else (f"1 of {total:,} rows has", "is")
     if missing == total and policy.unlabelled not in {"fail", "skip"}:
         note = f"{table.source}: no row has a gold label in the column {table.columns.label}; read without labels"
         return _examples(table, found._replace(labels=None), replace(reading, notes=(note,)))
@@ -87,10 +87,10 @@ def _with_policy(table: Table, found: Resolved, policy: RowPolicy) -> Examples:
         )
         raise DataError(f"{table.source}: {many} no gold label, the first in {first}; {settled}")
     if policy.unlabelled == "keep":
-        note = f"{table.source}: {many} no gold label and kept without one"
+        note = f"{table.source}: {many} no gold label and {be} kept without one"
         return _examples(table, found, replace(reading, notes=(note,)))
     assert values is not None
-    note = f"{table.source}: {many} no gold label and left out"
+    note = f"{table.source}: {many} no gold label and {be} left out"
     kept = found._replace(labels=values[is_gold])
     return _examples(_taken(table, np.flatnonzero(is_gold).tolist()), kept, replace(reading, notes=(note,)))
 
@@ -229,4 +229,6 @@ def _check_texts(table: Table, values: Values, what: str) -> None:
             table.fault(index, f"the {what} is empty", "fill it in or remove the row")
         elif not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):
             # JSON can spell half of a pair; a byte that is not UTF-8 is one where bad rows are left out.
-            table.fault(index, f"the {what} holds half of a surrogate pair", "write the whole character")
+            is_byte = any("\udc80" <= character <= "\udcff" for character in value)
+            held = "a byte that is not UTF-8" if is_byte else "half of a surrogate pair"
+            table.fault(index, f"the {what} holds {held}", "write the whole character")
