@@ -50,6 +50,7 @@ def _layout(given: Layout, memory: "Remembered", request: "Request", source: str
     if given.classes is None and given.has_label and len(data.label_names) > 1:
         # Even where these rows have none of some class.
         given = replace(given, classes=tuple(data.label_names))
-    if (known := data.provenance) is None:
+    part = next((part for part in reversed(request.parts) if part.name == source), data)
+    if (known := part.provenance) is None:
         return given
     return replace(given, unlabelled=given.unlabelled or known.unlabelled, bad_rows=given.bad_rows or known.bad_rows)
