@@ -122,6 +122,7 @@ def stark(out: Path, as_json: bool, **given: Any) -> None:
 
 def _stark(out: Path, given: dict[str, Any]) -> "Stark":
     """The run that the flags ask for; nothing is read yet but the recipe."""
+    from hskcache.recall import of_cache
     from hskcache.text.remembered import MAX_LENGTH, of_model
     from trainer.cli.jobs import make_fit
     from trainer.distill import Machine
@@ -131,6 +132,9 @@ def _stark(out: Path, given: dict[str, Any]) -> "Stark":
 
     memory, named = of_model(given["teacher"]), given["layout"]
     assert isinstance(named, Layout)
+    if not memory.is_known and (cache := Folder(out).open_cache()) is not None:
+        # A run that goes on may do so without its teacher, by what its cache tells.
+        memory = of_cache(f"the cache {cache.name}", cache.manifest.request)
     # The task loss ranks heads and neurons on these rows, too: without a gold label they are left out.
     given["layout"] = named = named.of_labelled_rows()
     columns = named.recalling(memory, given["data"], labelled=True)

@@ -17,6 +17,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, Bert
 
 from hskcache.cache import open_cache
 from hskcache.locks import sole_writer
+from hskcache.text.remembered import of_model
 from trainer.cli import main
 
 HSKTRAIN = Path(sys.executable).with_name("hsktrain")
@@ -148,6 +149,11 @@ def test_level_0_is_the_student_of_a_plain_fit(finished: Finished, tmp_path: Pat
     assert CliRunner().invoke(main, args, catch_exceptions=False).exit_code == 0
     assert same_weights(tmp_path / "plain", finished.out / "levels" / "s0")
     assert read(tmp_path / "plain" / "run.json") == read(finished.out / "levels" / "s0" / "run.json")
+
+
+def test_the_best_student_remembers_how_its_rows_are_read(finished: Finished) -> None:
+    found = of_model(finished.out / "student")
+    assert (found.task, found.is_pairs, found.max_length) == ("sst2", False, int(flag(finished.args, "--max-length")))
 
 
 @pytest.mark.parametrize("spelling", ["{0}", "{0}/", "{1}", "./{1}/../{1}"])
