@@ -74,3 +74,20 @@ def test_half_precision_logits_give_a_float32_loss() -> None:
     student = torch.randn(4, 2).bfloat16()
     assert soft_label_loss(student, torch.randn(4, 2), 1.0, 4).dtype == torch.float32
     assert label_loss(student, torch.zeros(4, dtype=torch.int64), 4).dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("outputs", "labels", "none"), [(3, [2, 0, 1], -100), (1, [0.5, -1.0, 2.0], float("nan"))], ids=["class", "score"]
+)
+def test_a_row_without_a_gold_label_adds_nothing(outputs: int, labels: list[float], none: float) -> None:
+    """The loss is that of the other rows over all rows, and its gradient there is zero."""
+    torch.manual_seed(0)
+    student = torch.randn(4, outputs, requires_grad=True)
+    known = torch.tensor(labels)
+    loss = label_loss(student, torch.cat([known, known.new_tensor([none])]), num_rows=4)
+    loss.backward()
+    expected = label_loss(student[:3].detach(), known, num_rows=4)
+    torch.testing.assert_close(loss.detach(), expected)
+    assert student.grad is not None
+    assert student.grad[3].tolist() == [0.0] * outputs
+    assert student.grad[:3].abs().min() > 0
