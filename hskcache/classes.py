@@ -26,8 +26,8 @@ def folded(name: str) -> str:
 
 
 def class_names(config: Any) -> tuple[str, ...]:
-    """The classes of a model's configuration, in the order of its outputs."""
-    return tuple(str(config.id2label[index]) for index in range(config.num_labels))
+    """The classes of a model's configuration, in the order of its outputs; LABEL_i for an output that has no name."""
+    return tuple(str(config.id2label.get(index, f"LABEL_{index}")) for index in range(config.num_labels))
 
 
 def are_counted(names: Sequence[str]) -> bool:

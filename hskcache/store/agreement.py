@@ -72,9 +72,11 @@ class ClassAgreement(Strict):
 
     @property
     def is_chance(self) -> bool:
-        """Whether the answers know no more than the frequencies; never where all labels are of one class."""
-        if self.majority == 1 or not self.num_rows:
+        """Whether the answers know no more than the frequencies; of labels of one class, whether none agrees."""
+        if self.num_rows < 2:
             return False
+        if self.majority == 1:
+            return not self.num_agreed
         return self.num_answered < 2 or self.num_agreed <= max(self.label_counts)
 
     def summary(self) -> str:

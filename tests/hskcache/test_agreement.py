@@ -89,6 +89,7 @@ def test_random_answers_have_no_better_order(seed: int, num_classes: int, num_ro
     [
         ([1] * 10, [0] * 5 + [1] * 5, "answers neutral for every row, which agrees with 50.0 % of the labels"),
         ([0, 1] * 5, [0] * 8 + [1] * 2, "agrees with 50.0 % of the labels, and always answering entailment would with"),
+        ([1] * 10, [0] * 10, "answers neutral for every row, which agrees with 0.0 % of the labels"),
         ([0] * 9 + [1], [0] * 10, None),  # one class among the labels tells nothing
         ([0] * 6 + [1] * 4, [0] * 5 + [1] * 5, None),
     ],

@@ -19,6 +19,7 @@ from transformers import (
     RobertaForSequenceClassification,
 )
 
+from hskcache.classes import class_names
 from hskcache.errors import MismatchError, TeacherError
 from trainer.student.compact import CompactBertConfig, CompactBertForSequenceClassification
 from trainer.student.create import Interface, create_student
@@ -143,3 +144,9 @@ def test_a_checkpoint_of_several_answers_is_refused(config: dict[str, Any], tmp_
     bert("toxic", "insult", **config).save_pretrained(tmp_path)
     with pytest.raises(MismatchError, match=r"no loss yet.*problem_type"):
         create_student(str(tmp_path), wanting("toxic", "insult"))
+
+
+def test_an_output_without_a_name_is_counted() -> None:
+    config = BertConfig(**SHAPE, num_labels=2)
+    config.id2label = {1: "a", 2: "b"}
+    assert class_names(config) == ("LABEL_0", "a")
