@@ -46,7 +46,13 @@ def locked(path: Path, wait: bool = True, remove: bool = False, for_all: bool = 
         CacheError: the file system knows no locks, and several processes were started.
         OSError: the file cannot be made.
     """
-    file, held = _lock(path, wait, for_all)
+    try:
+        file, held = _lock(path, wait, for_all)
+    except CacheError:
+        # A file that locks nothing would only be in the way.
+        if remove:
+            path.unlink(missing_ok=True)
+        raise
     try:
         yield held
     finally:
@@ -207,13 +213,13 @@ def work_without(folder: Path, for_all: bool = False) -> None:
     """
     if processes.count() > 1 and not for_all:
         raise CacheError(
-            f"{folder} is on a file system that knows no locks, by which {processes.count()} processes would divide "
-            "the work; start one process, or choose a folder elsewhere"
+            f"{folder.absolute()} is on a file system that knows no locks, by which {processes.count()} processes would "
+            "divide the work; start one process, or choose a folder elsewhere"
         )
     device = folder.stat().st_dev
     if device not in _said:
         _said.add(device)
-        console.say(f"the file system of {folder} knows no locks: only one process may work on it")
+        console.say(f"the file system of {folder.absolute()} knows no locks: only one process may work on it")
 
 
 @contextmanager

@@ -116,6 +116,7 @@ def test_without_locks_several_processes_are_refused_but_for_one_that_works_for_
     with pytest.raises(CacheError, match=r"knows no locks, by which 2 processes .* start one process"):  # noqa: SIM117
         with locked(tmp_path / "lock", remove=True):
             pass
+    assert list(tmp_path.iterdir()) == []
     with locked(tmp_path / "lock", for_all=True) as held:
         assert held
     assert not is_locked(tmp_path / "lock")
