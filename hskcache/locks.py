@@ -213,8 +213,8 @@ def work_without(folder: Path, for_all: bool = False) -> None:
     """
     if processes.count() > 1 and not for_all:
         raise CacheError(
-            f"{folder.absolute()} is on a file system that knows no locks, by which {processes.count()} processes would "
-            "divide the work; start one process, or choose a folder elsewhere"
+            f"{folder.absolute()} is on a file system that knows no locks, by which {processes.count()} processes "
+            "would divide the work; start one process, or choose a folder elsewhere"
         )
     device = folder.stat().st_dev
     if device not in _said:
