@@ -79,6 +79,21 @@ def require_space(path: Path, need: int, what: str, otherwise: str, place: str =
         )
 
 
+def require_writable(out: Path) -> None:
+    """Refuse a place for a folder in which nothing can be written.
+
+    Raises:
+        CacheError: a file stands in its way, or its folder takes none.
+    """
+    folder = out.absolute()
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    if not folder.is_dir():
+        raise CacheError(f"cannot write {out}: {folder} is a file; give a new folder, or an empty one, with --out")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise CacheError(f"cannot write {out}: no permission to write in {folder}; give another --out")
+
+
 @contextmanager
 def writing_to(path: Path, since: str) -> Iterator[None]:
     """Turn what the disk says into one line.

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from hskcache.difference import first_difference
+from hskcache.disk import require_writable
 from hskcache.errors import DamageError, MismatchError
 from hskcache.locks import WRITING
 
@@ -101,8 +102,8 @@ def claim(out: Path, run: Mapping[str, Any]) -> dict[str, Any] | None:
                 )
             _drop_way(out)
             shutil.rmtree(out / LOGS, ignore_errors=True)
-    elif out.exists() and any(path.name not in {record.with_suffix(".tmp").name, WRITING} for path in out.iterdir()):
-        raise MismatchError(f"{out} is not empty and holds no run; give a new or an empty folder with --out")
+    else:
+        require_room(out)
     out.mkdir(parents=True, exist_ok=True)
     write_json(record, given)
     if not metrics.is_file():
@@ -110,6 +111,21 @@ def claim(out: Path, run: Mapping[str, Any]) -> dict[str, Any] | None:
     finished = read_object(metrics)
     _drop_way(out)
     return finished
+
+
+def require_room(out: Path) -> None:
+    """Refuse a place where no run can begin or go on.
+
+    Raises:
+        MismatchError: the folder holds something that is no run.
+        CacheError: nothing can be written there.
+    """
+    record = out / RUN
+    if record.is_file():
+        return
+    require_writable(out)
+    if out.exists() and any(path.name not in {record.with_suffix(".tmp").name, WRITING} for path in out.iterdir()):
+        raise MismatchError(f"{out} is not empty and holds no run; give a new or an empty folder with --out")
 
 
 def reached(out: Path) -> str:

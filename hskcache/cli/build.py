@@ -82,9 +82,10 @@ def _tell(manifest: "Manifest", out: Path, name: str | None, is_new: bool, as_js
 
 def _built(teacher: str, out: Path, rows: "Rows", given: dict[str, Any]) -> "tuple[Manifest, bool]":
     """The manifest of the complete cache, and whether anything was left to do."""
-    from hskcache.cli.jobs import make_corpus_build, make_job, packed, spec_for
+    from hskcache.cli.jobs import check_room, make_corpus_build, make_job, packed, spec_for
 
     device, spec = given["device"], spec_for(given, teacher, rows)
+    check_room(out)
     if rows.corpus is None:
         job = make_job(teacher, device, spec, rows)
     else:

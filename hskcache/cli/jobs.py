@@ -5,9 +5,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hskcache import console
 from hskcache.cli.options import build_spec
+from hskcache.disk import require_writable
 from hskcache.errors import CacheError, SpecError
 from hskcache.spec import Attention, Hidden, KnowledgeName, Spec
+from hskcache.store.ledger import Ledger
 from hskcache.text import tokenize
+from hskcache.text.corpus import check_corpus
 from hskcache.text.cut import tell_cut
 from hskcache.text.layout import Layout
 from hskcache.text.remembered import of_model
@@ -77,12 +80,13 @@ def make_job(teacher: str, device: str, spec: Spec, rows: Rows, keep: str = "--m
     from hskcache.teacher.load import load_teacher
 
     assert rows.source is not None
-    loaded = load_teacher(teacher, device, spec.compute_dtype)
-    # What is wrong with the spec is said before the rows are read, which may take minutes.
-    spec = resolve_spec(spec, loaded.info)
     layout = rows.layout
     if layout.memory is None:
         layout = layout.recalling(of_model(teacher), rows.source)
+    layout.check(rows.source)
+    loaded = load_teacher(teacher, device, spec.compute_dtype)
+    # What is wrong with the spec is said before the rows are read, which may take minutes.
+    spec = resolve_spec(spec, loaded.info)
     examples = layout.read_for(loaded.info.name, loaded.model.config, rows.source)
     with console.progress("rows") as bar:
         task = bar.add_task("tokenize", total=len(examples))
@@ -98,6 +102,7 @@ def make_corpus_build(teacher: str, device: str, spec: Spec, corpus: Path) -> "C
         CacheError: it cannot be loaded.
     """
     require_teacher_extra()
+    check_corpus(corpus)
     from hskcache.teacher.corpus import CorpusBuild
     from hskcache.teacher.load import load_encoder
 
@@ -145,6 +150,18 @@ def make_addition(
     spec = build_spec(given, _base(kind))
     load = load_encoder if cache.manifest.request.data.problem == "text" else load_teacher
     return prepare_addition(load(teacher, given["device"], spec.compute_dtype), cache, kind, name, spec)
+
+
+def check_room(out: Path) -> None:
+    """Refuse a place where no build can begin, before a teacher is loaded.
+
+    Raises:
+        CacheError: it holds something that is no cache, or nothing can be written there.
+    """
+    ledger = Ledger(out)
+    if ledger.request() is None:
+        ledger.require_room()
+        require_writable(out)
 
 
 def _base(kind: KnowledgeName) -> Spec:

@@ -107,6 +107,7 @@ def sparsify(teacher: str, layout: Layout, out: Path, as_json: bool, **given: An
     memory, levels = of_model(teacher), parse_levels(given["sparsity"])
     if given["data"] is not None and given["scores"] is None and given["method"] == "knowledge":
         layout = layout.recalling(memory, given["data"], labelled=given["balance"] > 0)
+        layout.check(given["data"])
     given["max_length"] = given["max_length"] or memory.max_length or MAX_LENGTH
     ranking = _ranking(layout, given)
     from hskcache.cli.jobs import require_teacher_extra

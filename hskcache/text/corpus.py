@@ -145,6 +145,15 @@ def _rows(spooled: SpooledRows, tokenizer: "PreTrainedTokenizerBase") -> Tokeniz
     return TokenizedRows(ids, spooled.offsets, types, special_ids(tokenizer))
 
 
+def check_corpus(path: str | Path) -> None:
+    """Refuse a corpus that cannot be read, before a model is loaded.
+
+    Raises:
+        DataError: it is not there, or no regular file.
+    """
+    _open(path).close()
+
+
 def _open(path: str | Path) -> BinaryIO:
     try:
         # A pipe could not be read twice, and to open one waits for whoever writes to it.

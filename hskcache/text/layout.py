@@ -10,9 +10,10 @@ import click
 from hskcache import console
 from hskcache.classes import class_names, folded, require_one_answer
 from hskcache.errors import ColumnError, DataError, MismatchError, SpecError
+from hskcache.text.head import check_head
 from hskcache.text.labels import LabelSet, Problem
 from hskcache.text.remembered import Remembered
-from hskcache.text.rows import Examples, Overrides, examples_for, has_hub_layout
+from hskcache.text.rows import Examples, Overrides, columns_of, examples_for, has_hub_layout
 from hskcache.text.table import BadRows, RowPolicy, Unlabelled
 from hskcache.text.tasks import Task, load_task
 
@@ -53,6 +54,11 @@ class Layout:
         return all(getattr(self, name) is None for name in OPTIONS)
 
     @property
+    def names_columns(self) -> bool:
+        """Whether a task or a text column was given."""
+        return self.task_name is not None or self.text is not None
+
+    @property
     def has_label(self) -> bool:
         """Whether labels will be read."""
         return self.label not in (None, "") or (self.label is None and self.task_name is not None)
@@ -74,7 +80,7 @@ class Layout:
             source: the data, whose kind decides what a task's columns are called.
             labelled: whether labels are needed, though there it had none.
         """
-        if self.task_name is not None or self.text is not None or not memory.has_columns:
+        if self.names_columns or not memory.has_columns:
             return replace(self, memory=memory)
         known = memory.flags(labelled)
         columns = {name: getattr(self, name) for name in ("text_pair", "label", "header")}
@@ -125,17 +131,37 @@ class Layout:
         try:
             examples = examples_for(source, task, overrides, labels, policy)
         except ColumnError as error:
-            if self.memory is None or not self.recalls:
-                raise
-            raise DataError(
-                f"{error}; the columns are those of {self.memory.where}: name this file's with --task, or with --text, "
-                "--text-pair and --label"
-            ) from None
+            raise self._told(error) from None
         if self.memory is not None:
             self.memory.check_pairs(examples)
         for note in examples.reading.notes:
             console.say(note)
         return examples
+
+    def check(self, source: str) -> None:
+        """Refuse a source that is not there or has no such columns, by its head: before a model is loaded.
+
+        Args:
+            source: as for :meth:`read`.
+
+        Raises:
+            SpecError: neither a task nor a text column was given.
+            DataError: reading would refuse it, too.
+        """
+        overrides = Overrides(self.text, self.text_pair, self.label, self.header)
+        try:
+            check_head(source, columns_of(source, self.task, overrides))
+        except ColumnError as error:
+            raise self._told(error) from None
+
+    def _told(self, error: ColumnError) -> DataError:
+        """The same error, with where the columns are from that nobody gave."""
+        if self.memory is None or not self.recalls:
+            return error
+        return DataError(
+            f"{error}; the columns are those of {self.memory.where}: name this file's with --task, or with --text, "
+            "--text-pair and --label"
+        )
 
     def _names(self, known: Sequence[str], problem: str | None) -> tuple[str, ...] | None:
         """The classes as the data writes them, in the order of their indices."""

@@ -166,8 +166,7 @@ def examples_for(
         SpecError: neither a task nor a text column, or label names that cannot be.
         DataError: the source or a row cannot be read as asked.
     """
-    layout = Overrides() if task is None else task.hub_columns if has_hub_layout(source) else task.columns
-    columns = _merge(source, layout, overrides or Overrides())
+    columns = columns_of(source, task, overrides or Overrides())
     wanted = labels if isinstance(labels, LabelSet) else LabelSet(names=tuple(labels) if labels else None)
     if task is None:
         return read_examples(source, columns, wanted, policy)
@@ -183,7 +182,13 @@ def has_hub_layout(source: str | Path) -> bool:
     return str(source).startswith("hub:") or Path(source).suffix.lower() == ".parquet" or Path(source).is_dir()
 
 
-def _merge(source: str | Path, layout: Columns | Overrides, given: Overrides) -> Columns:
+def columns_of(source: str | Path, task: Task | None, given: Overrides) -> Columns:
+    """The columns of a source: those of a task, apart from what the user names.
+
+    Raises:
+        SpecError: neither a task nor a text column.
+    """
+    layout = Overrides() if task is None else task.hub_columns if has_hub_layout(source) else task.columns
     text, text_pair, label = (
         _column(getattr(layout, name) if getattr(given, name) is None else getattr(given, name))
         for name in ("text", "text_pair", "label")

@@ -58,12 +58,15 @@ def finetune(data: str, eval_data: str, out: Path, layout: Layout, as_json: bool
     from hskcache.disk import writing_to
     from hskcache.text import load_tokenizer
     from trainer import chance, processes
-    from trainer.checkpoints import reached
+    from trainer.checkpoints import reached, require_room
     from trainer.finetune import FinetuneArguments, Labelled
     from trainer.finetune import finetune as run
 
     layout = layout.of_labelled_rows()
     task = layout.task
+    require_room(out)
+    for source in (data, eval_data):
+        layout.check(source)
     with console.going_on_from(lambda: reached(out)):
         train = layout.read(data)
         dev = layout.read(eval_data, train.label_names, train.problem)

@@ -88,13 +88,14 @@ def fit(out: Path, as_json: bool, **given: Any) -> None:
         raise SpecError("give either --cache CACHE or --teacher DIR --data FILE --spec SPEC.yaml")
     from hskcache.disk import writing_to
     from trainer import chance, processes
-    from trainer.checkpoints import reached
+    from trainer.checkpoints import reached, require_room
     from trainer.cli.jobs import make_fit
     from trainer.distill import Machine
     from trainer.fit import fit as run
 
     device = runtime.resolve_device(given["device"])
     machine = Machine(device, given["bf16"], given["accumulation"], given["save_steps"])
+    require_room(out)
     with console.going_on_from(lambda: reached(out)):
         job = make_fit(given, device, machine.slices)
         with writing_to(out, "here"):

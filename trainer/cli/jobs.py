@@ -127,6 +127,11 @@ def _source(given: Mapping[str, Any], device: str) -> Source:
     if given["spec_file"] is None:
         raise SpecError("--teacher needs --spec: what `hskcache info CACHE --spec` prints makes the two comparable")
     spec = _spec(given["spec_file"])
+    if given["eval_data"] is None:
+        raise SpecError("give --eval-data FILE: labelled rows that score the student and pick its best epoch")
+    for source in (given["data"], given["eval_data"]):
+        if given["layout"].names_columns:
+            given["layout"].check(source)
     return live_source(given["teacher"], given["data"], given["layout"], spec, runtime.own_device(device))
 
 

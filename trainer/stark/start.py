@@ -105,6 +105,9 @@ def check_space(folder: Folder, levels: Sequence[Level], student: PreTrainedMode
 
 
 def _from_teacher(stark: Stark) -> _Start:
+    for source in (stark.data.train, stark.data.evaluation, stark.data.scoring):
+        if source is not None:
+            stark.data.layout.check(source)
     teacher = load_teacher(stark.teacher, stark.machine.device)
     # Asked before an hour of work, not after it.
     places(teacher.model)

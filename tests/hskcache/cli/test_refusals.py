@@ -87,10 +87,11 @@ def test_teachers_that_cannot_teach(refused_build: Any, tiny_teacher_dir: Path, 
 
 
 def test_a_teacher_of_other_classes_is_refused(refused_build: Any) -> None:
-    line = refused_build(task="mnli")
+    columns = ("--text", "sentence", "--text-pair", "", "--label", "label")
+    line = refused_build(*columns, task="mnli")
     assert "2 classes" in line
     assert "mnli has 3" in line
-    assert "2 classes and stsb has scores" in refused_build(task="stsb")
+    assert "2 classes and stsb has scores" in refused_build(*columns, task="stsb")
 
 
 def test_a_foreign_folder_is_left_alone(refused_build: Any, tmp_path: Path) -> None:
