@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from hskcache import processes
 from hskcache.errors import SpecError
+from hskcache.versions import version_of
 
 if TYPE_CHECKING:
     import torch
@@ -75,12 +76,11 @@ def quiet() -> Iterator[None]:
 
 
 def environment(device: "torch.device") -> dict[str, str]:
-    """What computes on a device: package versions and hardware; told to readers, never digested."""
+    """Versions of packages and the hardware that compute on a device; told to readers, never digested."""
     import platform
-    from importlib.metadata import version
 
     import torch
 
     packages = ("hskcache", "torch", "transformers", "tokenizers", "numcodecs", "numpy")
     hardware = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
-    return {name: version(name) for name in packages} | {"device": f"{device.type} {hardware}"}
+    return {name: version_of(name) for name in packages} | {"device": f"{device.type} {hardware}"}

@@ -1,4 +1,4 @@
-"""What every room's tests share: a tiny tokenizer, a tiny teacher, a small learnable data set and the GLUE files.
+"""What every room's tests share: a tiny tokenizer, a tiny teacher, a small learnable data set and files like GLUE's.
 
 Heavy imports stay inside the fixtures, so that tests of rooms without torch run without torch.
 """
@@ -8,6 +8,7 @@ import random
 from pathlib import Path
 
 import pytest
+from glue_forms import FORMS
 from models import saved
 
 # Tiny tensors gain nothing from many threads, and no test may depend on a network.
@@ -115,7 +116,9 @@ def masked_lm_dir(tmp_path_factory: pytest.TempPathFactory, tiny_tokenizer_dir: 
 
 
 @pytest.fixture(scope="session")
-def glue() -> Path:
-    """The folder with the GLUE text: SST-2, CoLA, RTE and QQP-subset, each with train.tsv and dev.tsv."""
-    default = Path(__file__).resolve().parents[1] / ".." / "shared" / "glue"
-    return Path(os.environ.get("HSKCACHE_GLUE", default)).resolve()
+def glue(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with SST-2, CoLA, RTE and QQP-subset in the forms of GLUE, each a train.tsv and dev.tsv of our own."""
+    folder = tmp_path_factory.mktemp("glue")
+    for form in FORMS.values():
+        form.write(folder)
+    return folder

@@ -48,8 +48,8 @@ class Machine:
 class DistillTrainer(MidwayTrainer):
     """Trainer whose batches come from a :class:`~trainer.loading.ordered.Ordered` loader and know their own losses.
 
-    The loader's slices already divide by the sizes of the global batch, so the Trainer must not average again: neither
-    over accumulated passes, nor over processes, whose gradients DDP averages.
+    The loader's slices already divide by the sizes of the global batch, so nothing averages again: neither over
+    accumulated passes, nor over processes, whose gradients DDP averages.
     """
 
     def __init__(self, objective: Objective, loader: Ordered[Any], score: Score, **kwargs: Any) -> None:
@@ -57,7 +57,6 @@ class DistillTrainer(MidwayTrainer):
         super().__init__(model=objective, eval_dataset=[None], **kwargs)
         self.loader = loader
         self.score = score
-        self.loss_is_scaled_for_ga = True
         self._terms: dict[str, Tensor | float] = {}
         self._num_passes = 0
 
@@ -139,9 +138,6 @@ class DistillTrainer(MidwayTrainer):
 
     def _prepare_inputs(self, inputs: Batch) -> Batch:
         return inputs
-
-    def _get_num_items_in_batch(self, batch_samples: list[Batch], device: torch.device) -> None:
-        return None
 
     def _run_epoch(self, *args: Any, epoch: int, **kwargs: Any) -> None:
         with seeking(epoch):

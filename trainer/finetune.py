@@ -115,8 +115,6 @@ class Finetuner(MidwayTrainer):
         self.with_token_types = takes_token_types(model)
         self.scores: dict[int, Mapping[str, float]] = {}
         super().__init__(model, args, self.collate, train_dataset=RowsDataset(train), eval_dataset=RowsDataset(dev))
-        # BERT's loss ignores the number of items it is told, so the Trainer must divide by the accumulation steps.
-        self.model_accepts_loss_kwargs = False
         self.remove_callback(PrinterCallback)  # it prints to stdout
 
     def collate(self, items: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
@@ -131,6 +129,13 @@ class Finetuner(MidwayTrainer):
     def _get_train_sampler(self, *args: Any) -> Sampler[int]:
         self.order = Order(super()._get_train_sampler(*args))
         return self.order
+
+    def compute_loss(self, model: torch.nn.Module, inputs: dict[str, torch.Tensor], **_: Any) -> torch.Tensor:
+        """The mean loss of a batch's rows by the number of batches in the step, so that a step has the mean of all."""
+        # The first of what a model gives back, whether its config asks for a tuple or for names; an epoch's last step
+        # may have fewer batches than were asked for.
+        loss: torch.Tensor = model(**inputs)[0] / self.current_gradient_accumulation_steps
+        return loss
 
     def evaluate(self, *_: Any, metric_key_prefix: str = "eval", **__: Any) -> dict[str, float]:
         """The metrics on the dev rows, whatever data set is named."""

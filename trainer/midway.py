@@ -5,12 +5,13 @@ from typing import Any, cast
 
 import torch
 from torch.utils.data import Sampler
-from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from hskcache.errors import Interrupted
 from trainer import processes
 from trainer.checkpoints import MIDWAY, checkpoint_of, read_object, write_json
 from trainer.interrupts import Interrupts
+from trainer.passes import PassTrainer
 
 
 class Order(Sampler[int]):
@@ -39,7 +40,7 @@ class Order(Sampler[int]):
         self._again = drawn_from
 
 
-class MidwayTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped
+class MidwayTrainer(PassTrainer):
     """A Trainer that can tell what it has summed up since its last log, and take it up again.
 
     Attributes:

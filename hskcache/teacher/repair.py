@@ -24,6 +24,7 @@ from hskcache.teacher.job import Job
 from hskcache.teacher.load import Teacher
 from hskcache.teacher.workplace import Workplace
 from hskcache.teacher.writing import Progress, Writing
+from hskcache.versions import is_same
 
 SINCE = "the last shard that was computed"
 
@@ -217,7 +218,7 @@ class _Piece:
         other = [
             f"{name} {then.get(name, 'unknown')} there and {now.get(name, 'unknown')} here"
             for name in {**then, **now}
-            if then.get(name) != now.get(name)
+            if not is_same(then.get(name, ""), now.get(name, ""))
         ]
         with_what = "; ".join(other) or "the same versions and device"
         return (

@@ -249,7 +249,7 @@ def test_a_label_that_is_no_class_of_the_model_is_refused() -> None:
         evaluate(bert(), examples_of([0, 2]), rows_of([3, 3]), metrics_for("classification"))
 
 
-def test_real_rows_of_glue_can_be_scored(glue: Path, tiny_teacher_dir: Path) -> None:
+def test_rows_in_the_form_of_glue_can_be_scored(glue: Path, tiny_teacher_dir: Path) -> None:
     """CoLA has no header and its metric is Matthews correlation: a random model scores about nothing."""
     from hskcache.text import examples_for, load_tokenizer, tokenize
 

@@ -1,7 +1,6 @@
 """From an HDF5 file back to a cache, a shard at a time."""
 
 from collections.abc import Iterator
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,6 +19,7 @@ from hskcache.store.manifest import Manifest
 from hskcache.store.reading import MAX_DOCUMENT_BYTES
 from hskcache.store.record import CONSTANTS, Record
 from hskcache.store.shard import pack_shard
+from hskcache.versions import version_of
 
 _PACKER = "numcodecs"
 
@@ -121,10 +121,10 @@ class _Taking:
                 "again and give the same command, which keeps what is whole"
             )
         if not self._new_id:
-            made = self._manifest.environment.get(_PACKER, "of an unknown version")
+            made, here = self._manifest.environment.get(_PACKER, "of an unknown version"), version_of(_PACKER)
             raise MismatchError(
-                f"{self._path}: {place(record)} holds the values that were exported, but {_PACKER} {version(_PACKER)} "
-                f"here compresses them to other bytes than {_PACKER} {made} did, so the cache cannot have the id "
+                f"{self._path}: {place(record)} holds the values that were exported, but {_PACKER} {here} here "
+                f"compresses them to other bytes than {_PACKER} {made} did, so the cache cannot have the id "
                 f"{self.exported_id[:12]}; install that version, or give --new-id"
             )
         try:
@@ -156,7 +156,7 @@ def _renamed(manifest: Manifest, records: list[Record]) -> tuple[Manifest, bytes
         "shards": {
             name: [one for one in records if one.field == name and one.shard != CONSTANTS] for name in manifest.fields
         },
-        "environment": manifest.environment | {_PACKER: version(_PACKER)},
+        "environment": manifest.environment | {_PACKER: version_of(_PACKER)},
     }
     renamed = manifest.model_copy(update=changes).signed()
     return renamed, renamed.to_json()

@@ -1,10 +1,10 @@
 """Word vectors: what is read of a file, the line of every fault, and the nearest neighbours."""
 
-import os
 from pathlib import Path
 
 import numpy as np
 import pytest
+from real import real_file
 
 from hskcache.augment import WordVectors, load_vectors
 from hskcache.errors import DataError
@@ -16,13 +16,14 @@ def write(folder: Path, text: str | bytes) -> Path:
     return path
 
 
-@pytest.fixture(scope="module")
-def glove() -> WordVectors:
-    default = Path(__file__).resolve().parents[3] / ".." / "shared" / "vectors"
-    path = Path(os.environ.get("HSKCACHE_VECTORS", default)).resolve() / "glove.6B.50d.5k.txt"
-    if not path.is_file():
-        pytest.skip(f"no word vectors at {path}; set HSKCACHE_VECTORS")
-    return load_vectors(path)
+@pytest.fixture(scope="module", params=["ours", "GloVe"])
+def table(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> WordVectors:
+    """The first words of GloVe, and as many drawn numbers in its form."""
+    if request.param == "GloVe":
+        return load_vectors(real_file("HSKCACHE_VECTORS", "vectors", "glove.6B.50d.5k.txt"))
+    drawn = np.random.default_rng(0).standard_normal((5000, 50))
+    lines = [" ".join([f"w{number}", *(f"{value:.5g}" for value in row)]) for number, row in enumerate(drawn)]
+    return load_vectors(write(tmp_path_factory.mktemp("table"), "\n".join(lines) + "\n"))
 
 
 def test_neighbours_are_nearest_by_angle_without_the_word_itself(vectors: WordVectors) -> None:
@@ -42,19 +43,19 @@ def test_equally_near_words_count_in_the_order_of_the_file(tmp_path: Path) -> No
     assert table.nearest(["query"], 3) == [["w0", "w1", "w2"]]
 
 
-def test_real_neighbours_are_those_of_cosines_in_float64_whatever_is_asked_together(glove: WordVectors) -> None:
-    raw = [line.split(" ") for line in Path(glove.source).read_text(encoding="utf-8").splitlines()]
-    table = np.array([line[1:] for line in raw], np.float64)
-    table /= np.linalg.norm(table, axis=1, keepdims=True)
-    asked = glove.words[7::97]
-    found = glove.nearest(asked, 15)
-    fresh = WordVectors(glove.words, glove.unit_VD, glove.source, glove.sha256)
+def test_neighbours_are_those_of_cosines_in_float64_whatever_is_asked_together(table: WordVectors) -> None:
+    raw = [line.split(" ") for line in Path(table.source).read_text(encoding="utf-8").splitlines()]
+    exact = np.array([line[1:] for line in raw], np.float64)
+    exact /= np.linalg.norm(exact, axis=1, keepdims=True)
+    asked = table.words[7::97]
+    found = table.nearest(asked, 15)
+    fresh = WordVectors(table.words, table.unit_VD, table.source, table.sha256)
     assert [fresh.nearest([word], 15)[0] for word in asked] == found
     for word, neighbours in zip(asked, found, strict=True):
-        number = glove.words.index(word)
-        cosine = table @ table[number]
+        number = table.words.index(word)
+        cosine = exact @ exact[number]
         cosine[number] = -2
-        assert neighbours == [glove.words[best] for best in sorted(np.argsort(-cosine)[:15])]
+        assert neighbours == [table.words[best] for best in sorted(np.argsort(-cosine)[:15])]
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from glue_forms import BAD, FORMS, GOOD, PLACES, QUIRKS, SUBJECTS, Form
+from real import real_file
 
 from hskcache.cache import open_cache
 from hskcache.locks import sole_writer
@@ -169,27 +171,13 @@ def test_bad_input_ends_in_one_line_before_anything_is_written(
     assert out.read_text() == "mine"
 
 
-@pytest.mark.parametrize(
-    ("folder", "task"), [("SST-2", "sst2"), ("CoLA", "cola"), ("RTE", "rte"), ("QQP-subset", "qqp")]
-)
-def test_real_rows_stay_the_rows_they_are(folder: str, task: str, glue: Path, run: Any, tmp_path: Path) -> None:
-    """Every source row is in the output as it was, and what was replaced is read without a fault."""
-    source = glue / folder / "dev.tsv"
-    if not source.is_file():
-        pytest.skip(f"no {source}; set HSKCACHE_GLUE")
-    rows = tmp_path / "rows.tsv"
-    rows.write_text(
-        "".join(f"{line}\n" for line in source.read_text(encoding="utf-8").split("\n")[:120]), encoding="utf-8"
-    )
-    table = os.environ.get("HSKCACHE_VECTORS", glue.parent / "vectors")
-    vectors = Path(table) / "glove.6B.50d.5k.txt"
-    if not vectors.is_file():
-        pytest.skip(f"no {vectors}; set HSKCACHE_VECTORS")
-    out = tmp_path / "o.tsv"
-    done = run("augment", "--data", rows, "--task", task, "--vectors", vectors, "--copies", 3, "--out", out)
+def check_rows_stay(run: Any, source: Path, vectors: Path, task: str) -> None:
+    """Augment some rows: every one is in the output as it was, and what was replaced is read without a fault."""
+    out = source.with_name("o.tsv")
+    done = run("augment", "--data", source, "--task", task, "--vectors", vectors, "--copies", 3, "--out", out)
     assert done.exit_code == 0, done.stderr
     layout = Layout(task, None, None, None, None)
-    before, after = layout.read(str(rows)), layout.read(str(out))
+    before, after = layout.read(str(source)), layout.read(str(out))
     places = [line.rsplit("\t", 2)[1:] for line in out.read_text(encoding="utf-8").split("\n")[:-1]][-len(after) :]
     originals = [number for number, (_, copy) in enumerate(places) if copy == "0"]
     assert [after.texts[number] for number in originals] == before.texts
@@ -198,3 +186,22 @@ def test_real_rows_stay_the_rows_they_are(folder: str, task: str, glue: Path, ru
     assert after.labels is not None
     assert [int(before.labels[int(origin)]) for origin, _ in places] == after.labels.tolist()
     assert len(after) > 3 * len(before)
+
+
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
+def test_rows_of_every_form_stay_the_rows_they_are(form: Form, run: Any, tmp_path: Path) -> None:
+    form.write(tmp_path)
+    words = sorted(set(re.findall("[a-z]+", " ".join((*SUBJECTS, *GOOD, *BAD, *QUIRKS, *PLACES)).lower())))
+    vectors = tmp_path / "v.txt"
+    vectors.write_text("".join(f"{word} {number} {number**2 % 17}\n" for number, word in enumerate(words, start=1)))
+    check_rows_stay(run, tmp_path / form.folder / "dev.tsv", vectors, form.task)
+
+
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
+def test_real_rows_stay_the_rows_they_are(form: Form, run: Any, tmp_path: Path) -> None:
+    source = real_file("HSKCACHE_GLUE", "glue", f"{form.folder}/dev.tsv")
+    rows = tmp_path / "rows.tsv"
+    rows.write_text(
+        "".join(f"{line}\n" for line in source.read_text(encoding="utf-8").split("\n")[:120]), encoding="utf-8"
+    )
+    check_rows_stay(run, rows, real_file("HSKCACHE_VECTORS", "vectors", "glove.6B.50d.5k.txt"), form.task)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from real import real_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
@@ -80,13 +81,18 @@ def pack(tmp_path: Path) -> Pack:
     return pack
 
 
-@pytest.fixture(scope="session")
-def wikitext() -> Path:
-    """The validation part of WikiText-2."""
-    default = Path(__file__).resolve().parents[3] / ".." / "shared" / "corpus"
-    path = Path(os.environ.get("HSKCACHE_CORPUS", default)).resolve() / "wiki.valid.tokens"
-    if not path.is_file():
-        pytest.skip(f"no {path}; set HSKCACHE_CORPUS to a folder with WikiText-2's files")
+@pytest.fixture(scope="session", params=["ours", "WikiText-2"])
+def wikitext(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The validation part of WikiText-2, and articles of our own that look like its."""
+    if request.param == "WikiText-2":
+        return real_file("HSKCACHE_CORPUS", "corpus", "wiki.valid.tokens")
+    article = (
+        " \n = The {0} ferry = \n \n The {0} ferry , or <unk> , carries 3 @,@ {0}00 people a day .\n"
+        " Its captain 's dog \" sleeps aboard most nights ; fares went up by 0 @.@ {0} % . \n"
+        " \n = = The café = = \n \n It closed , opened again in 19{0} and closed for the winter . \n"
+    )
+    path = tmp_path_factory.mktemp("wikitext") / "wiki.valid.tokens"
+    path.write_text("".join(article.format(number) for number in range(1200)), encoding="utf-8")
     return path
 
 

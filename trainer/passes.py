@@ -1,0 +1,36 @@
+"""The Hugging Face Trainer with losses that are taken as they are.
+
+An optimiser step may be cut into several passes, whose gradients add up. Which part of the step's loss a pass is, the
+Trainer works out from the signature of the model's ``forward`` and from flags that differ from release to release:
+before transformers 5.19 no flag kept it from dividing a loss that was scaled already.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import Trainer
+
+
+class PassTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped
+    """Trainer whose ``compute_loss`` gives the part of the step's loss that a pass is, which nothing divides again."""
+
+    def training_step(self, model: torch.nn.Module, inputs: Any, num_items_in_batch: Any = None) -> Tensor:
+        """One pass, forwards and back.
+
+        Args:
+            model: as it was prepared for this device.
+            inputs: a batch, or a slice of one.
+            num_items_in_batch: not used; the loss is scaled by whoever computes it.
+
+        Returns:
+            The loss, a scalar without its graph; the Trainer logs the sum over the passes of a step.
+        """
+        model.train()
+        loss: Tensor = self.compute_loss(model, self._prepare_inputs(inputs))
+        self.accelerator.backward(loss)
+        return loss.detach()
+
+    def _get_num_items_in_batch(self, *_: Any, **__: Any) -> None:
+        # Nobody asks for it, and to count would make the processes wait for each other at every step.
+        return None
