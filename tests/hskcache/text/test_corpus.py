@@ -88,11 +88,13 @@ def wikitext(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
         return real_file("HSKCACHE_CORPUS", "corpus", "wiki.valid.tokens")
     article = (
         " \n = The {0} ferry = \n \n The {0} ferry , or <unk> , carries 3 @,@ {0}00 people a day .\n"
-        " Its captain 's dog \" sleeps aboard most nights ; fares went up by 0 @.@ {0} % . \n"
+        " Its captain 's dog \" sleeps aboard most nights{1} ; fares went up by 0 @.@ {0} % . \n"
         " \n = = The café = = \n \n It closed , opened again in 19{0} and closed for the winter . \n"
     )
     path = tmp_path_factory.mktemp("wikitext") / "wiki.valid.tokens"
-    path.write_text("".join(article.format(number) for number in range(1200)), encoding="utf-8")
+    path.write_text(
+        "".join(article.format(number, " or days" * (number % 9)) for number in range(2500)), encoding="utf-8"
+    )
     return path
 
 
