@@ -129,6 +129,7 @@ def test_the_folder_holds_the_model_the_logs_and_nothing_of_the_way(run: Finetun
         "logs",
         "metrics.json",
         "model.safetensors",
+        "rows.json",
         "run.json",
         "tokenizer.json",
         "tokenizer_config.json",
@@ -218,7 +219,7 @@ def test_other_settings_or_rows_need_another_folder(run: Finetune, data: Labelle
 def test_a_mistake_leaves_no_folder_behind(run: Finetune, data: Labelled, tmp_path: Path) -> None:
     unlabelled = dataclasses.replace(data, examples=dataclasses.replace(data.examples, labels=None))
     renamed = dataclasses.replace(data, examples=dataclasses.replace(data.examples, label_names=("no", "yes")))
-    with pytest.raises(DataError, match="no labels"):
+    with pytest.raises(DataError, match="no row has a gold label"):
         run(unlabelled)
     with pytest.raises(MismatchError, match=r"classes 0, 1 and .* classes no, yes"):
         run(dev=renamed)
