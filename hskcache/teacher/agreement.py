@@ -75,6 +75,8 @@ def _compare(
         logits_NC = logits_NC[is_kept]
         answers.append(logits_NC[:, 0] if field.num_labels == 1 else logits_NC.argmax(1))
         wanted.append(labels_N[record.start - first_row : record.stop - first_row][is_kept])
+    if not answers:
+        return None
     answers_N, wanted_N = np.concatenate(answers), np.concatenate(wanted)
     is_gold = has_gold(wanted_N)
     answers_N, wanted_N = answers_N[is_gold], wanted_N[is_gold]
