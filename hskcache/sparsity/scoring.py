@@ -54,6 +54,7 @@ class Drawn:
             pairs=None if pairs is None else [pairs[row] for row in self.index_N],
             labels=None if labels is None else labels[self.index_N],
             source=f"{self.examples.source} ({len(self)} rows drawn)",
+            reading=replace(self.examples.reading, numbers=(), unit="row"),
         )
 
 

@@ -77,8 +77,8 @@ def tokenize(
     for batch, texts, pairs in _batches(examples, tokenizer, max_length):
         rows: list[list[int]] = batch["input_ids"]
         if not all(rows):
-            row = len(lengths) + [bool(row) for row in rows].index(False) + 1
-            raise DataError(f"{examples.source} row {row}: the text gives no token; correct or remove the row")
+            where = examples.where(len(lengths) + [bool(row) for row in rows].index(False))
+            raise DataError(f"{where}: the text gives no token; correct or remove the row")
         ids.append(np.fromiter(chain.from_iterable(rows), np.int32))
         if with_types:
             types.append(np.fromiter(chain.from_iterable(batch["token_type_ids"]), np.uint8))
