@@ -130,6 +130,19 @@ def _print(facts: dict[str, Any]) -> None:
     printer.print(table)
 
 
+def _left_out(parts: list[dict[str, Any]]) -> list[tuple[str, str]]:
+    """Rows of the data that were left out, or kept without a label, as far as the manifest tells."""
+    known = [part["provenance"] for part in parts if part["provenance"] is not None]
+    lines = []
+    if num_bad := sum(part["num_bad"] for part in known):
+        first = next(row for part in known for row in part["bad"])
+        lines.append(("bad rows", f"{num_bad:,} left out; the first is line {first['number']:,}: {first['reason']}"))
+    for policy, words in (("skip", "left out"), ("keep", "kept")):
+        if count := sum(part["num_unlabelled"] for part in known if part["unlabelled"] == policy):
+            lines.append(("unlabelled", f"{count:,} rows without a gold label {words}"))
+    return lines
+
+
 def _read_as(facts: dict[str, Any]) -> list[tuple[str, str]]:
     """How the rows were read, as far as the manifest tells."""
     lines, data = [], facts["data"]
@@ -138,6 +151,7 @@ def _read_as(facts: dict[str, Any]) -> list[tuple[str, str]]:
         listed = (columns[name] for name in ("text", "text_pair", "label"))
         task = f"  (task {data['task']})" if data["task"] is not None else ""
         lines.append(("columns", ", ".join(str(column) for column in listed if column is not None) + task))
+    lines += _left_out([data, *facts["appended"]])
     cut = Cut(**facts["cut"])
     if cut.num_rows:
         lines.append(("cut", f"{cut.told(facts['num_rows'])}; the longest had {cut.longest:,}"))

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 
 from hskcache.cache import open_cache
 from hskcache.cli import main as hskcache
@@ -22,12 +22,13 @@ class Shell:
         self.folder, self.paths = folder, paths
 
     def __call__(self, command: str) -> tuple[int, str]:
+        result = self.run(command)
+        return result.exit_code, result.stderr
+
+    def run(self, command: str) -> Result:
         program, *words = command.split()
         words = [word.format(d=self.folder, **self.paths) for word in words]
-        result = CliRunner().invoke(
-            {"hskcache": hskcache, "hsktrain": hsktrain}[program], words, catch_exceptions=False
-        )
-        return result.exit_code, result.stderr
+        return CliRunner().invoke({"hskcache": hskcache, "hsktrain": hsktrain}[program], words, catch_exceptions=False)
 
     def well(self, command: str) -> str:
         code, said = self(command)
@@ -77,6 +78,9 @@ def test_a_cache_keeps_rows_without_a_gold_label_and_says_which_were_left_out(sh
     assert [(one.number, one.reason) for one in known.bad] == [(3, "the text is empty")]
     assert (known.num_bad, known.num_unlabelled, known.bad_rows, known.unlabelled) == (1, 4, "skip", "keep")
     assert [row for row in range(24) if cache.row(row)["label"] is None] == [5, 11, 17, 23]
+    told = shell.run("hskcache info {d}/c").stdout
+    assert "bad rows    1 left out; the first is line 3: the text is empty" in told
+    assert "unlabelled  4 rows without a gold label kept" in told
     shell.well("hskcache verify {d}/c")
     # A repair reads the rows as the build did.
     next((shell.folder / "c/logits").glob("*.zarr.zip")).unlink()
