@@ -5,6 +5,7 @@ rank from its environment; to do anything together the processes must be connect
 """
 
 import json
+import os
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -12,7 +13,7 @@ from accelerate import PartialState
 from accelerate.utils import broadcast_object_list, gather_object
 
 from hskcache.difference import first_difference
-from hskcache.errors import CacheError, MismatchError
+from hskcache.errors import CacheError, MismatchError, SpecError
 from hskcache.processes import count, is_first, rank
 
 if TYPE_CHECKING:
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
 __all__ = ["agree", "connect", "count", "disconnect", "gathered", "is_first", "on_first", "rank", "wait"]
 
 Value = TypeVar("Value")
+
+# What those who start processes set beside WORLD_SIZE, which a shell or a container may have alone. Without the
+# address torch ends in a traceback; without its rank each is the first, and waits for the others without end.
+_TOLD = ("RANK", "MASTER_ADDR")
 
 
 def connect(device: str) -> "torch.device":
@@ -31,8 +36,17 @@ def connect(device: str) -> "torch.device":
 
     Returns:
         The one that this process computes on.
+
+    Raises:
+        SpecError: the environment tells of several processes, but not how they find each other.
     """
-    own: torch.device = PartialState(cpu=device == "cpu").device
+    missing = [name for name in _TOLD if not os.environ.get(name)]
+    if count() > 1 and missing:
+        raise _lonely(f"nothing says how they find each other: no {' and no '.join(missing)} is set")
+    state = PartialState(cpu=device == "cpu")
+    if state.num_processes != count():
+        raise _lonely(f"this one was not told that it is one of them: LOCAL_RANK is {os.environ.get('LOCAL_RANK')!r}")
+    own: torch.device = state.device
     return own
 
 
@@ -86,6 +100,13 @@ def agree(settings: Mapping[str, Any]) -> None:
                 f"the processes were given different runs: {path} is {here!r} for the first and {there!r} for process "
                 f"{number}; give all of them the same command, and the same files on every machine"
             )
+
+
+def _lonely(why: str) -> SpecError:
+    return SpecError(
+        f"WORLD_SIZE={count()} says that {count()} processes train together, and {why}; start them with torchrun or "
+        "accelerate launch, or unset WORLD_SIZE to train in one"
+    )
 
 
 def _attempt(work: Callable[[], Any]) -> Any:

@@ -24,6 +24,7 @@ from hskcache.errors import CacheError, DamageError
 from hskcache.locks import locked
 from hskcache.share.bounded import BoundedFolder, Wanted
 from hskcache.share.fetch import fetch, fetch_tokenizer, read_manifest
+from hskcache.share.home import in_home
 from hskcache.share.remote import Remote, is_url, open_remote
 from hskcache.share.retry import OutOfReachError
 from hskcache.store.files import make_folder, sha256_hex, tokenizer_digest, write_atomic
@@ -43,9 +44,13 @@ _SINCE = "where it stopped"
 
 
 def local_folder() -> Path:
-    """Where fetched shards are kept where nobody says otherwise."""
+    """Where fetched shards are kept where nobody says otherwise.
+
+    Raises:
+        SpecError: it would be in a home folder, and there is none.
+    """
     given = os.environ.get(_FOLDER_VARIABLE)
-    return Path(given).expanduser() if given else Path.home() / ".cache" / "hskcache"
+    return in_home(given or "~/.cache/hskcache", f"set {_FOLDER_VARIABLE} to a folder for what is fetched")
 
 
 def open_mirror(url: str, local_dir: Path | None = None, most_bytes: int = LOCAL_BYTES) -> "MirroredCache":

@@ -4,6 +4,7 @@ fsspec takes whatever key a host shows. Here it must be the one in ``~/.ssh/know
 FSSPEC_SFTP_HOST_KEY_POLICY=auto_add a host that is not in there is taken at its word, a changed key never.
 """
 
+import os
 import re
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -15,7 +16,8 @@ from typing import Any
 import paramiko  # type: ignore[import-untyped]
 from fsspec.implementations.sftp import SFTPFileSystem
 
-from hskcache.errors import CacheError
+from hskcache.errors import CacheError, SpecError
+from hskcache.share.home import in_home, user_name
 
 _POLICY = "host_key_policy"
 _FILE = "known_hosts"
@@ -31,9 +33,17 @@ class KnownHosts(SFTPFileSystem):  # type: ignore[misc]
     cachable = False
 
     def __init__(self, host: str, **options: Any) -> None:
-        self._file = Path(options.pop(_FILE, "~/.ssh/known_hosts")).expanduser()
         self._takes_unknown = options.pop(_POLICY, "reject") in {"auto_add", "warning"}
+        self._file = self._known(options.pop(_FILE, "~/.ssh/known_hosts"))
         super().__init__(host, **options)
+
+    def _known(self, path: str) -> Path:
+        try:
+            return in_home(path, "give the file of known hosts in FSSPEC_SFTP_KNOWN_HOSTS")
+        except SpecError:
+            if not self._takes_unknown:
+                raise
+            return Path(os.devnull)
 
     def _connect(self) -> None:
         self.client = paramiko.SSHClient()
@@ -52,8 +62,11 @@ class KnownHosts(SFTPFileSystem):  # type: ignore[misc]
             raise
 
     def _sign_in(self) -> None:
+        # paramiko would look the name up, and not survive it where there is none.
+        given = dict(self.ssh_kwargs)
+        given["username"] = given.get("username") or user_name("give one in the URL: sftp://USER@HOST/PATH")
         try:
-            self.client.connect(self.host, transport_factory=_Transport, **self.ssh_kwargs)
+            self.client.connect(self.host, transport_factory=_Transport, **given)
         except paramiko.BadHostKeyException as error:
             raise CacheError(
                 f"{error.hostname} shows another host key ({_fingerprint(error.key)}) than {self._file} has: it was "

@@ -20,12 +20,12 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import google_crc32c
-import numcodecs.blosc  # type: ignore[import-untyped]
 import numpy as np
 from numpy.typing import NDArray
 
 from hskcache.errors import DamageError, SpecError
 from hskcache.store.archive import Bytes, read_archive, write_archive
+from hskcache.store.codec import blosc
 from hskcache.store.files import canonical_json
 
 CHUNK_BYTES = 4 << 20
@@ -39,7 +39,7 @@ DTYPES = frozenset(
 
 # Blosc's own threads put blocks into a chunk in the order in which they finish, so bytes would vary from run to run,
 # and they do not survive a fork. That a chunk is one block ensures the first even if another library turns them on.
-numcodecs.blosc.use_threads = False
+blosc.use_threads = False
 
 _GROUP = {"attributes": {}, "node_type": "group", "zarr_format": 3}
 _DOCUMENT = "zarr.json"
@@ -166,7 +166,7 @@ def _encode(name: str, array: NDArray[Any]) -> dict[str, bytes]:
         "shuffle": ("noshuffle", "shuffle")[shuffle],
         "typesize": array.itemsize,
     }
-    codec = numcodecs.blosc.Blosc(cname="zstd", clevel=1, shuffle=shuffle, blocksize=CHUNK_BYTES)
+    codec = blosc.Blosc(cname="zstd", clevel=1, shuffle=shuffle, blocksize=CHUNK_BYTES)
     entries = {f"{name}/{_DOCUMENT}": canonical_json(grid.document(settings))}
     for index, key in enumerate(grid.keys(name)):
         rows = array[index * grid.chunk_rows : (index + 1) * grid.chunk_rows]
@@ -261,7 +261,7 @@ def _payload(entries: Mapping[str, Bytes], key: str, grid: _Grid) -> Bytes:
 
 def _decode(name: str, grid: _Grid, chunks: list[Bytes]) -> NDArray[Any]:
     array = np.empty(grid.shape, np.dtype(grid.dtype).newbyteorder("<"))
-    codec = numcodecs.blosc.Blosc()
+    codec = blosc.Blosc()
     for index, payload in enumerate(chunks):
         rows = array[index * grid.chunk_rows : (index + 1) * grid.chunk_rows]
         whole = rows if len(rows) == grid.chunk_rows else np.empty(grid.chunk_shape, array.dtype)

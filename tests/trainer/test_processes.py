@@ -1,6 +1,7 @@
 """Several processes, and several passes a step, train on the same losses as one of each."""
 
 import os
+import subprocess
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,7 +12,8 @@ import pytest
 import torch
 from tiny import CPU, fit_of, recipe_of, scalars, weights_of
 
-from hskcache.errors import MismatchError
+from hskcache.errors import MismatchError, SpecError
+from trainer import processes
 from trainer.checkpoints import read_json
 from trainer.distill import Machine
 from trainer.fit import fit
@@ -170,3 +172,47 @@ def hsktrain(args: list[str]) -> None:
     from trainer.cli import main
 
     main(args, standalone_mode=False)
+
+
+@pytest.mark.parametrize(
+    ("told", "missing"),
+    [
+        ({}, "no RANK and no MASTER_ADDR is set"),
+        ({"RANK": "0", "LOCAL_RANK": "0"}, "no MASTER_ADDR is set"),
+        ({"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}, "no RANK is set"),
+    ],
+)
+def test_several_processes_that_cannot_find_each_other_are_refused(
+    told: dict[str, str], missing: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the one ends in a traceback, and the other waits for itself."""
+    for name, value in (told | {"WORLD_SIZE": "2"}).items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(SpecError, match=rf"WORLD_SIZE=2 .* 2 processes .* {missing}; start them with torchrun or "):
+        processes.connect("cpu")
+
+
+@pytest.mark.parametrize("command", ["finetune", "fit"])
+def test_a_world_size_left_over_in_the_environment_is_one_line(
+    command: str, cache_dir: Path, narrow: Path, tiny_teacher_dir: Path, tsv_file: Path, tmp_path: Path
+) -> None:
+    start = {
+        "finetune": ["--model", tiny_teacher_dir, "--data", tsv_file, "--task", "sst2"],
+        "fit": ["--cache", cache_dir, "--student", narrow, "--recipe", "mud"],
+    }
+    rest = ["--eval-data", tsv_file, "--device", "cpu", "--out", tmp_path / "out"]
+    done = subprocess.run(
+        [sys.executable, "-c", "from trainer.cli import main; main()", command, *map(str, start[command] + rest)],
+        env=os.environ | {"WORLD_SIZE": "2"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1] == (
+        "error: rank 0: WORLD_SIZE=2 says that 2 processes train together, and nothing says how they find each other: "
+        "no RANK and no MASTER_ADDR is set; start them with torchrun or accelerate launch, or unset WORLD_SIZE to "
+        "train in one"
+    )
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "out").exists()

@@ -153,7 +153,7 @@ def test_rows_that_one_has_left_out_are_told_and_not_compared(tmp_path: Path) ->
 def test_the_same_content_in_other_bytes_is_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another version of a compressor writes other bytes of the same arrays."""
     with monkeypatch.context() as patch:
-        patch.setattr(shards.numcodecs.blosc, "Blosc", lambda **given: Blosc(**given | {"shuffle": 0}))
+        patch.setattr(shards.blosc, "Blosc", lambda **given: Blosc(**given | {"shuffle": 0}))
         other = rewritten(golden(), tmp_path / "c")
     assert other.id != golden().id
     found = difference(golden(), other)
