@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_model
 from torch.utils.data import Dataset, Sampler
 from transformers import (
     EarlyStoppingCallback,
@@ -23,6 +22,7 @@ from hskcache import console, runtime
 from hskcache.encoder import takes_token_types, trained_length
 from hskcache.errors import DataError, MismatchError, SpecError
 from hskcache.locks import sole_writer
+from hskcache.model.save import load_weights, save_model
 from hskcache.text import remembered
 from hskcache.text.cut import tell_beyond, tell_cut
 from hskcache.text.tokenize import reach_of
@@ -197,8 +197,7 @@ def finetune(
         _train(trainer, out, processes.on_first(lambda: last_checkpoint(out)), arguments.save_steps)
         result = _result(trainer, metric)
         if processes.is_first():
-            model.save_pretrained(out)
-            tokenizer.save_pretrained(out)
+            save_model(model, out, tokenizer)
             remembered.save(remembered.of_examples(train.examples, arguments.max_length, train.rows.cut), out)
             finish(out, result)
     return result
@@ -254,7 +253,7 @@ def _train(trainer: Finetuner, out: Path, checkpoint: Path | None, save_steps: i
     if checkpoint is not None and (state := stopped(checkpoint)) is not None:
         trainer.state = state
         best = out / CHECKPOINTS / f"checkpoint-{state.best_global_step}" / "model.safetensors"
-        load_model(trainer.model, str(best), device=str(trainer.args.device))
+        load_weights(trainer.model, best, trainer.args.device)
         return
     with ExitStack() as stack:
         trainer.add_callback(Midway(trainer, stack.enter_context(Interrupts()), "", save_steps))

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_model
 from transformers import (
     EarlyStoppingCallback,
     PreTrainedModel,
@@ -18,6 +17,8 @@ from transformers import (
 
 from hskcache import console, runtime
 from hskcache.locks import sole_writer
+from hskcache.model.load import load_again
+from hskcache.model.save import load_weights, save_model
 from hskcache.text import remembered
 from hskcache.text.remembered import Remembered
 from trainer import chance, processes
@@ -120,16 +121,14 @@ def fit(job: Fit, out: Path, machine: Machine) -> dict[str, Any]:
         for number, stage in enumerate(job.recipe.stages):
             folder = out / STAGES / f"{number}-{stage.name}"
             if processes.on_first((folder / DONE).is_file):
-                attends = student.config._attn_implementation
-                student = type(student).from_pretrained(folder / "student", attn_implementation=attends).to(device)
+                student = load_again(student, folder / "student").to(device)
             else:
                 _run_stage(job, stage, student, folder, machine)
         return processes.on_first(lambda: _finished(job, student, out))
 
 
 def _finished(job: Fit, student: PreTrainedModel, out: Path) -> dict[str, Any]:
-    student.save_pretrained(out)
-    job.tokenizer.save_pretrained(out)
+    save_model(student, out, job.tokenizer)
     if job.rows is not None:
         remembered.save(job.rows, out)
     records = [out / STAGES / f"{number}-{stage.name}" / DONE for number, stage in enumerate(job.recipe.stages)]
@@ -152,7 +151,7 @@ def _run_stage(job: Fit, stage: Stage, student: PreTrainedModel, folder: Path, m
         trainer.loader.load_state_dict(read_json(checkpoint / LOADER))
     if checkpoint is not None and (state := stopped(checkpoint)) is not None:
         trainer.state = state
-        load_model(trainer.model, str(checkpoint / "model.safetensors"), device=str(trainer.args.device))
+        load_weights(trainer.model, checkpoint / "model.safetensors", trainer.args.device)
     else:
         _train(trainer, checkpoint, stage.name, folder.parent.parent / LOGS / stage.name)
     processes.wait()
@@ -164,7 +163,7 @@ def _run_stage(job: Fit, stage: Stage, student: PreTrainedModel, folder: Path, m
 
 def _record(trainer: DistillTrainer, stage: Stage, folder: Path, seconds_per_step: float | None) -> None:
     shutil.rmtree(folder / "student", ignore_errors=True)
-    trainer.model.student.save_pretrained(folder / "student")
+    save_model(trainer.model.student, folder / "student")
     evaluations = [
         {key.removeprefix("eval_"): value for key, value in entry.items()}
         for entry in trainer.state.log_history

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import transformers
-from safetensors.torch import load_model, save_model
 from torch import nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from hskcache.model.save import load_weights, make_readable, save_weights
 from trainer import processes
 from trainer.checkpoints import LOADER, checkpoint_of, last_checkpoint, write_json
 from trainer.loading.ordered import Ordered
@@ -62,6 +62,11 @@ class LogFirst(TrainerCallback):  # type: ignore[misc]  # transformers is untype
 
     on_epoch_end = on_step_end
 
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Let others who may read the folder read the weights that the Trainer wrote."""
+        if state.is_world_process_zero:
+            make_readable(Path(args.output_dir) / f"checkpoint-{state.global_step}")
+
 
 class Place(LogFirst):
     """Put the order, and the place in it, into every checkpoint, whose last file this is; save every epoch."""
@@ -80,8 +85,9 @@ class Place(LogFirst):
         control.should_save = True
         super().on_epoch_end(args, state, control)
 
-    def on_save(self, args: TrainingArguments, state: TrainerState, _control: TrainerControl, **_: Any) -> None:
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Called once the Trainer has written its files."""
+        super().on_save(args, state, control)
         # Each process writes the state of its own random generators.
         processes.wait()
         if state.is_world_process_zero:
@@ -114,9 +120,7 @@ class Best(TrainerCallback):  # type: ignore[misc]  # transformers is untyped
         """Called before the Trainer compares; it compares as we do, and writes the step into its state."""
         is_best = state.best_metric is None or metrics[self.metric] > state.best_metric
         if is_best and state.is_world_process_zero:
-            path = self._path(state.global_step)
-            save_model(self.student, str(path.with_suffix(".tmp")))
-            path.with_suffix(".tmp").replace(path)
+            save_weights(self.student, self._path(state.global_step))
 
     def on_save(self, _args: TrainingArguments, state: TrainerState, _control: TrainerControl, **_: Any) -> None:
         """Drop what no checkpoint can go back to."""
@@ -126,7 +130,7 @@ class Best(TrainerCallback):  # type: ignore[misc]  # transformers is untyped
 
     def restore(self, state: TrainerState) -> None:
         """Give the student its best weights back."""
-        load_model(self.student, str(self._path(state.best_global_step)))
+        load_weights(self.student, self._path(state.best_global_step))
 
     def _path(self, step: int | None) -> Path:
         return self.folder / f"best-{step}.safetensors"

@@ -1,6 +1,6 @@
 """Models from folders and the hub: loaded in one place, so that nothing of them is lost or drawn anew unseen."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from textwrap import shorten
 from typing import Any, NamedTuple
@@ -18,8 +18,9 @@ from transformers import (
 
 from hskcache.errors import CacheError, TeacherError
 from hskcache.hub import looked_up
+from hskcache.model.adapter import base_of, is_adapter, merge, num_outputs, require_mergeable
 from hskcache.model.judge import Judged, judge
-from hskcache.model.weights import ADAPTER, fault, weights_file
+from hskcache.model.weights import fault, weights_file
 from hskcache.runtime import quiet
 from hskcache.spec import ComputeDtype
 
@@ -74,6 +75,8 @@ def load_model(name: str, wanted: Wanted) -> Loaded:
     Raises:
         TeacherError: it cannot be read, holds no weights, needs code of its own, or is not wholly what is wanted.
     """
+    if is_adapter(name):
+        return _load_adapter(name, wanted)
     if Path(name).is_dir():
         require_weights(name, wanted.called)
     config = wanted.config or load_config(name, wanted.called)
@@ -97,18 +100,50 @@ def load_model(name: str, wanted: Wanted) -> Loaded:
     return Loaded(model.eval(), drawn)
 
 
+def _load_adapter(name: str, wanted: Wanted) -> Loaded:
+    """A base with its adapter merged into it; a head that the base lacks, or has in another size, comes with that."""
+    require_mergeable(name, wanted.called)
+    config = wanted.config or load_config(name, wanted.called)
+    any_head = wanted.new_head or wanted.kind is CLASSIFIER
+    base, drawn = load_model(base_of(name), replace(wanted, new_head=any_head, config=config))
+    merged, brought = merge(name, base)
+    _own_storage(merged)
+    new = tuple(key for key in drawn.new if not key.endswith(brought))
+    resized = tuple(entry for entry in drawn.resized if not entry.name.endswith(brought))
+    lacking = [*new, *(entry.name for entry in resized)]
+    if lacking and wanted.kind is CLASSIFIER and not wanted.new_head:
+        raise TeacherError(f"{name} and its base lack weights of a classifier ({lacking[0]}); {wanted.remedy}")
+    return Loaded(merged.eval(), Judged(new, resized))
+
+
+def load_again(model: PreTrainedModel, folder: Path) -> PreTrainedModel:
+    """A model of this class that was saved before, whole; it attends as ``model`` does.
+
+    Raises:
+        TeacherError: the folder does not hold what was saved.
+    """
+    again = load_model(str(folder), Wanted(Kind(type(model), "model"), "the student")).model
+    again.set_attn_implementation(model.config._attn_implementation)
+    return again
+
+
 def load_config(name: str, called: str) -> PreTrainedConfig:
     """The configuration of a model: of a folder, a config.json, or a hub repository.
 
     Raises:
         TeacherError: it cannot be read, or needs code of its own.
     """
+    outputs = None
+    if is_adapter(name) and not (Path(name) / "config.json").is_file():
+        name, outputs = base_of(name), num_outputs(name)
     with looked_up(name):
         try:
             with quiet():
                 config: PreTrainedConfig = AutoConfig.from_pretrained(name, trust_remote_code=False)
         except Exception as error:  # noqa: BLE001  (each model family raises errors of its own kinds)
             raise _refusal(name, called, error) from None
+    if outputs not in {None, config.num_labels}:
+        config.num_labels = outputs
     return config
 
 
@@ -122,10 +157,7 @@ def require_weights(name: str, called: str) -> None:
     if (reason := fault(folder)) is not None:
         raise TeacherError(f"cannot load {called} from {name}: {reason}")
     if weights_file(folder) is None:
-        what = f"it has an adapter ({ADAPTER}) and" if (folder / ADAPTER).is_file() else "it"
-        raise TeacherError(
-            f"cannot load {called} from {name}: {what} has no weights; give the folder of a trained model"
-        )
+        raise TeacherError(f"cannot load {called} from {name}: it has no weights; give the folder of a trained model")
 
 
 def _refuse_own_code(name: str, config: PreTrainedConfig, wanted: Wanted) -> None:
@@ -144,7 +176,7 @@ def _stock(auto: Any, config: PreTrainedConfig) -> set[str]:
     """Names of the classes that transformers has for a configuration."""
     try:
         classes = auto._model_mapping[type(config)]
-    except KeyError:
+    except (AttributeError, KeyError):
         return set()
     return {one.__name__ for one in (classes if isinstance(classes, (tuple, list)) else (classes,))}
 

@@ -27,11 +27,18 @@ _UNFINISHED = ("*.incomplete", "*.part", "*.partial", "*.crdownload", ".cache/hu
 _NOT_WEIGHTS = ("rng_state", "optimizer", "scheduler", "scaler")
 _POINTER = b"version https://git-lfs"
 _LENGTH_BYTES = 8
+# A folder with none of these brings no tokenizer, though transformers may make up an empty one.
+_TOKENIZERS = ("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "sentencepiece.bpe.model")
 
 
 def weights_file(folder: Path) -> Path | None:
     """The file of a folder from which transformers reads weights, or the index of their pieces; None without any."""
     return next((folder / name for name in WEIGHTS if (folder / name).is_file()), None)
+
+
+def has_tokenizer(folder: Path) -> bool:
+    """Whether a folder brings a tokenizer along."""
+    return any((folder / name).is_file() for name in _TOKENIZERS)
 
 
 def fault(folder: Path) -> str | None:

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from hskcache.disk import sync_file, sync_folder
-from hskcache.runtime import quiet
+from hskcache.model.save import save_model
 from hskcache.sparsity.artifact import ModelId
 from hskcache.sparsity.levels import Kept, Method
 from hskcache.sparsity.masks import zeroed
@@ -76,8 +76,8 @@ def write_checkpoint(teacher: Teacher, kept: Kept, info: SparsityInfo, folder: P
     shutil.rmtree(temporary, ignore_errors=True)
     try:
         temporary.mkdir()
-        with zeroed(teacher.model, kept), quiet():
-            teacher.model.save_pretrained(temporary)
+        with zeroed(teacher.model, kept):
+            save_model(teacher.model, temporary)
         for name, data in save_tokenizer(teacher.tokenizer, with_token_types=True).files.items():
             make_folder((temporary / name).parent)
             (temporary / name).write_bytes(data)

@@ -6,6 +6,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hskcache.encoder import identifying_config, weights_digest
+from hskcache.model.adapter import tokenizer_of
 from hskcache.model.load import CLASSIFIER, ENCODER, Wanted, load_model
 from hskcache.runtime import quiet, resolve_device
 from hskcache.spec import ComputeDtype
@@ -70,7 +71,7 @@ def _load(name: str, wanted: Wanted, device: str) -> tuple[PreTrainedModel, PreT
     """A model on its device, and its tokenizer."""
     place = resolve_device(device)
     with quiet():
-        tokenizer = load_tokenizer(name)
+        tokenizer = load_tokenizer(tokenizer_of(name))
     model, _ = load_model(name, wanted)
     return model.to(place), tokenizer
 

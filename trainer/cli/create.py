@@ -86,11 +86,12 @@ def create(out: Path, as_json: bool, **settings: Any) -> None:
         raise MismatchError(f"{out} is not empty; give a new or an empty folder with --out")
     if settings["prune"] is None:
         _refuse_pruning()
+    from hskcache.model.save import save_model
+
     with runtime.quiet():
         created = _way(settings)(settings)
         with writing_to(out, "the start"):
-            created.model.save_pretrained(out)
-            created.tokenizer.save_pretrained(out)
+            save_model(created.model, out, created.tokenizer)
             if created.rows is not None:
                 save(created.rows, out)
     config = created.model.config

@@ -4,36 +4,18 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import nn
 from transformers import AutoModelForSequenceClassification, BertConfig, PreTrainedConfig, PreTrainedModel
 
-from hskcache import console
 from hskcache.classes import class_names, require_one_answer
 from hskcache.errors import MismatchError, SpecError, TeacherError
 from hskcache.model.load import CLASSIFIER, Wanted, load_config, load_model
-from hskcache.model.weights import ADAPTER, fault, weights_file
-from hskcache.nearest import meant
 from trainer.student.head import keep_meaning
+from trainer.student.origin import STUDENTS, has_no_weights, is_preset, starts_from_shape
 
-# The two students of [TinyBERT 4.2], which [MUD 4.1] trains too.
-STUDENTS: dict[str, dict[str, int]] = {
-    "tinybert4": {
-        "num_hidden_layers": 4,
-        "hidden_size": 312,
-        "intermediate_size": 1200,
-        "num_attention_heads": 12,
-    },
-    "tinybert6": {
-        "num_hidden_layers": 6,
-        "hidden_size": 768,
-        "intermediate_size": 3072,
-        "num_attention_heads": 12,
-    },
-}
 _SCHEME = re.compile(r"(bottom|uniform):(\d+)")
 
 
@@ -120,54 +102,6 @@ def create_student(source: str, interface: Interface, seed: int = 0) -> PreTrain
             model: PreTrainedModel = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
         return model.eval()
     return _load_student(source, interface, seed)
-
-
-def is_preset(source: str) -> bool:
-    """Whether a source is a name of STUDENTS; a model's folder of that name is meant before it."""
-    return source in STUDENTS and not _is_model(source)
-
-
-def starts_from_shape(source: str) -> bool:
-    """Whether a student of this source begins from random weights; says so, and which of two a name stands for.
-
-    Raises:
-        TeacherError: a path that leads nowhere, or a folder with weights that are not read.
-    """
-    if source in STUDENTS and _is_model(source):
-        console.say(f"{source} is a folder here and is taken; the shape of that name is meant where there is none")
-    if not has_no_weights(source):
-        return False
-    what = "is a shape" if is_preset(source) else "has no weights"
-    if Path(source).is_file() and weights_file(Path(source).parent) is not None:
-        what = "is a shape, and the weights beside it are not read"
-    console.say(f"{source} {what}: the student starts from random weights")
-    return True
-
-
-def _is_model(source: str) -> bool:
-    return Path(source, "config.json").is_file()
-
-
-def has_no_weights(source: str) -> bool:
-    """Whether a source is a shape alone: a key of STUDENTS, a config.json, or a folder without weights.
-
-    Raises:
-        TeacherError: a path that leads nowhere, or a folder with weights that are not read.
-    """
-    if is_preset(source):
-        return True
-    path = Path(source)
-    if path.is_dir():
-        if (reason := fault(path)) is not None:
-            raise TeacherError(f"cannot load a student from {source}: {reason}")
-        return weights_file(path) is None and not (path / ADAPTER).is_file()
-    if not path.exists() and (source.startswith((".", "~", "/")) or source.endswith(".json") or source.count("/") > 1):
-        # Not the shape of a hub id, so asking the hub would only hide the spelling mistake.
-        raise TeacherError(
-            f"{source} is no file or folder; give {', '.join(STUDENTS)}, a config.json, a checkpoint folder or a hub "
-            f"id{meant(source, STUDENTS)}"
-        )
-    return path.is_file()
 
 
 @contextmanager

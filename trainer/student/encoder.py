@@ -9,9 +9,9 @@ from trainer.student.create import (
     check_vocabulary,
     one_line,
     seeded,
-    starts_from_shape,
     student_config,
 )
+from trainer.student.origin import starts_from_shape
 
 
 def create_encoder(source: str, interface: Interface, seed: int = 0) -> PreTrainedModel:

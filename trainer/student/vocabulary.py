@@ -5,15 +5,32 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hskcache import console
-from hskcache.errors import TeacherError
+from hskcache.errors import SpecError, TeacherError
+from hskcache.model.adapter import tokenizer_of
+from hskcache.model.weights import has_tokenizer
 from hskcache.text import load_tokenizer
-from trainer.student.create import is_preset
+from trainer.student.origin import is_preset
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-# A folder with none of these brings no tokenizer, though transformers may make up an empty one.
-_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "sentencepiece.bpe.model")
+
+def tokenizer_for(model: str, tokenizer: str | None) -> str:
+    """Where the tokenizer of a model to train is: where the user says, or beside the model.
+
+    Args:
+        model: name, config.json, folder or hub id.
+        tokenizer: folder or hub id that was given; None: the model's own.
+
+    Raises:
+        SpecError: none was given, and the model brings none.
+    """
+    if tokenizer is not None:
+        return tokenizer
+    source = tokenizer_of(model)
+    if is_preset(model) or Path(model).is_file() or (Path(source).is_dir() and not has_tokenizer(Path(source))):
+        raise SpecError(f"--model {model} brings no tokenizer; give one with --tokenizer DIR_OR_ID")
+    return source
 
 
 def own_vocabulary(student: str) -> Mapping[str, int] | None:
@@ -27,7 +44,7 @@ def own_vocabulary(student: str) -> Mapping[str, int] | None:
     """
     if is_preset(student) or Path(student).is_file():
         return None
-    if Path(student).is_dir() and not any((Path(student) / name).is_file() for name in _FILES):
+    if Path(student).is_dir() and not has_tokenizer(Path(student)):
         return None
     tokenizer: PreTrainedTokenizerBase
     try:

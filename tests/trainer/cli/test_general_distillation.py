@@ -16,8 +16,9 @@ from transformers import AutoModel, AutoTokenizer, BertConfig, BertForSequenceCl
 from hskcache.cache import Cache
 from hskcache.errors import MismatchError, TeacherError
 from trainer.cli import main as hsktrain
-from trainer.student.create import STUDENTS, Interface
+from trainer.student.create import Interface
 from trainer.student.encoder import create_encoder
+from trainer.student.origin import STUDENTS
 
 HSKTRAIN = Path(sys.executable).with_name("hsktrain")
 GENERAL = ["--recipe", "tinybert-general", "--set", "general.batch_size=8", "--set", "general.learning_rate=1e-3"]
