@@ -152,7 +152,7 @@ class _Load:
         if encoder:
             raise TeacherError(
                 f"{self.name} lacks {len(encoder)} weights of its own encoder ({_some(encoder)})"
-                f"{self._hint(self.unused)}; save it again"
+                f"{self._hint(self.unused) or _instead(self.unused)}; save it again"
             )
         if self.missing and not self.wanted.new_head and not self.is_base:
             raise TeacherError(
@@ -173,7 +173,8 @@ class _Load:
         if not head:
             return
         if self.is_base or not self.has_own_head:
-            if self._is_unknown():
+            # That an encoder is taken without its head is meant; that a new head replaces one may not be.
+            if self.wanted.new_head or self._is_unknown():
                 console.say(f"{self.name}: {len(head)} weights of its own head are left behind ({_some(head)})")
             return
         raise TeacherError(
@@ -264,6 +265,10 @@ def _decided_by(entry: Resized, config: Any, in_encoder: bool) -> str:
     if key.endswith(("vocab_size", "position_embeddings")) and lone == [1] and entry.ours[1] == width:
         return "hidden_size"
     return key
+
+
+def _instead(unused: list[str]) -> str:
+    return f", and has {unused[0]} without a place" if unused else ""
 
 
 def _some(keys: list[str]) -> str:

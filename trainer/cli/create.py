@@ -142,6 +142,7 @@ def _begin(settings: dict[str, Any]) -> Created:
 
 
 def _cut(settings: dict[str, Any]) -> Created:
+    from hskcache.model.adapter import tokenizer_of
     from hskcache.text import load_tokenizer
     from trainer.student.create import from_teacher_layers, load_classifier, resolve_layers
 
@@ -150,7 +151,7 @@ def _cut(settings: dict[str, Any]) -> Created:
         raise SpecError("--from brings its own classifier; leave out --student and --labels")
     if settings["layers"] is None:
         raise SpecError("--from lacks --layers; give some of the teacher's layers, such as 2,4,6 or uniform:3")
-    tokenizer = load_tokenizer(settings["tokenizer"] or teacher)
+    tokenizer = load_tokenizer(settings["tokenizer"] or tokenizer_of(teacher))
     model = load_classifier(teacher)
     layers = resolve_layers(settings["layers"], model.config.num_hidden_layers)
     return Created(from_teacher_layers(model, layers), tokenizer, rows=_known(of_model(teacher)))
@@ -162,6 +163,7 @@ def _known(memory: Remembered) -> Remembered | None:
 
 
 def _prune(settings: dict[str, Any]) -> Created:
+    from hskcache.model.adapter import tokenizer_of
     from hskcache.text import load_tokenizer
     from trainer.student.create import load_classifier
     from trainer.student.prune import Cut, check_cut, prunable_layers, prune
@@ -172,7 +174,7 @@ def _prune(settings: dict[str, Any]) -> Created:
         raise SpecError("--prune lacks what to keep; give some of --layers, --heads, --ffn and --embedding-rank")
     device = runtime.resolve_device(settings["device"])
     teacher = load_classifier(settings["prune"])
-    tokenizer = load_tokenizer(settings["tokenizer"] or settings["prune"])
+    tokenizer = load_tokenizer(settings["tokenizer"] or tokenizer_of(settings["prune"]))
     layers = prunable_layers(settings["layers"], teacher.config.num_hidden_layers)
     cut = Cut(layers, settings["heads"], settings["ffn"], settings["embedding_rank"])
     check_cut(teacher, cut)

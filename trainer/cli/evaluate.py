@@ -29,6 +29,7 @@ def evaluate(model: str, data: str, layout: Layout, as_json: bool, **settings: A
     model was trained on.
     """
     from hskcache.encoder import trained_length
+    from hskcache.model.adapter import tokenizer_of
     from hskcache.text import load_tokenizer
     from hskcache.text.cut import tell_beyond, tell_cut
     from hskcache.text.remembered import MAX_LENGTH, of_model
@@ -44,7 +45,7 @@ def evaluate(model: str, data: str, layout: Layout, as_json: bool, **settings: A
     task = layout.task
     device = runtime.resolve_device(settings["device"])
     with runtime.quiet():
-        tokenizer = load_tokenizer(model)
+        tokenizer = load_tokenizer(tokenizer_of(model))
         classifier = load_classifier(model)
     config = classifier.config
     problem = "regression" if config.num_labels == 1 else "classification"

@@ -44,14 +44,15 @@ def own_vocabulary(student: str) -> Mapping[str, int] | None:
     """
     if is_preset(student) or Path(student).is_file():
         return None
-    if Path(student).is_dir() and not has_tokenizer(Path(student)):
+    source = tokenizer_of(student)
+    if Path(source).is_dir() and not has_tokenizer(Path(source)):
         return None
     tokenizer: PreTrainedTokenizerBase
     try:
-        tokenizer = load_tokenizer(student)
+        tokenizer = load_tokenizer(source)
     except TeacherError as error:
         # A folder has been seen to bring one: that it cannot be read must not pass for that it brings none.
-        if Path(student).is_dir():
+        if Path(source).is_dir():
             raise
         console.say(f"whether {student} was made for these token ids is not checked: {error}")
         return None

@@ -188,9 +188,12 @@ def test_the_head_of_another_task_is_refused_though_it_fits(kind: Any, new_head:
     assert kind.__name__ in refusal(source, new_head=new_head)
 
 
-@pytest.mark.parametrize("kind", [BertModel, BertForMaskedLM, BertForPreTraining, BertForQuestionAnswering])
+@pytest.mark.parametrize(
+    ("kind", "told"),
+    [(BertModel, ""), (BertForMaskedLM, ""), (BertForPreTraining, ""), (BertForQuestionAnswering, "qa_outputs.bias")],
+)
 def test_an_encoder_without_this_head_gets_one_only_where_asked(
-    kind: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    kind: Any, told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     model = bert(kind)
     source = saved(model, tmp_path)
@@ -199,7 +202,30 @@ def test_an_encoder_without_this_head_gets_one_only_where_asked(
     assert {name.partition(".")[0] for name in loaded.drawn.new if "pooler" not in name} == {"classifier"}
     kept = model.base_model.embeddings.word_embeddings.weight
     assert torch.equal(loaded.model.bert.embeddings.word_embeddings.weight, kept)
-    assert capsys.readouterr().err == ""
+    said = capsys.readouterr().err
+    assert told in said
+    assert bool(said) == bool(told)
+
+
+def test_a_head_under_another_name_is_told_where_a_new_one_takes_its_place(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def rename(tensors: dict[str, Tensor]) -> None:
+        for part in ("weight", "bias"):
+            tensors[f"head.classifier.{part}"] = tensors.pop(f"classifier.{part}")
+
+    source = saved(bert(), tmp_path, rename)
+    assert "lacks weights of a classifier" in refusal(source)
+    load(source, new_head=True)
+    assert "head.classifier.bias" in capsys.readouterr().err
+
+
+def test_weights_under_the_prefix_of_a_wrapper_are_named(tmp_path: Path) -> None:
+    def wrap(tensors: dict[str, Tensor]) -> None:
+        for name in list(tensors):
+            tensors[f"module.{name}"] = tensors.pop(name)
+
+    assert "module.bert." in refusal(saved(bert(), tmp_path, wrap), new_head=True)
 
 
 @pytest.mark.parametrize(
