@@ -94,6 +94,8 @@ def merge(name: str, base: "PreTrainedModel") -> "tuple[PreTrainedModel, tuple[s
             used = list(get_peft_model_state_dict(whole))
             _check_used(name, used)
             merged: PreTrainedModel = whole.merge_and_unload()
+            # To train an adapter its base is frozen; what came of the two is a model like any other.
+            merged.requires_grad_(True)
     except TeacherError:
         raise
     except Exception as error:  # noqa: BLE001  (each kind of adapter fails in a way of its own)

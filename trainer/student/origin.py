@@ -39,7 +39,7 @@ def starts_from_shape(source: str) -> bool:
         console.say(f"{source} is a folder here and is taken; the shape of that name is meant where there is none")
     if not has_no_weights(source):
         return False
-    what = "is a shape" if is_preset(source) else "has no weights"
+    what = "has no weights" if Path(source).is_dir() and not is_preset(source) else "is a shape"
     if Path(source).is_file() and weights_file(Path(source).parent) is not None:
         what = "is a shape, and the weights beside it are not read"
     console.say(f"{source} {what}: the student starts from random weights")

@@ -136,6 +136,7 @@ def test_it_is_merged_into_its_base(kind: Any, tmp_path: Path, capsys: pytest.Ca
         torch.testing.assert_close(model(IDS).logits, by_hand(source, base))
     assert drawn == ((), ())
     assert not any("lora" in name for name in model.state_dict())
+    assert all(parameter.requires_grad for parameter in model.parameters())
     assert str(base) in capsys.readouterr().err
 
 
