@@ -63,7 +63,7 @@ def finetune(data: str, eval_data: str, out: Path, layout: Layout, as_json: bool
     from trainer.finetune import finetune as run
     from trainer.student.vocabulary import tokenizer_for
 
-    source = tokenizer_for(settings["model"], settings.pop("tokenizer"))
+    vocabulary = tokenizer_for(settings["model"], settings.pop("tokenizer"))
     layout = layout.of_labelled_rows()
     task = layout.task
     require_room(out)
@@ -72,7 +72,7 @@ def finetune(data: str, eval_data: str, out: Path, layout: Layout, as_json: bool
     with console.going_on_from(lambda: reached(out)):
         train = layout.read(data)
         dev = layout.read(eval_data, train.label_names, train.problem)
-        tokenizer = load_tokenizer(source)
+        tokenizer = load_tokenizer(vocabulary)
         settings["device"] = runtime.resolve_device(settings["device"])
         arguments = FinetuneArguments(**settings, metrics=tuple(task.metrics) if task else ())
         rows = [options.tokenized(examples, tokenizer, arguments.max_length) for examples in (train, dev)]
