@@ -34,6 +34,7 @@ from trainer.midway import Midway, MidwayTrainer, Order
 from trainer.progress import StepBar
 from trainer.resume import LogFirst, stopped
 from trainer.student.create import Interface, create_student
+from trainer.student.origin import tell_origin
 
 if TYPE_CHECKING:
     from hskcache.text import Examples, TokenizedRows
@@ -190,6 +191,7 @@ def finetune(
             if processes.is_first():
                 console.say(f"{out} is finished already")
             return finished
+        tell_origin(arguments.model)
         trainer = Finetuner(model, _training_arguments(arguments, metric, out), train, dev, metrics)
         trainer.add_callback(LogFirst())
         if arguments.patience is not None:

@@ -123,6 +123,7 @@ def _refuse_pruning() -> None:
 def _begin(settings: dict[str, Any]) -> Created:
     from hskcache.text import load_tokenizer
     from trainer.student.create import Interface, create_student
+    from trainer.student.origin import tell_origin
 
     student = settings["student"]
     missing = [name for name in ("tokenizer", "labels") if settings[name] is None]
@@ -138,7 +139,9 @@ def _begin(settings: dict[str, Any]) -> Created:
         tokenizer.pad_token_id or 0,
         type_vocab_size=2 if "token_type_ids" in tokenizer.model_input_names else 1,
     )
-    return Created(create_student(student, interface, settings["seed"]), tokenizer)
+    model = create_student(student, interface, settings["seed"])
+    tell_origin(student)
+    return Created(model, tokenizer)
 
 
 def _cut(settings: dict[str, Any]) -> Created:

@@ -30,6 +30,7 @@ from trainer.live import live_knowledge
 from trainer.stark.folder import Folder
 from trainer.stark.settings import DENSE, Data, Level, Stark
 from trainer.student.create import create_student
+from trainer.student.origin import tell_origin
 from trainer.student.vocabulary import own_vocabulary
 
 
@@ -181,6 +182,7 @@ def _student_digest(stark: Stark, begin: _Start, folder: Folder) -> str:
             check_tokenizer(begin.knowledge, theirs, begin.vocabulary, stark.student)
     check_student(begin.knowledge, stark.recipe, student)
     check_space(folder, (DENSE, *stark.levels), student)
+    tell_origin(stark.student)
     return weights_digest(student)
 
 

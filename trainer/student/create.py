@@ -14,7 +14,7 @@ from hskcache.classes import class_names, require_one_answer
 from hskcache.errors import MismatchError, SpecError, TeacherError
 from hskcache.model.load import CLASSIFIER, Wanted, load_config, load_model
 from trainer.student.head import keep_meaning
-from trainer.student.origin import STUDENTS, has_no_weights, is_preset, starts_from_shape
+from trainer.student.origin import STUDENTS, has_no_weights, is_preset
 
 _SCHEME = re.compile(r"(bottom|uniform):(\d+)")
 
@@ -85,8 +85,8 @@ def create_student(source: str, interface: Interface, seed: int = 0) -> PreTrain
     """A student on the CPU in float32; whatever is not loaded is drawn from ``seed``.
 
     Args:
-        source: a key of STUDENTS, a config.json or a folder without weights (random weights, which is said), a folder
-            with weights, or a hub id. A folder wins over a key of the same name. A checkpoint without a classifier gets
+        source: a key of STUDENTS, a config.json or a folder without weights (random weights), a folder with weights,
+            or a hub id. A folder wins over a key of the same name. A checkpoint without a classifier gets
             a new one; of one with the same classes in another order the classifier's rows move.
         interface: what the student must read and answer.
         seed: of the random weights; the global generators stay untouched.
@@ -96,7 +96,7 @@ def create_student(source: str, interface: Interface, seed: int = 0) -> PreTrain
         MismatchError: the checkpoint has another number of classes, too small a vocabulary, classes that are those of
             the interface only in part, or several answers of one row.
     """
-    if starts_from_shape(source):
+    if has_no_weights(source):
         config = student_config(source, interface)
         with seeded(seed), one_line(source):
             model: PreTrainedModel = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)

@@ -29,21 +29,16 @@ def is_preset(source: str) -> bool:
     return source in STUDENTS and not _is_model(source)
 
 
-def starts_from_shape(source: str) -> bool:
-    """Whether a student of this source begins from random weights; says so, and which of two a name stands for.
-
-    Raises:
-        TeacherError: a path that leads nowhere, or a folder with weights that are not read.
-    """
+def tell_origin(source: str) -> None:
+    """Say where a student begins, if that may surprise: from random weights, or from one of two of the same name."""
     if source in STUDENTS and _is_model(source):
         console.say(f"{source} is a folder here and is taken; the shape of that name is meant where there is none")
     if not has_no_weights(source):
-        return False
+        return
     what = "has no weights" if Path(source).is_dir() and not is_preset(source) else "is a shape"
     if Path(source).is_file() and weights_file(Path(source).parent) is not None:
         what = "is a shape, and the weights beside it are not read"
     console.say(f"{source} {what}: the student starts from random weights")
-    return True
 
 
 def _is_model(source: str) -> bool:

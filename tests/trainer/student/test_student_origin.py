@@ -11,6 +11,7 @@ from hskcache.runtime import quiet
 from trainer.cli import main as hsktrain
 from trainer.student.create import Interface, create_student
 from trainer.student.encoder import create_encoder
+from trainer.student.origin import tell_origin
 from trainer.student.vocabulary import own_vocabulary, tokenizer_for
 
 TWO = Interface(40, ("negative", "positive"))
@@ -31,22 +32,20 @@ def saved(folder: Path, with_weights: bool = True) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("make", [create_student, create_encoder])
 def test_random_weights_are_told(
-    make: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert callable(make)
     monkeypatch.chdir(tmp_path)
     saved(tmp_path / "shape", with_weights=False)
     for source in ("tinybert4", "shape", "shape/config.json"):
-        make(source, TWO)
+        tell_origin(source)
         said = capsys.readouterr().err
         assert said.startswith(source)
         assert "starts from random weights" in said
         assert said.count("\n") == 1
-    make(str(saved(tmp_path / "whole")), TWO)
+    tell_origin(str(saved(tmp_path / "whole")))
     assert capsys.readouterr().err == ""
-    make(str(tmp_path / "whole" / "config.json"), TWO)
+    tell_origin(str(tmp_path / "whole" / "config.json"))
     assert "the weights beside it are not read" in capsys.readouterr().err
 
 
@@ -70,6 +69,7 @@ def test_a_folder_wins_over_a_shape_of_its_name(
     saved(tmp_path / "tinybert4")
     assert create_student("tinybert4", TWO).config.hidden_size == 16
     assert create_encoder("tinybert4", TWO).config.hidden_size == 16
+    tell_origin("tinybert4")
     said = capsys.readouterr().err
     assert "tinybert4 is a folder here" in said
     assert "random" not in said
@@ -92,3 +92,16 @@ def test_a_model_without_a_tokenizer_asks_for_one(
     assert result.exit_code == 2
     assert result.stderr.startswith(f"error: --model {model} brings no tokenizer")
     assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("source", ["tinybert4", "shape"])
+def test_commands_that_begin_from_random_weights_say_so(
+    source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_tokenizer_dir: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    saved(tmp_path / "shape", with_weights=False)
+    given = ["--tokenizer", str(tiny_tokenizer_dir), "--labels", "2", "--out", str(tmp_path / "out")]
+    result = CliRunner().invoke(hsktrain, ["create", "--student", source, *given])
+    assert result.exit_code == 0
+    assert f"{source} " in result.stderr
+    assert "starts from random weights" in result.stderr
