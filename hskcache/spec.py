@@ -235,6 +235,8 @@ def parse_yaml(text: str, source: str) -> Any:
         return yaml.load(text, Loader)  # noqa: S506  (it is a SafeLoader)
     except yaml.YAMLError as error:
         raise SpecError(f"{source} is not YAML: {' '.join(str(error).split())}") from None
+    except RecursionError:
+        raise SpecError(f"{source} is nested too deeply to be read") from None
 
 
 def first_problem(error: ValidationError, model: type[BaseModel] | None = None) -> str:

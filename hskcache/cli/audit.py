@@ -7,6 +7,7 @@ import click
 
 from hskcache import console
 from hskcache.cli.options import cache_or_url_argument, device_option, json_option
+from hskcache.ranges import Finite, Whole
 
 if TYPE_CHECKING:
     from hskcache.cache import Cache
@@ -29,13 +30,11 @@ if TYPE_CHECKING:
     metavar="NAME",
     help="A field to audit, such as one that was added; repeatable.  [default: those the cache was built with]",
 )
-@click.option(
-    "--rows", type=click.IntRange(min=1), default=256, show_default=True, help="Rows to draw; all if there are fewer."
-)
+@click.option("--rows", type=Whole(min=1), default=256, show_default=True, help="Rows to draw; all if there are fewer.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the draw.")
 @click.option(
     "--tolerance",
-    type=click.FloatRange(min=0),
+    type=Finite(min=0),
     help="Allowed beyond the bound of the encoding, as a share of the largest magnitude of the teacher's vector."
     "  [default: 1e-4 for a teacher in float32, 0.1 in bfloat16, 0.015 in float16]",
 )

@@ -1,6 +1,5 @@
 """``hskcache augment``: more rows for a student to learn from, out of those there are."""
 
-import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +8,7 @@ import click
 from hskcache import console
 from hskcache.cli.options import data_option, device_option, json_option
 from hskcache.errors import SpecError
+from hskcache.ranges import Finite, Whole
 from hskcache.text.layout import Layout, layout
 
 if TYPE_CHECKING:
@@ -26,19 +26,19 @@ COPIES, MOST_COPIES = 20, 10_000
 )
 @click.option(
     "--copies",
-    type=click.IntRange(1, MOST_COPIES),
+    type=Whole(1, MOST_COPIES),
     help=f"Copies of a row at most.  [default: the task's, else {COPIES}]",
 )
 @click.option(
     "--probability",
-    type=click.FloatRange(0, 1),
+    type=Finite(0, 1),
     default=0.4,
     show_default=True,
     help="That a word of a copy is replaced.",
 )
 @click.option(
     "--candidates",
-    type=click.IntRange(min=1),
+    type=Whole(min=1),
     default=15,
     show_default=True,
     help="Best words of which one is drawn.",
@@ -60,7 +60,7 @@ COPIES, MOST_COPIES = 20, 10_000
 @click.option("--seed", type=int, default=0, show_default=True, help="Of all draws.")
 @click.option(
     "--batch-size",
-    type=click.IntRange(min=1),
+    type=Whole(min=1),
     default=64,
     show_default=True,
     help="Sentences of 128 tokens for one call of the masked LM; changes no byte.",
@@ -93,8 +93,6 @@ def _job(data: str, layout: Layout, out: Path, given: dict[str, Any]) -> "Job":
 
     if given["masked_lm"] is None and given["vectors"] is None:
         raise SpecError("neither --masked-lm nor --vectors says what words are replaced by; give at least one of them")
-    if math.isnan(given["probability"]):
-        raise SpecError("--probability nan is no number; give one from 0 to 1")
     if out.suffix.lower() != output_suffix(data):
         raise SpecError(f"--out {out}: the rows of {data} are written as {output_suffix(data)}; give a name with that")
     words = eligible(given["words"], given["stop_words"])

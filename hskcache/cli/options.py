@@ -8,6 +8,7 @@ import click
 from pydantic import ValidationError
 
 from hskcache.errors import SpecError
+from hskcache.ranges import Whole
 from hskcache.spec import (
     Attention,
     ComputeDtype,
@@ -71,10 +72,8 @@ _SPEC = (
     click.option(
         "--keep", metavar="1l_10t_0.1h", help="Layers, tokens, share of columns; a part left out keeps all; full, none."
     ),
-    click.option("--student-layers", type=click.IntRange(min=1), help="Layers of the student to come.  [default: 4]"),
-    click.option(
-        "--depth-target", type=click.IntRange(min=1), help="Teacher layer of the top student layer.  [default: last]"
-    ),
+    click.option("--student-layers", type=Whole(min=1), help="Layers of the student to come.  [default: 4]"),
+    click.option("--depth-target", type=Whole(min=1), help="Teacher layer of the top student layer.  [default: last]"),
     click.option(
         "--layer-map",
         metavar="uniform|top|bottom|3,6,9,12",
@@ -102,16 +101,12 @@ _SPEC = (
     click.option(
         "--encoding", type=click.Choice(get_args(EncodingName)), help="How values are stored.  [default: int8]"
     ),
-    click.option("--max-length", type=click.IntRange(min=3), help="Tokens of a row at most.  [default: 128]"),
-    click.option(
-        "--token-budget", type=click.IntRange(min=1), help="Padded tokens of one teacher batch.  [default: 4096]"
-    ),
+    click.option("--max-length", type=Whole(min=3), help="Tokens of a row at most.  [default: 128]"),
+    click.option("--token-budget", type=Whole(min=1), help="Padded tokens of one teacher batch.  [default: 4096]"),
     click.option(
         "--dtype", type=click.Choice(get_args(ComputeDtype)), help="What the teacher computes in.  [default: float32]"
     ),
-    click.option(
-        "--shard-rows", type=click.IntRange(min=1), help="Rows of a shard.  [default: from the size of a row]"
-    ),
+    click.option("--shard-rows", type=Whole(min=1), help="Rows of a shard.  [default: from the size of a row]"),
     click.option(
         "--spec",
         "spec_file",

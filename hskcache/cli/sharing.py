@@ -9,6 +9,7 @@ import click
 
 from hskcache import console
 from hskcache.errors import SpecError
+from hskcache.ranges import Whole
 
 if TYPE_CHECKING:
     from hskcache.share.parallel import Watch
@@ -19,7 +20,7 @@ _OPTIONS = (
     click.option(
         "--rows", metavar="N|A:B", help="Only the first N rows, or rows A to B - 1, in whole shards.  [default: all]"
     ),
-    click.option("--jobs", type=click.IntRange(1, 64), default=8, show_default=True, help="Files at a time."),
+    click.option("--jobs", type=Whole(1, 64), default=8, show_default=True, help="Files at a time."),
 )
 
 

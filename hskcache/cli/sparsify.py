@@ -1,6 +1,5 @@
 """``hskcache sparsify``: a teacher without the heads and neurons that matter least, at several levels."""
 
-import math
 from collections.abc import Set
 from functools import partial
 from pathlib import Path
@@ -13,6 +12,7 @@ from hskcache import console
 from hskcache.cli.options import device_option, json_option
 from hskcache.errors import SpecError
 from hskcache.locks import sole_writer
+from hskcache.ranges import Finite, Whole
 from hskcache.sparsity.levels import Method, Ranking, check_balance, parse_levels
 from hskcache.text.layout import OPTIONS, Layout, layout
 from hskcache.text.remembered import MAX_LENGTH, of_model
@@ -45,7 +45,7 @@ _COUNTS = {"percent", "num_heads", "heads_removed", "num_neurons", "neurons_remo
 @layout
 @click.option(
     "--balance",
-    type=click.FloatRange(0, 1),
+    type=Finite(0, 1),
     default=0.5,
     show_default=True,
     help="Share of expressive scores; the rest are student-friendly ones.",
@@ -69,27 +69,25 @@ _COUNTS = {"percent", "num_heads", "heads_removed", "num_neurons", "neurons_remo
     type=click.Path(path_type=Path),
     help="Scores of an earlier run, its folder or file: no pass, any balance.",
 )
-@click.option("--rows", type=click.IntRange(min=1), help="Score on so many rows, drawn by --seed.  [default: all]")
-@click.option(
-    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of --rows and of --method random."
-)
+@click.option("--rows", type=Whole(min=1), help="Score on so many rows, drawn by --seed.  [default: all]")
+@click.option("--seed", type=Whole(min=0), default=0, show_default=True, help="Of --rows and of --method random.")
 @click.option(
     "--batch-size",
-    type=click.IntRange(min=1),
+    type=Whole(min=1),
     default=32,
     show_default=True,
     help="Rows of one gradient; changes the scores.",
 )
 @click.option(
     "--temperature",
-    type=click.FloatRange(min=0, min_open=True),
+    type=Finite(min=0, min_open=True),
     default=2.0,
     show_default=True,
     help="Of the distillation loss.",
 )
 @click.option(
     "--max-length",
-    type=click.IntRange(min=3),
+    type=Whole(min=3),
     help="Tokens of a row at most.  [default: those that the teacher was trained on, else 128]",
 )
 @device_option
@@ -168,9 +166,7 @@ def _check_pass(layout: Layout, given: dict[str, Any]) -> None:
     Raises:
         SpecError: it was not.
     """
-    balance, temperature = given["balance"], given["temperature"]
-    if not math.isfinite(temperature):
-        raise SpecError(f"--temperature {temperature} is not a number; leave it out, or give one")
+    balance = given["balance"]
     if given["data"] is None:
         raise SpecError("there are no rows to score on; give --data FILE, or --scores of an earlier run")
     if given["trial_student"] is None and balance < 1:

@@ -8,6 +8,7 @@ import click
 
 from hskcache import console
 from hskcache.cli.options import cache_or_url_argument, json_option
+from hskcache.ranges import Whole
 
 if TYPE_CHECKING:
     from hskcache.cache import Cache
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @cache_or_url_argument
-@click.argument("row", type=click.IntRange(min=0), default=0)
+@click.argument("row", type=Whole(min=0), default=0)
 @json_option
 def view(cache: str, row: int, as_json: bool) -> None:
     """Show ROW of a cache, counted from 0: its tokens, what was kept of each, its label and the teacher's logits."""

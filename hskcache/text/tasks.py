@@ -4,13 +4,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from hskcache.errors import SpecError
 from hskcache.nearest import meant
 from hskcache.resources import resource
-from hskcache.spec import Strict, first_problem
+from hskcache.spec import Strict, first_problem, parse_yaml
 from hskcache.text.table import Columns
 
 
@@ -81,11 +80,11 @@ def load_task(name: str) -> Task:
 
 def _parse_task(path: Path) -> Task:
     try:
-        value: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+        value = parse_yaml(path.read_text(encoding="utf-8"), str(path))
     except OSError as error:
         raise SpecError(f"{path}: {error.strerror}; give a task's name or a .yaml file that describes one") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise SpecError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+    except UnicodeDecodeError as error:
+        raise SpecError(f"{path} is not YAML: {error}") from None
     if not isinstance(value, Mapping):
         raise SpecError(f"{path} is not a mapping; give keys such as text, label and problem, as the presets do")
     return parse_task(value, str(path))

@@ -11,6 +11,7 @@ from hskcache import console, runtime
 from hskcache.disk import writing_to
 from hskcache.errors import DataError, MismatchError, SpecError
 from hskcache.locks import WRITING, sole_writer
+from hskcache.ranges import Whole
 from hskcache.text.layout import OPTIONS, Layout, layout
 from hskcache.text.remembered import MAX_LENGTH, Remembered, of_model, save
 from trainer.cli import options
@@ -46,11 +47,11 @@ class Created:
     help="Layers to take, counted from 1: 2,4,6 or bottom:3 or uniform:3; with --prune a number alone is the first so "
     "many  [default with --prune: all].",
 )
-@click.option("--heads", type=click.IntRange(min=1), help="With --prune: heads to keep in each layer  [default: all].")
-@click.option("--ffn", type=click.IntRange(min=1), help="With --prune: neurons to keep in each layer  [default: all].")
+@click.option("--heads", type=Whole(min=1), help="With --prune: heads to keep in each layer  [default: all].")
+@click.option("--ffn", type=Whole(min=1), help="With --prune: neurons to keep in each layer  [default: all].")
 @click.option(
     "--embedding-rank",
-    type=click.IntRange(min=1),
+    type=Whole(min=1),
     help="With --prune: factor the word embedding into two matrices of this rank  [default: leave it one].",
 )
 @click.option("--data", metavar="FILE", help="With --prune: labelled rows that show which heads and neurons matter.")
@@ -58,12 +59,12 @@ class Created:
 @click.option(
     "--rows",
     "num_rows",
-    type=click.IntRange(min=1),
+    type=Whole(min=1),
     help="With --prune: rows to use at most, drawn by --seed  [default: all].",
 )
 @click.option(
     "--batch-size",
-    type=click.IntRange(min=1),
+    type=Whole(min=1),
     default=32,
     show_default=True,
     help="With --prune: rows of a batch; importance adds up over batches.",

@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from hskcache import console, runtime
+from hskcache.ranges import Finite, Whole
 from hskcache.text.layout import Layout, layout
 from trainer.cli import options
 
@@ -17,32 +18,32 @@ from trainer.cli import options
 @click.option("--eval-data", required=True, metavar="FILE", help="Rows that pick the best epoch.")
 @click.option("--out", required=True, type=click.Path(path_type=Path, file_okay=False), help="Folder of the result.")
 @layout
-@click.option("--epochs", type=click.IntRange(min=1), default=3, show_default=True, help="Passes over the rows.")
+@click.option("--epochs", type=Whole(min=1), default=3, show_default=True, help="Passes over the rows.")
 @click.option(
     "--lr",
     "learning_rate",
-    type=click.FloatRange(min=0, min_open=True),
+    type=Finite(min=0, min_open=True),
     default=2e-5,
     show_default=True,
     help="Highest learning rate.",
 )
-@click.option("--batch-size", type=click.IntRange(min=1), default=32, show_default=True, help="Rows of a batch.")
+@click.option("--batch-size", type=Whole(min=1), default=32, show_default=True, help="Rows of a batch.")
 @click.option(
     "--gradient-accumulation",
-    type=click.IntRange(min=1),
+    type=Whole(min=1),
     default=1,
     show_default=True,
     help="Batches of one optimizer step.",
 )
 @click.option(
     "--warmup-ratio",
-    type=click.FloatRange(0, 1, max_open=True),
+    type=Finite(0, 1, max_open=True),
     default=0.1,
     show_default=True,
     help="Share of the steps over which the learning rate rises.",
 )
-@click.option("--weight-decay", type=click.FloatRange(min=0), default=0.01, show_default=True, help="Of AdamW.")
-@click.option("--patience", type=click.IntRange(min=1), help="Stop after so many epochs without a better result.")
+@click.option("--weight-decay", type=Finite(min=0), default=0.01, show_default=True, help="Of AdamW.")
+@click.option("--patience", type=Whole(min=1), help="Stop after so many epochs without a better result.")
 @options.save_steps
 @options.max_length
 @options.seed

@@ -7,6 +7,7 @@ import click
 
 from hskcache import console, runtime
 from hskcache.errors import SpecError
+from hskcache.ranges import Whole
 from hskcache.text.layout import layout
 from trainer.cli import options
 
@@ -56,7 +57,7 @@ from trainer.cli import options
     help="Learn from this field of the cache in place of its own of the same kind; may be repeated. Several fields of "
     "logits are averaged by their weights, alike without any.",
 )
-@click.option("--rows", type=click.IntRange(min=1), help="Train on the first so many rows of the cache alone.")
+@click.option("--rows", type=Whole(min=1), help="Train on the first so many rows of the cache alone.")
 @layout
 @click.option(
     "--residency",
@@ -68,7 +69,7 @@ from trainer.cli import options
 @click.option(
     "--gradient-accumulation",
     "accumulation",
-    type=click.IntRange(min=1),
+    type=Whole(min=1),
     default=1,
     show_default=True,
     help="Forward passes of one optimizer step; the batch of the recipe is divided by it.",

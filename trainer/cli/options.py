@@ -7,6 +7,7 @@ import click
 
 from hskcache import console
 from hskcache.errors import SpecError
+from hskcache.ranges import Whole
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -17,14 +18,14 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 max_length = click.option(
     "--max-length",
-    type=click.IntRange(min=3),
+    type=Whole(min=3),
     default=128,
     show_default=True,
     help="Tokens of a row at most, special tokens included.",
 )
 trained_max_length = click.option(
     "--max-length",
-    type=click.IntRange(min=3),
+    type=Whole(min=3),
     help="Tokens of a row at most, special tokens included.  [default: those that the model was trained on, else 128]",
 )
 device = click.option(
@@ -35,12 +36,10 @@ device = click.option(
     help="Where to compute; auto takes CUDA where there is one.",
 )
 seed = click.option(
-    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of everything that is drawn at random."
+    "--seed", type=Whole(min=0), default=0, show_default=True, help="Of everything that is drawn at random."
 )
 bf16 = click.option("--bf16", is_flag=True, help="Compute in bfloat16 where that is safe.")
-save_steps = click.option(
-    "--save-steps", type=click.IntRange(min=1), help="Save a checkpoint every so many steps, too."
-)
+save_steps = click.option("--save-steps", type=Whole(min=1), help="Save a checkpoint every so many steps, too.")
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs on stdout.")
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hskcache import console, runtime
+from hskcache.ranges import Whole
 from hskcache.text.layout import Layout, layout
 from trainer.cli import options
 
@@ -52,12 +53,12 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--score-rows",
-    type=click.IntRange(min=1),
+    type=Whole(min=1),
     help="So many of them, drawn by --seed.  [default: all of --score-data; of --data as many as --eval-data has]",
 )
 @click.option(
     "--batch-size",
-    type=click.IntRange(min=1),
+    type=Whole(min=1),
     default=32,
     show_default=True,
     help="Rows of a batch in scoring; gradients are summed up by batch, so it changes the scores.",
@@ -75,7 +76,7 @@ if TYPE_CHECKING:
 @click.option(
     "--gradient-accumulation",
     "accumulation",
-    type=click.IntRange(min=1),
+    type=Whole(min=1),
     default=1,
     show_default=True,
     help="Forward passes of one optimizer step; the batch of the recipe is divided by it.",

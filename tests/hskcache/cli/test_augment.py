@@ -162,7 +162,7 @@ def test_bad_input_ends_in_one_line_before_anything_is_written(
         "augment", "--data", empty, "--task", "rte", *vectors, "--out", out))  # fmt: skip
     assert "v.txt line 2: a word and 2 finite numbers" in refused(*data, "--vectors", broken, "--out", out)
     assert "lacks weights of a masked LM" in refused(*data, "--masked-lm", tiny_teacher_dir, "--out", out)
-    assert "--probability nan is no number" in refused(*data, *lm, "--probability", "nan", "--out", out)
+    assert "--probability nan is not a number" in refused(*data, *lm, "--probability", "nan", "--out", out)
     assert "is not a regular expression" in refused(*data, *lm, "--words", "(", "--out", out)
     assert "gone: No such file" in refused(*data, *lm, "--stop-words", tmp_path / "gone", "--out", out)
     assert {path.name for path in tmp_path.iterdir()} == {"empty.tsv", "v.txt"}

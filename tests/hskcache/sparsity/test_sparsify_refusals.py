@@ -80,7 +80,7 @@ def test_teachers_and_data_that_do_not_fit_are_refused(
         ({"teacher": albert}, "Albert"),
         ({"data": tmp_path / "none.tsv"}, "none.tsv: No such file"),
         ({"data": bad}, "label '7' is not one of 0, 1"),
-        ({"task": "mnli"}, "mnli has 3"),
+        ({"task": "mnli", "text": "sentence", "text-pair": "", "label": "label"}, "mnli has 3"),
     ):
         assert words in line_of(sparsify(*changed(args, **changes))), words
     assert not (tmp_path / "o").exists()

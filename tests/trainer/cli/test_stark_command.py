@@ -253,7 +253,10 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
     "falling levels": (["--sparsity", "30,10"], "10 comes after 30"),
     "unknown method": (["--compare", "plain,best"], "'best' is no way to rank"),
     "no teacher": (["--teacher", "/no/teacher"], "/no/teacher"),
-    "other task": (["--task", "mnli"], "has 2 classes and mnli has 3"),
+    "other task": (
+        ["--task", "mnli", "--text", "sentence", "--text-pair", "", "--label", "label"],
+        "has 2 classes and mnli has 3",
+    ),
     "short student": (["--student", "{short}"], "the student has 8 positions"),
     "uneven slices": (["--gradient-accumulation", "3"], "cannot be cut into 3"),
     "missing rows": (["--eval-data", "/no/dev.tsv"], "/no/dev.tsv"),
