@@ -57,16 +57,15 @@ def whole(fit_args: list[str], finetune_args: list[str], tmp_path_factory: pytes
 
 def hsktrain(args: list[str], step: int = -1, number: int = 0, times: int = 1) -> None:
     """The command; in optimizer step ``step`` of all stages, from 1, the signal comes so many times."""
-    from transformers import Trainer
-
     from trainer.cli import main
+    from trainer.passes import PassTrainer
 
     # Processes of their own inherit no file that a test captures.
     os.dup2(os.open(said_by(args), os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
     # Whoever starts the tests in the background may have turned the signal off.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     torch.set_num_threads(1)
-    original, steps = Trainer.training_step, 0
+    original, steps = PassTrainer.training_step, 0
 
     def training_step(*args: Any, **kwargs: Any) -> Any:
         nonlocal steps
@@ -77,7 +76,7 @@ def hsktrain(args: list[str], step: int = -1, number: int = 0, times: int = 1) -
             os.kill(os.getpid(), number)
         return original(*args, **kwargs)
 
-    Trainer.training_step = training_step
+    PassTrainer.training_step = training_step
     main(args)
 
 
