@@ -17,6 +17,8 @@ from typing import Any
 import click
 
 ROOT = Path(__file__).resolve().parent.parent
+# tools/demo names another folder than the source's where that cannot be written.
+WORK = Path(os.environ.get("TOOLS_FOLDER", ROOT)) / "runs" / "demo"
 KEEP = ("--keep", "1l_10t_0.1h", "--student-layers", "2", "--max-length", "64")
 TEACHER = {"num_hidden_layers": 3, "hidden_size": 128, "num_attention_heads": 4, "intermediate_size": 512}
 STUDENT = {"num_hidden_layers": 2, "hidden_size": 64, "num_attention_heads": 2, "intermediate_size": 256}
@@ -146,7 +148,7 @@ def print_table(teacher: dict[str, Any], students: dict[str, Any], sizes: dict[s
 
 
 @click.command()
-@click.option("--work", type=click.Path(path_type=Path), default=ROOT / "runs" / "demo", help="Where everything goes.")
+@click.option("--work", type=click.Path(path_type=Path), default=WORK, help="Where everything goes.")
 @click.option("--rows", default=16_000, show_default=True, help="Training rows of the teacher; students see a quarter.")
 @click.option("--epochs", default=4, show_default=True, help="Of the teacher.")
 @click.option("--fresh", is_flag=True, help="Begin anew instead of going on from what is there.")
