@@ -169,6 +169,8 @@ class ScoreAgreement(Strict):
     def summary(self) -> str:
         """The agreement in words, to be read after whose it is."""
         error = f"mean squared error {self.mean_squared_error:.4g}"
+        if not self.label_variance:
+            return f"cannot be compared with the labels, which are {self.label_mean:.4g} in every row ({error})"
         return f"agrees with the labels by a correlation of {self.pearson:.3f} ({error})"
 
     def chance(self, names: Sequence[str]) -> str | None:

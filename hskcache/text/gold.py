@@ -51,9 +51,12 @@ def unlabelled_classes(
     minus_one = _is_minus_one_none(others, num_classes, policy)
     if minus_one is None:
         listed = ", ".join(sorted({*others, "-1"}, key=int))
+        none = "--unlabelled skip to leave such rows out"
+        if policy.unlabelled in {"skip", "keep"}:
+            none = f"--classes {','.join(map(str, range(num_classes or 0)))} where it is none"
         raise DataError(
             f"{source}: the labels are {listed}, and -1 may be a class or stand for no gold label; give --classes "
-            f"{listed.replace(' ', '')}, or --unlabelled skip to leave such rows out"
+            f"{listed.replace(' ', '')}, or {none}"
         )
     if minus_one:
         return Unlabelled(frozenset({*marks, "-1"}))
@@ -65,7 +68,8 @@ def _is_minus_one_none(others: set[str], num_classes: int | None, policy: RowPol
     if not others or not all(map(_WHOLE.fullmatch, others)):
         return True
     if num_classes is not None and len(others) + 1 == num_classes and others != {"0"}:
-        return False
+        # Rows that are to be left out may be these, or others whose label is empty.
+        return None if policy.unlabelled in {"skip", "keep"} and "0" in others else False
     if policy.unlabelled in {"skip", "keep"}:
         return True
     values = sorted(map(int, others))

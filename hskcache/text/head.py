@@ -1,5 +1,6 @@
 """The head of a data file: what is wrong with it at a glance, before anything that takes long."""
 
+import codecs
 import json
 from importlib.util import find_spec
 from itertools import islice
@@ -42,7 +43,11 @@ def check_head(source: str, columns: Columns) -> None:
     if suffix == ".parquet":
         _require("pyarrow", f"{path}: reading Parquet")
         return
-    text = head.decode("utf-8-sig", "ignore")
+    try:
+        # The last character of the head may be cut.
+        text = codecs.getincrementaldecoder("utf-8-sig")().decode(head)
+    except UnicodeDecodeError:
+        return  # of which reading names the line
     if not text.strip() and len(head) < _HEAD_BYTES:
         raise DataError(f"{path} is empty; give a file with at least one row")
     if suffix in DIALECTS:

@@ -154,6 +154,7 @@ def _classes(table: Table, written: list[str], labels: LabelSet, policy: RowPoli
     names = known or _infer_names(table, gold, labels.num_classes)
     if labels.names is None:
         remarks.insert(0, f"{len(names)} classes ({_listed(names)})")
+        remarks += [] if known else _absent(names, gold)
         remarks += _alike(names)
     numbers, remark = _numbered(gold, names, table.class_names)
     remarks += [remark] if remark else []
@@ -236,6 +237,12 @@ def _alike(names: tuple[str, ...]) -> list[str]:
     folded = Counter(name.casefold() for name in names)
     alike = [name for name in names if folded[name.casefold()] > 1]
     return [f"of which {', '.join(alike)} differ in case alone"] if alike else []
+
+
+def _absent(names: tuple[str, ...], gold: Collection[str]) -> list[str]:
+    """A remark where a model has more classes than rows show: numbers from 1 look so where the last has no row."""
+    absent = tuple(name for name in names if name not in gold)
+    return [f"of which {_listed(absent)} {'has' if len(absent) == 1 else 'have'} no row"] if absent else []
 
 
 def _listed(names: tuple[str, ...]) -> str:

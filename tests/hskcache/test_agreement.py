@@ -147,3 +147,9 @@ def test_what_a_manifest_says_is_checked() -> None:
         with pytest.raises(ValueError, match=r"other classes|no order"):
             ClassAgreement.model_validate_json(json.dumps(plain | change))
     assert agreement.told(of([], []), "the teacher", NAMES) is None
+
+
+def test_labels_of_one_score_are_told_to_compare_with_nothing() -> None:
+    told_of = told(score_agreement(np.array([0.5, 1.5]), np.array([2.5, 2.5])), "the teacher", ())
+    assert told_of is not None
+    assert "cannot be compared with the labels, which are 2.5 in every row" in told_of

@@ -165,8 +165,23 @@ def test_numbers_are_class_indices_where_the_classes_have_other_names(tmp_path: 
         read(tmp_path, "0 1", LabelSet(names=("1", "2")))
 
 
+@pytest.mark.parametrize("policy", [SKIP, KEEP])
+def test_minus_one_is_asked_for_where_it_may_be_what_is_left_out_or_a_models_class(
+    tmp_path: Path, policy: RowPolicy
+) -> None:
+    three = LabelSet(num_classes=3)
+    with pytest.raises(DataError, match=r"give --classes -1,0,1, or --classes 0,1,2 where it is none"):
+        read(tmp_path, "-1 0 1", three, policy)
+    assert found(read(tmp_path, "-1 0 1", LabelSet(names=("0", "1", "2")), SKIP)) == [0, 1]
+    assert found(read(tmp_path, "-1 0 1", LabelSet(names=("-1", "0", "1")), policy)) == [0, 1, 2]
+
+
 def test_data_may_have_some_of_the_classes_that_a_model_counts(tmp_path: Path) -> None:
-    assert read(tmp_path, "1 1", LabelSet(num_classes=3)).label_names == ("0", "1", "2")
+    some = read(tmp_path, "1 1", LabelSet(num_classes=3))
+    assert some.label_names == ("0", "1", "2")
+    assert "3 classes (0, 1, 2), of which 0, 2 have no row" in some.reading.notes[0]
+    assert "of which 0 has no row" in read(tmp_path, "1 2", LabelSet(num_classes=3)).reading.notes[0]
+    assert "no row" not in read(tmp_path, "1 0", LabelSet(num_classes=2)).reading.notes[0]
     assert read(tmp_path, "1 2", LabelSet(num_classes=2)).label_names == ("1", "2")
     assert found(read(tmp_path, "b b", LabelSet(names=("a", "b")))) == [1, 1]
 
