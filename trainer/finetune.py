@@ -191,7 +191,8 @@ def finetune(
             if processes.is_first():
                 console.say(f"{out} is finished already")
             return finished
-        tell_origin(arguments.model)
+        if not processes.on_first((out / CHECKPOINTS).exists):
+            tell_origin(arguments.model)
         trainer = Finetuner(model, _training_arguments(arguments, metric, out), train, dev, metrics)
         trainer.add_callback(LogFirst())
         if arguments.patience is not None:

@@ -43,6 +43,7 @@ from trainer.progress import Pace, StepBar
 from trainer.recipe import Recipe, Stage
 from trainer.resume import Best, Place, newest, stopped
 from trainer.source import Slice, Source
+from trainer.student.origin import tell_origin
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,7 @@ class Fit:
         layer_map: which layers learn from which, see :meth:`~trainer.knowledge.Knowledge.matches_for`.
         run: what else identifies the run, as plain values, such as the student's origin.
         rows: how the student's rows are read, which is saved with it; None where that is not known.
+        origin: what the student was made of, told when a run begins; None where it is told elsewhere.
     """
 
     source: Source
@@ -72,6 +74,7 @@ class Fit:
     layer_map: str | None = None
     run: dict[str, Any] = field(default_factory=dict)
     rows: Remembered | None = None
+    origin: str | None = None
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -117,6 +120,8 @@ def fit(job: Fit, out: Path, machine: Machine) -> dict[str, Any]:
         if finished is not None:
             _say(f"{out} is finished already")
             return finished
+        if job.origin is not None and not (out / STAGES).exists():
+            tell_origin(job.origin)
         student = job.student
         for number, stage in enumerate(job.recipe.stages):
             folder = out / STAGES / f"{number}-{stage.name}"

@@ -25,7 +25,6 @@ from trainer.recipe import load_recipe
 from trainer.source import Local, Source, cached_source
 from trainer.student.create import create_student
 from trainer.student.encoder import create_encoder
-from trainer.student.origin import tell_origin
 from trainer.student.vocabulary import own_vocabulary
 
 if TYPE_CHECKING:
@@ -88,7 +87,6 @@ def make_fit(given: Mapping[str, Any], device: str, slices: int, tells: bool = T
             longest = int(rows.lengths.max(initial=0))
             tell_beyond(longest, trained_length(student), str(given["eval_data"]), given["student"])
         scoring = _scoring(examples, rows, layout, given["bf16"])
-    tell_origin(given["student"])
     return Fit(
         source=source,
         recipe=recipe.for_task(memory.task if (task := layout.task) is None else task.name),
@@ -100,6 +98,7 @@ def make_fit(given: Mapping[str, Any], device: str, slices: int, tells: bool = T
         layer_map=given["layer_map"],
         run={"student": weights_digest(student), "eval": scoring.fingerprint},
         rows=memory if examples is None else of_examples(examples, max_length, memory.cut),
+        origin=given["student"],
     )
 
 

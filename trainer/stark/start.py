@@ -77,7 +77,10 @@ def start(stark: Stark, folder: Folder, on_step: Callable[[bool], None]) -> Begu
     check_labels(evaluation)
     drawn = _drawn(stark, begin, len(evaluation))
     models = {"teacher": _named(stark.teacher, folder), "student": _student_digest(stark, begin, folder)}
+    is_new = folder.run is None
     folder.claim(models | {"task": _task(stark, folder)} | _identity(stark, begin.train, evaluation, drawn))
+    if is_new:
+        tell_origin(stark.student)
     on_step(begin.job is None)
     if begin.job is not None:
         with console.progress("rows") as bar:
@@ -182,7 +185,6 @@ def _student_digest(stark: Stark, begin: _Start, folder: Folder) -> str:
             check_tokenizer(begin.knowledge, theirs, begin.vocabulary, stark.student)
     check_student(begin.knowledge, stark.recipe, student)
     check_space(folder, (DENSE, *stark.levels), student)
-    tell_origin(stark.student)
     return weights_digest(student)
 
 

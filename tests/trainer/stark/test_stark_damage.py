@@ -67,7 +67,7 @@ def test_a_run_that_the_disk_has_no_room_for_is_refused_before_anything_is_writt
 ) -> None:
     """A finished one needs none."""
     monkeypatch.setattr(shutil, "disk_usage", lambda _path: SimpleNamespace(free=400_000))
-    assert f"{tmp_path} has 400.00 kB free; free space" in error_of(invoke(places.args(tmp_path / "out")))
+    assert f"{tmp_path / 'out'} has 400.00 kB free; free space" in error_of(invoke(places.args(tmp_path / "out")))
     assert not (tmp_path / "out").exists()
     assert invoke(places.args(finished)).exit_code == 0
 
