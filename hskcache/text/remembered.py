@@ -75,9 +75,8 @@ class Remembered:
             needed = labelled and name == "label" and column is None
             if column not in presets and not needed:
                 found[name] = "" if column is None else str(column)
-        # A file whose columns have numbers shows by its labels whether its first line names them; without labels, or
-        # where it was found or said that none does, that is remembered, too.
-        if isinstance(columns.text, int) and (columns.header is False or columns.label is None):
+        # A file whose columns have numbers shows by its labels whether its first line names them: another one may.
+        if isinstance(columns.text, int) and columns.label is None:
             found["header"] = columns.header
         return found
 

@@ -89,6 +89,15 @@ def test_a_file_without_a_remembered_column_is_told_where_it_was_remembered(tmp_
         Layout(None, "q1", None, None, None).recalling(remembered(columns=QUESTIONS), path).read(path)
 
 
+@pytest.mark.parametrize("first_line", ["", "text\tlabel\n"])
+def test_a_file_with_a_header_is_like_one_without(first_line: str, tmp_path: Path) -> None:
+    """Labels tell a header; that another file had none says nothing of this one."""
+    (tmp_path / "d.tsv").write_text(f"{first_line}a film\tneg\na plot\tpos\n", encoding="utf-8")
+    memory = remembered(columns=Columns(0, None, 1, False), is_pairs=False)
+    layout = NOTHING_GIVEN.recalling(memory, str(tmp_path / "d.tsv"))
+    assert layout.read(str(tmp_path / "d.tsv"), ("neg", "pos")).texts == ["a film", "a plot"]
+
+
 def test_columns_by_number_find_the_header_by_themselves(tmp_path: Path) -> None:
     """A header that is remembered must not cost a file without one its first row."""
     memory = remembered(columns=Columns(0, None, 1, True))
