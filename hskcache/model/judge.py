@@ -150,9 +150,11 @@ class _Load:
         """The missing weights of a head that may be drawn anew, and of a pooler that none was trained for."""
         encoder = [key for key in self.missing if self.in_encoder(key) and not _IDLE.search(key)]
         if encoder:
+            # Of a head that is left behind nothing is said.
+            unplaced = [key for key in self.unused if self.prefix in key]
             raise TeacherError(
                 f"{self.name} lacks {len(encoder)} weights of its own encoder ({_some(encoder)})"
-                f"{self._hint(self.unused) or _instead(self.unused)}; save it again"
+                f"{self._hint(self.unused) or _instead(unplaced)}; save it again"
             )
         if self.missing and not self.wanted.new_head and not self.is_base:
             raise TeacherError(
