@@ -118,7 +118,7 @@ def _cut_in(
     """Count what a fast tokenizer cut off some rows; only rows that are as long as they may be are looked at.
 
     Args:
-        batch: what it gave, with the encodings, special tokens included.
+        batch: what it gave, special tokens included.
         texts: [N] of the rows.
         pairs: [N] second texts, or None.
         tokenizer: that cut them.
@@ -127,17 +127,13 @@ def _cut_in(
     full = [row for row, ids in enumerate(batch["input_ids"]) if len(ids) >= max_length]
     if not full:
         return NOTHING
-    if pairs is None:
-        # What was cut off stands beside each row, in pieces that have special tokens of their own.
-        special = tokenizer.num_special_tokens_to_add(pair=False)
-        pieces = ((row, batch.encodings[row].overflowing) for row in full)
-        whole = [len(batch["input_ids"][row]) + sum(len(one) - special for one in lost) for row, lost in pieces]
-    else:
-        # The pieces of pairs are combinations, of which long texts have very many: these few rows again is cheaper.
-        rust = tokenizer.backend_tokenizer
-        rust.no_truncation()
-        rust.no_padding()
-        whole = [len(one) for one in rust.encode_batch_fast([(texts[row], pairs[row]) for row in full])]
+    # These few rows again, whole: what was cut off stands beside a row in some versions of the library alone, and of
+    # pairs in all combinations of their pieces, of which long texts have very many.
+    rust = tokenizer.backend_tokenizer
+    rust.no_truncation()
+    rust.no_padding()
+    rows = [texts[row] if pairs is None else (texts[row], pairs[row]) for row in full]
+    whole = [len(one) for one in rust.encode_batch_fast(rows)]
     kept = (len(batch["input_ids"][row]) for row in full)
     cut = [(length, length - left) for length, left in zip(whole, kept, strict=True) if length > left]
     lengths = [length for length, _ in cut]
