@@ -81,7 +81,10 @@ def column_flags(data: DataInfo) -> list[str]:
         known = Remembered("", task, None, Columns(**kept.columns.model_dump())).flags(labelled=False)
     names = {"task_name": "--task", "text": "--text", "text_pair": "--text-pair", "label": "--label"}
     flags = [word for name, flag in names.items() if known.get(name) is not None for word in (flag, known[name])]
-    header = known.get("header")
+    columns = None if kept is None else kept.columns
+    # Of these very rows it is known, and need not be found again.
+    is_without = columns is not None and isinstance(columns.text, int) and columns.header is False
+    header = False if is_without else known.get("header")
     return flags if header is None else [*flags, "--header" if header else "--no-header"]
 
 
