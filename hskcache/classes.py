@@ -30,9 +30,14 @@ def class_names(config: Any) -> tuple[str, ...]:
     return tuple(str(config.id2label.get(index, f"LABEL_{index}")) for index in range(config.num_labels))
 
 
+def is_nameless(names: Sequence[str]) -> bool:
+    """Whether these are the names of a model that was saved without any: LABEL_0, LABEL_1, ..."""
+    return list(names) == [f"LABEL_{index}" for index in range(len(names))]
+
+
 def are_counted(names: Sequence[str]) -> bool:
     """Whether classes have no names but their numbers, LABEL_0, LABEL_1, ... or 0, 1, ..., in this order."""
-    return any(list(names) == [f"{prefix}{index}" for index in range(len(names))] for prefix in ("LABEL_", ""))
+    return is_nameless(names) or list(names) == [str(index) for index in range(len(names))]
 
 
 def order_between(had: Sequence[str], wanted: Sequence[str]) -> tuple[int, ...] | None:

@@ -78,13 +78,10 @@ def column_flags(data: DataInfo) -> list[str]:
     if kept is not None and kept.task is not None:
         return []
     if kept is not None and kept.columns is not None:
-        known = Remembered("", task, None, Columns(**kept.columns.model_dump())).flags(labelled=False)
+        known = Remembered("", task, None, Columns(**kept.columns.model_dump())).flags(labelled=False, same=True)
     names = {"task_name": "--task", "text": "--text", "text_pair": "--text-pair", "label": "--label"}
     flags = [word for name, flag in names.items() if known.get(name) is not None for word in (flag, known[name])]
-    columns = None if kept is None else kept.columns
-    # Of these very rows it is known, and need not be found again.
-    is_without = columns is not None and isinstance(columns.text, int) and columns.header is False
-    header = False if is_without else known.get("header")
+    header = known.get("header")
     return flags if header is None else [*flags, "--header" if header else "--no-header"]
 
 

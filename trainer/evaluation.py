@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 Metric: TypeAlias = Callable[["NDArray[Any]", "NDArray[Any]"], float]
 
-NO_CLASS = -1
+NO_ANSWER = -1
 
 
 class Scores(dict[str, float]):
@@ -274,7 +274,7 @@ def evaluate(
     if examples.problem == "regression":
         predictions: NDArray[Any] = logits[:, 0]
     else:
-        predictions = np.where(np.isfinite(logits).all(axis=1), logits.argmax(axis=1), NO_CLASS)
+        predictions = np.where(np.isfinite(logits).all(axis=1), logits.argmax(axis=1), NO_ANSWER)
     scores = Scores({name: metric(predictions, labels) for name, metric in metrics.items()})
     if examples.problem == "regression":
         scores.agreement = score_agreement(predictions, labels)

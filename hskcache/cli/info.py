@@ -136,7 +136,9 @@ def _left_out(parts: list[dict[str, Any]]) -> list[tuple[str, str]]:
     lines = []
     if num_bad := sum(part["num_bad"] for part in known):
         first = next(row for part in known for row in part["bad"])
-        lines.append(("bad rows", f"{num_bad:,} left out; the first is line {first['number']:,}: {first['reason']}"))
+        lines.append(
+            ("bad rows", f"{num_bad:,} left out; the first is line or row {first['number']:,}: {first['reason']}")
+        )
     for policy, words in (("skip", "left out"), ("keep", "kept")):
         if count := sum(part["num_unlabelled"] for part in known if part["unlabelled"] == policy):
             lines.append(("unlabelled", f"{count:,} rows without a gold label {words}"))

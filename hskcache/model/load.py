@@ -127,6 +127,25 @@ def load_again(model: PreTrainedModel, folder: Path) -> PreTrainedModel:
     return again
 
 
+def draw_model(name: str, kind: Kind, config: PreTrainedConfig, called: str) -> PreTrainedModel:
+    """A model of random weights, drawn from torch's generator: in eval mode on the CPU, in float32.
+
+    Args:
+        name: where the configuration is from, for an error.
+        kind: of model.
+        config: its shape.
+        called: it in words, as in :class:`Wanted`.
+
+    Raises:
+        TeacherError: the configuration gives no such model.
+    """
+    try:
+        model: PreTrainedModel = kind.auto.from_config(config, dtype=torch.float32)
+    except Exception as error:  # noqa: BLE001  (each model family raises errors of its own kinds)
+        raise _refusal(name, called, error) from None
+    return model.eval()
+
+
 def load_config(name: str, called: str) -> PreTrainedConfig:
     """The configuration of a model: of a folder, a config.json, or a hub repository.
 

@@ -8,7 +8,7 @@ from typing import Any, get_args
 import click
 
 from hskcache import console
-from hskcache.classes import class_names, folded, require_one_answer
+from hskcache.classes import class_names, folded, is_nameless, require_one_answer
 from hskcache.errors import ColumnError, DataError, MismatchError, SpecError
 from hskcache.text.head import check_head
 from hskcache.text.labels import LabelSet, Problem
@@ -266,9 +266,8 @@ def class_order(model: str, config: Any, task: Task | None) -> tuple[str, ...] |
     if config.num_labels == 1:
         return None
     names = class_names(config)
-    nameless = names == tuple(f"LABEL_{index}" for index in range(len(names)))
     if task is None:
-        return None if nameless else names
+        return None if is_nameless(names) else names
     if len(task.labels) != len(names):
         raise MismatchError(
             f"{model} has {len(names)} classes and {task.name} has {len(task.labels) or 'scores'}; "
@@ -283,16 +282,11 @@ def class_order(model: str, config: Any, task: Task | None) -> tuple[str, ...] |
             f"{model} has the classes {', '.join(names)} and {task.name} has {', '.join(task.labels)}, which do not "
             "tell their order; correct id2label in the model's config.json"
         )
-    if not nameless:
+    if not is_nameless(names):
         console.say(
             f"the model's classes {', '.join(names)} are taken for the task's {', '.join(task.labels)}, in order"
         )
     return tuple(task.labels)
-
-
-def is_nameless(names: Sequence[str]) -> bool:
-    """Whether these are the names of a model that was saved without any: LABEL_0, LABEL_1, ..."""
-    return list(names) == [f"LABEL_{index}" for index in range(len(names))]
 
 
 def _as_named(known: Sequence[str], classes: tuple[str, ...]) -> tuple[str, ...]:

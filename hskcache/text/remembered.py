@@ -58,11 +58,12 @@ class Remembered:
         """Whether the columns are known, or the task, which tells them."""
         return self.task is not None or self.columns is not None
 
-    def flags(self, labelled: bool) -> dict[str, Any]:
+    def flags(self, labelled: bool, same: bool = False) -> dict[str, Any]:
         """What a command would have to be told in order to read the same columns, by the names of a layout.
 
         Args:
             labelled: whether a task's labels are read even where they were not.
+            same: whether it is to read the very same rows, of which it is known that no line is a header.
         """
         found: dict[str, Any] = {"task_name": self.task}
         task = self.definition or (None if self.task is None else load_task(self.task))
@@ -76,7 +77,7 @@ class Remembered:
             if column not in presets and not needed:
                 found[name] = "" if column is None else str(column)
         # A file whose columns have numbers shows by its labels whether its first line names them: another one may.
-        if isinstance(columns.text, int) and columns.label is None:
+        if isinstance(columns.text, int) and (columns.label is None or (same and columns.header is False)):
             found["header"] = columns.header
         return found
 

@@ -60,8 +60,7 @@ def read_examples(
     found = resolve_labels(table, labels, policy)
     kept, values = _without_faults(table), found.labels
     if values is not None and len(kept.numbers) < len(table.numbers):
-        good = [index for index, number in enumerate(table.numbers) if number not in table.faults.found]
-        values = values[good]
+        values = values[_good(table)]
     return _with_policy(kept, found._replace(labels=values), policy)
 
 
@@ -128,12 +127,16 @@ def _without_faults(table: Table) -> Table:
     Raises:
         DataError: there is none.
     """
-    found = table.faults.found
-    good = [index for index, number in enumerate(table.numbers) if number not in found]
+    good = _good(table)
     if not good:
-        number, problem = next(iter(sorted(found.items())))
+        number, problem = min(table.faults.found.items())
         raise DataError(f"{table.source}: no row can be used; {table.faults.unit} {number}: {problem}")
     return table if len(good) == len(table.numbers) else _taken(table, good)
+
+
+def _good(table: Table) -> list[int]:
+    """Indices of the rows that can be used."""
+    return [index for index, number in enumerate(table.numbers) if number not in table.faults.found]
 
 
 def _taken(table: Table, indices: Sequence[int]) -> Table:

@@ -8,11 +8,11 @@ from typing import Any, Literal
 
 import torch
 from torch import nn
-from transformers import AutoModelForSequenceClassification, BertConfig, PreTrainedConfig, PreTrainedModel
+from transformers import BertConfig, PreTrainedConfig, PreTrainedModel
 
 from hskcache.classes import class_names, require_one_answer
 from hskcache.errors import MismatchError, SpecError, TeacherError
-from hskcache.model.load import CLASSIFIER, Wanted, load_config, load_model
+from hskcache.model.load import CLASSIFIER, Wanted, draw_model, load_config, load_model
 from trainer.student.head import keep_meaning
 from trainer.student.origin import STUDENTS, has_no_weights, is_preset
 
@@ -98,22 +98,9 @@ def create_student(source: str, interface: Interface, seed: int = 0) -> PreTrain
     """
     if has_no_weights(source):
         config = student_config(source, interface)
-        with seeded(seed), one_line(source):
-            model: PreTrainedModel = AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
-        return model.eval()
+        with seeded(seed):
+            return draw_model(source, CLASSIFIER, config, "a student")
     return _load_student(source, interface, seed)
-
-
-@contextmanager
-def one_line(source: str) -> Iterator[None]:
-    """Turn whatever transformers makes of a broken config into one error that names it."""
-    try:
-        yield
-    except (MismatchError, TeacherError):
-        raise
-    except Exception as error:  # each model family raises errors of its own kinds
-        reason = " ".join(str(error).split())
-        raise TeacherError(f"cannot load a student from {source}: {reason:.200}") from error
 
 
 def _load_student(source: str, interface: Interface, seed: int) -> PreTrainedModel:

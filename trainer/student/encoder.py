@@ -1,16 +1,9 @@
 """A student without a classifier, for general distillation: the base model that task students begin from."""
 
-import torch
-from transformers import AutoModel, PreTrainedModel
+from transformers import PreTrainedModel
 
-from hskcache.model.load import ENCODER, Wanted, load_config, load_model
-from trainer.student.create import (
-    Interface,
-    check_vocabulary,
-    one_line,
-    seeded,
-    student_config,
-)
+from hskcache.model.load import ENCODER, Wanted, draw_model, load_config, load_model
+from trainer.student.create import Interface, check_vocabulary, seeded, student_config
 from trainer.student.origin import has_no_weights
 
 
@@ -29,8 +22,7 @@ def create_encoder(source: str, interface: Interface, seed: int = 0) -> PreTrain
         MismatchError: the checkpoint has too small a vocabulary.
     """
     if has_no_weights(source):
-        with one_line(source):
-            return _from_shape(source, interface, seed)
+        return _from_shape(source, interface, seed)
     config = load_config(source, "a student")
     check_vocabulary(source, config, interface)
     with seeded(seed):
@@ -42,5 +34,4 @@ def _from_shape(source: str, interface: Interface, seed: int) -> PreTrainedModel
     # Back to what a config has by itself and a saved one leaves out: an encoder has no classes.
     config.num_labels, config.problem_type = 2, None
     with seeded(seed):
-        model: PreTrainedModel = AutoModel.from_config(config, dtype=torch.float32)
-    return model.eval()
+        return draw_model(source, ENCODER, config, "a student")

@@ -1,7 +1,7 @@
 """An adapter is merged into its base where peft is installed, and named where it is not."""
 
-import importlib.util
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +25,6 @@ SIZES: dict[str, Any] = {
 TEACHER = Wanted(CLASSIFIER, "a teacher", "fine-tune it")
 IDS = torch.arange(3, 9)[None]
 RANK = 4
-with_peft = pytest.mark.skipif(
-    importlib.util.find_spec("peft") is None, reason="merging adapters needs peft: pip install peft"
-)
 
 
 def adapter(folder: Path, base: Path, outputs: int | None = 3) -> str:
@@ -88,8 +85,8 @@ def refusal(source: str, wanted: Wanted = TEACHER) -> str:
     return message
 
 
-@pytest.mark.skipif(importlib.util.find_spec("peft") is not None, reason="peft is installed, which merges adapters")
-def test_without_peft_it_is_refused_with_what_to_install(tmp_path: Path) -> None:
+def test_without_peft_it_is_refused_with_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "peft", None)
     base = saved(BertModel, tmp_path / "base")
     message = refusal(adapter(tmp_path / "lora", base))
     assert "pip install peft" in message
@@ -125,7 +122,6 @@ def test_its_tokenizer_is_its_own_or_that_of_its_base(tmp_path: Path) -> None:
     assert tokenizer_of("bert-base-uncased") == "bert-base-uncased"
 
 
-@with_peft
 @pytest.mark.parametrize("kind", [BertModel, BertForSequenceClassification])
 def test_it_is_merged_into_its_base(kind: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     base = saved(kind, tmp_path / "base")
@@ -140,13 +136,11 @@ def test_it_is_merged_into_its_base(kind: Any, tmp_path: Path, capsys: pytest.Ca
     assert str(base) in capsys.readouterr().err
 
 
-@with_peft
 def test_a_pooler_that_neither_has_is_refused(tmp_path: Path) -> None:
     """It was drawn at random when the adapter was trained, and never saved."""
     assert "pooler" in refusal(adapter(tmp_path / "lora", saved(BertForMaskedLM, tmp_path / "base")))
 
 
-@with_peft
 def test_an_adapter_of_another_base_is_refused(tmp_path: Path) -> None:
     base = saved(BertModel, tmp_path / "base", num_hidden_layers=1)
     assert "do not fit its base" in refusal(adapter(tmp_path / "lora", base))
@@ -154,7 +148,6 @@ def test_an_adapter_of_another_base_is_refused(tmp_path: Path) -> None:
     assert "cannot be merged" in refusal(adapter(tmp_path / "lora2", wide))
 
 
-@with_peft
 def test_a_student_may_begin_from_one_without_a_classifier(tmp_path: Path) -> None:
     source = adapter(tmp_path / "lora", saved(BertModel, tmp_path / "base"), outputs=None)
     assert "classifier" in refusal(source)

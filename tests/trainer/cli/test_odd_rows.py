@@ -79,7 +79,7 @@ def test_a_cache_keeps_rows_without_a_gold_label_and_says_which_were_left_out(sh
     assert (known.num_bad, known.num_unlabelled, known.bad_rows, known.unlabelled) == (1, 4, "skip", "keep")
     assert [row for row in range(24) if cache.row(row)["label"] is None] == [5, 11, 17, 23]
     told = shell.run("hskcache info {d}/c").stdout
-    assert "bad rows    1 left out; the first is line 3: the text is empty" in told
+    assert "bad rows    1 left out; the first is line or row 3: the text is empty" in told
     assert "unlabelled  4 rows without a gold label kept" in told
     shell.well("hskcache verify {d}/c")
     # A repair reads the rows as the build did.
