@@ -108,13 +108,12 @@ def test_columns_by_name_or_number_read_what_the_task_reads(
 
 
 def test_a_table_for_people_has_one_metric_a_line(tiny_teacher_dir: Path, glue: Path) -> None:
-    data = glue / "SST-2" / "dev.tsv"
-    result = hsktrain("evaluate", "--model", tiny_teacher_dir, "--data", data, "--task", "sst2", "--max-length", 16)
+    asked = ["evaluate", "--model", tiny_teacher_dir, "--data", glue / "SST-2" / "dev.tsv", "--task", "sst2"]
+    accuracy = data_of(hsktrain(*asked, "--json"))["metrics"]["accuracy"]
+    result = hsktrain(*asked)
     assert result.exit_code == 0
-    name, value = result.stdout.split()
-    assert name == "accuracy"
-    assert 0.4 < float(value) < 0.6
-    assert result.stdout.endswith(f"{value}\n")
+    assert result.stdout.split() == ["accuracy", f"{accuracy:.4f}"]
+    assert result.stdout.endswith(f"{accuracy:.4f}\n")
 
 
 def test_classes_follow_the_order_of_the_model_s_config(classifier: Any, glue: Path) -> None:
