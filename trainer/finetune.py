@@ -33,8 +33,8 @@ from trainer.interrupts import Interrupts
 from trainer.midway import Midway, MidwayTrainer, Order
 from trainer.progress import StepBar
 from trainer.resume import LogFirst, stopped
+from trainer.student import origin
 from trainer.student.create import Interface, create_student
-from trainer.student.origin import tell_origin
 
 if TYPE_CHECKING:
     from hskcache.text import Examples, TokenizedRows
@@ -163,8 +163,8 @@ def finetune(
 
     Returns:
         The content of metrics.json: ``metric``, the one that picked; ``best``, its epoch, step and metrics;
-        ``chance``, whether those are chance, see :func:`trainer.chance.record`; and ``epochs``, the metrics of every
-        epoch.
+        ``chance``, whether those are chance, see :func:`trainer.chance.record`; ``epochs``, the metrics of every
+        epoch; and ``origin``, see :func:`trainer.student.origin.record`.
 
     Raises:
         DataError: one of the two data sets is empty or has no labels.
@@ -192,13 +192,13 @@ def finetune(
                 console.say(f"{out} is finished already")
             return finished
         if not processes.on_first((out / CHECKPOINTS).exists):
-            tell_origin(arguments.model)
+            origin.tell_origin(arguments.model)
         trainer = Finetuner(model, _training_arguments(arguments, metric, out), train, dev, metrics)
         trainer.add_callback(LogFirst())
         if arguments.patience is not None:
             trainer.add_callback(EarlyStoppingCallback(arguments.patience))
         _train(trainer, out, processes.on_first(lambda: last_checkpoint(out)), arguments.save_steps)
-        result = _result(trainer, metric)
+        result = _result(trainer, metric) | origin.record(arguments.model)
         if processes.is_first():
             save_model(model, out, tokenizer)
             remembered.save(remembered.of_examples(train.examples, arguments.max_length, train.rows.cut), out)

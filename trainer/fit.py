@@ -43,7 +43,7 @@ from trainer.progress import Pace, StepBar
 from trainer.recipe import Recipe, Stage
 from trainer.resume import Best, Place, newest, stopped
 from trainer.source import Slice, Source
-from trainer.student.origin import tell_origin
+from trainer.student import origin
 
 
 @dataclass(frozen=True)
@@ -100,8 +100,8 @@ def fit(job: Fit, out: Path, machine: Machine) -> dict[str, Any]:
     Under torchrun or accelerate every process calls this; the first writes all files.
 
     Returns:
-        What metrics.json holds: the scores of the student, whether they are chance, and of every stage its steps,
-        seconds and last losses.
+        What metrics.json holds: the scores of the student, whether they are chance, where it began, and of every stage
+        its steps, seconds and last losses.
 
     Raises:
         MismatchError: the knowledge, the recipe and the student do not fit, ``out`` holds another run, or the
@@ -121,7 +121,7 @@ def fit(job: Fit, out: Path, machine: Machine) -> dict[str, Any]:
             _say(f"{out} is finished already")
             return finished
         if job.origin is not None and not (out / STAGES).exists():
-            tell_origin(job.origin)
+            origin.tell_origin(job.origin)
         student = job.student
         for number, stage in enumerate(job.recipe.stages):
             folder = out / STAGES / f"{number}-{stage.name}"
@@ -139,6 +139,8 @@ def _finished(job: Fit, student: PreTrainedModel, out: Path) -> dict[str, Any]:
     records = [out / STAGES / f"{number}-{stage.name}" / DONE for number, stage in enumerate(job.recipe.stages)]
     scores = job.score(student)
     result = {"metric": job.metric, "scores": scores, **chance.record(scores), "stages": list(map(read_json, records))}
+    if job.origin is not None:
+        result |= origin.record(job.origin)
     finish(out, result)
     return result
 

@@ -1,6 +1,7 @@
 """Where a student begins: a shape by name, a configuration alone, or weights."""
 
 from pathlib import Path
+from typing import Any
 
 from hskcache import console
 from hskcache.errors import TeacherError
@@ -39,6 +40,11 @@ def tell_origin(source: str) -> None:
     if Path(source).is_file() and weights_file(Path(source).parent) is not None:
         what = "is a shape, and the weights beside it are not read"
     console.say(f"{source} {what}: the student starts from random weights")
+
+
+def record(source: str) -> dict[str, Any]:
+    """The origin of a student as metrics.json keeps it: the source as it was given, and whether weights were drawn."""
+    return {"origin": {"source": source, "random_weights": has_no_weights(source)}}
 
 
 def _is_model(source: str) -> bool:

@@ -61,7 +61,9 @@ def test_the_result_is_json_on_stdout_and_progress_on_stderr(
     places: dict[str, Path], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     result = fit(places, tmp_path / "out", *QUICK, "--json")
-    assert data_of(result) == json.loads((tmp_path / "out" / "metrics.json").read_text(encoding="utf-8"))
+    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text(encoding="utf-8"))
+    assert data_of(result) == metrics
+    assert metrics["origin"] == {"source": str(places["student"]), "random_weights": True}
     printed = capfd.readouterr()
     assert printed.out == ""
     assert "prediction loss" in result.stderr + printed.err

@@ -88,6 +88,7 @@ def test_a_fine_tuned_model_is_cut_and_scored(tiny_teacher_dir: Path, tsv_file: 
     )
     assert scored["metrics"] == pytest.approx(trained["best"]["metrics"])
     assert scored["num_rows"] == 96
+    assert trained["origin"] == {"source": str(tiny_teacher_dir), "random_weights": False}
 
     cut = ["--from", tmp_path / "teacher", "--layers", "uniform:4", "--out", tmp_path / "student"]
     assert data_of(hsktrain("create", *cut, "--json"))["layers"] == 4
