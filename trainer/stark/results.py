@@ -2,10 +2,11 @@
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from hskcache.sparsity.levels import num_removed
+from trainer.stark.confidence import Confidence
 from trainer.stark.settings import KNOWLEDGE, OTHERS, Level
 
 _ORDER = (KNOWLEDGE, *OTHERS)
@@ -22,6 +23,7 @@ class Row:
         heads_removed, neurons_removed: over all layers.
         metrics: of the student on the evaluation rows.
         at_chance: whether they know no more than the most frequent class.
+        confidence: of the teacher on the training rows; None of a regression, or where its logits cannot be read.
     """
 
     method: str
@@ -31,6 +33,7 @@ class Row:
     neurons_removed: int
     metrics: dict[str, float]
     at_chance: bool = False
+    confidence: Confidence | None = None
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,10 @@ class Results:
         """The metric that picks."""
         return row.metrics[self.metric]
 
+    def with_confidences(self, by_field: Mapping[str, Confidence | None]) -> "Results":
+        """The same with the confidence of every row's teacher, by field of the cache."""
+        return replace(self, rows=tuple(replace(row, confidence=by_field.get(row.field)) for row in self.rows))
+
     def to_json(self) -> dict[str, Any]:
         """As plain values."""
         best = {"method": self.best.method, "percent": self.best.percent, "field": self.best.field}
@@ -118,10 +125,11 @@ def results_of(
 
 
 def table(results: Results) -> str:
-    """For people: a line a level, what its teacher keeps, its student's metrics and their distance to level 0."""
+    """For people: a line a level, what its teacher keeps and how sure it is, its student's metrics and the distance."""
     names = list(results.dense.metrics)
     several = any(row.method != KNOWLEDGE for row in results.rows)
-    head = ["sparsity", "heads kept", "neurons kept", *names, "to level 0", ""]
+    sure = ["variance", "-entropy"] if any(row.confidence is not None for row in results.rows) else []
+    head = ["sparsity", "heads kept", "neurons kept", *sure, *names, "to level 0", ""]
     lines = [[*(["ranked by"] if several else []), *head]]
     for row in results.rows:
         distance = "" if row is results.dense else f"{results.score(row) - results.score(results.dense):+.4f}"
@@ -132,12 +140,19 @@ def table(results: Results) -> str:
                 *method,
                 f"{row.percent} %",
                 *(f"{count:,}" for count in kept),
+                *(_confidence(row) if sure else ()),
                 *(f"{row.metrics[name]:.4f}" for name in names),
                 distance,
                 ", ".join(_marks(results, row)),
             ]
         )
     return _aligned(lines, num_words=len(lines[0]) - len(head))
+
+
+def _confidence(row: Row) -> tuple[str, str]:
+    if (sure := row.confidence) is None:
+        return "", ""
+    return f"{sure.variance:.4f}", f"{sure.negative_entropy:.4f}"
 
 
 def _marks(results: Results, row: Row) -> list[str]:

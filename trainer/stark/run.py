@@ -6,13 +6,15 @@ from functools import partial
 from pathlib import Path
 
 from hskcache import console
+from hskcache.cache import open_cache
 from hskcache.disk import writing_to
-from hskcache.errors import SpecError
+from hskcache.errors import CacheError, SpecError
 from hskcache.locks import sole_writer
 from hskcache.sparsity.levels import num_removed
 from trainer import chance, processes
 from trainer.checkpoints import write_json
 from trainer.fit import fit
+from trainer.stark.confidence import Confidence, cached_confidence
 from trainer.stark.folder import PLOT, RESULTS, Folder, remade
 from trainer.stark.plot import plot
 from trainer.stark.results import Results, results_of
@@ -83,6 +85,7 @@ def _finish(stark: Stark, folder: Folder, sizes: tuple[int, int], num_evaluated:
     scores = {level: outcome.scores for level, outcome in outcomes.items()}
     at_chance = [level for level, outcome in outcomes.items() if outcome.is_at_chance]
     results = results_of(outcomes[DENSE].metric, sizes, num_evaluated, scores, at_chance)
+    results = results.with_confidences({level.field: _confidence(folder, level) for level in outcomes})
     folder.publish(Level(results.best.method, results.best.percent))
     record = folder.out / RESULTS
     plain = json.loads(json.dumps(results.to_json()))
@@ -91,6 +94,15 @@ def _finish(stark: Stark, folder: Folder, sizes: tuple[int, int], num_evaluated:
         plot(results, Path(stark.data.evaluation).name, folder.out / PLOT)
         write_json(record, plain)
     return results
+
+
+def _confidence(folder: Folder, level: Level) -> Confidence | None:
+    """Of a level's teacher; None where its logits are no longer there: the student is."""
+    try:
+        return cached_confidence(open_cache(folder.cache), level.field)
+    except CacheError as error:
+        console.say(f"the confidence of the teacher of {level.folder} is not known: {error}")
+        return None
 
 
 def _say(number: int, what: str, is_done: bool) -> None:

@@ -87,7 +87,7 @@ def test_every_step_is_announced_and_the_table_alone_is_on_stdout(finished: Fini
     errors = finished.done.stderr.splitlines()
     assert [line[:9] for line in errors if line.startswith("step ")] == [f"step {step} of" for step in range(1, 6)]
     head, *lines = finished.done.stdout.splitlines()
-    columns = ["ranked by", "sparsity", "heads kept", "neurons kept", "accuracy", "to level 0"]
+    columns = ["ranked by", "sparsity", "heads kept", "neurons kept", "variance", "-entropy", "accuracy", "to level 0"]
     assert re.split(" {2,}", head) == columns
     assert [line.split()[:4] for line in lines] == [
         ["0", "%", "16", "256"],

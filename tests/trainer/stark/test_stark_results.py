@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from trainer.stark.confidence import Confidence
 from trainer.stark.results import results_of, table
 from trainer.stark.settings import DENSE, KNOWLEDGE, OTHERS, Level
 
@@ -39,7 +40,8 @@ def test_rows_tell_what_was_removed() -> None:
 
 def test_the_record_names_the_best_and_every_row() -> None:
     scores = {DENSE: {"f1": 0.5, "accuracy": 0.9}, Level("plain", 20): {"f1": 0.8, "accuracy": 0.1}}
-    assert results_of("f1", (4, 10), 9, scores).to_json() == {
+    known = {"plain-s20": Confidence(0.25, -0.5), "s30": Confidence(0, 0)}
+    assert results_of("f1", (4, 10), 9, scores).with_confidences(known).to_json() == {
         "metric": "f1",
         "heads": 4,
         "neurons": 10,
@@ -55,6 +57,7 @@ def test_the_record_names_the_best_and_every_row() -> None:
                 "neurons_removed": 0,
                 "metrics": {"f1": 0.5, "accuracy": 0.9},
                 "at_chance": False,
+                "confidence": None,
             },
             {
                 "method": "plain",
@@ -64,6 +67,7 @@ def test_the_record_names_the_best_and_every_row() -> None:
                 "neurons_removed": 2,
                 "metrics": {"f1": 0.8, "accuracy": 0.1},
                 "at_chance": False,
+                "confidence": {"variance": 0.25, "negative_entropy": -0.5},
             },
         ],
     }
@@ -75,6 +79,16 @@ def test_the_table_shows_every_metric_what_is_kept_and_the_distance_to_level_0()
         "sparsity  heads kept  neurons kept      f1  accuracy  to level 0",
         "     0 %         144        36,864  0.5000    0.2500",
         "    50 %          72        18,432  0.6250    0.1250     +0.1250  best",
+    ]
+
+
+def test_the_table_shows_how_sure_the_teachers_are_as_far_as_that_is_known() -> None:
+    scores = {DENSE: {"f1": 0.5}, Level(KNOWLEDGE, 50): {"f1": 0.625}}
+    found = results_of("f1", (4, 8), 9, scores).with_confidences({"logits": Confidence(0.21, -0.25), "s50": None})
+    assert table(found).splitlines() == [
+        "sparsity  heads kept  neurons kept  variance  -entropy      f1  to level 0",
+        "     0 %           4             8    0.2100   -0.2500  0.5000",
+        "    50 %           2             4                      0.6250     +0.1250  best",
     ]
 
 
