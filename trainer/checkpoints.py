@@ -27,6 +27,7 @@ MIDWAY = "midway.json"
 # What the Trainer writes, its state last.
 _COMPLETE = ("optimizer.pt", "scheduler.pt", "trainer_state.json")
 _MOST_SHOWN = 80
+_NOWHERE = "the start"
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -128,6 +129,16 @@ def require_room(out: Path) -> None:
         raise MismatchError(f"{out} is not empty and holds no run; give a new or an empty folder with --out")
 
 
+def begun(out: Path) -> dict[str, Any]:
+    """What decides the run in ``out`` that there is something to go on from of, by name; empty where there is none.
+
+    Raises:
+        DamageError: it cannot be read.
+    """
+    record = out / RUN
+    return read_object(record) if record.is_file() and reached(out) != _NOWHERE else {}
+
+
 def reached(out: Path) -> str:
     """Where the run in ``out`` goes on from, in words; nothing is touched."""
     if (out / METRICS).is_file():
@@ -140,7 +151,7 @@ def reached(out: Path) -> str:
             return f"the end of stage {name}"
         if done:
             return f"its last checkpoint, step {done[0]}{f' of stage {name}' if folder != out else ''}"
-    return "the start"
+    return _NOWHERE
 
 
 def _has_begun(out: Path) -> bool:

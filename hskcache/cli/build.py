@@ -84,7 +84,7 @@ def _built(teacher: str, out: Path, rows: "Rows", given: dict[str, Any]) -> "tup
     """The manifest of the complete cache, and whether anything was left to do."""
     from hskcache.cli.jobs import check_room, make_corpus_build, make_job, packed, spec_for
 
-    device, spec = given["device"], spec_for(given, teacher, rows)
+    device, spec = given["device"], spec_for(given, teacher, rows, out)
     check_room(out)
     if rows.corpus is None:
         job = make_job(teacher, device, spec, rows)

@@ -44,8 +44,17 @@ class Rows(NamedTuple):
             )
 
 
-def spec_for(given: dict[str, Any], teacher: str, rows: Rows) -> Spec:
-    """The spec of a command line, see build_spec; rows of a task are as long as those that the teacher was trained on.
+def spec_for(given: dict[str, Any], teacher: str, rows: Rows, out: Path | None = None) -> Spec:
+    """The spec of a command line, see build_spec.
+
+    Where nobody says how long rows of a task may be, they are as long as those of the cache that is gone on with, those
+    that the teacher was trained on, or those of the task, the first of these that is known.
+
+    Args:
+        given: the flags by name.
+        teacher: folder or hub id.
+        rows: the data.
+        out: where the cache will be, or is begun; None where there will be none.
 
     Raises:
         CacheError: a flag is out of range, or what is remembered beside the teacher cannot be read.
@@ -53,11 +62,21 @@ def spec_for(given: dict[str, Any], teacher: str, rows: Rows) -> Spec:
     spec = build_spec(given)
     if rows.corpus is not None or given["max_length"] is not None or given["spec_file"] is not None:
         return spec
-    memory = of_model(teacher)
-    if memory.max_length is None or memory.max_length == spec.max_length:
+    length, where = _known_length(teacher, rows, out)
+    if length is None or length == spec.max_length:
         return spec
-    console.say(f"rows of at most {memory.max_length} tokens, as in {memory.where}; --max-length says otherwise")
-    return build_spec(given | {"max_length": memory.max_length})
+    console.say(f"rows of at most {length} tokens, as in {where}; --max-length says otherwise")
+    return build_spec(given | {"max_length": length})
+
+
+def _known_length(teacher: str, rows: Rows, out: Path | None) -> tuple[int | None, str]:
+    """Tokens of a row at most, and where that is from; None where it is not known."""
+    if out is not None and (begun := Ledger(out).request()) is not None:
+        return begun.spec.max_length, f"the cache {out}"
+    memory, task = of_model(teacher), rows.layout.task
+    if memory.max_length is None and task is not None:
+        return task.max_length, f"the task {task.name}"
+    return memory.max_length, memory.where
 
 
 def make_job(teacher: str, device: str, spec: Spec, rows: Rows, keep: str = "--max-length") -> "Job":

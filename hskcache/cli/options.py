@@ -101,7 +101,9 @@ _SPEC = (
     click.option(
         "--encoding", type=click.Choice(get_args(EncodingName)), help="How values are stored.  [default: int8]"
     ),
-    click.option("--max-length", type=Whole(min=3), help="Tokens of a row at most.  [default: 128]"),
+    click.option(
+        "--max-length", type=Whole(min=3), help="Tokens of a row at most.  [default: the teacher's, the task's or 128]"
+    ),
     click.option("--token-budget", type=Whole(min=1), help="Padded tokens of one teacher batch.  [default: 4096]"),
     click.option(
         "--dtype", type=click.Choice(get_args(ComputeDtype)), help="What the teacher computes in.  [default: float32]"

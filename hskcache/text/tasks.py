@@ -36,6 +36,7 @@ class Task(Strict):
     problem: Literal["classification", "regression"]
     labels: list[str] = Field(default=[])
     metrics: list[str] = Field(min_length=1)
+    max_length: int | None = Field(default=None, ge=3, description="tokens of a row at most; None: not known")
     copies: int | None = Field(default=None, ge=1, description="of a row that augmentation adds; None: not known")
     hub: HubLayout | None = Field(default=None, description="None: the columns are called as in the files")
 

@@ -71,6 +71,12 @@ def test_the_five_annotators_of_mnli_dev_do_not_move_its_label(tmp_path: Path) -
     assert labels.tolist() == [0]
 
 
+def test_presets_tell_how_long_rows_are() -> None:
+    short = {name for name in task_names() if load_task(name).max_length == 64}
+    assert short == {"cola", "sst2"}
+    assert {load_task(name).max_length for name in task_names()} == {64, 128}
+
+
 def test_presets_name_the_columns_of_the_hub_where_they_differ() -> None:
     columns = {name: load_task(name).hub_columns for name in task_names()}
     assert {name: (column.text, column.text_pair, column.label) for name, column in columns.items()} == {
@@ -107,6 +113,7 @@ def test_an_unknown_name_is_refused_with_the_known_ones(name: str) -> None:
         ("classification", "regression", "a regression has scores"),
         ("text: body", "txt: body", "text: Field required"),
         ("[accuracy]", "[]", "metrics: List should have at least 1 item"),
+        ("name: mine", "name: mine\nmax_length: 2", "max_length: .*3"),
         ("name: mine", "name: [", "is not YAML"),
         (MINE, "- sst2", "is not a mapping"),
     ],

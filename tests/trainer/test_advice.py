@@ -80,7 +80,9 @@ def test_a_corpus_of_hidden_states_alone_is_not_sent_round(whole: Knowledge) -> 
 
 def test_all_that_a_recipe_needs_is_told_at_once(whole: Knowledge) -> None:
     knowledge = holding(whole, False, (False, False, False))
-    with pytest.raises(MismatchError, match=r"build it with --keep full --attention full, or use --recipe logits$"):
+    with pytest.raises(
+        MismatchError, match=r"build it with --keep full --attention full, or use --recipe logits or logits-long$"
+    ):
         check_recipe(knowledge, load_recipe("tinybert-task"))
 
 

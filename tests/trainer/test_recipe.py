@@ -13,6 +13,10 @@ from hskcache.errors import SpecError
 from trainer.recipe import known_recipes, load_recipe
 
 ROOT = Path(__file__).resolve().parents[2]
+SHIPPED = [
+    *("labels", "logits", "logits-long", "mud", "stark"),
+    *("tinybert-general", "tinybert-task", "tinybert-task-release"),
+]
 
 
 @pytest.mark.parametrize(
@@ -24,6 +28,7 @@ def test_the_mud_recipe_has_the_papers_settings(task: str, epochs: int) -> None:
     assert (hidden.epochs, hidden.learning_rate, hidden.batch_size, hidden.schedule) == (epochs, 5e-5, 32, "constant")
     assert (prediction.epochs, prediction.learning_rate, prediction.batch_size) == (5, 2e-5, 32)
     assert (prediction.schedule, prediction.select) == ("linear", "best")
+    assert (hidden.weight_decay, prediction.weight_decay) == (0.01, 0.01)
     assert hidden.losses.hidden is not None
     assert hidden.losses.hidden.missing == "zero"
     assert hidden.losses.hidden.shared_projection
@@ -35,9 +40,9 @@ def test_the_mud_recipe_has_the_papers_settings(task: str, epochs: int) -> None:
     ("task", "epochs"),
     [
         ("cola", 50),
-        ("sst2", 10),
-        ("mnli", 5),
-        ("qqp", 5),
+        ("sst2", 20),
+        ("mnli", 10),
+        ("qqp", 10),
         ("qnli", 10),
         ("mrpc", 20),
         ("stsb", 20),
@@ -45,7 +50,7 @@ def test_the_mud_recipe_has_the_papers_settings(task: str, epochs: int) -> None:
         (None, 20),
     ],
 )
-def test_tinyberts_task_recipe_has_the_settings_of_paper_and_release(task: str | None, epochs: int) -> None:
+def test_tinyberts_task_recipe_has_the_settings_of_the_paper(task: str | None, epochs: int) -> None:
     intermediate, prediction = load_recipe("tinybert-task").for_task(task).stages
     assert (intermediate.epochs, intermediate.learning_rate, intermediate.batch_size) == (epochs, 5e-5, 32)
     assert (intermediate.schedule, intermediate.warmup, intermediate.select) == ("constant", 0.0, "last")
@@ -54,6 +59,21 @@ def test_tinyberts_task_recipe_has_the_settings_of_paper_and_release(task: str |
     assert prediction.losses.soft is not None
     assert prediction.losses.soft.temperature == 1
     assert intermediate.losses == load_recipe("tinybert-general").stages[0].losses
+
+
+@pytest.mark.parametrize("task", ["cola", "mnli", "sst2", None])
+def test_tinyberts_release_runs_ten_epochs_of_every_task(task: str | None) -> None:
+    published, released = (load_recipe(name).for_task(task) for name in ("tinybert-task", "tinybert-task-release"))
+    assert released.stages[0].epochs == 10
+    for theirs, ours in zip(published.stages, released.stages, strict=True):
+        assert ours.model_copy(update={"epochs": theirs.epochs}) == theirs
+
+
+def test_the_long_baseline_sees_as_many_epochs_as_the_hidden_phase() -> None:
+    for task in ("cola", "sst2", "mnli", "qqp", "qnli", "mrpc", "stsb", "rte", "wnli", None):
+        (long,), (short,) = (load_recipe(name).for_task(task).stages for name in ("logits-long", "logits"))
+        assert long.epochs == load_recipe("mud").for_task(task).stages[0].epochs
+        assert long.model_copy(update={"epochs": short.epochs}) == short
 
 
 def test_tinyberts_general_recipe_has_the_settings_of_the_paper() -> None:
@@ -73,8 +93,9 @@ def test_starks_recipe_is_half_of_the_soft_labels_and_half_of_the_gold_ones() ->
         "soft": {"weight": 0.5, "temperature": 2.0, "temperature_squared": True},
         "label": {"weight": 0.5},
     }
-    assert (stage.name, stage.epochs, stage.learning_rate) == ("distillation", 10, 5e-5)
-    assert (stage.schedule, stage.select) == ("linear", "best")
+    assert (stage.name, stage.epochs, stage.learning_rate, stage.batch_size) == ("distillation", 10, 3e-5, 16)
+    assert (stage.schedule, stage.warmup, stage.weight_decay, stage.max_grad_norm) == ("linear", 0.1, 0.01, 5.0)
+    assert (stage.select, stage.patience) == ("best", 5)
 
 
 @pytest.mark.parametrize(("text", "heads"), [("mean", "mean"), ("[0, 3, 3]", (0, 3, 3))])
@@ -103,7 +124,7 @@ def test_terms_that_contradict_each_other_are_refused(change: str, complaint: st
 
 
 def test_every_recipe_that_ships_loads() -> None:
-    assert known_recipes() == ["labels", "logits", "mud", "stark", "tinybert-general", "tinybert-task"]
+    assert known_recipes() == SHIPPED
     for name in known_recipes():
         assert load_recipe(name).name == name
 
@@ -199,7 +220,7 @@ def test_a_malformed_file_is_one_line_that_names_it(text: str, complaint: str, t
 def test_an_unknown_name_or_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(
         SpecError,
-        match=r"'mut' is none of labels, logits, mud, stark, tinybert-general, tinybert-task, nor a \.yaml file",
+        match=rf"'mut' is none of {', '.join(SHIPPED)}, nor a \.yaml file",
     ):
         load_recipe("mut")
     with pytest.raises(SpecError, match="No such file"):
@@ -232,4 +253,4 @@ def test_recipes_are_found_in_an_installed_package(tmp_path: Path) -> None:
     )
     trainer, hskcache, *names = done.stdout.split()
     assert Path(trainer).parents[1] == Path(hskcache).parents[1] == tmp_path
-    assert names == ["labels", "logits", "mud", "stark", "tinybert-general", "tinybert-task", "mud"]
+    assert names == [*SHIPPED, "mud"]

@@ -45,7 +45,7 @@ from trainer.cli import options
 @click.option("--weight-decay", type=Finite(min=0), default=0.01, show_default=True, help="Of AdamW.")
 @click.option("--patience", type=Whole(min=1), help="Stop after so many epochs without a better result.")
 @options.save_steps
-@options.max_length
+@options.task_max_length
 @options.seed
 @options.bf16
 @options.device
@@ -58,8 +58,9 @@ def finetune(data: str, eval_data: str, out: Path, layout: Layout, as_json: bool
     """
     from hskcache.disk import writing_to
     from hskcache.text import load_tokenizer
+    from hskcache.text.remembered import MAX_LENGTH
     from trainer import chance, processes
-    from trainer.checkpoints import reached, require_room
+    from trainer.checkpoints import begun, reached, require_room
     from trainer.finetune import FinetuneArguments, Labelled
     from trainer.finetune import finetune as run
     from trainer.student.vocabulary import tokenizer_for
@@ -68,6 +69,9 @@ def finetune(data: str, eval_data: str, out: Path, layout: Layout, as_json: bool
     layout = layout.of_labelled_rows()
     task = layout.task
     require_room(out)
+    # A run of before tasks told their lengths goes on with its own.
+    known = begun(out).get("max_length") or (task.max_length if task else None) or MAX_LENGTH
+    settings["max_length"] = settings["max_length"] or known
     for source in (data, eval_data):
         layout.check(source)
     with console.going_on_from(lambda: reached(out)):

@@ -16,12 +16,10 @@ if TYPE_CHECKING:
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
-max_length = click.option(
+task_max_length = click.option(
     "--max-length",
     type=Whole(min=3),
-    default=128,
-    show_default=True,
-    help="Tokens of a row at most, special tokens included.",
+    help="Tokens of a row at most, special tokens included.  [default: the task's, else 128]",
 )
 trained_max_length = click.option(
     "--max-length",

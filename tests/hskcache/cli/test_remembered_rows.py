@@ -11,6 +11,7 @@ import pytest
 from hskcache.cache import open_cache
 from hskcache.recall import of_cache
 from hskcache.share.card import card
+from hskcache.store.ledger import Ledger
 from hskcache.text.remembered import Remembered, save
 from hskcache.text.table import Columns
 
@@ -151,6 +152,23 @@ def test_a_teacher_tells_columns_and_length(
     single = refused("build", *given, "--text", "review", "--label", "stars", "--out", tmp_path / "f")
     assert "read as single texts" in single
     assert not (tmp_path / "f").exists()
+
+
+def test_a_task_tells_the_length_and_what_was_begun_keeps_its_own(
+    run: Any, data: Any, refused: Any, tiny_teacher_dir: Path, tsv_file: Path, tmp_path: Path
+) -> None:
+    given = ("--teacher", tiny_teacher_dir, "--data", tsv_file, "--task", "sst2", *KEPT)
+    told = "rows of at most 64 tokens, as in the task sst2; --max-length says otherwise"
+    assert told in run("estimate", *given).stderr
+    assert told in run("build", *given, "--out", tmp_path / "new").stderr
+    assert data("info", tmp_path / "new")["spec"]["max_length"] == 64
+    # As a version built it that knew no lengths of tasks.
+    old, begun = tmp_path / "old", tmp_path / "begun"
+    built = data("build", *given, "--max-length", 128, "--out", old)
+    assert "already complete" in run("build", *given, "--out", old).stderr
+    Ledger(begun).begin(open_cache(old).manifest.request)
+    assert data("build", *given, "--out", begun)["cache_id"] == built["cache_id"]
+    assert "spec.max_length = 128" in refused("build", *given, "--max-length", 64, "--out", old)
 
 
 def test_a_part_of_a_cache_does_not_tell_what_all_rows_lost(pairs: Path) -> None:

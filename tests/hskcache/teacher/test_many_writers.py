@@ -240,7 +240,7 @@ def test_of_several_ranks_the_first_speaks_and_every_error_tells_its_rank(
     assert told.err.count("complete") == 1
     assert in_child(command((*arguments, "--max-length", 8), ranks[1])) == 2
     (line,) = capfd.readouterr().err.splitlines()
-    assert line.startswith(f"error: rank 1: {tmp_path / 'c'} was begun with spec.max_length = 128")
+    assert line.startswith(f"error: rank 1: {tmp_path / 'c'} was begun with spec.max_length = 64")
 
 
 def hskcache(*arguments: str) -> None:

@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ from click.testing import CliRunner, Result
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertForSequenceClassification, BertModel
 from transformers.utils import logging
 
+from trainer.checkpoints import begun
 from trainer.cli import COMMANDS, main
 from trainer.finetune import FinetuneArguments
 
@@ -74,7 +76,7 @@ def test_the_defaults_of_finetune_are_those_of_its_arguments() -> None:
     context = click.Context(command)
     shown = {option.name: option.get_default(context) for option in command.params}
     for field in dataclasses.fields(FinetuneArguments):
-        if field.name not in {"model", "device", "metrics", "patience", "save_steps"}:
+        if field.name not in {"model", "device", "max_length", "metrics", "patience", "save_steps"}:
             assert (shown[field.name] or 0) == field.default, field.name
 
 
@@ -96,6 +98,24 @@ def test_a_fine_tuned_model_is_cut_and_scored(tiny_teacher_dir: Path, tsv_file: 
         hsktrain("evaluate", "--model", tmp_path / "student", "--data", tsv_file, "--task", "sst2", "--json")
     )
     assert again["metrics"] == pytest.approx(scored["metrics"])
+
+
+def test_fine_tuning_takes_the_length_of_the_task_and_a_run_keeps_its_own(
+    tiny_teacher_dir: Path, tsv_file: Path, tmp_path: Path
+) -> None:
+    files = ["--data", tsv_file, "--eval-data", tsv_file, "--task", "sst2", "--epochs", 1, "--batch-size", 48]
+    given = ["finetune", "--model", tiny_teacher_dir, *files]
+    old, new = tmp_path / "old", tmp_path / "new"
+    first = data_of(hsktrain(*given, "--max-length", 128, "--out", old, "--json"))
+    again = hsktrain(*given, "--out", old, "--json")
+    assert f"{old} is finished already" in again.stderr
+    assert data_of(again) == first
+    data_of(hsktrain(*given, "--out", new, "--json"))
+    lengths = [json.loads((folder / "rows.json").read_text())["max_length"] for folder in (old, new)]
+    assert lengths == [128, 64]
+    # Nothing to go on from: the task tells it.
+    shutil.copytree(old, tmp_path / "begun", ignore=lambda *_: {"metrics.json"})
+    assert (begun(old)["max_length"], begun(tmp_path / "begun"), begun(tmp_path / "none")) == (128, {}, {})
 
 
 @pytest.mark.parametrize("columns", [("sentence", "label"), ("0", "1")])
