@@ -1,4 +1,4 @@
-"""``hskcache sparsify``: a teacher without the heads and neurons that matter least, at several levels."""
+"""``hskcache sparsify``: a teacher without the heads and neurons, or weights, that matter least, at several levels."""
 
 from collections.abc import Set
 from functools import partial
@@ -13,20 +13,23 @@ from hskcache.cli.options import device_option, json_option
 from hskcache.errors import SpecError
 from hskcache.locks import sole_writer
 from hskcache.ranges import Finite, Whole
-from hskcache.sparsity.levels import Method, Ranking, check_balance, parse_levels
+from hskcache.sparsity.levels import Method, Ranking, Scope, check_balance, parse_levels
 from hskcache.text.layout import OPTIONS, Layout, layout
 from hskcache.text.remembered import MAX_LENGTH, of_model
 
 if TYPE_CHECKING:
     from hskcache.sparsity.artifact import ScoreInfo
-    from hskcache.sparsity.run import Level, Ranked
+    from hskcache.sparsity.ranked import Ranked
+    from hskcache.sparsity.run import Level
     from hskcache.sparsity.scores import Scores
     from hskcache.sparsity.scoring import Scoring
+    from hskcache.sparsity.weights import WeightScores
     from hskcache.teacher.load import Teacher
 
 # What only a pass over rows needs, by the names of the parameters.
 _PASS = frozenset({"data", "trial_student", "rows", "seed", "batch_size", "temperature", "max_length", *OPTIONS})
-_COUNTS = {"percent", "num_heads", "heads_removed", "num_neurons", "neurons_removed"}
+_COUNTED = ("heads", "neurons", "weights")
+_COUNTS = {"percent", *(f"num_{name}" for name in _COUNTED), *(f"{name}_removed" for name in _COUNTED)}
 
 
 @click.command()
@@ -55,14 +58,24 @@ _COUNTS = {"percent", "num_heads", "heads_removed", "num_neurons", "neurons_remo
     metavar="0,10,...,90",
     default="0,10,...,90",
     show_default=True,
-    help="Percent of heads and of neurons to remove, a sparse teacher each.",
+    help="Percent of heads and of neurons to remove, or of weights, a sparse teacher each.",
+)
+@click.option(
+    "--unstructured",
+    is_flag=True,
+    help="Remove single weights of the attention's and the feed-forward network's matrices, not heads and neurons.",
+)
+@click.option(
+    "--scope",
+    type=click.Choice(get_args(Scope)),
+    help="With --unstructured: compare the weights of all layers, or of each layer by itself.  [default: global]",
 )
 @click.option(
     "--method",
     type=click.Choice(get_args(Method)),
     default="knowledge",
     show_default=True,
-    help="What ranks heads and neurons.",
+    help="What ranks heads and neurons, or weights.",
 )
 @click.option(
     "--scores",
@@ -98,9 +111,9 @@ _COUNTS = {"percent", "num_heads", "heads_removed", "num_neurons", "neurons_remo
 def sparsify(teacher: str, layout: Layout, out: Path, as_json: bool, **given: Any) -> None:
     """Write sparse teachers: a fine-tuned teacher without the heads and neurons that matter least, as StarK does.
 
-    One pass over the rows scores what each head and neuron is worth to the task and to the trial student. Each sparse
-    teacher is an ordinary checkpoint OUT/s30 with zeros in its weights. The same command goes on where an interrupted
-    one stopped.
+    One pass over the rows scores what each head and neuron is worth to the task and to the trial student; with
+    --unstructured, what each single weight is. Each sparse teacher is an ordinary checkpoint OUT/s30 with zeros in its
+    weights. The same command goes on where an interrupted one stopped.
     """
     memory, levels = of_model(teacher), parse_levels(given["sparsity"])
     if given["data"] is not None and given["scores"] is None and given["method"] == "knowledge":
@@ -135,17 +148,32 @@ def _ranking(layout: Layout, given: dict[str, Any]) -> Ranking:
     Raises:
         SpecError: it was not.
     """
-    method, balance = given["method"], given["balance"]
+    method, balance, scope = given["method"], given["balance"], _scope(given)
     if method != "knowledge":
         used = {"seed"} if method == "random" else set()
         _say_unused({"balance", "scores"} | _PASS - used, f"--method {method} scores no rows")
-        return Ranking(method, seed=given["seed"] if used else None)
+        return Ranking(method, seed=given["seed"] if used else None, scope=scope)
     check_balance(balance)
     if given["scores"] is not None:
         _say_unused(_PASS, "--scores takes the scores of an earlier pass")
     else:
         _check_pass(layout, given)
-    return Ranking(method, balance)
+    return Ranking(method, balance, scope=scope)
+
+
+def _scope(given: dict[str, Any]) -> Scope | None:
+    """Where single weights are compared; None for heads and neurons.
+
+    Raises:
+        SpecError: --scope without --unstructured.
+    """
+    if not given["unstructured"] and given["scope"] is not None:
+        raise SpecError(
+            f"--scope {given['scope']} is of single weights, and heads and neurons are compared in all layers; give "
+            "--unstructured, or leave it out"
+        )
+    scope: Scope = given["scope"] or "global"
+    return scope if given["unstructured"] else None
 
 
 def _say_unused(names: Set[str], why: str) -> None:
@@ -180,21 +208,24 @@ def _check_pass(layout: Layout, given: dict[str, Any]) -> None:
 
 
 def _ranked(dense: "Teacher", ranking: Ranking, layout: Layout, out: Path, given: dict[str, Any]) -> "Ranked":
-    """What the teacher's heads and neurons are worth; the scores are in ``out``, if there are any."""
-    from hskcache.sparsity.run import Ranked, copy_scores, earlier_scores
+    """What the teacher's heads and neurons, or weights, are worth; the scores are in ``out``, if there are any."""
+    from hskcache.sparsity.ranked import Ranked
+    from hskcache.sparsity.run import copy_scores, earlier_scores
     from hskcache.sparsity.scores import magnitude, random_importance
+    from hskcache.sparsity.weights import random_weights, weight_magnitude
 
+    of_weights = ranking.scope is not None
     if ranking.method == "magnitude":
-        return Ranked(dense, ranking, magnitude(dense.model))
+        return Ranked(dense, ranking, (weight_magnitude if of_weights else magnitude)(dense.model))
     if ranking.method == "random":
-        return Ranked(dense, ranking, random_importance(dense.model, given["seed"]))
+        return Ranked(dense, ranking, (random_weights if of_weights else random_importance)(dense.model, given["seed"]))
     assert ranking.balance is not None
     if given["scores"] is not None:
-        scores, info = earlier_scores(given["scores"], dense, out)
+        scores, info = earlier_scores(given["scores"], dense, out, of_weights)
         importance = scores.knowledgeable(ranking.balance)
         copy_scores(given["scores"], out)
     else:
-        scores, info = _scored(_scoring(dense, layout, given), out)
+        scores, info = _scored(_scoring(dense, layout, given), out, of_weights)
         importance = scores.knowledgeable(ranking.balance)
     return Ranked(dense, ranking, importance, info.sha256)
 
@@ -212,16 +243,18 @@ def _scoring(dense: "Teacher", layout: Layout, given: dict[str, Any]) -> "Scorin
     return Scoring(dense, trial, draw(examples, given["rows"], given["seed"]), settings)
 
 
-def _scored(scoring: "Scoring", out: Path) -> "tuple[Scores, ScoreInfo]":
+def _scored(scoring: "Scoring", out: Path, of_weights: bool) -> "tuple[Scores | WeightScores, ScoreInfo]":
     """The scores in ``out``, if they are of this pass, or those of the pass, which are saved there."""
     from hskcache.sparsity.run import keep_scores, stored_scores
 
-    if (found := stored_scores(out, scoring.info)) is not None:
+    info = scoring.weights_info if of_weights else scoring.info
+    if (found := stored_scores(out, info)) is not None:
         return found
     with console.progress("rows") as bar:
         tokenized, scored = (bar.add_task(what, total=len(scoring.drawn)) for what in ("tokenize", "score"))
-        scores = scoring.run(partial(bar.advance, scored), partial(bar.advance, tokenized))
-    return scores, keep_scores(out, scores, scoring.info)
+        run = scoring.run_weights if of_weights else scoring.run
+        scores = run(partial(bar.advance, scored), partial(bar.advance, tokenized))
+    return scores, keep_scores(out, scores, info)
 
 
 def _facts(out: Path, ranking: Ranking, done: "list[Level]") -> dict[str, Any]:
@@ -235,19 +268,20 @@ def _facts(out: Path, ranking: Ranking, done: "list[Level]") -> dict[str, Any]:
         }
         for level in done
     ]
-    asked = {"method": ranking.method, "balance": ranking.balance, "seed": ranking.seed}
+    asked: dict[str, Any] = {"method": ranking.method, "balance": ranking.balance, "seed": ranking.seed}
+    asked |= {} if ranking.scope is None else {"scope": ranking.scope}
     return {"out": str(out), **asked, "scores": scores, "levels": levels}
 
 
 def _print(done: "list[Level]") -> None:
     from rich.table import Table
 
-    table = Table("level", "heads removed", "neurons removed", "folder", box=None, pad_edge=False, padding=(0, 2))
-    for column in table.columns[1:3]:
+    facts = [level.info.model_dump(include=_COUNTS) for level in done]
+    names = [name for name in _COUNTED if f"num_{name}" in facts[0]]
+    table = Table("level", *(f"{name} removed" for name in names), "folder", box=None, pad_edge=False, padding=(0, 2))
+    for column in table.columns[1:-1]:
         column.justify = "right"
-    for level in done:
-        info = level.info
-        heads = f"{info.heads_removed:,} of {info.num_heads:,}"
-        neurons = f"{info.neurons_removed:,} of {info.num_neurons:,}"
-        table.add_row(f"{info.percent} %", heads, neurons, str(level.folder))
+    for level, counts in zip(done, facts, strict=True):
+        removed = (f"{counts[f'{name}_removed']:,} of {counts[f'num_{name}']:,}" for name in names)
+        table.add_row(f"{counts['percent']} %", *removed, str(level.folder))
     console.printer().print(table)

@@ -1,7 +1,7 @@
 """Scores as files: ``scores.safetensors``, and ``scores.json``, written last, which says what they were made of."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,12 +13,31 @@ from hskcache.difference import first_difference
 from hskcache.errors import DamageError, MismatchError
 from hskcache.sparsity.levels import Importance
 from hskcache.sparsity.scores import Scores
+from hskcache.sparsity.weights import WeightScores
 from hskcache.spec import Strict
 from hskcache.store.files import sha256_hex, write_atomic
 from hskcache.store.record import Sha256, parse
 
 SCORES = "scores.safetensors"
 INFO = "scores.json"
+ScoresKind = Literal["hskcache scores 1", "hskcache weight scores 1"]
+UNIT_SCORES: ScoresKind = "hskcache scores 1"
+WEIGHT_SCORES: ScoresKind = "hskcache weight scores 1"
+_PARTS = ("expressive", "friendly")
+
+
+class _Content(NamedTuple):
+    """What scores of a kind are of, in words, the arrays that each part of them has, and their dtype."""
+
+    words: str
+    arrays: tuple[str, ...]
+    dtype: str
+
+
+_CONTENTS: dict[ScoresKind, _Content] = {
+    UNIT_SCORES: _Content("heads and neurons", ("heads", "neurons"), "float64"),
+    WEIGHT_SCORES: _Content("single weights", ("weights",), "float32"),
+}
 
 # Where something came from and what computed it is told to readers; the same content under other names is the same.
 _NAMES: dict[str, Any] = {
@@ -57,7 +76,7 @@ class ScoreInfo(Strict):
     """Where scores come from.
 
     Attributes:
-        kind: tells the record from other files.
+        kind: tells the record from other files, and scores of single weights from those of heads and neurons.
         sha256: digest of the file of scores; None until it is saved.
         teacher: whose heads and neurons were scored.
         student: the trial student; None where there was none.
@@ -69,7 +88,7 @@ class ScoreInfo(Strict):
         environment: package versions and device.
     """
 
-    kind: Literal["hskcache scores 1"] = "hskcache scores 1"
+    kind: ScoresKind = UNIT_SCORES
     sha256: Sha256 | None = None
     teacher: ModelId
     student: ModelId | None
@@ -86,20 +105,13 @@ class ScoreInfo(Strict):
         return first_difference(here, there)
 
 
-def save_scores(folder: Path, scores: Scores, provenance: ScoreInfo) -> ScoreInfo:
+def save_scores(folder: Path, scores: Scores | WeightScores, provenance: ScoreInfo) -> ScoreInfo:
     """Write both files; a kill in between leaves no scores.
 
     Returns:
         The provenance with the digest of the scores, as it was written.
     """
-    parts = {"expressive": scores.expressive, "friendly": scores.friendly}
-    arrays = {
-        f"{name}/{kind}": np.ascontiguousarray(values)
-        for name, part in parts.items()
-        if part is not None
-        for kind, values in (("heads", part.heads_LH), ("neurons", part.neurons_LF))
-    }
-    data = save(arrays)
+    data = save(_arrays(scores))
     info = provenance.model_copy(update={"sha256": sha256_hex(data)})
     write_atomic(folder / SCORES, data)
     write_atomic(folder / INFO, info.model_dump_json(indent=1).encode() + b"\n")
@@ -107,28 +119,65 @@ def save_scores(folder: Path, scores: Scores, provenance: ScoreInfo) -> ScoreInf
 
 
 def load_scores(path: Path) -> tuple[Scores, ScoreInfo]:
-    """Read what :func:`save_scores` wrote.
+    """Read scores of heads and neurons that :func:`save_scores` wrote.
 
     Args:
         path: the folder, or one of its two files.
 
     Raises:
-        MismatchError: there are no scores.
+        MismatchError: there are no scores, or they are of single weights.
         DamageError: they are not as they were written.
     """
-    scores, info = files_of(path)
+    arrays, info = _load(path, UNIT_SCORES)
+    parts = {
+        name: Importance(arrays[f"{name}/heads"], arrays[f"{name}/neurons"])
+        for name in _PARTS
+        if f"{name}/heads" in arrays
+    }
+    return Scores(parts.get("expressive"), parts.get("friendly")), info
+
+
+def load_weight_scores(path: Path) -> tuple[WeightScores, ScoreInfo]:
+    """The same of scores of single weights.
+
+    Raises:
+        MismatchError: there are no scores, or they are of heads and neurons.
+        DamageError: they are not as they were written.
+    """
+    arrays, info = _load(path, WEIGHT_SCORES)
+    return WeightScores(*(arrays.get(f"{name}/weights") for name in _PARTS)), info
+
+
+def record_of(path: Path) -> ScoreInfo:
+    """The record of some scores alone.
+
+    Raises:
+        MismatchError: there are no scores.
+        DamageError: it cannot be read.
+    """
+    info = files_of(path)[1]
     if not info.is_file():
         raise MismatchError(
             f"{path} holds no scores; give a folder of hskcache sparsify, or its {SCORES} with its {INFO} beside it"
         )
+    return parse(ScoreInfo, info.read_bytes(), str(info))
+
+
+def _load(path: Path, kind: ScoresKind) -> tuple[dict[str, NDArray[Any]], ScoreInfo]:
+    record, (scores, info) = record_of(path), files_of(path)
+    if record.kind != kind:
+        raise MismatchError(
+            f"{path} holds scores of {_CONTENTS[record.kind].words} where those of {_CONTENTS[kind].words} are wanted; "
+            f"{'leave out' if kind == WEIGHT_SCORES else 'give'} --unstructured, or give others"
+        )
     if not scores.is_file():
         raise DamageError(f"{scores} is missing and {info.name} tells of it; score again in another --out")
-    record, data = parse(ScoreInfo, info.read_bytes(), str(info)), scores.read_bytes()
+    data = scores.read_bytes()
     if sha256_hex(data) != record.sha256:
         raise DamageError(
             f"{scores} is not what {info.name} tells of; fetch both again, or score again in another --out"
         )
-    return _read(scores, data), record
+    return _read(scores, data, _CONTENTS[kind]), record
 
 
 def files_of(path: Path) -> tuple[Path, Path]:
@@ -137,21 +186,29 @@ def files_of(path: Path) -> tuple[Path, Path]:
     return scores, scores.with_suffix(".json")
 
 
-def _read(file: Path, data: bytes) -> Scores:
+def _arrays(scores: Scores | WeightScores) -> dict[str, NDArray[Any]]:
+    found: dict[str, NDArray[Any]] = {}
+    for name in _PARTS:
+        part = getattr(scores, name)
+        if isinstance(part, Importance):
+            found |= {f"{name}/heads": part.heads_LH, f"{name}/neurons": part.neurons_LF}
+        elif part is not None:
+            found[f"{name}/weights"] = part
+    return {name: np.ascontiguousarray(array) for name, array in found.items()}
+
+
+def _read(file: Path, data: bytes, content: _Content) -> dict[str, NDArray[Any]]:
     try:
-        arrays = load(data)
+        arrays: dict[str, NDArray[Any]] = load(data)
     except SafetensorError as error:
         raise DamageError(f"{file} is damaged: {error}") from None
-    parts = {name: _part(file, arrays, name) for name in ("expressive", "friendly") if f"{name}/heads" in arrays}
-    shapes = {(part.heads_LH.shape, part.neurons_LF.shape) for part in parts.values()}
-    if len(shapes) != 1 or len(arrays) != 2 * len(parts):
+    names = [name for name in _PARTS if f"{name}/{content.arrays[0]}" in arrays]
+    parts = {name: [arrays.get(f"{name}/{one}", np.empty(0)) for one in content.arrays] for name in names}
+    for name, part in parts.items():
+        fits = all(array.ndim == 2 and len(array) == len(part[0]) for array in part)
+        if not fits or not all(array.dtype == content.dtype and np.isfinite(array).all() for array in part):
+            raise DamageError(f"{file} is damaged: its {name} scores are not finite {content.dtype} numbers of layers")
+    shapes = {tuple(array.shape for array in part) for part in parts.values()}
+    if len(shapes) != 1 or len(arrays) != len(content.arrays) * len(parts):
         raise DamageError(f"{file} is damaged: it does not hold the scores of one teacher")
-    return Scores(parts.get("expressive"), parts.get("friendly"))
-
-
-def _part(file: Path, arrays: dict[str, NDArray[Any]], name: str) -> Importance:
-    heads_LH, neurons_LF = arrays[f"{name}/heads"], arrays.get(f"{name}/neurons", np.empty(0))
-    fits = heads_LH.ndim == neurons_LF.ndim == 2 and len(heads_LH) == len(neurons_LF)
-    if not fits or not all(array.dtype == np.float64 and np.isfinite(array).all() for array in (heads_LH, neurons_LF)):
-        raise DamageError(f"{file} is damaged: its {name} scores are not finite float64 numbers of layers")
-    return Importance(heads_LH, neurons_LF)
+    return arrays

@@ -1,6 +1,7 @@
 """A sparse teacher as an ordinary checkpoint: its weights with zeros, its tokenizer, and what was removed."""
 
 import shutil
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -9,11 +10,10 @@ from pydantic import Field
 from hskcache.disk import sync_file, sync_folder
 from hskcache.model.save import save_model
 from hskcache.sparsity.artifact import ModelId
-from hskcache.sparsity.levels import Kept, Method
-from hskcache.sparsity.masks import zeroed
+from hskcache.sparsity.levels import Method, Scope
 from hskcache.spec import Strict
 from hskcache.store.files import TEMPORARY_SUFFIX, make_folder
-from hskcache.store.record import Sha256
+from hskcache.store.record import Sha256, parse
 from hskcache.teacher.inputs import save_tokenizer
 from hskcache.teacher.load import Teacher
 from hskcache.text.remembered import of_model, save
@@ -21,36 +21,26 @@ from hskcache.text.remembered import of_model, save
 SPARSITY = "sparsity.json"
 
 
-class SparsityInfo(Strict):
-    """What a sparse teacher lacks, and what chose it.
+class LevelInfo(Strict):
+    """What of a sparse teacher's level is told whatever it lacks.
 
     Attributes:
         kind: tells the record from other files.
-        percent: of all heads and of all neurons that were removed.
-        method: what ranked them.
+        percent: of what was ranked that was removed.
+        method: what ranked it.
         balance: share of the expressive scores; None for other methods.
         seed: of a random ranking; None for other methods.
         teacher: the dense teacher.
         scores_sha256: digest of the file of scores; None for other methods.
-        num_heads, num_neurons: of the dense teacher, all layers together.
-        heads_removed, neurons_removed: how many of them.
-        heads_kept: numbers of the heads that stay in each layer, counted from 0.
-        neurons_kept: how many neurons stay in each layer.
     """
 
-    kind: Literal["hskcache sparsity 1"] = "hskcache sparsity 1"
+    kind: str
     percent: int = Field(ge=0, le=99)
     method: Method
     balance: float | None = None
     seed: int | None = None
     teacher: ModelId
     scores_sha256: Sha256 | None = None
-    num_heads: int = Field(ge=1)
-    heads_removed: int = Field(ge=0)
-    num_neurons: int = Field(ge=1)
-    neurons_removed: int = Field(ge=0)
-    heads_kept: list[list[int]]
-    neurons_kept: list[int]
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -58,12 +48,59 @@ class SparsityInfo(Strict):
         return self.model_dump(mode="json", exclude={"teacher": {"name"}})
 
 
-def write_checkpoint(teacher: Teacher, kept: Kept, info: SparsityInfo, folder: Path) -> None:
+class SparsityInfo(LevelInfo):
+    """What heads and neurons a sparse teacher lacks, and what chose them.
+
+    Attributes:
+        num_heads, num_neurons: of the dense teacher, all layers together.
+        heads_removed, neurons_removed: how many of them.
+        heads_kept: numbers of the heads that stay in each layer, counted from 0.
+        neurons_kept: how many neurons stay in each layer.
+    """
+
+    kind: Literal["hskcache sparsity 1"] = "hskcache sparsity 1"
+    num_heads: int = Field(ge=1)
+    heads_removed: int = Field(ge=0)
+    num_neurons: int = Field(ge=1)
+    neurons_removed: int = Field(ge=0)
+    heads_kept: list[list[int]]
+    neurons_kept: list[int]
+
+
+class WeightSparsityInfo(LevelInfo):
+    """How many weights of its matrices a sparse teacher lacks, and what chose them.
+
+    Attributes:
+        scope: where they were compared with each other.
+        num_weights: of the matrices of the dense teacher's layers, all together.
+        weights_removed: how many of them.
+        weights_kept: how many stay in each layer.
+    """
+
+    kind: Literal["hskcache weight sparsity 1"] = "hskcache weight sparsity 1"
+    scope: Scope
+    num_weights: int = Field(ge=1)
+    weights_removed: int = Field(ge=0)
+    weights_kept: list[int]
+
+
+def read_info(folder: Path) -> LevelInfo:
+    """The record of the sparse teacher in a folder.
+
+    Raises:
+        DamageError: it is not as it was written.
+    """
+    data, name = (folder / SPARSITY).read_bytes(), str(folder / SPARSITY)
+    is_of_weights = WeightSparsityInfo.model_fields["kind"].default.encode() in data
+    return parse(WeightSparsityInfo if is_of_weights else SparsityInfo, data, name)
+
+
+def write_checkpoint(teacher: Teacher, zeros: AbstractContextManager[None], info: LevelInfo, folder: Path) -> None:
     """Write a sparse teacher so that its folder is whole or absent.
 
     Args:
-        teacher: the dense one; its weights are put back.
-        kept: what stays.
+        teacher: the dense one.
+        zeros: in it the teacher's weights are those to write.
         info: to stand beside the weights.
         folder: is not there yet; what a kill left of it is replaced.
 
@@ -76,7 +113,7 @@ def write_checkpoint(teacher: Teacher, kept: Kept, info: SparsityInfo, folder: P
     shutil.rmtree(temporary, ignore_errors=True)
     try:
         temporary.mkdir()
-        with zeroed(teacher.model, kept):
+        with zeros:
             save_model(teacher.model, temporary)
         for name, data in save_tokenizer(teacher.tokenizer, with_token_types=True).files.items():
             make_folder((temporary / name).parent)

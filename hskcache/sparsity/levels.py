@@ -1,7 +1,7 @@
 """Which heads and neurons a sparsity level removes: the lowest of all layers, heads and neurons apart [StarK 3.3].
 
-In the names of this room's arrays L counts transformer layers, H heads of a layer, and F neurons of its feed-forward
-network.
+Single weights are ranked likewise. In the names of this room's arrays L counts transformer layers, H heads of a layer,
+F neurons of its feed-forward network, and P the weights of a layer's matrices.
 """
 
 import re
@@ -18,6 +18,9 @@ from hskcache.errors import SpecError
 Method = Literal["knowledge", "magnitude", "random"]
 """What ranks heads and neurons: both kinds of scores, the size of their weights, or chance."""
 
+Scope = Literal["global", "layer"]
+"""Where single weights are compared with each other: in all layers together, or in each layer by itself."""
+
 MOST_PERCENT = 99
 _ELLIPSIS = "..."
 _PERCENT = re.compile(r"[0-9]{1,2}")
@@ -25,17 +28,19 @@ _PERCENT = re.compile(r"[0-9]{1,2}")
 
 @dataclass(frozen=True)
 class Ranking:
-    """How heads and neurons are ranked.
+    """How heads and neurons are ranked, or single weights.
 
     Attributes:
         method: by what.
         balance: share of the expressive scores, from 0 to 1; for ``knowledge`` alone.
         seed: for ``random`` alone.
+        scope: of single weights; None ranks heads and neurons.
     """
 
     method: Method
     balance: float | None = None
     seed: int | None = None
+    scope: Scope | None = None
 
 
 def check_balance(balance: float, flag: str = "--balance") -> None:
@@ -93,13 +98,28 @@ def kept_at(importance: Importance, percent: int) -> Kept:
     return Kept(_kept(importance.heads_LH, percent), _kept(importance.neurons_LF, percent))
 
 
-def _kept(values: NDArray[np.float64], percent: int) -> NDArray[np.bool_]:
-    flat = values.ravel()
-    # lexsort sorts by its last key first; among equals the last place comes first.
-    lowest_first = np.lexsort((-np.arange(flat.size), flat))
-    kept = np.ones(flat.size, np.bool_)
-    kept[lowest_first[: num_removed(flat.size, percent)]] = False
-    return kept.reshape(values.shape)
+def kept_weights(values_LP: NDArray[np.floating], percent: int, scope: Scope) -> NDArray[np.bool_]:
+    """The weights that stay where the lowest ``percent`` go, of all or of each layer: bool [L, P].
+
+    Of equals the first stays, as with heads and neurons.
+    """
+    if scope == "global":
+        return _kept(values_LP, percent)
+    return np.stack([_kept(values_P, percent) for values_P in values_LP])
+
+
+def _kept(values: NDArray[np.floating], percent: int) -> NDArray[np.bool_]:
+    flat, count = values.ravel(), num_removed(values.size, percent)
+    if count == 0:
+        return np.ones(values.shape, np.bool_)
+    # Found without sorting them all: of single weights there are many millions.
+    threshold = np.partition(flat, count - 1)[count - 1]
+    kept = flat >= threshold
+    equals = np.flatnonzero(flat == threshold)
+    # Those below go, and of those that equal the threshold the last ones, as many as are still to go.
+    kept[equals[len(equals) - (count - int((~kept).sum())) :]] = False
+    found: NDArray[np.bool_] = kept.reshape(values.shape)
+    return found
 
 
 def level_name(percent: int) -> str:

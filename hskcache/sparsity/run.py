@@ -14,12 +14,28 @@ from typing import Any
 from hskcache.disk import require_space, writing_to
 from hskcache.errors import DamageError, MismatchError
 from hskcache.locks import WRITING
-from hskcache.sparsity.artifact import INFO, SCORES, ModelId, ScoreInfo, files_of, load_scores, save_scores
-from hskcache.sparsity.checkpoint import SPARSITY, SparsityInfo, write_checkpoint
-from hskcache.sparsity.levels import Importance, Kept, Ranking, kept_at, level_name
+from hskcache.sparsity.artifact import (
+    INFO,
+    SCORES,
+    WEIGHT_SCORES,
+    ScoreInfo,
+    files_of,
+    load_scores,
+    load_weight_scores,
+    record_of,
+    save_scores,
+)
+from hskcache.sparsity.checkpoint import (
+    SPARSITY,
+    LevelInfo,
+    read_info,
+    write_checkpoint,
+)
+from hskcache.sparsity.levels import Ranking, level_name
+from hskcache.sparsity.ranked import Ranked, kind_of
 from hskcache.sparsity.scores import Scores
+from hskcache.sparsity.weights import WeightScores
 from hskcache.store.files import TEMPORARY_SUFFIX, write_atomic
-from hskcache.store.record import parse
 from hskcache.teacher.load import Teacher
 
 _LEVEL = re.compile(r"s[0-9]{1,2}")
@@ -31,47 +47,11 @@ _SINCE = "the last whole sparse teacher"
 _BESIDE_BYTES = 10_000_000
 
 
-@dataclass(frozen=True, eq=False)
-class Ranked:
-    """A teacher and what its heads and neurons are worth.
-
-    Attributes:
-        teacher: the dense one.
-        ranking: how they were ranked.
-        importance: higher stays longer.
-        scores_sha256: digest of the file of scores that it was formed of; None for other methods.
-    """
-
-    teacher: Teacher
-    ranking: Ranking
-    importance: Importance
-    scores_sha256: str | None = None
-
-    def at(self, percent: int) -> tuple[Kept, SparsityInfo]:
-        """What stays at a level, and the record of it."""
-        kept = kept_at(self.importance, percent)
-        info = SparsityInfo(
-            percent=percent,
-            method=self.ranking.method,
-            balance=self.ranking.balance,
-            seed=self.ranking.seed,
-            teacher=ModelId(name=self.teacher.info.name, weights_sha256=self.teacher.info.weights_sha256),
-            scores_sha256=self.scores_sha256,
-            num_heads=kept.heads_LH.size,
-            heads_removed=int((~kept.heads_LH).sum()),
-            num_neurons=kept.neurons_LF.size,
-            neurons_removed=int((~kept.neurons_LF).sum()),
-            heads_kept=[heads_H.nonzero()[0].tolist() for heads_H in kept.heads_LH],
-            neurons_kept=kept.neurons_LF.sum(1).tolist(),
-        )
-        return kept, info
-
-
 @dataclass(frozen=True)
 class Level:
     """A sparse teacher in its folder, and whether it was there already."""
 
-    info: SparsityInfo
+    info: LevelInfo
     folder: Path
     was_there: bool
 
@@ -90,8 +70,9 @@ def check_out(teacher: Teacher, ranking: Ranking, levels: Sequence[int], out: Pa
     names = {path.name for path in entries} - {path.name for path in partial}
     if names and not infos and not names & {INFO, SCORES}:
         raise MismatchError(f"{out} holds {min(names)} and no sparse teacher; give a new or an empty folder with --out")
-    teacher_id = {"weights_sha256": teacher.info.weights_sha256}
-    asked = {"method": ranking.method, "balance": ranking.balance, "seed": ranking.seed, "teacher": teacher_id}
+    asked: dict[str, Any] = {"kind": kind_of(ranking)} | ({} if ranking.scope is None else {"scope": ranking.scope})
+    asked |= {"method": ranking.method, "balance": ranking.balance, "seed": ranking.seed}
+    asked |= {"teacher": {"weights_sha256": teacher.info.weights_sha256}}
     for percent, info in infos.items():
         _refuse_other(out / level_name(percent), info, asked)
     for path in partial:
@@ -99,7 +80,7 @@ def check_out(teacher: Teacher, ranking: Ranking, levels: Sequence[int], out: Pa
     _check_space(teacher, len(set(levels) - infos.keys()), out)
 
 
-def stored_scores(out: Path, info: ScoreInfo) -> tuple[Scores, ScoreInfo] | None:
+def stored_scores(out: Path, info: ScoreInfo) -> tuple[Scores | WeightScores, ScoreInfo] | None:
     """The scores in ``out``, if there are any; then they are those of the same pass.
 
     Raises:
@@ -108,17 +89,16 @@ def stored_scores(out: Path, info: ScoreInfo) -> tuple[Scores, ScoreInfo] | None
     """
     if not (out / INFO).exists():
         return None
-    scores, found = load_scores(out)
-    if (difference := found.difference(info)) is not None:
+    if (difference := record_of(out).difference(info)) is not None:
         key, there, wanted = difference
         raise MismatchError(
             f"{out} holds scores with {key} {_short(there)} and these would have {_short(wanted)}; give another --out, "
             f"or --scores {out} to use those"
         )
-    return scores, found
+    return load_weight_scores(out) if info.kind == WEIGHT_SCORES else load_scores(out)
 
 
-def keep_scores(out: Path, scores: Scores, info: ScoreInfo) -> ScoreInfo:
+def keep_scores(out: Path, scores: Scores | WeightScores, info: ScoreInfo) -> ScoreInfo:
     """Save scores in ``out``.
 
     Raises:
@@ -128,25 +108,28 @@ def keep_scores(out: Path, scores: Scores, info: ScoreInfo) -> ScoreInfo:
         return save_scores(out, scores, info)
 
 
-def earlier_scores(path: Path, teacher: Teacher, out: Path) -> tuple[Scores, ScoreInfo]:
+def earlier_scores(
+    path: Path, teacher: Teacher, out: Path, of_weights: bool = False
+) -> tuple[Scores | WeightScores, ScoreInfo]:
     """Scores of an earlier pass.
 
     Args:
         path: the folder or the file they are in.
         teacher: whose they must be.
         out: where no others may be.
+        of_weights: whether they must be of single weights.
 
     Raises:
         MismatchError: there are none, they are of another teacher, or other scores are in ``out``.
         DamageError: they are not as they were written.
     """
-    scores, info = load_scores(path)
+    scores, info = load_weight_scores(path) if of_weights else load_scores(path)
     if info.teacher.weights_sha256 != teacher.info.weights_sha256:
         raise MismatchError(
             f"{path} holds scores of another teacher, {info.teacher.name}, whose weights are not those of "
             f"{teacher.info.name}; give that teacher, or score this one"
         )
-    if (out / INFO).exists() and load_scores(out)[1].sha256 != info.sha256:
+    if (out / INFO).exists() and record_of(out).sha256 != info.sha256:
         raise MismatchError(f"{out} holds other scores than {path}; give another --out")
     return scores, info
 
@@ -182,21 +165,21 @@ def write_levels(
     """
     there = _infos(out)
     for percent, info in there.items():
-        _refuse_other(out / level_name(percent), info, ranked.at(percent)[1].identity)
+        _refuse_other(out / level_name(percent), info, ranked.at(percent).info.identity)
     done = []
     for percent in levels:
-        kept, info = ranked.at(percent)
+        zeros, info = ranked.at(percent)
         folder = out / level_name(percent)
         if percent not in there:
             with writing_to(out, _SINCE):
-                write_checkpoint(ranked.teacher, kept, info, folder)
+                write_checkpoint(ranked.teacher, zeros, info, folder)
         done.append(Level(info, folder, percent in there))
         if on_level is not None:
             on_level()
     return done
 
 
-def _infos(out: Path) -> dict[int, SparsityInfo]:
+def _infos(out: Path) -> dict[int, LevelInfo]:
     """Records of the levels that are in ``out``."""
     folders = sorted(path for path in out.glob("s*") if _LEVEL.fullmatch(path.name))
     found = {}
@@ -205,17 +188,17 @@ def _infos(out: Path) -> dict[int, SparsityInfo]:
             raise MismatchError(f"{folder} is there and holds no {SPARSITY}; give another --out")
         if not any(folder.glob(_WEIGHTS)):
             raise DamageError(f"{folder} lacks its weights, {_WEIGHTS}; delete it and run the same command again")
-        found[int(folder.name[1:])] = parse(SparsityInfo, (folder / SPARSITY).read_bytes(), str(folder / SPARSITY))
+        found[int(folder.name[1:])] = read_info(folder)
     return found
 
 
-def _refuse_other(folder: Path, info: SparsityInfo, wanted: dict[str, Any]) -> None:
+def _refuse_other(folder: Path, info: LevelInfo, wanted: dict[str, Any]) -> None:
     """Refuse a level that is not as wanted in one of the keys of :attr:`SparsityInfo.identity`."""
     there = info.identity
     for key, value in wanted.items():
-        if there[key] != value:
+        if there.get(key) != value:
             raise MismatchError(
-                f"{folder} is there with {key} {_short(there[key])} and this command gives {_short(value)}; give "
+                f"{folder} is there with {key} {_short(there.get(key))} and this command gives {_short(value)}; give "
                 "another --out, or delete it"
             )
 

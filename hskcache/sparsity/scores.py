@@ -1,13 +1,12 @@
 """What heads and neurons are worth: to the task, to a student that learns from the teacher, or by simpler measures.
 
 Masks of ones stand on every head and neuron. The expressive score of a head or neuron is the sum over batches of
-|d task loss / d mask|, the student-friendly score that of |d distillation loss / d mask|, where the gradient goes
-through the teacher's logits as soft targets and the trial student stands still [StarK 3.2]. One pass gives both: the
-teacher runs once over each batch, and so does the student.
+|d task loss / d mask|, the student-friendly score that of |d distillation loss / d mask| [StarK 3.2]. One pass gives
+both.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,15 +15,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from hskcache.errors import DataError, MismatchError, TeacherError
+from hskcache.errors import MismatchError
+from hskcache.sparsity.gradients import EXPRESSIVE, FRIENDLY, require_finite, sum_gradients
 from hskcache.sparsity.levels import Importance, check_balance
-from hskcache.sparsity.losses import friendly_loss, task_loss
 from hskcache.sparsity.masks import masked
 from hskcache.sparsity.sample import Sample, uniform
-from hskcache.teacher.inputs import fit_rows
 from hskcache.teacher.load import Teacher
 from hskcache.teacher.places import places
-from hskcache.text.padding import padded
 
 __all__ = ["Sample", "Scores", "magnitude", "random_importance", "score"]
 
@@ -68,8 +65,8 @@ class Scores:
         check_balance(balance)
         weighed = (("expressive", self.expressive, balance), ("student-friendly", self.friendly, 1 - balance))
         parts = [(_telling(name, part, balance), weight) for name, part, weight in weighed if weight > 0]
-        heads_LH = np.sum([weight * _normalized(part.heads_LH) for part, weight in parts], axis=0)
-        neurons_LF = np.sum([weight * _normalized(part.neurons_LF) for part, weight in parts], axis=0)
+        heads_LH = np.sum([weight * normalized(part.heads_LH) for part, weight in parts], axis=0)
+        neurons_LF = np.sum([weight * normalized(part.neurons_LF) for part, weight in parts], axis=0)
         return Importance(heads_LH, neurons_LF)
 
 
@@ -80,16 +77,27 @@ def _telling(name: str, part: Importance | None, balance: float) -> Importance:
         MismatchError: there is none, or it tells nothing apart.
     """
     if part is None:
-        raise MismatchError(f"a balance of {balance:g} counts {name} scores, and there are none; {_WITHOUT[name]}")
+        raise lacking(name, balance)
     for kind, values in (("heads", part.heads_LH), ("neurons", part.neurons_LF)):
         if not values.any():
-            raise MismatchError(
-                f"a balance of {balance:g} counts {name} scores, and those of all {kind} are 0; {_SILENT[name]}"
-            )
+            raise silent(name, balance, kind)
     return part
 
 
-def _normalized(values: NDArray[np.float64]) -> NDArray[np.float64]:
+def lacking(name: str, balance: float) -> MismatchError:
+    """The error of a part that counts and was not scored."""
+    return MismatchError(f"a balance of {balance:g} counts {name} scores, and there are none; {_WITHOUT[name]}")
+
+
+def silent(name: str, balance: float, kind: str) -> MismatchError:
+    """The error of a part that counts and tells nothing apart."""
+    return MismatchError(
+        f"a balance of {balance:g} counts {name} scores, and those of all {kind} are 0; {_SILENT[name]}"
+    )
+
+
+def normalized(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The rows of [L, X] at length 1; one of zeros stays so."""
     lengths: NDArray[np.float64] = np.sqrt(np.square(values).sum(axis=1, keepdims=True))
     return values / (lengths + EPSILON)
 
@@ -113,27 +121,8 @@ def score(
         MismatchError: there is neither a student nor a label, or one of them does not fit the teacher.
         TeacherError: masks have no place in the teacher, a model cannot read the rows, or a score is not finite.
     """
-    _check(teacher, student, sample)
-    taught = _Reader(teacher.model, teacher, sample, teacher.info.name)
-    trial = None if student is None else _Reader(student.to(teacher.device), teacher, sample, "the trial student")
     tally = _Tally(teacher.model)
-    with ExitStack() as stack:
-        # A caller may have turned gradients off.
-        stack.enter_context(torch.enable_grad())
-        stack.enter_context(masked(teacher.model, *tally.masks))
-        for reader in (taught, trial):
-            if reader is not None:
-                stack.enter_context(_still(reader.model))
-        for index_B in sample.batches:
-            losses, logits_BC = {}, taught.logits(index_B)
-            if sample.labels is not None:
-                labels_B = torch.from_numpy(sample.labels[index_B]).to(teacher.device)
-                losses["expressive"] = task_loss(logits_BC, labels_B)
-            if trial is not None:
-                losses["friendly"] = friendly_loss(logits_BC, trial.constant_logits(index_B), sample.temperature)
-            tally.add(losses)
-            if on_rows is not None:
-                on_rows(len(index_B))
+    sum_gradients(teacher, student, sample, tally, on_rows)
     return tally.scores(teacher.info.name)
 
 
@@ -155,35 +144,6 @@ def random_importance(model: PreTrainedModel, seed: int) -> Importance:
     return Importance(drawn[: heads[0] * heads[1]].reshape(heads), drawn[heads[0] * heads[1] :].reshape(neurons))
 
 
-class _Reader:
-    """A model and the rows of a sample as it reads them.
-
-    Args:
-        model: on the device of the teacher.
-        teacher: whose tokenizer made the rows.
-        sample: the rows.
-        name: of the model, for messages.
-    """
-
-    def __init__(self, model: PreTrainedModel, teacher: Teacher, sample: Sample, name: str) -> None:
-        self.model = model
-        self.pad_token_id = teacher.pad_token_id
-        self.rows = fit_rows(model, sample.rows, (name, sample.source))
-
-    def logits(self, index_B: NDArray[np.int64]) -> Tensor:
-        """Logits [B, C], at least float32."""
-        inputs = padded(self.rows, index_B, self.pad_token_id)
-        device = self.model.device
-        tensors = {name: torch.from_numpy(array).to(device) for name, array in inputs.items()}
-        logits_BC: Tensor = self.model(**tensors).logits
-        return logits_BC.to(torch.promote_types(logits_BC.dtype, torch.float32))
-
-    def constant_logits(self, index_B: NDArray[np.int64]) -> Tensor:
-        """The same without a gradient."""
-        with torch.no_grad():
-            return self.logits(index_B)
-
-
 class _Tally:
     """Masks of ones and the sums over batches of what losses' gradients with respect to them are worth."""
 
@@ -191,16 +151,19 @@ class _Tally:
         found = places(model)
         shapes = ((len(found), found[0].num_heads), (len(found), found[0].neurons.in_features))
         dtype = torch.promote_types(model.dtype, torch.float32)
-        self.masks = [torch.ones(shape, dtype=dtype, device=model.device, requires_grad=True) for shape in shapes]
+        self.model = model
+        self.watched = [torch.ones(shape, dtype=dtype, device=model.device, requires_grad=True) for shape in shapes]
         self.sums: dict[str, list[Tensor]] = {}
 
-    def add(self, losses: dict[str, Tensor]) -> None:
-        """Take up the losses of one batch, by part; their graph goes."""
-        for number, (part, loss) in enumerate(losses.items(), start=1):
-            gradients = torch.autograd.grad(loss, self.masks, retain_graph=number < len(losses))
-            sums = self.sums.setdefault(part, [torch.zeros_like(mask, dtype=torch.float64) for mask in self.masks])
-            for total, gradient in zip(sums, gradients, strict=True):
-                total += gradient.abs()
+    def watching(self) -> AbstractContextManager[None]:
+        """The masks on their places."""
+        return masked(self.model, *self.watched)
+
+    def add(self, part: str, gradients: Sequence[Tensor]) -> None:
+        """Take up the gradients of one batch."""
+        sums = self.sums.setdefault(part, [torch.zeros_like(mask, dtype=torch.float64) for mask in self.watched])
+        for total, gradient in zip(sums, gradients, strict=True):
+            total += gradient.abs()
 
     def scores(self, teacher: str) -> Scores:
         """What was summed up.
@@ -208,51 +171,11 @@ class _Tally:
         Raises:
             TeacherError: it is not finite.
         """
-        if not all(torch.isfinite(total).all() for sums in self.sums.values() for total in sums):
-            raise TeacherError(
-                f"the gradients of {teacher} on these rows are not finite, so nothing tells which heads and neurons "
-                "matter; give a teacher and a trial student whose losses on these rows are finite"
-            )
+        require_finite([total for sums in self.sums.values() for total in sums], teacher)
         parts = {part: _importance(sums) for part, sums in self.sums.items()}
-        return Scores(parts.get("expressive"), parts.get("friendly"))
+        return Scores(parts.get(EXPRESSIVE), parts.get(FRIENDLY))
 
 
 def _importance(tensors: list[Tensor]) -> Importance:
     heads_LH, neurons_LF = (tensor.detach().cpu().numpy() for tensor in tensors)
     return Importance(heads_LH, neurons_LF)
-
-
-def _check(teacher: Teacher, student: PreTrainedModel | None, sample: Sample) -> None:
-    if not len(sample):
-        raise DataError(f"{sample.source} has no rows to score heads and neurons on; give some")
-    if student is None and sample.labels is None:
-        raise MismatchError(
-            f"{sample.source} has no labels and there is no trial student, so there is no loss; give one of them"
-        )
-    if student is not None and int(student.config.num_labels) != teacher.num_labels:
-        raise MismatchError(
-            f"the trial student has {student.config.num_labels} outputs and {teacher.info.name} has "
-            f"{teacher.num_labels}; give a student that was distilled from this teacher"
-        )
-    classes = teacher.num_labels or 0
-    if sample.labels is not None and classes > 1 and int(sample.labels.max()) >= classes:
-        raise MismatchError(
-            f"{sample.source} has class {int(sample.labels.max())}, counted from 0, and {teacher.info.name} has "
-            f"{classes} classes; give rows of its task"
-        )
-
-
-@contextmanager
-def _still(model: PreTrainedModel) -> Iterator[None]:
-    """A model in eval mode whose parameters take no gradients; modes and flags come back afterwards."""
-    modes = [(module, module.training) for module in model.modules()]
-    flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
-    model.eval()
-    model.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training
-        for parameter, flag in flags:
-            parameter.requires_grad_(flag)
