@@ -21,11 +21,18 @@ ScoreLayer = Literal["producing", "last"]
 WidthName = Literal["magnitude", "uniform", "random", "pca", "all"]
 EncodingName = Literal["float32", "float16", "bfloat16", "int8", "int4"]
 LayerMapName = Literal["uniform", "top", "bottom"]
+PairsName = Literal["none", "next", "random", "mixed"]
 KnowledgeName = Literal["logits", "hidden", "attention"]
 KNOWLEDGE_WORDS: dict[str, str] = {
     "logits": "logits",
     "hidden": "hidden states",
     "attention": "attention scores",
+}
+_PAIRS: dict[PairsName, str] = {
+    "none": "single texts",
+    "next": "pairs of a text and what follows it",
+    "random": "pairs of texts of two documents",
+    "mixed": "pairs, half with what follows the first text, half with one of another document",
 }
 ComputeDtype = Literal["float32", "bfloat16", "float16"]
 
@@ -105,6 +112,44 @@ class Attention(Strict):
     encoding: EncodingName = "int8"
 
 
+class Packing(Strict):
+    """How a corpus becomes rows of tokens [TinyBERT 3.3]; it says nothing of the rows of a task.
+
+    Attributes:
+        pairs: ``none``: rows are single texts; ``next``: two texts, the second what follows the first in its document;
+            ``random``: the second is of another document; ``mixed``: each of these in half of the rows.
+        short_rows: share of rows whose length is drawn instead of as long as it may be.
+        copies: how often the corpus is packed, with other cuts and partners each time.
+        mask: share of words that are masked; 0 masks none.
+        seed: of all that is drawn.
+    """
+
+    pairs: PairsName = "none"
+    short_rows: float = Field(default=0.0, ge=0.0, le=1.0)
+    copies: int = Field(default=1, ge=1)
+    mask: float = Field(default=0.0, ge=0.0, lt=1.0)
+    seed: int = Field(default=0, ge=0)
+
+    @property
+    def resolved(self) -> "Packing":
+        """The same without a seed where nothing is drawn: the same rows have the same digest."""
+        return Packing() if self == Packing(seed=self.seed) else self
+
+    @property
+    def told(self) -> str:
+        """In words, for a person."""
+        words = [_PAIRS[self.pairs]]
+        if self.short_rows:
+            words.append(f"{self.short_rows:.4g} of the rows shortened")
+        if self.copies > 1:
+            words.append(f"{self.copies:,} copies")
+        if self.mask:
+            words.append(f"{self.mask:.4g} of the words masked")
+        if self.resolved != Packing():
+            words.append(f"seed {self.seed}")
+        return "; ".join(words)
+
+
 class Spec(Strict):
     """Everything that decides what a cache holds, apart from the teacher and the rows.
 
@@ -119,6 +164,7 @@ class Spec(Strict):
     token_budget: int = Field(default=4096, ge=1)
     compute_dtype: ComputeDtype = "float32"
     shard_rows: int | None = Field(default=None, ge=1, description="rows of a shard; None: from the size of a row")
+    packing: Packing = Field(default=Packing(), description="of a corpus")
 
 
 def parse_keep(text: str, flag: str = "--keep") -> Keep | None:

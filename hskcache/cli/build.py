@@ -89,7 +89,7 @@ def _built(teacher: str, out: Path, rows: "Rows", given: dict[str, Any]) -> "tup
     if rows.corpus is None:
         job = make_job(teacher, device, spec, rows)
     else:
-        corpus = make_corpus_build(teacher, device, spec, rows.corpus)
+        corpus = make_corpus_build(teacher, given, spec, rows.corpus, out)
         if (manifest := corpus.finished(out)) is not None:
             return manifest, False
         from hskcache.teacher.corpus import packing
@@ -99,6 +99,7 @@ def _built(teacher: str, out: Path, rows: "Rows", given: dict[str, Any]) -> "tup
             if (manifest := corpus.written(out)) is not None:
                 return manifest, False
             job = packed(corpus, spool)
+        console.say(f"{rows.corpus}: {len(job.rows):,} rows, {job.spec.packing.told}; --pairs says otherwise")
     # Only now: make_job tells better than an ImportError that torch is missing.
     from hskcache.teacher.build import build as run
     from hskcache.teacher.build import finished

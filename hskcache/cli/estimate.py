@@ -29,7 +29,7 @@ def estimate(teacher: str, layout: Layout, as_json: bool, **given: Any) -> None:
         if rows.corpus is None:
             job = make_job(teacher, given["device"], spec, rows)
         else:
-            job = packed(make_corpus_build(teacher, given["device"], spec, rows.corpus), Path(folder))
+            job = packed(make_corpus_build(teacher, given, spec, rows.corpus), Path(folder))
         # Only now: make_job tells better than an ImportError that torch is missing.
         from hskcache.teacher.estimate import estimate as sample
 
@@ -39,6 +39,8 @@ def estimate(teacher: str, layout: Layout, as_json: bool, **given: Any) -> None:
         console.print_json({**kept, **guess._asdict()})
         return
     click.echo(f"rows      {guess.num_rows:,} in {guess.num_shards} shards of {job.layout.shard_rows:,}")
+    if rows.corpus is not None:
+        click.echo(f"packing   {job.spec.packing.told}")
     click.echo(f"tokens    {guess.num_tokens:,}")
     click.echo(f"keep      {kept['keep']}; attention {kept['attention']}")
     for field, num_bytes in guess.num_bytes.items():

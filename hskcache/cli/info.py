@@ -8,6 +8,7 @@ import click
 from hskcache import console
 from hskcache.cli.options import cache_or_url_argument, json_option
 from hskcache.cli.outcome import agreements
+from hskcache.spec import Packing
 from hskcache.text.cut import Cut
 
 if TYPE_CHECKING:
@@ -153,6 +154,8 @@ def _read_as(facts: dict[str, Any]) -> list[tuple[str, str]]:
         listed = (columns[name] for name in ("text", "text_pair", "label"))
         task = f"  (task {data['task']})" if data["task"] is not None else ""
         lines.append(("columns", ", ".join(str(column) for column in listed if column is not None) + task))
+    if data["problem"] == "text":
+        lines.append(("packing", Packing.model_validate(facts["spec"]["packing"]).told))
     lines += _left_out([data, *facts["appended"]])
     cut = Cut(**facts["cut"])
     if cut.num_rows:

@@ -1,13 +1,14 @@
 """From a command line to a job of the teacher; needs torch, so commands import it when they run."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hskcache import console
-from hskcache.cli.options import build_spec
+from hskcache.cli.options import PAIR_DEFAULTS, build_spec, packing_said, refuse_packing
 from hskcache.disk import require_writable
 from hskcache.errors import CacheError, SpecError
-from hskcache.spec import Attention, Hidden, KnowledgeName, Spec
+from hskcache.spec import Attention, Hidden, KnowledgeName, Packing, Spec
 from hskcache.store.ledger import Ledger
 from hskcache.text import tokenize
 from hskcache.text.corpus import check_corpus
@@ -60,6 +61,8 @@ def spec_for(given: dict[str, Any], teacher: str, rows: Rows, out: Path | None =
         CacheError: a flag is out of range, or what is remembered beside the teacher cannot be read.
     """
     spec = build_spec(given)
+    if rows.corpus is None:
+        refuse_packing(given)
     if rows.corpus is not None or given["max_length"] is not None or given["spec_file"] is not None:
         return spec
     length, where = _known_length(teacher, rows, out)
@@ -114,8 +117,37 @@ def make_job(teacher: str, device: str, spec: Spec, rows: Rows, keep: str = "--m
     return prepare_job(loaded, examples, tokens, spec)
 
 
-def make_corpus_build(teacher: str, device: str, spec: Spec, corpus: Path) -> "CorpusBuild":
+def make_corpus_build(
+    teacher: str, given: dict[str, Any], spec: Spec, corpus: Path, out: Path | None = None
+) -> "CorpusBuild":
     """Load an encoder without its task head, to run over a corpus.
+
+    Where neither flags nor ``--spec`` say how the corpus is packed, it is as in the cache that is there already, or as
+    the teacher was pre-trained: pairs, if it tells two texts apart.
+
+    Args:
+        teacher: folder or hub id.
+        given: the flags, which the spec was made of.
+        spec: what to keep.
+        corpus: the text.
+        out: the cache, finished or not.
+
+    Raises:
+        CacheError: it cannot be loaded.
+    """
+    found = None if out is None else Ledger(out).request()
+    build = make_corpus_part(teacher, given["device"], spec, corpus)
+    said = packing_said(given)
+    if found is not None and found.data.problem == "text" and "pairs" not in said:
+        defaults = found.spec.packing.model_dump()
+    else:
+        is_pairs = said["pairs"] != "none" if "pairs" in said else build.has_token_types
+        defaults = PAIR_DEFAULTS if is_pairs else {}
+    return replace(build, spec=spec.model_copy(update={"packing": Packing.model_validate(defaults | said)}))
+
+
+def make_corpus_part(teacher: str, device: str, spec: Spec, corpus: Path) -> "CorpusBuild":
+    """Load an encoder without its task head, to run over a corpus that is packed as the spec says.
 
     Raises:
         CacheError: it cannot be loaded.
@@ -160,6 +192,7 @@ def make_addition(
     for flag in ("max_length", "shard_rows"):
         if given[flag] is not None:
             raise SpecError(f"--{flag.replace('_', '-')} is the cache's own; leave it out with --add-field")
+    refuse_packing(given)
     require_teacher_extra()
     from hskcache.cache import open_cache
     from hskcache.teacher.addition import prepare_addition

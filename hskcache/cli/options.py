@@ -15,6 +15,8 @@ from hskcache.spec import (
     EncodingName,
     Hidden,
     Keep,
+    Packing,
+    PairsName,
     ScoreLayer,
     ScoreName,
     Spec,
@@ -110,6 +112,26 @@ _SPEC = (
     ),
     click.option("--shard-rows", type=Whole(min=1), help="Rows of a shard.  [default: from the size of a row]"),
     click.option(
+        "--pairs",
+        type=click.Choice(get_args(PairsName)),
+        help="Of --corpus: rows of two texts, the second what follows (next), of another document (random), or half of "
+        "each.  [default: mixed for teachers with two token types, else none]",
+    ),
+    click.option(
+        "--short-rows",
+        type=click.FloatRange(0.0, 1.0),
+        help="Of --corpus: share of rows whose length is drawn.  [default: 0.1 of pairs, else 0]",
+    ),
+    click.option(
+        "--copies", type=Whole(min=1), help="Of --corpus: pack it so often, each time cut elsewhere.  [default: 1]"
+    ),
+    click.option(
+        "--mask",
+        type=click.FloatRange(0.0, 1.0, max_open=True),
+        help="Of --corpus: share of words to mask, for teacher and student alike.  [default: 0]",
+    ),
+    click.option("--seed", type=Whole(min=0), help="Of all that is drawn of --corpus.  [default: 0]"),
+    click.option(
         "--spec",
         "spec_file",
         type=click.Path(path_type=Path),
@@ -130,6 +152,10 @@ _SHARED = {
     "score_layer": ("length", "score_layer"),
     "specials": ("length", "specials"),
 }
+_PACKING = tuple(Packing.model_fields)
+"""Options of a corpus alone."""
+PAIR_DEFAULTS = {"pairs": "mixed", "short_rows": 0.1}
+"""How a corpus is packed for a teacher with two token types where nothing is said: as BERT's own pre-training data."""
 # Options that only one kind of knowledge has.
 _OWN = {"hidden": "width", "attention": "heads"}
 
@@ -161,6 +187,7 @@ def build_spec(given: dict[str, Any], base: Spec | None = None) -> Spec:
     spec = _read_spec(given["spec_file"]) if given["spec_file"] is not None else base or Spec()
     values = spec.model_dump()
     values |= {key: given[flag] for flag, key in _TOP.items() if given[flag] is not None}
+    values["packing"] |= {name: given[name] for name in _PACKING if given[name] is not None}
     values["hidden"] = _kept(spec.hidden or Hidden(), spec.hidden is not None, _parsed(given, "keep"), given)
     values["attention"] = _kept(
         spec.attention or Attention(), spec.attention is not None, _parsed(given, "attention"), given
@@ -170,6 +197,25 @@ def build_spec(given: dict[str, Any], base: Spec | None = None) -> Spec:
         return Spec.model_validate(values)
     except ValidationError as error:
         raise SpecError(f"what to keep: {first_problem(error, Spec)}") from None
+
+
+def packing_said(given: dict[str, Any]) -> dict[str, Any]:
+    """What the file of ``--spec`` and the flags say of how a corpus is packed, and nothing else."""
+    file = {} if given["spec_file"] is None else _read_spec(given["spec_file"]).packing.model_dump(exclude_unset=True)
+    return file | {name: given[name] for name in _PACKING if given[name] is not None}
+
+
+def refuse_packing(given: dict[str, Any]) -> None:
+    """Refuse flags of a corpus where there is none.
+
+    Raises:
+        SpecError: one was given.
+    """
+    for name in _PACKING:
+        if given[name] is not None:
+            raise SpecError(
+                f"--{name.replace('_', '-')} says how a corpus is packed; give --corpus FILE, or leave it out"
+            )
 
 
 def _read_spec(path: Path) -> Spec:

@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hskcache.cli.jobs import Rows, make_corpus_build, make_job, packed
+from hskcache.cli.jobs import Rows, make_corpus_part, make_job, packed
 from hskcache.errors import MismatchError
 from hskcache.recall import of_cache
 from hskcache.text.layout import Layout
@@ -38,7 +38,7 @@ def make_part_job(cache: "Cache", teacher: str, device: str, rows: Rows, spool: 
     rows.check()
     spec = request.spec.model_copy(update={"shard_rows": request.shard_rows})
     if rows.corpus is not None:
-        return packed(make_corpus_build(teacher, device, spec, rows.corpus), spool)
+        return packed(make_corpus_part(teacher, device, spec, rows.corpus), spool)
     assert rows.source is not None
     layout = _layout(rows.layout, of_cache(f"the cache {cache.name}", request, rows.source), request, rows.source)
     return make_job(teacher, device, spec, Rows(rows.source, layout), "a cache built with --max-length")

@@ -46,6 +46,7 @@ def describe_row(cache: "Cache", row: int) -> dict[str, Any]:
         "row_id": data["row_id"],
         "tokens": _tokens(cache.tokenizer_path, ids),
         "input_ids": ids,
+        "token_type_ids": [int(kind) for kind in data.get("token_type_ids", ())],
         "label": names[int(label)] if label is not None and names else label,
         "logits": _rounded(data.get("logits", ())),
         "label_names": list(names),
@@ -90,10 +91,13 @@ def _print(facts: dict[str, Any]) -> None:
             columns |= {f"{name} {layer}": kept for layer, kept in stored.items()}
         else:
             printer.print(f"{name}  logits {_logits(facts, stored)}")
-    table = Table("position", "token", *columns, box=None, padding=(0, 2))
+    # Of a single text there is nothing to tell apart.
+    types = facts["token_type_ids"] if any(facts["token_type_ids"]) else []
+    table = Table("position", "token", *(["type"] if types else []), *columns, box=None, padding=(0, 2))
     for position, token in enumerate(facts["tokens"]):
         ranks = [_rank(position, kept) for kept in columns.values()]
-        table.add_row(str(position), token, *ranks, style="bold" if any(ranks) else "dim")
+        kind = [str(types[position])] if types else []
+        table.add_row(str(position), token, *kind, *ranks, style="bold" if any(ranks) else "dim")
     printer.print(table)
     if columns:
         printer.print("A number says that the position was kept, 1 the best.", style="dim")

@@ -34,7 +34,11 @@ LOCK = ".lock"
 TEMPORARY = f"*{TEMPORARY_SUFFIX}"
 SPOOL = "building"
 """Folder of the rows of a corpus, which a build needs until it is done."""
-SPOOL_FILES = frozenset({"ids.bin", "offsets.bin", "rows.json", "rows.json.tmp"})
+SPOOL_FILES = frozenset(
+    f"{stem}{name}"
+    for stem in ("", "documents.")
+    for name in ("ids.bin", "offsets.bin", "types.bin", "rows.json", "rows.json.tmp")
+)
 
 
 class Ledger:

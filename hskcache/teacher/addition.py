@@ -18,7 +18,7 @@ from hskcache.encoder import takes_token_types
 from hskcache.errors import MismatchError, SpecError
 from hskcache.recall import task_of
 from hskcache.runtime import environment
-from hskcache.spec import KNOWLEDGE_WORDS, KnowledgeName, Spec
+from hskcache.spec import KNOWLEDGE_WORDS, KnowledgeName, Packing, Spec
 from hskcache.store.additions import (
     Draft,
     adding,
@@ -227,7 +227,8 @@ def _spec(request: Request, kind: KnowledgeName, spec: Spec) -> Spec:
             raise SpecError(
                 f"a field of {called[kind]} is to be added, but {keeps}; keep {called[kind]} and nothing else"
             )
-    return spec.model_copy(update={"max_length": request.spec.max_length, "shard_rows": request.shard_rows})
+    rows = {"max_length": request.spec.max_length, "shard_rows": request.shard_rows, "packing": Packing()}
+    return spec.model_copy(update=rows)
 
 
 def _check_tokenizer(teacher: Teacher, cache: Cache, tokenizer: PreTrainedTokenizerBase) -> None:

@@ -42,7 +42,7 @@ class CorpusBuild:
     @cached_property
     def tokenizer(self) -> SavedTokenizer:
         """The tokenizer's files as they stand in the cache."""
-        return save_tokenizer(self.teacher.tokenizer, self._has_token_types)
+        return save_tokenizer(self.teacher.tokenizer, self.has_token_types)
 
     def finished(self, out: Path) -> Manifest | None:
         """The manifest of the cache that this build would write, if it stands there with all its files, else None.
@@ -80,7 +80,7 @@ class CorpusBuild:
             CacheError: the spool cannot be written.
         """
         spec = self._resolved
-        place = Spool(spool, self.tokenizer.sha256)
+        place = Spool(spool, self.tokenizer.sha256, spec.packing)
         try:
             corpus = pack_corpus(self.path, self.teacher.tokenizer, spec.max_length, place, on_bytes)
         except OSError as error:
@@ -95,15 +95,16 @@ class CorpusBuild:
         return check_corpus_spec(self.spec, self.teacher)
 
     @property
-    def _has_token_types(self) -> bool:
+    def has_token_types(self) -> bool:
+        """Whether the encoder tells two texts of a row apart, and its tokenizer says which is which."""
         return takes_token_types(self.teacher.model) and "token_type_ids" in self.teacher.tokenizer.model_input_names
 
     def _request(self, found: Request, spec: Spec) -> Request:
         """What this build asks for, if the corpus makes as many rows as the one found."""
-        fingerprint = corpus_fingerprint(self.path, spec.max_length)
+        fingerprint = corpus_fingerprint(self.path, spec.max_length, spec.packing)
         data = corpus_info(str(self.path), fingerprint, found.data.num_rows)
         shard_rows = spec.shard_rows or found.shard_rows
-        return request_of(self.teacher, (spec, shard_rows), data, (self.tokenizer.sha256, self._has_token_types))
+        return request_of(self.teacher, (spec, shard_rows), data, (self.tokenizer.sha256, self.has_token_types))
 
 
 @contextmanager

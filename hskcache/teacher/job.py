@@ -7,7 +7,7 @@ from hskcache.classes import has_gold
 from hskcache.errors import SpecError
 from hskcache.recall import provenance_of
 from hskcache.selection.depth import kept_layers, stored_layers
-from hskcache.spec import Attention, Depth, Hidden, Spec
+from hskcache.spec import Attention, Depth, Hidden, Packing, Spec
 from hskcache.store.manifest import (
     AttentionField,
     DataInfo,
@@ -106,6 +106,8 @@ def prepare_job(teacher: Teacher, examples: Examples, rows: TokenizedRows, spec:
         SpecError: the spec contradicts itself, asks for layers that do not exist, or for shards that are too large.
         TeacherError: the teacher cannot read the rows.
     """
+    # A file of the spec may come from a corpus.
+    spec = spec.model_copy(update={"packing": Packing()})
     data = DataInfo(
         name=examples.source,
         split=examples.split,
@@ -188,7 +190,7 @@ def check_corpus_spec(spec: Spec, teacher: Teacher) -> Spec:
             f"{teacher.info.name} reads at most {most} tokens and rows may have {spec.max_length}; give "
             f"--max-length {most}"
         )
-    return spec
+    return spec.model_copy(update={"packing": spec.packing.resolved})
 
 
 def resolve_spec(spec: Spec, teacher: TeacherInfo) -> Spec:

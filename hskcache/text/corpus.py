@@ -10,19 +10,23 @@ tokenizers look no further than the space before a word.
 
 import codecs
 import hashlib
+import json
 import os
 import re
 import stat
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
+from hskcache import console
 from hskcache.errors import DataError
-from hskcache.text.packing import DOCUMENT_END, Packer
-from hskcache.text.spool import Spool, SpooledRows, SpoolWriter, read_spool
+from hskcache.spec import Packing
+from hskcache.text.documents import AHEAD, DOCUMENT_END, STEM, DocumentsWriter, Window
+from hskcache.text.packing import Packer, Template, template_of
+from hskcache.text.spool import Spool, SpooledRows, SpoolWriter, read_spool, remove_spool
 from hskcache.text.tokenize import TokenizedRows, special_ids
 
 if TYPE_CHECKING:
@@ -39,14 +43,16 @@ _TITLE = re.compile(r"= (?!= ).+(?<! =) =")
 _PACKING = 1
 """Goes up whenever the same text would be packed into other rows."""
 
+Progress = Callable[[int], None]
+
 
 @dataclass(frozen=True, eq=False)
 class Corpus:
     """A text file packed into rows, which stay on the disk.
 
     Attributes:
-        rows: ids and offsets are read-only maps of the spool's files; token types, where the tokenizer's model has
-            them, are zeros that take no memory.
+        rows: ids and offsets are read-only maps of the spool's files, and so are token types of pairs, where the
+            tokenizer's model has them; those of single texts are zeros that take no memory.
         source: the file, as the user named it.
         fingerprint: SHA-256 of the content and the packing, see corpus_fingerprint().
         num_documents: documents of at least one token.
@@ -61,7 +67,7 @@ class Corpus:
 
     @property
     def num_rows(self) -> int:
-        """Rows, each of one document."""
+        """Rows of all copies."""
         return len(self.rows)
 
 
@@ -70,79 +76,88 @@ def pack_corpus(
     tokenizer: "PreTrainedTokenizerBase",
     max_length: int,
     spool: Spool,
-    on_progress: Callable[[int], None] | None = None,
+    on_progress: Progress | None = None,
 ) -> Corpus:
-    """Pack a text file into rows on the disk; memory holds one batch of its lines at a time.
+    """Pack a text file into rows on the disk; memory holds one batch of its lines, or one block of rows, at a time.
 
-    Rows are those of :class:`~hskcache.text.packing.Packer`, each between the special tokens of a single text. Special
-    tokens written out in the text are read as such, as in :func:`~hskcache.text.tokenize.tokenize`.
+    Rows are those of :class:`~hskcache.text.packing.Packer`, each between the special tokens of a single text or of a
+    pair. Special tokens written out in the text are read as such, as in :func:`~hskcache.text.tokenize.tokenize`.
 
-    The file is read twice: first for its digest, then, unless the spool already holds its rows, to be tokenized. A
-    call that was cut off leaves nothing that a later one would use; the later one gives the same rows.
+    The file is read twice: first for its digest, then, unless the spool already holds its tokens or its rows, to be
+    tokenized. A call that was cut off leaves nothing that a later one would use but what is whole; the later one gives
+    the same rows.
 
     Args:
         path: a UTF-8 file, with or without a byte order mark.
         tokenizer: a fast tokenizer, see load_tokenizer.
         max_length: tokens of a row at most, special tokens included.
-        spool: where the rows are written.
+        spool: where the rows are written, and how they are packed.
         on_progress: called with the number of bytes of the file done since the last call.
 
     Raises:
-        SpecError: ``max_length`` leaves no room for text beside the special tokens.
-        DataError: the file cannot be read, is not UTF-8 (naming the line), holds no text, or changes meanwhile.
+        SpecError: ``max_length`` leaves no room for text beside the special tokens, or there is no token to mask with.
+        DataError: the file cannot be read, is not UTF-8 (naming the line), holds no text, or changes meanwhile, or is
+            one document where second texts are to be of another.
         TeacherError: the tokenizer gives a single text token types other than 0.
         OSError: the spool cannot be written.
     """
-    packer = Packer(tokenizer, max_length)
+    template = template_of(tokenizer, max_length, spool.packing)
     with _open(path) as file:
         begun = _state(file)
         sha256 = _sha256(file)
-        identity = {
-            "packing": _PACKING,
-            "source_sha256": sha256,
-            "source_bytes": begun[0],
-            "tokenizer_sha256": spool.tokenizer_digest,
-            "max_length": max_length,
-        }
+        source = {"source_sha256": sha256, "source_bytes": begun[0], "tokenizer_sha256": spool.tokenizer_digest}
+        identity = {"packing": _PACKING, **source, "max_length": max_length, **_drawn(spool.packing)}
         spooled = read_spool(spool.folder, identity)
         if spooled is None:
-            with SpoolWriter(spool.folder) as writer:
-                _pack(file, packer, writer, on_progress)
-                if not packer.num_tokens:
-                    raise DataError(f"{path} holds no text; give a file with at least one line of it")
-                if _state(file) != begun:
-                    raise DataError(f"{path} changed while it was read; give the command again")
-                writer.commit(identity, packer.num_documents, packer.num_tokens)
-            spooled = read_spool(spool.folder, identity)
-            assert spooled is not None
+            documents = read_spool(spool.folder, source, STEM)
+            if documents is None:
+                documents = _tokenize(file, tokenizer, (spool.folder, source), begun, on_progress)
+            elif on_progress is not None:
+                on_progress(begun[0])
+            has_types = spool.packing.pairs != "none" and _has_types(tokenizer)
+            spooled = _pack(str(path), documents, template, (spool, identity), has_types)
         elif on_progress is not None:
             on_progress(begun[0])
+    remove_spool(spool.folder, STEM)
     rows = _rows(spooled, tokenizer)
-    return Corpus(rows, str(path), _fingerprint(sha256, max_length), spooled.num_documents, spooled.num_tokens)
+    fingerprint = _fingerprint(sha256, max_length, spool.packing)
+    return Corpus(rows, str(path), fingerprint, spooled.num_documents, spooled.num_tokens)
 
 
-def corpus_fingerprint(path: str | Path, max_length: int) -> str:
+def corpus_fingerprint(path: str | Path, max_length: int, packing: Packing | None = None) -> str:
     """The fingerprint that a corpus of this file has, without tokenizing it.
 
-    SHA-256 over the digest of the file's bytes, ``max_length`` and the version of the packing; neither the file's name
-    nor the tokenizer enters.
+    SHA-256 over the digest of the file's bytes, ``max_length``, the version of the packing and what of it is not the
+    default; neither the file's name nor the tokenizer enters.
 
     Raises:
         DataError: the file cannot be read.
     """
     with _open(path) as file:
-        return _fingerprint(_sha256(file), max_length)
+        return _fingerprint(_sha256(file), max_length, packing or Packing())
 
 
-def _fingerprint(sha256: str, max_length: int) -> str:
-    return hashlib.sha256(f"hskcache corpus {_PACKING}\n{sha256}\n{max_length}\n".encode()).hexdigest()
+def _fingerprint(sha256: str, max_length: int, packing: Packing) -> str:
+    drawn = _drawn(packing)
+    told = json.dumps(drawn, sort_keys=True) + "\n" if drawn else ""
+    return hashlib.sha256(f"hskcache corpus {_PACKING}\n{sha256}\n{max_length}\n{told}".encode()).hexdigest()
+
+
+def _drawn(packing: Packing) -> dict[str, Any]:
+    """What of a packing is not the default: nothing for rows as they have always been."""
+    plain = packing.resolved.model_dump(mode="json", exclude_defaults=True)
+    return {"rows": plain} if plain else {}
+
+
+def _has_types(tokenizer: "PreTrainedTokenizerBase") -> bool:
+    return "token_type_ids" in tokenizer.model_input_names
 
 
 def _rows(spooled: SpooledRows, tokenizer: "PreTrainedTokenizerBase") -> TokenizedRows:
-    ids = spooled.input_ids
-    has_types = "token_type_ids" in tokenizer.model_input_names
-    types = np.broadcast_to(np.uint8(0), ids.shape) if has_types else None
-    return TokenizedRows(ids, spooled.offsets, types, special_ids(tokenizer))
+    types = spooled.token_type_ids
+    if types is None and _has_types(tokenizer):
+        types = np.broadcast_to(np.uint8(0), spooled.input_ids.shape)
+    return TokenizedRows(spooled.input_ids, spooled.offsets, types, special_ids(tokenizer))
 
 
 def check_corpus(path: str | Path) -> None:
@@ -177,13 +192,60 @@ def _sha256(file: BinaryIO) -> str:
     return digest
 
 
-def _pack(file: BinaryIO, packer: Packer, writer: SpoolWriter, on_progress: Callable[[int], None] | None) -> None:
-    done = 0
-    for batch in _batches(_texts(file)):
-        writer.append(*packer.add(batch))
-        if on_progress is not None:
-            on_progress(file.tell() - done)
-            done = file.tell()
+def _tokenize(
+    file: BinaryIO,
+    tokenizer: "PreTrainedTokenizerBase",
+    place: tuple[Path, dict[str, Any]],
+    begun: tuple[int, int],
+    on_progress: Progress | None,
+) -> SpooledRows:
+    """The documents of a file as tokens on the disk.
+
+    Args:
+        file: the corpus.
+        tokenizer: a fast one.
+        place: folder and identity of the spool.
+        begun: state of the file before anything was read of it.
+        on_progress: see pack_corpus().
+    """
+    folder, identity = place
+    with SpoolWriter(folder, STEM) as writer:
+        documents, done = DocumentsWriter(tokenizer, writer), 0
+        for batch in _batches(_texts(file)):
+            documents.add(batch)
+            if on_progress is not None:
+                on_progress(file.tell() - done)
+                done = file.tell()
+        if not documents.num_tokens:
+            raise DataError(f"{file.name} holds no text; give a file with at least one line of it")
+        if _state(file) != begun:
+            raise DataError(f"{file.name} changed while it was read; give the command again")
+        writer.commit(identity, documents.num_documents, documents.num_tokens)
+    spooled = read_spool(folder, identity, STEM)
+    assert spooled is not None
+    return spooled
+
+
+def _pack(
+    name: str, documents: SpooledRows, template: Template, place: tuple[Spool, dict[str, Any]], has_types: bool
+) -> SpooledRows:
+    """Rows on the disk of documents that are there."""
+    spool, identity = place
+    packing = spool.packing
+    if documents.num_documents == 1 and packing.pairs == "random":
+        raise DataError(
+            f"{name} is one document, and --pairs random takes the second text from another one; put blank lines "
+            "between documents, or give --pairs next"
+        )
+    if documents.num_documents == 1 and packing.pairs == "mixed":
+        console.say(f"{name} is one document without blank lines, so that no second text is of another one")
+    with (spool.folder / f"{STEM}ids.bin").open("rb") as file, SpoolWriter(spool.folder, "", has_types) as writer:
+        for rows in Packer(documents.offsets, (Window(file, AHEAD), Window(file)), template, packing).blocks():
+            writer.append(rows.ids, rows.lengths, rows.types if has_types else None)
+        writer.commit(identity, documents.num_documents, documents.num_tokens)
+    spooled = read_spool(spool.folder, identity)
+    assert spooled is not None
+    return spooled
 
 
 def _batches(texts: Iterable[str]) -> Iterator[list[str]]:
