@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from torch.nn import Module
     from transformers import PreTrainedModel
 
 # Where a configuration came from and what wrote it say nothing of what the model computes.
@@ -29,7 +30,7 @@ def takes_token_types(model: "PreTrainedModel") -> bool:
     return "token_type_ids" in accepted and getattr(model.config, "type_vocab_size", 0) > 1
 
 
-def weights_digest(model: "PreTrainedModel") -> str:
+def weights_digest(model: "Module") -> str:
     """SHA-256 over every tensor of the state dict in the order of names: name, dtype, shape and bytes."""
     import torch
 

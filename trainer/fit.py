@@ -17,11 +17,10 @@ from transformers import (
 
 from hskcache import console, runtime
 from hskcache.locks import sole_writer
-from hskcache.model.load import load_again
 from hskcache.model.save import load_weights, save_model
 from hskcache.text import remembered
 from hskcache.text.remembered import Remembered
-from trainer import chance, processes
+from trainer import chance, processes, projections
 from trainer.checkpoints import (
     CHECKPOINTS,
     DONE,
@@ -37,8 +36,10 @@ from trainer.checkpoints import (
 from trainer.distill import DistillTrainer, Machine, Score, training_arguments
 from trainer.gate import check_recipe, check_student
 from trainer.interrupts import Interrupts
+from trainer.learner import Learner, Projecting, told
+from trainer.matches import LayerMatch, Matches
 from trainer.midway import Midway
-from trainer.objective import LayerMatch, Objective, restore_attention
+from trainer.objective import Objective, restore_attention
 from trainer.progress import Pace, StepBar
 from trainer.recipe import Recipe, Stage
 from trainer.resume import Best, Place, newest, stopped
@@ -62,6 +63,7 @@ class Fit:
         run: what else identifies the run, as plain values, such as the student's origin.
         rows: how the student's rows are read, which is saved with it; None where that is not known.
         origin: what the student was made of, told when a run begins; None where it is told elsewhere.
+        projecting: the projections it begins with, and what becomes of them.
     """
 
     source: Source
@@ -75,11 +77,12 @@ class Fit:
     run: dict[str, Any] = field(default_factory=dict)
     rows: Remembered | None = None
     origin: str | None = None
+    projecting: Projecting = field(default_factory=Projecting)
 
     @property
     def identity(self) -> dict[str, Any]:
         """What a run in the same folder must have in common with this one."""
-        return {**self.run, **self.settings}
+        return {**self.run, **self.projecting.identity, **self.settings}
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -122,22 +125,23 @@ def fit(job: Fit, out: Path, machine: Machine) -> dict[str, Any]:
             return finished
         if job.origin is not None and not (out / STAGES).exists():
             origin.tell_origin(job.origin)
-        student = job.student
+        learner = Learner(job.student, dict(job.projecting.taken))
         for number, stage in enumerate(job.recipe.stages):
             folder = out / STAGES / f"{number}-{stage.name}"
             if processes.on_first((folder / DONE).is_file):
-                student = load_again(student, folder / "student").to(device)
+                learner = learner.again(folder / "student", device)
             else:
-                _run_stage(job, stage, student, folder, machine)
-        return processes.on_first(lambda: _finished(job, student, out))
+                _run_stage(job, stage, learner, folder, machine)
+        return processes.on_first(lambda: _finished(job, learner, out))
 
 
-def _finished(job: Fit, student: PreTrainedModel, out: Path) -> dict[str, Any]:
-    save_model(student, out, job.tokenizer)
+def _finished(job: Fit, learner: Learner, out: Path) -> dict[str, Any]:
+    save_model(learner.student, out, job.tokenizer)
+    projections.save(learner.projections if job.projecting.exported else {}, out)
     if job.rows is not None:
         remembered.save(job.rows, out)
     records = [out / STAGES / f"{number}-{stage.name}" / DONE for number, stage in enumerate(job.recipe.stages)]
-    scores = job.score(student)
+    scores = job.score(learner.student)
     result = {"metric": job.metric, "scores": scores, **chance.record(scores), "stages": list(map(read_json, records))}
     if job.origin is not None:
         result |= origin.record(job.origin)
@@ -145,10 +149,12 @@ def _finished(job: Fit, student: PreTrainedModel, out: Path) -> dict[str, Any]:
     return result
 
 
-def _run_stage(job: Fit, stage: Stage, student: PreTrainedModel, folder: Path, machine: Machine) -> None:
-    """Train ``student`` in place; once ``folder/done.json`` stands, its weights stand in ``folder/student``."""
-    trainer = _trainer(job, stage, student, folder, machine)
-    pace, best = Pace(), Best(student, folder, job.metric or "")
+def _run_stage(job: Fit, stage: Stage, learner: Learner, folder: Path, machine: Machine) -> None:
+    """Train ``learner`` in place; once ``folder/done.json`` stands, its weights stand in ``folder/student``."""
+    held = {} if job.projecting.fresh else learner.projections
+    objective = Objective(learner.student, stage.losses, _matches(job, learner), job.seed, held)
+    trainer = _trainer(job, stage, objective, folder, machine)
+    pace, best = Pace(), Best(objective, folder, job.metric or "")
     # In this order: a checkpoint is whole before what only an older one needs is dropped.
     for callback in (Place(trainer.loader), best, pace):
         trainer.add_callback(callback)
@@ -156,21 +162,27 @@ def _run_stage(job: Fit, stage: Stage, student: PreTrainedModel, folder: Path, m
     if checkpoint is not None:
         _say(f"{stage.name}: going on from step {step_of(checkpoint)}")
         trainer.loader.load_state_dict(read_json(checkpoint / LOADER))
+    elif objective.projections:
+        _say(told(stage.name, projections.by_name(objective.projections), held))
     if checkpoint is not None and (state := stopped(checkpoint)) is not None:
         trainer.state = state
         load_weights(trainer.model, checkpoint / "model.safetensors", trainer.args.device)
     else:
         _train(trainer, checkpoint, stage.name, folder.parent.parent / LOGS / stage.name)
     processes.wait()
-    restore_attention(student)
+    restore_attention(learner.student)
     if stage.select == "best":
         best.restore(trainer.state)
-    processes.on_first(lambda: _record(trainer, stage, folder, pace.median_s))
+    learner.projections.update(projections.by_name(objective.projections))
+    processes.on_first(lambda: _record(trainer, stage, learner, folder, pace.median_s))
 
 
-def _record(trainer: DistillTrainer, stage: Stage, folder: Path, seconds_per_step: float | None) -> None:
+def _record(
+    trainer: DistillTrainer, stage: Stage, learner: Learner, folder: Path, seconds_per_step: float | None
+) -> None:
     shutil.rmtree(folder / "student", ignore_errors=True)
-    save_model(trainer.model.student, folder / "student")
+    save_model(learner.student, folder / "student")
+    projections.save(learner.projections, folder / "student")
     evaluations = [
         {key.removeprefix("eval_"): value for key, value in entry.items()}
         for entry in trainer.state.log_history
@@ -214,10 +226,13 @@ def _train(trainer: DistillTrainer, checkpoint: Path | None, name: str, logs: Pa
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
 
 
-def _trainer(job: Fit, stage: Stage, student: PreTrainedModel, folder: Path, machine: Machine) -> DistillTrainer:
+def _matches(job: Fit, learner: Learner) -> Matches:
+    return job.source.knowledge.matches_for(learner.student.config.num_hidden_layers, job.layer_map)
+
+
+def _trainer(job: Fit, stage: Stage, objective: Objective, folder: Path, machine: Machine) -> DistillTrainer:
     arguments = training_arguments(stage, machine, folder / CHECKPOINTS, job.metric, job.seed)
-    matches = job.source.knowledge.matches_for(student.config.num_hidden_layers, job.layer_map)
-    used = matches.for_losses(stage.losses)
+    used = objective.matches.for_losses(stage.losses)
     part = Slice(
         batch_size=arguments.per_device_train_batch_size,
         rank=arguments.process_index,
@@ -226,9 +241,8 @@ def _trainer(job: Fit, stage: Stage, student: PreTrainedModel, folder: Path, mac
         device=str(arguments.device),
         layers=_teacher_layers(used.hidden),
         attention_layers=_teacher_layers(used.attention),
-        num_tokens=student.get_input_embeddings().num_embeddings,
+        num_tokens=objective.student.get_input_embeddings().num_embeddings,
     )
-    objective = Objective(student, stage.losses, matches, job.seed)
     loader = job.source.loader(stage.losses, part, job.seed)
     callbacks: list[TrainerCallback] = []
     if stage.patience is not None:

@@ -11,7 +11,8 @@ from hskcache.spec import KNOWLEDGE_WORDS
 from hskcache.text.tokenize import vocabulary_difference
 from trainer.knowledge import Knowledge
 from trainer.losses.attention import pair_heads
-from trainer.objective import Matches, can_show_attention
+from trainer.matches import Matches
+from trainer.objective import can_show_attention
 from trainer.recipe import Recipe, Stage, known_recipes, load_recipe
 
 

@@ -10,7 +10,7 @@ from hskcache.errors import SpecError
 from hskcache.selection.depth import kept_layers
 from hskcache.spec import Depth, first_problem, layer_map_changes
 from trainer.choice import KINDS, OWN, Choice, resolved
-from trainer.objective import LayerMatch, Matches
+from trainer.matches import LayerMatch, Matches
 from trainer.student.create import Interface
 
 

@@ -1,7 +1,6 @@
 """A student together with the losses of one stage: what the optimiser sees."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -10,14 +9,14 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from hskcache.attention import IMPLEMENTATION, listening, scores_between
-from hskcache.cache import AttentionField
 from hskcache.encoder import takes_token_types
 from hskcache.errors import MismatchError
 from trainer.batch import AttentionTarget, Batch
 from trainer.losses import attention_loss, hidden_loss, label_loss, soft_label_loss
 from trainer.losses.attention import IN_ORDER, pair_heads
+from trainer.matches import LayerMatch, Matches
+from trainer.projections import Projections, Widths, draw, is_projected, name_of, needed
 from trainer.recipe import EmbeddingTerm, HiddenTerm, Losses
-from trainer.student.create import seeded
 
 Target = TypeVar("Target")
 
@@ -25,67 +24,31 @@ Target = TypeVar("Target")
 _BEFORE: WeakKeyDictionary[PreTrainedModel, str] = WeakKeyDictionary()
 
 
-@dataclass(frozen=True)
-class LayerMatch:
-    """A student layer and the teacher layer it learns from; of hidden states, layer 0 is the embedding output."""
-
-    student: int
-    teacher: int
-
-
-@dataclass(frozen=True)
-class Matches:
-    """Which layers learn from which, and what of the teacher's shape the losses need.
-
-    Attributes:
-        hidden: pairs of hidden layers.
-        attention: pairs of layers whose attention is compared, counted from 1.
-        width: hidden width D of the teacher; None without hidden states.
-        scores: how attention scores are stored; None without any.
-    """
-
-    hidden: tuple[LayerMatch, ...] = ()
-    attention: tuple[LayerMatch, ...] = ()
-    width: int | None = None
-    scores: AttentionField | None = None
-
-    def for_losses(self, losses: Losses) -> "Matches":
-        """The pairs that the terms of a stage are about."""
-        return Matches(
-            hidden=(*self.embedding_pairs(losses), *self.hidden_pairs(losses)),
-            attention=self.attention if losses.attention is not None else (),
-            width=self.width,
-            scores=self.scores,
-        )
-
-    def hidden_pairs(self, losses: Losses) -> tuple[LayerMatch, ...]:
-        """Those of the term ``hidden``."""
-        if losses.hidden is None:
-            return ()
-        return tuple(match for match in self.hidden if match.student > 0 or losses.hidden.embedding)
-
-    def embedding_pairs(self, losses: Losses) -> tuple[LayerMatch, ...]:
-        """That of the term ``embedding``, where the embedding output is kept."""
-        return tuple(match for match in self.hidden if match.student == 0) if losses.embedding is not None else ()
-
-
 class Objective(nn.Module):
     """The student, the projections it needs while it trains, and the weighted sum of the stage's losses.
 
     A projection Linear d -> D with bias stands between a student of width d and states of width D where they differ
-    [TinyBERT 3.1, eq. 8 and 9]. It is trained with the student and is no part of what is saved as the student.
+    [TinyBERT 3.1, eq. 8 and 9]. It is trained with the student and saved beside it, see ``projections``.
 
     Args:
         student: a sequence classifier, or an encoder where no term is about what a classifier answers.
         losses: the terms of the stage.
         matches: which layers learn from which; only those that the terms are about are used.
-        seed: of the projections.
+        seed: of the projections that are drawn.
+        held: projections that the student has learned through before; those that are needed are taken up.
 
     Raises:
         MismatchError: the student's attention heads cannot be compared as asked, or its attention cannot be seen.
     """
 
-    def __init__(self, student: PreTrainedModel, losses: Losses, matches: Matches | None = None, seed: int = 0) -> None:
+    def __init__(
+        self,
+        student: PreTrainedModel,
+        losses: Losses,
+        matches: Matches | None = None,
+        seed: int = 0,
+        held: Projections | None = None,
+    ) -> None:
         super().__init__()
         self.student = student
         self.losses = losses
@@ -98,7 +61,7 @@ class Objective(nn.Module):
             _show_attention(student)
         else:
             restore_attention(student)
-        self.projections = self._make_projections(student.config.hidden_size, seed)
+        self.projections = draw(needed(losses, self.matches, student.config.hidden_size), held or {}, seed)
 
     def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss of a slice, scaled so that the slices of a global batch add up to its mean.
@@ -160,26 +123,10 @@ class Objective(nn.Module):
             terms.append(("label", label.weight, loss))
         return terms
 
-    def _make_projections(self, width: int, seed: int) -> nn.ModuleDict:
-        projections = nn.ModuleDict()
-        if self.matches.width in {None, width}:
-            return projections
-        terms = (
-            (self.losses.embedding, self.matches.embedding_pairs(self.losses)),
-            (self.losses.hidden, self.matches.hidden_pairs(self.losses)),
-        )
-        with seeded(seed):
-            for term, pairs in terms:
-                for match in pairs:
-                    name = _projection_name(match, term)
-                    if name not in projections:
-                        projections[name] = nn.Linear(width, self.matches.width)
-        return projections
-
     def _projection(self, match: LayerMatch, term: HiddenTerm | EmbeddingTerm) -> nn.Linear | None:
-        if not self.projections:
+        if not is_projected(term, Widths(self.student.config.hidden_size, self.matches.width or 0)):
             return None
-        projection = self.projections[_projection_name(match, term)]
+        projection = self.projections[name_of(match, term)]
         assert isinstance(projection, nn.Linear)
         return projection
 
@@ -224,10 +171,6 @@ def _show_attention(student: PreTrainedModel) -> None:
     if (before := student.config._attn_implementation) != IMPLEMENTATION:
         student.set_attn_implementation(IMPLEMENTATION)
         _BEFORE[student] = before
-
-
-def _projection_name(match: LayerMatch, term: HiddenTerm | EmbeddingTerm | None) -> str:
-    return "shared" if term is not None and term.shared_projection else f"layer_{match.student:02d}"
 
 
 def _sum(losses: Sequence[Tensor], what: str) -> Tensor:

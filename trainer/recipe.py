@@ -5,7 +5,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 from hskcache.errors import SpecError
 from hskcache.nearest import meant
@@ -23,21 +30,34 @@ class Finite(Strict):
     model_config = ConfigDict(allow_inf_nan=False)
 
 
-class HiddenTerm(Finite):
-    """Hidden-state loss [MUD 2.2]: ``missing`` says what a dropped column counts as."""
+class StatesTerm(Finite):
+    """A loss on hidden states [MUD 2.2]: ``missing`` says what a dropped column counts as.
+
+    The projection to the teacher's width is one for all terms and layers that share theirs, or one for each layer.
+    """
 
     weight: float = Field(default=1.0, gt=0)
     missing: Literal["zero", "ignore"] = "zero"
     shared_projection: bool = Field(default=True, description="one Linear for all layers, as TinyBERT's release has it")
+    project_equal_widths: bool = Field(default=False, description="have one where no width differs, as the release has")
+
+    @model_serializer(mode="wrap")
+    def _as_ever(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without a setting that is as it was before there was one: what was begun then goes on."""
+        plain: dict[str, Any] = serialize(self)
+        if not self.project_equal_widths:
+            plain.pop("project_equal_widths", None)
+        return plain
+
+
+class HiddenTerm(StatesTerm):
+    """Hidden-state loss of the layers; ``embedding`` says whether the embedding outputs, layer 0, count here too."""
+
     embedding: bool = Field(default=True, description="whether the embedding outputs, layer 0, count here too")
 
 
-class EmbeddingTerm(Finite):
+class EmbeddingTerm(StatesTerm):
     """Hidden-state loss of the embedding outputs, layer 0, with a weight of its own [TinyBERT 3.1, eq. 9]."""
-
-    weight: float = Field(default=1.0, gt=0)
-    missing: Literal["zero", "ignore"] = "zero"
-    shared_projection: bool = Field(default=True, description="the Linear of the hidden layers, as TinyBERT's release")
 
 
 class AttentionTerm(Finite):

@@ -7,6 +7,7 @@ read the folder may read its weights, which safetensors would write for their ow
 import json
 import secrets
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from hskcache.runtime import quiet
 
 _TOKENIZER = "tokenizer_config.json"
 _TYPES = "token_type_ids"
+_FORMAT = {"format": "pt"}
 
 
 def save_model(model: PreTrainedModel, folder: Path, tokenizer: PreTrainedTokenizerBase | None = None) -> None:
@@ -55,7 +57,7 @@ def _agree(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, path: Pat
     path.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def save_weights(module: nn.Module, path: Path) -> None:
+def save_weights(module: nn.Module, path: Path, metadata: Mapping[str, str] = _FORMAT) -> None:
     """Save every tensor of a module's state under its name, so that the file is whole or absent.
 
     Tensors that share memory, because they are tied or parts of one, are saved each by itself.
@@ -63,6 +65,7 @@ def save_weights(module: nn.Module, path: Path) -> None:
     Args:
         module: whose state to save.
         path: a ``.safetensors`` file.
+        metadata: to be read without the tensors.
     """
     state: dict[str, Tensor] = module.state_dict()
     sharers = Counter(tensor.untyped_storage().data_ptr() for tensor in state.values())
@@ -71,7 +74,7 @@ def save_weights(module: nn.Module, path: Path) -> None:
         shared = sharers[tensor.untyped_storage().data_ptr()] > 1
         tensors[name] = tensor.detach().clone() if shared else tensor.detach()
     temporary = path.with_suffix(".tmp")
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary, metadata={"format": "pt"})
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary, metadata=dict(metadata))
     temporary.chmod(_mode(path.parent))
     temporary.replace(path)
 

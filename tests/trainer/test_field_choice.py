@@ -20,7 +20,7 @@ from trainer.choice import Choice, choice_of, parse_choice
 from trainer.fit import Fit, fit
 from trainer.gate import check_recipe, check_student
 from trainer.knowledge import cached_knowledge
-from trainer.objective import LayerMatch
+from trainer.matches import LayerMatch
 from trainer.recipe import Recipe
 from trainer.source import cached_source
 

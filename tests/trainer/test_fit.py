@@ -33,7 +33,7 @@ def make(cache_dir: Path, tsv_file: Path, narrow: Path) -> MakeFit:
     return job
 
 
-def test_the_student_is_an_ordinary_checkpoint_without_its_projection(make: MakeFit, tmp_path: Path) -> None:
+def test_the_student_is_an_ordinary_checkpoint_beside_its_projection(make: MakeFit, tmp_path: Path) -> None:
     job = make(recipe_of(hidden=HIDDEN, prediction=PREDICTION))
     result = fit(job, tmp_path / "out", CPU)
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
@@ -41,6 +41,7 @@ def test_the_student_is_an_ordinary_checkpoint_without_its_projection(make: Make
         "logs",
         "metrics.json",
         "model.safetensors",
+        "projection.safetensors",
         "run.json",
         "tokenizer.json",
         "tokenizer_config.json",

@@ -12,7 +12,7 @@ from hskcache.cache import Cache
 from hskcache.errors import MismatchError, SpecError
 from trainer.gate import check_recipe, check_student, check_tokenizer
 from trainer.knowledge import Knowledge, cached_knowledge
-from trainer.objective import LayerMatch, Matches
+from trainer.matches import LayerMatch, Matches
 from trainer.recipe import Recipe
 from trainer.source import cached_source
 

@@ -11,7 +11,8 @@ from hskcache.cache import Cache
 from hskcache.errors import MismatchError
 from trainer.batch import Batch
 from trainer.loading import KnowledgeLoader
-from trainer.objective import LayerMatch, Matches, Objective
+from trainer.matches import LayerMatch, Matches
+from trainer.objective import Objective
 from trainer.recipe import HiddenTerm, LabelTerm, Losses, SoftTerm
 from trainer.source import Source, cached_source
 
@@ -90,6 +91,23 @@ def test_no_projection_where_widths_agree_or_no_hidden_state_is_learned(
 ) -> None:
     assert not Objective(student_of(source, wide), Losses(hidden=HiddenTerm()), MATCHES).projections
     assert not Objective(student_of(source, narrow), Losses(soft=SoftTerm()), MATCHES).projections
+
+
+def test_a_projection_between_equal_widths_is_learned_through_by_the_term_that_asks(
+    source: Source, batch: Batch, wide: Path
+) -> None:
+    student = student_of(source, wide)
+    objective = Objective(student, Losses(hidden=HiddenTerm(project_equal_widths=True)), MATCHES, seed=1)
+    without = Objective(student, Losses(hidden=HiddenTerm()), MATCHES)
+    projection = objective.projections["shared"]
+    assert projection.weight.shape == (32, 32)
+    objective(batch)[0].backward()
+    assert projection.weight.grad.abs().sum() > 0
+    assert objective(batch)[0].item() != pytest.approx(without(batch)[0].item(), rel=1e-3)
+    with torch.no_grad():
+        projection.weight.copy_(torch.eye(32))
+        projection.bias.zero_()
+    assert objective(batch)[0].item() == pytest.approx(without(batch)[0].item(), rel=1e-6)
 
 
 def test_making_an_objective_leaves_the_random_generators_alone(source: Source, narrow: Path) -> None:

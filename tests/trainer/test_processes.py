@@ -10,6 +10,7 @@ from typing import Any
 import children
 import pytest
 import torch
+from safetensors.torch import load_file
 from tiny import CPU, fit_of, recipe_of, scalars, weights_of
 
 from hskcache.errors import MismatchError, SpecError
@@ -17,6 +18,7 @@ from trainer import processes
 from trainer.checkpoints import read_json
 from trainer.distill import Machine
 from trainer.fit import fit
+from trainer.projections import FILE
 from trainer.source import cached_source
 
 ALL = {"hidden": {}, "soft": {"temperature": 2.0}, "label": {}}
@@ -62,8 +64,8 @@ def assert_close(out: Path, alone: Path) -> None:
         assert {"train/loss", "train/loss_hidden", "train/grad_norm"} <= ours.keys()
         for name, values in ours.items():
             assert values == pytest.approx(theirs[name], rel=1e-4), name
-    theirs_weights = weights_of(alone)
-    for name, tensor in weights_of(out).items():
+    theirs_weights = weights_of(alone) | load_file(alone / FILE)
+    for name, tensor in (weights_of(out) | load_file(out / FILE)).items():
         torch.testing.assert_close(tensor, theirs_weights[name], rtol=0, atol=2e-4)
 
 
@@ -94,6 +96,7 @@ def test_two_processes_that_were_killed_go_on(case: Case, tmp_path: Path) -> Non
     assert children.together(case.run, cut, machine) == [0, 0]
     theirs = weights_of(whole)
     assert all(torch.equal(tensor, theirs[name]) for name, tensor in weights_of(cut).items())
+    assert (cut / FILE).read_bytes() == (whole / FILE).read_bytes()
 
 
 def run_and_leave(case: Case, out: Path, machine: Machine) -> None:

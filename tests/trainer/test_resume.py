@@ -20,6 +20,7 @@ from trainer.checkpoints import read_json
 from trainer.distill import Machine
 from trainer.fit import Fit, fit
 from trainer.loading import KnowledgeLoader
+from trainer.projections import FILE
 from trainer.recipe import Losses
 from trainer.source import Slice, fields_of
 
@@ -118,6 +119,7 @@ def assert_same(out: Path, expected: Path) -> None:
     ours, theirs = weights_of(out), weights_of(expected)
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(tensor, theirs[name]) for name, tensor in ours.items())
+    assert (out / FILE).read_bytes() == (expected / FILE).read_bytes()
 
 
 @pytest.fixture(scope="module")

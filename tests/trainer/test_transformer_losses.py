@@ -19,7 +19,8 @@ from trainer.batch import Batch
 from trainer.fit import fit
 from trainer.knowledge import cached_knowledge
 from trainer.loading import KnowledgeLoader
-from trainer.objective import LayerMatch, Matches, Objective, restore_attention
+from trainer.matches import LayerMatch, Matches
+from trainer.objective import Objective, restore_attention
 from trainer.recipe import AttentionTerm, EmbeddingTerm, HiddenTerm, Losses, SoftTerm
 from trainer.source import cached_source
 

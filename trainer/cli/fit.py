@@ -67,6 +67,15 @@ from trainer.cli import options
     help="Where the encoded cache lives while training.",
 )
 @click.option(
+    "--projection",
+    type=click.Choice(["keep", "fresh"]),
+    default="keep",
+    show_default=True,
+    help="From the student's hidden states to the teacher's width: keep that of earlier stages and of the student's "
+    "folder, or draw it afresh in every stage.",
+)
+@click.option("--no-projection", is_flag=True, help="Leave the projection out of the folder of the student.")
+@click.option(
     "--gradient-accumulation",
     "accumulation",
     type=Whole(min=1),

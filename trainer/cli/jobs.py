@@ -21,7 +21,8 @@ from trainer.evaluation import check_fit, check_labels, evaluate, metrics_for
 from trainer.fit import Fit
 from trainer.gate import check_recipe, check_student, check_tokenizer
 from trainer.knowledge import Knowledge
-from trainer.recipe import load_recipe
+from trainer.learner import Projecting, projections_of, take_up
+from trainer.recipe import Recipe, load_recipe
 from trainer.source import Local, Source, cached_source
 from trainer.student.create import create_student
 from trainer.student.encoder import create_encoder
@@ -73,6 +74,7 @@ def make_fit(given: Mapping[str, Any], device: str, slices: int, tells: bool = T
         create = create_encoder if knowledge.is_corpus else create_student
         student = create(given["student"], knowledge.interface(1 + max(vocabulary.values())), given["seed"])
         check_student(knowledge, recipe, student, given["layer_map"])
+        projecting = _projecting(given, recipe, knowledge, student)
         if (theirs := own_vocabulary(given["student"])) is not None:
             check_tokenizer(knowledge, theirs, vocabulary, given["student"])
     reach = reach_of(student, given["student"], max_length, _KEEP)
@@ -99,7 +101,18 @@ def make_fit(given: Mapping[str, Any], device: str, slices: int, tells: bool = T
         run={"student": weights_digest(student), "eval": scoring.fingerprint},
         rows=memory if examples is None else of_examples(examples, max_length, memory.cut),
         origin=given["student"],
+        projecting=projecting,
     )
+
+
+def _projecting(
+    given: Mapping[str, Any], recipe: Recipe, knowledge: Knowledge, student: "PreTrainedModel"
+) -> Projecting:
+    fresh = given["projection"] == "fresh"
+    matches = knowledge.matches_for(int(student.config.num_hidden_layers), given["layer_map"])
+    held = {} if fresh or not recipe.needs_hidden else projections_of(given["student"])
+    taken = take_up(given["student"], held, recipe, matches, student)
+    return Projecting(taken, fresh, exported=not given["no_projection"])
 
 
 def _source(given: Mapping[str, Any], device: str) -> Source:

@@ -1,0 +1,142 @@
+"""What learns: a student and the projections that it learns through, from stage to stage and from run to run."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from hskcache.encoder import weights_digest
+from hskcache.errors import MismatchError
+from hskcache.model.load import load_again
+from trainer.matches import Matches
+from trainer.projections import FILE, SHARED, Projections, Widths, described, load, needed, widths_of
+from trainer.recipe import Recipe, Stage
+from trainer.student.origin import has_no_weights
+
+
+@dataclass(frozen=True)
+class Projecting:
+    """Which projections a run begins with, and what becomes of them.
+
+    Attributes:
+        taken: those that the student brings and the run learns through.
+        fresh: draw them anew in every stage.
+        exported: save them beside the student that comes of the run.
+    """
+
+    taken: Projections = field(default_factory=dict)
+    fresh: bool = False
+    exported: bool = True
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """What of this decides the result; nothing where a run begins as all did before projections were kept."""
+        if self.fresh:
+            return {"projection": "fresh"}
+        return {"projection": weights_digest(nn.ModuleDict(self.taken))} if self.taken else {}
+
+
+@dataclass
+class Learner:
+    """A student and the projections that it has learned through so far, by name; both are trained in place."""
+
+    student: PreTrainedModel
+    projections: dict[str, nn.Linear]
+
+    def again(self, folder: Path, device: torch.device) -> "Learner":
+        """A learner of this kind as a stage left it.
+
+        Args:
+            folder: of the stage's student.
+            device: to put the student on.
+
+        Raises:
+            TeacherError, DamageError: the folder does not hold what was saved.
+        """
+        return Learner(load_again(self.student, folder).to(device), load_beside(folder))
+
+
+def load_beside(folder: Path) -> dict[str, nn.Linear]:
+    """The projections beside a student's weights, if any.
+
+    Raises:
+        DamageError: there is a file of them that cannot be read.
+    """
+    return load(folder / FILE) if (folder / FILE).is_file() else {}
+
+
+def projections_of(source: str) -> dict[str, nn.Linear]:
+    """The projections that a student to begin with brings along; none of a shape.
+
+    Args:
+        source: name, config.json, folder or hub id.
+
+    Raises:
+        DamageError: there is a file of them that cannot be read.
+    """
+    return {} if has_no_weights(source) else load_beside(Path(source))
+
+
+def take_up(
+    source: str, held: Projections, recipe: Recipe, matches: Matches, student: PreTrainedModel
+) -> dict[str, nn.Linear]:
+    """The projections of a student that a run goes on with: all of them where it learns through any, else none.
+
+    Args:
+        source: what to call the student.
+        held: what it brings.
+        recipe: the stages.
+        matches: which layers learn from which.
+        student: to train.
+
+    Raises:
+        MismatchError: they are of other widths or layers than those that the run learns through.
+    """
+    needs = [(stage, needed(stage.losses, matches, student.config.hidden_size)) for stage in recipe.stages]
+    needs = [(stage, wanted) for stage, wanted in needs if wanted]
+    if not needs or not held:
+        return {}
+    widths = {name: widths_of(projection) for name, projection in held.items()}
+    _check_widths(source, widths, needs)
+    _check_layers(source, widths, *needs[0])
+    return dict(held)
+
+
+def told(stage: str, projections: Projections, held: Projections) -> str:
+    """In words, which of a stage's projections are taken up and which drawn."""
+    widths = {name: widths_of(projection) for name, projection in projections.items()}
+    taken, drawn = [name for name in widths if name in held], [name for name in widths if name not in held]
+    parts = []
+    if taken:
+        parts.append(f"goes on with the student's projection ({described(taken, widths)})")
+    if drawn:
+        parts.append(f"draws a new projection ({described(drawn, widths)})")
+    return f"{stage}: {' and '.join(parts)}"
+
+
+def _check_widths(source: str, held: Mapping[str, Widths], needs: Sequence[tuple[Stage, Mapping[str, Widths]]]) -> None:
+    for _, wanted in needs:
+        for name, widths in wanted.items():
+            if name in held and held[name] != widths:
+                raise MismatchError(
+                    f"the projection of {source} is {held[name]} and this student learns through one of {widths}; give "
+                    "--projection fresh to draw a new one, or learn from the teacher that it was made for"
+                )
+
+
+def _check_layers(source: str, held: Mapping[str, Widths], stage: Stage, wanted: Mapping[str, Widths]) -> None:
+    if wanted.keys() <= held.keys():
+        return
+    shared = "false" if SHARED in wanted else "true"
+    terms = [name for name in ("embedding", "hidden") if getattr(stage.losses, name) is not None]
+    # Of layers that are lacking no setting would make up.
+    by_setting = (SHARED in wanted) != (SHARED in held)
+    settings = " ".join(f"--set {stage.name}.losses.{term}.shared_projection={shared}" for term in terms)
+    change = f"give --projection fresh to draw it anew{f', or {settings}' if by_setting else ''}"
+    raise MismatchError(
+        f"{source} brings a projection of {described(held, held)}, and stage {stage.name!r} learns through "
+        f"{described(wanted, wanted)}; {change}"
+    )
