@@ -10,9 +10,9 @@ from transformers import PreTrainedModel
 
 from hskcache.encoder import weights_digest
 from hskcache.errors import MismatchError
-from hskcache.model.load import load_again
+from hskcache.model.load import folder_of, load_again
 from trainer.matches import Matches
-from trainer.projections import FILE, SHARED, Projections, Widths, described, load, needed, widths_of
+from trainer.projections import FILE, SHARED, Projections, Widths, described, load, needed, published, widths_of
 from trainer.recipe import Recipe, Stage
 from trainer.student.origin import has_no_weights
 
@@ -75,9 +75,11 @@ def projections_of(source: str) -> dict[str, nn.Linear]:
         source: name, config.json, folder or hub id.
 
     Raises:
-        DamageError: there is a file of them that cannot be read.
+        DamageError, TeacherError: there are some that cannot be read.
     """
-    return {} if has_no_weights(source) else load_beside(Path(source))
+    if has_no_weights(source) or (folder := folder_of(source, FILE)) is None:
+        return {}
+    return load_beside(folder) or published(folder)
 
 
 def take_up(

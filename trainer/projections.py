@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from hskcache.errors import DamageError
 from hskcache.model.save import save_weights
+from hskcache.model.weights import LAYER_PROJECTIONS, SHARED_PROJECTION, read_tensors, tensor_names
 from trainer.matches import LayerMatch, Matches
 from trainer.recipe import Losses, StatesTerm
 from trainer.student.create import seeded
@@ -140,6 +141,30 @@ def load(path: Path) -> dict[str, nn.Linear]:
     except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         reason = shorten(" ".join(str(error).split()), 120)
         raise DamageError(f"{path} holds no projections that can be read ({reason}); {_REMEDY}") from None
+    return projections
+
+
+def published(folder: Path) -> dict[str, nn.Linear]:
+    """Projections among the weights of a student, where TinyBERT's release saves them.
+
+    Args:
+        folder: with weights, ``fit_dense.weight`` and ``.bias``, or ``fit_denses.0.weight`` and so on, among them.
+
+    Raises:
+        DamageError: one of them is not whole.
+        TeacherError: the weights cannot be read.
+    """
+    firsts = {SHARED_PROJECTION, LAYER_PROJECTIONS}
+    keys = [key for key in tensor_names(folder) or () if key.partition(".")[0] in firsts]
+    tensors = read_tensors(folder, keys) if keys else {}
+    projections = {}
+    for module in sorted({key.rpartition(".")[0] for key in keys}):
+        first, _, number = module.partition(".")
+        try:
+            name = SHARED if first == SHARED_PROJECTION else f"{_LAYER}{int(number):02d}"
+            projections[name] = linear(tensors[f"{module}.weight"], tensors[f"{module}.bias"])
+        except (KeyError, ValueError) as error:
+            raise DamageError(f"{folder}: its projection {module} is not whole ({error}); {_REMEDY}") from None
     return projections
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hskcache import console
 from hskcache.errors import TeacherError
-from hskcache.model.weights import tensor_names
+from hskcache.model.weights import LAYER_PROJECTIONS, SHARED_PROJECTION, tensor_names
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -165,6 +165,12 @@ class _Load:
     def check_unused(self) -> None:
         """Refuse weights without a place, but for harmless ones."""
         left = [key for key in self.unused if not _IDLE.search(key)]
+        if projections := [key for key in left if _is_projection(key)]:
+            console.say(
+                f"{self.name} brings a projection to its teacher's width ({_some(projections)}); it is no part of the "
+                "model, and only hsktrain fit uses it"
+            )
+            left = [key for key in left if not _is_projection(key)]
         if encoder := [key for key in left if self._is_of_encoder(key)]:
             raise TeacherError(
                 f"{self.name} has {len(encoder)} weights of its encoder that {self.kind} has no place for "
@@ -267,6 +273,11 @@ def _decided_by(entry: Resized, config: Any, in_encoder: bool) -> str:
     if key.endswith(("vocab_size", "position_embeddings")) and lone == [1] and entry.ours[1] == width:
         return "hidden_size"
     return key
+
+
+def _is_projection(key: str) -> bool:
+    """Whether an unused weight is one through which a published student learned from hidden states."""
+    return key.partition(".")[0] in {SHARED_PROJECTION, LAYER_PROJECTIONS}
 
 
 def _instead(unused: list[str]) -> str:

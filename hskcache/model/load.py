@@ -15,6 +15,7 @@ from transformers import (
     PreTrainedConfig,
     PreTrainedModel,
 )
+from transformers.utils import cached_file
 
 from hskcache.errors import CacheError, TeacherError
 from hskcache.hub import looked_up
@@ -23,6 +24,7 @@ from hskcache.model.judge import Judged, judge
 from hskcache.model.weights import fault, weights_file
 from hskcache.runtime import quiet
 from hskcache.spec import ComputeDtype
+from hskcache.untyped import untyped_bert
 
 
 class Kind(NamedTuple):
@@ -158,12 +160,41 @@ def load_config(name: str, called: str) -> PreTrainedConfig:
     with looked_up(name):
         try:
             with quiet():
-                config: PreTrainedConfig = AutoConfig.from_pretrained(name, trust_remote_code=False)
+                config = _config(name)
         except Exception as error:  # noqa: BLE001  (each model family raises errors of its own kinds)
             raise _refusal(name, called, error) from None
     if outputs not in {None, config.num_labels}:
         config.num_labels = outputs
     return config
+
+
+def _config(name: str) -> PreTrainedConfig:
+    try:
+        return AutoConfig.from_pretrained(name, trust_remote_code=False)
+    except ValueError:
+        if (config := untyped_bert(name)) is None:
+            raise
+        return config
+
+
+def folder_of(name: str, also: str) -> Path | None:
+    """Where the files of a model are: its folder, or the one in which the hub's library keeps what it has fetched.
+
+    Args:
+        name: as the user gave it; a model of the hub has been loaded before.
+        also: a file that is fetched from the hub, too, where it is there.
+
+    Returns:
+        None of a name that is neither.
+    """
+    if Path(name).exists():
+        return Path(name) if Path(name).is_dir() else None
+    kinds = ("gated_repo", "missing_entries", "connection_errors")
+    silent = {f"_raise_exceptions_for_{kind}": False for kind in kinds}
+    with looked_up(name):
+        cached_file(name, also, **silent)
+        config = cached_file(name, "config.json", **silent)
+    return None if config is None else Path(config).parent
 
 
 def require_weights(name: str, called: str) -> None:

@@ -5,12 +5,22 @@ library, under another name, or a part of them. To begin from random weights is 
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
+from textwrap import shorten
+from typing import TYPE_CHECKING
+
+from hskcache.errors import TeacherError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 # In the order in which transformers looks for them.
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 ADAPTER = "adapter_config.json"
+# First parts of the names of projections to the teacher's width that TinyBERT's release saves with its students: one
+# for all layers, or one for each hidden layer, the embedding output first.
+SHARED_PROJECTION, LAYER_PROJECTIONS = "fit_dense", "fit_denses"
 
 _OTHERS = {
     "TensorFlow": ("tf_model*.h5", "*.ckpt.*", "*.ckpt-*", "saved_model.pb"),
@@ -81,6 +91,39 @@ def tensor_names(folder: Path) -> frozenset[str] | None:
         return frozenset(torch.load(file, map_location="meta", mmap=True, weights_only=True))
     except Exception:  # noqa: BLE001  (each library has errors of its own, and the names only help to explain)
         return None
+
+
+def read_tensors(folder: Path, names: Collection[str]) -> "dict[str, Tensor]":
+    """Some of the tensors of a folder's weights, on the CPU.
+
+    Args:
+        folder: with weights.
+        names: those of ``tensor_names`` that are wanted.
+
+    Raises:
+        TeacherError: a file of them cannot be read.
+    """
+    file = weights_file(folder)
+    found: dict[str, Tensor] = {}
+    for path in [] if file is None else _pieces(file) if file.name.endswith(".index.json") else [file]:
+        try:
+            found |= _read(path, names)
+        except Exception as error:  # noqa: BLE001  (each library has errors of its own)
+            raise TeacherError(f"{path} is damaged: {shorten(' '.join(str(error).split()), 200)}") from None
+    return found
+
+
+def _read(path: Path, names: Collection[str]) -> "dict[str, Tensor]":
+    if path.suffix == ".safetensors":
+        from safetensors import safe_open
+
+        with safe_open(path, "pt") as tensors:
+            return {name: tensors.get_tensor(name) for name in tensors.keys() if name in names}  # noqa: SIM118
+    import torch
+
+    tensors = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+    # Copies: the file is not to stay mapped for the sake of a few.
+    return {name: tensor.clone() for name, tensor in tensors.items() if name in names}
 
 
 def _elsewhere(folder: Path) -> str | None:

@@ -15,6 +15,7 @@ from hskcache.errors import DataError, SpecError, TeacherError
 from hskcache.hub import looked_up
 from hskcache.text.cut import NOTHING, Cut, Reach
 from hskcache.text.rows import Examples
+from hskcache.untyped import untyped_bert
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -203,16 +204,12 @@ def load_tokenizer(name: str | Path, revision: str | None = None) -> "PreTrained
     Raises:
         TeacherError: it cannot be loaded, is not a fast tokenizer, or has no vocabulary.
     """
-    from transformers import AutoTokenizer
-
     if str(name).startswith(("/", ".", "~")) and not Path(name).is_dir():
         # Asked for such a path, transformers would look for it on the hub.
         raise TeacherError(f"no tokenizer at {name}: there is no such folder; give a model's folder or a hub name")
     with looked_up(str(name)):
         try:
-            tokenizer = AutoTokenizer.from_pretrained(
-                str(name), revision=revision, use_fast=True, trust_remote_code=False
-            )
+            tokenizer = _loaded(str(name), revision)
         except Exception as error:  # noqa: BLE001  (the Rust library raises plain Exception for a malformed tokenizer.json)
             raise TeacherError(f"cannot load a tokenizer from {name}: {shorten(str(error), 200)}") from None
     if not tokenizer.is_fast:
@@ -223,3 +220,16 @@ def load_tokenizer(name: str | Path, revision: str | None = None) -> "PreTrained
             f"{name} has no vocabulary; save the tokenizer there (tokenizer.json) or give another folder"
         )
     return tokenizer
+
+
+def _loaded(name: str, revision: str | None) -> "PreTrainedTokenizerBase":
+    from transformers import AutoTokenizer
+
+    settings = {"revision": revision, "use_fast": True, "trust_remote_code": False}
+    try:
+        return AutoTokenizer.from_pretrained(name, **settings)
+    except ValueError:
+        # A vocabulary alone says nothing of its tokenizer; the configuration beside it may.
+        if (config := untyped_bert(name)) is None:
+            raise
+        return AutoTokenizer.from_pretrained(name, config=config, **settings)

@@ -26,7 +26,7 @@ from transformers import (
 )
 
 from hskcache.errors import TeacherError
-from hskcache.model.load import CLASSIFIER, ENCODER, MASKED_LM, Kind, Wanted, load_model
+from hskcache.model.load import CLASSIFIER, ENCODER, MASKED_LM, Kind, Wanted, load_config, load_model
 from hskcache.runtime import quiet
 
 SIZES: dict[str, Any] = {
@@ -244,6 +244,57 @@ def test_heads_of_pretraining_and_poolers_are_harmless(
     load(source, new_head=True)
     load(source, ENCODER)
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("kind", [CLASSIFIER, ENCODER])
+@pytest.mark.parametrize("name", ["fit_dense", "fit_denses.1"])
+def test_a_projection_that_a_published_student_learned_through_is_harmless_and_told(
+    kind: Kind, name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = saved(bert(), tmp_path, put(f"{name}.weight"))
+    model = load(source, kind).model
+    said = capsys.readouterr().err
+    assert f"{source} brings a projection to its teacher's width ({name}.weight)" in said
+    assert not any("fit_dense" in key for key in model.state_dict())
+
+
+def test_a_projection_excuses_no_other_weight(tmp_path: Path) -> None:
+    message = refusal(saved(bert(), tmp_path, put("fit_dense.weight", "fitted.weight")))
+    assert "has 1 weights of its head" in message
+    assert "fitted.weight" in message
+
+
+@pytest.mark.parametrize("architectures", [None, ["TinyBertForPreTraining"]])
+def test_a_bert_whose_configuration_names_no_type_is_read_and_told_once(
+    architectures: list[str] | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = untyped(saved(bert(), tmp_path), architectures)
+    assert load(source).model.config.hidden_size == 16
+    assert load_config(source, "a student").model_type == "bert"
+    said = capsys.readouterr().err
+    assert said.count(f"{source}: its config.json names no model_type; it is read as a BERT") == 1
+
+
+@pytest.mark.parametrize("architectures", [None, ["RobertaForMaskedLM"]])
+def test_another_kind_whose_configuration_names_no_type_is_refused(
+    architectures: list[str] | None, tmp_path: Path
+) -> None:
+    roberta = RobertaModel(RobertaConfig(**SIZES, type_vocab_size=1))
+    source = saved(roberta, tmp_path, lambda tensors: tensors.update(_prefixed(tensors, "roberta.")))
+    message = refusal(untyped(source, architectures))
+    assert ("lacks" in message) if architectures is None else ("model_type" in message)
+
+
+def untyped(source: str, architectures: list[str] | None) -> str:
+    path = Path(source, "config.json")
+    config = json.loads(path.read_text(encoding="utf-8"))
+    config = {key: value for key, value in config.items() if key not in {"model_type", "architectures"}}
+    path.write_text(json.dumps(config | ({"architectures": architectures} if architectures else {})), encoding="utf-8")
+    return source
+
+
+def _prefixed(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {f"{prefix}{name}": tensors.pop(name) for name in list(tensors)}
 
 
 def test_a_masked_lm_leaves_the_other_heads_of_pretraining_behind(tmp_path: Path) -> None:

@@ -7,7 +7,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from hskcache.model.weights import fault, tensor_names, weights_file
+from hskcache.errors import TeacherError
+from hskcache.model.weights import fault, read_tensors, tensor_names, weights_file
 
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 5\n"
 
@@ -95,3 +96,26 @@ def test_a_pointer_of_git_lfs_is_not_weights(name: str, tmp_path: Path) -> None:
 def test_names_in_a_file_of_torch_are_read_without_its_weights(tmp_path: Path) -> None:
     torch.save({"bert.weight": torch.ones(3)}, tmp_path / "pytorch_model.bin")
     assert tensor_names(tmp_path) == {"bert.weight"}
+
+
+@pytest.mark.parametrize("form", ["safetensors", "bin", "pieces"])
+def test_some_tensors_are_read_whatever_they_are_in(form: str, tmp_path: Path) -> None:
+    tensors = {name: torch.randn(2, 3) for name in ("a.weight", "b.weight", "c.weight")}
+    if form == "bin":
+        torch.save(tensors, tmp_path / "pytorch_model.bin")
+    elif form == "safetensors":
+        save_file(tensors, tmp_path / "model.safetensors")
+    else:
+        places = {name: f"model-{number}.safetensors" for number, name in enumerate(tensors)}
+        (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": places}))
+        for name, file in places.items():
+            save_file({name: tensors[name]}, tmp_path / file)
+    found = read_tensors(tmp_path, ["a.weight", "c.weight"])
+    assert found.keys() == {"a.weight", "c.weight"}
+    assert all(torch.equal(tensor, tensors[name]) for name, tensor in found.items())
+
+
+def test_tensors_of_a_damaged_file_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "pytorch_model.bin").write_bytes(b"nothing")
+    with pytest.raises(TeacherError, match=r"pytorch_model\.bin is damaged"):
+        read_tensors(tmp_path, ["a"])
