@@ -232,6 +232,11 @@ def _check_attention(knowledge: Knowledge, recipe: Recipe, student: PreTrainedMo
                 f"the attention of {type(student).__name__} cannot be seen; use a BERT, RoBERTa, ELECTRA or DistilBERT "
                 "student, or leave out the attention term"
             )
+        if (numbers := getattr(student.config, "heads_by_layer", None)) is not None:
+            raise MismatchError(
+                f"the student has {', '.join(map(str, numbers))} heads in its layers, and attention is taught to as "
+                "many in each; leave out the attention term, or prune without --global"
+            )
         try:
             pair_heads(term.heads, knowledge.attention, int(student.config.num_attention_heads))
         except MismatchError as error:

@@ -17,6 +17,7 @@ from trainer.knowledge import Knowledge, cached_knowledge
 from trainer.loading import KnowledgeLoader
 from trainer.objective import Objective
 from trainer.source import Slice, cached_source
+from trainer.student import CompactBertConfig, CompactBertForSequenceClassification
 
 Written = Callable[..., Cache]
 ALL: dict[str, Any] = {"embedding": {}, "hidden": {"embedding": False}, "attention": {}}
@@ -186,3 +187,12 @@ def test_a_student_without_attention_of_the_usual_kind_is_refused(written: Writt
     student = FNetForSequenceClassification(FNetConfig(vocab_size=150, **sizes))
     complaint = refusal(cached_knowledge(cache), student, None, ALL, MismatchError)
     assert "the attention of FNetForSequenceClassification cannot be seen" in complaint
+
+
+def test_a_student_of_different_numbers_of_heads_is_refused_where_attention_is_taught(written: Written) -> None:
+    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "intermediate_size": 16, "max_position_embeddings": 64}
+    config = CompactBertConfig(vocab_size=150, head_size=4, heads_by_layer=[4, 1], **sizes)
+    cache = written(depth=STORED)
+    student = CompactBertForSequenceClassification(config)
+    complaint = refusal(cached_knowledge(cache), student, None, ALL, MismatchError)
+    assert "the student has 4, 1 heads in its layers" in complaint

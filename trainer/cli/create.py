@@ -11,7 +11,7 @@ from hskcache import console, runtime
 from hskcache.disk import writing_to
 from hskcache.errors import DataError, MismatchError, SpecError
 from hskcache.locks import WRITING, sole_writer
-from hskcache.ranges import Whole
+from hskcache.ranges import Finite, Whole
 from hskcache.text.layout import OPTIONS, Layout, layout
 from hskcache.text.remembered import MAX_LENGTH, Remembered, of_model, save
 from trainer.cli import options
@@ -19,11 +19,11 @@ from trainer.cli import options
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from trainer.student.importance import Importance, Sample
-    from trainer.student.prune import Cut
+    from trainer.student.importance import By, Importance, Sample
+    from trainer.student.prune import Cut, Pruned
 
 # Options that say how to prune, by the names of their parameters; with any other way to begin they would do nothing.
-_PRUNING = ("heads", "ffn", "embedding_rank", "data", "num_rows", "batch_size", "max_length", "device")
+_PRUNING = ("heads", "ffn", "share", "embedding_rank", "data", "num_rows", "batch_size", "max_length", "device")
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,14 @@ class Created:
 )
 @click.option("--heads", type=Whole(min=1), help="With --prune: heads to keep in each layer  [default: all].")
 @click.option("--ffn", type=Whole(min=1), help="With --prune: neurons to keep in each layer  [default: all].")
+@click.option(
+    "--global",
+    "share",
+    metavar="SHARE",
+    type=Finite(0, 1, min_open=True),
+    help="With --prune: keep this share of all heads and of all neurons, the best of all layers; layers may keep "
+    "different numbers, or none.",
+)
 @click.option(
     "--embedding-rank",
     type=Whole(min=1),
@@ -174,13 +182,15 @@ def _prune(settings: dict[str, Any]) -> Created:
 
     if any(settings[name] is not None for name in ("student", "teacher", "labels")):
         raise SpecError("--prune brings its own layers and classifier; leave out --student, --from and --labels")
-    if all(settings[name] is None for name in ("layers", "heads", "ffn", "embedding_rank")):
-        raise SpecError("--prune lacks what to keep; give some of --layers, --heads, --ffn and --embedding-rank")
+    if all(settings[name] is None for name in ("layers", "heads", "ffn", "share", "embedding_rank")):
+        raise SpecError(
+            "--prune lacks what to keep; give some of --layers, --heads, --ffn, --global and --embedding-rank"
+        )
     device = runtime.resolve_device(settings["device"])
     teacher = load_classifier(settings["prune"])
     tokenizer = load_tokenizer(settings["tokenizer"] or tokenizer_of(settings["prune"]))
     layers = prunable_layers(settings["layers"], teacher.config.num_hidden_layers)
-    cut = Cut(layers, settings["heads"], settings["ffn"], settings["embedding_rank"])
+    cut = Cut(layers, settings["heads"], settings["ffn"], settings["embedding_rank"], settings["share"])
     check_cut(teacher, cut)
     scores, num_rows = None, 0
     if cut.needs_importance(teacher):
@@ -190,6 +200,12 @@ def _prune(settings: dict[str, Any]) -> Created:
     elif settings["data"] is not None:
         console.say(f"all heads and neurons stay, so {settings['data']} is not read")
     pruned = prune(teacher, cut, scores)
+    facts = _facts(teacher, pruned, cut) | {"num_rows": num_rows}
+    return Created(pruned.model, tokenizer, facts, _known(of_model(settings["prune"])))
+
+
+def _facts(teacher: "PreTrainedModel", pruned: "Pruned", cut: "Cut") -> dict[str, Any]:
+    """What there is to tell of a cut."""
     config = pruned.model.config
     facts = {
         "heads": config.num_attention_heads,
@@ -197,10 +213,18 @@ def _prune(settings: dict[str, Any]) -> Created:
         "ffn": config.intermediate_size,
         "embedding_rank": cut.embedding_rank,
         "teacher_parameters": teacher.num_parameters(),
-        "num_rows": num_rows,
         "kept_heads": [{"layer": layer, "heads": list(heads)} for layer, heads in pruned.heads.items()],
     }
-    return Created(pruned.model, tokenizer, facts, _known(of_model(settings["prune"])))
+    if cut.share is None:
+        return facts
+    most = {"heads": teacher.config.num_attention_heads, "ffn": teacher.config.intermediate_size}
+    return facts | {
+        "heads": sum(map(len, pruned.heads.values())),
+        "ffn": sum(map(len, pruned.neurons.values())),
+        "ffn_by_layer": [len(neurons) for neurons in pruned.neurons.values()],
+        "share": cut.share,
+        "of": {name: each * len(cut.layers) for name, each in most.items()},
+    }
 
 
 def _sample(settings: dict[str, Any], teacher: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase") -> "Sample":
@@ -211,7 +235,9 @@ def _sample(settings: dict[str, Any], teacher: "PreTrainedModel", tokenizer: "Pr
     data, columns = settings["data"], settings["layout"]
     assert isinstance(columns, Layout)
     if data is None:
-        raise SpecError("--heads and --ffn need labelled rows to choose by; give --data FILE with --task or columns")
+        raise SpecError(
+            "--heads, --ffn and --global need labelled rows to choose by; give --data FILE with --task or columns"
+        )
     memory = of_model(settings["prune"])
     columns = columns.of_labelled_rows().recalling(memory, data, labelled=True)
     examples = columns.read_for(settings["prune"], teacher.config, data)
@@ -230,7 +256,8 @@ def _importance(teacher: "PreTrainedModel", sample: "Sample", cut: "Cut") -> "di
 
     with console.progress() as bar:
         task = bar.add_task("importance", total=sum(map(len, sample.batches)))
-        return importance(teacher, sample, cut.layers, lambda num_rows: bar.advance(task, num_rows))
+        by: By = "weights" if cut.share is None else "masks"
+        return importance(teacher, sample, cut.layers, lambda num_rows: bar.advance(task, num_rows), by)
 
 
 def _told(facts: dict[str, Any]) -> list[str]:
@@ -240,11 +267,18 @@ def _told(facts: dict[str, Any]) -> list[str]:
     rank = facts["embedding_rank"]
     words = "whole word embedding" if rank is None else f"word embedding of rank {rank}"
     sizes = f"{facts['heads']} heads of {facts['head_size']}, ffn {facts['ffn']:,}, {words}"
+    if (of := facts.get("of")) is not None:
+        sizes = (
+            f"{facts['heads']:,} of {of['heads']:,} heads of {facts['head_size']}, {facts['ffn']:,} of {of['ffn']:,} "
+        )
+        sizes += f"neurons, {words}"
     lines = [f"{sizes}; the teacher has {facts['teacher_parameters']:,} parameters"]
     if facts["num_rows"]:
         lines.append(f"kept by their importance on {facts['num_rows']:,} rows, heads counted from 0:")
-        kept = facts["kept_heads"]
-        lines += [f"  teacher layer {of['layer']}: heads {', '.join(map(str, of['heads']))}" for of in kept]
+        neurons = [f"; {number:,} neurons" for number in facts.get("ffn_by_layer", ())]
+        for kept, more in zip(facts["kept_heads"], neurons or [""] * len(facts["kept_heads"]), strict=True):
+            heads = f"heads {', '.join(map(str, kept['heads']))}" if kept["heads"] else "no head"
+            lines.append(f"  teacher layer {kept['layer']}: {heads}{more}")
     return lines
 
 

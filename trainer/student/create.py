@@ -13,6 +13,7 @@ from transformers import BertConfig, PreTrainedConfig, PreTrainedModel
 from hskcache.classes import class_names, require_one_answer
 from hskcache.errors import MismatchError, SpecError, TeacherError
 from hskcache.model.load import CLASSIFIER, Wanted, draw_model, load_config, load_model
+from trainer.student.compact import BY_LAYER
 from trainer.student.head import keep_meaning
 from trainer.student.origin import STUDENTS, has_no_weights, is_preset
 
@@ -197,6 +198,9 @@ def from_teacher_layers(teacher: PreTrainedModel, layers: Sequence[int]) -> PreT
     prefix = f"{_layers_path(teacher)}."
     config = type(teacher.config).from_dict(teacher.config.to_dict())
     config.num_hidden_layers = len(layers)
+    for name in BY_LAYER:
+        if (numbers := getattr(config, name, None)) is not None:
+            setattr(config, name, [numbers[layer - 1] for layer in layers])
     place = {layer - 1: index for index, layer in enumerate(layers)}
     weights = {}
     for name, tensor in teacher.state_dict().items():

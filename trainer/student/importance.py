@@ -4,12 +4,16 @@ The importance of a weight is |w| * sum over batches of |dL/dw|, L the task loss
 [MUD 4.1]. A head's score is the sum over its columns of the attention output projection, a neuron's the sum over its
 row of the first feed-forward matrix and its column of the second. As w stays the same, these sums can be taken batch by
 batch: one number is kept for a column or a neuron, and each gradient goes as soon as it is there.
+
+Where all layers are ranked together, the importance is that of masks of ones on heads and neurons instead: sum over
+batches of |dL/d mask| [StarK 3.2, 4.1]. The slope of a mask is the sum of w * dL/dw over the weights behind it, signs
+and all, so that it comes of the same gradients.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 import torch
@@ -26,6 +30,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from hskcache.text import TokenizedRows
+
+
+By: TypeAlias = Literal["weights", "masks"]
+"""What importance is taken of: single weights, or masks on whole heads and neurons."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,6 +79,7 @@ def importance(
     sample: Sample,
     layers: Sequence[int],
     on_batch: Callable[[int], None] | None = None,
+    by: By = "weights",
 ) -> dict[int, Importance]:
     """Scores of the heads and neurons of some layers, in eval mode on the device where the teacher is.
 
@@ -81,6 +90,7 @@ def importance(
         sample: the rows.
         layers: 1-based numbers.
         on_batch: called with the number of rows after each batch.
+        by: weights [MUD 4.1] or masks [StarK 3.2].
 
     Returns:
         layer -> its scores.
@@ -94,14 +104,15 @@ def importance(
         raise DataError("there are no rows to learn from which heads and neurons matter; give some with --data")
     check_fit(teacher, sample.rows)
     num_heads = int(teacher.config.num_attention_heads)
-    tallies = {layer: _LayerTally(teacher.base_model.encoder.layer[layer - 1]) for layer in layers}
+    kind = _LayerTally if by == "weights" else _LayerMasks
+    tallies = {layer: kind(teacher.base_model.encoder.layer[layer - 1], num_heads) for layer in layers}
     wanted = [tally for layer in tallies.values() for tally in layer.matrices]
     with evaluating(teacher), _gradients_for(teacher, wanted):
         for indices in sample.batches:
             torch.autograd.backward(_loss(teacher, sample, indices))
             if on_batch is not None:
                 on_batch(len(indices))
-    found = {layer: tally.importance(num_heads) for layer, tally in tallies.items()}
+    found = {layer: tally.importance() for layer, tally in tallies.items()}
     for layer, scores in found.items():
         if not (np.isfinite(scores.heads).all() and np.isfinite(scores.neurons).all()):
             raise TeacherError(
@@ -125,24 +136,54 @@ class _Tally:
         weight.grad = None
 
 
+class _MaskTally:
+    """Sums |dL/d mask| of the masks on the inputs of one matrix, each on as many neighbouring columns."""
+
+    def __init__(self, weight: nn.Parameter, num_masks: int) -> None:
+        self.weight = weight
+        self.total = torch.zeros(num_masks, dtype=torch.float64, device=weight.device)
+
+    def add(self, weight: Tensor) -> None:
+        """Take up the gradient that has just been computed."""
+        assert weight.grad is not None
+        slopes_D = (weight.detach() * weight.grad).sum(0, dtype=torch.float64)
+        self.total += slopes_D.view(len(self.total), -1).sum(1).abs()
+        weight.grad = None
+
+
+class _LayerMasks:
+    """The two matrices of a layer that its heads and its neurons contribute through."""
+
+    def __init__(self, layer: nn.Module, num_heads: int) -> None:
+        self.heads = _MaskTally(layer.get_parameter("attention.output.dense.weight"), num_heads)
+        second = layer.get_parameter("output.dense.weight")
+        self.neurons = _MaskTally(second, second.shape[1])
+        self.matrices = (self.heads, self.neurons)
+
+    def importance(self) -> Importance:
+        """What was summed up."""
+        return Importance(self.heads.total.cpu().numpy(), self.neurons.total.cpu().numpy())
+
+
 class _LayerTally:
     """The three matrices of a layer that tell what its heads and neurons are worth."""
 
-    def __init__(self, layer: nn.Module) -> None:
+    def __init__(self, layer: nn.Module, num_heads: int) -> None:
+        self.num_heads = num_heads
         self.projection = _Tally(layer.get_parameter("attention.output.dense.weight"), dim=0)
         self.first = _Tally(layer.get_parameter("intermediate.dense.weight"), dim=1)
         self.second = _Tally(layer.get_parameter("output.dense.weight"), dim=0)
         self.matrices = (self.projection, self.first, self.second)
 
-    def importance(self, num_heads: int) -> Importance:
+    def importance(self) -> Importance:
         """What was summed up; the columns of a head are neighbours."""
-        heads = self.projection.total.view(num_heads, -1).sum(dim=1)
+        heads = self.projection.total.view(self.num_heads, -1).sum(dim=1)
         neurons = self.first.total + self.second.total
         return Importance(heads.cpu().numpy(), neurons.cpu().numpy())
 
 
 @contextmanager
-def _gradients_for(teacher: "PreTrainedModel", tallies: Sequence[_Tally]) -> Iterator[None]:
+def _gradients_for(teacher: "PreTrainedModel", tallies: "Sequence[_Tally | _MaskTally]") -> Iterator[None]:
     """Let a backward pass compute the gradients of these matrices and of nothing else."""
     flags = [(parameter, parameter.requires_grad) for parameter in teacher.parameters()]
     with ExitStack() as stack:

@@ -1,7 +1,9 @@
 """Cut a student out of a fine-tuned teacher: layers, heads, neurons and the rank of the word embedding.
 
 This is how [MUD 4.1] makes the ROSITA students: the heads and neurons with the highest importance stay in every kept
-layer, in their order, and the word embedding becomes two matrices by a truncated singular value decomposition.
+layer, in their order, and the word embedding becomes two matrices by a truncated singular value decomposition. The
+students of [StarK 4.1] keep a share of all heads and of all neurons, ranked over all layers by importance that has the
+same length in every layer, so that layers end with different numbers of them, perhaps with none.
 """
 
 from collections.abc import Mapping
@@ -11,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from transformers import BertForSequenceClassification, BertModel, PreTrainedModel
+from transformers import BertForSequenceClassification, BertModel, PreTrainedConfig, PreTrainedModel
 
 from hskcache.errors import SpecError, TeacherError
 from trainer.student.compact import CompactBertConfig, CompactBertForSequenceClassification, CompactBertModel
@@ -23,6 +25,9 @@ COMPACT: dict[type[PreTrainedModel], type[PreTrainedModel]] = {
     BertForSequenceClassification: CompactBertForSequenceClassification,
     BertModel: CompactBertModel,
 }
+# Added to the length of a layer's scores, which may all be 0, as the teacher's are [StarK 3.2].
+EPSILON = 1e-7
+_Kept = dict[int, NDArray[np.int64]]
 _WORDS = "embeddings.word_embeddings.weight"
 _EXPANSION = "embeddings.word_expansion.weight"
 
@@ -36,16 +41,21 @@ class Cut:
         heads: of every kept layer.
         ffn: neurons of every kept layer.
         embedding_rank: rank of the factored word embedding; None leaves it one matrix.
+        share: of all heads and of all neurons of the kept layers, in place of ``heads`` and ``ffn``; above 0, at most
+            1.
     """
 
     layers: tuple[int, ...]
     heads: int | None = None
     ffn: int | None = None
     embedding_rank: int | None = None
+    share: float | None = None
 
     def needs_importance(self, teacher: PreTrainedModel) -> bool:
         """Whether some heads or neurons have to go, so that their importance must be known."""
         config = teacher.config
+        if self.share is not None and self.share < 1:
+            return True
         return self.heads not in (None, config.num_attention_heads) or self.ffn not in (None, config.intermediate_size)
 
 
@@ -100,6 +110,15 @@ def check_cut(teacher: PreTrainedModel, cut: Cut) -> None:
     ):
         if count is not None and not 1 <= count <= most:
             raise SpecError(f"{name} {count}: the teacher has {most}; ask for 1 to {most}")
+    if cut.share is None:
+        return
+    if cut.heads is not None or cut.ffn is not None:
+        raise SpecError("--global keeps a share of all heads and neurons; leave out --heads and --ffn")
+    for what, each in (("heads", config.num_attention_heads), ("neurons", config.intermediate_size)):
+        if not round(cut.share * each * len(cut.layers)):
+            raise SpecError(
+                f"--global {cut.share:g} keeps none of {each * len(cut.layers)} {what}; give a larger share"
+            )
 
 
 def prune(teacher: PreTrainedModel, cut: Cut, importance: Mapping[int, Importance] | None = None) -> Pruned:
@@ -111,7 +130,8 @@ def prune(teacher: PreTrainedModel, cut: Cut, importance: Mapping[int, Importanc
     Args:
         teacher: a BERT encoder, with or without a classifier.
         cut: what stays.
-        importance: scores of every kept layer; not needed where all heads and neurons stay.
+        importance: scores of every kept layer; not needed where all heads and neurons stay. For a share of all, those
+            of masks.
 
     Raises:
         TeacherError: the teacher is not a plain BERT encoder.
@@ -119,13 +139,7 @@ def prune(teacher: PreTrainedModel, cut: Cut, importance: Mapping[int, Importanc
     """
     check_cut(teacher, cut)
     config = teacher.config
-    num_heads, num_neurons = cut.heads or config.num_attention_heads, cut.ffn or config.intermediate_size
-    heads = {layer: np.arange(num_heads) for layer in cut.layers}
-    neurons = {layer: np.arange(num_neurons) for layer in cut.layers}
-    if cut.needs_importance(teacher):
-        assert importance is not None
-        heads = {layer: _best(importance[layer].heads, num_heads) for layer in cut.layers}
-        neurons = {layer: _best(importance[layer].neurons, num_neurons) for layer in cut.layers}
+    heads, neurons = _chosen(config, cut, importance if cut.needs_importance(teacher) else None)
     base = from_teacher_layers(teacher, cut.layers)
     prefix = "" if base.base_model is base else f"{base.base_model_prefix}."
     weights = dict(base.state_dict())
@@ -135,9 +149,38 @@ def prune(teacher: PreTrainedModel, cut: Cut, importance: Mapping[int, Importanc
     if cut.embedding_rank is not None:
         words = weights[f"{prefix}{_WORDS}"]
         weights[f"{prefix}{_WORDS}"], weights[f"{prefix}{_EXPANSION}"] = factor(words, cut.embedding_rank)
-    model = _empty(base, cut, head_size)
+    model = _empty(base, cut, ([len(one) for one in heads.values()], [len(one) for one in neurons.values()]))
     model.load_state_dict(weights, strict=True)
     return Pruned(model.eval(), _numbers(heads), _numbers(neurons))
+
+
+def _chosen(config: PreTrainedConfig, cut: Cut, importance: Mapping[int, Importance] | None) -> tuple[_Kept, _Kept]:
+    """The heads and the neurons that stay."""
+    num_heads, num_neurons = cut.heads or config.num_attention_heads, cut.ffn or config.intermediate_size
+    if importance is None:
+        return (
+            {layer: np.arange(num_heads) for layer in cut.layers},
+            {layer: np.arange(num_neurons) for layer in cut.layers},
+        )
+    heads = {layer: importance[layer].heads for layer in cut.layers}
+    neurons = {layer: importance[layer].neurons for layer in cut.layers}
+    if cut.share is not None:
+        return _highest(heads, cut.share), _highest(neurons, cut.share)
+    return (
+        {layer: _best(scores, num_heads) for layer, scores in heads.items()},
+        {layer: _best(scores, num_neurons) for layer, scores in neurons.items()},
+    )
+
+
+def _highest(scores: Mapping[int, NDArray[np.float64]], share: float) -> _Kept:
+    """The numbers of the highest of all layers together, each layer's scores at length 1; of equals the first stay."""
+    flat = np.concatenate([one / (np.linalg.norm(one) + EPSILON) for one in scores.values()])
+    best = _best(flat, round(share * len(flat)))
+    kept, start = {}, 0
+    for layer, one in scores.items():
+        kept[layer] = best[(best >= start) & (best < start + len(one))] - start
+        start += len(one)
+    return kept
 
 
 def factor(words_VD: Tensor, rank: int) -> tuple[Tensor, Tensor]:
@@ -171,23 +214,30 @@ def _cut_layer(weights: dict[str, Tensor], layer: str, columns: NDArray[np.int64
     }
     for name, (numbers, dim) in kept.items():
         index = torch.from_numpy(numbers)
-        weights[f"{layer}{name}.weight"] = weights[f"{layer}{name}.weight"].index_select(dim, index)
-        if dim == 0:
-            weights[f"{layer}{name}.bias"] = weights[f"{layer}{name}.bias"].index_select(0, index)
+        weight, bias = weights.pop(f"{layer}{name}.weight"), weights.pop(f"{layer}{name}.bias")
+        # Where nothing is left, the bias behind it is.
+        if len(index):
+            weights[f"{layer}{name}.weight"] = weight.index_select(dim, index)
+        if len(index) or dim == 1:
+            weights[f"{layer}{name}.bias"] = bias if dim == 1 else bias.index_select(0, index)
 
 
-def _empty(base: PreTrainedModel, cut: Cut, head_size: int) -> PreTrainedModel:
-    """A model of the student's shape, whose weights are all still to come."""
-    settings = base.config.to_dict()
-    settings["num_attention_heads"] = cut.heads or settings["num_attention_heads"]
-    settings["intermediate_size"] = cut.ffn or settings["intermediate_size"]
+def _empty(base: PreTrainedModel, cut: Cut, numbers: tuple[list[int], list[int]]) -> PreTrainedModel:
+    """A model of the student's shape, of so many heads and neurons by layer, whose weights are all still to come."""
+    settings, (heads, neurons) = base.config.to_dict(), numbers
+    head_size = settings["hidden_size"] // settings["num_attention_heads"]
+    is_even = len(set(heads)) == len(set(neurons)) == 1
+    is_full = is_even and heads[0] == settings["num_attention_heads"]
+    settings["num_attention_heads"], settings["intermediate_size"] = max(heads), max(neurons)
     kind, config_kind = type(base), type(base.config)
-    if cut.embedding_rank is not None or settings["num_attention_heads"] != base.config.num_attention_heads:
+    if cut.embedding_rank is not None or not is_full:
         kind, config_kind = COMPACT[kind], CompactBertConfig
         settings |= {
             "model_type": CompactBertConfig.model_type,
             "head_size": head_size,
             "embedding_rank": cut.embedding_rank,
+            "heads_by_layer": heads if len(set(heads)) > 1 else None,
+            "neurons_by_layer": neurons if len(set(neurons)) > 1 else None,
         }
     with seeded(0):
         return kind(config_kind.from_dict(settings))

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner, Result
+from tiny import weights_of
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertForSequenceClassification, BertModel
 from transformers.utils import logging
 
@@ -96,6 +97,40 @@ def test_the_command_makes_the_student_of_the_definition(
         "num_rows": 96,
         "kept_heads": heads,
     }
+
+
+def test_a_share_of_all_is_cut_by_the_importance_of_masks(
+    tiny_teacher_dir: Path, tsv_file: Path, tmp_path: Path
+) -> None:
+    """And told by layer; the student goes through training and evaluation as others do."""
+    out = tmp_path / "student"
+    rows = ["--data", tsv_file, "--task", "sst2", "--batch-size", 16, "--max-length", 12, "--seed", 3]
+    args = ["create", "--prune", tiny_teacher_dir, "--global", 0.3, *rows, *CPU, "--out", out]
+    facts = data_of(hsktrain(*args, "--json"))
+    teacher = BertForSequenceClassification.from_pretrained(tiny_teacher_dir)
+    examples = examples_for(tsv_file, load_task("sst2"))
+    tokens = tokenize(examples, load_tokenizer(tiny_teacher_dir), 12)
+    sample = Sample(tokens, np.asarray(examples.labels), draw_batches(96, 16, seed=3))
+    scores = importance(teacher, sample, (1, 2, 3, 4), by="masks")
+    expected = prune(teacher, Cut((1, 2, 3, 4), share=0.3), scores)
+    assert (facts["heads"], facts["ffn"], facts["share"]) == (5, 77, 0.3)
+    assert facts["of"] == {"heads": 16, "ffn": 256}
+    assert facts["kept_heads"] == [{"layer": layer, "heads": list(of)} for layer, of in expected.heads.items()]
+    assert facts["ffn_by_layer"] == [len(of) for of in expected.neurons.values()]
+    assert weights_of(out).keys() == expected.model.state_dict().keys()
+    told = hsktrain("create", *args[1:-1], tmp_path / "told")
+    assert "5 of 16 heads of 8, 77 of 256 neurons, whole word embedding" in told.stderr
+    assert f"  teacher layer 1: heads {', '.join(map(str, expected.heads[1]))}" in told.stderr
+    metrics = data_of(hsktrain("evaluate", "--model", out, "--data", tsv_file, "--task", "sst2", *CPU, "--json"))
+    assert metrics["num_rows"] == 96
+    more = ["--model", out, "--data", tsv_file, "--eval-data", tsv_file, "--task", "sst2", "--epochs", 1, *CPU]
+    assert hsktrain("finetune", *more, "--out", tmp_path / "tuned").exit_code == 0
+    for wrong in (["--heads", 1], ["--ffn", 2]):
+        refusal = hsktrain(*args[:-1], tmp_path / "wrong", *wrong)
+        assert refusal.exit_code == 2
+        assert "leave out --heads and --ffn" in refusal.stderr
+    refusal = hsktrain("create", "--from", tiny_teacher_dir, "--layers", "1", "--global", 0.5, "--out", tmp_path / "w")
+    assert "--global belongs to --prune TEACHER" in refusal.stderr
 
 
 def test_the_student_is_a_checkpoint_with_its_tokenizer_and_classes(

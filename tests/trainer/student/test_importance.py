@@ -10,6 +10,7 @@ from transformers import BertConfig, BertForSequenceClassification, PreTrainedMo
 
 from hskcache.encoder import weights_digest
 from hskcache.errors import DataError, MismatchError, TeacherError
+from hskcache.sparsity.masks import masked
 from hskcache.text import TokenizedRows
 from trainer.evaluation import pad_batch
 from trainer.student.importance import Importance, Sample, draw_batches, importance
@@ -57,6 +58,25 @@ def defined(teacher: PreTrainedModel, sample: Sample, layer: int) -> Importance:
     heads = [projection[:, 4 * head : 4 * head + 4].sum().item() for head in range(4)]
     neurons = [(first[neuron].sum() + second[:, neuron].sum()).item() for neuron in range(12)]
     return Importance(np.array(heads), np.array(neurons))
+
+
+@pytest.mark.parametrize("num_labels", [3, 1])
+def test_by_masks_it_is_the_slope_of_masks_of_ones(num_labels: int) -> None:
+    """As hooks on the inputs of the two Linears have it."""
+    teacher, sample = bert(num_labels).eval(), sample_of(num_labels)
+    found = importance(teacher, sample, (1, 2, 3), by="masks")
+    masks = [torch.ones(3, number, requires_grad=True) for number in (4, 12)]
+    sums = [np.zeros((3, number)) for number in (4, 12)]
+    with masked(teacher, *masks):
+        for indices in sample.batches:
+            logits = teacher(**pad_batch(sample.rows, indices, 0)).logits
+            labels = torch.from_numpy(sample.labels[indices])
+            loss = F.mse_loss(logits[:, 0], labels) if num_labels == 1 else F.cross_entropy(logits, labels)
+            for total, slope in zip(sums, torch.autograd.grad(loss, masks), strict=True):
+                total += slope.abs().numpy()
+    for layer, scores in found.items():
+        np.testing.assert_allclose(scores.heads, sums[0][layer - 1], rtol=1e-3, atol=1e-6)
+        np.testing.assert_allclose(scores.neurons, sums[1][layer - 1], rtol=1e-3, atol=1e-6)
 
 
 @pytest.mark.parametrize("num_labels", [3, 1])
