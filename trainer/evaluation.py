@@ -247,6 +247,13 @@ def check_labels(examples: "Examples") -> "NDArray[Any]":
     return labels
 
 
+def answers(logits_NC: "NDArray[np.float32]", problem: str) -> "NDArray[Any]":
+    """The class index of every row, NO_ANSWER where its logits are not finite; of a regression its score: [N]."""
+    if problem == "regression":
+        return logits_NC[:, 0]
+    return np.where(np.isfinite(logits_NC).all(axis=1), logits_NC.argmax(axis=1), NO_ANSWER)
+
+
 def evaluate(
     model: "PreTrainedModel",
     examples: "Examples",
@@ -271,10 +278,7 @@ def evaluate(
             "use a model of this task"
         )
     logits = predict(model, rows, pad_token_id=model.config.pad_token_id or 0, device=model.device, bf16=bf16)
-    if examples.problem == "regression":
-        predictions: NDArray[Any] = logits[:, 0]
-    else:
-        predictions = np.where(np.isfinite(logits).all(axis=1), logits.argmax(axis=1), NO_ANSWER)
+    predictions = answers(logits, examples.problem)
     scores = Scores({name: metric(predictions, labels) for name, metric in metrics.items()})
     if examples.problem == "regression":
         scores.agreement = score_agreement(predictions, labels)

@@ -10,6 +10,7 @@ COMMANDS = {
     "create": "trainer.cli.create:create",
     "fit": "trainer.cli.fit:fit",
     "stark": "trainer.cli.stark:stark",
+    "pilot": "trainer.cli.pilot:pilot",
     "evaluate": "trainer.cli.evaluate:evaluate",
 }
 
@@ -17,6 +18,7 @@ KEPT = {
     "finetune": "the last checkpoint",
     "fit": "the last checkpoint",
     "stark": "the steps and students that are done",
+    "pilot": "the cells that are done",
 }
 
 

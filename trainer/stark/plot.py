@@ -3,6 +3,7 @@
 from io import BytesIO
 from pathlib import Path
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
@@ -30,9 +31,22 @@ def plot(results: Results, evaluation: str, path: Path) -> None:
         evaluation: what to call the rows that the students were scored on.
         path: where to write it; the file is whole or absent.
     """
+    save(_figure(results, evaluation), path)
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write a figure as PNG, so that the file is whole or absent."""
     data = BytesIO()
-    _figure(results, evaluation).savefig(data, format="png")
+    figure.savefig(data, format="png")
     write_atomic(path, data.getvalue())
+
+
+def tidy(axes: Axes) -> None:
+    """Few ticks, a pale grid behind what is drawn, no frame."""
+    axes.yaxis.set_major_locator(MaxNLocator(nbins=6, min_n_ticks=3))
+    axes.grid(axis="y", color="lightgrey", linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
 
 
 def _figure(results: Results, evaluation: str) -> Figure:
@@ -63,10 +77,7 @@ def _figure(results: Results, evaluation: str) -> Figure:
     axes.set_ylabel(f"{results.metric} of the student")
     axes.set_xticks(_percents(results.rows))
     axes.xaxis.set_major_formatter(PercentFormatter(decimals=0, symbol=" %"))
-    axes.yaxis.set_major_locator(MaxNLocator(nbins=6, min_n_ticks=3))
-    axes.grid(axis="y", color="lightgrey", linewidth=0.6)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
+    tidy(axes)
     figure.legend(loc="outside upper center", ncols=3, frameon=False, fontsize=9)
     return figure
 

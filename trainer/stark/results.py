@@ -146,7 +146,7 @@ def table(results: Results) -> str:
                 ", ".join(_marks(results, row)),
             ]
         )
-    return _aligned(lines, num_words=len(lines[0]) - len(head))
+    return aligned(lines, num_words=len(lines[0]) - len(head))
 
 
 def _confidence(row: Row) -> tuple[str, str]:
@@ -159,7 +159,7 @@ def _marks(results: Results, row: Row) -> list[str]:
     return [*(["best"] if row is results.best else []), *(["chance"] if row.at_chance else [])]
 
 
-def _aligned(lines: Sequence[Sequence[str]], num_words: int) -> str:
+def aligned(lines: Sequence[Sequence[str]], num_words: int) -> str:
     """Columns beside each other, the first ``num_words`` of them to the left, the others to the right."""
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     padded = (

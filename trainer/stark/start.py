@@ -117,7 +117,7 @@ def _from_teacher(stark: Stark) -> _Start:
     places(teacher.model)
     layout = stark.data.layout
     train = layout.read_for(teacher.info.name, teacher.model.config, stark.data.train)
-    rows = _tokenized(train, teacher.tokenizer, stark.max_length)
+    rows = tokenized(train, teacher.tokenizer, stark.max_length)
     tell_cut(rows.cut, len(rows), stark.data.train, reach_of(teacher.model, stark.teacher, stark.max_length))
     spec = Spec(hidden=None, max_length=stark.max_length)
     job = prepare_job(teacher, train, rows, spec)
@@ -132,7 +132,8 @@ def _from_cache(stark: Stark, cache: Cache) -> _Start:
     return _Start(knowledge, train, vocabulary, None)
 
 
-def _tokenized(examples: Examples, tokenizer: Any, max_length: int) -> TokenizedRows:
+def tokenized(examples: Examples, tokenizer: Any, max_length: int) -> TokenizedRows:
+    """Tokens of every row, with a progress bar on stderr."""
     with console.progress("rows") as bar:
         task = bar.add_task("tokenize", total=len(examples))
         return tokenize(examples, tokenizer, max_length, lambda count: bar.advance(task, count))

@@ -1,0 +1,60 @@
+"""``hsktrain pilot``: what a teacher loses with some of its weights, accuracy or confidence."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+
+from hskcache import console, runtime
+from hskcache.ranges import Whole
+from hskcache.text.layout import Layout, layout
+from trainer.cli import options
+
+
+@click.command()
+@click.option("--teacher", required=True, metavar="DIR_OR_ID", help="A teacher that is fine-tuned on the task.")
+@click.option("--data", required=True, metavar="FILE", help="Labelled rows to score it on, best development rows.")
+@click.option("--out", required=True, type=click.Path(path_type=Path, file_okay=False), help="Folder of the study.")
+@layout
+@click.option(
+    "--sparsity",
+    metavar="0,1,2,5,10,20",
+    default="0,1,2,5,10,20",
+    show_default=True,
+    help="Percent of the weights in the encoder's matrices to remove at random; 0 is always one.",
+)
+@click.option(
+    "--seeds", type=Whole(min=1), default=5, show_default=True, help="So many draws of each, by seeds 0, 1, ..."
+)
+@options.trained_max_length
+@options.device
+@options.as_json
+def pilot(layout: Layout, out: Path, as_json: bool, **given: Any) -> None:
+    """Show what random sparsity does to a teacher, as StarK's pilot study does.
+
+    A share of random weights is removed, several times, and the teacher is scored: by the task's metrics, and by how
+    sure it is, the variance of its output distribution and the negative entropy. OUT/pilot.png shows means and standard
+    errors. The same command goes on where it was cut off; with more shares or seeds it adds those.
+    """
+    device = runtime.resolve_device(given["device"])
+    from hskcache.text.remembered import MAX_LENGTH, of_model
+    from trainer.stark.folder import RESULTS
+    from trainer.stark.pilot import PLOT, Asked, begin, run
+    from trainer.stark.settings import parse_percents
+    from trainer.stark.shares import table
+
+    percents, memory, data = parse_percents(given["sparsity"]), of_model(given["teacher"]), given["data"]
+    columns = layout.of_labelled_rows().recalling(memory, data, labelled=True)
+    columns.check(data)
+    max_length = given["max_length"] or memory.max_length or MAX_LENGTH
+    study = begin(Asked(given["teacher"], data, columns, percents, given["seeds"], max_length, device))
+    with console.progress("cells") as bar:
+        task = bar.add_task("pilot", total=len(study.cells))
+        shares = run(study, out, lambda count: bar.advance(task, count))
+    if as_json:
+        facts = {"out": str(out), "num_rows": len(study.examples), "num_weights": study.num_weights}
+        console.print_json({**facts, "shares": [asdict(share) for share in shares]})
+        return
+    click.echo(table(shares))
+    console.say(f"{out / PLOT} shows it; {out / RESULTS} has the figures")

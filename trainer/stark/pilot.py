@@ -1,0 +1,188 @@
+"""The pilot study: how a teacher's score and its confidence fall as weights are removed at random [StarK, Figure 1].
+
+A few percent of random weights cost a teacher hardly any accuracy and take away some of its confidence; that part of
+what it knew was of no use to itself and may be hard on a student. Every cell, a share and a seed, is a file in
+OUT/cells once it is done.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from hskcache.disk import writing_to
+from hskcache.locks import sole_writer
+from hskcache.sparsity.levels import kept_weights, level_name, num_removed
+from hskcache.sparsity.weights import matrices, random_weights, without_weights
+from hskcache.teacher.load import Teacher, load_teacher
+from hskcache.text import Examples, TokenizedRows
+from hskcache.text.cut import tell_cut
+from hskcache.text.layout import Layout
+from hskcache.text.tokenize import reach_of
+from trainer.checkpoints import write_json
+from trainer.evaluation import Metric, answers, check_labels, metrics_for, predict
+from trainer.stark.confidence import confidence
+from trainer.stark.folder import RESULTS, Folder, remade
+from trainer.stark.shares import CONFIDENCE, Share, plot, spread
+from trainer.stark.start import tokenized
+
+PLOT = "pilot.png"
+_CELLS = "cells"
+
+
+class Cell(NamedTuple):
+    """A share of weights, in percent, and the seed that draws them; without any to draw, the seed is None."""
+
+    percent: int
+    seed: int | None
+
+    @property
+    def file(self) -> str:
+        """Of its result."""
+        return f"{level_name(self.percent)}{'' if self.seed is None else f'-seed{self.seed}'}.json"
+
+
+@dataclass(frozen=True, eq=False)
+class Pilot:
+    """A study, apart from its folder.
+
+    Attributes:
+        teacher: the dense one.
+        examples: labelled rows that it is scored on.
+        rows: their tokens.
+        metrics: what it is scored by; the first stands in the plot.
+        asked: the rest.
+    """
+
+    teacher: Teacher
+    examples: Examples
+    rows: TokenizedRows
+    metrics: Mapping[str, Metric]
+    asked: "Asked"
+
+    @property
+    def cells(self) -> list[Cell]:
+        """All there are to do, those of a seed beside each other."""
+        dense = [Cell(0, None)] if 0 in self.asked.percents else []
+        above = [percent for percent in self.asked.percents if percent > 0]
+        return dense + [Cell(percent, seed) for seed in range(self.asked.num_seeds) for percent in above]
+
+    @property
+    def num_weights(self) -> int:
+        """Of the matrices that weights are removed from."""
+        return sum(weight.numel() for layer in matrices(self.teacher.model) for weight in layer)
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What decides the result of a cell, as JSON values."""
+        return {
+            "study": "pilot",
+            "teacher": self.teacher.info.weights_sha256,
+            "data": self.examples.fingerprint,
+            "max_length": self.asked.max_length,
+            "metrics": list(self.metrics),
+        }
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a study is asked for with.
+
+    Attributes:
+        teacher: folder or hub id.
+        data: labelled rows to score it on.
+        layout: which columns to read.
+        percents: shares of weights to remove.
+        num_seeds: draws of each.
+        max_length: tokens of a row.
+        device: where to compute.
+    """
+
+    teacher: str
+    data: str
+    layout: Layout
+    percents: tuple[int, ...]
+    num_seeds: int
+    max_length: int
+    device: str
+
+
+def begin(asked: Asked) -> Pilot:
+    """Load the teacher, read the rows and tokenize them.
+
+    Raises:
+        CacheError: whatever of it is not there, cannot be read or does not fit.
+    """
+    teacher = load_teacher(asked.teacher, asked.device)
+    # Asked before the rows are read.
+    matrices(teacher.model)
+    examples = asked.layout.read_for(teacher.info.name, teacher.model.config, asked.data)
+    check_labels(examples)
+    rows = tokenized(examples, teacher.tokenizer, asked.max_length)
+    tell_cut(rows.cut, len(rows), asked.data, reach_of(teacher.model, asked.teacher, asked.max_length))
+    task = asked.layout.task
+    metrics = metrics_for(examples.problem, task.metrics if task else None)
+    return Pilot(teacher, examples, rows, metrics, asked)
+
+
+def run(pilot: Pilot, out: Path, on_cells: Callable[[int], None]) -> list[Share]:
+    """Do the cells that are not done yet, draw the plot and tell of all.
+
+    Args:
+        pilot: the study.
+        out: its folder; a finished one may get more shares and seeds.
+        on_cells: called with the number of cells that are done since the last call.
+
+    Raises:
+        MismatchError: ``out`` holds something else, or a study of another teacher or of other rows.
+        CacheError: the folder cannot be written.
+    """
+    with writing_to(out, "here"), sole_writer(out):
+        Folder(out).claim(pilot.identity)
+        (out / _CELLS).mkdir(exist_ok=True)
+        files = {cell: out / _CELLS / cell.file for cell in pilot.cells}
+        results = {cell: found for cell, file in files.items() if (found := remade(file)) is not None}
+        on_cells(len(results))
+        for cell, found in _measured(pilot, [cell for cell in pilot.cells if cell not in results]):
+            write_json(files[cell], found)
+            results[cell] = found
+            on_cells(1)
+        shares = _shares(pilot, results)
+        plot(shares, Path(pilot.examples.source).name, out / PLOT)
+        write_json(out / RESULTS, {"shares": [asdict(share) for share in shares]})
+    return shares
+
+
+def _measured(pilot: Pilot, cells: Sequence[Cell]) -> Iterator[tuple[Cell, dict[str, float]]]:
+    """What the teacher is worth in each cell, one after the other; it is whole again afterwards."""
+    model, seed, drawn_LP = pilot.teacher.model, None, None
+    for cell in cells:
+        if cell.seed is None:
+            yield cell, _measures(pilot)
+            continue
+        if drawn_LP is None or cell.seed != seed:
+            seed, drawn_LP = cell.seed, random_weights(model, cell.seed)
+        with without_weights(model, kept_weights(drawn_LP, cell.percent, "global")):
+            measures = _measures(pilot)
+        yield cell, measures
+
+
+def _measures(pilot: Pilot) -> dict[str, float]:
+    teacher, labels = pilot.teacher, pilot.examples.labels
+    logits_NC = predict(teacher.model, pilot.rows, pad_token_id=teacher.pad_token_id, device=teacher.device)
+    predictions = answers(logits_NC, pilot.examples.problem)
+    assert labels is not None
+    sure = confidence(logits_NC)
+    scores = {name: metric(predictions, labels) for name, metric in pilot.metrics.items()}
+    return scores | ({} if sure is None else asdict(sure))
+
+
+def _shares(pilot: Pilot, results: Mapping[Cell, Mapping[str, float]]) -> list[Share]:
+    shares = []
+    for percent in pilot.asked.percents:
+        found = [results[cell] for cell in pilot.cells if cell.percent == percent]
+        # A teacher that a draw has broken may answer nothing finite, and has no confidence then.
+        names = [name for name in (*pilot.metrics, *CONFIDENCE) if all(name in one for one in found)]
+        measures = {name: spread([one[name] for one in found]) for name in names}
+        shares.append(Share(percent, num_removed(pilot.num_weights, percent), len(found), measures))
+    return shares

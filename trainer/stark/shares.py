@@ -1,0 +1,89 @@
+"""What came of the shares of a pilot study: means over seeds, the table and the picture of them."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean, stdev
+
+from matplotlib.figure import Figure
+
+from trainer.stark.plot import save, tidy
+from trainer.stark.results import aligned
+
+CONFIDENCE = {"variance": "variance", "negative_entropy": "-entropy"}
+"""The measures of confidence, and what they are called where room is short."""
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Over seeds: their mean, and its standard error, which one seed alone does not tell."""
+
+    mean: float
+    standard_error: float | None
+
+
+@dataclass(frozen=True)
+class Share:
+    """What came of a share of weights.
+
+    Attributes:
+        percent: of them removed.
+        weights_removed: how many these are.
+        num_seeds: draws.
+        measures: metrics by name, then ``variance`` and ``negative_entropy`` where the answers are a distribution.
+    """
+
+    percent: int
+    weights_removed: int
+    num_seeds: int
+    measures: dict[str, Spread]
+
+
+def spread(values: Sequence[float]) -> Spread:
+    """Mean and standard error of some draws."""
+    return Spread(mean(values), stdev(values) / math.sqrt(len(values)) if len(values) > 1 else None)
+
+
+def table(shares: Sequence[Share]) -> str:
+    """For people: a line a share, means over seeds and their standard errors."""
+    names = list(dict.fromkeys(name for share in shares for name in share.measures))
+    lines = [["weights removed", *(CONFIDENCE.get(name, name) for name in names)]]
+    for share in shares:
+        cells = (_told(share.measures[name]) if name in share.measures else "" for name in names)
+        lines.append([f"{share.percent} %", *cells])
+    return aligned(lines, num_words=0)
+
+
+def _told(spread: Spread) -> str:
+    error = "" if spread.standard_error is None else f" ± {spread.standard_error:.4f}"
+    # As wide without an error, so that the means stand below each other.
+    return f"{spread.mean:.4f}{error:<9}"
+
+
+def plot(shares: Sequence[Share], evaluation: str, path: Path) -> None:
+    """Draw a PNG: a panel a measure, the first metric and the confidence; means over seeds with one standard error.
+
+    Args:
+        shares: what to draw.
+        evaluation: what to call the rows that the teacher was scored on.
+        path: where to write it; the file is whole or absent.
+    """
+    measures = [share.measures for share in shares]
+    names = [next(iter(measures[0])), *(name for name in CONFIDENCE if all(name in one for one in measures))]
+    figure = Figure(figsize=(3.4 * len(names), 3.2), dpi=150, layout="constrained")
+    panels = figure.subplots(1, len(names), squeeze=False)[0]
+    percents = [share.percent for share in shares]
+    for name, axes, color in zip(names, panels, ("tab:blue", "tab:orange", "tab:green"), strict=False):
+        spreads = [one[name] for one in measures]
+        means, errors = [one.mean for one in spreads], [one.standard_error or 0.0 for one in spreads]
+        axes.errorbar(percents, means, errors, color=color, marker="o", markersize=4, linewidth=1.6, capsize=3)
+        axes.set_title(name.replace("_", " "), loc="left", fontsize=10)
+        axes.set_xticks(percents, [str(percent) for percent in percents], fontsize=8)
+        axes.set_xlabel("random weights removed, %", fontsize=9)
+        axes.tick_params(axis="y", labelsize=8)
+        tidy(axes)
+    num_seeds = max(share.num_seeds for share in shares)
+    seeds = f"{num_seeds} seed{'' if num_seeds == 1 else 's'}"
+    figure.suptitle(f"teacher scored on {evaluation}, {seeds}", fontsize=9)
+    save(figure, path)
