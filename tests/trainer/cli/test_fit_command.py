@@ -88,17 +88,21 @@ def test_evaluate_gives_the_score_that_fit_gave(places: dict[str, Path], tmp_pat
 
 
 def test_the_teacher_in_the_loop_gives_the_same_student(places: dict[str, Path], tmp_path: Path) -> None:
-    cached = data_of(fit(places, tmp_path / "cached", *QUICK, "--json"))
+    """Also of a student that has learned before, whose projection both go on with."""
+    assert fit(places, tmp_path / "begun", *QUICK).exit_code == 0
+    given = ["--student", tmp_path / "begun", "--seed", 1, *QUICK, "--json"]
+    cached = fit(places, tmp_path / "cached", *given)
     live = invoke(
         hsktrain,
         *["fit", "--teacher", places["teacher"], "--data", places["data"], "--spec", places["spec.yaml"]],
-        *["--task", "sst2", "--student", places["student"], "--eval-data", places["data"], "--out", tmp_path / "live"],
-        *[*CPU, *QUICK, "--json"],
+        *["--task", "sst2", "--eval-data", places["data"], "--out", tmp_path / "live", *CPU, *given],
     )
-    assert data_of(live)["scores"] == pytest.approx(cached["scores"])
+    assert data_of(live)["scores"] == pytest.approx(data_of(cached)["scores"])
     for stage in ("hidden", "prediction"):
         ours, theirs = (scalars(tmp_path / name / "logs" / stage)["train/loss"] for name in ("cached", "live"))
         assert ours == pytest.approx(theirs, rel=1e-5)
+    for result in (cached, live):
+        assert "hidden: goes on with the student's projection (shared, 16 -> 32)" in result.stderr
 
 
 def test_a_teacher_in_the_loop_that_gives_nan_ends_in_one_line_and_leaves_no_checkpoint(
