@@ -1,8 +1,9 @@
 """What learns: a student and the projections that it learns through, from stage to stage and from run to run."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -13,7 +14,7 @@ from hskcache.errors import MismatchError
 from hskcache.model.load import folder_of, load_again
 from trainer.matches import Matches
 from trainer.projections import FILE, SHARED, Projections, Widths, described, load, needed, published, widths_of
-from trainer.recipe import Recipe, Stage
+from trainer.recipe import Losses, Recipe, Stage
 from trainer.student.origin import has_no_weights
 
 
@@ -97,13 +98,17 @@ def take_up(
     Raises:
         MismatchError: they are of other widths or layers than those that the run learns through.
     """
-    needs = [(stage, needed(stage.losses, matches, student.config.hidden_size)) for stage in recipe.stages]
-    needs = [(stage, wanted) for stage, wanted in needs if wanted]
-    if not needs or not held:
+
+    def needs(losses: Losses) -> dict[str, Widths]:
+        return needed(losses, matches, student.config.hidden_size)
+
+    stages = [stage for stage in recipe.stages if needs(stage.losses)]
+    if not stages or not held:
         return {}
     widths = {name: widths_of(projection) for name, projection in held.items()}
-    _check_widths(source, widths, needs)
-    _check_layers(source, widths, *needs[0])
+    for stage in stages:
+        _check_widths(source, widths, needs(stage.losses))
+    _check_layers(source, widths, stages[0], needs)
     return dict(held)
 
 
@@ -119,25 +124,26 @@ def told(stage: str, projections: Projections, held: Projections) -> str:
     return f"{stage}: {' and '.join(parts)}"
 
 
-def _check_widths(source: str, held: Mapping[str, Widths], needs: Sequence[tuple[Stage, Mapping[str, Widths]]]) -> None:
-    for _, wanted in needs:
-        for name, widths in wanted.items():
-            if name in held and held[name] != widths:
-                raise MismatchError(
-                    f"the projection of {source} is {held[name]} and this student learns through one of {widths}; give "
-                    "--projection fresh to draw a new one, or learn from the teacher that it was made for"
-                )
+def _check_widths(source: str, held: Mapping[str, Widths], wanted: Mapping[str, Widths]) -> None:
+    for name, widths in wanted.items():
+        if name in held and held[name] != widths:
+            raise MismatchError(
+                f"the projection of {source} is {held[name]} and this student learns through one of {widths}; give "
+                "--projection fresh to draw a new one, or learn from the teacher that it was made for"
+            )
 
 
-def _check_layers(source: str, held: Mapping[str, Widths], stage: Stage, wanted: Mapping[str, Widths]) -> None:
+def _check_layers(source: str, held: Mapping[str, Widths], stage: Stage, needs: Callable[[Losses], Any]) -> None:
+    wanted = needs(stage.losses)
     if wanted.keys() <= held.keys():
         return
-    shared = "false" if SHARED in wanted else "true"
-    terms = [name for name in ("embedding", "hidden") if getattr(stage.losses, name) is not None]
-    # Of layers that are lacking no setting would make up.
-    by_setting = (SHARED in wanted) != (SHARED in held)
-    settings = " ".join(f"--set {stage.name}.losses.{term}.shared_projection={shared}" for term in terms)
-    change = f"give --projection fresh to draw it anew{f', or {settings}' if by_setting else ''}"
+    terms = {name: term for name in ("embedding", "hidden") if (term := getattr(stage.losses, name)) is not None}
+    shared = SHARED not in wanted
+    other = {name: term.model_copy(update={"shared_projection": shared}) for name, term in terms.items()}
+    change = "give --projection fresh to draw it anew"
+    if needs(stage.losses.model_copy(update=other)).keys() <= held.keys():
+        settings = [f"--set {stage.name}.losses.{name}.shared_projection={str(shared).lower()}" for name in terms]
+        change += f", or {' '.join(settings)}"
     raise MismatchError(
         f"{source} brings a projection of {described(held, held)}, and stage {stage.name!r} learns through "
         f"{described(wanted, wanted)}; {change}"

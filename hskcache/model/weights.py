@@ -5,6 +5,7 @@ library, under another name, or a part of them. To begin from random weights is 
 """
 
 import json
+import zipfile
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from textwrap import shorten
@@ -86,9 +87,7 @@ def tensor_names(folder: Path) -> frozenset[str] | None:
 
             with safe_open(file, "pt") as tensors:
                 return frozenset(tensors.keys())
-        import torch
-
-        return frozenset(torch.load(file, map_location="meta", mmap=True, weights_only=True))
+        return frozenset(_load(file, "meta"))
     except Exception:  # noqa: BLE001  (each library has errors of its own, and the names only help to explain)
         return None
 
@@ -119,11 +118,17 @@ def _read(path: Path, names: Collection[str]) -> "dict[str, Tensor]":
 
         with safe_open(path, "pt") as tensors:
             return {name: tensors.get_tensor(name) for name in tensors.keys() if name in names}  # noqa: SIM118
+    # Copies: the file is not to stay mapped for the sake of a few.
+    return {name: tensor.clone() for name, tensor in _load(path, "cpu").items() if name in names}
+
+
+def _load(path: Path, device: str) -> "dict[str, Tensor]":
+    """The tensors in a file of torch."""
     import torch
 
-    tensors = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
-    # Copies: the file is not to stay mapped for the sake of a few.
-    return {name: tensor.clone() for name, tensor in tensors.items() if name in names}
+    # Files from before torch 1.6 are no zip archives, and cannot be mapped.
+    tensors: dict[str, Tensor] = torch.load(path, device, mmap=zipfile.is_zipfile(path), weights_only=True)
+    return tensors
 
 
 def _elsewhere(folder: Path) -> str | None:

@@ -200,15 +200,19 @@ def test_one_that_does_not_fit_is_refused_with_what_to_do(name: str, general: Ge
     assert not (tmp_path / "out").exists()
 
 
-def test_layers_that_it_lacks_are_named(general: General, tmp_path: Path) -> None:
+@pytest.mark.parametrize("shared", [False, True])
+def test_layers_that_it_lacks_are_named_and_no_setting_that_would_not_help(
+    shared: bool, general: General, tmp_path: Path
+) -> None:
     one = replace(general, student=tmp_path / "student")
     shutil.copytree(general.student, one.student)
     save({"layer_01": nn.Linear(16, 32)}, one.student)
     terms = ("embedding", "hidden")
-    apart = [word for term in terms for word in ("--set", f"intermediate.losses.{term}.shared_projection=false")]
+    apart = [word for term in terms for word in ("--set", f"intermediate.losses.{term}.shared_projection={shared}")]
     result = one.task_run(tmp_path / "out", *apart)
     assert "brings a projection of layer 1, 16 -> 32" in result.stderr
-    assert "learns through layers 0, 1, 2, 16 -> 32; give --projection fresh to draw it anew\n" in result.stderr
+    wanted = "shared" if shared else "layers 0, 1, 2"
+    assert f"learns through {wanted}, 16 -> 32; give --projection fresh to draw it anew\n" in result.stderr
 
 
 def test_one_that_nothing_learns_through_is_left_alone(general: General, tmp_path: Path) -> None:

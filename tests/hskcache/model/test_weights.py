@@ -98,11 +98,11 @@ def test_names_in_a_file_of_torch_are_read_without_its_weights(tmp_path: Path) -
     assert tensor_names(tmp_path) == {"bert.weight"}
 
 
-@pytest.mark.parametrize("form", ["safetensors", "bin", "pieces"])
+@pytest.mark.parametrize("form", ["safetensors", "bin", "old bin", "pieces"])
 def test_some_tensors_are_read_whatever_they_are_in(form: str, tmp_path: Path) -> None:
     tensors = {name: torch.randn(2, 3) for name in ("a.weight", "b.weight", "c.weight")}
-    if form == "bin":
-        torch.save(tensors, tmp_path / "pytorch_model.bin")
+    if "bin" in form:
+        torch.save(tensors, tmp_path / "pytorch_model.bin", _use_new_zipfile_serialization=form == "bin")
     elif form == "safetensors":
         save_file(tensors, tmp_path / "model.safetensors")
     else:
@@ -110,6 +110,7 @@ def test_some_tensors_are_read_whatever_they_are_in(form: str, tmp_path: Path) -
         (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": places}))
         for name, file in places.items():
             save_file({name: tensors[name]}, tmp_path / file)
+    assert tensor_names(tmp_path) == tensors.keys()
     found = read_tensors(tmp_path, ["a.weight", "c.weight"])
     assert found.keys() == {"a.weight", "c.weight"}
     assert all(torch.equal(tensor, tensors[name]) for name, tensor in found.items())

@@ -33,7 +33,7 @@ def publish(
         tokenizer: whose vocabulary it has.
         kind: of model, its heads saved as they are.
         projections: by the names of their modules.
-        form: ``bin`` or ``safetensors``.
+        form: ``bin``, ``old bin`` as of 2020, or ``safetensors``.
         changes: of config.json.
     """
     vocabulary = json.loads((tokenizer / "tokenizer.json").read_text(encoding="utf-8"))["model"]["vocab"]
@@ -47,8 +47,8 @@ def publish(
         tensors |= {f"{name}.{part}": tensor.detach() for part, tensor in projection.state_dict().items()}
     tensors = {name: tensor.clone() for name, tensor in tensors.items()}
     folder.mkdir()
-    if form == "bin":
-        torch.save(tensors, folder / "pytorch_model.bin")
+    if "bin" in form:
+        torch.save(tensors, folder / "pytorch_model.bin", _use_new_zipfile_serialization=form == "bin")
     else:
         save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     # Such entries stand in the published file.
@@ -78,7 +78,7 @@ def layered() -> dict[str, nn.Linear]:
     return {f"fit_denses.{layer}": nn.Linear(16, 32) for layer in range(3)}
 
 
-@pytest.mark.parametrize("form", ["bin", "safetensors"])
+@pytest.mark.parametrize("form", ["bin", "old bin", "safetensors"])
 def test_a_general_student_goes_on_with_its_encoder_and_its_projection(
     form: str, corpus: Path, tiny_tokenizer_dir: Path, tmp_path: Path
 ) -> None:
