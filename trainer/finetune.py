@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +35,7 @@ from trainer.progress import StepBar
 from trainer.resume import LogFirst, stopped
 from trainer.student import origin
 from trainer.student.create import Interface, create_student
+from trainer.student.token_types import token_types_after
 
 if TYPE_CHECKING:
     from hskcache.text import Examples, TokenizedRows
@@ -192,7 +193,7 @@ def finetune(
                 console.say(f"{out} is finished already")
             return finished
         if not processes.on_first((out / CHECKPOINTS).exists):
-            origin.tell_origin(arguments.model)
+            origin.tell_origin(arguments.model, _reads_pairs(tokenizer, train.examples))
         trainer = Finetuner(model, _training_arguments(arguments, metric, out), train, dev, metrics)
         trainer.add_callback(LogFirst())
         if arguments.patience is not None:
@@ -201,7 +202,9 @@ def finetune(
         result = _result(trainer, metric) | origin.record(arguments.model)
         if processes.is_first():
             save_model(model, out, tokenizer)
-            remembered.save(remembered.of_examples(train.examples, arguments.max_length, train.rows.cut), out)
+            known = remembered.of_examples(train.examples, arguments.max_length, train.rows.cut)
+            types = token_types_after(arguments.model, False, _reads_pairs(tokenizer, train.examples))
+            remembered.save(replace(known, token_types=types), out)
             finish(out, result)
     return result
 
@@ -311,7 +314,12 @@ def _interface(arguments: FinetuneArguments, tokenizer: PreTrainedTokenizerBase,
         pad_token_id=tokenizer.pad_token_id or 0,
         max_positions=max(512, arguments.max_length),
         type_vocab_size=2 if "token_type_ids" in tokenizer.model_input_names else 1,
+        reads_pairs=_reads_pairs(tokenizer, examples),
     )
+
+
+def _reads_pairs(tokenizer: PreTrainedTokenizerBase, examples: "Examples") -> bool:
+    return examples.pairs is not None and "token_type_ids" in tokenizer.model_input_names
 
 
 def _result(trainer: Finetuner, metric: str) -> dict[str, Any]:

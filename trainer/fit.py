@@ -124,7 +124,7 @@ def fit(job: Fit, out: Path, machine: Machine) -> dict[str, Any]:
             _say(f"{out} is finished already")
             return finished
         if job.origin is not None and not (out / STAGES).exists():
-            origin.tell_origin(job.origin)
+            origin.tell_origin(job.origin, job.source.knowledge.reads_pairs)
         learner = Learner(job.student, dict(job.projecting.taken))
         for number, stage in enumerate(job.recipe.stages):
             folder = out / STAGES / f"{number}-{stage.name}"

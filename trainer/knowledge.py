@@ -7,6 +7,7 @@ from pydantic import ValidationError
 
 from hskcache.cache import AttentionField, Cache, HiddenField, InputsField, LogitsField, Request
 from hskcache.errors import SpecError
+from hskcache.recall import of_cache
 from hskcache.selection.depth import kept_layers
 from hskcache.spec import Depth, first_problem, layer_map_changes
 from trainer.choice import KINDS, OWN, Choice, resolved
@@ -43,6 +44,15 @@ class Knowledge:
     def is_corpus(self) -> bool:
         """Whether the rows are plain text without a task: nothing of a classifier can be learned or scored."""
         return self.request.data.problem == "text"
+
+    @property
+    def reads_pairs(self) -> bool:
+        """Whether rows are known to be pairs of texts, which token types tell apart."""
+        if not self.request.tokenizer.has_token_types:
+            return False
+        if self.is_corpus:
+            return self.request.spec.packing.pairs != "none"
+        return of_cache(self.where, self.request).is_pairs is True
 
     def request_for(self, kind: str) -> Request:
         """What the field of a kind was asked for with."""
@@ -120,6 +130,7 @@ class Knowledge:
             pad_token_id=tokenizer.pad_token_id,
             max_positions=max(512, self.request.spec.max_length),
             type_vocab_size=2,
+            reads_pairs=self.reads_pairs,
         )
 
 

@@ -38,6 +38,8 @@ class Remembered:
         is_pairs: whether every row was two texts; None where that is not known.
         max_length: tokens of a row at most; None where that is not known.
         cut: what rows lost that were longer.
+        token_types: 1 of a student that began from random weights and has seen single texts alone, so that its other
+            token types were never trained; None where that is not known.
     """
 
     where: str
@@ -47,11 +49,12 @@ class Remembered:
     is_pairs: bool | None = None
     max_length: int | None = None
     cut: Cut = NOTHING
+    token_types: int | None = None
 
     @property
     def is_known(self) -> bool:
         """Whether anything is remembered."""
-        return self.has_columns or self.max_length is not None
+        return self.has_columns or self.max_length is not None or self.token_types is not None
 
     @property
     def has_columns(self) -> bool:
@@ -125,6 +128,7 @@ class _File(BaseModel):
     pairs: bool | None = None
     max_length: int | None = Field(default=None, ge=1)
     cut: _Cut = _Cut()
+    token_types: int | None = Field(default=None, ge=1)
 
 
 def of_model(name: str | Path) -> Remembered:
@@ -148,7 +152,8 @@ def of_model(name: str | Path) -> Remembered:
         ) from None
     columns = None if found.columns is None else Columns(**found.columns.model_dump())
     cut = Cut(**found.cut.model_dump())
-    return Remembered(where, found.task, found.definition, columns, found.pairs, found.max_length, cut)
+    told = found.task, found.definition, columns, found.pairs, found.max_length, cut, found.token_types
+    return Remembered(where, *told)
 
 
 def of_examples(examples: "Examples", max_length: int, cut: Cut = NOTHING) -> Remembered:
@@ -179,6 +184,7 @@ def save(remembered: Remembered, folder: Path) -> None:
         "pairs": remembered.is_pairs,
         "max_length": remembered.max_length,
         "cut": asdict(remembered.cut),
+        **({} if remembered.token_types is None else {"token_types": remembered.token_types}),
     }
     (folder / ROWS).write_text(json.dumps(plain, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 

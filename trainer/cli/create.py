@@ -133,6 +133,7 @@ def _begin(settings: dict[str, Any]) -> Created:
     from hskcache.text import load_tokenizer
     from trainer.student.create import Interface, create_student
     from trainer.student.origin import tell_origin
+    from trainer.student.token_types import token_types_after
 
     student = settings["student"]
     missing = [name for name in ("tokenizer", "labels") if settings[name] is None]
@@ -150,7 +151,8 @@ def _begin(settings: dict[str, Any]) -> Created:
     )
     model = create_student(student, interface, settings["seed"])
     tell_origin(student)
-    return Created(model, tokenizer)
+    types = token_types_after(student, False, False)
+    return Created(model, tokenizer, rows=_known(Remembered(student, token_types=types)))
 
 
 def _cut(settings: dict[str, Any]) -> Created:

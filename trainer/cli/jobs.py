@@ -1,6 +1,7 @@
 """From the flags of ``hsktrain fit`` to a run; needs torch, so the command imports it when it runs."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -26,6 +27,7 @@ from trainer.recipe import Recipe, load_recipe
 from trainer.source import Local, Source, cached_source
 from trainer.student.create import create_student
 from trainer.student.encoder import create_encoder
+from trainer.student.token_types import token_types_after
 from trainer.student.vocabulary import own_vocabulary
 
 if TYPE_CHECKING:
@@ -89,6 +91,7 @@ def make_fit(given: Mapping[str, Any], device: str, slices: int, tells: bool = T
             longest = int(rows.lengths.max(initial=0))
             tell_beyond(longest, trained_length(student), str(given["eval_data"]), given["student"])
         scoring = _scoring(examples, rows, layout, given["bf16"])
+    types = token_types_after(given["student"], knowledge.is_corpus, knowledge.reads_pairs)
     return Fit(
         source=source,
         recipe=recipe.for_task(memory.task if (task := layout.task) is None else task.name),
@@ -99,7 +102,7 @@ def make_fit(given: Mapping[str, Any], device: str, slices: int, tells: bool = T
         seed=given["seed"],
         layer_map=given["layer_map"],
         run={"student": weights_digest(student), "eval": scoring.fingerprint},
-        rows=memory if examples is None else of_examples(examples, max_length, memory.cut),
+        rows=replace(memory if examples is None else of_examples(examples, max_length, memory.cut), token_types=types),
         origin=given["student"],
         projecting=projecting,
     )

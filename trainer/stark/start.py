@@ -80,7 +80,7 @@ def start(stark: Stark, folder: Folder, on_step: Callable[[bool], None]) -> Begu
     is_new = folder.run is None
     folder.claim(models | {"task": _task(stark, folder)} | _identity(stark, begin.train, evaluation, drawn))
     if is_new:
-        tell_origin(stark.student)
+        tell_origin(stark.student, knowledge.reads_pairs)
     on_step(begin.job is None)
     if begin.job is not None:
         with console.progress("rows") as bar:

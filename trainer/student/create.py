@@ -16,6 +16,7 @@ from hskcache.model.load import CLASSIFIER, Wanted, draw_model, load_config, loa
 from trainer.student.compact import BY_LAYER
 from trainer.student.head import keep_meaning
 from trainer.student.origin import STUDENTS, has_no_weights, is_preset
+from trainer.student.token_types import copy_untrained
 
 _SCHEME = re.compile(r"(bottom|uniform):(\d+)")
 
@@ -25,7 +26,8 @@ class Interface:
     """What a student must read and answer: the tokenizer's ids in, the task's classes out.
 
     ``label_names`` holds the class names in index order; regression has none. ``max_positions`` and
-    ``type_vocab_size`` shape the named students only: every other student brings its own.
+    ``type_vocab_size`` shape the named students only: every other student brings its own. ``reads_pairs`` is whether
+    rows are two texts, which token types tell apart.
     """
 
     vocab_size: int
@@ -34,6 +36,7 @@ class Interface:
     pad_token_id: int = 0
     max_positions: int = 512
     type_vocab_size: int = 2
+    reads_pairs: bool = False
 
     @property
     def num_labels(self) -> int:
@@ -118,6 +121,7 @@ def _load_student(source: str, interface: Interface, seed: int) -> PreTrainedMod
             "start from a checkpoint of this task or from one without a classifier"
         )
     keep_meaning(model, source, (names, interface.label_names), drawn.new)
+    copy_untrained(model, source, interface.reads_pairs)
     return model
 
 

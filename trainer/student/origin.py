@@ -7,6 +7,7 @@ from hskcache import console
 from hskcache.errors import TeacherError
 from hskcache.model.weights import ADAPTER, fault, weights_file
 from hskcache.nearest import meant
+from hskcache.text.remembered import of_model
 
 # The two students of [TinyBERT 4.2], which [MUD 4.1] trains too.
 STUDENTS: dict[str, dict[str, int]] = {
@@ -30,8 +31,15 @@ def is_preset(source: str) -> bool:
     return source in STUDENTS and not _is_model(source)
 
 
-def tell_origin(source: str) -> None:
-    """Say where a student begins, if that may surprise: from random weights, or from one of two of the same name."""
+def tell_origin(source: str, reads_pairs: bool = False) -> None:
+    """Say where a student begins, if that may surprise: from random weights, or from one of two of the same name.
+
+    Args:
+        source: as it was given.
+        reads_pairs: whether it will read pairs of texts, see :func:`~trainer.student.token_types.copy_untrained`.
+    """
+    if reads_pairs and has_one_type(source):
+        console.say(f"{source} has seen single texts alone, so its token type 1 begins as a copy of token type 0")
     if source in STUDENTS and _is_model(source):
         console.say(f"{source} is a folder here and is taken; the shape of that name is meant where there is none")
     if not has_no_weights(source):
@@ -40,6 +48,15 @@ def tell_origin(source: str) -> None:
     if Path(source).is_file() and weights_file(Path(source).parent) is not None:
         what = "is a shape, and the weights beside it are not read"
     console.say(f"{source} {what}: the student starts from random weights")
+
+
+def has_one_type(source: str) -> bool:
+    """Whether a student was trained from random weights on single texts alone, as is remembered beside it.
+
+    Raises:
+        DamageError: what is remembered cannot be read.
+    """
+    return not is_preset(source) and of_model(source).token_types == 1
 
 
 def record(source: str) -> dict[str, Any]:
