@@ -73,7 +73,9 @@ def pairs(tiny_teacher_dir: Path, tsv_file: Path, tmp_path_factory: pytest.TempP
         "--max-length",
         "48",
     )
-    result = CliRunner().invoke(hskcache, list(map(str, (*build, "--out", folder / "cache", "--device", "cpu"))))
+    result = CliRunner().invoke(
+        hskcache, list(map(str, (*build, "--keep", "none", "--out", folder / "cache", "--device", "cpu")))
+    )
     assert result.exit_code == 0, result.stderr
     return folder / "pairs.tsv", folder / "cache"
 
