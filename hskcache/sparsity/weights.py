@@ -5,8 +5,8 @@ both matrices of the feed-forward network. Embeddings, LayerNorms, biases, the p
 
 A weight is scored as a head or neuron is, by a mask of 1 that multiplies it: as the slope of the loss with respect to
 the mask of w is w * dL/dw, its expressive score is the sum over batches of |w * d task loss / dw|, its student-friendly
-score that of |w * d distillation loss / dw|. This carries the definition of [StarK 3.2], which is of masks and says
-nothing of single weights, over to them; |dL/dw| alone would rank a weight that is 0 already by what it might become.
+score that of |w * d distillation loss / dw|. This carries the definition of [StarK 3.2], by masks, over to them from
+heads and neurons; |dL/dw| alone would rank a weight that is 0 already by what it might become.
 
 In the names of arrays P counts the weights of a layer: its matrices one after the other, each row by row.
 """

@@ -6,7 +6,7 @@ row of the first feed-forward matrix and its column of the second. As w stays th
 batch: one number is kept for a column or a neuron, and each gradient goes as soon as it is there.
 
 Where all layers are ranked together, the importance is that of masks of ones on heads and neurons instead: sum over
-batches of |dL/d mask| [StarK 3.2, 4.1]. The slope of a mask is the sum of w * dL/dw over the weights behind it, signs
+batches of |dL/d mask| [StarK 3.2]. The slope of a mask is the sum of w * dL/dw over the weights behind it, signs
 and all, so that it comes of the same gradients.
 """
 

@@ -2,7 +2,7 @@
 
 This is how [MUD 4.1] makes the ROSITA students: the heads and neurons with the highest importance stay in every kept
 layer, in their order, and the word embedding becomes two matrices by a truncated singular value decomposition. The
-students of [StarK 4.1] keep a share of all heads and of all neurons, ranked over all layers by importance that has the
+students of [StarK] keep a share of all heads and of all neurons, ranked over all layers by importance that has the
 same length in every layer, so that layers end with different numbers of them, perhaps with none.
 """
 
