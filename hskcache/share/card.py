@@ -95,7 +95,7 @@ def _origin(manifest: Manifest) -> str:
     spec = request.spec
     lines.append(
         f"- kept: hidden states `{format_keep(spec.hidden)}`, attention `{format_keep(spec.attention)}`, at most "
-        f"{spec.max_length} tokens a row"
+        f"{spec.max_length} tokens a row" + (f", {spec.packing.told}" if request.data.problem == "text" else "")
     )
     for name in manifest.added:
         lines += _teacher(f"teacher of `{name}`", manifest.request_for(name))
