@@ -16,8 +16,8 @@ from hskcache.nearest import meant
 
 FORMAT_VERSION = 1
 
-ScoreName = Literal["attention", "attention-logit", "received", "left", "random", "cls", "all"]
-ScoreLayer = Literal["producing", "last"]
+ScoreName = Literal["attention", "attention-logit", "received", "left", "right", "random", "cls", "all"]
+ScoreLayer = Literal["producing", "last", "mapped"]
 WidthName = Literal["magnitude", "uniform", "random", "pca", "all"]
 EncodingName = Literal["float32", "float16", "bfloat16", "int8", "int4"]
 LayerMapName = Literal["uniform", "top", "bottom"]
@@ -59,6 +59,8 @@ class Keep(NamedTuple):
 class Depth(Strict):
     """Which layers: the top ``num_layers`` of the map from ``student_layers`` to the teacher's [MUD 3.1].
 
+    ``kept`` lists student layers in place of the top ones, 0 the embedding output.
+
     ``mapping`` names a map [TinyBERT 4.5], ``layers`` writes one down: the teacher layers of student layers 1 to
     ``student_layers``. Which layers are stored is another question: ``stored`` may add layers for students of other
     maps, or leave some out, and a student learns from those pairs of its map whose teacher layer is stored.
@@ -67,6 +69,7 @@ class Depth(Strict):
     student_layers: int = Field(default=4, ge=1)
     target: int | None = Field(default=None, ge=1, description="teacher layer of the top student layer; None: the last")
     num_layers: int | None = Field(default=None, ge=1, description="None keeps all student_layers + 1")
+    kept: list[Annotated[int, Field(ge=0)]] | None = Field(default=None, min_length=1)
     mapping: LayerMapName = "uniform"
     layers: list[Annotated[int, Field(ge=1)]] | None = Field(default=None, min_length=1)
     stored: Literal["mapped", "all"] | list[Annotated[int, Field(ge=0)]] = "mapped"
@@ -232,19 +235,35 @@ def numbers_or_word(text: str, flag: str, words: Sequence[str]) -> str | list[in
     """
     if text in words:
         return text
+    try:
+        return numbers(text, flag)
+    except SpecError:
+        raise SpecError(f"{flag} {text!r} is not {', '.join(words)} or numbers such as 3,6,9") from None
+
+
+def numbers(text: str, flag: str) -> list[int]:
+    """Whole numbers between commas.
+
+    Raises:
+        SpecError: something else; names ``flag``.
+    """
     parts = text.split(",")
     if not all(_COUNT.fullmatch(part) for part in parts):
-        raise SpecError(f"{flag} {text!r} is not {', '.join(words)} or numbers such as 3,6,9")
+        raise SpecError(f"{flag} {text!r} is not numbers such as 3,6,9")
     return [int(part) for part in parts]
 
 
 def format_keep(kept: Hidden | Attention | None) -> str:
-    """The short form of what is kept, which :func:`parse_keep` reads: ``1l_10t_0.1h``, ``full`` or ``none``."""
+    """The short form of what is kept, which :func:`parse_keep` reads: ``1l_10t_0.1h``, ``full`` or ``none``.
+
+    It tells how many layers, not which.
+    """
     if kept is None:
         return "none"
     parts = []
-    if kept.depth.num_layers is not None:
-        parts.append(f"{kept.depth.num_layers}l")
+    num_layers = kept.depth.num_layers if kept.depth.kept is None else len(kept.depth.kept)
+    if num_layers is not None:
+        parts.append(f"{num_layers}l")
     if kept.length.tokens is not None:
         parts.append(f"{kept.length.tokens}t")
     if isinstance(kept, Hidden) and kept.width.fraction < 1.0:

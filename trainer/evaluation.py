@@ -13,6 +13,7 @@ import numpy as np
 from hskcache.agreement import class_agreement, score_agreement
 from hskcache.encoder import num_positions, takes_token_types
 from hskcache.errors import DataError, MismatchError, SpecError
+from hskcache.nearest import meant
 from hskcache.store.agreement import Agreement
 
 if TYPE_CHECKING:
@@ -92,17 +93,29 @@ def _correlation(statistic: Callable[..., Any], predictions: "NDArray[Any]", lab
     return value if np.isfinite(value) else 0.0
 
 
+def accuracy_f1(predictions: "NDArray[Any]", labels: "NDArray[Any]") -> float:
+    """Mean of accuracy and F1: the one number that GLUE gives MRPC and QQP."""
+    return (accuracy(predictions, labels) + f1(predictions, labels)) / 2
+
+
+def pearson_spearman(predictions: "NDArray[Any]", labels: "NDArray[Any]") -> float:
+    """Mean of both correlations: the one number that GLUE gives STS-B."""
+    return (pearson(predictions, labels) + spearman(predictions, labels)) / 2
+
+
 METRICS: dict[str, Metric] = {
     "accuracy": accuracy,
+    "accuracy_f1": accuracy_f1,
     "f1": f1,
     "f1_macro": f1_macro,
     "matthews": matthews,
     "pearson": pearson,
+    "pearson_spearman": pearson_spearman,
     "spearman": spearman,
 }
 PROBLEM_METRICS: dict[str, tuple[str, ...]] = {
-    "classification": ("accuracy", "f1_macro", "f1", "matthews"),
-    "regression": ("pearson", "spearman"),
+    "classification": ("accuracy", "f1_macro", "f1", "accuracy_f1", "matthews"),
+    "regression": ("pearson", "spearman", "pearson_spearman"),
 }
 DEFAULT_METRICS: dict[str, tuple[str, ...]] = {
     "classification": ("accuracy", "f1_macro"),
@@ -110,21 +123,24 @@ DEFAULT_METRICS: dict[str, tuple[str, ...]] = {
 }
 
 
-def metrics_for(problem: str, names: Sequence[str] | None = None) -> dict[str, Metric]:
-    """The metrics called ``names``, in that order; the first is the one that picks a checkpoint.
+def metrics_for(problem: str, names: Sequence[str] | None = None, first: str | None = None) -> dict[str, Metric]:
+    """The metrics called ``names``, in that order; the first is the one that picks the best evaluation.
 
     Args:
         problem: ``classification`` or ``regression``.
         names: keys of METRICS; None or empty takes the problem's defaults.
+        first: one that comes before them, whether it is among them or not; None leaves their order.
 
     Raises:
         SpecError: a name that is no metric, or none of this kind of problem.
     """
     fitting = PROBLEM_METRICS[problem]
-    for name in names or ():
+    wanted = dict.fromkeys([*([first] if first else []), *(names or DEFAULT_METRICS[problem])])
+    for name in wanted:
         if name not in fitting:
-            raise SpecError(f"{name!r} is not a metric of a {problem} task; choose among {', '.join(fitting)}")
-    return {name: METRICS[name] for name in names or DEFAULT_METRICS[problem]}
+            near = meant(name, fitting)
+            raise SpecError(f"{name!r} is not a metric of a {problem} task; choose among {', '.join(fitting)}{near}")
+    return {name: METRICS[name] for name in wanted}
 
 
 def length_batches(lengths: "NDArray[Any]", token_budget: int) -> Iterator["NDArray[np.int64]"]:

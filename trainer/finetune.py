@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset, Sampler
 from transformers import (
-    EarlyStoppingCallback,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     PrinterCallback,
@@ -22,7 +21,7 @@ from hskcache import console, runtime
 from hskcache.encoder import takes_token_types, trained_length
 from hskcache.errors import DataError, MismatchError, SpecError
 from hskcache.locks import sole_writer
-from hskcache.model.save import load_weights, save_model
+from hskcache.model.save import save_model
 from hskcache.text import remembered
 from hskcache.text.cut import tell_beyond, tell_cut
 from hskcache.text.tokenize import reach_of
@@ -33,6 +32,7 @@ from trainer.interrupts import Interrupts
 from trainer.midway import Midway, MidwayTrainer, Order
 from trainer.progress import StepBar
 from trainer.resume import LogFirst, stopped
+from trainer.selecting import Best, EvaluateOften, Patience
 from trainer.student import origin
 from trainer.student.create import Interface, create_student
 from trainer.student.token_types import token_types_after
@@ -56,10 +56,11 @@ class FinetuneArguments:
         weight_decay: of AdamW, biases and norms excepted.
         bf16: train and evaluate under bfloat16 autocast.
         gradient_accumulation: batches of one optimizer step.
-        patience: stop after this many evaluations without a better result; None trains all epochs.
+        patience: stop after this many epochs without a better evaluation; None trains all epochs.
         device: ``cpu`` or ``cuda``.
         save_steps: steps between checkpoints, beside the one at the end of every epoch; None: that one alone.
-        metrics: names for metrics_for, the one that picks the checkpoint first; empty takes the defaults.
+        metrics: names for metrics_for, the one that picks the best evaluation first; empty takes the defaults.
+        eval_steps: optimizer steps between evaluations, beside the one at the end of every epoch; None: that one alone.
     """
 
     model: str
@@ -76,6 +77,7 @@ class FinetuneArguments:
     device: str = "cpu"
     save_steps: int | None = None
     metrics: tuple[str, ...] = ()
+    eval_steps: int | None = None
 
 
 @dataclass(frozen=True)
@@ -157,7 +159,7 @@ class Finetuner(MidwayTrainer):
 def finetune(
     arguments: FinetuneArguments, tokenizer: PreTrainedTokenizerBase, train: Labelled, dev: Labelled, out: Path
 ) -> dict[str, Any]:
-    """Fine-tune on ``train``, keep the epoch that is best on ``dev`` and save it in ``out``.
+    """Fine-tune on ``train`` and save in ``out`` the weights whose evaluation on ``dev`` is best.
 
     ``out`` becomes an ordinary checkpoint with its tokenizer, ``logs/`` for TensorBoard and ``metrics.json``. A run
     that was cut off goes on from its last epoch; a finished one is not run again.
@@ -165,7 +167,7 @@ def finetune(
     Returns:
         The content of metrics.json: ``metric``, the one that picked; ``best``, its epoch, step and metrics;
         ``chance``, whether those are chance, see :func:`trainer.chance.record`; ``epochs``, the metrics of every
-        epoch; and ``origin``, see :func:`trainer.student.origin.record`.
+        evaluation; and ``origin``, see :func:`trainer.student.origin.record`.
 
     Raises:
         DataError: one of the two data sets is empty or has no labels.
@@ -195,10 +197,10 @@ def finetune(
         if not processes.on_first((out / CHECKPOINTS).exists):
             origin.tell_origin(arguments.model, _reads_pairs(tokenizer, train.examples))
         trainer = Finetuner(model, _training_arguments(arguments, metric, out), train, dev, metrics)
-        trainer.add_callback(LogFirst())
-        if arguments.patience is not None:
-            trainer.add_callback(EarlyStoppingCallback(arguments.patience))
+        best = _add_callbacks(trainer, arguments, metric, out)
         _train(trainer, out, processes.on_first(lambda: last_checkpoint(out)), arguments.save_steps)
+        processes.wait()
+        best.restore(trainer.state)
         result = _result(trainer, metric) | origin.record(arguments.model)
         if processes.is_first():
             save_model(model, out, tokenizer)
@@ -252,14 +254,24 @@ def _classes(data: Labelled) -> str:
     return f"classes {', '.join(data.examples.label_names)}" if data.examples.label_names else "scores"
 
 
+def _add_callbacks(trainer: Finetuner, arguments: FinetuneArguments, metric: str, out: Path) -> Best:
+    """What decides when to log, to evaluate and to end; and what keeps the best weights, to restore them from."""
+    trainer.add_callback(LogFirst())
+    if arguments.eval_steps is not None:
+        trainer.add_callback(EvaluateOften(arguments.eval_steps))
+    if arguments.patience is not None:
+        trainer.add_callback(Patience(arguments.patience, metric))
+    best = Best(trainer.model, out / CHECKPOINTS, metric)
+    trainer.add_callback(best)
+    return best
+
+
 def _train(trainer: Finetuner, out: Path, checkpoint: Path | None, save_steps: int | None) -> None:
     from torch.utils.tensorboard import SummaryWriter
     from transformers.integrations import TensorBoardCallback
 
     if checkpoint is not None and (state := stopped(checkpoint)) is not None:
         trainer.state = state
-        best = out / CHECKPOINTS / f"checkpoint-{state.best_global_step}" / "model.safetensors"
-        load_weights(trainer.model, best, trainer.args.device)
         return
     with ExitStack() as stack:
         trainer.add_callback(Midway(trainer, stack.enter_context(Interrupts()), "", save_steps))
@@ -291,7 +303,6 @@ def _training_arguments(arguments: FinetuneArguments, metric: str, out: Path) ->
         eval_strategy="epoch",
         save_strategy="epoch",
         save_total_limit=2,
-        load_best_model_at_end=True,
         metric_for_best_model=metric,
         greater_is_better=True,
         restore_callback_states_from_checkpoint=True,

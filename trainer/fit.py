@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from transformers import (
-    EarlyStoppingCallback,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     PrinterCallback,
@@ -42,7 +41,8 @@ from trainer.midway import Midway
 from trainer.objective import Objective, restore_attention
 from trainer.progress import Pace, StepBar
 from trainer.recipe import Recipe, Stage
-from trainer.resume import Best, Place, newest, stopped
+from trainer.resume import Place, newest, stopped
+from trainer.selecting import Best, EvaluateOften, Patience
 from trainer.source import Slice, Source
 from trainer.student import origin
 
@@ -57,7 +57,7 @@ class Fit:
         student: at its start.
         tokenizer: saved with the student.
         score: the task's metrics of a student on the evaluation data; empty where there is no task.
-        metric: the one that picks the best epoch; None where there is no task.
+        metric: the one that picks the best evaluation; None where there is no task.
         seed: of the order, the projections and dropout.
         layer_map: which layers learn from which, see :meth:`~trainer.knowledge.Knowledge.matches_for`.
         run: what else identifies the run, as plain values, such as the student's origin.
@@ -154,7 +154,7 @@ def _run_stage(job: Fit, stage: Stage, learner: Learner, folder: Path, machine: 
     held = {} if job.projecting.fresh else learner.projections
     objective = Objective(learner.student, stage.losses, _matches(job, learner), job.seed, held)
     trainer = _trainer(job, stage, objective, folder, machine)
-    pace, best = Pace(), Best(objective, folder, job.metric or "")
+    pace, best = Pace(), _best(objective, folder, job.metric or "")
     # In this order: a checkpoint is whole before what only an older one needs is dropped.
     for callback in (Place(trainer.loader), best, pace):
         trainer.add_callback(callback)
@@ -175,6 +175,11 @@ def _run_stage(job: Fit, stage: Stage, learner: Learner, folder: Path, machine: 
         best.restore(trainer.state)
     learner.projections.update(projections.by_name(objective.projections))
     processes.on_first(lambda: _record(trainer, stage, learner, folder, pace.median_s))
+
+
+def _best(objective: Objective, folder: Path, metric: str) -> Best:
+    beside = {projections.FILE: objective.projections} if objective.projections else {}
+    return Best(objective.student, folder, metric, beside)
 
 
 def _record(
@@ -245,8 +250,10 @@ def _trainer(job: Fit, stage: Stage, objective: Objective, folder: Path, machine
     )
     loader = job.source.loader(stage.losses, part, job.seed)
     callbacks: list[TrainerCallback] = []
+    if stage.eval_steps is not None:
+        callbacks.append(EvaluateOften(stage.eval_steps))
     if stage.patience is not None:
-        callbacks.append(EarlyStoppingCallback(stage.patience))
+        callbacks.append(Patience(stage.patience, job.metric or ""))
     trainer = DistillTrainer(objective, loader, job.score, args=arguments, callbacks=callbacks)
     trainer.remove_callback(PrinterCallback)  # it prints to stdout
     return trainer

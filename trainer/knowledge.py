@@ -163,6 +163,8 @@ def _mapped(depth: Depth, student_layers: int, layer_map: str) -> Depth:
     all_kept = depth.num_layers is None or depth.stored == "all"
     num_layers = None if all_kept else min(depth.num_layers or 1, student_layers + 1)
     changes = {"student_layers": student_layers, "num_layers": num_layers, "stored": "all"}
+    if depth.stored == "all":
+        changes["kept"] = None
     changes |= layer_map_changes(layer_map)
     if changes["layers"] is not None or changes["mapping"] == "bottom":
         # Such maps lead nowhere but where they say.

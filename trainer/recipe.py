@@ -121,8 +121,9 @@ class Losses(Finite):
 class Stage(Finite):
     """One run of the optimiser.
 
-    ``select: best`` keeps the epoch with the best score on the evaluation data, ``last`` the last one;
-    ``patience`` epochs without a better score end the stage early.
+    ``select: best`` keeps the evaluation with the best score on the evaluation data, ``last`` the end; evaluated is
+    every epoch and, with ``eval_steps``, every so many optimizer steps, too. ``patience`` epochs without a better score
+    end the stage early.
     """
 
     name: str = Field(pattern=r"^[a-z][a-z0-9-]*$")
@@ -136,12 +137,14 @@ class Stage(Finite):
     weight_decay: float = Field(default=0.0, ge=0)
     max_grad_norm: float = Field(default=1.0, ge=0)
     select: Literal["best", "last"] = "last"
-    patience: int | None = Field(default=None, ge=1)
+    patience: int | None = Field(default=None, ge=1, description="epochs")
+    eval_steps: int | None = Field(default=None, ge=1, description="None: evaluated is every epoch alone")
 
     @model_validator(mode="after")
-    def _patience(self) -> "Stage":
-        if self.patience is not None and self.select != "best":
-            raise ValueError("patience needs select: best")
+    def _selects(self) -> "Stage":
+        for key in ("patience", "eval_steps"):
+            if getattr(self, key) is not None and self.select != "best":
+                raise ValueError(f"{key} needs select: best")
         return self
 
     def for_task(self, task: str | None) -> "Stage":
@@ -176,6 +179,23 @@ class Recipe(Finite):
     def for_task(self, task: str | None) -> "Recipe":
         """The recipe with the epochs that belong to a task."""
         return self.model_copy(update={"stages": tuple(stage.for_task(task) for stage in self.stages)})
+
+    def evaluated_every(self, steps: int | None) -> "Recipe":
+        """The recipe with evaluations every so many steps in all stages that keep the best; None leaves it as it is.
+
+        Raises:
+            SpecError: there is no such stage.
+        """
+        if steps is None:
+            return self
+        if not any(stage.select == "best" for stage in self.stages):
+            raise SpecError(
+                f"--eval-steps {steps}: no stage of recipe {self.name!r} keeps its best weights; leave it out, or give "
+                f"--set {self.stages[-1].name}.select=best"
+            )
+        chosen = {stage.name: {"eval_steps": steps} if stage.select == "best" else {} for stage in self.stages}
+        stages = tuple(stage.model_copy(update=chosen[stage.name]) for stage in self.stages)
+        return self.model_copy(update={"stages": stages})
 
 
 def known_recipes() -> list[str]:

@@ -6,15 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import transformers
-from torch import nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from hskcache.model.save import load_weights, make_readable, save_weights
+from hskcache.model.save import make_readable
 from trainer import processes
 from trainer.checkpoints import LOADER, checkpoint_of, last_checkpoint, write_json
 from trainer.loading.ordered import Ordered
-from trainer.objective import Objective
-from trainer.projections import FILE
 
 
 def newest(folder: Path) -> Path | None:
@@ -95,53 +92,3 @@ class Place(LogFirst):
         if state.is_world_process_zero:
             folder = checkpoint_of(args.output_dir, state.global_step)
             write_json(folder / LOADER, self.loader.state_dict())
-
-
-class Best(TrainerCallback):  # type: ignore[misc]  # transformers is untyped
-    """Keep the weights of the best evaluation, apart from the checkpoints, which may be taken at any step.
-
-    Args:
-        objective: of whose student to keep the weights, and of its projections, where it has any.
-        folder: of the stage.
-        metric: higher is better; the first of equals is kept.
-    """
-
-    def __init__(self, objective: Objective, folder: Path, metric: str) -> None:
-        self.objective = objective
-        self.folder = folder
-        self.metric = f"eval_{metric}"
-
-    def on_evaluate(
-        self,
-        _args: TrainingArguments,
-        state: TrainerState,
-        _control: TrainerControl,
-        metrics: dict[str, float],
-        **_: Any,
-    ) -> None:
-        """Called before the Trainer compares; it compares as we do, and writes the step into its state."""
-        is_best = state.best_metric is None or metrics[self.metric] > state.best_metric
-        if is_best and state.is_world_process_zero:
-            for part, path in self._paths(state.global_step):
-                save_weights(part, path)
-
-    def on_save(self, _args: TrainingArguments, state: TrainerState, _control: TrainerControl, **_: Any) -> None:
-        """Drop what no checkpoint can go back to."""
-        if state.is_world_process_zero:
-            needed = {path for _, path in self._paths(state.best_global_step)}
-            for path in set(self.folder.glob("best-*.*")) - needed:
-                path.unlink()
-
-    def restore(self, state: TrainerState) -> None:
-        """Give the student its best weights back, and those that its projections had then."""
-        for part, path in self._paths(state.best_global_step):
-            # Of a stage that began before projections were kept there are none.
-            if part is self.objective.student or path.is_file():
-                load_weights(part, path)
-
-    def _paths(self, step: int | None) -> list[tuple[nn.Module, Path]]:
-        """The parts and their files."""
-        parts: list[tuple[nn.Module, Path]] = [(self.objective.student, self.folder / f"best-{step}.safetensors")]
-        if self.objective.projections:
-            parts.append((self.objective.projections, self.folder / f"best-{step}-{FILE}"))
-        return parts

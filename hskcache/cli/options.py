@@ -23,6 +23,7 @@ from hskcache.spec import (
     WidthName,
     first_problem,
     layer_map_changes,
+    numbers,
     numbers_or_word,
     parse_keep,
     parse_spec,
@@ -82,6 +83,11 @@ _SPEC = (
         help="Which teacher layer each student layer learns from.  [default: uniform]",
     ),
     click.option(
+        "--student-layer-numbers",
+        metavar="1,3",
+        help="Student layers that are kept, 0 the embedding output.  [default: the top ones, as many as --keep says]",
+    ),
+    click.option(
         "--store-layers",
         metavar="mapped|all|0,6,12",
         help="Teacher layers to store: those of the map, all for students of any map, or these.  [default: mapped]",
@@ -94,7 +100,9 @@ _SPEC = (
     click.option("--heads", metavar="all|mean|0,3", help="Which heads' attention.  [default: all]"),
     click.option("--score", type=click.Choice(get_args(ScoreName)), help="What ranks positions.  [default: attention]"),
     click.option(
-        "--score-layer", type=click.Choice(get_args(ScoreLayer)), help="Whose attention scores.  [default: producing]"
+        "--score-layer",
+        type=click.Choice(get_args(ScoreLayer)),
+        help="Whose attention scores: that of each layer, the teacher's last, or the map's last.  [default: producing]",
     ),
     click.option(
         "--specials/--no-specials", default=None, help="Whether [SEP] and its like may be kept.  [default: specials]"
@@ -248,6 +256,7 @@ def _kept(
     values = base.model_dump()
     if keep is not None:
         values["depth"]["num_layers"], values["length"]["tokens"] = keep.layers, keep.tokens
+        values["depth"]["kept"] = None
         if isinstance(base, Hidden):
             values["width"]["fraction"] = keep.fraction
     for flag, (part, key) in _SHARED.items():
@@ -259,13 +268,17 @@ def _kept(
         values["width"]["scheme"] = given["width"]
     if isinstance(base, Attention) and given["heads"] is not None:
         values["heads"] = numbers_or_word(given["heads"], "--heads", ("all", "mean"))
-    values["depth"] |= _depth(given)
+    values["depth"] |= _depth(given, keep)
     return values
 
 
-def _depth(given: dict[str, Any]) -> dict[str, Any]:
-    """What ``--layer-map`` and ``--store-layers`` say."""
+def _depth(given: dict[str, Any], keep: Keep | None) -> dict[str, Any]:
+    """What ``--layer-map``, ``--student-layer-numbers`` and ``--store-layers`` say, beside what is to be kept."""
     changes: dict[str, Any] = {}
+    if given["student_layer_numbers"] is not None:
+        changes["kept"] = numbers(given["student_layer_numbers"], "--student-layer-numbers")
+        if keep is None:
+            changes["num_layers"] = None
     if given["layer_map"] is not None:
         changes |= layer_map_changes(given["layer_map"])
         if changes["layers"] is not None and given["student_layers"] is None:
@@ -279,7 +292,7 @@ def _refuse_idle(values: dict[str, Any], given: dict[str, Any]) -> None:
     """Refuse flags that say how something is kept of which nothing is."""
     idle = [flag for kept, flag in _OWN.items() if values[kept] is None]
     if values["hidden"] is None and values["attention"] is None:
-        idle += [*_SHARED, "layer_map", "store_layers", "encoding"]
+        idle += [*_SHARED, "layer_map", "student_layer_numbers", "store_layers", "encoding"]
     for flag in idle:
         if given[flag] is not None:
             what, be, example = (

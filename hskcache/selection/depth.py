@@ -27,7 +27,9 @@ def layer_map(student_layers: int, target: int) -> tuple[int, ...]:
 
 
 def kept_layers(depth: Depth, teacher_layers: int) -> tuple[LayerPair, ...]:
-    """The top ``depth.num_layers`` pairs of the map, lowest first, as far as their teacher layers are stored.
+    """The pairs of the map that are kept, lowest first, as far as their teacher layers are stored.
+
+    Kept are the top ``depth.num_layers``, or those of the student layers ``depth.kept``.
 
     A student deeper than ``target`` has neighbouring layers that share a teacher layer.
 
@@ -37,8 +39,23 @@ def kept_layers(depth: Depth, teacher_layers: int) -> tuple[LayerPair, ...]:
 
     Raises:
         SpecError: the map leads beyond the teacher's layers, contradicts itself, or more layers are asked for than
-            the student has.
+            the student has, or others.
     """
+    pairs = tuple(LayerPair(*pair) for pair in enumerate(_map(depth, teacher_layers)))
+    pairs = _top(depth, pairs) if depth.kept is None else _listed(depth, depth.kept, pairs)
+    return pairs if isinstance(depth.stored, str) else tuple(pair for pair in pairs if pair.teacher in depth.stored)
+
+
+def top_layer(depth: Depth, teacher_layers: int) -> int:
+    """The teacher layer of the top student layer, whether that is kept or not.
+
+    Raises:
+        SpecError: as :func:`kept_layers`.
+    """
+    return _map(depth, teacher_layers)[-1]
+
+
+def _top(depth: Depth, pairs: tuple[LayerPair, ...]) -> tuple[LayerPair, ...]:
     available = depth.student_layers + 1
     num_layers = available if depth.num_layers is None else depth.num_layers
     if num_layers > available:
@@ -46,8 +63,19 @@ def kept_layers(depth: Depth, teacher_layers: int) -> tuple[LayerPair, ...]:
             f"{num_layers} layers are to be kept, but a student of {depth.student_layers} layers has {available} "
             f"hidden layers with its embedding output; keep at most {available}, or raise depth.student_layers"
         )
-    pairs = tuple(LayerPair(*pair) for pair in enumerate(_map(depth, teacher_layers)))[available - num_layers :]
-    return pairs if isinstance(depth.stored, str) else tuple(pair for pair in pairs if pair.teacher in depth.stored)
+    return pairs[available - num_layers :]
+
+
+def _listed(depth: Depth, kept: list[int], pairs: tuple[LayerPair, ...]) -> tuple[LayerPair, ...]:
+    listed = ",".join(map(str, kept))
+    if depth.num_layers is not None:
+        raise SpecError(f"both the top {depth.num_layers} layers and the student layers {listed} are kept; give one")
+    if max(kept) > depth.student_layers:
+        raise SpecError(
+            f"the student layers {listed} are to be kept, but a student of {depth.student_layers} layers has layers 0 "
+            f"(the embedding output) to {depth.student_layers}; list some of those, or give --student-layers"
+        )
+    return tuple(pair for pair in pairs if pair.student in kept)
 
 
 def stored_layers(depth: Depth, teacher_layers: int) -> tuple[int, ...]:

@@ -73,6 +73,11 @@ def left_score(batch: int, length: int, device: torch.device | str) -> Tensor:
     return -torch.arange(length, dtype=torch.float32, device=device).expand(batch, length)
 
 
+def right_score(batch: int, length: int, device: torch.device | str) -> Tensor:
+    """A score that rises from left to right, float32 [B, L]; the public code of [MUD] has it, the paper does not."""
+    return -left_score(batch, length, device)
+
+
 def random_score(row_ids_B: Tensor, length: int, seed: int) -> Tensor:
     """A score in [0, 1) drawn for each (seed, row, position) alone, whatever the batch, its padding or the device.
 

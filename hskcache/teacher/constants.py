@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from hskcache.selection.depth import top_layer
 from hskcache.selection.width import pca_components, random_columns, uniform_columns
 from hskcache.spec import Attention, Hidden
 from hskcache.store.fields import AttentionField, HiddenField, layer_name
@@ -66,7 +67,9 @@ def _hidden_selector(job: Job, hidden: Hidden, field: HiddenField, constants: Ar
 
 
 def _positions(job: Job, kept: Hidden | Attention, field: HiddenField | AttentionField) -> Positions:
-    return Positions(kept.length, field.layers, job.teacher.info.num_layers, job.rows.special_ids)
+    num_layers = job.teacher.info.num_layers
+    last = top_layer(kept.depth, num_layers) if kept.length.score_layer == "mapped" else num_layers
+    return Positions(kept.length, field.layers, last, job.rows.special_ids)
 
 
 def _columns(hidden: Hidden, field: HiddenField) -> NDArray[np.uint16]:

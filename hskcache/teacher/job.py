@@ -233,6 +233,7 @@ def _resolve_depth(depth: Depth, teacher_layers: int) -> Depth:
         SpecError: layers that do not exist, or of which no student would learn.
     """
     layers = stored_layers(depth, teacher_layers)
+    depth = _resolve_kept(depth)
     if not isinstance(depth.stored, str):
         if not kept_layers(depth, teacher_layers):
             listed = ", ".join(map(str, layers))
@@ -247,6 +248,16 @@ def _resolve_depth(depth: Depth, teacher_layers: int) -> Depth:
             raise SpecError(f"a map given {name} takes no --depth-target; leave it out")
         return depth
     return depth.model_copy(update={"target": depth.target or teacher_layers})
+
+
+def _resolve_kept(depth: Depth) -> Depth:
+    """Listed student layers in order; where they are the top ones, as many as that: the same bytes, the same digest."""
+    if depth.kept is None:
+        return depth
+    kept = sorted(set(depth.kept))
+    if kept != list(range(kept[0], depth.student_layers + 1)):
+        return depth.model_copy(update={"kept": kept})
+    return depth.model_copy(update={"kept": None, "num_layers": len(kept) if kept[0] else None})
 
 
 def _pairs(kept: Hidden | Attention | None, teacher: TeacherInfo) -> list[LayerKept]:

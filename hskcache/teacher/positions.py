@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from hskcache.ragged import Integers
-from hskcache.selection.length import cls_eligible, eligible_BL, left_score, random_score, top_positions
+from hskcache.selection.length import cls_eligible, eligible_BL, left_score, random_score, right_score, top_positions
 from hskcache.spec import Length, ScoreLayer, ScoreName
 from hskcache.teacher.capture import ATTENTION_SCORES, Captured
 
@@ -30,15 +30,16 @@ class Rows:
     kept_B: dict[str, Integers]
 
 
-def score_layer(layer: int, num_layers: int, which: ScoreLayer) -> int:
+def score_layer(layer: int, last: int, which: ScoreLayer) -> int:
     """Attention layer (0-based) that scores the positions of a hidden layer [MUD 3.2].
 
     ``producing`` is the attention inside the layer that produced the states; the embedding output, which no
-    attention produced, takes that of the first layer.
+    attention produced, takes that of the first layer. ``last`` and ``mapped`` are the attention inside one layer for
+    all: the teacher's last, or the last that the map leads to.
     """
     match which:
-        case "last":
-            return num_layers - 1
+        case "last" | "mapped":
+            return last - 1
         case "producing":
             return max(layer - 1, 0)
         case _:
@@ -51,13 +52,13 @@ class Positions:
     Args:
         length: how positions are chosen.
         layers: teacher layers of the field.
-        num_layers: layers of the teacher.
+        last: the layer, counted from 1, whose attention scores the positions of all where ``length`` asks for one.
         special_ids: ids of the tokens that mark structure.
     """
 
-    def __init__(self, length: Length, layers: list[int], num_layers: int, special_ids: frozenset[int]) -> None:
+    def __init__(self, length: Length, layers: list[int], last: int, special_ids: frozenset[int]) -> None:
         self.length = length
-        self.sources = {layer: score_layer(layer, num_layers, length.score_layer) for layer in layers}
+        self.sources = {layer: score_layer(layer, last, length.score_layer) for layer in layers}
         self.special_ids = torch.tensor(sorted(special_ids), dtype=torch.int64)
 
     @property
@@ -94,6 +95,8 @@ class Positions:
                 return captured.scores[score, source]
             case "random":
                 return random_score(rows.row_ids_B, size[1], self.length.seed)
+            case "right":
+                return right_score(size[0], size[1], rows.input_ids_BL.device)
             case "left" | "cls" | "all":
                 return in_order
             case _:

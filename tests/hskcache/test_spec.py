@@ -118,8 +118,10 @@ SPECS = st.builds(
         length=st.builds(
             Length,
             tokens=st.none() | st.integers(1, 512),
-            score=st.sampled_from(["attention", "attention-logit", "received", "left", "random", "cls", "all"]),
-            score_layer=st.sampled_from(["producing", "last"]),
+            score=st.sampled_from(
+                ["attention", "attention-logit", "received", "left", "right", "random", "cls", "all"]
+            ),
+            score_layer=st.sampled_from(["producing", "last", "mapped"]),
             specials=st.booleans(),
             seed=st.integers(0, 2**63),
         ),

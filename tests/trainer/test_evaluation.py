@@ -68,6 +68,7 @@ PREDICTED, LABELS = np.array([1, 1, 1, 0, 0, 0, 0, 1]), np.array([1, 1, 0, 0, 0,
     [
         ("accuracy", 6 / 8),
         ("f1", 2 * 3 / (2 * 3 + 1 + 1)),
+        ("accuracy_f1", (6 / 8 + 0.75) / 2),
         ("f1_macro", (0.75 + 0.75) / 2),
         ("matthews", (3 * 3 - 1 * 1) / 16),
     ],
@@ -85,7 +86,9 @@ def test_f1_scores_class_1_alone_and_f1_macro_all_classes() -> None:
 def test_spearman_ranks_and_pearson_does_not() -> None:
     labels = np.array([1, 2, 3, 4], np.float32)
     assert METRICS["spearman"](labels**4, labels) == pytest.approx(1.0)
-    assert METRICS["pearson"](labels**4, labels) == pytest.approx(np.corrcoef(labels**4, labels)[0, 1])
+    linear = np.corrcoef(labels**4, labels)[0, 1]
+    assert METRICS["pearson"](labels**4, labels) == pytest.approx(linear)
+    assert METRICS["pearson_spearman"](labels**4, labels) == pytest.approx((linear + 1) / 2)
 
 
 @pytest.mark.parametrize("name", ["matthews", "pearson", "spearman", "f1"])
@@ -111,6 +114,10 @@ def test_correlations_of_hopeless_predictions_are_zero(name: str) -> None:
 def test_metrics_keep_the_order_asked_for() -> None:
     assert list(metrics_for("classification", ["matthews", "accuracy"])) == ["matthews", "accuracy"]
     assert next(iter(metrics_for("regression"))) == "pearson"
+    assert list(metrics_for("classification", ["f1", "accuracy"], "accuracy")) == ["accuracy", "f1"]
+    assert list(metrics_for("regression", ["spearman"], "pearson_spearman")) == ["pearson_spearman", "spearman"]
+    with pytest.raises(SpecError, match=r"'acuracy' is not a metric .*matthews; do you mean 'accuracy'\?"):
+        metrics_for("classification", first="acuracy")
 
 
 @pytest.mark.parametrize(("problem", "name"), [("classification", "bleu"), ("regression", "accuracy")])

@@ -193,6 +193,16 @@ def test_patience_stops_a_run_that_gets_no_better(run: Finetune) -> None:
     assert result["best"]["epoch"] == 1
 
 
+def test_evaluations_within_epochs_may_be_the_best(run: Finetune, data: Labelled, tmp_path: Path) -> None:
+    result = run(epochs=2, eval_steps=5)
+    assert [entry["step"] for entry in result["epochs"]] == [5, 10, 12, 15, 20, 24]
+    best = max(result["epochs"], key=lambda entry: entry["metrics"]["accuracy"])
+    assert result["best"] == best
+    model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "out")
+    scored = evaluate(model, data.examples, data.rows, metrics_for("classification"))
+    assert scored == pytest.approx(best["metrics"])
+
+
 def test_bfloat16_on_the_cpu_trains_float32_weights(run: Finetune, tmp_path: Path) -> None:
     run(bf16=True, epochs=1)
     weights = load_file(tmp_path / "out" / "model.safetensors")
@@ -252,6 +262,10 @@ def test_a_killed_run_goes_on_to_the_same_weights(
     assert children.run(run_until, checkpoint, ["finetune", *command], out) == -signal.SIGKILL
     assert not (out / "metrics.json").exists()
     wait_for_the_next_second(out)
+    if patience is not None:
+        # As older versions left it, which kept no best weights beside their checkpoints.
+        for path in (out / "checkpoints").glob("best-*"):
+            path.unlink()
 
     # The same process settings as the command's, so that both runs are one.
     tokenizer = AutoTokenizer.from_pretrained(tiny_tokenizer_dir)

@@ -189,6 +189,24 @@ def test_checkpoints_that_save_more_often_change_nothing_else(whole: dict[Machin
     assert all(torch.equal(tensor, seldom[name]) for name, tensor in often.items())
 
 
+@pytest.mark.parametrize(
+    "death",
+    [Death(score=1), Death(score=4), Death("prediction", batch=11), Death("prediction", batch=14), Death(save=1)],
+    ids=repr,
+)
+def test_a_killed_run_that_evaluates_within_epochs_goes_on_to_the_same_choice(
+    death: Death, case: Case, tmp_path: Path
+) -> None:
+    recipe = recipe_of(prediction=PREDICTION | {"epochs": 5, "eval_steps": 4, "patience": 2, "learning_rate": 1e-4})
+    case = replace(case, recipe=recipe, machine=replace(CPU, save_steps=5))
+    assert children.run(run_until, death, case, tmp_path / "cut") == -signal.SIGKILL
+    wait_for_the_next_second(tmp_path / "cut")
+    for name in ("cut", "whole"):
+        fit(case.job(), tmp_path / name, case.machine)
+    assert_same(tmp_path / "cut", tmp_path / "whole")
+    assert len(read_json(tmp_path / "whole" / "metrics.json")["stages"][0]["evaluations"]) > 4
+
+
 @pytest.fixture
 def cut(case: Case, tmp_path: Path) -> Path:
     """The folder of a run that was killed in its first stage, after a checkpoint."""

@@ -15,7 +15,7 @@ from trainer.cli import options
 @click.option("--model", required=True, help="Folder, config.json, hub id, tinybert4 or tinybert6 to start from.")
 @click.option("--tokenizer", help="Folder or hub id of the tokenizer [default: the model's].")
 @click.option("--data", required=True, metavar="FILE", help="Training rows.")
-@click.option("--eval-data", required=True, metavar="FILE", help="Rows that pick the best epoch.")
+@click.option("--eval-data", required=True, metavar="FILE", help="Rows that pick the best evaluation.")
 @click.option("--out", required=True, type=click.Path(path_type=Path, file_okay=False), help="Folder of the result.")
 @layout
 @click.option("--epochs", type=Whole(min=1), default=3, show_default=True, help="Passes over the rows.")
@@ -44,6 +44,8 @@ from trainer.cli import options
 )
 @click.option("--weight-decay", type=Finite(min=0), default=0.01, show_default=True, help="Of AdamW.")
 @click.option("--patience", type=Whole(min=1), help="Stop after so many epochs without a better result.")
+@options.metric
+@options.eval_steps
 @options.save_steps
 @options.task_max_length
 @options.seed
@@ -51,7 +53,7 @@ from trainer.cli import options
 @options.device
 @options.as_json
 def finetune(data: str, eval_data: str, out: Path, layout: Layout, as_json: bool, **settings: Any) -> None:
-    """Fine-tune a model on labels and keep its best epoch.
+    """Fine-tune a model on labels and keep it as it was at its best evaluation.
 
     The result is an ordinary checkpoint: a teacher for hskcache build, or a student without a teacher. The same
     command goes on where a cut-off run stopped.
@@ -61,6 +63,7 @@ def finetune(data: str, eval_data: str, out: Path, layout: Layout, as_json: bool
     from hskcache.text.remembered import MAX_LENGTH
     from trainer import chance, processes
     from trainer.checkpoints import begun, reached, require_room
+    from trainer.evaluation import metrics_for
     from trainer.finetune import FinetuneArguments, Labelled
     from trainer.finetune import finetune as run
     from trainer.student.vocabulary import tokenizer_for
@@ -79,7 +82,10 @@ def finetune(data: str, eval_data: str, out: Path, layout: Layout, as_json: bool
         dev = layout.read(eval_data, train.label_names, train.problem)
         tokenizer = load_tokenizer(vocabulary)
         settings["device"] = runtime.resolve_device(settings["device"])
-        arguments = FinetuneArguments(**settings, metrics=tuple(task.metrics) if task else ())
+        names = tuple(task.metrics) if task else ()
+        if (first := settings.pop("metric")) is not None:
+            names = tuple(metrics_for(train.problem, names, first))
+        arguments = FinetuneArguments(**settings, metrics=names)
         rows = [options.tokenized(examples, tokenizer, arguments.max_length) for examples in (train, dev)]
         with writing_to(out, "here"):
             result = run(arguments, tokenizer, Labelled(train, rows[0]), Labelled(dev, rows[1]), out)

@@ -30,7 +30,7 @@ from trainer.cli import options
 )
 @click.option("--student", required=True, help="tinybert4, tinybert6, a config.json, a folder or a hub id.")
 @click.option(
-    "--eval-data", metavar="FILE", help="Rows that score the student and pick its best epoch; none for a corpus."
+    "--eval-data", metavar="FILE", help="Rows that score the student and pick its best evaluation; none for a corpus."
 )
 @click.option("--out", required=True, type=click.Path(path_type=Path, file_okay=False), help="Folder of the student.")
 @click.option(
@@ -83,6 +83,8 @@ from trainer.cli import options
     show_default=True,
     help="Forward passes of one optimizer step; the batch of the recipe is divided by it.",
 )
+@options.metric
+@options.eval_steps
 @options.save_steps
 @options.seed
 @options.bf16

@@ -18,7 +18,7 @@ from hskcache.text.remembered import Remembered, of_examples
 from hskcache.text.tokenize import reach_of
 from trainer.cli import options
 from trainer.distill import Score
-from trainer.evaluation import check_fit, check_labels, evaluate, metrics_for
+from trainer.evaluation import Metric, check_fit, check_labels, evaluate, metrics_for
 from trainer.fit import Fit
 from trainer.gate import check_recipe, check_student, check_tokenizer
 from trainer.knowledge import Knowledge
@@ -63,13 +63,14 @@ def make_fit(given: Mapping[str, Any], device: str, slices: int, tells: bool = T
     Raises:
         CacheError: whichever of them is at fault.
     """
-    recipe = load_recipe(given["recipe"], given["changes"])
+    recipe = load_recipe(given["recipe"], given["changes"]).evaluated_every(given["eval_steps"])
     source = _source(given, device)
     knowledge = source.knowledge
     check_recipe(knowledge, recipe, slices)
     memory, max_length = of_cache(knowledge.where, knowledge.request), knowledge.request.spec.max_length
     layout = _layout(given, memory)
     examples = _evaluation_rows(given["eval_data"], layout, knowledge)
+    metrics = _metrics(given["metric"], layout, knowledge)
     with runtime.quiet():
         tokenizer = load_tokenizer(source.tokenizer)
         vocabulary = tokenizer.get_vocab()
@@ -90,7 +91,7 @@ def make_fit(given: Mapping[str, Any], device: str, slices: int, tells: bool = T
             tell_cut(rows.cut, len(rows), str(given["eval_data"]), reach)
             longest = int(rows.lengths.max(initial=0))
             tell_beyond(longest, trained_length(student), str(given["eval_data"]), given["student"])
-        scoring = _scoring(examples, rows, layout, given["bf16"])
+        scoring = _scoring(examples, rows, metrics, given["bf16"])
     types = token_types_after(given["student"], knowledge.is_corpus, knowledge.reads_pairs)
     return Fit(
         source=source,
@@ -170,9 +171,18 @@ def _layout(given: Mapping[str, Any], memory: Remembered) -> Layout:
     return layout if given["eval_data"] is None else layout.recalling(memory, given["eval_data"], labelled=True)
 
 
-def _scoring(examples: Examples, rows: TokenizedRows, layout: Layout, bf16: bool) -> Scoring:
-    metrics = metrics_for(examples.problem, layout.task.metrics if layout.task else None)
+def _metrics(chosen: str | None, layout: Layout, knowledge: Knowledge) -> dict[str, Metric]:
+    """Of the task, the one that was chosen first; none of a corpus."""
+    if knowledge.is_corpus:
+        if chosen is not None:
+            raise SpecError(
+                f"--metric {chosen} scores a classifier, and {knowledge.where} holds a corpus; leave it out"
+            )
+        return {}
+    return metrics_for(knowledge.request.data.problem, layout.task.metrics if layout.task else None, chosen)
 
+
+def _scoring(examples: Examples, rows: TokenizedRows, metrics: dict[str, Metric], bf16: bool) -> Scoring:
     def score(model: "PreTrainedModel") -> dict[str, float]:
         return evaluate(model, examples, rows, metrics, bf16=bf16)
 

@@ -37,6 +37,18 @@ seed = click.option(
     "--seed", type=Whole(min=0), default=0, show_default=True, help="Of everything that is drawn at random."
 )
 bf16 = click.option("--bf16", is_flag=True, help="Compute in bfloat16 where that is safe.")
+metric = click.option(
+    "--metric",
+    metavar="NAME",
+    help="What picks the best evaluation: accuracy, f1, f1_macro, accuracy_f1 (their mean) or matthews; of scores "
+    "pearson, spearman or pearson_spearman.  [default: the task's, which is matthews for cola, f1 for mrpc and qqp, "
+    "spearman for stsb, else accuracy; without a task accuracy or pearson]",
+)
+eval_steps = click.option(
+    "--eval-steps",
+    type=Whole(min=1),
+    help="Evaluate every so many steps, too, where the best is kept.  [default: every epoch alone]",
+)
 save_steps = click.option("--save-steps", type=Whole(min=1), help="Save a checkpoint every so many steps, too.")
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs on stdout.")
 
@@ -50,6 +62,7 @@ _OF_A_STAGE = {
     "--warmup-ratio": "warmup",
     "--weight-decay": "weight_decay",
     "--patience": "patience",
+    "--max-grad-norm": "max_grad_norm",
 }
 
 

@@ -81,6 +81,8 @@ if TYPE_CHECKING:
     show_default=True,
     help="Forward passes of one optimizer step; the batch of the recipe is divided by it.",
 )
+@options.metric
+@options.eval_steps
 @options.trained_max_length
 @options.seed
 @options.bf16
@@ -141,7 +143,8 @@ def _stark(out: Path, given: dict[str, Any]) -> "Stark":
     columns = named.recalling(memory, given["data"], labelled=True)
     max_length = given["max_length"] or memory.max_length or MAX_LENGTH
     task = columns.task
-    recipe = load_recipe(given["recipe"], given["changes"]).for_task(None if task is None else task.name)
+    recipe = load_recipe(given["recipe"], given["changes"]).evaluated_every(given["eval_steps"])
+    recipe = recipe.for_task(None if task is None else task.name)
     soft_temperature(recipe)
     machine = Machine(given["device"], given["bf16"], given["accumulation"])
 
@@ -167,4 +170,5 @@ def _stark(out: Path, given: dict[str, Any]) -> "Stark":
         seed=given["seed"],
         machine=machine,
         make_fit=fit_of,
+        metric=given["metric"],
     )

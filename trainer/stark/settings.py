@@ -139,6 +139,7 @@ class Stark:
         seed: of all that is drawn.
         machine: how to compute.
         make_fit: the run that trains a student from a field of the cache, given its name.
+        metric: that was chosen to pick the best evaluation and the best level; None: the task's.
 
     Raises:
         SpecError: the balance is not a number from 0 to 1.
@@ -156,6 +157,7 @@ class Stark:
     seed: int
     machine: Machine
     make_fit: Callable[[str], Fit]
+    metric: str | None = None
 
     def __post_init__(self) -> None:
         check_balance(self.balance)

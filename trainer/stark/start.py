@@ -23,7 +23,7 @@ from hskcache.text import Examples, TokenizedRows, load_tokenizer, tokenize
 from hskcache.text.cut import tell_cut
 from hskcache.text.remembered import definition_of, is_preset
 from hskcache.text.tokenize import reach_of
-from trainer.evaluation import check_labels
+from trainer.evaluation import check_labels, metrics_for
 from trainer.gate import check_recipe, check_student, check_tokenizer
 from trainer.knowledge import Knowledge, cached_knowledge
 from trainer.live import live_knowledge
@@ -73,6 +73,7 @@ def start(stark: Stark, folder: Folder, on_step: Callable[[bool], None]) -> Begu
     begin = _from_teacher(stark) if cache is None else _from_cache(stark, cache)
     knowledge = begin.knowledge
     check_recipe(knowledge, stark.recipe, stark.machine.slices)
+    metrics_for(knowledge.request.data.problem, first=stark.metric)
     evaluation = _labelled("--eval-data", stark.data.evaluation, stark.data, knowledge)
     check_labels(evaluation)
     drawn = _drawn(stark, begin, len(evaluation))
@@ -201,6 +202,7 @@ def _identity(stark: Stark, train: Examples, evaluation: Examples, drawn: Drawn)
         "max_length": stark.max_length,
         "batch_size": stark.batch_size,
         "seed": stark.seed,
+        "metric": stark.metric,
         # A single run may go on with others; levels that are compared may not differ in them.
         "bf16": stark.machine.bf16,
         "gradient_accumulation": stark.machine.accumulation,

@@ -141,6 +141,21 @@ def test_attention_has_its_own_layers_and_tokens_and_shares_the_rest() -> None:
     assert spec("--attention", "none") == Spec()
 
 
+def test_student_layers_may_be_listed(tmp_path: Path) -> None:
+    listed = spec("--keep", "7t", "--student-layer-numbers", "1,3", "--score", "right", "--score-layer", "mapped")
+    length = Length(tokens=7, score="right", score_layer="mapped")
+    assert listed == Spec(hidden=Hidden(depth=Depth(kept=[1, 3]), length=length))
+    file = tmp_path / "s.yaml"
+    file.write_text(yaml.safe_dump(listed.model_dump()))
+    assert spec("--spec", file) == listed
+    # A flag overrides what the file says of the same.
+    assert spec("--spec", file, "--keep", "2l_7t").hidden == Hidden(depth=Depth(num_layers=2), length=length)
+    file.write_text("hidden: {depth: {num_layers: 1}}")
+    assert spec("--spec", file, "--student-layer-numbers", "2").hidden == Hidden(depth=Depth(kept=[2]))
+    assert "'1;3' is not numbers" in refusal("--student-layer-numbers", "1;3")
+    assert "--student-layer-numbers" in refusal("--keep", "none", "--student-layer-numbers", "1")
+
+
 def test_a_written_map_says_how_many_layers_the_student_has(tmp_path: Path) -> None:
     written = spec("--layer-map", "3,6,9", "--store-layers", "0,3")
     assert written == Spec(hidden=Hidden(depth=Depth(student_layers=3, layers=[3, 6, 9], stored=[0, 3])))

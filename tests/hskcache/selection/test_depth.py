@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 
 from hskcache.errors import SpecError
-from hskcache.selection.depth import LayerPair, kept_layers, layer_map, stored_layers
+from hskcache.selection.depth import LayerPair, kept_layers, layer_map, stored_layers, top_layer
 from hskcache.spec import Depth
 
 
@@ -30,6 +30,17 @@ def test_the_map_gives_the_uniform_attention_layers_of_tinybert() -> None:
 def test_keeping_two_of_six_to_ten_gives_the_top_two_pairs() -> None:
     depth = Depth(student_layers=6, target=10, num_layers=2)
     assert kept_layers(depth, 12) == (LayerPair(student=5, teacher=8), LayerPair(student=6, teacher=10))
+
+
+def test_listed_student_layers_are_kept_in_place_of_the_top_ones() -> None:
+    depth = Depth(student_layers=4, target=10, kept=[3, 1])
+    assert kept_layers(depth, 12) == ((1, 2), (3, 8))
+    assert stored_layers(depth, 12) == (2, 8)
+    assert top_layer(depth, 12) == 10
+    with pytest.raises(SpecError, match=r"student layers 1,5 .*a student of 4 layers has layers 0 .* to 4"):
+        kept_layers(Depth(student_layers=4, kept=[1, 5]), 12)
+    with pytest.raises(SpecError, match="both the top 2 layers and the student layers 1 are kept"):
+        kept_layers(Depth(student_layers=4, num_layers=2, kept=[1]), 12)
 
 
 def test_without_a_target_the_top_student_layer_takes_the_last_teacher_layer() -> None:

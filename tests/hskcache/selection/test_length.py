@@ -13,6 +13,7 @@ from hskcache.selection.length import (
     left_score,
     random_score,
     received_score,
+    right_score,
     top_positions,
 )
 
@@ -114,6 +115,12 @@ def test_top_positions_are_a_stable_sort_of_the_eligible_and_nested_in_k(
     for k in range(1, tokens + 1):
         found = kept(torch.from_numpy(scores), torch.from_numpy(eligible), k)
         assert found == [row[:k] for row in expected]
+
+
+def test_the_right_score_keeps_the_last_eligible_ones_from_the_end() -> None:
+    may = torch.tensor([[True, True, True, False, True, False], [True, False, False, False, False, False]])
+    assert kept(right_score(2, 6, "cpu"), may, 3) == [[4, 2, 1], [0]]
+    assert kept(left_score(2, 6, "cpu"), may, 3) == [[0, 1, 2], [0]]
 
 
 def test_random_scores_depend_on_seed_row_and_position_alone() -> None:

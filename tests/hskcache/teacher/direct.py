@@ -42,7 +42,7 @@ class Direct:
             return self.probabilities[layer].mean((0, 1))
         if score == "random":
             return random_score(torch.tensor([row]), length, seed)[0]
-        return -torch.arange(length, dtype=torch.float32)
+        return (1 if score == "right" else -1) * torch.arange(length, dtype=torch.float32)
 
 
 def raw_scores(model: PreTrainedModel, inputs: dict[str, Tensor]) -> list[Tensor]:

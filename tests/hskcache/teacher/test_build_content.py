@@ -23,7 +23,7 @@ from hskcache.teacher.load import load_teacher
 from hskcache.text import Examples
 from hskcache.verify import verify
 
-SCORES = ["attention", "attention-logit", "received", "left", "random", "cls"]
+SCORES = ["attention", "attention-logit", "received", "left", "right", "random", "cls"]
 WIDTHS = ["uniform", "random", "pca"]
 ENCODINGS = ["float32", "float16", "bfloat16", "int8", "int4"]
 # Every third row, and so rows of every shard.
@@ -92,7 +92,8 @@ def check(cache: Cache, job: Job, reference: Callable[[Job, int], Direct]) -> No
         for layer in field.layers:
             arrays = stored["hidden"][layer]
             positions = arrays["positions"].tolist()
-            source = 3 if hidden.length.score_layer == "last" else max(layer - 1, 0)
+            one_for_all = {"last": 3, "mapped": (hidden.depth.target or 4) - 1}
+            source = one_for_all.get(hidden.length.score_layer, max(layer - 1, 0))
             ranking = expected.ranking(hidden.length.score, source, row, hidden.length.seed)
             assert_best(positions, ranking, eligible(hidden, ids, job.rows.special_ids), hidden.length.tokens)
             check_values(field, arrays, shared, (layer, expected.hidden[layer][positions]))
@@ -131,6 +132,30 @@ def test_positions_of_every_layer_may_be_scored_by_the_last(
     check(cache, job, reference)
     layers = cache.row(0)["hidden"]
     assert all(np.array_equal(layers[layer]["positions"], layers[4]["positions"]) for layer in layers)
+
+
+def test_positions_of_every_layer_may_be_scored_by_the_last_of_the_map(
+    job_of: Any, reference: Any, tmp_path: Path
+) -> None:
+    """Student layers 1 and 2 take teacher layers 2 and 3 of 4: the attention that made layer 3 scores both."""
+    job = job_of("2l_5t", length__score_layer="mapped", depth__target=3)
+    cache = built(job, tmp_path / "c")
+    check(cache, job, reference)
+    layers = cache.row(0)["hidden"]
+    assert list(layers) == [2, 3]
+    assert np.array_equal(layers[2]["positions"], layers[3]["positions"])
+
+
+def test_any_student_layers_may_be_kept(job_of: Any, reference: Any, tmp_path: Path) -> None:
+    job = job_of("3t_0.25h", depth__kept=[1, 0])
+    cache = built(job, tmp_path / "c")
+    check(cache, job, reference)
+    assert [(pair.student, pair.teacher) for pair in cache.manifest.request.layers] == [(0, 0), (1, 2)]
+    assert list(cache.row(0)["hidden"]) == [0, 2]
+    # The top ones by another name are the same cache.
+    by_number, by_count = (job_of("3t", depth__kept=[2]), job_of("1l_3t"))
+    assert by_number.request.digest == by_count.request.digest
+    assert job_of("3t", depth__kept=[2, 1, 0]).request.digest == job_of("3t").request.digest
 
 
 @pytest.mark.parametrize("score", ["attention", "all"])

@@ -69,6 +69,19 @@ def test_the_result_is_json_on_stdout_and_progress_on_stderr(
     assert "prediction loss" in result.stderr + printed.err
 
 
+def test_the_metric_that_is_chosen_picks_and_belongs_to_the_run(places: dict[str, Path], tmp_path: Path) -> None:
+    given = [*QUICK, "--metric", "f1", "--eval-steps", 4]
+    result = data_of(fit(places, tmp_path / "out", *given, "--json"))
+    assert result["metric"] == "f1"
+    assert list(result["scores"]) == ["f1", "accuracy"]
+    evaluations = result["stages"][-1]["evaluations"]
+    assert max(entry["f1"] for entry in evaluations) == result["scores"]["f1"]
+    assert any(not float(entry["epoch"]).is_integer() for entry in evaluations)
+    again = fit(places, tmp_path / "out", *QUICK, "--eval-steps", 4)
+    assert again.exit_code == 2
+    assert "holds a run with metric 'f1' and this one has 'accuracy'" in again.stderr
+
+
 def test_people_see_one_metric_a_line(places: dict[str, Path], tmp_path: Path) -> None:
     result = fit(places, tmp_path / "out", *QUICK)
     assert result.exit_code == 0
@@ -226,6 +239,12 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
     ),
     "other layers": (["fit", "--cache", "{cache}", "--student", "{deep}"], "has 3 layers"),
     "uneven slices": (["fit", "--cache", "{cache}", "--gradient-accumulation", "5"], "cannot be cut into 5"),
+    "unknown metric": (["fit", "--cache", "{cache}", "--metric", "accurracy"], "do you mean 'accuracy'?"),
+    "metric of scores": (["fit", "--cache", "{cache}", "--metric", "pearson"], "not a metric of a classification task"),
+    "no best to evaluate": (
+        ["fit", "--cache", "{cache}", "--eval-steps", "2", "--set", "prediction.select=last"],
+        "no stage of recipe 'mud' keeps its best weights",
+    ),
     "unknown task": (["fit", "--cache", "{cache}", "--task", "sst3"], "'sst3' is not a task"),
     "task of other columns": (["fit", "--cache", "{cache}", "--task", "rte"], "no column 'sentence1'"),
     "task of other classes": (

@@ -64,6 +64,12 @@ def test_a_folder_that_another_command_writes_is_refused(finished: Finished) -> 
     assert "out is being written by another process" in result.stderr
 
 
+def test_another_metric_is_another_run(finished: Finished) -> None:
+    told = finished.again(None, "--metric", "f1").stderr
+    assert "holds a run with metric None and this one has 'f1'" in told
+    assert "do you mean 'accuracy'" in finished.again(None, "--metric", "acuracy").stderr
+
+
 def flag(args: list[str], name: str) -> str:
     return args[args.index(name) + 1]
 
