@@ -1,7 +1,7 @@
 """What there is to learn from: fields, layers and rows, whether from a cache or from a teacher in the loop."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from pydantic import ValidationError
 
@@ -79,7 +79,9 @@ class Knowledge:
         """The pairs of layers it was made for."""
         pairs = (self.request_for("hidden").layers, self.request_for("attention").attention_layers)
         hidden, attention = (tuple(LayerMatch(pair.student, pair.teacher) for pair in given) for given in pairs)
-        return Matches(hidden, attention, self.hidden.width if self.hidden is not None else None, self.attention)
+        width = self.hidden.width if self.hidden is not None else None
+        max_length = self.request.spec.max_length if self.attention is not None else None
+        return Matches(hidden, attention, width, self.attention, max_length)
 
     def matches_for(self, student_layers: int, layer_map: str | None) -> Matches:
         """The pairs of layers for a student, whether their teacher layers are stored or not.
@@ -100,7 +102,7 @@ class Knowledge:
             asked = _mapped(depth, student_layers, layer_map)
             kept = kept_layers(asked, self.request_for(name).teacher.num_layers)
             pairs[name] = tuple(LayerMatch(*pair) for pair in kept if pair.student > 0 or name == "hidden")
-        return Matches(pairs.get("hidden", ()), pairs.get("attention", ()), made_for.width, made_for.scores)
+        return replace(made_for, hidden=pairs.get("hidden", ()), attention=pairs.get("attention", ()))
 
     @property
     def num_labels(self) -> int:

@@ -23,12 +23,14 @@ class Matches:
         attention: pairs of layers whose attention is compared, counted from 1.
         width: hidden width D of the teacher; None without hidden states.
         scores: how attention scores are stored; None without any.
+        max_length: tokens of a row at most; None where nothing is averaged over padded rows.
     """
 
     hidden: tuple[LayerMatch, ...] = ()
     attention: tuple[LayerMatch, ...] = ()
     width: int | None = None
     scores: AttentionField | None = None
+    max_length: int | None = None
 
     def for_losses(self, losses: Losses) -> "Matches":
         """The pairs that the terms of a stage are about."""
@@ -37,6 +39,7 @@ class Matches:
             attention=self.attention if losses.attention is not None else (),
             width=self.width,
             scores=self.scores,
+            max_length=self.max_length,
         )
 
     def hidden_pairs(self, losses: Losses) -> tuple[LayerMatch, ...]:

@@ -16,7 +16,7 @@ from trainer.losses import attention_loss, hidden_loss, label_loss, soft_label_l
 from trainer.losses.attention import IN_ORDER, pair_heads
 from trainer.matches import LayerMatch, Matches
 from trainer.projections import Projections, Widths, draw, is_projected, name_of, needed
-from trainer.recipe import EmbeddingTerm, HiddenTerm, Losses
+from trainer.recipe import AttentionTerm, EmbeddingTerm, HiddenTerm, Losses
 
 Target = TypeVar("Target")
 
@@ -87,7 +87,7 @@ class Objective(nn.Module):
             pairs = self.matches.hidden_pairs(self.losses)
             terms.append(("hidden", hidden.weight, self._states(output, batch, pairs, hidden)))
         if (attention := self.losses.attention) is not None:
-            terms.append(("attention", attention.weight, self._attention(seen, batch)))
+            terms.append(("attention", attention.weight, self._attention(seen, batch, attention)))
         terms += self._answers(output, batch)
         total = torch.stack([weight * term for _, weight, term in terms]).sum()
         return batch.weight * total, {name: batch.weight * term.detach() for name, _, term in terms}
@@ -103,12 +103,15 @@ class Objective(nn.Module):
             losses.append(hidden_loss(states_BLd, target, projection, term.missing, batch.num_positions))
         return _sum(losses, "hidden states")
 
-    def _attention(self, seen: "_Attentions", batch: Batch) -> Tensor:
-        losses = []
+    def _attention(self, seen: "_Attentions", batch: Batch, term: AttentionTerm) -> Tensor:
+        losses, num_pairs = [], batch.num_pairs
+        if term.mean == "padded":
+            assert self.matches.max_length is not None
+            num_pairs = batch.num_rows * self.matches.max_length**2
         for match in self.matches.attention:
             target = _present(batch.attention.get(match.teacher), f"attention scores of layer {match.teacher}")
             scores_BHKK = seen.scores(match.student, target)
-            losses.append(attention_loss(scores_BHKK, target, batch.num_pairs, self.heads))
+            losses.append(attention_loss(scores_BHKK, target, num_pairs, self.heads))
         return _sum(losses, "attention scores")
 
     def _answers(self, output: Any, batch: Batch) -> list[tuple[str, float, Tensor]]:

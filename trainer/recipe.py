@@ -61,10 +61,22 @@ class EmbeddingTerm(StatesTerm):
 
 
 class AttentionTerm(Finite):
-    """Attention loss [TinyBERT 3.1, eq. 7]; ``heads`` says which are compared, see ``losses.attention.pair_heads``."""
+    """Attention loss [TinyBERT 3.1, eq. 7]; ``heads`` says which are compared, see ``losses.attention.pair_heads``.
+
+    ``mean`` says what the squared errors are averaged over: the pairs of real tokens, as the paper has it, or as many
+    as rows padded to the cache's greatest length would have, as TinyBERT's release does. There this term weighs less
+    beside the others the shorter the rows are.
+    """
 
     weight: float = Field(default=1.0, gt=0)
+    mean: Literal["real", "padded"] = "real"
     heads: Literal["match", "mean"] | Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] = "match"
+
+    @model_serializer(mode="wrap")
+    def _plain(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out a mean that is the default: runs of before there was a choice are the same runs."""
+        values: dict[str, Any] = plain(self)
+        return values if self.mean != "real" else {key: value for key, value in values.items() if key != "mean"}
 
 
 class SoftTerm(Finite):

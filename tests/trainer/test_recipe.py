@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from hskcache.errors import SpecError
-from trainer.recipe import known_recipes, load_recipe
+from trainer.recipe import AttentionTerm, known_recipes, load_recipe
 
 ROOT = Path(__file__).resolve().parents[2]
 SHIPPED = [
@@ -65,8 +65,11 @@ def test_tinyberts_task_recipe_has_the_settings_of_the_paper(task: str | None, e
 def test_tinyberts_release_runs_ten_epochs_of_every_task(task: str | None) -> None:
     published, released = (load_recipe(name).for_task(task) for name in ("tinybert-task", "tinybert-task-release"))
     assert released.stages[0].epochs == 10
+    attention = released.stages[0].losses.attention
+    assert attention is not None
+    assert attention.mean == "padded"
     for theirs, ours in zip(published.stages, released.stages, strict=True):
-        assert ours.model_copy(update={"epochs": theirs.epochs}) == theirs
+        assert ours.model_copy(update={"epochs": theirs.epochs, "losses": theirs.losses}) == theirs
 
 
 def test_the_long_baseline_sees_as_many_epochs_as_the_hidden_phase() -> None:
@@ -74,6 +77,15 @@ def test_the_long_baseline_sees_as_many_epochs_as_the_hidden_phase() -> None:
         (long,), (short,) = (load_recipe(name).for_task(task).stages for name in ("logits-long", "logits"))
         assert long.epochs == load_recipe("mud").for_task(task).stages[0].epochs
         assert long.model_copy(update={"epochs": short.epochs}) == short
+
+
+def test_a_run_of_before_means_could_be_chosen_is_the_same_run() -> None:
+    before = {"weight": 1.0, "heads": "match"}
+    assert AttentionTerm().model_dump(mode="json") == before
+    assert AttentionTerm(mean="padded").model_dump(mode="json") == before | {"mean": "padded"}
+    assert load_recipe("tinybert-task", ["intermediate.losses.attention.mean=padded"]).stages[0].losses.attention == (
+        AttentionTerm(mean="padded")
+    )
 
 
 def test_tinyberts_general_recipe_has_the_settings_of_the_paper() -> None:

@@ -43,6 +43,32 @@ def twins(cache: Cache, config: Path, folder: Path) -> tuple[PreTrainedModel, Pr
     return student, eager(folder / "student")
 
 
+def test_a_padded_mean_is_that_of_padded_rows_with_masked_entries_at_zero(
+    written: Written, tiny_teacher_dir: Path, config: Path, tmp_path: Path
+) -> None:
+    """B x H x L x L entries, L the cache's greatest length; whole batches and slices of one alike."""
+    cache = written(tokens=None)
+    student, slow = twins(cache, config, tmp_path)
+    length = cache.manifest.request.spec.max_length
+    batch = next(iter(KnowledgeLoader(cache, batch_size=12)))
+    real = batch.inputs["attention_mask"].bool()
+    pairs = nn.functional.pad(real[:, :, None] & real[:, None], (0, length - real.shape[1]) * 2)
+    expected = torch.zeros(())
+    teacher = eager(tiny_teacher_dir)
+    with watched(slow) as ours, watched(teacher) as theirs, torch.no_grad():
+        slow(**batch.inputs)
+        teacher(**batch.inputs)
+    for own, other in PAIRS.items():
+        padded = [nn.functional.pad(scores, (0, length - real.shape[1]) * 2) for scores in (ours[own], theirs[other])]
+        expected = expected + nn.functional.mse_loss(*(scores.masked_fill(~pairs[:, None], 0.0) for scores in padded))
+    losses = Losses(attention=AttentionTerm(mean="padded"))
+    loss, _ = Objective(student, losses, cached_knowledge(cache).matches)(batch)
+    assert abs(float(loss) / float(expected) - 1) < 1e-6
+    slices = [next(iter(KnowledgeLoader(cache, batch_size=6, rank=rank, world_size=2))) for rank in range(2)]
+    parts = [Objective(student, losses, cached_knowledge(cache).matches)(part)[0] for part in slices]
+    assert abs(float(sum(parts)) / float(expected) - 1) < 1e-6
+
+
 def direct_attention(model: PreTrainedModel, teacher: PreTrainedModel, batch: Batch, cache: Cache) -> Tensor:
     """The sum over the layers of the mean over heads, queries and keys at the positions the cache keeps."""
     with watched(model) as ours:

@@ -86,7 +86,8 @@ def attention_loss(
         student_BHKK: scores of one student layer between ``target.positions_BK``, see
             :func:`hskcache.attention.scores_between`; all of its heads.
         target: kept teacher scores.
-        num_pairs: pairs of a kept query and a kept key of the global batch, which this slice is a part of.
+        num_pairs: pairs of a kept query and a kept key of the global batch, which this slice is a part of; or of any
+            two places of its padded rows: those that are not kept then count as equal.
         heads: which are compared.
 
     Returns:
