@@ -1,7 +1,7 @@
 """Train a student through the stages of a recipe, from a cache or from a teacher in the loop."""
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -62,6 +62,7 @@ class Fit:
         layer_map: which layers learn from which, see :meth:`~trainer.knowledge.Knowledge.matches_for`.
         run: what else identifies the run, as plain values, such as the student's origin.
         rows: how the student's rows are read, which is saved with it; None where that is not known.
+        others: by name, metrics on further rows, which are taken of the finished student and choose nothing.
         origin: what the student was made of, told when a run begins; None where it is told elsewhere.
         projecting: the projections it begins with, and what becomes of them.
     """
@@ -78,6 +79,7 @@ class Fit:
     rows: Remembered | None = None
     origin: str | None = None
     projecting: Projecting = field(default_factory=Projecting)
+    others: Mapping[str, Score] = field(default_factory=dict)
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -103,8 +105,8 @@ def fit(job: Fit, out: Path, machine: Machine) -> dict[str, Any]:
     Under torchrun or accelerate every process calls this; the first writes all files.
 
     Returns:
-        What metrics.json holds: the scores of the student, whether they are chance, where it began, and of every stage
-        its steps, seconds and last losses.
+        What metrics.json holds: the scores of the student, on the evaluation data and on others, whether they are
+        chance, where it began, and of every stage its steps, seconds and last losses.
 
     Raises:
         MismatchError: the knowledge, the recipe and the student do not fit, ``out`` holds another run, or the
@@ -143,6 +145,8 @@ def _finished(job: Fit, learner: Learner, out: Path) -> dict[str, Any]:
     records = [out / STAGES / f"{number}-{stage.name}" / DONE for number, stage in enumerate(job.recipe.stages)]
     scores = job.score(learner.student)
     result = {"metric": job.metric, "scores": scores, **chance.record(scores), "stages": list(map(read_json, records))}
+    if job.others:
+        result["others"] = {name: score(learner.student) for name, score in job.others.items()}
     if job.origin is not None:
         result |= origin.record(job.origin)
     finish(out, result)

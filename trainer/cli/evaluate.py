@@ -1,6 +1,8 @@
 """``hsktrain evaluate``: the task metrics of a model."""
 
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -11,60 +13,100 @@ from hskcache.text.layout import Layout, class_order, layout
 from trainer.cli import options
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
     from hskcache.text import Examples
 
 
 @click.command()
 @click.option("--model", required=True, help="Folder or hub id of a fine-tuned model and its tokenizer.")
-@click.option("--data", required=True, metavar="FILE", help="Labelled rows.")
+@click.option(
+    "--data",
+    "sources",
+    required=True,
+    multiple=True,
+    metavar="FILE",
+    help="Labelled rows; may be repeated, each file is scored by itself.",
+)
 @layout
 @options.trained_max_length
 @options.bf16
 @options.device
 @options.as_json
-def evaluate(model: str, data: str, layout: Layout, as_json: bool, **settings: Any) -> None:
+def evaluate(model: str, sources: Sequence[str], layout: Layout, as_json: bool, **settings: Any) -> None:
     """Score a model on labelled rows.
 
     Class indices follow the order of the labels in the model's config. Columns that are not given are those that the
-    model was trained on.
+    model was trained on. Several files, such as both development sets of MNLI, are scored one by one.
     """
-    from hskcache.encoder import trained_length
     from hskcache.model.adapter import tokenizer_of
     from hskcache.text import load_tokenizer
-    from hskcache.text.cut import tell_beyond, tell_cut
     from hskcache.text.remembered import MAX_LENGTH, of_model
-    from hskcache.text.tokenize import reach_of
     from trainer import chance
-    from trainer.evaluation import check_labels, metrics_for
-    from trainer.evaluation import evaluate as score
     from trainer.student.create import load_classifier
 
+    sources = options.each_once(sources, "--data")
     memory = of_model(model)
-    layout = layout.recalling(memory, data, labelled=True)
     max_length = settings["max_length"] or memory.max_length or MAX_LENGTH
-    task = layout.task
     device = runtime.resolve_device(settings["device"])
+    columns = layout.recalling(memory, sources[0], labelled=True)
+    for source in sources[1:]:
+        columns.check(source)
     with runtime.quiet():
         tokenizer = load_tokenizer(tokenizer_of(model))
-        classifier = load_classifier(model)
-    config = classifier.config
-    problem = "regression" if config.num_labels == 1 else "classification"
-    num_classes = None if problem == "regression" else int(config.num_labels)
-    examples = layout.of_labelled_rows().read(data, class_order(model, config, task), problem, num_classes)
-    check_labels(examples)
-    _check_problem(model, config, examples)
-    rows = options.tokenized(examples, tokenizer, max_length)
-    tell_cut(rows.cut, len(rows), data, reach_of(classifier, model, max_length))
-    tell_beyond(int(rows.lengths.max(initial=0)), trained_length(classifier), data, model)
-    metrics = metrics_for(problem, task.metrics if task else None)
-    values = score(classifier.to(device), examples, rows, metrics, bf16=settings["bf16"])
-    noticed = chance.record(values)
+        scored = _Scored(model, load_classifier(model), tokenizer, max_length, settings["bf16"])
+    rows = [scored.read(source, columns) for source in sources]
+    scored.classifier.to(device)
+    found = [scored.score(examples, columns) for examples in rows]
     if as_json:
-        rows_read = {"num_rows": len(examples), "max_length": max_length, "cut": asdict(rows.cut)}
-        console.print_json({"model": model, "data": data, **rows_read, "metrics": values, **noticed})
+        plain = [{"data": source, **one} for source, one in zip(sources, found, strict=True)]
+        console.print_json({"model": model, **(plain[0] if len(plain) == 1 else {"evaluations": plain})})
     else:
-        options.print_metrics(values)
-    chance.tell(noticed, model, "train it at another learning rate, for more epochs or on more rows")
+        options.print_scores({source: one["metrics"] for source, one in zip(sources, found, strict=True)})
+    for source, one in zip(sources, found, strict=True):
+        where = f"{model} on {Path(source).name}" if len(sources) > 1 else model
+        chance.tell(one, where, "train it at another learning rate, for more epochs or on more rows")
+
+
+@dataclass(frozen=True)
+class _Scored:
+    """A model that is scored, and how its rows are read."""
+
+    name: str
+    classifier: "PreTrainedModel"
+    tokenizer: "PreTrainedTokenizerBase"
+    max_length: int
+    bf16: bool
+
+    def read(self, source: str, layout: Layout) -> "Examples":
+        """Labelled rows, their classes in the order of the model's."""
+        from trainer.evaluation import check_labels
+
+        config = self.classifier.config
+        problem = "regression" if config.num_labels == 1 else "classification"
+        num_classes = None if problem == "regression" else int(config.num_labels)
+        order = class_order(self.name, config, layout.task)
+        examples = layout.of_labelled_rows().read(source, order, problem, num_classes)
+        check_labels(examples)
+        _check_problem(self.name, config, examples)
+        return examples
+
+    def score(self, examples: "Examples", layout: Layout) -> dict[str, Any]:
+        """The metrics on some rows, what these lost and what there is to notice."""
+        from hskcache.encoder import trained_length
+        from hskcache.text.cut import tell_beyond, tell_cut
+        from hskcache.text.tokenize import reach_of
+        from trainer import chance
+        from trainer.evaluation import evaluate, metrics_for
+
+        task, source = layout.task, examples.source
+        rows = options.tokenized(examples, self.tokenizer, self.max_length)
+        tell_cut(rows.cut, len(rows), source, reach_of(self.classifier, self.name, self.max_length))
+        tell_beyond(int(rows.lengths.max(initial=0)), trained_length(self.classifier), source, self.name)
+        metrics = metrics_for(examples.problem, task.metrics if task else None)
+        values = evaluate(self.classifier, examples, rows, metrics, bf16=self.bf16)
+        lost = {"num_rows": len(examples), "max_length": self.max_length, "cut": asdict(rows.cut)}
+        return {**lost, "metrics": values, **chance.record(values)}
 
 
 def _check_problem(model: str, config: Any, examples: "Examples") -> None:

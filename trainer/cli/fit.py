@@ -30,7 +30,12 @@ from trainer.cli import options
 )
 @click.option("--student", required=True, help="tinybert4, tinybert6, a config.json, a folder or a hub id.")
 @click.option(
-    "--eval-data", metavar="FILE", help="Rows that score the student and pick its best evaluation; none for a corpus."
+    "--eval-data",
+    "eval_files",
+    multiple=True,
+    metavar="FILE",
+    help="Rows that score the student and pick its best evaluation; none for a corpus. Given again, further rows that "
+    "score the finished student and pick nothing.",
 )
 @click.option("--out", required=True, type=click.Path(path_type=Path, file_okay=False), help="Folder of the student.")
 @click.option(
@@ -105,17 +110,21 @@ def fit(out: Path, as_json: bool, **given: Any) -> None:
     from trainer.distill import Machine
     from trainer.fit import fit as run
 
+    sources = options.each_once(given.pop("eval_files"), "--eval-data")
+    given["eval_data"], others = next(iter(sources), None), sources[1:]
     device = runtime.resolve_device(given["device"])
     machine = Machine(device, given["bf16"], given["accumulation"], given["save_steps"])
     require_room(out)
     with console.going_on_from(lambda: reached(out)):
-        job = make_fit(given, device, machine.slices)
+        job = make_fit(given | {"others": others}, device, machine.slices)
         with writing_to(out, "here"):
             result = run(job, out, machine)
     processes.disconnect()
     if not processes.is_first():
         return
     chance.tell(result, str(out), chance.help_of_fit(result))
+    if missing := [source for source in others if source not in result.get("others", {})]:
+        console.say(f"{out} was finished without {missing[0]}; score it with hsktrain evaluate --model {out}")
     if as_json:
         console.print_json(result)
         return
@@ -123,7 +132,7 @@ def fit(out: Path, as_json: bool, **given: Any) -> None:
         f"{stage['name']} {term}": loss for stage in result["stages"] for term, loss in stage.get("losses", {}).items()
     }
     # Without a task there is no score: the last losses are what a person can judge by.
-    options.print_metrics(result["scores"] or losses)
+    options.print_scores({str(given["eval_data"]): result["scores"] or losses, **result.get("others", {})})
     for stage in result["stages"]:
         pace = f", {stage['seconds_per_step']:.3f} s a step" if stage["seconds_per_step"] else ""
         console.say(f"{stage['name']}: {stage['steps']} steps{pace}")

@@ -70,6 +70,7 @@ def make_fit(given: Mapping[str, Any], device: str, slices: int, tells: bool = T
     memory, max_length = of_cache(knowledge.where, knowledge.request), knowledge.request.spec.max_length
     layout = _layout(given, memory)
     examples = _evaluation_rows(given["eval_data"], layout, knowledge)
+    others = {source: _evaluation_rows(source, layout, knowledge) for source in given["others"]}
     metrics = _metrics(given["metric"], layout, knowledge)
     with runtime.quiet():
         tokenizer = load_tokenizer(source.tokenizer)
@@ -83,15 +84,18 @@ def make_fit(given: Mapping[str, Any], device: str, slices: int, tells: bool = T
     reach = reach_of(student, given["student"], max_length, _KEEP)
     if tells:
         tell_cut_of(knowledge.request, knowledge.where, reach)
-    scoring = Scoring(lambda _student: {}, None, None)
-    if examples is not None:
+
+    def scoring_on(examples: Examples | None, source: str) -> Scoring:
+        if examples is None:
+            return Scoring(lambda _student: {}, None, None)
         rows = options.tokenized(examples, tokenizer, max_length)
         check_fit(student, rows)
         if tells:
-            tell_cut(rows.cut, len(rows), str(given["eval_data"]), reach)
-            longest = int(rows.lengths.max(initial=0))
-            tell_beyond(longest, trained_length(student), str(given["eval_data"]), given["student"])
-        scoring = _scoring(examples, rows, metrics, given["bf16"])
+            tell_cut(rows.cut, len(rows), source, reach)
+            tell_beyond(int(rows.lengths.max(initial=0)), trained_length(student), source, given["student"])
+        return _scoring(examples, rows, metrics, given["bf16"])
+
+    scoring = scoring_on(examples, str(given["eval_data"]))
     types = token_types_after(given["student"], knowledge.is_corpus, knowledge.reads_pairs)
     return Fit(
         source=source,
@@ -106,6 +110,7 @@ def make_fit(given: Mapping[str, Any], device: str, slices: int, tells: bool = T
         rows=replace(memory if examples is None else of_examples(examples, max_length, memory.cut), token_types=types),
         origin=given["student"],
         projecting=projecting,
+        others={source: scoring_on(rows, source).score for source, rows in others.items()},
     )
 
 

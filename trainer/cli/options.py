@@ -1,6 +1,6 @@
 """The options that commands share, and what they turn into."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -94,6 +94,18 @@ def _refused(key: str) -> Callable[[click.Context, click.Parameter, str | None],
     return refuse
 
 
+def each_once(sources: Sequence[str], flag: str) -> list[str]:
+    """Files that a repeated flag names.
+
+    Raises:
+        SpecError: one is named twice.
+    """
+    for place, source in enumerate(sources):
+        if source in sources[:place]:
+            raise SpecError(f"{flag} {source} is given twice; give each file once")
+    return list(sources)
+
+
 def tokenized(examples: "Examples", tokenizer: "PreTrainedTokenizerBase", max_length: int) -> "TokenizedRows":
     """Tokens of every row, with a progress bar on stderr."""
     from hskcache.text import tokenize
@@ -104,6 +116,15 @@ def tokenized(examples: "Examples", tokenizer: "PreTrainedTokenizerBase", max_le
     with bar:
         task = bar.add_task("tokenize", total=len(examples))
         return tokenize(examples, tokenizer, max_length, lambda num_rows: bar.advance(task, num_rows))
+
+
+def print_scores(scores: Mapping[str, Mapping[str, float]]) -> None:
+    """Metrics by data file on stdout, one a line, after the file where there are several."""
+    width = max(map(len, scores)) + 2 if len(scores) > 1 else 0
+    longest = max(len(name) for metrics in scores.values() for name in metrics)
+    for source, metrics in scores.items():
+        for name, value in metrics.items():
+            click.echo(f"{source if width else '':<{width}}{name:<{longest}}  {value:.4f}")
 
 
 def print_metrics(metrics: Mapping[str, float]) -> None:

@@ -151,8 +151,8 @@ def _stark(out: Path, given: dict[str, Any]) -> "Stark":
     def fit_of(field: str) -> "Fit":
         # Flags of `fit` that this command does not have.
         fixed: dict[str, Any] = {"teacher": None, "data": None, "spec_file": None, "layer_map": None, "rows": None}
-        fixed |= {"local_dir": None, "local_bytes": None, "layout": columns}
         fixed |= {"projection": "keep", "no_projection": False}
+        fixed |= {"others": (), "local_dir": None, "local_bytes": None, "layout": columns}
         fixed |= {"cache": Folder(out).cache, "residency": "auto", "fields": () if field == "logits" else (field,)}
         # What is to be told of the rows is told once, of the first student.
         return make_fit(given | fixed, machine.device, machine.slices, tells=field == "logits")

@@ -70,14 +70,14 @@ def test_the_result_is_json_on_stdout_and_progress_on_stderr(
 
 
 def test_the_metric_that_is_chosen_picks_and_belongs_to_the_run(places: dict[str, Path], tmp_path: Path) -> None:
-    given = [*QUICK, "--metric", "f1", "--eval-steps", 4]
+    given = [*QUICK, "--metric", "f1", "--eval-steps", 2]
     result = data_of(fit(places, tmp_path / "out", *given, "--json"))
     assert result["metric"] == "f1"
     assert list(result["scores"]) == ["f1", "accuracy"]
     evaluations = result["stages"][-1]["evaluations"]
     assert max(entry["f1"] for entry in evaluations) == result["scores"]["f1"]
     assert any(not float(entry["epoch"]).is_integer() for entry in evaluations)
-    again = fit(places, tmp_path / "out", *QUICK, "--eval-steps", 4)
+    again = fit(places, tmp_path / "out", *QUICK, "--eval-steps", 2)
     assert again.exit_code == 2
     assert "holds a run with metric 'f1' and this one has 'accuracy'" in again.stderr
 
@@ -98,6 +98,25 @@ def test_evaluate_gives_the_score_that_fit_gave(places: dict[str, Path], tmp_pat
         hsktrain, "evaluate", "--model", tmp_path / "out", "--data", places["data"], "--task", "sst2", *CPU, "--json"
     )
     assert data_of(scored)["metrics"] == pytest.approx(fitted["scores"])
+
+
+def test_further_files_score_the_finished_student_and_choose_nothing(places: dict[str, Path], tmp_path: Path) -> None:
+    few, out = tmp_path / "few.tsv", tmp_path / "out"
+    few.write_text("".join(places["data"].read_text().splitlines(keepends=True)[:8]), encoding="utf-8")
+    result = data_of(fit(places, out, *QUICK, "--eval-data", few, "--json"))
+    scored = data_of(invoke(hsktrain, "evaluate", "--model", out, "--data", few, *CPU, "--json"))
+    assert result["others"] == {str(few): scored["metrics"]}
+    assert len(result["stages"][-1]["evaluations"]) == 1, "of the first file alone"
+    again = fit(places, out, *QUICK, "--eval-data", few)
+    lines = [line.split() for line in again.stdout.splitlines()]
+    assert lines == [
+        [str(places["data"]), "accuracy", f"{result['scores']['accuracy']:.4f}"],
+        [str(few), "accuracy", f"{scored['metrics']['accuracy']:.4f}"],
+    ]
+    plain = fit(places, tmp_path / "plain", *QUICK)
+    assert plain.exit_code == 0
+    late = fit(places, tmp_path / "plain", *QUICK, "--eval-data", few)
+    assert f"was finished without {few}; score it with hsktrain evaluate" in late.stderr
 
 
 def test_the_teacher_in_the_loop_gives_the_same_student(places: dict[str, Path], tmp_path: Path) -> None:

@@ -76,7 +76,7 @@ def test_the_defaults_of_finetune_are_those_of_its_arguments() -> None:
     context = click.Context(command)
     shown = {option.name: option.get_default(context) for option in command.params}
     for field in dataclasses.fields(FinetuneArguments):
-        if field.name not in {"model", "device", "max_length", "metrics", "patience", "save_steps"}:
+        if field.name not in {"model", "device", "eval_steps", "max_length", "metrics", "patience", "save_steps"}:
             assert (shown[field.name] or 0) == field.default, field.name
 
 
@@ -126,6 +126,27 @@ def test_columns_by_name_or_number_read_what_the_task_reads(
     by_task = data_of(hsktrain(*common, "--task", "sst2"))["metrics"]["accuracy"]
     by_column = data_of(hsktrain(*common, "--text", columns[0], "--label", columns[1]))["metrics"]["accuracy"]
     assert by_column == by_task
+
+
+def test_several_files_are_scored_one_by_one(tiny_teacher_dir: Path, tsv_file: Path, tmp_path: Path) -> None:
+    few = tmp_path / "few.tsv"
+    few.write_text("".join(tsv_file.read_text().splitlines(keepends=True)[:8]), encoding="utf-8")
+    common = ["evaluate", "--model", tiny_teacher_dir, "--task", "sst2"]
+    alone = [data_of(hsktrain(*common, "--data", file, "--json")) for file in (few, tsv_file)]
+    both = [*common, "--data", few, "--data", tsv_file]
+    assert data_of(hsktrain(*both, "--json")) == {
+        "model": str(tiny_teacher_dir),
+        "evaluations": [{key: value for key, value in one.items() if key != "model"} for one in alone],
+    }
+    scores = [f"{one['metrics']['accuracy']:.4f}" for one in alone]
+    lines = [line.split() for line in hsktrain(*both).stdout.splitlines()]
+    assert lines == [[str(few), "accuracy", scores[0]], [str(tsv_file), "accuracy", scores[1]]]
+    twice = hsktrain(*both, "--data", few)
+    assert twice.exit_code == 2
+    assert f"--data {few} is given twice" in twice.stderr
+    # Before a model is loaded, of which there is none.
+    gone = hsktrain("evaluate", "--model", "./none", "--task", "sst2", "--data", few, "--data", tmp_path / "gone.tsv")
+    assert "gone.tsv: No such file" in gone.stderr
 
 
 def test_a_table_for_people_has_one_metric_a_line(tiny_teacher_dir: Path, glue: Path) -> None:
