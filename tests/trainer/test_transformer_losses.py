@@ -63,10 +63,10 @@ def test_a_padded_mean_is_that_of_padded_rows_with_masked_entries_at_zero(
         expected = expected + nn.functional.mse_loss(*(scores.masked_fill(~pairs[:, None], 0.0) for scores in padded))
     losses = Losses(attention=AttentionTerm(mean="padded"))
     loss, _ = Objective(student, losses, cached_knowledge(cache).matches)(batch)
-    assert abs(float(loss) / float(expected) - 1) < 1e-6
+    assert abs(loss.item() / expected.item() - 1) < 1e-6
     slices = [next(iter(KnowledgeLoader(cache, batch_size=6, rank=rank, world_size=2))) for rank in range(2)]
-    parts = [Objective(student, losses, cached_knowledge(cache).matches)(part)[0] for part in slices]
-    assert abs(float(sum(parts)) / float(expected) - 1) < 1e-6
+    parts = [Objective(student, losses, cached_knowledge(cache).matches)(part)[0].item() for part in slices]
+    assert abs(sum(parts) / expected.item() - 1) < 1e-6
 
 
 def direct_attention(model: PreTrainedModel, teacher: PreTrainedModel, batch: Batch, cache: Cache) -> Tensor:

@@ -208,8 +208,8 @@ def test_a_regression_learns_scores(places: dict[str, Path], tmp_path: Path) -> 
     )
     assert built.exit_code == 0, built.stderr
     recipe = [*QUICK, "--set", "prediction.losses.label.weight=1"]
-    given = ["--cache", tmp_path / "c", "--eval-data", data, *columns, *recipe, "--json"]
-    result = data_of(fit(places, tmp_path / "out", *given))
+    scored = places | {"cache": tmp_path / "c", "data": data}
+    result = data_of(fit(scored, tmp_path / "out", *columns, *recipe, "--json"))
     assert result["metric"] == "pearson"
     assert set(result["scores"]) == {"pearson", "spearman"}
     logs = scalars(tmp_path / "out" / "logs" / "prediction")
