@@ -3,6 +3,7 @@
 Heavy imports stay inside the fixtures, so that tests of rooms without torch run without torch.
 """
 
+import gc
 import os
 import random
 from pathlib import Path
@@ -21,6 +22,12 @@ SUBJECTS = ("the film", "this movie", "a small story", "the cast", "its plot", "
 POSITIVE = ("charming", "funny", "warm", "clever", "moving", "a delight")
 NEGATIVE = ("dull", "empty", "tedious", "clumsy", "flat", "a waste")
 TAILS = ("", "and short", "from start to end", "as one would expect of it", "for all who are patient enough to stay")
+
+
+def pytest_collection_finish() -> None:
+    """Leave what was imported by now out of all later garbage collections, of which every training asks for one."""
+    gc.collect()
+    gc.freeze()
 
 
 def sentences(num_rows: int, seed: int) -> list[tuple[str, int]]:

@@ -1,5 +1,6 @@
 """Processes of their own for tests that kill one or need several; they start from one that has imported torch."""
 
+import gc
 import multiprocessing
 import os
 from collections.abc import Callable
@@ -37,6 +38,7 @@ def _start(target: Callable[..., None], args: tuple[Any, ...], environment: dict
 def _child(target: Callable[..., None], args: tuple[Any, ...], environment: dict[str, str]) -> None:
     os.environ.clear()
     os.environ.update(environment)
+    gc.freeze()  # as in the tests' own process
     target(*args)
 
 

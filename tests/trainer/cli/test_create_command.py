@@ -66,7 +66,7 @@ def pruned(tiny_teacher_dir: Path, tsv_file: Path, tmp_path_factory: pytest.Temp
     """A student cut out of the tiny teacher by the command, and what the command said of it."""
     out = tmp_path_factory.mktemp("pruned") / "student"
     rows = ["--data", tsv_file, "--task", "sst2", "--batch-size", 16, "--max-length", 12, "--seed", 3]
-    facts = process("create", "--prune", tiny_teacher_dir, *SHAPE, *rows, *CPU, "--out", out)
+    facts = data_of(hsktrain("create", "--prune", tiny_teacher_dir, *SHAPE, *rows, *CPU, "--out", out, "--json"))
     return {"out": out, "facts": facts}
 
 
@@ -157,7 +157,7 @@ def test_fit_trains_it_from_a_cache(pruned: dict[str, Any], cache_dir: Path, tsv
     """Hidden states, then logits; the trained student is of the same class, with other weights, and scores as told."""
     quick = ["--set", "hidden.epochs=1", "--set", "prediction.epochs=1", "--set", "prediction.learning_rate=1e-3"]
     given = ["--cache", cache_dir, "--student", pruned["out"], "--eval-data", tsv_file, "--out", tmp_path / "out"]
-    fitted = process("fit", *given, *quick, *CPU)
+    fitted = data_of(hsktrain("fit", *given, *quick, *CPU, "--json"))
     assert [stage["steps"] for stage in fitted["stages"]] == [3, 3]
     before, after = model_of(pruned["out"]), model_of(tmp_path / "out")
     assert type(after) is CompactBertForSequenceClassification
