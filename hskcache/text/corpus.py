@@ -1,20 +1,10 @@
-"""Plain text of any size as packed rows of tokens: general distillation has no labels and no rows of its own.
+"""Plain text of any size as packed rows of tokens: general distillation has no labels and no rows of its own."""
 
-A corpus is UTF-8 text with one sentence or paragraph a line and a blank line between documents [TinyBERT 3.3]. A file
-whose first line of text is a title as WikiText writes them, ``= Title =``, is divided at such titles instead: there,
-blank lines stand around headings and paragraphs alike. Only a line feed ends a line, and blanks around a line are no
-part of it. A document is tokenized as its lines joined by single spaces would be, so a tokenizer that marks the space
-before a word (RoBERTa's) marks it at the beginning of a line too. Line by line this gives the same tokens, because
-tokenizers look no further than the space before a word.
-"""
-
-import codecs
 import hashlib
 import json
 import os
-import re
 import stat
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -24,21 +14,14 @@ import numpy as np
 from hskcache import console
 from hskcache.errors import DataError
 from hskcache.spec import Packing
-from hskcache.text.documents import AHEAD, DOCUMENT_END, STEM, DocumentsWriter, Window
+from hskcache.text.documents import AHEAD, STEM, DocumentsWriter, Window
+from hskcache.text.lines import text_batches
 from hskcache.text.packing import Packer, Template, template_of
 from hskcache.text.spool import Spool, SpooledRows, SpoolWriter, read_spool, remove_spool
 from hskcache.text.tokenize import TokenizedRows, special_ids
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-PART_BYTES = 1 << 16
-"""A longer line is tokenized in parts, cut where it has blanks; a run of blanks at a cut counts as one space."""
-
-BATCH_CHARACTERS = 1 << 20
-BATCH_TEXTS = 1 << 13
-
-_TITLE = re.compile(r"= (?!= ).+(?<! =) =")
 
 _PACKING = 1
 """Goes up whenever the same text would be packed into other rows."""
@@ -211,7 +194,7 @@ def _tokenize(
     folder, identity = place
     with SpoolWriter(folder, STEM) as writer:
         documents, done = DocumentsWriter(tokenizer, writer), 0
-        for batch in _batches(_texts(file)):
+        for batch in text_batches(file):
             documents.add(batch)
             if on_progress is not None:
                 on_progress(file.tell() - done)
@@ -246,74 +229,3 @@ def _pack(
     spooled = read_spool(spool.folder, identity)
     assert spooled is not None
     return spooled
-
-
-def _batches(texts: Iterable[str]) -> Iterator[list[str]]:
-    batch: list[str] = []
-    size = 0
-    for text in texts:
-        batch.append(text)
-        size += len(text)
-        if size >= BATCH_CHARACTERS or len(batch) >= BATCH_TEXTS:
-            yield batch
-            batch, size = [], 0
-    yield batch
-
-
-def _texts(file: BinaryIO) -> Iterator[str]:
-    """What to tokenize, in order, the space between lines in front; DOCUMENT_END after each document."""
-    if file.read(len(codecs.BOM_UTF8)) != codecs.BOM_UTF8:
-        file.seek(0)
-    line, space, is_blank = 1, "", True
-    has_titles: bool | None = None
-    for part, ends_line in _parts(file):
-        try:
-            text = part.decode("utf-8").strip()
-        except UnicodeDecodeError as error:
-            raise DataError(
-                f"{file.name} line {line}: byte 0x{part[error.start]:02x} is not UTF-8; save the file as UTF-8"
-            ) from None
-        if text:
-            is_title = is_blank and _TITLE.fullmatch(text) is not None
-            has_titles = is_title if has_titles is None else has_titles
-            if has_titles and is_title:
-                yield DOCUMENT_END
-                space = ""
-            yield space + text
-            space, is_blank = " ", False
-        if not ends_line:
-            if not part[-1:].isspace():
-                space = ""
-            continue
-        if is_blank and not has_titles:
-            yield DOCUMENT_END
-            space = ""
-        line, is_blank = line + 1, True
-    yield DOCUMENT_END
-
-
-def _parts(file: BinaryIO) -> Iterator[tuple[bytes, bool]]:
-    """Lines, long ones in parts of at most ``PART_BYTES``, each with whether it ends its line."""
-    rest = b""
-    while data := file.readline(PART_BYTES - len(rest)):
-        part = rest + data
-        rest = b""
-        if part.endswith(b"\n") or len(part) < PART_BYTES:
-            yield part, True
-        else:
-            cut = _cut(part)
-            rest = part[cut:]
-            yield part[:cut], False
-    if rest:
-        yield rest, True
-
-
-def _cut(part: bytes) -> int:
-    """Where to end a part: before its last word, or before its last character if it is all one word."""
-    words = part.rsplit(None, 1)
-    if len(words) == 2:
-        return part.rindex(words[1])
-    cut = len(part) - 1
-    while cut > len(part) - 4 and part[cut] & 0xC0 == 0x80:
-        cut -= 1
-    return cut

@@ -16,7 +16,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from hskcache.errors import DataError, SpecError, TeacherError
-from hskcache.text import corpus, load_tokenizer
+from hskcache.text import lines as reading
+from hskcache.text import load_tokenizer
 from hskcache.text.corpus import Corpus, corpus_fingerprint, pack_corpus
 from hskcache.text.spool import Spool
 
@@ -156,8 +157,8 @@ def test_every_token_is_in_one_row_in_order_and_rows_end_with_words_and_document
     tokenizer = request.getfixturevalue(name)
     expected = expected_rows(text, tokenizer, max_length)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(corpus, "BATCH_TEXTS", batch[0])
-        patch.setattr(corpus, "BATCH_CHARACTERS", batch[1])
+        patch.setattr(reading, "BATCH_TEXTS", batch[0])
+        patch.setattr(reading, "BATCH_CHARACTERS", batch[1])
         if not expected:
             with pytest.raises(DataError, match="holds no text"):
                 pack(text.join(around), tokenizer, max_length)
@@ -285,7 +286,7 @@ def test_lines_longer_than_a_part_give_the_tokens_of_the_whole_line(
     text = "the " + " ".join(words) + "\nfilm\n"
     tokenizer = request.getfixturevalue(name)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(corpus, "PART_BYTES", part_bytes)
+        patch.setattr(reading, "PART_BYTES", part_bytes)
         found = pack(text, tokenizer)
     assert rows_of(found) == expected_rows(text, tokenizer, 16)
 

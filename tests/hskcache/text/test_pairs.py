@@ -15,6 +15,7 @@ from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 from hskcache.errors import DataError, SpecError
 from hskcache.spec import Packing
 from hskcache.text import corpus, load_tokenizer, packing
+from hskcache.text import lines as reading
 from hskcache.text.corpus import Corpus, corpus_fingerprint, pack_corpus
 from hskcache.text.spool import Spool
 
@@ -185,7 +186,7 @@ def test_nothing_but_text_and_packing_decides_the_rows(pack: Pack, monkeypatch: 
     text = "\n\n".join(line.replace(" ", "\n", 9) for line in alphabet(12, 90))
     usual = bytes_of(pack(text, 24, **HOW))
     for texts, rows, ahead in ((1, 1, 1), (7, 3, 40), (1000, 10**6, 10**6)):
-        monkeypatch.setattr(corpus, "BATCH_TEXTS", texts)
+        monkeypatch.setattr(reading, "BATCH_TEXTS", texts)
         monkeypatch.setattr(packing, "BLOCK_ROWS", rows)
         monkeypatch.setattr(corpus, "AHEAD", ahead)
         assert bytes_of(pack(text, 24, **HOW)) == usual

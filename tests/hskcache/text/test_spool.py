@@ -13,7 +13,8 @@ from forked import in_child
 from transformers import PreTrainedTokenizerBase
 
 from hskcache.errors import DataError
-from hskcache.text import corpus, load_tokenizer
+from hskcache.text import lines as reading
+from hskcache.text import load_tokenizer
 from hskcache.text.corpus import Corpus, pack_corpus
 from hskcache.text.spool import Spool
 
@@ -29,7 +30,7 @@ def tokenizer(tiny_tokenizer_dir: Path) -> PreTrainedTokenizerBase:
 @pytest.fixture
 def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A corpus of twenty batches and 101 documents."""
-    monkeypatch.setattr(corpus, "BATCH_TEXTS", 20)
+    monkeypatch.setattr(reading, "BATCH_TEXTS", 20)
     path = tmp_path / "corpus.txt"
     path.write_text("".join(f"the film number {line} is dull\n{'' if line % 3 else chr(10)}" for line in range(300)))
     return path
