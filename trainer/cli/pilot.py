@@ -41,6 +41,7 @@ def pilot(layout: Layout, out: Path, as_json: bool, **given: Any) -> None:
     from hskcache.text.remembered import MAX_LENGTH, of_model
     from trainer.stark.folder import RESULTS
     from trainer.stark.pilot import PLOT, Asked, begin, run
+    from trainer.stark.results import error_by_rows
     from trainer.stark.settings import parse_percents
     from trainer.stark.shares import table
 
@@ -57,4 +58,10 @@ def pilot(layout: Layout, out: Path, as_json: bool, **given: Any) -> None:
         console.print_json({**facts, "shares": [asdict(share) for share in shares]})
         return
     click.echo(table(shares))
+    metric, num_rows = next(iter(study.metrics)), len(study.examples)
+    if (error := error_by_rows(metric, shares[0].measures[metric].mean, num_rows)) is not None:
+        console.say(
+            f"± is one standard error over seeds; that of the {metric} on {num_rows:,} rows is {error:.4f}: "
+            "differences of this order may be chance"
+        )
     console.say(f"{out / PLOT} shows it; {out / RESULTS} has the figures")

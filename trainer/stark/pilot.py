@@ -148,7 +148,7 @@ def run(pilot: Pilot, out: Path, on_cells: Callable[[int], None]) -> list[Share]
             results[cell] = found
             on_cells(1)
         shares = _shares(pilot, results)
-        plot(shares, Path(pilot.examples.source).name, out / PLOT)
+        plot(shares, (Path(pilot.examples.source).name, len(pilot.examples)), out / PLOT)
         write_json(out / RESULTS, {"shares": [asdict(share) for share in shares]})
     return shares
 

@@ -55,14 +55,8 @@ class Results:
 
     @property
     def standard_error(self) -> float | None:
-        """Of the accuracy of level 0, by the choice of the evaluation rows; None of another metric.
-
-        That of a share p of n rows: sqrt(p (1 - p) / n). Of all rows or none it would be 0, which tells nothing: None.
-        """
-        share = self.score(self.dense)
-        if self.metric != "accuracy" or not 0 < share < 1:
-            return None
-        return math.sqrt(share * (1 - share) / self.num_evaluated)
+        """Of the accuracy of level 0, as :func:`error_by_rows` says; None of another metric."""
+        return error_by_rows(self.metric, self.score(self.dense), self.num_evaluated)
 
     @property
     def dense(self) -> Row:
@@ -122,6 +116,16 @@ def results_of(
         for level in ordered
     )
     return Results(metric, heads, neurons, num_evaluated, rows)
+
+
+def error_by_rows(metric: str, score: float, num_rows: int) -> float | None:
+    """The standard error of an accuracy by the choice of the evaluation rows; None of another metric.
+
+    That of a share p of n rows: sqrt(p (1 - p) / n). Of all rows or none it would be 0, which tells nothing: None.
+    """
+    if metric != "accuracy" or not 0 < score < 1:
+        return None
+    return math.sqrt(score * (1 - score) / num_rows)
 
 
 def table(results: Results) -> str:

@@ -9,10 +9,12 @@ from statistics import mean, stdev
 from matplotlib.figure import Figure
 
 from trainer.stark.plot import save, tidy
-from trainer.stark.results import aligned
+from trainer.stark.results import aligned, error_by_rows
 
 CONFIDENCE = {"variance": "variance", "negative_entropy": "-entropy"}
 """The measures of confidence, and what they are called where room is short."""
+
+_WIDTH = len("-0.1234 ± 0.1234")
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,8 @@ def spread(values: Sequence[float]) -> Spread:
 def table(shares: Sequence[Share]) -> str:
     """For people: a line a share, means over seeds and their standard errors."""
     names = list(dict.fromkeys(name for share in shares for name in share.measures))
-    lines = [["weights removed", *(CONFIDENCE.get(name, name) for name in names)]]
+    # To the left of their columns, which are wider than they.
+    lines = [["weights removed", *(f"{CONFIDENCE.get(name, name):<{_WIDTH}}" for name in names)]]
     for share in shares:
         cells = (_told(share.measures[name]) if name in share.measures else "" for name in names)
         lines.append([f"{share.percent} %", *cells])
@@ -58,15 +61,16 @@ def table(shares: Sequence[Share]) -> str:
 def _told(spread: Spread) -> str:
     error = "" if spread.standard_error is None else f" ± {spread.standard_error:.4f}"
     # As wide without an error, so that the means stand below each other.
-    return f"{spread.mean:.4f}{error:<9}"
+    return f"{f'{spread.mean:.4f}{error}':<{_WIDTH}}"
 
 
-def plot(shares: Sequence[Share], evaluation: str, path: Path) -> None:
+def plot(shares: Sequence[Share], evaluation: tuple[str, int], path: Path) -> None:
     """Draw a PNG: a panel a measure, the first metric and the confidence; means over seeds with one standard error.
 
     Args:
-        shares: what to draw.
-        evaluation: what to call the rows that the teacher was scored on.
+        shares: what to draw, the first without anything removed.
+        evaluation: what to call the rows that the teacher was scored on, and how many there are; where the metric is an
+            accuracy, one standard error of the whole teacher's by the choice of these rows is shaded.
         path: where to write it; the file is whole or absent.
     """
     measures = [share.measures for share in shares]
@@ -78,6 +82,9 @@ def plot(shares: Sequence[Share], evaluation: str, path: Path) -> None:
         spreads = [one[name] for one in measures]
         means, errors = [one.mean for one in spreads], [one.standard_error or 0.0 for one in spreads]
         axes.errorbar(percents, means, errors, color=color, marker="o", markersize=4, linewidth=1.6, capsize=3)
+        if (error := error_by_rows(name, means[0], evaluation[1])) is not None:
+            # Without it the axis makes every difference look large.
+            axes.axhspan(means[0] - error, means[0] + error, color="black", alpha=0.07, linewidth=0)
         axes.set_title(name.replace("_", " "), loc="left", fontsize=10)
         axes.set_xticks(percents, [str(percent) for percent in percents], fontsize=8)
         axes.set_xlabel("random weights removed, %", fontsize=9)
@@ -85,5 +92,9 @@ def plot(shares: Sequence[Share], evaluation: str, path: Path) -> None:
         tidy(axes)
     num_seeds = max(share.num_seeds for share in shares)
     seeds = f"{num_seeds} seed{'' if num_seeds == 1 else 's'}"
-    figure.suptitle(f"teacher scored on {evaluation}, {seeds}", fontsize=9)
+    name, num_rows = evaluation
+    shaded = (
+        "" if error_by_rows(names[0], measures[0][names[0]].mean, num_rows) is None else "; shaded: by choice of rows"
+    )
+    figure.suptitle(f"teacher scored on {num_rows:,} rows of {name}; standard errors of {seeds}{shaded}", fontsize=9)
     save(figure, path)

@@ -100,6 +100,8 @@ def test_the_table_has_a_line_a_share(studied: tuple[Path, Any], places: Places)
     head, *lines = done.stdout.splitlines()
     assert head.split() == ["weights", "removed", "accuracy", "variance", "-entropy"]
     assert [line.split()[0] for line in lines] == ["0", "5", "40"]
+    share = facts["shares"][0]["measures"]["accuracy"]["mean"]
+    assert f"on 32 rows is {(share * (1 - share) / 32) ** 0.5:.4f}" in done.stderr
     assert f"{facts['shares'][1]['measures']['variance']['mean']:.4f} ± " in lines[1]
     assert {path: path.stat().st_mtime_ns for path in (out / "cells").iterdir()} == cells
 
@@ -143,9 +145,9 @@ def test_other_rows_or_lengths_and_folders_of_something_else_are_refused(
 def test_a_study_of_scores_has_no_confidence_and_one_panel(tmp_path: Path) -> None:
     shares = [Share(0, 0, 1, {"pearson": Spread(0.9, None)}), Share(5, 7, 2, {"pearson": Spread(0.8, 0.01)})]
     assert table(shares).splitlines() == [
-        "weights removed          pearson",
+        "weights removed  pearson",
         "            0 %  0.9000",
         "            5 %  0.8000 ± 0.0100",
     ]
-    plot(shares, "dev.tsv", tmp_path / "one.png")
+    plot(shares, ("dev.tsv", 9), tmp_path / "one.png")
     assert image.imread(tmp_path / "one.png").shape[1] < 600
