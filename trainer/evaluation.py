@@ -193,6 +193,7 @@ def predict(
     device: "torch.device | str",
     token_budget: int = 8192,
     bf16: bool = False,
+    on_rows: Callable[[int], None] = lambda _count: None,
 ) -> "NDArray[np.float32]":
     """Logits of every row, in row order.
 
@@ -203,6 +204,7 @@ def predict(
         device: where to compute.
         token_budget: padded tokens of one batch at most.
         bf16: compute under bfloat16 autocast.
+        on_rows: called with the number of rows done since the last call.
 
     Returns:
         float32 [N, C].
@@ -226,6 +228,7 @@ def predict(
             output = model(**{name: values.to(device, non_blocking=True) for name, values in batch.items()})
             # One copy to the host at the end: a copy per batch would stall the device each time.
             logits[torch.from_numpy(indices).to(device)] = output.logits.float()
+            on_rows(len(indices))
     return logits.cpu().numpy()
 
 

@@ -100,7 +100,7 @@ def cached_source(
         CacheError: there is none, it is not complete, has fewer rows or no such fields; or it cannot be fetched.
         SpecError: the machine is to keep less of it than training reads at once.
     """
-    opened = _opened(cache, local)
+    opened = opened_cache(cache, local)
     # Now, and not when a stage begins: nothing has been written yet.
     shards = first_shards(opened, num_rows)
     choice = fields if isinstance(fields, Choice) else parse_choice(opened, fields)
@@ -132,7 +132,13 @@ def cached_source(
     return Source(knowledge, loader, str(opened.tokenizer_path), identity_of(opened, choice, num_rows))
 
 
-def _opened(cache: Path | str, local: Local) -> Cache:
+def opened_cache(cache: Path | str, local: Local = Local()) -> Cache:
+    """A cache at its path or URL.
+
+    Raises:
+        CacheError: there is none, it is not complete or cannot be reached.
+        SpecError: ``local`` is given for one on this machine.
+    """
     if not is_url(str(cache)):
         if local != Local():
             flag = "dir" if local.folder is not None else "bytes"

@@ -12,6 +12,7 @@ COMMANDS = {
     "stark": "trainer.cli.stark:stark",
     "pilot": "trainer.cli.pilot:pilot",
     "evaluate": "trainer.cli.evaluate:evaluate",
+    "predict": "trainer.cli.predict:predict",
 }
 
 KEPT = {

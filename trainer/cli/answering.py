@@ -1,0 +1,184 @@
+"""From the flags of ``hsktrain predict`` to written answers; needs torch, so the command imports it when it runs."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+import numpy as np
+from numpy.typing import NDArray
+
+from hskcache import console, runtime
+from hskcache.cache import Cache, LogitsField
+from hskcache.classes import class_names, require_one_answer
+from hskcache.disk import writing_to
+from hskcache.encoder import trained_length
+from hskcache.errors import DataError, MismatchError, SpecError, TeacherError
+from hskcache.model.adapter import tokenizer_of
+from hskcache.store.files import write_atomic
+from hskcache.text import Examples, load_tokenizer
+from hskcache.text.cut import tell_beyond, tell_cut
+from hskcache.text.layout import Layout
+from hskcache.text.remembered import MAX_LENGTH, of_model
+from hskcache.text.rows import has_hub_layout
+from hskcache.text.tasks import task_names
+from hskcache.text.tokenize import reach_of
+from trainer import evaluation
+from trainer.choice import parse_choice
+from trainer.cli import options
+from trainer.fidelity import beside, fidelity
+from trainer.gate import check_tokenizer
+from trainer.knowledge import Knowledge, cached_knowledge
+from trainer.predictions import Predictions, written
+from trainer.source import opened_cache
+from trainer.student.create import load_classifier
+from trainer.student.head import keep_meaning
+from trainer.student.vocabulary import own_vocabulary
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+def of_data(model: str, layout: Layout, out: Path, as_json: bool, given: Mapping[str, Any]) -> None:
+    """Answer the rows of a data file."""
+    data, memory = given["data"], of_model(model)
+    columns = _as_tested(replace(layout, label="").recalling(memory, data), data)
+    if given["glue"] and (columns.task is None or columns.task.name not in task_names()):
+        raise SpecError("--glue writes the labels of one of GLUE's tasks; say which with --task")
+    columns.check(data)
+    max_length = given["max_length"] or memory.max_length or MAX_LENGTH
+    device = runtime.resolve_device(given["device"])
+    with runtime.quiet():
+        tokenizer = load_tokenizer(tokenizer_of(model))
+        classifier = load_classifier(model)
+    examples = columns.read_for(model, classifier.config, data)
+    rows = options.tokenized(examples, tokenizer, max_length)
+    tell_cut(rows.cut, len(rows), data, reach_of(classifier, model, max_length))
+    tell_beyond(int(rows.lengths.max(initial=0)), trained_length(classifier), data, model)
+    pad = classifier.config.pad_token_id or 0
+    with console.progress() as bar:
+        task = bar.add_task("predict", total=len(rows))
+        logits_NC = evaluation.predict(
+            classifier,
+            rows,
+            pad_token_id=pad,
+            device=device,
+            bf16=given["bf16"],
+            on_rows=lambda count: bar.advance(task, count),
+        )
+    _require_finite(model, logits_NC)
+    predictions = Predictions(_places(examples), logits_NC, tuple(examples.label_names))
+    _write(predictions.glue_columns() if given["glue"] else predictions.columns(), out)
+    _tell(predictions, out, as_json, {"model": model, "data": data, "max_length": max_length})
+
+
+def of_cache(model: str, out: Path | None, as_json: bool, given: Mapping[str, Any]) -> None:
+    """Answer the rows of a cache and compare with the teacher's logits there."""
+    cache = opened_cache(given["cache"])
+    field = given["field"] or "logits"
+    knowledge = _knowledge(cache, field)
+    device = runtime.resolve_device(given["device"])
+    with runtime.quiet():
+        vocabulary = load_tokenizer(str(cache.tokenizer_path)).get_vocab()
+        if (theirs := own_vocabulary(model)) is not None:
+            check_tokenizer(knowledge, theirs, vocabulary, model)
+        classifier = _classifier(model, knowledge).to(device)
+    with console.progress() as bar:
+        task = bar.add_task("predict", total=cache.num_rows)
+        sides = beside(classifier, cache, field, given["bf16"], lambda count: bar.advance(task, count))
+    _require_finite(model, sides[0])
+    predictions = Predictions(np.arange(cache.num_rows), sides[0], knowledge.label_names, sides[1])
+    if out is not None:
+        _write(predictions.columns(), out)
+    facts = {"model": model, "cache": given["cache"], "cache_id": cache.id, "field": field}
+    _tell(predictions, out, as_json, facts)
+
+
+def _knowledge(cache: Cache, field: str) -> Knowledge:
+    """What a cache says of a field of logits.
+
+    Raises:
+        MismatchError: it has no such field.
+        SpecError: the field holds something else.
+    """
+    knowledge = cached_knowledge(cache, parse_choice(cache, [field]))
+    if knowledge.is_corpus or not isinstance(cache.fields.get(field), LogitsField):
+        held = "a corpus without a task" if knowledge.is_corpus else "no logits there"
+        raise SpecError(f"--field {field}: {knowledge.where} holds {held}; give the name of a field of logits")
+    return knowledge
+
+
+def _classifier(model: str, knowledge: Knowledge) -> "PreTrainedModel":
+    """A model whose classes stand in the order of the cached logits.
+
+    Raises:
+        MismatchError: it answers for others.
+    """
+    classifier = load_classifier(model)
+    require_one_answer(model, classifier.config)
+    if int(classifier.config.num_labels) != knowledge.num_labels:
+        raise MismatchError(
+            f"{model} has {classifier.config.num_labels} outputs and {knowledge.where} has {knowledge.num_labels} (1 "
+            "is a score); give a student of this task"
+        )
+    if knowledge.label_names:
+        keep_meaning(classifier, model, (class_names(classifier.config), knowledge.label_names))
+    return classifier
+
+
+def _as_tested(layout: Layout, source: str) -> Layout:
+    """The layout of test rows: GLUE hands out CoLA's with a header, where its other files have numbers alone."""
+    task = layout.task
+    if task is None or task.hub is None or layout.text is not None or isinstance(task.text, str):
+        return layout
+    if has_hub_layout(source):
+        return layout
+    named = replace(layout, text=task.hub.text, text_pair=task.hub.text_pair or "", header=True)
+    try:
+        named.check(source)
+    except DataError:
+        return layout
+    return named
+
+
+def _places(examples: Examples) -> NDArray[np.int64]:
+    """The place of each row in its source, counted from 0; rows that were left out have one, too."""
+    numbers = np.array(examples.reading.numbers, np.int64)
+    left_out = np.array([number for number, _ in examples.reading.bad], np.int64)
+    return np.searchsorted(np.sort(np.concatenate([numbers, left_out])), numbers).astype(np.int64)
+
+
+def _require_finite(model: str, logits_NC: NDArray[np.float32]) -> None:
+    bad = np.flatnonzero(~np.isfinite(logits_NC).all(axis=1))
+    if len(bad):
+        raise TeacherError(
+            f"{model} answers {len(bad):,} rows with values that are not finite, first row {bad[0]} (counted from 0); "
+            "give another checkpoint, or leave out --bf16"
+        )
+
+
+def _write(columns: Mapping[str, list[Any]], out: Path) -> None:
+    if str(out) == "-":
+        click.echo(written(dict(columns)), nl=False)
+        return
+    with writing_to(out, "the beginning"):
+        write_atomic(out, written(dict(columns), out.suffix.lower()).encode())
+
+
+def _tell(predictions: Predictions, out: Path | None, as_json: bool, facts: Mapping[str, Any]) -> None:
+    num_rows, summary = len(predictions.index_N), predictions.summary()
+    teacher_NC = predictions.teacher_NC
+    alike = None if teacher_NC is None else fidelity(predictions.logits_NC, teacher_NC)
+    if as_json:
+        place = {"out": None if out is None else str(out)}
+        compared = {} if alike is None else {"fidelity": alike}
+        console.print_json({**facts, **place, "num_rows": num_rows, **summary, **compared})
+    elif alike:
+        if out is not None and str(out) == "-":
+            console.say(", ".join(f"{name} {value:.4f}" for name, value in alike.items()))
+        else:
+            options.print_metrics(alike)
+    where = "" if out is None or str(out) == "-" else f"{out}: "
+    told = summary["counts"] if "counts" in summary else {name: f"{value:.4g}" for name, value in summary.items()}
+    console.say(f"{where}{num_rows:,} rows; {', '.join(f'{name} {value}' for name, value in told.items())}")

@@ -1,0 +1,88 @@
+"""How faithful a student is to its teacher: its answers for the rows of a cache beside the logits stored there.
+
+Nothing is tokenized and no teacher runs: a cache holds the rows as token ids. Dimension letters: N rows, C classes.
+"""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from hskcache.cache import Cache
+from hskcache.decoded import Distance
+from hskcache.text import TokenizedRows
+from trainer.evaluation import pearson, predict
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+Logits = NDArray[np.float32]
+
+
+def cached_rows(cache: Cache, shard: int) -> TokenizedRows:
+    """The rows of a shard.
+
+    Raises:
+        DamageError: it is not as it was written.
+    """
+    stored = cache.manifest.shards["inputs"][shard].arrays
+    arrays = cache.read("inputs", shard, {"row_offsets", "input_ids", "token_type_ids"} & stored.keys())
+    offsets = arrays["row_offsets"].astype(np.int64)
+    return TokenizedRows(arrays["input_ids"].astype(np.int32), offsets, arrays.get("token_type_ids"), frozenset())
+
+
+def beside(
+    model: "PreTrainedModel", cache: Cache, field: str, bf16: bool, on_rows: Callable[[int], None]
+) -> tuple[Logits, Logits]:
+    """Logits of a model and of a cached teacher for every row of a cache, shard by shard.
+
+    Args:
+        model: a classifier on its device, whose outputs stand in the order of the field's.
+        cache: that holds the rows.
+        field: of the teacher's logits.
+        bf16: compute under bfloat16 autocast.
+        on_rows: called with the number of rows done since the last call.
+
+    Returns:
+        Two float32 [N, C]; the teacher's is NaN where the cache holds nothing of a row.
+
+    Raises:
+        MismatchError: a row is longer than the model's positions, or holds an id outside its vocabulary.
+        DamageError: a shard is not as it was written.
+    """
+    pad = cache.manifest.request.tokenizer.pad_token_id
+    sides: tuple[list[Logits], list[Logits]] = ([], [])
+    cache.ahead((name, shard) for shard in range(len(cache.shards)) for name in ("inputs", field))
+    for shard in range(len(cache.shards)):
+        rows = cached_rows(cache, shard)
+        sides[0].append(predict(model, rows, pad_token_id=pad, device=model.device, bf16=bf16, on_rows=on_rows))
+        sides[1].append(cache.read(field, shard, ("logits",))["logits"].astype(np.float32))
+    ours_NC, theirs_NC = (np.concatenate(parts) for parts in sides)
+    theirs_NC[cache.skipped([field])] = np.nan
+    return ours_NC, theirs_NC
+
+
+def fidelity(ours_NC: Logits, theirs_NC: Logits) -> dict[str, float]:
+    """How far two models answer alike; rows of which either is not finite do not count.
+
+    Args:
+        ours_NC: logits of the student.
+        theirs_NC: logits of the teacher.
+
+    Returns:
+        Of classes ``agreement``, the share of rows whose most probable class is the same, and ``kl``, the mean over
+        rows of KL(teacher || student) in nats at temperature 1; of scores ``mse`` and ``pearson``. Empty without rows.
+    """
+    is_there_N = (np.isfinite(ours_NC) & np.isfinite(theirs_NC)).all(axis=1)
+    ours_NC, theirs_NC = ours_NC[is_there_N], theirs_NC[is_there_N]
+    if not len(ours_NC):
+        return {}
+    if ours_NC.shape[1] == 1:
+        ours_N, theirs_N = ours_NC[:, 0].astype(np.float64), theirs_NC[:, 0].astype(np.float64)
+        return {"mse": float(((ours_N - theirs_N) ** 2).mean()), "pearson": pearson(ours_N, theirs_N)}
+    distance, valid_NC = Distance(), torch.ones(ours_NC.shape, dtype=torch.bool)
+    distance.add(torch.from_numpy(ours_NC), torch.from_numpy(theirs_NC), valid_NC, are_scores=True)
+    assert distance.divergence is not None
+    return {"agreement": float((ours_NC.argmax(1) == theirs_NC.argmax(1)).mean()), "kl": distance.divergence}

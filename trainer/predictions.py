@@ -1,0 +1,115 @@
+"""What a model answers for rows, as a table: the class or score of each row, and how probable each class is.
+
+Dimension letters: N rows, C classes.
+"""
+
+import csv
+import io
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hskcache.errors import SpecError
+
+Logits: TypeAlias = NDArray[np.float32]
+Columns: TypeAlias = dict[str, list[Any]]
+"""Columns by name, each with a value a row; None where a row has none."""
+
+SUFFIXES = (".tsv", ".csv", ".jsonl")
+
+
+@dataclass(frozen=True, eq=False)
+class Predictions:
+    """Logits of rows, and what they mean.
+
+    Attributes:
+        index_N: place of each row in its source, counted from 0, int64.
+        logits_NC: of the model, finite.
+        label_names: [C] classes as the data writes them; empty of a regression, whose C is 1.
+        teacher_NC: logits of a cached teacher for the same rows, NaN where it has none; None without a teacher.
+    """
+
+    index_N: NDArray[np.int64]
+    logits_NC: Logits
+    label_names: tuple[str, ...]
+    teacher_NC: Logits | None = None
+
+    def columns(self) -> Columns:
+        """All that is known of each row: ``index``, ``prediction``, of classes ``probability_CLASS``.
+
+        Beside a teacher the same of it: ``teacher`` and ``teacher_probability_CLASS``. Numbers have six digits.
+        """
+        found: Columns = {"index": self.index_N.tolist(), "prediction": self.answers(self.logits_NC)}
+        found |= self._probabilities("probability", self.logits_NC)
+        if self.teacher_NC is not None:
+            found["teacher"] = self.answers(self.teacher_NC)
+            found |= self._probabilities("teacher_probability", self.teacher_NC)
+        return found
+
+    def glue_columns(self) -> Columns:
+        """The two columns that GLUE's server reads: the label words of its files, scores with three decimals."""
+        answers = self.answers(self.logits_NC)
+        written = answers if self.label_names else [f"{score:.3f}" for score in self.logits_NC[:, 0]]
+        return {"index": self.index_N.tolist(), "prediction": written}
+
+    def answers(self, logits_NC: Logits) -> list[Any]:
+        """The most probable class or the score of each row; None where its logits are not finite."""
+        is_there = _finite(logits_NC)
+        if not self.label_names:
+            return _rounded(logits_NC[:, 0], is_there)
+        best = logits_NC.argmax(axis=1).tolist()
+        return [self.label_names[index] if there else None for index, there in zip(best, is_there, strict=True)]
+
+    def _probabilities(self, prefix: str, logits_NC: Logits) -> Columns:
+        if not self.label_names:
+            return {}
+        from scipy.special import softmax
+
+        is_there = _finite(logits_NC)
+        shares_NC = softmax(np.where(is_there[:, None], logits_NC, 0.0).astype(np.float64), axis=1)
+        return {f"{prefix}_{name}": _rounded(shares_NC[:, at], is_there) for at, name in enumerate(self.label_names)}
+
+    def summary(self) -> dict[str, Any]:
+        """Rows of each predicted class, or mean and range of the scores."""
+        if self.label_names:
+            counts = np.bincount(self.logits_NC.argmax(axis=1), minlength=len(self.label_names))
+            return {"counts": dict(zip(self.label_names, counts.tolist(), strict=True))}
+        scores = self.logits_NC[:, 0].astype(np.float64)
+        return {"mean": float(scores.mean()), "least": float(scores.min()), "largest": float(scores.max())}
+
+
+def require_suffix(path: Path) -> None:
+    """Refuse a file whose name does not say which kind of table it is.
+
+    Raises:
+        SpecError: it does not.
+    """
+    if path.suffix.lower() not in SUFFIXES:
+        raise SpecError(f"--out {path}: give a name that ends in {', '.join(SUFFIXES)}, or - to print a .tsv")
+
+
+def written(columns: Columns, suffix: str = ".tsv") -> str:
+    """A table as text: TSV without quoting, as GLUE's files are, CSV with it, or a JSON object a line."""
+    rows = zip(*columns.values(), strict=True)
+    if suffix == ".jsonl":
+        lines = (json.dumps(dict(zip(columns, row, strict=True)), ensure_ascii=False) for row in rows)
+        return "".join(f"{line}\n" for line in lines)
+    cells = [list(columns), *(["" if value is None else str(value) for value in row] for row in rows)]
+    if suffix == ".csv":
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerows(cells)
+        return text.getvalue()
+    return "".join("\t".join(row) + "\n" for row in cells)
+
+
+def _finite(logits_NC: Logits) -> NDArray[np.bool_]:
+    return np.asarray(np.isfinite(logits_NC).all(axis=1))
+
+
+def _rounded(values_N: NDArray[Any], is_there_N: NDArray[np.bool_]) -> list[float | None]:
+    pairs = zip(values_N.tolist(), is_there_N.tolist(), strict=True)
+    return [float(f"{value:.6g}") if there else None for value, there in pairs]
