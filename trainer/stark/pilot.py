@@ -42,6 +42,29 @@ class Cell(NamedTuple):
         return f"{level_name(self.percent)}{'' if self.seed is None else f'-seed{self.seed}'}.json"
 
 
+@dataclass(frozen=True)
+class Asked:
+    """What a study is asked for with.
+
+    Attributes:
+        teacher: folder or hub id.
+        data: labelled rows to score it on.
+        layout: which columns to read.
+        percents: shares of weights to remove.
+        num_seeds: draws of each.
+        max_length: tokens of a row.
+        device: where to compute.
+    """
+
+    teacher: str
+    data: str
+    layout: Layout
+    percents: tuple[int, ...]
+    num_seeds: int
+    max_length: int
+    device: str
+
+
 @dataclass(frozen=True, eq=False)
 class Pilot:
     """A study, apart from its folder.
@@ -58,7 +81,7 @@ class Pilot:
     examples: Examples
     rows: TokenizedRows
     metrics: Mapping[str, Metric]
-    asked: "Asked"
+    asked: Asked
 
     @property
     def cells(self) -> list[Cell]:
@@ -82,29 +105,6 @@ class Pilot:
             "max_length": self.asked.max_length,
             "metrics": list(self.metrics),
         }
-
-
-@dataclass(frozen=True)
-class Asked:
-    """What a study is asked for with.
-
-    Attributes:
-        teacher: folder or hub id.
-        data: labelled rows to score it on.
-        layout: which columns to read.
-        percents: shares of weights to remove.
-        num_seeds: draws of each.
-        max_length: tokens of a row.
-        device: where to compute.
-    """
-
-    teacher: str
-    data: str
-    layout: Layout
-    percents: tuple[int, ...]
-    num_seeds: int
-    max_length: int
-    device: str
 
 
 def begin(asked: Asked) -> Pilot:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, stdev
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from trainer.stark.plot import save, tidy
@@ -73,28 +74,30 @@ def plot(shares: Sequence[Share], evaluation: tuple[str, int], path: Path) -> No
             accuracy, one standard error of the whole teacher's by the choice of these rows is shaded.
         path: where to write it; the file is whole or absent.
     """
-    measures = [share.measures for share in shares]
+    measures, num_rows = [share.measures for share in shares], evaluation[1]
     names = [next(iter(measures[0])), *(name for name in CONFIDENCE if all(name in one for one in measures))]
-    figure = Figure(figsize=(3.4 * len(names), 3.2), dpi=150, layout="constrained")
+    # One panel alone is not as wide as what stands above it.
+    figure = Figure(figsize=(max(3.4 * len(names), 5.0), 3.2), dpi=150, layout="constrained")
     panels = figure.subplots(1, len(names), squeeze=False)[0]
     percents = [share.percent for share in shares]
     for name, axes, color in zip(names, panels, ("tab:blue", "tab:orange", "tab:green"), strict=False):
-        spreads = [one[name] for one in measures]
-        means, errors = [one.mean for one in spreads], [one.standard_error or 0.0 for one in spreads]
-        axes.errorbar(percents, means, errors, color=color, marker="o", markersize=4, linewidth=1.6, capsize=3)
-        if (error := error_by_rows(name, means[0], evaluation[1])) is not None:
-            # Without it the axis makes every difference look large.
-            axes.axhspan(means[0] - error, means[0] + error, color="black", alpha=0.07, linewidth=0)
+        _panel(axes, percents, [one[name] for one in measures], color)
         axes.set_title(name.replace("_", " "), loc="left", fontsize=10)
-        axes.set_xticks(percents, [str(percent) for percent in percents], fontsize=8)
-        axes.set_xlabel("random weights removed, %", fontsize=9)
-        axes.tick_params(axis="y", labelsize=8)
-        tidy(axes)
     num_seeds = max(share.num_seeds for share in shares)
-    seeds = f"{num_seeds} seed{'' if num_seeds == 1 else 's'}"
-    name, num_rows = evaluation
-    shaded = (
-        "" if error_by_rows(names[0], measures[0][names[0]].mean, num_rows) is None else "; shaded: by choice of rows"
-    )
-    figure.suptitle(f"teacher scored on {num_rows:,} rows of {name}; standard errors of {seeds}{shaded}", fontsize=9)
+    told = f"{num_rows:,} rows of {evaluation[0]}; standard errors of {num_seeds} seed{'' if num_seeds == 1 else 's'}"
+    whole = measures[0][names[0]].mean
+    if (error := error_by_rows(names[0], whole, num_rows)) is not None:
+        # Without it the axis makes every difference look large.
+        panels[0].axhspan(whole - error, whole + error, color="black", alpha=0.07, linewidth=0)
+        told += "; shaded: by choice of rows"
+    figure.suptitle(f"teacher scored on {told}", fontsize=9)
     save(figure, path)
+
+
+def _panel(axes: Axes, percents: list[int], spreads: list[Spread], color: str) -> None:
+    means, errors = [one.mean for one in spreads], [one.standard_error or 0.0 for one in spreads]
+    axes.errorbar(percents, means, errors, color=color, marker="o", markersize=4, linewidth=1.6, capsize=3)
+    axes.set_xticks(percents, [str(percent) for percent in percents], fontsize=8)
+    axes.set_xlabel("random weights removed, %", fontsize=9)
+    axes.tick_params(axis="y", labelsize=8)
+    tidy(axes)

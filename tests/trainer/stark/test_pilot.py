@@ -150,4 +150,4 @@ def test_a_study_of_scores_has_no_confidence_and_one_panel(tmp_path: Path) -> No
         "            5 %  0.8000 ± 0.0100",
     ]
     plot(shares, ("dev.tsv", 9), tmp_path / "one.png")
-    assert image.imread(tmp_path / "one.png").shape[1] < 600
+    assert image.imread(tmp_path / "one.png").shape[1] < 900
