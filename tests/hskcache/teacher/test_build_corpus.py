@@ -17,14 +17,15 @@ from transformers import AutoModel
 
 from hskcache.cache import Cache, open_cache
 from hskcache.errors import CacheError, DataError, MismatchError, SpecError, TeacherError
-from hskcache.spec import Attention, Depth, Hidden, Length, Spec
+from hskcache.spec import Attention, Depth, Hidden, Length, Packing, Spec
 from hskcache.store.ledger import SPOOL, Ledger
 from hskcache.teacher.build import build
 from hskcache.teacher.corpus import CorpusBuild, spool_of
 from hskcache.teacher.inputs import fit_rows
+from hskcache.teacher.job import prepare_job
 from hskcache.teacher.layout import eligible_counts
-from hskcache.teacher.load import Teacher, load_encoder
-from hskcache.text import TokenizedRows
+from hskcache.teacher.load import Teacher, load_encoder, load_teacher
+from hskcache.text import TokenizedRows, examples_for, load_task, tokenize
 from hskcache.verify import verify
 
 TEXT = "\n\n".join("the film is charming\n" * count + "its plot is a waste" for count in (1, 7, 3, 12))
@@ -308,3 +309,32 @@ def test_rows_on_the_disk_are_checked_without_being_read_into_memory(encoder: Te
     ids.flush()
     with pytest.raises(TeacherError, match=f"row {num_rows - 1}, counted from 0, has the token id 1000000"):
         fit_rows(encoder.model, rows, ("teacher", "corpus"))
+
+
+def test_how_a_corpus_is_packed_says_nothing_of_the_rows_of_a_task(tiny_teacher_dir: Path, tsv_file: Path) -> None:
+    """A file of the spec may come from the cache of a corpus."""
+    teacher = load_teacher(str(tiny_teacher_dir), "cpu")
+    examples = examples_for(tsv_file, load_task("sst2"))
+    rows = tokenize(examples, teacher.tokenizer, 24)
+    plain = Spec(max_length=24)
+    packed = plain.model_copy(update={"packing": Packing(pairs="mixed", seed=3)})
+    digests = {prepare_job(teacher, examples, rows, spec, "sst2").request.digest for spec in (plain, packed)}
+    assert len(digests) == 1
+
+
+def test_pairs_are_read_with_their_token_types(
+    encoder: Teacher, text: Path, tiny_teacher_dir: Path, tmp_path: Path
+) -> None:
+    """What is kept of second texts is what the model makes of type 1."""
+    spec = SPEC.model_copy(update={"packing": Packing(pairs="mixed")})
+    cache = run(CorpusBuild(encoder, text, spec), tmp_path / "c")
+    model = AutoModel.from_pretrained(tiny_teacher_dir).eval()
+    stored = cache.row(cache.num_rows - 1)
+    ids, types = (torch.from_numpy(stored[name].astype(int))[None] for name in ("input_ids", "token_type_ids"))
+    assert set(types[0].tolist()) == {0, 1}
+    with torch.no_grad():
+        typed = model(ids, token_type_ids=types, output_hidden_states=True).hidden_states[4][0]
+        untyped = model(ids, output_hidden_states=True).hidden_states[4][0]
+    values = torch.from_numpy(stored["hidden"][4]["values"])
+    torch.testing.assert_close(values, typed, rtol=CLOSE, atol=CLOSE)
+    assert not torch.allclose(values, untyped, rtol=CLOSE, atol=CLOSE)
