@@ -63,9 +63,13 @@ OTHERS: dict[type, Callable[[Any], Any]] = {
 }
 LITERALS: dict[Path_, Any] = {
     ("spec", "attention"): Attention(heads="mean").model_dump(mode="json"),
+    ("spec", "hidden", "depth", "kept"): [1],
     ("spec", "hidden", "depth", "layers"): [3, 6],
     ("spec", "hidden", "depth", "mapping"): "top",
     ("spec", "hidden", "depth", "stored"): "all",
+    ("spec", "packing", "pairs"): "next",
+    ("spec", "packing", "short_rows"): 0.1,
+    ("spec", "packing", "mask"): 0.15,
     ("attention_layers",): [{"student": 1, "teacher": 2}],
     ("spec", "compute_dtype"): "float16",
     ("spec", "hidden", "encoding"): "int4",
