@@ -47,6 +47,15 @@ def weights_file(folder: Path) -> Path | None:
     return next((folder / name for name in WEIGHTS if (folder / name).is_file()), None)
 
 
+def weights_bytes(folder: Path) -> int | None:
+    """Bytes of the files of a folder from which transformers reads weights; None without any."""
+    file = weights_file(folder)
+    if file is None:
+        return None
+    pieces = _pieces(file) if file.name.endswith(".index.json") else [file]
+    return sum(path.stat().st_size for path in pieces)
+
+
 def has_tokenizer(folder: Path) -> bool:
     """Whether a folder brings a tokenizer along."""
     return any((folder / name).is_file() for name in _TOKENIZERS)

@@ -5,9 +5,10 @@ from contextlib import AbstractContextManager
 from time import perf_counter
 from typing import Any
 
-from measure import Times, alternate, synchronise
+from measure import synchronise
 
 from hskcache import console
+from trainer.timing import Times, alternate
 
 MAX_GRAD_NORM = 1.0
 

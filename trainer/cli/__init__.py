@@ -13,6 +13,7 @@ COMMANDS = {
     "pilot": "trainer.cli.pilot:pilot",
     "evaluate": "trainer.cli.evaluate:evaluate",
     "predict": "trainer.cli.predict:predict",
+    "profile": "trainer.cli.profile:profile",
 }
 
 KEPT = {
