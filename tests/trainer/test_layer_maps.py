@@ -65,6 +65,17 @@ def test_the_map_keeps_the_target_and_the_number_of_layers_that_were_asked_for(w
     assert pairs(knowledge, 1, "top") == ([(0, 0), (1, 3)], [(1, 3)])
 
 
+def test_listed_student_layers_stay_the_same_in_every_map(written: Written) -> None:
+    knowledge = cached_knowledge(written(depth=Depth(student_layers=3, kept=[1, 3], stored=[0, 1, 2, 3, 4])))
+    assert pairs(knowledge, 3, None) == ([(1, 1), (3, 4)], [(1, 1), (3, 4)])
+    assert pairs(knowledge, 3, "top") == ([(1, 2), (3, 4)], [(1, 2), (3, 4)])
+    with pytest.raises(SpecError, match="student layers 1,3 are to be kept, but a student of 2 layers has layers 0"):
+        knowledge.matches_for(2, "top")
+    # Where everything is stored a list was no wish to have fewer of them.
+    everything = cached_knowledge(written(depth=Depth(student_layers=3, kept=[1, 3], stored="all")))
+    assert pairs(everything, 2, "top") == ([(0, 0), (1, 3), (2, 4)], [(1, 3), (2, 4)])
+
+
 def refusal(knowledge: Knowledge, student: Any, layer_map: str | None, losses: dict[str, Any], error: Any) -> str:
     with pytest.raises(error) as caught:
         check_student(knowledge, recipe_of(learn={"losses": losses, "epochs": 1}), student, layer_map)
