@@ -27,7 +27,8 @@ from hskcache.errors import CacheError, DataError, MismatchError, SpecError
 from hskcache.locks import sole_writer
 from hskcache.text import examples_for, load_task, tokenize
 from trainer.evaluation import evaluate, metrics_for
-from trainer.finetune import FinetuneArguments, Labelled, finetune
+from trainer.finetune import FinetuneArguments, finetune
+from trainer.finetuner import Labelled
 
 Finetune = Callable[..., dict[str, Any]]
 

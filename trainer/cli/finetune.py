@@ -64,8 +64,9 @@ def finetune(data: str, eval_data: str, out: Path, layout: Layout, as_json: bool
     from trainer import chance, processes
     from trainer.checkpoints import begun, reached, require_room
     from trainer.evaluation import metrics_for
-    from trainer.finetune import FinetuneArguments, Labelled
+    from trainer.finetune import FinetuneArguments
     from trainer.finetune import finetune as run
+    from trainer.finetuner import Labelled
     from trainer.student.vocabulary import tokenizer_for
 
     vocabulary = tokenizer_for(settings["model"], settings.pop("tokenizer"))
