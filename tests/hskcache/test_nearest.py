@@ -10,6 +10,7 @@ from hskcache.errors import SpecError
 from hskcache.nearest import meant
 from hskcache.spec import parse_spec
 from hskcache.text.tasks import load_task
+from trainer.cli import COMMANDS
 from trainer.cli import main as hsktrain
 from trainer.recipe import load_recipe
 
@@ -26,7 +27,7 @@ def test_the_nearest_name_is_meant_or_none(given: str, name: str | None) -> None
     ("text", "keys", "near"),
     [
         ("max_lenght: 64", "there are hidden, attention, max_length", "'max_length'"),
-        ("hidden: {depth: {mappin: top}}", "there are student_layers, target, num_layers, mapping", "'mapping'"),
+        ("hidden: {depth: {mappin: top}}", "there are student_layers, target, num_layers, kept, mapping", "'mapping'"),
         ("hidden: {encoding: int-8}", "'int8'", "'int8'"),
     ],
 )
@@ -72,7 +73,7 @@ def test_unknown_commands_name_the_nearest_or_all() -> None:
         "Error: No such command 'biuld'; do you mean 'build'?",
     )
     result = CliRunner().invoke(hsktrain, ["xyz", "--out", "o"])
-    assert "the commands are finetune, create, fit, stark, evaluate" in result.stderr
+    assert f"the commands are {', '.join(COMMANDS)}" in result.stderr
     assert result.exit_code == 2
 
 
