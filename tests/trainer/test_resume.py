@@ -191,20 +191,21 @@ def test_checkpoints_that_save_more_often_change_nothing_else(whole: dict[Machin
 
 @pytest.mark.parametrize(
     "death",
-    [Death(score=1), Death(score=4), Death("prediction", batch=11), Death("prediction", batch=14), Death(save=1)],
+    [Death(score=1), Death(score=4), Death("prediction", batch=11), Death("prediction", batch=14), Death(save=2)],
     ids=repr,
 )
 def test_a_killed_run_that_evaluates_within_epochs_goes_on_to_the_same_choice(
     death: Death, case: Case, tmp_path: Path
 ) -> None:
-    recipe = recipe_of(prediction=PREDICTION | {"epochs": 5, "eval_steps": 4, "patience": 2, "learning_rate": 1e-4})
+    often = {"epochs": 5, "eval_steps": 4, "patience": 2, "learning_rate": 1e-4}
+    recipe = recipe_of(hidden=HIDDEN | {"epochs": 1}, prediction=PREDICTION | often)
     case = replace(case, recipe=recipe, machine=replace(CPU, save_steps=5))
     assert children.run(run_until, death, case, tmp_path / "cut") == -signal.SIGKILL
     wait_for_the_next_second(tmp_path / "cut")
     for name in ("cut", "whole"):
         fit(case.job(), tmp_path / name, case.machine)
     assert_same(tmp_path / "cut", tmp_path / "whole")
-    assert len(read_json(tmp_path / "whole" / "metrics.json")["stages"][0]["evaluations"]) > 4
+    assert len(read_json(tmp_path / "whole" / "metrics.json")["stages"][1]["evaluations"]) > 4
 
 
 @pytest.fixture
