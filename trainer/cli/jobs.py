@@ -74,13 +74,8 @@ def make_fit(given: Mapping[str, Any], device: str, slices: int, tells: bool = T
     metrics = _metrics(given["metric"], layout, knowledge)
     with runtime.quiet():
         tokenizer = load_tokenizer(source.tokenizer)
-        vocabulary = tokenizer.get_vocab()
-        create = create_encoder if knowledge.is_corpus else create_student
-        student = create(given["student"], knowledge.interface(1 + max(vocabulary.values())), given["seed"])
-        check_student(knowledge, recipe, student, given["layer_map"])
+        student = _student(given, recipe, knowledge, tokenizer.get_vocab())
         projecting = _projecting(given, recipe, knowledge, student)
-        if (theirs := own_vocabulary(given["student"])) is not None:
-            check_tokenizer(knowledge, theirs, vocabulary, given["student"])
     reach = reach_of(student, given["student"], max_length, _KEEP)
     if tells:
         tell_cut_of(knowledge.request, knowledge.where, reach)
@@ -112,6 +107,18 @@ def make_fit(given: Mapping[str, Any], device: str, slices: int, tells: bool = T
         projecting=projecting,
         others={source: scoring_on(rows, source).score for source, rows in others.items()},
     )
+
+
+def _student(
+    given: Mapping[str, Any], recipe: Recipe, knowledge: Knowledge, vocabulary: Mapping[str, int]
+) -> "PreTrainedModel":
+    """The student at its start, once it is known to fit what there is to learn from."""
+    create = create_encoder if knowledge.is_corpus else create_student
+    student = create(given["student"], knowledge.interface(1 + max(vocabulary.values())), given["seed"])
+    check_student(knowledge, recipe, student, given["layer_map"])
+    if (theirs := own_vocabulary(given["student"])) is not None:
+        check_tokenizer(knowledge, theirs, vocabulary, given["student"])
+    return student
 
 
 def _projecting(
