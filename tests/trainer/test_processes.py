@@ -19,7 +19,8 @@ from trainer.checkpoints import read_json
 from trainer.cli import main
 from trainer.distill import Machine
 from trainer.fit import fit
-from trainer.projections import FILE
+from trainer.learner import Projecting
+from trainer.projections import FILE, linear
 from trainer.source import cached_source
 
 ALL = {"hidden": {}, "soft": {"temperature": 2.0}, "label": {}}
@@ -40,7 +41,10 @@ class Case:
             hidden=common | {"losses": {"hidden": {"missing": "ignore", "shared_projection": False}}},
             joint=common | {"losses": ALL, "select": "best"},
         )
-        fit(fit_of(self.cache, self.data, self.student, recipe), out, machine)
+        # The first stage draws its own and the second goes on with what the student brings.
+        brought = linear(torch.linspace(-0.2, 0.2, 512).reshape(32, 16), torch.zeros(32))
+        job = fit_of(self.cache, self.data, self.student, recipe, projecting=Projecting({"shared": brought}))
+        fit(job, out, machine)
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +70,7 @@ def assert_close(out: Path, alone: Path) -> None:
         for name, values in ours.items():
             assert values == pytest.approx(theirs[name], rel=1e-4), name
     theirs_weights = weights_of(alone) | load_file(alone / FILE)
+    assert {"shared.weight", "layer_01.weight", "layer_02.weight"} <= theirs_weights.keys()
     for name, tensor in (weights_of(out) | load_file(out / FILE)).items():
         torch.testing.assert_close(tensor, theirs_weights[name], rtol=0, atol=2e-4)
 
