@@ -13,7 +13,18 @@ from hskcache.encoder import weights_digest
 from hskcache.errors import MismatchError
 from hskcache.model.load import folder_of, load_again
 from trainer.matches import Matches
-from trainer.projections import FILE, SHARED, Projections, Widths, described, load, needed, published, widths_of
+from trainer.projections import (
+    FILE,
+    REMEDY,
+    SHARED,
+    Projections,
+    Widths,
+    described,
+    load,
+    needed,
+    published,
+    widths_of,
+)
 from trainer.recipe import Losses, Recipe, Stage
 from trainer.student.origin import has_no_weights
 
@@ -57,16 +68,21 @@ class Learner:
         Raises:
             TeacherError, DamageError: the folder does not hold what was saved.
         """
-        return Learner(load_again(self.student, folder).to(device), load_beside(folder))
+        remedy = f"delete {folder.parent} and run the same command again"
+        return Learner(load_again(self.student, folder).to(device), load_beside(folder, remedy))
 
 
-def load_beside(folder: Path) -> dict[str, nn.Linear]:
+def load_beside(folder: Path, remedy: str = REMEDY) -> dict[str, nn.Linear]:
     """The projections beside a student's weights, if any.
+
+    Args:
+        folder: of the student.
+        remedy: what to do where they cannot be read.
 
     Raises:
         DamageError: there is a file of them that cannot be read.
     """
-    return load(folder / FILE) if (folder / FILE).is_file() else {}
+    return load(folder / FILE, remedy) if (folder / FILE).is_file() else {}
 
 
 def projections_of(source: str) -> dict[str, nn.Linear]:

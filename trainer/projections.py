@@ -26,7 +26,8 @@ FILE = "projection.safetensors"
 SHARED = "shared"
 _LAYER = "layer_"
 _RECORD = "projections"
-_REMEDY = "put it back, or give --projection fresh"
+REMEDY = "put it back, or give --projection fresh"
+"""Advice on a projection that a student brings along and that cannot be read."""
 
 
 class Widths(NamedTuple):
@@ -124,8 +125,12 @@ def save(projections: Projections, folder: Path) -> None:
     save_weights(nn.ModuleDict(projections), folder / FILE, {_RECORD: json.dumps(record)})
 
 
-def load(path: Path) -> dict[str, nn.Linear]:
+def load(path: Path, remedy: str = REMEDY) -> dict[str, nn.Linear]:
     """Projections from a file that :func:`save` wrote.
+
+    Args:
+        path: of the file.
+        remedy: what to do where it cannot be read.
 
     Raises:
         DamageError: it is not whole, or is no such file.
@@ -140,7 +145,7 @@ def load(path: Path) -> dict[str, nn.Linear]:
             raise ValueError(f"{wrong[0]} is not what it says")
     except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         reason = shorten(" ".join(str(error).split()), 120)
-        raise DamageError(f"{path} holds no projections that can be read ({reason}); {_REMEDY}") from None
+        raise DamageError(f"{path} holds no projections that can be read ({reason}); {remedy}") from None
     return projections
 
 
@@ -164,7 +169,7 @@ def published(folder: Path) -> dict[str, nn.Linear]:
             name = SHARED if first == SHARED_PROJECTION else f"{_LAYER}{int(number):02d}"
             projections[name] = linear(tensors[f"{module}.weight"], tensors[f"{module}.bias"])
         except (KeyError, ValueError) as error:
-            raise DamageError(f"{folder}: its projection {module} is not whole ({error}); {_REMEDY}") from None
+            raise DamageError(f"{folder}: its projection {module} is not whole ({error}); {REMEDY}") from None
     return projections
 
 

@@ -34,8 +34,8 @@ _OTHERS = {
     "torch under another name": ("*.safetensors", "pytorch_model*.bin", "model*.pt", "*.pth", "consolidated*"),
 }
 _UNFINISHED = ("*.incomplete", "*.part", "*.partial", "*.crdownload", ".cache/huggingface/download/*.incomplete")
-# What a Trainer leaves beside weights.
-_NOT_WEIGHTS = ("rng_state", "optimizer", "scheduler", "scaler")
+# What training leaves beside weights.
+_NOT_WEIGHTS = ("rng_state", "optimizer", "scheduler", "scaler", "projection")
 _POINTER = b"version https://git-lfs"
 _LENGTH_BYTES = 8
 # A folder with none of these brings no tokenizer, though transformers may make up an empty one.

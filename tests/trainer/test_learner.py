@@ -16,7 +16,7 @@ from transformers import AutoModel
 from transformers.utils import logging
 
 from hskcache.cache import Cache
-from hskcache.errors import MismatchError
+from hskcache.errors import DamageError, MismatchError
 from trainer.checkpoints import read_json
 from trainer.cli import main as hsktrain
 from trainer.fit import Fit, fit
@@ -295,6 +295,24 @@ def test_a_run_that_was_cut_off_between_or_within_stages_goes_on_with_it(make: M
     assert same(tmp_path / "cut", tmp_path / "whole")
     for stage in ("first", "answers", "second"):
         assert scalars(tmp_path / "cut" / "logs" / stage) == scalars(tmp_path / "whole" / "logs" / stage)
+
+
+def test_one_that_is_damaged_half_way_is_refused_with_advice_that_helps(make: MakeFit, tmp_path: Path) -> None:
+    def score(_student: Any) -> dict[str, float]:
+        raise KeyboardInterrupt
+
+    recipe = recipe_of(**TWICE)
+    with pytest.raises(KeyboardInterrupt):
+        fit(make(recipe, score=score), tmp_path / "out", CPU)
+    stage = tmp_path / "out" / "stages" / "0-first"
+    (stage / "student" / FILE).write_bytes(b"nothing")
+    with pytest.raises(DamageError, match="can be read") as error:
+        fit(make(recipe), tmp_path / "out", CPU)
+    assert str(error.value).endswith(f"; delete {stage} and run the same command again")
+    shutil.rmtree(stage)
+    fit(make(recipe), tmp_path / "out", CPU)
+    fit(make(recipe), tmp_path / "whole", CPU)
+    assert same(tmp_path / "out", tmp_path / "whole")
 
 
 def test_a_run_from_before_projections_were_kept_goes_on(

@@ -68,6 +68,11 @@ def test_tinyberts_release_runs_ten_epochs_of_every_task(task: str | None) -> No
     attention = released.stages[0].losses.attention
     assert attention is not None
     assert attention.mean == "padded"
+    assert all(
+        term.project_equal_widths
+        for term in (released.stages[0].losses.hidden, released.stages[0].losses.embedding)
+        if term
+    )
     for theirs, ours in zip(published.stages, released.stages, strict=True):
         assert ours.model_copy(update={"epochs": theirs.epochs, "losses": theirs.losses}) == theirs
 

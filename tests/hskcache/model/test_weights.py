@@ -24,7 +24,9 @@ def index(folder: Path, *present: str) -> None:
         whole(folder / names[name])
 
 
-@pytest.mark.parametrize("names", [(), ("config.json", "vocab.txt", "README.md", "optimizer.pt", "rng_state_0.pth")])
+@pytest.mark.parametrize(
+    "names", [(), ("config.json", "vocab.txt", "README.md", "optimizer.pt", "projection.safetensors")]
+)
 def test_a_configuration_alone_has_no_fault_and_no_weights(names: tuple[str, ...], tmp_path: Path) -> None:
     for name in names:
         (tmp_path / name).write_bytes(b"1")
