@@ -1,7 +1,7 @@
 """TinyBERT's data augmentation: copies of rows in which words are replaced by likely or similar ones [TinyBERT 3.2]."""
 
 from hskcache.augment.candidates import Proposer, Sentence
-from hskcache.augment.copies import Chance
+from hskcache.augment.copies import Chance, Pairs
 from hskcache.augment.run import Finished, Job, augment
 from hskcache.augment.source import Source, open_source, output_suffix
 from hskcache.augment.vectors import WordVectors, load_vectors
@@ -12,6 +12,7 @@ __all__ = [
     "Eligible",
     "Finished",
     "Job",
+    "Pairs",
     "Proposer",
     "Sentence",
     "Source",

@@ -25,7 +25,7 @@ class Choice(NamedTuple):
 
     Attributes:
         number: of the word among all words of its sentence.
-        span: where it stands.
+        span: where it stands, without an ending that stays.
         words: what may stand there instead; the word itself, where it is among them, as it is written.
         origin: what proposed them.
     """
@@ -119,7 +119,7 @@ class Proposer:
     def _plan(self, texts: Sequence[str]) -> list[_Plan]:
         plans = []
         for text in texts:
-            spans = find_words(text)
+            spans = [self.eligible.part(text, word) for word in find_words(text)]
             folded = [self._fold(text[slice(*span)]) for span in spans]
             pairs = enumerate(zip(spans, folded, strict=True))
             words = [_Word(number, span, word) for number, (span, word) in pairs if self.eligible(word)]

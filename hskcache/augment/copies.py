@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,26 +10,30 @@ from numpy.typing import NDArray
 from hskcache.augment.candidates import Origin, Sentence
 from hskcache.augment.draws import draws
 
+Pairs: TypeAlias = Literal["one-at-a-time", "both"]
+
 
 class Chance(NamedTuple):
     """How copies are drawn.
 
     Attributes:
-        copies: of every row, N.
+        copies: of every text, N; of both texts of a pair together where they are varied so.
         probability: that a word of a copy is replaced, p.
         seed: of all draws.
+        pairs: whether a copy varies one text of a pair, as the paper's code does, or both.
     """
 
     copies: int
     probability: float
     seed: int
+    pairs: Pairs = "one-at-a-time"
 
 
 class Copy(NamedTuple):
     """A copy of a row.
 
     Attributes:
-        number: 1 to N; 0 is the row itself.
+        number: 1 to N, of a pair whose texts are varied one at a time N + 1 to 2 N for the second; 0 is the row itself.
         texts: of its text columns, one or two.
         replaced: words that were replaced, by what proposed the replacement.
     """
@@ -51,14 +55,15 @@ def copies_of(row: int, columns: Sequence[Sentence], chance: Chance) -> list[Cop
     # A dictionary keeps the first of equal texts.
     original = tuple(sentence.text for sentence in columns)
     distinct = {original: Copy(0, original, Counter())}
-    for number in range(chance.copies):
-        varied = [
-            _vary(sentence, draws_NW2[number], chance.probability)
-            for sentence, draws_NW2 in zip(columns, drawn, strict=True)
-        ]
-        texts = tuple(text for text, _ in varied)
-        replaced = sum((counts for _, counts in varied), Counter[Origin]())
-        distinct.setdefault(texts, Copy(number + 1, texts, replaced))
+    places = range(len(columns))
+    for turn, varied in enumerate([places] if chance.pairs == "both" else [[at] for at in places]):
+        for number in range(chance.copies):
+            texts, replaced = list(original), Counter[Origin]()
+            for at in varied:
+                texts[at], counts = _vary(columns[at], drawn[at][number], chance.probability)
+                replaced += counts
+            copy = Copy(turn * chance.copies + number + 1, tuple(texts), replaced)
+            distinct.setdefault(copy.texts, copy)
     return list(distinct.values())
 
 

@@ -20,6 +20,8 @@ from hskcache.store.files import TEMPORARY_SUFFIX, canonical_json, file_sha256, 
 from hskcache.store.record import Sha256, parse
 
 _PIECE_BYTES = 1 << 20
+# What a request means that does not say it, among them all of before these were settings.
+_UNSAID = {"pairs": "both", "possessives": False, "vectors_limit": "none"}
 
 
 class Counts(Strict):
@@ -204,7 +206,7 @@ class Output:
     def _check_same(self, found: Progress, path: Path) -> None:
         if found.identity == identity(self.request):
             return
-        if (difference := first_difference(found.request, self.request)) is not None:
+        if (difference := first_difference(_UNSAID | found.request, _UNSAID | self.request)) is not None:
             name, there, wanted = difference
             raise MismatchError(
                 f"{path} was begun with {name} = {there!s:.60} and this command asks for {wanted!s:.60}; choose "

@@ -12,6 +12,7 @@ from hskcache.augment.candidates import Origin, Proposer, Sentence
 from hskcache.augment.copies import Chance, copies_of
 from hskcache.augment.output import Counts, Output, Progress
 from hskcache.augment.source import Source
+from hskcache.augment.words import has_possessive
 from hskcache.locks import sole_writer
 from hskcache.store.files import canonical_json, sha256_hex
 
@@ -36,19 +37,34 @@ class Job:
     provenance: dict[str, Any] = field(default_factory=dict)
 
     def request(self) -> dict[str, Any]:
-        """All that decides the bytes of the output, as JSON gives it back."""
+        """All that decides the bytes of the output, as JSON gives it back.
+
+        Rules that came later are told where they change something, so that files of before are known again.
+        """
         proposer, eligible = self.proposer, self.proposer.eligible
-        request = {
+        chance = self.chance._asdict()
+        pairs = chance.pop("pairs")
+        request: dict[str, Any] = {
             "data": self.source.facts,
             "masked_lm": None if proposer.masked_lm is None else proposer.masked_lm.facts,
             "vectors_sha256": None if proposer.vectors is None else proposer.vectors.sha256,
             "words": eligible.pattern.pattern,
             "stop_words_sha256": sha256_hex(canonical_json(sorted(eligible.stop_words))),
             "candidates": proposer.num_candidates,
-            **self.chance._asdict(),
+            **chance,
         }
+        if pairs == "one-at-a-time" and len(self.source.texts(0)) > 1:
+            request["pairs"] = pairs
+        if eligible.possessives and self._has_possessives():
+            request["possessives"] = True
+        if proposer.vectors is not None and proposer.vectors.limit is not None:
+            request["vectors_limit"] = proposer.vectors.limit
         value: dict[str, Any] = json.loads(json.dumps(request))
         return value
+
+    def _has_possessives(self) -> bool:
+        rows = range(len(self.source))
+        return any(has_possessive(text) for row in rows for text in self.source.texts(row))
 
 
 class Finished(NamedTuple):

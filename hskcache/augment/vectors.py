@@ -15,6 +15,9 @@ from numpy.typing import NDArray
 from hskcache.augment.words import can_stand_for_a_word
 from hskcache.errors import DataError
 
+LIMIT = 100_000
+"""Vectors that the paper's code reads; files are sorted by how frequent words are, and what follows is rare."""
+
 _NORMALISED_ROWS = 1 << 14
 _LARGEST = float(np.finfo(np.float32).max)
 _PRODUCT_ELEMENTS = 1 << 24
@@ -31,12 +34,14 @@ class WordVectors:
         unit_VD: float32.
         source: the file.
         sha256: digest of the file.
+        limit: vectors of the file that were read, where it holds more; None where all were.
     """
 
     words: list[str]
     unit_VD: NDArray[np.float32]
     source: str
     sha256: str
+    limit: int | None = None
     _numbers: dict[str, int] = field(init=False, repr=False)
     _found: dict[tuple[str, int], NDArray[np.int64]] = field(default_factory=dict, init=False, repr=False)
 
@@ -77,11 +82,15 @@ class WordVectors:
         return np.sort(close[best])
 
 
-def load_vectors(path: Path) -> WordVectors:
+def load_vectors(path: Path, limit: int | None = LIMIT) -> WordVectors:
     """Read a text file with a word and its numbers a line, separated by blanks: GloVe, word2vec, fastText.
 
     A first line of two whole numbers (the size of the table) is passed over. Of a word that stands there twice the
     first counts; words that cannot stand in a text and vectors of zeros, which have no direction, are left out.
+
+    Args:
+        path: the file.
+        limit: vectors to read, the first ones; None: all.
 
     Raises:
         DataError: ``FILE line N: ...``: the file cannot be read, is empty, or a line does not hold a word and as many
@@ -90,20 +99,24 @@ def load_vectors(path: Path) -> WordVectors:
     sha256, num_lines, num_bytes = _survey(path)
     words: dict[str, int] = {}
     table: NDArray[np.float32] = np.empty((0, 0), np.float32)
+    num_read, is_cut = 0, False
     for number, line in _lines(path):
         if not table.size:
             width = line.count(" ")
             if number == 1 and width == 1 and line.replace(" ", "").isdecimal():
                 continue
             _check_size(f"{path} line {number}", (num_lines - 1) * width, num_bytes)
-            table = np.empty((num_lines, width), np.float32)
+            table = np.empty((num_lines if limit is None else min(num_lines, limit), width), np.float32)
+        if is_cut := num_read == limit:
+            break
+        num_read += 1
         word, vector = _parse(f"{path} line {number}", line, table.shape[1])
         if word not in words and can_stand_for_a_word(word) and vector.any():
             table[len(words)] = vector
             words[word] = len(words)
     if not words:
         raise DataError(f"{path} holds no word vectors; give a text file with a word and its numbers on each line")
-    return WordVectors(list(words), _normalised(table[: len(words)]), str(path), sha256)
+    return WordVectors(list(words), _normalised(table[: len(words)]), str(path), sha256, limit if is_cut else None)
 
 
 def _check_size(where: str, num_numbers: int, num_bytes: int) -> None:

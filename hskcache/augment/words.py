@@ -15,10 +15,15 @@ from hskcache.resources import resource
 LETTERS = "[a-z]+"
 """Words of the paper: lower-case letters alone."""
 
-ENGLISH, NONE = "english", "none"
+NONE = "none"
+LISTS = {"english": "english.txt", "published": "published.txt"}
+"""Lists of stop words that ship: ours, and that of the paper's own code."""
 
 # What stands between the words of a table or a line, and so in no word that is put into one.
 _BREAKS = re.compile(r"[\s\x00-\x1f\x7f-\x9f\ufffd\ud800-\udfff]")
+
+# The ending of a word, not the whole of it.
+_POSSESSIVE = re.compile(r"(?<=[^\s'\u2019])['\u2019][sS](?!\w)")
 
 
 class Span(NamedTuple):
@@ -36,6 +41,17 @@ def find_words(text: str) -> list[Span]:
     contractions that corpora write apart (``it 's``, ``they 'll``) are not taken for words of one letter.
     """
     return [Span(*match.span()) for match in _word_pattern(text.isascii()).finditer(text)]
+
+
+def has_possessive(text: str) -> bool:
+    """Whether some word of a text may end in ``'s``."""
+    return _POSSESSIVE.search(text) is not None
+
+
+def without_possessive(text: str, word: Span) -> Span:
+    """A word of a text without ``'s`` at its end: of ``company's`` the part that another word can take the place of."""
+    ending = _POSSESSIVE.search(text, word.stop - 2, word.stop) if word.stop - word.start > 2 else None
+    return word if ending is None else Span(word.start, ending.start())
 
 
 @cache
@@ -71,22 +87,29 @@ class Eligible:
     Attributes:
         pattern: what a word must match as a whole.
         stop_words: words that stay, in lower case.
+        possessives: whether of a word that ends in ``'s`` the part before that may be replaced.
     """
 
     pattern: re.Pattern[str]
     stop_words: frozenset[str]
+    possessives: bool = True
+
+    def part(self, text: str, word: Span) -> Span:
+        """The part of a word of a text that is replaced, if any is."""
+        return without_possessive(text, word) if self.possessives else word
 
     def __call__(self, word: str) -> bool:
         """Whether a word, folded as the vocabulary folds it, may be replaced."""
         return self.pattern.fullmatch(word) is not None and word.lower() not in self.stop_words
 
 
-def eligible(pattern: str, stop_words: str) -> Eligible:
-    """What ``--words`` and ``--stop-words`` add up to.
+def eligible(pattern: str, stop_words: str, possessives: bool = True) -> Eligible:
+    """What ``--words``, ``--stop-words`` and ``--possessives`` add up to.
 
     Args:
         pattern: a regular expression.
-        stop_words: ``english``, ``none`` or a file, see read_stop_words.
+        stop_words: a key of LISTS, ``none`` or a file, see read_stop_words.
+        possessives: see :class:`Eligible`.
 
     Raises:
         SpecError: the pattern is not a regular expression, or the file cannot be read.
@@ -98,9 +121,9 @@ def eligible(pattern: str, stop_words: str) -> Eligible:
             f"--words {pattern!r} is not a regular expression ({error}); give one such as '[a-z]+'"
         ) from None
     if stop_words == NONE:
-        return Eligible(compiled, frozenset())
-    path = resource("stopwords", "english.txt") if stop_words == ENGLISH else Path(stop_words)
-    return Eligible(compiled, frozenset(read_stop_words(path)))
+        return Eligible(compiled, frozenset(), possessives)
+    path = resource("stopwords", LISTS[stop_words]) if stop_words in LISTS else Path(stop_words)
+    return Eligible(compiled, frozenset(read_stop_words(path)), possessives)
 
 
 def read_stop_words(path: Path) -> Iterator[str]:
@@ -113,7 +136,7 @@ def read_stop_words(path: Path) -> Iterator[str]:
         text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise SpecError(
-            f"--stop-words {path}: {error.strerror}; give english, none or a file with a word a line"
+            f"--stop-words {path}: {error.strerror}; give {', '.join(LISTS)}, none or a file with a word a line"
         ) from None
     except UnicodeDecodeError:
         raise SpecError(f"--stop-words {path} is not UTF-8 text; give a file with a word a line") from None

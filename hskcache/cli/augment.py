@@ -25,9 +25,23 @@ COPIES, MOST_COPIES = 20, 10_000
     "--vectors", type=click.Path(path_type=Path), help="Text file of word vectors (GloVe) for words of several pieces."
 )
 @click.option(
+    "--vectors-limit",
+    type=Whole(min=0),
+    default=100_000,
+    show_default=True,
+    help="Vectors to read, the most frequent words first, as in the paper's code; 0: all.",
+)
+@click.option(
     "--copies",
     type=Whole(1, MOST_COPIES),
-    help=f"Copies of a row at most.  [default: the task's, else {COPIES}]",
+    help=f"Copies of a row at most, of a pair so many for each text.  [default: the task's, else {COPIES}]",
+)
+@click.option(
+    "--pairs",
+    type=click.Choice(["one-at-a-time", "both"]),
+    default="one-at-a-time",
+    show_default=True,
+    help="Vary one text of a pair in a copy while the other stays, as the paper's code does, or both.",
 )
 @click.option(
     "--probability",
@@ -55,7 +69,13 @@ COPIES, MOST_COPIES = 20, 10_000
     metavar="WORDS",
     default="english",
     show_default=True,
-    help="Words that stay: english, none, or a file with a word a line.",
+    help="Words that stay: english (ours), published (the paper's code's), none, or a file with a word a line.",
+)
+@click.option(
+    "--possessives/--no-possessives",
+    default=True,
+    show_default=True,
+    help="Replace words that end in 's, too, of which that stays.",
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Of all draws.")
 @click.option(
@@ -95,7 +115,7 @@ def _job(data: str, layout: Layout, out: Path, given: dict[str, Any]) -> "Job":
         raise SpecError("neither --masked-lm nor --vectors says what words are replaced by; give at least one of them")
     if out.suffix.lower() != output_suffix(data):
         raise SpecError(f"--out {out}: the rows of {data} are written as {output_suffix(data)}; give a name with that")
-    words = eligible(given["words"], given["stop_words"])
+    words = eligible(given["words"], given["stop_words"], given["possessives"])
     task = layout.task
     copies = given["copies"] or (task.copies if task is not None else None) or COPIES
     source = open_source(data, layout)
@@ -103,7 +123,7 @@ def _job(data: str, layout: Layout, out: Path, given: dict[str, Any]) -> "Job":
     if given["vectors"] is None:
         console.say("no --vectors: words that the masked LM has in several pieces stay as they are")
     else:
-        vectors = load_vectors(given["vectors"])
+        vectors = load_vectors(given["vectors"], given["vectors_limit"] or None)
     if given["masked_lm"] is None:
         console.say("no --masked-lm: all words are replaced by their nearest vectors, without regard to the sentence")
     else:
@@ -121,7 +141,8 @@ def _job(data: str, layout: Layout, out: Path, given: dict[str, Any]) -> "Job":
         "stop_words": given["stop_words"],
     }
     provenance = names | {"vectors": None if vectors is None else vectors.source}
-    return Job(source, proposer, Chance(copies, given["probability"], given["seed"]), provenance)
+    chance = Chance(copies, given["probability"], given["seed"], given["pairs"])
+    return Job(source, proposer, chance, provenance)
 
 
 def _facts(out: Path, done: "Finished") -> dict[str, Any]:

@@ -51,9 +51,11 @@ def job_of(lm: MaskedLM, vectors: WordVectors) -> Callable[..., Job]:
     """A job over a file: ``job_of(path, copies=5, batch_size=7)``."""
 
     def make(path: Path, layout: Layout = SST2, **given: Any) -> Job:
-        chance = {"copies": 20, "probability": 0.4, "seed": 0}
+        chance = {"copies": 20, "probability": 0.4, "seed": 0, "pairs": "one-at-a-time"}
         chance = {name: given.pop(name, value) for name, value in chance.items()}
-        words = eligible(given.pop("words", "[a-z]+"), given.pop("stop_words", "english"))
+        words = eligible(
+            given.pop("words", "[a-z]+"), given.pop("stop_words", "english"), given.pop("possessives", True)
+        )
         settings = {"num_candidates": 5, "masked_lm": lm, "vectors": vectors} | given
         return Job(open_source(str(path), layout), Proposer(words, **settings), Chance(**chance))
 

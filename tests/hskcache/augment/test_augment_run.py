@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from hskcache.augment import Job, augment
+from hskcache.augment import Job, augment, load_vectors
 from hskcache.augment.run import CHUNK_ROWS
 from hskcache.errors import DamageError, MismatchError
 from hskcache.locks import WRITING
@@ -165,6 +165,53 @@ def test_another_request_is_refused_by_what_differs_and_touches_nothing(
         with pytest.raises(MismatchError, match=message):
             augment(other, path)
         assert {file.name: file.read_bytes() for file in path.parent.iterdir()} == before
+
+
+BEFORE = {"pairs": "both", "possessives": False}
+OLD_KEYS = ["data", "masked_lm", "vectors_sha256", "words", "stop_words_sha256", "candidates"]
+OLD_KEYS += ["copies", "probability", "seed"]
+
+
+def test_rules_that_came_later_enter_a_request_where_they_change_something(
+    job_of: Any, vectors_file: Path, job: Job, tsv_file: Path, tmp_path: Path
+) -> None:
+    """A file of single texts without possessives is the one it was before; so is any by the rules of before."""
+    assert list(job.request()) == OLD_KEYS
+    assert job.request() == job_of(tsv_file, **BEFORE).request()
+    pairs = tmp_path / "pairs.tsv"
+    pairs.write_text("one\ttwo\nthe film's cast\tthe plot is calm\n", encoding="utf-8")
+    layout = Layout(None, "one", "two", None, None)
+    assert list(job_of(pairs, layout, **BEFORE).request()) == OLD_KEYS
+    cut = job_of(pairs, layout, vectors=load_vectors(vectors_file, 3)).request()
+    assert {name: value for name, value in cut.items() if name not in OLD_KEYS} == {
+        "pairs": "one-at-a-time",
+        "possessives": True,
+        "vectors_limit": 3,
+    }
+
+
+@pytest.mark.parametrize(
+    ("kept", "message"),
+    [
+        ({"possessives": False}, "pairs = both and this command asks for one-at-a-time"),
+        ({"pairs": "both"}, "possessives = False and this command asks for True"),
+    ],
+)
+def test_a_file_begun_by_the_rules_of_before_goes_on_by_them_and_by_no_others(
+    job_of: Any, tmp_path: Path, kept: dict[str, Any], message: str
+) -> None:
+    rows, out = tmp_path / "pairs.tsv", tmp_path / "d" / "o.tsv"
+    lines = [f"the film's cast {number}\tthe plot is calm {number}\n" for number in range(40)]
+    rows.write_text("one\ttwo\n" + "".join(lines), encoding="utf-8")
+    layout = Layout(None, "one", "two", None, None)
+    before = job_of(rows, layout, copies=2, **BEFORE)
+    augment(before, tmp_path / "whole.tsv")
+    killed(before, out, "os.rename", "o.tsv.progress.json", 3)
+    (out.parent / f".o.tsv{WRITING}").unlink()
+    with pytest.raises(MismatchError, match=message):
+        augment(job_of(rows, layout, copies=2, **kept), out)
+    augment(before, out)
+    assert out.read_bytes() == (tmp_path / "whole.tsv").read_bytes()
 
 
 def test_another_column_of_the_same_rows_is_another_request(job_of: Any, tmp_path: Path) -> None:

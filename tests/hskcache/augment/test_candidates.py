@@ -1,11 +1,13 @@
 """Each word's candidates come from the right place: the masked LM, the vectors, or nowhere."""
 
+import re
 from typing import Any
 
 import pytest
 
-from hskcache.augment import Proposer, Sentence, WordVectors, eligible
+from hskcache.augment import Chance, Proposer, Sentence, WordVectors, eligible
 from hskcache.augment import predict as predict_module
+from hskcache.augment.copies import copies_of
 from hskcache.augment.masked_lm import MaskedLM
 
 
@@ -97,6 +99,23 @@ def test_texts_together_are_proposed_as_each_alone(lm: MaskedLM, vectors: WordVe
         together = proposer.propose(texts[:20])
         assert together == [proposer.propose([text])[0] for text in texts[:20]]
         assert proposer.propose([]) == []
+
+
+def test_of_a_possessive_the_word_is_asked_for_and_the_ending_stays(lm: MaskedLM, vectors: WordVectors) -> None:
+    """As if the ending stood apart; without possessives the word is none of letters alone."""
+    text = "the film's plot, Calm's cast"
+    sentence = propose(text, masked_lm=lm, vectors=vectors)
+    assert {word: origin for word, (origin, _) in choices(sentence).items()} == {
+        "film": "masked_lm",
+        "plot": "masked_lm",
+        "Calm": "vectors",
+        "cast": "masked_lm",
+    }
+    for copy in copies_of(0, [sentence], Chance(5, 1.0, 0))[1:]:
+        assert re.fullmatch(r"the .+'s .+, (patient|quiet)'s .+", copy.texts[0])
+    before = Proposer(eligible("[a-z]+", "english", possessives=False), 2, lm, vectors).propose([text])[0]
+    assert list(choices(before)) == ["plot", "cast"]
+    assert (before.num_words, [c.number for c in before.choices]) == (sentence.num_words, [2, 4])
 
 
 def test_a_text_of_many_lines_and_long_ones_keep_their_places(lm: MaskedLM) -> None:

@@ -4,7 +4,7 @@ import re
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hskcache.augment import Chance, Sentence
@@ -58,9 +58,32 @@ def test_the_share_of_replaced_words_is_the_probability_and_candidates_are_drawn
     assert np.abs(shares - 1 / 3).max() < 0.01
 
 
-def test_texts_of_a_pair_are_varied_each_by_itself() -> None:
+def test_a_copy_of_a_pair_varies_one_text_and_leaves_the_other_as_it_was() -> None:
+    """N copies for the first text, then N for the second, each drawn as of that text alone; the original once."""
+    first, second = sentence("a b c d e"), sentence("f g h")
+    found = {copy.number: copy.texts for copy in copies_of(4, [first, second], Chance(20, 0.5, 0))}
+    assert found.pop(0) == (first.text, second.text)
+    assert max(found) > 20
+    for number, texts in found.items():
+        assert texts[0 if number > 20 else 1] == (first if number > 20 else second).text
+    alone = copies_of(4, [first], Chance(20, 0.5, 0))[1:]
+    assert [texts[0] for number, texts in found.items() if number <= 20] == [copy.texts[0] for copy in alone]
+    # The second text's own draws are those of varying both.
+    both = {copy.number: copy.texts[1] for copy in copies_of(4, [first, second], Chance(20, 0.5, 0, "both"))}
+    assert all(texts[1] == both.get(number - 20, texts[1]) for number, texts in found.items() if number > 20)
+
+
+def test_a_row_of_a_pair_becomes_as_many_as_published() -> None:
+    """Up to 60 copies a row of RTE, whose N is 30, none of them twice."""
+    text = sentence(" ".join(f"w{number}" for number in range(30)))
+    found = copies_of(0, [text, text], Chance(30, 0.4, 0))
+    assert len(found) == len({copy.texts for copy in found}) == 61
+    assert len(copies_of(0, [text, text], Chance(30, 0.4, 0, "both"))) == 31
+
+
+def test_both_texts_of_a_pair_can_be_varied_each_by_itself() -> None:
     text = sentence("a b c d e")
-    found = copies_of(0, [text, text], Chance(20, 0.5, 0))[1:]
+    found = copies_of(0, [text, text], Chance(20, 0.5, 0, "both"))[1:]
     assert any(first != second for first, second in (copy.texts for copy in found))
     alone = {copy.number: copy.texts[0] for copy in copies_of(0, [text], Chance(20, 0.5, 0))}
     assert all(alone.get(copy.number, copy.texts[0]) == copy.texts[0] for copy in found)
@@ -85,6 +108,8 @@ def test_seed_and_row_change_the_copies(change: dict[str, int]) -> None:
     assert texts() != texts(**change)
 
 
+# The pattern of words is made when the first text needs it.
+@settings(deadline=None)
 @given(text=st.text(max_size=60), seed=st.integers())
 def test_what_lies_between_words_never_changes(text: str, seed: int) -> None:
     original = sentence(text, ("REPLACED",))

@@ -79,6 +79,18 @@ def test_what_counts_of_a_file(tmp_path: Path, text: str) -> None:
     assert "c" not in table
 
 
+@pytest.mark.parametrize("head", ["", "4 2\n"])
+def test_the_first_vectors_alone_are_read_and_a_longer_file_is_told_of(tmp_path: Path, head: str) -> None:
+    """Neighbours come from among them; a fault further down does not matter."""
+    path = write(tmp_path, head + "a 1 0\nb 0 1\nc 1 1\nd 1 0.1\n")
+    whole = load_vectors(path)
+    assert (whole.words, whole.limit, whole.nearest(["a"], 1)) == (["a", "b", "c", "d"], None, [["d"]])
+    assert (load_vectors(path, 4).limit, load_vectors(path, None).limit) == (None, None)
+    few = load_vectors(path, 3)
+    assert (few.words, few.limit, few.sha256, few.nearest(["a"], 1)) == (["a", "b", "c"], 3, whole.sha256, [["c"]])
+    assert load_vectors(write(tmp_path, "a 1 0\nb 0 1\nc x\n"), 2).words == ["a", "b"]
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

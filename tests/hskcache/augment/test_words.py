@@ -6,9 +6,11 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from real import real_file
 
-from hskcache.augment.words import LETTERS, can_stand_for_a_word, eligible, find_words
+from hskcache.augment.words import LETTERS, can_stand_for_a_word, eligible, find_words, has_possessive
 from hskcache.errors import SpecError
+from hskcache.resources import resource
 
 
 def words(text: str) -> list[str]:
@@ -65,12 +67,38 @@ def test_stop_words_hold_in_any_case_and_can_be_turned_off_or_replaced(tmp_path:
 
 
 def test_the_english_list_is_of_single_lower_case_words_once_each() -> None:
-    from hskcache.resources import resource
-
     lines = resource("stopwords", "english.txt").read_text(encoding="utf-8").splitlines()
     listed = [line for line in lines if not line.startswith("#")]
     assert len(set(listed)) == len(listed) > 150
     assert all(word.isascii() and word.isalpha() and word.islower() for word in listed)
+
+
+def test_a_possessive_ending_is_no_part_of_what_is_replaced() -> None:
+    """Whatever the apostrophe; plurals, contractions and an ending that corpora write apart are words as before."""
+    text = "the Company's boss\u2019S dogs' don't cafe\u0301's it 's n't o's 's"
+    takes = eligible(LETTERS, "none")
+    parts = [text[slice(*takes.part(text, word))] for word in find_words(text)]
+    assert parts == ["the", "Company", "boss", "dogs", "don't", "cafe\u0301", "it", "'s", "n't", "o", "'s"]
+    as_before = eligible(LETTERS, "none", possessives=False)
+    assert [as_before.part(text, word) for word in find_words(text)] == find_words(text)
+    assert has_possessive(text)
+    assert not has_possessive("it 's don't dogs' 's ''s cats'saw")
+
+
+def test_the_published_list_is_that_of_nltk_without_question_words() -> None:
+    published, ours = eligible(LETTERS, "published"), eligible(LETTERS, "english")
+    questions = ("what", "which", "who", "whom", "when", "where", "why", "how")
+    assert [published(word) for word in questions] == [True] * 8
+    assert [ours(word) for word in questions] == [False] * 8
+    assert len(published.stop_words) == 179 - 8 + 2
+    assert not any(map(published, ("the", "few", "own", "s", "t")))
+
+
+def test_the_published_list_beside_nltk_s_own() -> None:
+    nltk = set(real_file("HSKCACHE_VECTORS", "vectors", "stopwords-english.txt").read_text().split())
+    published = eligible(LETTERS, "published").stop_words
+    assert nltk - published == {"what", "which", "who", "whom", "when", "where", "why", "how"}
+    assert published - nltk == {"'s", "'re"}
 
 
 @pytest.mark.parametrize(

@@ -78,6 +78,29 @@ def test_the_number_of_copies_is_the_tasks_unless_it_is_given(args: Any, data: A
     facts = data("augment", "--data", rte, "--task", "rte", "--vectors", args[8], "--out", tmp_path / "pairs.tsv")
     assert facts["request"]["copies"] == 30
     assert facts["counts"]["vectors"] == 2
+    # Two neighbours of each text, one text at a time, or any two of them together.
+    assert facts["counts"]["rows_out"] <= 1 + 2 * 4
+
+
+def test_the_rules_of_before_can_be_asked_for(args: Any, data: Any, tmp_path: Path) -> None:
+    """Texts of a pair together, no possessives, every vector: what was asked for by default before."""
+    rte = tmp_path / "rte.tsv"
+    rte.write_text("index\tsentence1\tsentence2\tlabel\n0\tcalm's\tcharming\tentailment\n")
+    given = ("augment", "--data", rte, "--task", "rte", "--vectors", args[8], "--probability", 1, "--candidates", 1)
+    new = data(*given, "--vectors-limit", 4, "--out", tmp_path / "new.tsv")
+    assert (tmp_path / "new.tsv").read_text().splitlines()[1:] == [
+        "0\tcalm's\tcharming\tentailment\t0\t0",
+        "0\tquiet's\tcharming\tentailment\t0\t1",
+        "0\tcalm's\tserene\tentailment\t0\t31",
+    ]
+    assert {name: new["request"][name] for name in ("pairs", "possessives", "vectors_limit")} == {
+        "pairs": "one-at-a-time",
+        "possessives": True,
+        "vectors_limit": 4,
+    }
+    flags = ("--pairs", "both", "--no-possessives", "--vectors-limit", 0, "--out", tmp_path / "old.tsv")
+    assert not {"pairs", "possessives", "vectors_limit"} & data(*given, *flags)["request"].keys()
+    assert (tmp_path / "old.tsv").read_text().splitlines()[2:] == ["0\tcalm's\tlovely\tentailment\t0\t1"]
 
 
 def test_a_cache_is_built_of_the_output_with_the_same_options(
@@ -103,7 +126,7 @@ def test_an_augmentation_that_sigkill_ends_goes_on_to_the_same_bytes(args: Any, 
     words = [str(word) for word in (*args, "--out", out)]
     child = subprocess.Popen([sys.executable, "-c", ENTRY, *words], stderr=subprocess.PIPE)
     progress = tmp_path / "o.tsv.progress.json"
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 180
     while not (progress.exists() and json.loads(progress.read_bytes())["counts"]["rows_in"]):
         assert child.poll() is None, child.stderr and child.stderr.read()
         assert time.monotonic() < deadline
