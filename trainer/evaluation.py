@@ -1,23 +1,21 @@
-"""Logits of a whole data set and the task metrics over them.
+"""The task metrics of a model over a whole data set.
 
-Dimension letters as in hskcache.spec: N rows, B batch, L positions of a row, C classes.
+Dimension letters as in hskcache.spec: N rows, C classes.
 """
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
 from hskcache.agreement import class_agreement, score_agreement
-from hskcache.encoder import num_positions, takes_token_types
 from hskcache.errors import DataError, MismatchError, SpecError
 from hskcache.nearest import meant
 from hskcache.store.agreement import Agreement
+from trainer.inference import predict
 
 if TYPE_CHECKING:
-    import torch
     from numpy.typing import NDArray
     from transformers import PreTrainedModel
 
@@ -143,111 +141,6 @@ def metrics_for(problem: str, names: Sequence[str] | None = None, first: str | N
     return {name: METRICS[name] for name in wanted}
 
 
-def length_batches(lengths: "NDArray[Any]", token_budget: int) -> Iterator["NDArray[np.int64]"]:
-    """Row numbers in batches of similar length, longest first, so that memory runs out at once or never.
-
-    Args:
-        lengths: [N] tokens of each row.
-        token_budget: padded tokens of one batch at most; a row longer than that is a batch of its own.
-    """
-    order = np.argsort(-lengths.astype(np.int64), kind="stable")
-    start = 0
-    while start < len(order):
-        longest = max(1, int(lengths[order[start]]))
-        stop = start + max(1, token_budget // longest)
-        yield order[start:stop]
-        start = stop
-
-
-def pad_batch(rows: "TokenizedRows", indices: "NDArray[Any]", pad_token_id: int) -> dict[str, "torch.Tensor"]:
-    """Gather rows into one padded batch.
-
-    Returns:
-        ``input_ids`` int64 [B, L], ``attention_mask`` int64 [B, L] and, where the tokenizer gives them,
-        ``token_type_ids`` int64 [B, L]; L is the longest row of the batch.
-    """
-    import torch
-
-    from hskcache.text.padding import padded
-
-    return {name: torch.from_numpy(array) for name, array in padded(rows, indices, pad_token_id).items()}
-
-
-@contextmanager
-def evaluating(model: "PreTrainedModel") -> Iterator[None]:
-    """Switch every module to eval mode and put each back as it was."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training
-
-
-def predict(
-    model: "PreTrainedModel",
-    rows: "TokenizedRows",
-    *,
-    pad_token_id: int,
-    device: "torch.device | str",
-    token_budget: int = 8192,
-    bf16: bool = False,
-    on_rows: Callable[[int], None] = lambda _count: None,
-) -> "NDArray[np.float32]":
-    """Logits of every row, in row order.
-
-    Args:
-        model: a sequence classifier; it is moved to ``device`` and stays there.
-        rows: the tokenized data set.
-        pad_token_id: fills the padding, which the attention mask hides.
-        device: where to compute.
-        token_budget: padded tokens of one batch at most.
-        bf16: compute under bfloat16 autocast.
-        on_rows: called with the number of rows done since the last call.
-
-    Returns:
-        float32 [N, C].
-
-    Raises:
-        MismatchError: a row is longer than the model's positions, or holds an id outside its vocabulary.
-    """
-    import torch
-
-    check_fit(model, rows)
-    device = torch.device(device)
-    model.to(device)
-    with_types = takes_token_types(model)
-    logits = torch.empty(len(rows.offsets) - 1, model.config.num_labels, device=device)
-    autocast = torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16)
-    with evaluating(model), torch.inference_mode(), autocast:
-        for indices in length_batches(np.diff(rows.offsets), token_budget):
-            batch = pad_batch(rows, indices, pad_token_id)
-            if not with_types:
-                batch.pop("token_type_ids", None)
-            output = model(**{name: values.to(device, non_blocking=True) for name, values in batch.items()})
-            # One copy to the host at the end: a copy per batch would stall the device each time.
-            logits[torch.from_numpy(indices).to(device)] = output.logits.float()
-            on_rows(len(indices))
-    return logits.cpu().numpy()
-
-
-def check_fit(model: "PreTrainedModel", rows: "TokenizedRows") -> None:
-    """Raise MismatchError when a row is longer than the model's positions or holds an id outside its vocabulary."""
-    if not len(rows.input_ids):
-        return
-    largest, vocabulary = int(rows.input_ids.max()), int(model.config.vocab_size)
-    if largest >= vocabulary:
-        raise MismatchError(
-            f"the tokenizer gives token id {largest} and the model knows {vocabulary} ids; use the model's tokenizer"
-        )
-    longest, positions = int(np.diff(rows.offsets).max()), num_positions(model)
-    if positions is not None and longest > positions:
-        raise MismatchError(
-            f"a row has {longest} tokens and the model {positions} positions; give --max-length {positions} or less"
-        )
-
-
 def check_labels(examples: "Examples") -> "NDArray[Any]":
     """The labels [N] of rows that a model can be scored on.
 
@@ -296,7 +189,7 @@ def evaluate(
             f"{examples.source} has class {int(labels.max())} (counted from 0) and the model has {num_labels} classes; "
             "use a model of this task"
         )
-    logits = predict(model, rows, pad_token_id=model.config.pad_token_id or 0, device=model.device, bf16=bf16)
+    logits = predict(model, rows, pad_token_id=model.config.pad_token_id or 0, bf16=bf16)
     predictions = answers(logits, examples.problem)
     scores = Scores({name: metric(predictions, labels) for name, metric in metrics.items()})
     if examples.problem == "regression":

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from hskcache.cache import Cache
 from hskcache.decoded import Distance
 from hskcache.text import TokenizedRows
-from trainer.evaluation import pearson, predict
+from trainer.evaluation import pearson
+from trainer.inference import predict
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -57,7 +58,7 @@ def beside(
     cache.ahead((name, shard) for shard in range(len(cache.shards)) for name in ("inputs", field))
     for shard in range(len(cache.shards)):
         rows = cached_rows(cache, shard)
-        sides[0].append(predict(model, rows, pad_token_id=pad, device=model.device, bf16=bf16, on_rows=on_rows))
+        sides[0].append(predict(model, rows, pad_token_id=pad, bf16=bf16, on_rows=on_rows))
         sides[1].append(cache.read(field, shard, ("logits",))["logits"].astype(np.float32))
     ours_NC, theirs_NC = (np.concatenate(parts) for parts in sides)
     theirs_NC[cache.skipped([field])] = np.nan

@@ -21,8 +21,9 @@ from hskcache.text.cut import tell_beyond, tell_cut
 from hskcache.text.tokenize import reach_of
 from trainer import chance, processes
 from trainer.checkpoints import CHECKPOINTS, LOGS, claim, finish, last_checkpoint, step_of
-from trainer.evaluation import check_fit, check_labels, metrics_for
+from trainer.evaluation import check_labels, metrics_for
 from trainer.finetuner import Finetuner, Labelled
+from trainer.inference import check_fit
 from trainer.interrupts import Interrupts
 from trainer.midway import Midway
 from trainer.progress import StepBar

@@ -12,7 +12,8 @@ from transformers import PreTrainedModel, PrinterCallback, TrainerControl, Train
 from hskcache import console
 from hskcache.encoder import takes_token_types
 from trainer import processes
-from trainer.evaluation import Metric, evaluate, pad_batch
+from trainer.evaluation import Metric, evaluate
+from trainer.inference import pad_batch
 from trainer.midway import MidwayTrainer, Order
 
 if TYPE_CHECKING:

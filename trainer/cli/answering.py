@@ -24,11 +24,11 @@ from hskcache.text.remembered import MAX_LENGTH, of_model
 from hskcache.text.rows import has_hub_layout
 from hskcache.text.tasks import task_names
 from hskcache.text.tokenize import reach_of
-from trainer import evaluation
 from trainer.choice import parse_choice
 from trainer.cli import options
 from trainer.fidelity import beside, fidelity
 from trainer.gate import check_tokenizer
+from trainer.inference import predict
 from trainer.knowledge import Knowledge, cached_knowledge
 from trainer.predictions import Predictions, written
 from trainer.source import opened_cache
@@ -59,11 +59,10 @@ def of_data(model: str, layout: Layout, out: Path, as_json: bool, given: Mapping
     pad = classifier.config.pad_token_id or 0
     with console.progress() as bar:
         task = bar.add_task("predict", total=len(rows))
-        logits_NC = evaluation.predict(
-            classifier,
+        logits_NC = predict(
+            classifier.to(device),
             rows,
             pad_token_id=pad,
-            device=device,
             bf16=given["bf16"],
             on_rows=lambda count: bar.advance(task, count),
         )

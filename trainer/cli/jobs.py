@@ -18,9 +18,10 @@ from hskcache.text.remembered import Remembered, of_examples
 from hskcache.text.tokenize import reach_of
 from trainer.cli import options
 from trainer.distill import Score
-from trainer.evaluation import Metric, check_fit, check_labels, evaluate, metrics_for
+from trainer.evaluation import Metric, check_labels, evaluate, metrics_for
 from trainer.fit import Fit
 from trainer.gate import check_recipe, check_student, check_tokenizer
+from trainer.inference import check_fit
 from trainer.knowledge import Knowledge
 from trainer.learner import Projecting, projections_of, take_up
 from trainer.recipe import Recipe, load_recipe

@@ -20,7 +20,8 @@ from hskcache.text.cut import tell_cut
 from hskcache.text.layout import Layout
 from hskcache.text.tokenize import reach_of
 from trainer.checkpoints import write_json
-from trainer.evaluation import Metric, answers, check_labels, metrics_for, predict
+from trainer.evaluation import Metric, answers, check_labels, metrics_for
+from trainer.inference import predict
 from trainer.stark.confidence import confidence
 from trainer.stark.folder import RESULTS, Folder, remade
 from trainer.stark.shares import CONFIDENCE, Share, plot, spread
@@ -169,7 +170,7 @@ def _measured(pilot: Pilot, cells: Sequence[Cell]) -> Iterator[tuple[Cell, dict[
 
 def _measures(pilot: Pilot) -> dict[str, float]:
     teacher, labels = pilot.teacher, pilot.examples.labels
-    logits_NC = predict(teacher.model, pilot.rows, pad_token_id=teacher.pad_token_id, device=teacher.device)
+    logits_NC = predict(teacher.model, pilot.rows, pad_token_id=teacher.pad_token_id)
     predictions = answers(logits_NC, pilot.examples.problem)
     assert labels is not None
     sure = confidence(logits_NC)

@@ -23,7 +23,7 @@ from torch.nn import functional as F
 from hskcache.encoder import takes_token_types
 from hskcache.errors import DataError, TeacherError
 from hskcache.permutation import permutation
-from trainer.evaluation import check_fit, evaluating, pad_batch
+from trainer.inference import check_fit, evaluating, pad_batch
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

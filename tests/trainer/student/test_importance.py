@@ -12,7 +12,7 @@ from hskcache.encoder import weights_digest
 from hskcache.errors import DataError, MismatchError, TeacherError
 from hskcache.sparsity.masks import masked
 from hskcache.text import TokenizedRows
-from trainer.evaluation import pad_batch
+from trainer.inference import pad_batch
 from trainer.student.importance import Importance, Sample, draw_batches, importance
 
 NUM_ROWS, LAYERS = 11, (1, 3)
