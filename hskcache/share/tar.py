@@ -38,15 +38,15 @@ class TarReader:
         self.name = name
         self._next: Member | None = None
 
-    def peek(self) -> Member | None:
-        """The next member; None at the end."""
+    def peek(self, expected: str = "its next file") -> Member | None:
+        """The next member, called ``expected`` where its header is not whole; None at the end."""
         if self._next is None:
-            self._next = self._header()
+            self._next = self._header(expected)
         return self._next
 
     def expect(self, name: str) -> Member:
         """The next member, which must be the one of this name."""
-        member = self.peek()
+        member = self.peek(name)
         if member is None:
             raise DamageError(f"{self.name} ends before {name}; {AGAIN}")
         if member.name != name:
@@ -79,7 +79,7 @@ class TarReader:
             )
         self._stream.read(tarfile.RECORDSIZE)
 
-    def _header(self) -> Member | None:
+    def _header(self, expected: str) -> Member | None:
         block = self._stream.read(BLOCK_BYTES)
         if not block or not block.strip(b"\0"):
             return None
@@ -87,7 +87,7 @@ class TarReader:
             info = tarfile.TarInfo.frombuf(block, "utf-8", "strict")
         except (tarfile.HeaderError, ValueError) as error:
             # What was read may be the beginning of a header, or no tar at all.
-            raise DamageError(f"{self.name} is cut short or no tar: {error}; {AGAIN}") from None
+            raise DamageError(f"{self.name} is cut short or no tar, at {expected}: {error}; {AGAIN}") from None
         if info.type != tarfile.REGTYPE or info.size < 0:
             raise DamageError(
                 f"{self.name} is no tar of hskcache pack: {info.name!r:.120} is no plain file but of type "

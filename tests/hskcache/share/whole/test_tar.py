@@ -136,9 +136,7 @@ def test_what_was_whole_of_a_tar_that_was_cut_short_is_kept(
     records = open_cache(whole).manifest.records
     committed = [one for one in records if Ledger(out).is_committed(one.field, one.shard)]
     if share > 0.2:
-        # The manifest, which tells what the shards must be, comes last.
-        names = [*(f"{record.field}/" for record in records), "manifest.json"]
-        assert any(name in str(error.value) for name in names)
+        assert any(f"{record.field}/" in str(error.value) for record in records)
         assert len(committed) > 1
     landed = take(data, out)
     assert landed.num_kept == len(committed)
