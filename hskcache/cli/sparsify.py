@@ -15,7 +15,7 @@ from hskcache.locks import sole_writer
 from hskcache.ranges import Finite, Whole
 from hskcache.sparsity.levels import Method, Ranking, Scope, check_balance, parse_levels
 from hskcache.text.layout import OPTIONS, Layout, layout
-from hskcache.text.remembered import MAX_LENGTH, of_model
+from hskcache.text.remembered import of_model
 
 if TYPE_CHECKING:
     from hskcache.sparsity.artifact import ScoreInfo
@@ -101,7 +101,7 @@ _COUNTS = {"percent", *(f"num_{name}" for name in _COUNTED), *(f"{name}_removed"
 @click.option(
     "--max-length",
     type=Whole(min=3),
-    help="Tokens of a row at most.  [default: those that the teacher was trained on, else 128]",
+    help="Tokens of a row at most.  [default: those that the teacher was trained on, the task's or 128]",
 )
 @device_option
 @click.option(
@@ -119,15 +119,16 @@ def sparsify(teacher: str, layout: Layout, out: Path, as_json: bool, **given: An
     if given["data"] is not None and given["scores"] is None and given["method"] == "knowledge":
         layout = layout.recalling(memory, given["data"], labelled=given["balance"] > 0)
         layout.check(given["data"])
-    given["max_length"] = given["max_length"] or memory.max_length or MAX_LENGTH
     ranking = _ranking(layout, given)
     from hskcache.cli.jobs import require_teacher_extra
 
     require_teacher_extra()
+    from hskcache.sparsity.artifact import scored_length
     from hskcache.sparsity.run import check_out, write_levels
     from hskcache.teacher.load import load_teacher
 
     click.get_current_context().with_resource(sole_writer(out))
+    given["max_length"] = given["max_length"] or scored_length(out) or memory.length(layout.task)
     dense = load_teacher(teacher, given["device"])
     check_out(dense, ranking, levels, out)
     ranked = _ranked(dense, ranking, layout, out, given)

@@ -163,6 +163,15 @@ def record_of(path: Path) -> ScoreInfo:
     return parse(ScoreInfo, info.read_bytes(), str(info))
 
 
+def scored_length(folder: Path) -> int | None:
+    """Tokens of a row at most by which the scores in a folder were made; None where there are none.
+
+    Raises:
+        DamageError: their record cannot be read.
+    """
+    return record_of(folder).max_length if files_of(folder)[1].is_file() else None
+
+
 def _load(path: Path, kind: ScoresKind) -> tuple[dict[str, NDArray[Any]], ScoreInfo]:
     record, (scores, info) = record_of(path), files_of(path)
     if record.kind != kind:

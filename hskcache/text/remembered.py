@@ -61,6 +61,10 @@ class Remembered:
         """Whether the columns are known, or the task, which tells them."""
         return self.task is not None or self.columns is not None
 
+    def length(self, task: Task | None) -> int:
+        """Tokens of a row at most where nobody says: those that are remembered, those of a task, or 128."""
+        return self.max_length or (None if task is None else task.max_length) or MAX_LENGTH
+
     def flags(self, labelled: bool, same: bool = False) -> dict[str, Any]:
         """What a command would have to be told in order to read the same columns, by the names of a layout.
 

@@ -20,7 +20,7 @@ from hskcache.store.files import write_atomic
 from hskcache.text import Examples, load_tokenizer
 from hskcache.text.cut import tell_beyond, tell_cut
 from hskcache.text.layout import Layout
-from hskcache.text.remembered import MAX_LENGTH, of_model
+from hskcache.text.remembered import of_model
 from hskcache.text.rows import has_hub_layout
 from hskcache.text.tasks import task_names
 from hskcache.text.tokenize import reach_of
@@ -47,7 +47,7 @@ def of_data(model: str, layout: Layout, out: Path, as_json: bool, given: Mapping
     if given["glue"] and (columns.task is None or columns.task.name not in task_names()):
         raise SpecError("--glue writes the labels of one of GLUE's tasks; say which with --task")
     columns.check(data)
-    max_length = given["max_length"] or memory.max_length or MAX_LENGTH
+    max_length = given["max_length"] or memory.length(columns.task)
     device = runtime.resolve_device(given["device"])
     with runtime.quiet():
         tokenizer = load_tokenizer(tokenizer_of(model))

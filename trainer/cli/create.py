@@ -13,7 +13,7 @@ from hskcache.errors import DataError, MismatchError, SpecError
 from hskcache.locks import WRITING, sole_writer
 from hskcache.ranges import Finite, Whole
 from hskcache.text.layout import OPTIONS, Layout, layout
-from hskcache.text.remembered import MAX_LENGTH, Remembered, of_model, save
+from hskcache.text.remembered import Remembered, of_model, save
 from trainer.cli import options
 
 if TYPE_CHECKING:
@@ -246,7 +246,7 @@ def _sample(settings: dict[str, Any], teacher: "PreTrainedModel", tokenizer: "Pr
     examples.require_gold("which importance needs")
     if examples.labels is None:
         raise DataError(f"--data {data} is read without labels, and importance needs them; give --task or --label")
-    max_length = settings["max_length"] or memory.max_length or MAX_LENGTH
+    max_length = settings["max_length"] or memory.length(columns.task)
     rows = options.tokenized(examples, tokenizer, max_length)
     tell_cut(rows.cut, len(rows), data, reach_of(teacher, settings["prune"], max_length))
     batches = draw_batches(len(examples), settings["batch_size"], settings["seed"], settings["num_rows"])

@@ -41,17 +41,17 @@ def evaluate(model: str, sources: Sequence[str], layout: Layout, as_json: bool, 
     """
     from hskcache.model.adapter import tokenizer_of
     from hskcache.text import load_tokenizer
-    from hskcache.text.remembered import MAX_LENGTH, of_model
+    from hskcache.text.remembered import of_model
     from trainer import chance
     from trainer.student.create import load_classifier
 
     sources = options.each_once(sources, "--data")
     memory = of_model(model)
-    max_length = settings["max_length"] or memory.max_length or MAX_LENGTH
     device = runtime.resolve_device(settings["device"])
     columns = layout.recalling(memory, sources[0], labelled=True)
     for source in sources[1:]:
         columns.check(source)
+    max_length = settings["max_length"] or memory.length(columns.task)
     with runtime.quiet():
         tokenizer = load_tokenizer(tokenizer_of(model))
         scored = _Scored(model, load_classifier(model), tokenizer, max_length, settings["bf16"])

@@ -24,7 +24,8 @@ task_max_length = click.option(
 trained_max_length = click.option(
     "--max-length",
     type=Whole(min=3),
-    help="Tokens of a row at most, special tokens included.  [default: those that the model was trained on, else 128]",
+    help="Tokens of a row at most, special tokens included.  [default: those that the model was trained on, the task's "
+    "or 128]",
 )
 device = click.option(
     "--device",
@@ -40,9 +41,9 @@ bf16 = click.option("--bf16", is_flag=True, help="Compute in bfloat16 where that
 metric = click.option(
     "--metric",
     metavar="NAME",
-    help="What picks the best evaluation: accuracy, f1, f1_macro, accuracy_f1 (their mean) or matthews; of scores "
-    "pearson, spearman or pearson_spearman.  [default: the task's, which is matthews for cola, f1 for mrpc and qqp, "
-    "spearman for stsb, else accuracy; without a task accuracy or pearson]",
+    help="What picks the best evaluation: accuracy, f1, f1_macro, matthews or accuracy_f1, the mean of accuracy and "
+    "f1; of scores pearson, spearman or pearson_spearman, their mean.  [default: the task's, which is matthews for "
+    "cola, f1 for mrpc and qqp, spearman for stsb, else accuracy; without a task accuracy or pearson]",
 )
 eval_steps = click.option(
     "--eval-steps",

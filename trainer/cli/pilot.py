@@ -38,8 +38,8 @@ def pilot(layout: Layout, out: Path, as_json: bool, **given: Any) -> None:
     errors. The same command goes on where it was cut off; with more shares or seeds it adds those.
     """
     device = runtime.resolve_device(given["device"])
-    from hskcache.text.remembered import MAX_LENGTH, of_model
-    from trainer.stark.folder import RESULTS
+    from hskcache.text.remembered import of_model
+    from trainer.stark.folder import RESULTS, Folder
     from trainer.stark.pilot import PLOT, Asked, begin, run
     from trainer.stark.results import error_by_rows
     from trainer.stark.settings import parse_percents
@@ -48,7 +48,7 @@ def pilot(layout: Layout, out: Path, as_json: bool, **given: Any) -> None:
     percents, memory, data = parse_percents(given["sparsity"]), of_model(given["teacher"]), given["data"]
     columns = layout.of_labelled_rows().recalling(memory, data, labelled=True)
     columns.check(data)
-    max_length = given["max_length"] or memory.max_length or MAX_LENGTH
+    max_length = given["max_length"] or Folder(out).max_length or memory.length(columns.task)
     study = begin(Asked(given["teacher"], data, columns, percents, given["seeds"], max_length, device))
     with console.progress("cells") as bar:
         task = bar.add_task("pilot", total=len(study.cells))

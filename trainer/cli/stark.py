@@ -126,7 +126,7 @@ def stark(out: Path, as_json: bool, **given: Any) -> None:
 def _stark(out: Path, given: dict[str, Any]) -> "Stark":
     """The run that the flags ask for; nothing is read yet but the recipe."""
     from hskcache.recall import of_cache
-    from hskcache.text.remembered import MAX_LENGTH, of_model
+    from hskcache.text.remembered import of_model
     from trainer.cli.jobs import make_fit
     from trainer.distill import Machine
     from trainer.recipe import load_recipe
@@ -141,8 +141,8 @@ def _stark(out: Path, given: dict[str, Any]) -> "Stark":
     # The task loss ranks heads and neurons on these rows, too: without a gold label they are left out.
     given["layout"] = named = named.of_labelled_rows()
     columns = named.recalling(memory, given["data"], labelled=True)
-    max_length = given["max_length"] or memory.max_length or MAX_LENGTH
     task = columns.task
+    max_length = given["max_length"] or Folder(out).max_length or memory.length(task)
     recipe = load_recipe(given["recipe"], given["changes"]).evaluated_every(given["eval_steps"])
     recipe = recipe.for_task(None if task is None else task.name)
     soft_temperature(recipe)

@@ -121,6 +121,15 @@ class Folder(NamedTuple):
         record = self.out / RUN
         return read_object(record) if record.is_file() else None
 
+    @property
+    def max_length(self) -> int | None:
+        """Tokens of a row at most in the run in the folder; None where there is no run.
+
+        Raises:
+            DamageError: it cannot be read.
+        """
+        return (self.run or {}).get("max_length")
+
     def claim(self, run: Mapping[str, Any]) -> None:
         """Make the folder that of ``run``, or find that it is already.
 

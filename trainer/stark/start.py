@@ -73,7 +73,7 @@ def start(stark: Stark, folder: Folder, on_step: Callable[[bool], None]) -> Begu
     begin = _from_teacher(stark) if cache is None else _from_cache(stark, cache)
     knowledge = begin.knowledge
     check_recipe(knowledge, stark.recipe, stark.machine.slices)
-    metrics_for(knowledge.request.data.problem, first=stark.metric)
+    _chosen_metric(stark, knowledge.request.data.problem)
     evaluation = _labelled("--eval-data", stark.data.evaluation, stark.data, knowledge)
     check_labels(evaluation)
     drawn = _drawn(stark, begin, len(evaluation))
@@ -190,6 +190,17 @@ def _student_digest(stark: Stark, begin: _Start, folder: Folder) -> str:
     return weights_digest(student)
 
 
+def _chosen_metric(stark: Stark, problem: str) -> str | None:
+    """The metric that picks in place of the task's own; None where it is that one.
+
+    Raises:
+        SpecError: there is none such of this kind of problem.
+    """
+    task = stark.data.layout.task
+    own, first = (metrics_for(problem, task.metrics if task else None, name) for name in (None, stark.metric))
+    return None if next(iter(own)) == next(iter(first)) else stark.metric
+
+
 def _identity(stark: Stark, train: Examples, evaluation: Examples, drawn: Drawn) -> dict[str, Any]:
     """What decides the result, apart from the models."""
     return {
@@ -202,7 +213,7 @@ def _identity(stark: Stark, train: Examples, evaluation: Examples, drawn: Drawn)
         "max_length": stark.max_length,
         "batch_size": stark.batch_size,
         "seed": stark.seed,
-        "metric": stark.metric,
+        "metric": _chosen_metric(stark, train.problem),
         # A single run may go on with others; levels that are compared may not differ in them.
         "bf16": stark.machine.bf16,
         "gradient_accumulation": stark.machine.accumulation,

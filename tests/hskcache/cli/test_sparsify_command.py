@@ -77,6 +77,16 @@ def test_a_folder_that_another_command_writes_is_refused(bare: Any, run: Any, tm
     assert [path.name for path in out.iterdir()] == ["s30"]
 
 
+def test_rows_are_as_long_as_the_task_has_them_and_a_folder_keeps_its_own(
+    bare: Any, tsv_file: Path, run: Any, tmp_path: Path
+) -> None:
+    given = (*bare, "--balance", 1, "--data", tsv_file, "--task", "sst2", "--rows", 8, "--sparsity", "10")
+    for name, length, expected in (("new", (), 64), ("old", ("--max-length", 128), 128), ("old", (), 128)):
+        result = run(*given, *length, "--out", tmp_path / name)
+        assert result.exit_code == 0, result.stderr
+        assert load_scores(tmp_path / name)[1].max_length == expected
+
+
 def contents(root: Path) -> dict[str, str]:
     paths = (path for path in root.rglob("*") if path.is_file())
     return {path.relative_to(root).as_posix(): sha256_hex(path.read_bytes()) for path in paths}

@@ -118,6 +118,24 @@ def test_fine_tuning_takes_the_length_of_the_task_and_a_run_keeps_its_own(
     assert (begun(old)["max_length"], begun(tmp_path / "begun"), begun(tmp_path / "none")) == (128, {}, {})
 
 
+def test_every_command_takes_the_length_of_the_task_where_no_model_tells_one(
+    tiny_teacher_dir: Path, tsv_file: Path, tmp_path: Path
+) -> None:
+    rows, out = ["--data", tsv_file, "--task", "sst2", "--device", "cpu"], tmp_path / "p.tsv"
+    model, pilot = ["--model", tiny_teacher_dir], tmp_path / "pilot"
+    assert data_of(hsktrain("evaluate", *model, *rows, "--json"))["max_length"] == 64
+    assert data_of(hsktrain("predict", *model, *rows, "--out", out, "--json"))["max_length"] == 64
+    study = ["pilot", "--teacher", tiny_teacher_dir, *rows, "--sparsity", "0", "--seeds", 1]
+    for name, given, length in (("new", [], 64), ("old", ["--max-length", 128], 128), ("old", [], 128)):
+        assert hsktrain(*study, *given, "--out", pilot / name).exit_code == 0, "a study goes on with its own"
+        assert json.loads((pilot / name / "run.json").read_text())["max_length"] == length
+    words = "sentence\tlabel\n" + "".join(f"{'film ' * 80}\t{label}\n" for label in (0, 1, 0, 1))
+    (tmp_path / "long.tsv").write_text(words, encoding="utf-8")
+    long = ["--data", tmp_path / "long.tsv", "--task", "sst2", "--device", "cpu"]
+    pruned = hsktrain("create", "--prune", tiny_teacher_dir, "--ffn", 8, *long, "--out", tmp_path / "pruned")
+    assert "4 of 4 rows lost 22 % of their tokens" in pruned.stderr
+
+
 @pytest.mark.parametrize("columns", [("sentence", "label"), ("0", "1")])
 def test_columns_by_name_or_number_read_what_the_task_reads(
     columns: tuple[str, str], tiny_teacher_dir: Path, tsv_file: Path

@@ -129,6 +129,20 @@ def test_a_finished_run_takes_more_levels_and_leaves_the_others_as_they_are(
     assert [row for row in rows if row["field"] in old] == list(old.values())
 
 
+def test_the_metric_of_the_task_by_name_and_the_length_of_the_run_untold_are_the_same_run(
+    finished: Path, places: Places, tmp_path: Path
+) -> None:
+    out = shutil.copytree(finished, tmp_path / "out")
+    args = places.args(out, "--metric", "accuracy")
+    place = args.index("--max-length")
+    del args[place : place + 2]
+    again = invoke(args)
+    assert again.exit_code == 0, again.stderr
+    assert read(out / "run.json") == read(finished / "run.json")
+    other = invoke([*args, "--metric", "f1"])
+    assert (other.exit_code, "metric None and this one has 'f1'" in other.stderr) == (2, True), other.stderr
+
+
 def test_levels_of_a_teacher_that_has_changed_are_refused(finished: Path, places: Places, tmp_path: Path) -> None:
     out = shutil.copytree(finished, tmp_path / "out")
     original = shutil.copytree(places.teacher, tmp_path / "teacher")
