@@ -28,6 +28,8 @@ from trainer.projections import (
 from trainer.recipe import Losses, Recipe, Stage
 from trainer.student.origin import has_no_weights
 
+_STATES = ("embedding", "hidden")
+
 
 @dataclass(frozen=True)
 class Projecting:
@@ -128,6 +130,34 @@ def take_up(
     return dict(held)
 
 
+def left_behind(
+    source: str, held: Projections, recipe: Recipe, matches: Matches, student: PreTrainedModel
+) -> str | None:
+    """In words, that a run learns past projections that would fit it, as student and teacher are equally wide.
+
+    The student's states mean something to the teacher by way of them, so that what is to be matched without them is
+    far off. None where there are none such.
+
+    Args:
+        source: what to call the student.
+        held: what it brings.
+        recipe: the stages.
+        matches: which layers learn from which.
+        student: to train.
+    """
+    widths = {name: widths_of(projection) for name, projection in held.items()}
+    for shared in (True, False):
+        stages = [_projected(stage, shared) for stage in recipe.stages if stage.losses.needs_hidden]
+        wanted = [needed(losses, matches, student.config.hidden_size) for losses, _ in stages]
+        if any(wanted) and all(needs.items() <= widths.items() for needs in wanted):
+            settings = " ".join(setting for _, settings in stages for setting in settings)
+            return (
+                f"the projection of {source} ({described(held, widths)}) is left behind: recipe {recipe.name!r} "
+                f"compares student and teacher, which are equally wide, without one; {settings} goes on with it"
+            )
+    return None
+
+
 def told(stage: str, projections: Projections, held: Projections) -> str:
     """In words, which of a stage's projections are taken up and which drawn."""
     widths = {name: widths_of(projection) for name, projection in projections.items()}
@@ -153,7 +183,7 @@ def _check_layers(source: str, held: Mapping[str, Widths], stage: Stage, needs: 
     wanted = needs(stage.losses)
     if wanted.keys() <= held.keys():
         return
-    terms = {name: term for name in ("embedding", "hidden") if (term := getattr(stage.losses, name)) is not None}
+    terms = {name: term for name in _STATES if (term := getattr(stage.losses, name)) is not None}
     shared = SHARED not in wanted
     other = {name: term.model_copy(update={"shared_projection": shared}) for name, term in terms.items()}
     change = "give --projection fresh to draw it anew"
@@ -164,3 +194,17 @@ def _check_layers(source: str, held: Mapping[str, Widths], stage: Stage, needs: 
         f"{source} brings a projection of {described(held, held)}, and stage {stage.name!r} learns through "
         f"{described(wanted, wanted)}; {change}"
     )
+
+
+def _projected(stage: Stage, shared: bool) -> tuple[Losses, list[str]]:
+    """The terms of a stage as if they had projections whatever the widths, and the flags that make them so."""
+    change = {"project_equal_widths": True, "shared_projection": shared}
+    terms = {name: term for name in _STATES if (term := getattr(stage.losses, name)) is not None}
+    flags = [
+        f"--set {stage.name}.losses.{name}.{key}={str(value).lower()}"
+        for name, term in terms.items()
+        for key, value in change.items()
+        if getattr(term, key) != value
+    ]
+    others = {name: term.model_copy(update=change) for name, term in terms.items()}
+    return stage.losses.model_copy(update=others), flags

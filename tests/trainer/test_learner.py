@@ -150,6 +150,9 @@ def test_it_may_stay_out_of_what_comes_of_a_run(general: General, tmp_path: Path
     assert general.again(tmp_path / "out", "--no-projection").exit_code == 0
     assert not (tmp_path / "out" / FILE).exists()
     assert (tmp_path / "out" / "model.safetensors").is_file()
+    assert general.again(tmp_path / "with").exit_code == 0
+    late = general.again(tmp_path / "with", "--no-projection").stderr
+    assert f"was finished with its projection; delete {tmp_path / 'with' / FILE} to leave it out" in late
 
 
 def test_other_commands_leave_it_where_it_is(general: General, tmp_path: Path) -> None:
@@ -227,6 +230,28 @@ def test_one_that_nothing_learns_through_is_left_alone(general: General, tmp_pat
     assert not (tmp_path / "labels" / FILE).exists()
     assert "holds no projections that can be read" in odd.task_run(tmp_path / "out").stderr
     assert odd.task_run(tmp_path / "out", "--projection", "fresh").exit_code == 0
+
+
+@pytest.mark.parametrize("names", [["shared"], ["layer_00", "layer_01", "layer_02"]])
+def test_one_that_is_left_behind_between_equal_widths_is_told_with_what_goes_on_with_it(
+    names: list[str], general: General, tmp_path: Path
+) -> None:
+    """As that of TinyBERT's release with 6 layers, which has one whatever the widths."""
+    shape = config_file(tmp_path, width=32, num_attention_heads=4)
+    given = ["--cache", general.corpus, "--student", shape, "--recipe", "tinybert-general", "--device", "cpu"]
+    assert invoke("fit", *given, *still("general"), "--out", tmp_path / "wide").exit_code == 0
+    wide = replace(general, student=tmp_path / "wide")
+    assert "left behind" not in wide.task_run(tmp_path / "none").stderr
+    save({name: nn.Linear(32, 24) for name in names}, wide.student)
+    assert "left behind" not in wide.task_run(tmp_path / "misfit").stderr
+    save({name: nn.Linear(32, 32) for name in names}, wide.student)
+    result = wide.task_run(tmp_path / "plain")
+    (line,) = (line for line in result.stderr.splitlines() if "left behind" in line)
+    advice = line.split("without one; ")[1].removesuffix(" goes on with it").split()
+    again = wide.task_run(tmp_path / "advised", *advice)
+    assert "left behind" not in again.stderr
+    assert "intermediate: goes on with the student's projection" in again.stderr
+    assert (tmp_path / "advised" / FILE).is_file()
 
 
 MakeFit = Callable[..., Fit]

@@ -104,7 +104,7 @@ def fit(out: Path, as_json: bool, **given: Any) -> None:
     if (given["cache"] is None) == (given["teacher"] is None):
         raise SpecError("give either --cache CACHE or --teacher DIR --data FILE --spec SPEC.yaml")
     from hskcache.disk import writing_to
-    from trainer import chance, processes
+    from trainer import chance, processes, projections
     from trainer.checkpoints import reached, require_room
     from trainer.cli.jobs import make_fit
     from trainer.distill import Machine
@@ -125,6 +125,8 @@ def fit(out: Path, as_json: bool, **given: Any) -> None:
     chance.tell(result, str(out), chance.help_of_fit(result))
     if missing := [source for source in others if source not in result.get("others", {})]:
         console.say(f"{out} was finished without {missing[0]}; score it with hsktrain evaluate --model {out}")
+    if given["no_projection"] and (projection := out / projections.FILE).is_file():
+        console.say(f"{out} was finished with its projection; delete {projection} to leave it out")
     if as_json:
         console.print_json(result)
         return

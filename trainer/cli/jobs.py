@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from hskcache import runtime
+from hskcache import console, runtime
 from hskcache.console import parse_bytes
 from hskcache.encoder import trained_length, weights_digest
 from hskcache.errors import DataError, MismatchError, SpecError
@@ -23,7 +23,7 @@ from trainer.fit import Fit
 from trainer.gate import check_recipe, check_student, check_tokenizer
 from trainer.inference import check_fit
 from trainer.knowledge import Knowledge
-from trainer.learner import Projecting, projections_of, take_up
+from trainer.learner import Projecting, left_behind, projections_of, take_up
 from trainer.recipe import Recipe, load_recipe
 from trainer.source import Local, Source, cached_source
 from trainer.student.create import create_student
@@ -76,7 +76,7 @@ def make_fit(given: Mapping[str, Any], device: str, slices: int, tells: bool = T
     with runtime.quiet():
         tokenizer = load_tokenizer(source.tokenizer)
         student = _student(given, recipe, knowledge, tokenizer.get_vocab())
-        projecting = _projecting(given, recipe, knowledge, student)
+        projecting = _projecting(given, recipe, knowledge, student, tells)
     reach = reach_of(student, given["student"], max_length, _KEEP)
     if tells:
         tell_cut_of(knowledge.request, knowledge.where, reach)
@@ -123,12 +123,14 @@ def _student(
 
 
 def _projecting(
-    given: Mapping[str, Any], recipe: Recipe, knowledge: Knowledge, student: "PreTrainedModel"
+    given: Mapping[str, Any], recipe: Recipe, knowledge: Knowledge, student: "PreTrainedModel", tells: bool
 ) -> Projecting:
     fresh = given["projection"] == "fresh"
     matches = knowledge.matches_for(int(student.config.num_hidden_layers), given["layer_map"])
     held = {} if fresh or not recipe.needs_hidden else projections_of(given["student"])
     taken = take_up(given["student"], held, recipe, matches, student)
+    if not taken and tells and (line := left_behind(given["student"], held, recipe, matches, student)) is not None:
+        console.say(line)
     return Projecting(taken, fresh, exported=not given["no_projection"])
 
 
