@@ -201,9 +201,11 @@ class Recipe(Finite):
         if steps is None:
             return self
         if not any(stage.select == "best" for stage in self.stages):
+            # Where no stage answers a task there may be nothing to score.
+            scored = [stage.name for stage in self.stages if stage.losses.needs_task]
             raise SpecError(
-                f"--eval-steps {steps}: no stage of recipe {self.name!r} keeps its best weights; leave it out, or give "
-                f"--set {self.stages[-1].name}.select=best"
+                f"--eval-steps {steps}: no stage of recipe {self.name!r} keeps its best weights; leave it out"
+                + (f", or give --set {scored[-1]}.select=best" if scored else "")
             )
         chosen = {stage.name: {"eval_steps": steps} if stage.select == "best" else {} for stage in self.stages}
         stages = tuple(stage.model_copy(update=chosen[stage.name]) for stage in self.stages)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import click
 
 from hskcache import console, runtime
-from hskcache.cli.options import job_options, json_option
+from hskcache.cli.options import job_options, json_option, packing_said
 from hskcache.cli.outcome import facts, num_bytes, reached, tell_agreement, tell_skipped
 from hskcache.errors import SpecError
 from hskcache.spec import KnowledgeName
@@ -99,7 +99,8 @@ def _built(teacher: str, out: Path, rows: "Rows", given: dict[str, Any]) -> "tup
             if (manifest := corpus.written(out)) is not None:
                 return manifest, False
             job = packed(corpus, spool)
-        console.say(f"{rows.corpus}: {len(job.rows):,} rows, {job.spec.packing.told}; --pairs says otherwise")
+        otherwise = "" if "pairs" in packing_said(given) else "; --pairs says otherwise"
+        console.say(f"{rows.corpus}: {len(job.rows):,} rows, {job.spec.packing.told}{otherwise}")
     # Only now: make_job tells better than an ImportError that torch is missing.
     from hskcache.teacher.build import build as run
     from hskcache.teacher.build import finished

@@ -82,7 +82,9 @@ def test_steps_hold_for_the_stages_that_keep_their_best() -> None:
     hidden, prediction = load_recipe("mud").evaluated_every(10).stages
     assert (hidden.eval_steps, prediction.eval_steps) == (None, 10)
     assert load_recipe("mud").evaluated_every(None) == load_recipe("mud")
-    with pytest.raises(SpecError, match=r"no stage of recipe 'tinybert-general' keeps its best weights"):
+    with pytest.raises(SpecError, match=r"no stage of recipe 'tinybert-general' keeps its best weights; leave it out$"):
         load_recipe("tinybert-general").evaluated_every(10)
+    with pytest.raises(SpecError, match=r"leave it out, or give --set prediction\.select=best"):
+        load_recipe("mud", ["prediction.select=last"]).evaluated_every(10)
     with pytest.raises(SpecError, match="eval_steps needs select: best"):
         load_recipe("mud", ["hidden.eval_steps=10"])

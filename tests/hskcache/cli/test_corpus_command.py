@@ -74,6 +74,11 @@ def test_rows_are_pairs_for_a_teacher_with_two_types_and_every_command_knows_it(
     flags = (*KEEP[:-2], "--shard-rows", "8")
     built = run("build", *teacher, "--corpus", corpus, *flags, "--out", cache)
     assert "half with what follows the first text" in built.stderr
+    assert "--pairs says otherwise" in built.stderr
+    assert (
+        "says otherwise"
+        not in run("build", *teacher, "--corpus", corpus, *flags, "--pairs", "next", "--out", f"{cache}2").stderr
+    )
     assert spec_of(data, cache) == {"pairs": "mixed", "short_rows": 0.1, "copies": 1, "mask": 0.0, "seed": 0}
     words = " ".join(run("info", cache).stdout.split())
     assert "packing pairs, half with what follows the first text, half with one of another document; 0.1 of" in words
