@@ -111,6 +111,17 @@ METRICS: dict[str, Metric] = {
     "pearson_spearman": pearson_spearman,
     "spearman": spearman,
 }
+# What other libraries call them: scikit-learn, evaluate, transformers.
+_ELSEWHERE = {
+    "acc": "accuracy",
+    "acc_and_f1": "accuracy_f1",
+    "corr": "pearson_spearman",
+    "f1_acc": "accuracy_f1",
+    "macro_f1": "f1_macro",
+    "matthews_corrcoef": "matthews",
+    "matthews_correlation": "matthews",
+    "mcc": "matthews",
+}
 PROBLEM_METRICS: dict[str, tuple[str, ...]] = {
     "classification": ("accuracy", "f1_macro", "f1", "accuracy_f1", "matthews"),
     "regression": ("pearson", "spearman", "pearson_spearman"),
@@ -136,8 +147,11 @@ def metrics_for(problem: str, names: Sequence[str] | None = None, first: str | N
     wanted = dict.fromkeys([*([first] if first else []), *(names or DEFAULT_METRICS[problem])])
     for name in wanted:
         if name not in fitting:
-            near = meant(name, fitting)
-            raise SpecError(f"{name!r} is not a metric of a {problem} task; choose among {', '.join(fitting)}{near}")
+            near = meant(_ELSEWHERE.get(name.casefold().replace("-", "_"), name), fitting)
+            flag = "--metric " if name == first else ""
+            raise SpecError(
+                f"{flag}{name!r} is not a metric of a {problem} task; choose among {', '.join(fitting)}{near}"
+            )
     return {name: METRICS[name] for name in wanted}
 
 

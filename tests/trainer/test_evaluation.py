@@ -94,6 +94,28 @@ def test_a_metric_that_does_not_fit_is_refused_with_those_that_do(problem: str, 
         metrics_for(problem, [name])
 
 
+@pytest.mark.parametrize(
+    ("problem", "given", "name"),
+    [
+        ("classification", "MCC", "matthews"),
+        ("classification", "matthews_correlation", "matthews"),
+        ("classification", "acc", "accuracy"),
+        ("classification", "macro-f1", "f1_macro"),
+        ("classification", "acc_and_f1", "accuracy_f1"),
+        ("regression", "spearmanr", "spearman"),
+        ("regression", "corr", "pearson_spearman"),
+        ("regression", "acc", None),
+    ],
+)
+def test_a_metric_by_the_name_of_another_library_is_answered_with_ours(
+    problem: str, given: str, name: str | None
+) -> None:
+    with pytest.raises(SpecError) as caught:
+        metrics_for(problem, first=given)
+    assert str(caught.value).startswith(f"--metric {given!r} is not a metric of a {problem} task; choose among ")
+    assert str(caught.value).rpartition("; ")[2].startswith(f"do you mean {name!r}" if name else "choose among")
+
+
 def test_every_task_preset_names_metrics_that_exist() -> None:
     for name in task_names():
         task = load_task(name)
