@@ -17,9 +17,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoConfig, PreTrainedModel
 
 from hskcache.encoder import num_positions
-from hskcache.errors import MismatchError
+from hskcache.errors import MismatchError, TeacherError
 from hskcache.model.load import CLASSIFIER, Wanted, draw_model, folder_of, load_config, load_model
 from hskcache.model.weights import weights_bytes
+from hskcache.nearest import meant
 from trainer.student.create import seeded
 from trainer.student.origin import STUDENTS, has_no_weights
 from trainer.timing import Times, alternate
@@ -148,8 +149,11 @@ def open_side(source: str, device: str) -> Side:
         with seeded(0):
             model = draw_model(source, CLASSIFIER, load_config(source, "a model"), "a model")
         return _placed(Side(source, model, None), device)
-    with seeded(0):
-        model = load_model(source, Wanted(CLASSIFIER, "a model", new_head=True)).model
+    try:
+        with seeded(0):
+            model = load_model(source, Wanted(CLASSIFIER, "a model", new_head=True)).model
+    except TeacherError as error:
+        raise TeacherError(f"{error}{'' if Path(source).exists() else meant(source, SHAPES)}") from None
     folder = folder_of(source, "config.json")
     return _placed(Side(source, model, None if folder is None else weights_bytes(folder)), device)
 
@@ -158,7 +162,9 @@ def _placed(side: Side, device: str) -> Side:
     if side.model.config.pad_token_id is None:
         # Decoders look for the last token that is no padding, and refuse batches where none is named.
         side.model.config.pad_token_id = 0
-    side.model.to(device)
+    # The counter of operations looks for the gradient of what a layer answers, and a view of a parameter, as a layer
+    # without heads gives, seems to have one.
+    side.model.requires_grad_(False).to(device)
     return side
 
 

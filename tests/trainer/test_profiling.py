@@ -12,6 +12,7 @@ from transformers import AutoModelForSequenceClassification
 
 from trainer.cli import main
 from trainer.profiling import SHAPES, open_side
+from trainer.student import CompactBertConfig
 from trainer.timing import Times, alternate
 
 
@@ -64,6 +65,27 @@ def test_two_heads_and_a_factored_embedding_count_as_such() -> None:
     assert SHAPES["rosita6"]["num_hidden_layers"] == side.model.config.num_hidden_layers == 6
 
 
+def test_layers_that_lost_everything_cost_nothing(tmp_path: Path) -> None:
+    """A student that was pruned over all layers has layers without heads or neurons, which only pass on a bias."""
+    heads, neurons = [1, 0, 2, 0], [0, 3, 5, 0]
+    config = CompactBertConfig(
+        vocab_size=40,
+        hidden_size=16,
+        num_hidden_layers=4,
+        num_attention_heads=2,
+        intermediate_size=5,
+        head_size=4,
+        heads_by_layer=heads,
+        neurons_by_layer=neurons,
+    )
+    config.save_pretrained(tmp_path)
+    found = facts(tmp_path, "--lengths", "6", "--batch-sizes", "2", "--repetitions", 1)
+    layers = sum(bert_flops(6, 1, 16, ffn, attention=4 * num) for num, ffn in zip(heads, neurons, strict=True))
+    # The pooler and the classifier are there once.
+    assert found["model"]["flops"]["6"] == layers - 3 * bert_flops(6, 0, 16, 0)
+    assert found["speed"][0]["rows_a_second"]["model"] > 0
+
+
 def test_a_checkpoint_is_weighed_on_disk_and_left_as_it_was(tiny_teacher_dir: Path, tmp_path: Path) -> None:
     found = facts(tiny_teacher_dir, "--against", config_file(tmp_path), "--no-speed", "--lengths", "8")
     assert found["model"]["num_bytes"] == (tiny_teacher_dir / "model.safetensors").stat().st_size
@@ -104,7 +126,7 @@ def test_sides_take_turns_and_ratios_are_of_medians() -> None:
 @pytest.mark.parametrize(
     ("args", "complaint"),
     [
-        (("tinybert5",), "tinybert5"),
+        (("tinybert5",), "do you mean 'tinybert"),
         (("./nothing",), "no file or folder"),
         (("tinybert4", "--lengths", "513", "--no-speed"), "tinybert4 has 512 positions"),
         (("tinybert4", "--lengths", "0"), "--lengths '0': give whole numbers from 1"),
