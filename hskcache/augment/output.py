@@ -210,7 +210,7 @@ class Output:
             name, there, wanted = difference
             raise MismatchError(
                 f"{path} was begun with {name} = {there!s:.60} and this command asks for {wanted!s:.60}; choose "
-                "another --out, delete it, or ask for the same"
+                f"another --out, delete it, or ask for the same{_flags(found.request, self.request)}"
             )
         raise MismatchError(f"{path} is of another command; choose another --out, or delete it")
 
@@ -226,3 +226,15 @@ class Output:
 
 def _json(progress: Progress) -> bytes:
     return progress.model_dump_json(indent=1).encode() + b"\n"
+
+
+def _flags(there: dict[str, Any], wanted: dict[str, Any]) -> str:
+    """The options by which a file goes on, of those that came later; empty where the difference is another."""
+    there, wanted = _UNSAID | there, _UNSAID | wanted
+    options = {
+        "pairs": f"--pairs {there['pairs']}",
+        "possessives": "--possessives" if there["possessives"] else "--no-possessives",
+        "vectors_limit": f"--vectors-limit {0 if there['vectors_limit'] == 'none' else there['vectors_limit']}",
+    }
+    differing = [option for name, option in options.items() if there[name] != wanted[name]]
+    return f": {' '.join(differing)}" if differing else ""

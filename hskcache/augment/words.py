@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from hskcache.errors import SpecError
+from hskcache.nearest import meant
 from hskcache.resources import resource
 
 LETTERS = "[a-z]+"
@@ -137,6 +138,7 @@ def read_stop_words(path: Path) -> Iterator[str]:
     except OSError as error:
         raise SpecError(
             f"--stop-words {path}: {error.strerror}; give {', '.join(LISTS)}, none or a file with a word a line"
+            f"{meant(str(path), (*LISTS, NONE))}"
         ) from None
     except UnicodeDecodeError:
         raise SpecError(f"--stop-words {path} is not UTF-8 text; give a file with a word a line") from None

@@ -82,7 +82,7 @@ def test_the_number_of_copies_is_the_tasks_unless_it_is_given(args: Any, data: A
     assert facts["counts"]["rows_out"] <= 1 + 2 * 4
 
 
-def test_the_rules_of_before_can_be_asked_for(args: Any, data: Any, tmp_path: Path) -> None:
+def test_the_rules_of_before_can_be_asked_for(args: Any, data: Any, run: Any, tmp_path: Path) -> None:
     """Texts of a pair together, no possessives, every vector: what was asked for by default before."""
     rte = tmp_path / "rte.tsv"
     rte.write_text("index\tsentence1\tsentence2\tlabel\n0\tcalm's\tcharming\tentailment\n")
@@ -101,6 +101,11 @@ def test_the_rules_of_before_can_be_asked_for(args: Any, data: Any, tmp_path: Pa
     flags = ("--pairs", "both", "--no-possessives", "--vectors-limit", 0, "--out", tmp_path / "old.tsv")
     assert not {"pairs", "possessives", "vectors_limit"} & data(*given, *flags)["request"].keys()
     assert (tmp_path / "old.tsv").read_text().splitlines()[2:] == ["0\tcalm's\tlovely\tentailment\t0\t1"]
+    # All at once, as a user types them.
+    told = run(*given, "--vectors-limit", 4, "--out", tmp_path / "old.tsv").stderr
+    assert told.endswith("ask for the same: --pairs both --no-possessives --vectors-limit 0\n")
+    told = run(*given, *flags[:3], "--vectors-limit", 4, *flags[-2:]).stderr
+    assert told.endswith("ask for the same: --vectors-limit 0\n")
 
 
 def test_a_cache_is_built_of_the_output_with_the_same_options(
@@ -188,6 +193,7 @@ def test_bad_input_ends_in_one_line_before_anything_is_written(
     assert "--probability nan is not a number" in refused(*data, *lm, "--probability", "nan", "--out", out)
     assert "is not a regular expression" in refused(*data, *lm, "--words", "(", "--out", out)
     assert "gone: No such file" in refused(*data, *lm, "--stop-words", tmp_path / "gone", "--out", out)
+    assert "do you mean 'published'?" in refused(*data, *lm, "--stop-words", "publishd", "--out", out)
     assert {path.name for path in tmp_path.iterdir()} == {"empty.tsv", "v.txt"}
     out.write_text("mine")
     assert "is there already" in refused(*data, *vectors, "--out", out).splitlines()[-1]
