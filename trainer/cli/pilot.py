@@ -60,8 +60,8 @@ def pilot(layout: Layout, out: Path, as_json: bool, **given: Any) -> None:
     click.echo(table(shares))
     metric, num_rows = next(iter(study.metrics)), len(study.examples)
     if (error := error_by_rows(metric, shares[0].measures[metric].mean, num_rows)) is not None:
+        over_seeds = "± is one standard error over seeds; that" if given["seeds"] > 1 else "the standard error"
         console.say(
-            f"± is one standard error over seeds; that of the {metric} on {num_rows:,} rows is {error:.4f}: "
-            "differences of this order may be chance"
+            f"{over_seeds} of the {metric} on {num_rows:,} rows is {error:.4f}: differences of this order may be chance"
         )
     console.say(f"{out / PLOT} shows it; {out / RESULTS} has the figures")
