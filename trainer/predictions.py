@@ -6,6 +6,9 @@ Dimension letters: N rows, C classes.
 import csv
 import io
 import json
+import re
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -20,6 +23,7 @@ Columns: TypeAlias = dict[str, list[Any]]
 """Columns by name, each with a value a row; None where a row has none."""
 
 SUFFIXES = (".tsv", ".csv", ".jsonl")
+_BREAKS = re.compile(r"[\t\r\n]")
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,11 +54,18 @@ class Predictions:
             found |= self._probabilities("teacher_probability", self.teacher_NC)
         return found
 
-    def glue_columns(self) -> Columns:
-        """The two columns that GLUE's server reads: the label words of its files, scores with three decimals."""
-        answers = self.answers(self.logits_NC)
-        written = answers if self.label_names else [f"{score:.3f}" for score in self.logits_NC[:, 0]]
-        return {"index": self.index_N.tolist(), "prediction": written}
+    def glue_columns(self, num_rows: int) -> Columns:
+        """The two columns that GLUE's server reads: the label words of its files, scores with three decimals.
+
+        Args:
+            num_rows: of the source. The server wants an answer for each; those that are none of these rows get the
+                most frequent class, or the mean of the scores.
+        """
+        scores = self.logits_NC[:, 0].astype(np.float64)
+        given = self.answers(self.logits_NC) if self.label_names else [f"{score:.3f}" for score in scores]
+        otherwise = Counter(given).most_common(1)[0][0] if self.label_names else f"{scores.mean():.3f}"
+        answers = dict(zip(self.index_N.tolist(), given, strict=True))
+        return {"index": list(range(num_rows)), "prediction": [answers.get(at, otherwise) for at in range(num_rows)]}
 
     def answers(self, logits_NC: Logits) -> list[Any]:
         """The most probable class or the score of each row; None where its logits are not finite."""
@@ -90,6 +101,20 @@ def require_suffix(path: Path) -> None:
     """
     if path.suffix.lower() not in SUFFIXES:
         raise SpecError(f"--out {path}: give a name that ends in {', '.join(SUFFIXES)}, or - to print a .tsv")
+
+
+def require_cells(label_names: Sequence[str], suffix: str) -> None:
+    """Refuse classes that the cells of a .tsv cannot hold, which knows no quotes.
+
+    Raises:
+        SpecError: naming the first.
+    """
+    for name in label_names if suffix == ".tsv" else ():
+        if _BREAKS.search(name):
+            raise SpecError(
+                f"the class {name!r} holds a tab or the end of a line, which no .tsv can; give --out a name that ends "
+                "in .csv or .jsonl"
+            )
 
 
 def written(columns: Columns, suffix: str = ".tsv") -> str:

@@ -121,7 +121,7 @@ class Layout:
             DataError: a row cannot be read.
         """
         task = self.task
-        names = self._names(label_names or (task.labels if task is not None else ()), problem)
+        names = self.names_of(label_names or (task.labels if task is not None else ()), problem)
         if task is None and problem == "regression" and self.has_label:
             labels = LabelSet("regression")
         else:
@@ -163,8 +163,16 @@ class Layout:
             "--text-pair and --label"
         )
 
-    def _names(self, known: Sequence[str], problem: str | None) -> tuple[str, ...] | None:
-        """The classes as the data writes them, in the order of their indices."""
+    def names_of(self, known: Sequence[str], problem: str | None) -> tuple[str, ...] | None:
+        """The classes as the data writes them, in the order of their indices; None where only the data can tell.
+
+        Args:
+            known: as model or task name them; empty where neither does.
+            problem: ``regression`` has none.
+
+        Raises:
+            MismatchError: the classes that the user named are not those known, or there are scores.
+        """
         task = self.task
         if self.classes is None:
             return tuple(known) or None
@@ -182,13 +190,18 @@ class Layout:
 
         Raises:
             DataError: a row cannot be read.
-            MismatchError: the model answers for other classes.
+            MismatchError: the model answers for other classes, or gives a score where the task has classes.
         """
         names = class_order(model, config, self.task)
         problem: Problem = "regression" if config.num_labels == 1 else "classification"
         num_classes = None if problem == "regression" else int(config.num_labels)
         examples = self.read(source, names if self.has_label else None, problem, num_classes)
         if examples.labels is None:
+            if problem == "regression" and self.task is not None and self.task.labels:
+                raise MismatchError(
+                    f"{model} gives a score and {self.task.name} has {len(self.task.labels)} classes; give a model "
+                    "that was fine-tuned on this task"
+                )
             # The model alone tells what its answers mean.
             known = names or class_names(config)
             return replace(examples, problem=problem, label_names=() if problem == "regression" else known)

@@ -30,7 +30,7 @@ from trainer.fidelity import beside, fidelity
 from trainer.gate import check_tokenizer
 from trainer.inference import predict
 from trainer.knowledge import Knowledge, cached_knowledge
-from trainer.predictions import Predictions, written
+from trainer.predictions import Predictions, require_cells, written
 from trainer.source import opened_cache
 from trainer.student.create import load_classifier
 from trainer.student.head import keep_meaning
@@ -52,7 +52,10 @@ def of_data(model: str, layout: Layout, out: Path, as_json: bool, given: Mapping
     with runtime.quiet():
         tokenizer = load_tokenizer(tokenizer_of(model))
         classifier = load_classifier(model)
-    examples = columns.read_for(model, classifier.config, data)
+    # Rows without labels do not tell what classes are called; the user may.
+    examples = replace(columns, classes=None).read_for(model, classifier.config, data)
+    names = columns.names_of(examples.label_names, examples.problem) or ()
+    require_cells(names, _suffix(out))
     rows = options.tokenized(examples, tokenizer, max_length)
     tell_cut(rows.cut, len(rows), data, reach_of(classifier, model, max_length))
     tell_beyond(int(rows.lengths.max(initial=0)), trained_length(classifier), data, model)
@@ -67,8 +70,8 @@ def of_data(model: str, layout: Layout, out: Path, as_json: bool, given: Mapping
             on_rows=lambda count: bar.advance(task, count),
         )
     _require_finite(model, logits_NC)
-    predictions = Predictions(_places(examples), logits_NC, tuple(examples.label_names))
-    _write(predictions.glue_columns() if given["glue"] else predictions.columns(), out)
+    predictions = Predictions(_places(examples), logits_NC, names)
+    _write(_for_glue(predictions, examples) if given["glue"] else predictions.columns(), out)
     _tell(predictions, out, as_json, {"model": model, "data": data, "max_length": max_length})
 
 
@@ -83,6 +86,8 @@ def of_cache(model: str, out: Path | None, as_json: bool, given: Mapping[str, An
         if (theirs := own_vocabulary(model)) is not None:
             check_tokenizer(knowledge, theirs, vocabulary, model)
         classifier = _classifier(model, knowledge).to(device)
+    if out is not None:
+        require_cells(knowledge.label_names, _suffix(out))
     with console.progress() as bar:
         task = bar.add_task("predict", total=cache.num_rows)
         sides = beside(classifier, cache, field, given["bf16"], lambda count: bar.advance(task, count))
@@ -148,6 +153,19 @@ def _places(examples: Examples) -> NDArray[np.int64]:
     return np.searchsorted(np.sort(np.concatenate([numbers, left_out])), numbers).astype(np.int64)
 
 
+def _for_glue(predictions: Predictions, examples: Examples) -> dict[str, list[Any]]:
+    """The table for GLUE's server, which wants an answer for rows that cannot be used, too."""
+    num_left_out = len(examples.reading.bad)
+    if num_left_out:
+        answer = "most frequent answer" if predictions.label_names else "mean score"
+        console.say(f"rows that could not be used: {num_left_out:,}; GLUE wants an answer for each, the {answer} is it")
+    return predictions.glue_columns(len(examples) + num_left_out)
+
+
+def _suffix(out: Path) -> str:
+    return ".tsv" if str(out) == "-" else out.suffix.lower()
+
+
 def _require_finite(model: str, logits_NC: NDArray[np.float32]) -> None:
     bad = np.flatnonzero(~np.isfinite(logits_NC).all(axis=1))
     if len(bad):
@@ -162,7 +180,7 @@ def _write(columns: Mapping[str, list[Any]], out: Path) -> None:
         click.echo(written(dict(columns)), nl=False)
         return
     with writing_to(out, "the beginning"):
-        write_atomic(out, written(dict(columns), out.suffix.lower()).encode())
+        write_atomic(out, written(dict(columns), _suffix(out)).encode())
 
 
 def _tell(predictions: Predictions, out: Path | None, as_json: bool, facts: Mapping[str, Any]) -> None:
@@ -179,5 +197,8 @@ def _tell(predictions: Predictions, out: Path | None, as_json: bool, facts: Mapp
         else:
             options.print_metrics(alike)
     where = "" if out is None or str(out) == "-" else f"{out}: "
-    told = summary["counts"] if "counts" in summary else {name: f"{value:.4g}" for name, value in summary.items()}
-    console.say(f"{where}{num_rows:,} rows; {', '.join(f'{name} {value}' for name, value in told.items())}")
+    if "counts" in summary:
+        told = [f"{count:,} of {name}" for name, count in summary["counts"].items()]
+    else:
+        told = [f"{name} {value:.4g}" for name, value in summary.items()]
+    console.say(f"{where}{num_rows:,} rows; {', '.join(told)}")

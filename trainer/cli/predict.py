@@ -25,7 +25,9 @@ _STDOUT = Path("-")
     type=click.Path(path_type=Path, allow_dash=True),
     help="A .tsv, .csv or .jsonl to write, or - to print; with --cache it may be left out.",
 )
-@click.option("--glue", is_flag=True, help="Write what GLUE's server takes: index and prediction, in its own words.")
+@click.option(
+    "--glue", is_flag=True, help="Write what GLUE's server takes: index and prediction of every row, in its own words."
+)
 @click.option("--force", is_flag=True, help="Replace whatever stands at --out.")
 @options.trained_max_length
 @options.bf16
@@ -61,8 +63,8 @@ def _check(layout: Layout, out: Path | None, as_json: bool, given: dict[str, Any
         raise SpecError(f"--field {given['field']} belongs to --cache; leave it out")
     elif out is None:
         raise SpecError("say where the predictions go: --out FILE, or --out - to print them")
-    if given["glue"] and layout.bad_rows == "skip":
-        raise SpecError("GLUE's server wants an answer for every row; leave out --bad-rows skip")
+    if given["glue"] and layout.classes is not None:
+        raise SpecError(f"--classes {','.join(layout.classes)}: GLUE's server knows its own labels; leave it out")
     if out is not None:
         _check_out(out, as_json, given)
 
@@ -80,6 +82,10 @@ def _check_out(out: Path, as_json: bool, given: dict[str, Any]) -> None:
         raise SpecError(f"--out {out}: GLUE's server takes a .tsv; give a name that ends so")
     if out.is_dir():
         raise MismatchError(f"--out {out} is a folder; give the name of a file")
+    if given["data"] is not None and out.exists() and Path(given["data"]).exists() and out.samefile(given["data"]):
+        raise SpecError(f"--out {out} is the file of the rows; give another")
+    if given["cache"] is not None and Path(given["cache"]).resolve() in out.resolve().parents:
+        raise SpecError(f"--out {out} is within the cache, which holds nothing else; give a place outside of it")
     if out.exists() and not given["force"]:
         raise CacheError(f"{out} is there already; give another --out, or --force to replace it")
     require_writable(out.parent)

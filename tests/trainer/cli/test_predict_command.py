@@ -117,6 +117,20 @@ def test_glue_gets_its_own_words_and_its_own_test_files(
     np.testing.assert_allclose([float(row["prediction"]) for row in rows], scores, atol=6e-4)
 
 
+def test_classes_are_called_as_the_user_calls_them(tiny_teacher_dir: Path, tsv_file: Path) -> None:
+    """The rows have no labels that would tell."""
+    given = ("predict", "--model", tiny_teacher_dir, "--data", tsv_file, "--task", "sst2", "--out", "-", *CPU)
+    plain, named = (done(*given, *more) for more in ((), ("--classes", "neg,pos")))
+    assert named.stderr.count("the classes 0, 1 are taken for neg, pos, in order\n") == 1
+    header, *rows = named.stdout.splitlines()
+    assert header == "index\tprediction\tprobability_neg\tprobability_pos"
+    names = {"0": "neg", "1": "pos"}
+    expected = [
+        [at, names[word], *shares] for at, word, *shares in (row.split("\t") for row in plain.stdout.splitlines()[1:])
+    ]
+    assert [row.split("\t") for row in rows] == expected
+
+
 def test_columns_and_length_are_those_that_the_model_remembers(tiny_teacher_dir: Path, tmp_path: Path) -> None:
     """And a row that cannot be used leaves its place free."""
     model = Path(shutil.copytree(tiny_teacher_dir, tmp_path / "m"))
@@ -177,15 +191,23 @@ MISTAKES = {
     "nothing to answer": (["predict", "--model", "{teacher}", "--out", "-"], "--data FILE, rows to answer, or --cache"),
     "nowhere to write": ([*DATA, "--task", "sst2"], "--out FILE, or --out - to print"),
     "a kind of file that is none": ([*DATA, "--task", "sst2", "--out", "{out}.txt"], ".tsv, .csv, .jsonl"),
-    "a file that is there": ([*DATA, "--task", "sst2", "--out", "{data}"], "is there already"),
     "both on stdout": ([*DATA, "--task", "sst2", "--out", "-", "--json"], "both print on stdout"),
     "labels": ([*DATA, "--text", "sentence", "--label", "label", "--out", "-"], "reads no labels"),
     "glue without a task": ([*DATA, "--text", "sentence", "--glue", "--out", "-"], "say which with --task"),
-    "glue with gaps": ([*DATA, "--task", "sst2", "--glue", "--bad-rows", "skip", "--out", "-"], "for every row"),
+    "its own rows": ([*DATA, "--task", "sst2", "--out", "{data}", "--force"], "is the file of the rows"),
+    "glue in other words": (
+        [*DATA, "--task", "sst2", "--glue", "--classes", "neg,pos", "--out", "-"],
+        "--classes neg,pos",
+    ),
+    "classes that are none": ([*DATA, "--text", "sentence", "--classes", "a,b,c", "--out", "-"], "names 3 classes"),
     "no such column": ([*DATA, "--task", "mnli", "--out", "-"], "no column 'sentence1'"),
     "a field without a cache": ([*DATA, "--task", "sst2", "--field", "large", "--out", "-"], "belongs to --cache"),
     "columns of a cache": (["predict", "--model", "{teacher}", "--cache", "{cache}", "--task", "sst2"], "as tokens"),
     "no such field": (["predict", "--model", "{teacher}", "--cache", "{cache}", "--field", "logit"], "no field logit"),
+    "a place in a cache": (
+        ["predict", "--model", "{teacher}", "--cache", "{cache}", "--out", "{cache}/p.tsv"],
+        "within",
+    ),
     "no logits": (["predict", "--model", "{teacher}", "--cache", "{cache}", "--field", "hidden"], "no logits there"),
 }
 
@@ -199,6 +221,54 @@ def test_a_mistake_is_told_in_one_line(
     before = tsv_file.read_bytes()
     assert complaint in refused(*(arg.format(**places) for arg in args))
     assert (list(tmp_path.iterdir()), tsv_file.read_bytes()) == ([], before)
+
+
+def test_glue_gets_an_answer_for_rows_that_cannot_be_used(
+    tiny_teacher_dir: Path, regressor: Path, tsv_file: Path, tmp_path: Path
+) -> None:
+    """Its test files hold empty texts, and its server wants every row: the most frequent answer, or the mean score."""
+    texts = [line.split("\t")[0] for line in tsv_file.read_text().splitlines()[1:8]]
+    data = tmp_path / "test.tsv"
+    data.write_text("index\tsentence\n" + "".join(f"{at}\t{text}\n" for at, text in enumerate(["", *texts, " "])))
+    given = ("predict", "--model", tiny_teacher_dir, "--data", data, "--task", "sst2", "--glue", "--out", "-", *CPU)
+    assert "--bad-rows skip" in refused(*given)
+    best = by_hand(tiny_teacher_dir, texts).argmax(1)
+    usual = str(best.bincount().argmax().item())
+    rows = table(done(*given, "--bad-rows", "skip").stdout)
+    assert [row["index"] for row in rows] == list("012345678")
+    assert [row["prediction"] for row in rows] == [usual, *map(str, best.tolist()), usual]
+
+    pairs = tmp_path / "pairs.tsv"
+    lines = [f"{at}\t{text}\t{'' if at == 2 else texts[0]}\n" for at, text in enumerate(texts)]
+    pairs.write_text("index\tsentence1\tsentence2\n" + "".join(lines))
+    given = ("predict", "--model", regressor, "--data", pairs, "--task", "stsb", "--glue", "--out", "-", *CPU)
+    rows = table(done(*given, "--max-length", 64, "--bad-rows", "skip").stdout)
+    others = texts[:2] + texts[3:]
+    mean = by_hand(regressor, others, [texts[0]] * len(others)).mean().item()
+    assert (len(rows), float(rows[2]["prediction"])) == (len(texts), pytest.approx(mean, abs=6e-4))
+
+
+def test_scores_are_not_handed_out_as_classes(regressor: Path, tsv_file: Path, tmp_path: Path) -> None:
+    given = ("predict", "--model", regressor, "--data", tsv_file, "--task", "sst2", "--glue", *CPU)
+    assert "gives a score and sst2 has 2 classes" in refused(*given, "--out", tmp_path / "p.tsv")
+    assert not (tmp_path / "p.tsv").exists()
+
+
+def test_a_class_with_a_tab_in_its_name_goes_where_cells_are_quoted(
+    tiny_teacher_dir: Path, tsv_file: Path, tmp_path: Path
+) -> None:
+    model = Path(shutil.copytree(tiny_teacher_dir, tmp_path / "m"))
+    config = json.loads((model / "config.json").read_text())
+    config |= {"id2label": {"0": "a\tb", "1": 'q"x, y'}, "label2id": {"a\tb": 0, 'q"x, y': 1}}
+    (model / "config.json").write_text(json.dumps(config))
+    given = ("predict", "--model", model, "--data", tsv_file, "--text", "sentence", *CPU, "--out")
+    for out in (tmp_path / "p.tsv", "-"):
+        assert ".csv or .jsonl" in refused(*given, out)
+    done(*given, tmp_path / "p.csv")
+    with (tmp_path / "p.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert {row["prediction"] for row in rows} == {"a\tb", 'q"x, y'}
+    assert list(rows[0])[2:] == ["probability_a\tb", 'probability_q"x, y']
 
 
 def test_a_file_is_replaced_only_by_force(tiny_teacher_dir: Path, tsv_file: Path, tmp_path: Path) -> None:
