@@ -14,7 +14,7 @@ from hskcache.cache import Cache
 from hskcache.decoded import Distance
 from hskcache.text import TokenizedRows
 from trainer.evaluation import pearson
-from trainer.inference import predict
+from trainer.inference import check_fit, predict
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -58,6 +58,7 @@ def beside(
     cache.ahead((name, shard) for shard in range(len(cache.shards)) for name in ("inputs", field))
     for shard in range(len(cache.shards)):
         rows = cached_rows(cache, shard)
+        check_fit(model, rows, cache.name)
         sides[0].append(predict(model, rows, pad_token_id=pad, bf16=bf16, on_rows=on_rows))
         sides[1].append(cache.read(field, shard, ("logits",))["logits"].astype(np.float32))
     ours_NC, theirs_NC = (np.concatenate(parts) for parts in sides)

@@ -106,17 +106,28 @@ def predict(
     return logits.cpu().numpy()
 
 
-def check_fit(model: "PreTrainedModel", rows: "TokenizedRows") -> None:
-    """Raise MismatchError when a row is longer than the model's positions or holds an id outside its vocabulary."""
+def check_fit(model: "PreTrainedModel", rows: "TokenizedRows", cache: str | None = None) -> None:
+    """Refuse rows that a model cannot read.
+
+    Args:
+        model: that is to read them.
+        rows: the tokenized data set.
+        cache: name of the cache that holds them, whose rows no option shortens; None where they are of a data file.
+
+    Raises:
+        MismatchError: a row is longer than the model's positions, or holds an id outside its vocabulary.
+    """
     if not len(rows.input_ids):
         return
     largest, vocabulary = int(rows.input_ids.max()), int(model.config.vocab_size)
     if largest >= vocabulary:
-        raise MismatchError(
-            f"the tokenizer gives token id {largest} and the model knows {vocabulary} ids; use the model's tokenizer"
-        )
+        whose = "the tokenizer gives" if cache is None else f"{cache} holds"
+        remedy = "use the model's tokenizer" if cache is None else "give a student with the cache's tokenizer"
+        raise MismatchError(f"{whose} token id {largest} and the model knows {vocabulary} ids; {remedy}")
     longest, positions = int(np.diff(rows.offsets).max()), num_positions(model)
     if positions is not None and longest > positions:
-        raise MismatchError(
-            f"a row has {longest} tokens and the model {positions} positions; give --max-length {positions} or less"
-        )
+        remedy = f"give --max-length {positions} or less"
+        if cache is not None:
+            remedy = f"give another student, or a cache that was built with --max-length {positions} or less"
+        where = "" if cache is None else f" of {cache}"
+        raise MismatchError(f"a row{where} has {longest} tokens and the model {positions} positions; {remedy}")

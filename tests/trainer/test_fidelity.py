@@ -5,9 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from additions import Grown
+from drawn import bert
 from transformers import AutoModelForSequenceClassification
 
 from hskcache.cache import Cache, open_cache
+from hskcache.errors import MismatchError
 from hskcache.share.mirror import open_mirror
 from trainer.fidelity import beside, cached_rows, fidelity
 
@@ -59,6 +61,16 @@ def test_any_teacher_of_a_cache_and_a_cache_at_a_url_can_be_compared_with(
     far = beside(model, mirrored, "s30", False, counted.append)
     np.testing.assert_array_equal(far[1], theirs)
     np.testing.assert_array_equal(far[0], ours)
+
+
+def test_a_student_that_cannot_read_the_rows_is_not_told_to_shorten_them(cache_dir: Path) -> None:
+    """They are tokens by now, and no option changes them."""
+    cache = open_cache(cache_dir)
+    message = r"tokens and the model 8 positions; give another student, or a cache that was built with --max-length 8"
+    with pytest.raises(MismatchError, match=message):
+        beside(bert(vocab_size=200, max_position_embeddings=8), cache, "logits", False, lambda _rows: None)
+    with pytest.raises(MismatchError, match=r"and the model knows 40 ids; give a student with the cache's tokenizer"):
+        beside(bert(), cache, "logits", False, lambda _rows: None)
 
 
 def logits(cache: Cache) -> np.ndarray:

@@ -35,7 +35,8 @@ def pilot(layout: Layout, out: Path, as_json: bool, **given: Any) -> None:
 
     A share of random weights is removed, several times, and the teacher is scored: by the task's metrics, and by how
     sure it is, the variance of its output distribution and the negative entropy. OUT/pilot.png shows means and standard
-    errors. The same command goes on where it was cut off; with more shares or seeds it adds those.
+    errors. The same command goes on where it was cut off; with other shares or seeds only what is new is computed, and
+    those that are asked for are told of.
     """
     device = runtime.resolve_device(given["device"])
     from hskcache.text.remembered import of_model
