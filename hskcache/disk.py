@@ -94,6 +94,22 @@ def require_writable(out: Path) -> None:
         raise CacheError(f"cannot write {out}: no permission to write in {folder}; give another --out")
 
 
+def require_file_outside(cache: str | Path, out: Path) -> None:
+    """Refuse a file that would stand within a cache, which holds nothing else, or where a folder is.
+
+    Args:
+        cache: its folder; a URL has nothing within it.
+        out: of the file.
+
+    Raises:
+        CacheError: it would.
+    """
+    if Path(cache).resolve() in out.resolve().parents:
+        raise CacheError(f"{out} is within the cache {cache}, which holds nothing else; give a place outside of it")
+    if out.is_dir():
+        raise CacheError(f"{out} is a folder; give the name of a file")
+
+
 @contextmanager
 def writing_to(path: Path, since: str) -> Iterator[None]:
     """Turn what the disk says into one line.

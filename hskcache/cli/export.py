@@ -7,6 +7,7 @@ import click
 
 from hskcache import console
 from hskcache.cli.options import cache_argument, json_option
+from hskcache.disk import require_file_outside
 
 if TYPE_CHECKING:
     from hskcache.share.hdf5 import Compression
@@ -32,6 +33,7 @@ def export(cache: Path, out: Path, compression: "Compression", force: bool, as_j
     """
     from hskcache.share.hdf5 import export_hdf5
 
+    require_file_outside(cache, out)
     with console.progress("bytes") as bar:
         task = bar.add_task("export", total=None)
         done = export_hdf5(

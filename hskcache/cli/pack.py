@@ -7,6 +7,7 @@ import click
 
 from hskcache import console
 from hskcache.cli.options import cache_argument, json_option
+from hskcache.disk import require_file_outside
 from hskcache.errors import SpecError
 
 
@@ -27,6 +28,8 @@ def pack(cache: Path, out: str, force: bool, as_json: bool) -> None:
         raise SpecError("--json prints where OUT - writes the tar; leave one of them out")
     if out == "-" and sys.stdout.isatty():
         raise SpecError("OUT - writes a tar to the terminal; give a file, or a pipe: hskcache pack CACHE - | ssh ...")
+    if out != "-":
+        require_file_outside(cache, Path(out))
     with console.progress("bytes") as bar:
         task = bar.add_task("pack", total=None)
 

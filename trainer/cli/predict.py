@@ -70,7 +70,7 @@ def _check(layout: Layout, out: Path | None, as_json: bool, given: dict[str, Any
 
 
 def _check_out(out: Path, as_json: bool, given: dict[str, Any]) -> None:
-    from hskcache.disk import require_writable
+    from hskcache.disk import require_file_outside, require_writable
     from trainer.predictions import require_suffix
 
     if out == _STDOUT:
@@ -84,8 +84,8 @@ def _check_out(out: Path, as_json: bool, given: dict[str, Any]) -> None:
         raise MismatchError(f"--out {out} is a folder; give the name of a file")
     if given["data"] is not None and out.exists() and Path(given["data"]).exists() and out.samefile(given["data"]):
         raise SpecError(f"--out {out} is the file of the rows; give another")
-    if given["cache"] is not None and Path(given["cache"]).resolve() in out.resolve().parents:
-        raise SpecError(f"--out {out} is within the cache, which holds nothing else; give a place outside of it")
+    if given["cache"] is not None:
+        require_file_outside(given["cache"], out)
     if out.exists() and not given["force"]:
         raise CacheError(f"{out} is there already; give another --out, or --force to replace it")
     require_writable(out.parent)

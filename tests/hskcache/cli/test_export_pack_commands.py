@@ -126,3 +126,14 @@ def test_a_tar_needs_neither_h5py_nor_torch(tmp_path: Path) -> None:
     script = "import sys; sys.modules['h5py'] = sys.modules['torch'] = sys.modules['fsspec'] = None"
     assert process("pack", GOLDEN, tmp_path / "c.tar", script=script).returncode == 0
     assert process("unpack", tmp_path / "c.tar", tmp_path / "c", script=script).returncode == 0
+
+
+@pytest.mark.parametrize("command", ["export", "pack"])
+def test_no_file_is_put_into_the_cache_or_over_it(command: str, run: Callable[..., Result], tmp_path: Path) -> None:
+    cache = Path(shutil.copytree(GOLDEN, tmp_path / "c"))
+    before = files(cache)
+    for out, complaint in ((cache / "x", "within the cache"), (cache, "is a folder"), (tmp_path, "is a folder")):
+        result = run(command, cache, out, "--force")
+        assert result.exit_code == 2
+        assert complaint in result.stderr.splitlines()[-1]
+    assert (files(cache), [path.name for path in tmp_path.iterdir()]) == (before, ["c"])
