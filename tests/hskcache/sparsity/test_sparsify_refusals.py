@@ -97,7 +97,7 @@ def test_folders_of_something_else_are_left_alone(
     for changes, words in (
         ({"balance": 0.25}, "s0 is there with balance 0.5 and this command gives 0.25"),
         ({"batch_size": 7}, "holds scores with batch_size 32 and these would have 7"),
-        ({"max_length": 16}, "holds scores with max_length 128 and these would have 16"),
+        ({"max_length": 16}, "holds scores with max_length 64 and these would have 16"),
         ({"method": "magnitude"}, "s0 is there with method knowledge and this command gives magnitude"),
         ({"teacher": small_student()}, "s0 is there with teacher "),
         ({"out": mine}, f"{mine / 's50'} is there and holds no sparsity.json"),
