@@ -106,6 +106,15 @@ def require_file_outside(cache: str | Path, out: Path) -> None:
     """
     if Path(cache).resolve() in out.resolve().parents:
         raise CacheError(f"{out} is within the cache {cache}, which holds nothing else; give a place outside of it")
+    require_file(out)
+
+
+def require_file(out: Path) -> None:
+    """Refuse to write a file where a folder is.
+
+    Raises:
+        CacheError: there is one.
+    """
     if out.is_dir():
         raise CacheError(f"{out} is a folder; give the name of a file")
 

@@ -12,7 +12,6 @@ from pydantic import Field as Key
 from pydantic import computed_field
 
 from hskcache.errors import DamageError
-from hskcache.spec import Strict
 from hskcache.store.additions import ADDING, is_being_added
 from hskcache.store.appending import APPENDING, under_way
 from hskcache.store.content import check_content
@@ -22,6 +21,7 @@ from hskcache.store.ledger import MANIFEST, TOKENIZER, Ledger
 from hskcache.store.manifest import Manifest
 from hskcache.store.reading import read_document, read_shard
 from hskcache.store.record import CONSTANTS, Record, Skipped, parse
+from hskcache.strict import Strict
 
 MAX_THREADS = 4
 """More would mostly wait for the disk, each with a shard in memory."""

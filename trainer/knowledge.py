@@ -9,7 +9,8 @@ from hskcache.cache import AttentionField, Cache, HiddenField, InputsField, Logi
 from hskcache.errors import SpecError
 from hskcache.recall import of_cache
 from hskcache.selection.depth import kept_layers
-from hskcache.spec import Depth, first_problem, layer_map_changes
+from hskcache.spec import Depth, layer_map_changes
+from hskcache.strict import first_problem
 from trainer.choice import KINDS, OWN, Choice, resolved
 from trainer.matches import LayerMatch, Matches
 from trainer.student.create import Interface

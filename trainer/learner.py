@@ -136,18 +136,12 @@ def left_behind(
     """In words, that a run learns past projections that would fit it, as student and teacher are equally wide.
 
     The student's states mean something to the teacher by way of them, so that what is to be matched without them is
-    far off. None where there are none such.
-
-    Args:
-        source: what to call the student.
-        held: what it brings.
-        recipe: the stages.
-        matches: which layers learn from which.
-        student: to train.
+    far off. None where there are none such. Arguments are those of :func:`take_up`.
     """
     widths = {name: widths_of(projection) for name, projection in held.items()}
     for shared in (True, False):
-        stages = [_projected(stage, shared) for stage in recipe.stages if stage.losses.needs_hidden]
+        change = {"project_equal_widths": True, "shared_projection": shared}
+        stages = [_changed(stage, change) for stage in recipe.stages if stage.losses.needs_hidden]
         wanted = [needed(losses, matches, student.config.hidden_size) for losses, _ in stages]
         if any(wanted) and all(needs.items() <= widths.items() for needs in wanted):
             settings = " ".join(setting for _, settings in stages for setting in settings)
@@ -183,12 +177,9 @@ def _check_layers(source: str, held: Mapping[str, Widths], stage: Stage, needs: 
     wanted = needs(stage.losses)
     if wanted.keys() <= held.keys():
         return
-    terms = {name: term for name in _STATES if (term := getattr(stage.losses, name)) is not None}
-    shared = SHARED not in wanted
-    other = {name: term.model_copy(update={"shared_projection": shared}) for name, term in terms.items()}
+    other, settings = _changed(stage, {"shared_projection": SHARED not in wanted})
     change = "give --projection fresh to draw it anew"
-    if needs(stage.losses.model_copy(update=other)).keys() <= held.keys():
-        settings = [f"--set {stage.name}.losses.{name}.shared_projection={str(shared).lower()}" for name in terms]
+    if needs(other).keys() <= held.keys():
         change += f", or {' '.join(settings)}"
     raise MismatchError(
         f"{source} brings a projection of {described(held, held)}, and stage {stage.name!r} learns through "
@@ -196,9 +187,8 @@ def _check_layers(source: str, held: Mapping[str, Widths], stage: Stage, needs: 
     )
 
 
-def _projected(stage: Stage, shared: bool) -> tuple[Losses, list[str]]:
-    """The terms of a stage as if they had projections whatever the widths, and the flags that make them so."""
-    change = {"project_equal_widths": True, "shared_projection": shared}
+def _changed(stage: Stage, change: Mapping[str, bool]) -> tuple[Losses, list[str]]:
+    """The losses of a stage with other settings of the terms on hidden states, and the flags that make them so."""
     terms = {name: term for name in _STATES if (term := getattr(stage.losses, name)) is not None}
     flags = [
         f"--set {stage.name}.losses.{name}.{key}={str(value).lower()}"

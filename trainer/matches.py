@@ -1,6 +1,6 @@
 """Which layers of a student learn from which of the teacher's."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hskcache.cache import AttentionField
 from trainer.recipe import Losses
@@ -34,12 +34,10 @@ class Matches:
 
     def for_losses(self, losses: Losses) -> "Matches":
         """The pairs that the terms of a stage are about."""
-        return Matches(
+        return replace(
+            self,
             hidden=(*self.embedding_pairs(losses), *self.hidden_pairs(losses)),
             attention=self.attention if losses.attention is not None else (),
-            width=self.width,
-            scores=self.scores,
-            max_length=self.max_length,
         )
 
     def hidden_pairs(self, losses: Losses) -> tuple[LayerMatch, ...]:

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
     ConfigDict,
@@ -17,7 +17,7 @@ from pydantic import (
 from hskcache.errors import SpecError
 from hskcache.nearest import meant
 from hskcache.resources import resource
-from hskcache.spec import Strict, first_problem, parse_yaml
+from hskcache.strict import Strict, first_problem, parse_yaml
 
 SUFFIXES = (".yaml", ".yml", ".json")
 
@@ -30,24 +30,35 @@ class Finite(Strict):
     model_config = ConfigDict(allow_inf_nan=False)
 
 
-class StatesTerm(Finite):
+class Term(Finite):
+    """A term of a stage's loss.
+
+    Settings in ``later`` came after runs were saved without them: they are left out where they are the default, so that
+    such runs go on.
+    """
+
+    later: ClassVar[frozenset[str]] = frozenset()
+
+    weight: float = Field(default=1.0, gt=0)
+
+    @model_serializer(mode="wrap")
+    def _as_ever(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        plain: dict[str, Any] = serialize(self)
+        defaults = {name: type(self).model_fields[name].default for name in self.later}
+        return {name: value for name, value in plain.items() if name not in defaults or value != defaults[name]}
+
+
+class StatesTerm(Term):
     """A loss on hidden states [MUD 2.2]: ``missing`` says what a dropped column counts as.
 
     The projection to the teacher's width is one for all terms and layers that share theirs, or one for each layer.
     """
 
-    weight: float = Field(default=1.0, gt=0)
+    later = frozenset({"project_equal_widths"})
+
     missing: Literal["zero", "ignore"] = "zero"
     shared_projection: bool = Field(default=True, description="one Linear for all layers, as TinyBERT's release has it")
     project_equal_widths: bool = Field(default=False, description="have one where no width differs, as the release has")
-
-    @model_serializer(mode="wrap")
-    def _as_ever(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Without a setting that is as it was before there was one: what was begun then goes on."""
-        plain: dict[str, Any] = serialize(self)
-        if not self.project_equal_widths:
-            plain.pop("project_equal_widths", None)
-        return plain
 
 
 class HiddenTerm(StatesTerm):
@@ -60,7 +71,7 @@ class EmbeddingTerm(StatesTerm):
     """Hidden-state loss of the embedding outputs, layer 0, with a weight of its own [TinyBERT 3.1, eq. 9]."""
 
 
-class AttentionTerm(Finite):
+class AttentionTerm(Term):
     """Attention loss [TinyBERT 3.1, eq. 7]; ``heads`` says which are compared, see ``losses.attention.pair_heads``.
 
     ``mean`` says what the squared errors are averaged over: the pairs of real tokens, as the paper has it, or as many
@@ -68,33 +79,25 @@ class AttentionTerm(Finite):
     beside the others the shorter the rows are.
     """
 
-    weight: float = Field(default=1.0, gt=0)
+    later = frozenset({"mean"})
+
     mean: Literal["real", "padded"] = "real"
     heads: Literal["match", "mean"] | Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] = "match"
 
-    @model_serializer(mode="wrap")
-    def _plain(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave out a mean that is the default: runs of before there was a choice are the same runs."""
-        values: dict[str, Any] = plain(self)
-        return values if self.mean != "real" else {key: value for key, value in values.items() if key != "mean"}
 
-
-class SoftTerm(Finite):
+class SoftTerm(Term):
     """Soft-label loss [TinyBERT 3.1, eq. 10].
 
     ``temperature_squared`` multiplies it by T^2, so that beside a loss to the labels its gradient is as large at every
     temperature [Hinton et al. 2015, section 2]; the squared error of a regression knows none and stays as it is.
     """
 
-    weight: float = Field(default=1.0, gt=0)
     temperature: float = Field(default=1.0, gt=0)
     temperature_squared: bool = False
 
 
-class LabelTerm(Finite):
+class LabelTerm(Term):
     """Loss to the gold labels."""
-
-    weight: float = Field(default=1.0, gt=0)
 
 
 class Losses(Finite):

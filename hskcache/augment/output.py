@@ -15,9 +15,9 @@ from pydantic import Field
 from hskcache.difference import first_difference
 from hskcache.disk import sync_file, sync_folder, writing_to
 from hskcache.errors import CacheError, DamageError, MismatchError
-from hskcache.spec import Strict
 from hskcache.store.files import TEMPORARY_SUFFIX, canonical_json, file_sha256, make_folder, sha256_hex, write_atomic
 from hskcache.store.record import Sha256, parse
+from hskcache.strict import Strict
 
 _PIECE_BYTES = 1 << 20
 # What a request means that does not say it, among them all of before these were settings.
@@ -206,11 +206,12 @@ class Output:
     def _check_same(self, found: Progress, path: Path) -> None:
         if found.identity == identity(self.request):
             return
-        if (difference := first_difference(_UNSAID | found.request, _UNSAID | self.request)) is not None:
+        begun, asked = _UNSAID | found.request, _UNSAID | self.request
+        if (difference := first_difference(begun, asked)) is not None:
             name, there, wanted = difference
             raise MismatchError(
                 f"{path} was begun with {name} = {there!s:.60} and this command asks for {wanted!s:.60}; choose "
-                f"another --out, delete it, or ask for the same{_flags(found.request, self.request)}"
+                f"another --out, delete it, or ask for the same{_flags(begun, asked)}"
             )
         raise MismatchError(f"{path} is of another command; choose another --out, or delete it")
 
@@ -230,7 +231,6 @@ def _json(progress: Progress) -> bytes:
 
 def _flags(there: dict[str, Any], wanted: dict[str, Any]) -> str:
     """The options by which a file goes on, of those that came later; empty where the difference is another."""
-    there, wanted = _UNSAID | there, _UNSAID | wanted
     options = {
         "pairs": f"--pairs {there['pairs']}",
         "possessives": "--possessives" if there["possessives"] else "--no-possessives",

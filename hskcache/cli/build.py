@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import click
 
 from hskcache import console, runtime
-from hskcache.cli.options import job_options, json_option, packing_said
+from hskcache.cli.options import job_options, json_option
 from hskcache.cli.outcome import facts, num_bytes, reached, tell_agreement, tell_skipped
 from hskcache.errors import SpecError
 from hskcache.spec import KnowledgeName
@@ -89,7 +89,7 @@ def _built(teacher: str, out: Path, rows: "Rows", given: dict[str, Any]) -> "tup
     if rows.corpus is None:
         job = make_job(teacher, device, spec, rows)
     else:
-        corpus = make_corpus_build(teacher, given, spec, rows.corpus, out)
+        corpus = make_corpus_build(teacher, device, spec, rows.corpus, out)
         if (manifest := corpus.finished(out)) is not None:
             return manifest, False
         from hskcache.teacher.corpus import packing
@@ -99,7 +99,7 @@ def _built(teacher: str, out: Path, rows: "Rows", given: dict[str, Any]) -> "tup
             if (manifest := corpus.written(out)) is not None:
                 return manifest, False
             job = packed(corpus, spool)
-        otherwise = "" if "pairs" in packing_said(given) else "; --pairs says otherwise"
+        otherwise = "" if "pairs" in spec.packing.model_fields_set else "; --pairs says otherwise"
         console.say(f"{rows.corpus}: {len(job.rows):,} rows, {job.spec.packing.told}{otherwise}")
     # Only now: make_job tells better than an ImportError that torch is missing.
     from hskcache.teacher.build import build as run

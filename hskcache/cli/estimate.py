@@ -29,7 +29,7 @@ def estimate(teacher: str, layout: Layout, as_json: bool, **given: Any) -> None:
         if rows.corpus is None:
             job = make_job(teacher, given["device"], spec, rows)
         else:
-            job = packed(make_corpus_build(teacher, given, spec, rows.corpus), Path(folder))
+            job = packed(make_corpus_build(teacher, given["device"], spec, rows.corpus), Path(folder))
         # Only now: make_job tells better than an ImportError that torch is missing.
         from hskcache.teacher.estimate import estimate as sample
 

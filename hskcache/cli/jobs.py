@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hskcache import console
-from hskcache.cli.options import PAIR_DEFAULTS, build_spec, packing_said, refuse_packing
+from hskcache.cli.options import PAIR_DEFAULTS, build_spec, refuse_packing
 from hskcache.disk import require_writable
 from hskcache.errors import CacheError, SpecError
 from hskcache.spec import Attention, Hidden, KnowledgeName, Packing, Spec
 from hskcache.store.ledger import Ledger
-from hskcache.text import tokenize
+from hskcache.text import tokenized
 from hskcache.text.corpus import check_corpus
 from hskcache.text.cut import tell_cut
 from hskcache.text.layout import Layout
@@ -110,16 +110,12 @@ def make_job(teacher: str, device: str, spec: Spec, rows: Rows, keep: str = "--m
     # What is wrong with the spec is said before the rows are read, which may take minutes.
     spec = resolve_spec(spec, loaded.info)
     examples = layout.read_for(loaded.info.name, loaded.model.config, rows.source)
-    with console.progress("rows") as bar:
-        task = bar.add_task("tokenize", total=len(examples))
-        tokens = tokenize(examples, loaded.tokenizer, spec.max_length, lambda count: bar.advance(task, count))
+    tokens = tokenized(examples, loaded.tokenizer, spec.max_length)
     tell_cut(tokens.cut, len(tokens), rows.source, reach_of(loaded.model, teacher, spec.max_length, keep))
     return prepare_job(loaded, examples, tokens, spec)
 
 
-def make_corpus_build(
-    teacher: str, given: dict[str, Any], spec: Spec, corpus: Path, out: Path | None = None
-) -> "CorpusBuild":
+def make_corpus_build(teacher: str, device: str, spec: Spec, corpus: Path, out: Path | None = None) -> "CorpusBuild":
     """Load an encoder without its task head, to run over a corpus.
 
     Where neither flags nor ``--spec`` say how the corpus is packed, it is as in the cache that is there already, or as
@@ -127,8 +123,8 @@ def make_corpus_build(
 
     Args:
         teacher: folder or hub id.
-        given: the flags, which the spec was made of.
-        spec: what to keep.
+        device: where to compute.
+        spec: what to keep, see build_spec.
         corpus: the text.
         out: the cache, finished or not.
 
@@ -136,8 +132,8 @@ def make_corpus_build(
         CacheError: it cannot be loaded.
     """
     found = None if out is None else Ledger(out).request()
-    build = make_corpus_part(teacher, given["device"], spec, corpus)
-    said = packing_said(given)
+    build = make_corpus_part(teacher, device, spec, corpus)
+    said = spec.packing.model_dump(exclude_unset=True)
     if found is not None and found.data.problem == "text" and "pairs" not in said:
         defaults = found.spec.packing.model_dump()
     else:

@@ -21,13 +21,13 @@ from hskcache.spec import (
     ScoreName,
     Spec,
     WidthName,
-    first_problem,
     layer_map_changes,
     numbers,
     numbers_or_word,
     parse_keep,
     parse_spec,
 )
+from hskcache.strict import first_problem
 from hskcache.text.layout import layout
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -195,6 +195,8 @@ def build_spec(given: dict[str, Any], base: Spec | None = None) -> Spec:
     spec = _read_spec(given["spec_file"]) if given["spec_file"] is not None else base or Spec()
     values = spec.model_dump()
     values |= {key: given[flag] for flag, key in _TOP.items() if given[flag] is not None}
+    # What is not said stays so: for a corpus the teacher decides it, see make_corpus_build.
+    values["packing"] = spec.packing.model_dump(exclude_unset=True)
     values["packing"] |= {name: given[name] for name in _PACKING if given[name] is not None}
     values["hidden"] = _kept(spec.hidden or Hidden(), spec.hidden is not None, _parsed(given, "keep"), given)
     values["attention"] = _kept(
@@ -205,12 +207,6 @@ def build_spec(given: dict[str, Any], base: Spec | None = None) -> Spec:
         return Spec.model_validate(values)
     except ValidationError as error:
         raise SpecError(f"what to keep: {first_problem(error, Spec)}") from None
-
-
-def packing_said(given: dict[str, Any]) -> dict[str, Any]:
-    """What the file of ``--spec`` and the flags say of how a corpus is packed, and nothing else."""
-    file = {} if given["spec_file"] is None else _read_spec(given["spec_file"]).packing.model_dump(exclude_unset=True)
-    return file | {name: given[name] for name in _PACKING if given[name] is not None}
 
 
 def refuse_packing(given: dict[str, Any]) -> None:

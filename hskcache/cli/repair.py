@@ -178,8 +178,7 @@ def _renewed(cache: Path, teacher: str, means: _Means) -> "tuple[Manifest, str]"
     if means.rows.corpus is None:
         job = make_job(teacher, means.device, spec, means.rows)
     else:
-        given = means.given | {"device": means.device}
-        job = packed(make_corpus_build(teacher, given, spec, means.rows.corpus), _spool(cache))
+        job = packed(make_corpus_build(teacher, means.device, spec, means.rows.corpus), _spool(cache))
     from hskcache.teacher.renewal import renew
 
     with console.progress("rows") as bar:

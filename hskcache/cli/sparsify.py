@@ -21,9 +21,8 @@ if TYPE_CHECKING:
     from hskcache.sparsity.artifact import ScoreInfo
     from hskcache.sparsity.ranked import Ranked
     from hskcache.sparsity.run import Level
-    from hskcache.sparsity.scores import Scores
     from hskcache.sparsity.scoring import Scoring
-    from hskcache.sparsity.weights import WeightScores
+    from hskcache.sparsity.subjects import AnyScores, Subject
     from hskcache.teacher.load import Teacher
 
 # What only a pass over rows needs, by the names of the parameters.
@@ -212,26 +211,25 @@ def _ranked(dense: "Teacher", ranking: Ranking, layout: Layout, out: Path, given
     """What the teacher's heads and neurons, or weights, are worth; the scores are in ``out``, if there are any."""
     from hskcache.sparsity.ranked import Ranked
     from hskcache.sparsity.run import copy_scores, earlier_scores
-    from hskcache.sparsity.scores import magnitude, random_importance
-    from hskcache.sparsity.weights import random_weights, weight_magnitude
+    from hskcache.sparsity.subjects import subject_of
 
-    of_weights = ranking.scope is not None
+    subject = subject_of(ranking)
     if ranking.method == "magnitude":
-        return Ranked(dense, ranking, (weight_magnitude if of_weights else magnitude)(dense.model))
+        return Ranked(dense, ranking, subject.magnitude(dense.model))
     if ranking.method == "random":
-        return Ranked(dense, ranking, (random_weights if of_weights else random_importance)(dense.model, given["seed"]))
+        return Ranked(dense, ranking, subject.random(dense.model, given["seed"]))
     assert ranking.balance is not None
     if given["scores"] is not None:
-        scores, info = earlier_scores(given["scores"], dense, out, of_weights)
+        scores, info = earlier_scores(given["scores"], dense, out, subject)
         importance = scores.knowledgeable(ranking.balance)
         copy_scores(given["scores"], out)
     else:
-        scores, info = _scored(_scoring(dense, layout, given), out, of_weights)
+        scores, info = _scored(_scoring(dense, subject, layout, given), out)
         importance = scores.knowledgeable(ranking.balance)
     return Ranked(dense, ranking, importance, info.sha256)
 
 
-def _scoring(dense: "Teacher", layout: Layout, given: dict[str, Any]) -> "Scoring":
+def _scoring(dense: "Teacher", subject: "Subject", layout: Layout, given: dict[str, Any]) -> "Scoring":
     """The pass that was asked for: the trial student and the rows are read."""
     from hskcache.sparsity.scoring import ScoreSettings, Scoring, draw
     from hskcache.sparsity.student import load_trial
@@ -241,21 +239,19 @@ def _scoring(dense: "Teacher", layout: Layout, given: dict[str, Any]) -> "Scorin
     if given["balance"] > 0:
         examples.require_gold("which the task loss needs")
     settings = ScoreSettings(given["batch_size"], given["temperature"], given["max_length"])
-    return Scoring(dense, trial, draw(examples, given["rows"], given["seed"]), settings)
+    return Scoring(dense, trial, draw(examples, given["rows"], given["seed"]), settings, subject)
 
 
-def _scored(scoring: "Scoring", out: Path, of_weights: bool) -> "tuple[Scores | WeightScores, ScoreInfo]":
+def _scored(scoring: "Scoring", out: Path) -> "tuple[AnyScores, ScoreInfo]":
     """The scores in ``out``, if they are of this pass, or those of the pass, which are saved there."""
     from hskcache.sparsity.run import keep_scores, stored_scores
 
-    info = scoring.weights_info if of_weights else scoring.info
-    if (found := stored_scores(out, info)) is not None:
+    if (found := stored_scores(out, scoring.info)) is not None:
         return found
     with console.progress("rows") as bar:
         tokenized, scored = (bar.add_task(what, total=len(scoring.drawn)) for what in ("tokenize", "score"))
-        run = scoring.run_weights if of_weights else scoring.run
-        scores = run(partial(bar.advance, scored), partial(bar.advance, tokenized))
-    return scores, keep_scores(out, scores, info)
+        scores = scoring.run(partial(bar.advance, scored), partial(bar.advance, tokenized))
+    return scores, keep_scores(out, scores, scoring.info)
 
 
 def _facts(out: Path, ranking: Ranking, done: "list[Level]") -> dict[str, Any]:

@@ -49,11 +49,8 @@ def weights_file(folder: Path) -> Path | None:
 
 def weights_bytes(folder: Path) -> int | None:
     """Bytes of the files of a folder from which transformers reads weights; None without any."""
-    file = weights_file(folder)
-    if file is None:
-        return None
-    pieces = _pieces(file) if file.name.endswith(".index.json") else [file]
-    return sum(path.stat().st_size for path in pieces)
+    files = _files(folder)
+    return sum(path.stat().st_size for path in files) if files else None
 
 
 def has_tokenizer(folder: Path) -> bool:
@@ -111,9 +108,8 @@ def read_tensors(folder: Path, names: Collection[str]) -> "dict[str, Tensor]":
     Raises:
         TeacherError: a file of them cannot be read.
     """
-    file = weights_file(folder)
     found: dict[str, Tensor] = {}
-    for path in [] if file is None else _pieces(file) if file.name.endswith(".index.json") else [file]:
+    for path in _files(folder):
         try:
             found |= _read(path, names)
         except Exception as error:  # noqa: BLE001  (each library has errors of its own)
@@ -157,6 +153,14 @@ def _elsewhere(folder: Path) -> str | None:
 def _first(folder: Path, patterns: tuple[str, ...]) -> str | None:
     names = (path.relative_to(folder).as_posix() for pattern in patterns for path in sorted(folder.glob(pattern)))
     return next((name for name in names if not name.startswith(_NOT_WEIGHTS)), None)
+
+
+def _files(folder: Path) -> list[Path]:
+    """The files from which transformers reads the weights of a folder; none where it has none."""
+    file = weights_file(folder)
+    if file is None:
+        return []
+    return _pieces(file) if file.name.endswith(".index.json") else [file]
 
 
 def _pieces(index: Path) -> list[Path]:

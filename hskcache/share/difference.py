@@ -16,7 +16,7 @@ from hskcache.classes import has_gold
 from hskcache.difference import differences
 from hskcache.rows import Arrays, Integers
 from hskcache.share.matched import Flags, Matched
-from hskcache.spec import Strict
+from hskcache.strict import Strict
 
 _MOST_RANGES = 10
 

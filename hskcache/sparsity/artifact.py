@@ -14,9 +14,9 @@ from hskcache.errors import DamageError, MismatchError
 from hskcache.sparsity.levels import Importance
 from hskcache.sparsity.scores import Scores
 from hskcache.sparsity.weights import WeightScores
-from hskcache.spec import Strict
 from hskcache.store.files import sha256_hex, write_atomic
 from hskcache.store.record import Sha256, parse
+from hskcache.strict import Strict
 
 SCORES = "scores.safetensors"
 INFO = "scores.json"

@@ -11,9 +11,9 @@ from hskcache.disk import sync_file, sync_folder
 from hskcache.model.save import save_model
 from hskcache.sparsity.artifact import ModelId
 from hskcache.sparsity.levels import Method, Scope
-from hskcache.spec import Strict
 from hskcache.store.files import TEMPORARY_SUFFIX, make_folder
 from hskcache.store.record import Sha256, parse
+from hskcache.strict import Strict
 from hskcache.teacher.inputs import save_tokenizer
 from hskcache.teacher.load import Teacher
 from hskcache.text.remembered import of_model, save

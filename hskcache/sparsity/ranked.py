@@ -4,13 +4,11 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-
 from hskcache.sparsity.artifact import ModelId
 from hskcache.sparsity.checkpoint import LevelInfo, SparsityInfo, WeightSparsityInfo
 from hskcache.sparsity.levels import Importance, Kept, Ranking, kept_at, kept_weights
 from hskcache.sparsity.masks import zeroed
+from hskcache.sparsity.subjects import AnyImportance
 from hskcache.sparsity.weights import without_weights
 from hskcache.teacher.load import Teacher
 
@@ -35,7 +33,7 @@ class Ranked:
 
     teacher: Teacher
     ranking: Ranking
-    importance: Importance | NDArray[np.float32]
+    importance: AnyImportance
     scores_sha256: str | None = None
 
     def at(self, percent: int) -> Lacking:

@@ -17,11 +17,8 @@ from hskcache.locks import WRITING
 from hskcache.sparsity.artifact import (
     INFO,
     SCORES,
-    WEIGHT_SCORES,
     ScoreInfo,
     files_of,
-    load_scores,
-    load_weight_scores,
     record_of,
     save_scores,
 )
@@ -33,8 +30,7 @@ from hskcache.sparsity.checkpoint import (
 )
 from hskcache.sparsity.levels import Ranking, level_name
 from hskcache.sparsity.ranked import Ranked, kind_of
-from hskcache.sparsity.scores import Scores
-from hskcache.sparsity.weights import WeightScores
+from hskcache.sparsity.subjects import SUBJECTS, AnyScores, Subject
 from hskcache.store.files import TEMPORARY_SUFFIX, write_atomic
 from hskcache.teacher.load import Teacher
 
@@ -80,7 +76,7 @@ def check_out(teacher: Teacher, ranking: Ranking, levels: Sequence[int], out: Pa
     _check_space(teacher, len(set(levels) - infos.keys()), out)
 
 
-def stored_scores(out: Path, info: ScoreInfo) -> tuple[Scores | WeightScores, ScoreInfo] | None:
+def stored_scores(out: Path, info: ScoreInfo) -> tuple[AnyScores, ScoreInfo] | None:
     """The scores in ``out``, if there are any; then they are those of the same pass.
 
     Raises:
@@ -95,10 +91,10 @@ def stored_scores(out: Path, info: ScoreInfo) -> tuple[Scores | WeightScores, Sc
             f"{out} holds scores with {key} {_short(there)} and these would have {_short(wanted)}; give another --out, "
             f"or --scores {out} to use those"
         )
-    return load_weight_scores(out) if info.kind == WEIGHT_SCORES else load_scores(out)
+    return SUBJECTS[info.kind].load(out)
 
 
-def keep_scores(out: Path, scores: Scores | WeightScores, info: ScoreInfo) -> ScoreInfo:
+def keep_scores(out: Path, scores: AnyScores, info: ScoreInfo) -> ScoreInfo:
     """Save scores in ``out``.
 
     Raises:
@@ -108,22 +104,20 @@ def keep_scores(out: Path, scores: Scores | WeightScores, info: ScoreInfo) -> Sc
         return save_scores(out, scores, info)
 
 
-def earlier_scores(
-    path: Path, teacher: Teacher, out: Path, of_weights: bool = False
-) -> tuple[Scores | WeightScores, ScoreInfo]:
+def earlier_scores(path: Path, teacher: Teacher, out: Path, subject: Subject) -> tuple[AnyScores, ScoreInfo]:
     """Scores of an earlier pass.
 
     Args:
         path: the folder or the file they are in.
         teacher: whose they must be.
         out: where no others may be.
-        of_weights: whether they must be of single weights.
+        subject: what they must be of.
 
     Raises:
         MismatchError: there are none, they are of another teacher, or other scores are in ``out``.
         DamageError: they are not as they were written.
     """
-    scores, info = load_weight_scores(path) if of_weights else load_scores(path)
+    scores, info = subject.load(path)
     if info.teacher.weights_sha256 != teacher.info.weights_sha256:
         raise MismatchError(
             f"{path} holds scores of another teacher, {info.teacher.name}, whose weights are not those of "

@@ -5,9 +5,10 @@ Masks of ones stand on every head and neuron. The expressive score of a head or 
 both.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -22,6 +23,8 @@ from hskcache.sparsity.masks import masked
 from hskcache.sparsity.sample import Sample, uniform
 from hskcache.teacher.load import Teacher
 from hskcache.teacher.places import places
+
+Part = TypeVar("Part")
 
 __all__ = ["Sample", "Scores", "magnitude", "random_importance", "score"]
 
@@ -62,31 +65,41 @@ class Scores:
             MismatchError: a part that counts was not scored, or its heads or its neurons have no score but 0, so that
                 the other part alone would rank them.
         """
-        check_balance(balance)
-        weighed = (("expressive", self.expressive, balance), ("student-friendly", self.friendly, 1 - balance))
-        parts = [(_telling(name, part, balance), weight) for name, part, weight in weighed if weight > 0]
+        parts = [
+            (_telling(name, part, balance), weight)
+            for name, part, weight in counted(self.expressive, self.friendly, balance)
+        ]
         heads_LH = np.sum([weight * normalized(part.heads_LH) for part, weight in parts], axis=0)
         neurons_LF = np.sum([weight * normalized(part.neurons_LF) for part, weight in parts], axis=0)
         return Importance(heads_LH, neurons_LF)
 
 
-def _telling(name: str, part: Importance | None, balance: float) -> Importance:
+def _telling(name: str, part: Importance, balance: float) -> Importance:
     """A part of the scores that counts.
 
     Raises:
-        MismatchError: there is none, or it tells nothing apart.
+        MismatchError: it tells nothing apart.
     """
-    if part is None:
-        raise lacking(name, balance)
     for kind, values in (("heads", part.heads_LH), ("neurons", part.neurons_LF)):
         if not values.any():
             raise silent(name, balance, kind)
     return part
 
 
-def lacking(name: str, balance: float) -> MismatchError:
-    """The error of a part that counts and was not scored."""
-    return MismatchError(f"a balance of {balance:g} counts {name} scores, and there are none; {_WITHOUT[name]}")
+def counted(expressive: Part | None, friendly: Part | None, balance: float) -> Iterator[tuple[str, Part, float]]:
+    """The parts of scores that count at a balance: name, part and weight.
+
+    Raises:
+        SpecError: the balance is not a number from 0 to 1.
+        MismatchError: a part that counts was not scored.
+    """
+    check_balance(balance)
+    for name, part, weight in (("expressive", expressive, balance), ("student-friendly", friendly, 1 - balance)):
+        if weight <= 0:
+            continue
+        if part is None:
+            raise MismatchError(f"a balance of {balance:g} counts {name} scores, and there are none; {_WITHOUT[name]}")
+        yield name, part, weight
 
 
 def silent(name: str, balance: float, kind: str) -> MismatchError:

@@ -7,11 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hskcache import runtime
-from hskcache.sparsity.artifact import WEIGHT_SCORES, ModelId, ScoredRows, ScoreInfo
+from hskcache.sparsity.artifact import ModelId, ScoredRows, ScoreInfo
 from hskcache.sparsity.sample import Sample, draw_rows
-from hskcache.sparsity.scores import Scores, score
 from hskcache.sparsity.student import Trial
-from hskcache.sparsity.weights import WeightScores, score_weights
+from hskcache.sparsity.subjects import UNITS, AnyScores, Subject
 from hskcache.teacher.load import Teacher
 from hskcache.text import Examples, tokenize
 from hskcache.text.cut import tell_cut
@@ -90,18 +89,21 @@ class Scoring:
         trial: the student on trial; None leaves the student-friendly scores out.
         drawn: the rows; without labels the expressive scores are left out.
         settings: what else they depend on.
+        subject: what is scored.
     """
 
     teacher: Teacher
     trial: Trial | None
     drawn: Drawn
     settings: ScoreSettings
+    subject: Subject = UNITS
 
     @property
     def info(self) -> ScoreInfo:
         """Where the scores come from, without their digest."""
         teacher, trial, settings = self.teacher, self.trial, self.settings
         return ScoreInfo(
+            kind=self.subject.kind,
             teacher=ModelId(name=teacher.info.name, weights_sha256=teacher.info.weights_sha256),
             student=None if trial is None else trial.info,
             data=self.drawn.info,
@@ -112,13 +114,8 @@ class Scoring:
             environment=runtime.environment(teacher.device),
         )
 
-    @property
-    def weights_info(self) -> ScoreInfo:
-        """The same of scores of single weights."""
-        return self.info.model_copy(update={"kind": WEIGHT_SCORES})
-
-    def run(self, on_rows: OnRows | None = None, on_tokens: OnRows | None = None) -> Scores:
-        """Tokenize the rows that count and score heads and neurons on them.
+    def run(self, on_rows: OnRows | None = None, on_tokens: OnRows | None = None) -> AnyScores:
+        """Tokenize the rows that count and score the subject on them.
 
         Args:
             on_rows: called with the number of rows scored since the last call.
@@ -130,17 +127,9 @@ class Scoring:
             MismatchError: there is neither a student nor a label, or one of them does not fit the teacher.
             TeacherError: as :func:`hskcache.sparsity.scores.score` does.
         """
-        sample = self._sample(on_tokens)
-        return score(self.teacher, None if self.trial is None else self.trial.model, sample, on_rows)
-
-    def run_weights(self, on_rows: OnRows | None = None, on_tokens: OnRows | None = None) -> WeightScores:
-        """The same for single weights."""
-        sample = self._sample(on_tokens)
-        return score_weights(self.teacher, None if self.trial is None else self.trial.model, sample, on_rows)
-
-    def _sample(self, on_tokens: OnRows | None) -> Sample:
         rows, settings = self.drawn.rows, self.settings
         tokens = tokenize(rows, self.teacher.tokenizer, settings.max_length, on_tokens)
         reach = reach_of(self.teacher.model, self.teacher.info.name, settings.max_length)
         tell_cut(tokens.cut, len(tokens), rows.source, reach)
-        return Sample(tokens, rows.labels, settings.batch_size, settings.temperature, source=rows.source)
+        sample = Sample(tokens, rows.labels, settings.batch_size, settings.temperature, source=rows.source)
+        return self.subject.score(self.teacher, None if self.trial is None else self.trial.model, sample, on_rows)

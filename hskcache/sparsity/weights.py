@@ -22,9 +22,8 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from hskcache.sparsity.gradients import EXPRESSIVE, FRIENDLY, require_finite, sum_gradients
-from hskcache.sparsity.levels import check_balance
 from hskcache.sparsity.sample import Sample
-from hskcache.sparsity.scores import lacking, normalized, silent
+from hskcache.sparsity.scores import counted, normalized, silent
 from hskcache.teacher.load import Teacher
 from hskcache.teacher.places import places
 
@@ -53,14 +52,8 @@ class WeightScores:
             SpecError: ``balance`` is not a number from 0 to 1.
             MismatchError: a part that counts was not scored, or has no score but 0.
         """
-        check_balance(balance)
-        weighed = (("expressive", self.expressive, balance), ("student-friendly", self.friendly, 1 - balance))
         parts: list[tuple[NDArray[np.float32], float]] = []
-        for name, part_LP, weight in weighed:
-            if weight <= 0:
-                continue
-            if part_LP is None:
-                raise lacking(name, balance)
+        for name, part_LP, weight in counted(self.expressive, self.friendly, balance):
             if not part_LP.any():
                 raise silent(name, balance, "weights")
             parts.append((part_LP, weight))

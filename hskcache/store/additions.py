@@ -13,7 +13,6 @@ from pathlib import Path
 
 from hskcache.errors import DamageError, MismatchError, SpecError
 from hskcache.locks import LockFile, is_locked, locked
-from hskcache.spec import Strict
 from hskcache.store.agreement import Agreement
 from hskcache.store.claims import CLAIMS, Claims, claiming
 from hskcache.store.consistency import check
@@ -23,6 +22,7 @@ from hskcache.store.ledger import LOCK, MANIFEST, SPOOL, TEMPORARY, TOKENIZER, L
 from hskcache.store.manifest import Added, Manifest
 from hskcache.store.reading import read_document
 from hskcache.store.record import CONSTANTS, is_field_name, parse
+from hskcache.strict import Strict
 
 ADDING = "adding.json"
 

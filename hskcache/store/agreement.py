@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 from pydantic import Field as Key
 from pydantic import model_validator
 
-from hskcache.spec import Strict
+from hskcache.strict import Strict
 
 _CONSTANT = 1e-12
 """Variance of scores, as a share of their size, below which they are the same."""

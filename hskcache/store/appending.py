@@ -15,7 +15,6 @@ from pydantic import Field as Key
 
 from hskcache.errors import CacheError, DamageError, MismatchError
 from hskcache.locks import is_locked, locked
-from hskcache.spec import Strict
 from hskcache.store.agreement import Agreement, joined
 from hskcache.store.consistency import check
 from hskcache.store.files import remove_matching, write_atomic
@@ -23,6 +22,7 @@ from hskcache.store.ledger import LOCK, MANIFEST, TEMPORARY, Ledger
 from hskcache.store.manifest import DataInfo, Manifest, Request
 from hskcache.store.reading import read_document
 from hskcache.store.record import Record, parse
+from hskcache.strict import Strict
 
 APPENDING = "appending.json"
 

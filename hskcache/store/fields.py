@@ -10,8 +10,9 @@ from pydantic import AfterValidator, model_validator
 from pydantic import Field as Key
 
 from hskcache.errors import DamageError
-from hskcache.spec import EncodingName, Strict
+from hskcache.spec import EncodingName
 from hskcache.store.record import CONSTANTS, ArrayInfo, Record
+from hskcache.strict import Strict
 
 Columns = Literal["all", "shared", "indices", "bitmask", "pca"]
 

@@ -13,12 +13,12 @@ from pydantic import Field as Key
 
 from hskcache.errors import MismatchError
 from hskcache.nearest import meant
-from hskcache.spec import Strict
 from hskcache.store.agreement import Agreement
 from hskcache.store.fields import AttentionField, Field, HiddenField, InputsField, LogitsField
 from hskcache.store.files import canonical_json, sha256_hex
 from hskcache.store.record import FieldName, Record, Sha256
 from hskcache.store.request import Added, DataInfo, LayerKept, Request, TeacherInfo, TokenizerInfo
+from hskcache.strict import Strict
 
 __all__ = [
     "Added",

@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import Field as Key
 from pydantic import JsonValue
 
-from hskcache.spec import Strict
+from hskcache.strict import Strict
 
 MOST_LISTED = 1000
 """Bad rows that are listed by their lines at most; all are counted."""

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from pydantic import Field, ValidationError
 
 from hskcache.errors import DamageError
-from hskcache.spec import Strict, first_problem
+from hskcache.strict import Strict, first_problem
 
 CONSTANTS = -1
 """Shard number of what all rows of a field share."""

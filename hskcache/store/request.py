@@ -6,10 +6,11 @@ from pydantic import Field as Key
 from pydantic import JsonValue
 
 from hskcache.difference import first_difference
-from hskcache.spec import Spec, Strict
+from hskcache.spec import Spec
 from hskcache.store.files import canonical_json, sha256_hex
 from hskcache.store.provenance import Provenance
 from hskcache.store.record import Sha256
+from hskcache.strict import Strict
 
 # Where something came from is told to readers, but the same content under another name is the same cache.
 _DATA_NAMES = {"name": True, "split": True, "task": True, "provenance": True}

@@ -5,7 +5,7 @@ import math
 from pydantic import computed_field
 
 from hskcache.cache import HiddenField
-from hskcache.spec import Strict
+from hskcache.strict import Strict
 from hskcache.teacher.measure import Audited, Measured
 
 _MOST_NAMED = 10

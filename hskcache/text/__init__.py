@@ -5,7 +5,7 @@ from hskcache.text.labels import LabelSet
 from hskcache.text.rows import Columns, Examples, Overrides, examples_for, read_examples
 from hskcache.text.spool import Spool
 from hskcache.text.tasks import Task, load_task, task_names
-from hskcache.text.tokenize import TokenizedRows, load_tokenizer, tokenize
+from hskcache.text.tokenize import TokenizedRows, load_tokenizer, tokenize, tokenized
 
 __all__ = [
     "Columns",
@@ -24,4 +24,5 @@ __all__ = [
     "read_examples",
     "task_names",
     "tokenize",
+    "tokenized",
 ]

@@ -9,7 +9,7 @@ from pydantic import Field, ValidationError, model_validator
 from hskcache.errors import SpecError
 from hskcache.nearest import meant
 from hskcache.resources import resource
-from hskcache.spec import Strict, first_problem, parse_yaml
+from hskcache.strict import Strict, first_problem, parse_yaml
 from hskcache.text.table import Columns
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hskcache import console
 from hskcache.encoder import num_positions
 from hskcache.errors import DataError, SpecError, TeacherError
 from hskcache.hub import looked_up
@@ -111,6 +112,13 @@ def _batches(
             return_attention_mask=False,
         )
         yield batch, texts, pairs
+
+
+def tokenized(examples: Examples, tokenizer: "PreTrainedTokenizerBase", max_length: int) -> TokenizedRows:
+    """The same with a progress bar on stderr."""
+    with console.progress("rows") as bar:
+        task = bar.add_task("tokenize", total=len(examples))
+        return tokenize(examples, tokenizer, max_length, lambda count: bar.advance(task, count))
 
 
 def _cut_in(

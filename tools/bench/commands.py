@@ -65,6 +65,28 @@ def base_model(given: str | None) -> str:
     return str(Path(spec.origin).parent / "model")
 
 
+def student_config(path: Path, shape: dict[str, Any], num_heads: int, vocab_size: int) -> Path:
+    """A file with the shape of a BERT for a student.
+
+    Args:
+        path: of the file.
+        shape: its ``layers`` and ``width``.
+        num_heads: of each layer.
+        vocab_size: pieces of the teacher's tokenizer.
+    """
+    config = {
+        "model_type": "bert",
+        "num_hidden_layers": shape["layers"],
+        "hidden_size": shape["width"],
+        "intermediate_size": 4 * shape["width"],
+        "num_attention_heads": num_heads,
+        "max_position_embeddings": 512,
+        "vocab_size": vocab_size,
+    }
+    replace(path, json.dumps(config, indent=1) + "\n")
+    return path
+
+
 def write_head(source: Path, out: Path, lines: int) -> Path:
     """The first lines of a text file."""
     if not out.is_file():

@@ -17,7 +17,7 @@ from hskcache.encoder import trained_length
 from hskcache.errors import DataError, MismatchError, SpecError, TeacherError
 from hskcache.model.adapter import tokenizer_of
 from hskcache.store.files import write_atomic
-from hskcache.text import Examples, load_tokenizer
+from hskcache.text import Examples, load_tokenizer, tokenized
 from hskcache.text.cut import tell_beyond, tell_cut
 from hskcache.text.layout import Layout
 from hskcache.text.remembered import of_model
@@ -56,7 +56,7 @@ def of_data(model: str, layout: Layout, out: Path, as_json: bool, given: Mapping
     examples = replace(columns, classes=None).read_for(model, classifier.config, data)
     names = columns.names_of(examples.label_names, examples.problem) or ()
     require_cells(names, _suffix(out))
-    rows = options.tokenized(examples, tokenizer, max_length)
+    rows = tokenized(examples, tokenizer, max_length)
     tell_cut(rows.cut, len(rows), data, reach_of(classifier, model, max_length))
     tell_beyond(int(rows.lengths.max(initial=0)), trained_length(classifier), data, model)
     pad = classifier.config.pad_token_id or 0
@@ -195,7 +195,7 @@ def _tell(predictions: Predictions, out: Path | None, as_json: bool, facts: Mapp
         if out is not None and str(out) == "-":
             console.say(", ".join(f"{name} {value:.4f}" for name, value in alike.items()))
         else:
-            options.print_metrics(alike)
+            options.print_scores({facts["cache"]: alike})
     where = "" if out is None or str(out) == "-" else f"{out}: "
     if "counts" in summary:
         told = [f"{count:,} of {name}" for name, count in summary["counts"].items()]

@@ -230,6 +230,7 @@ def _facts(teacher: "PreTrainedModel", pruned: "Pruned", cut: "Cut") -> dict[str
 
 
 def _sample(settings: dict[str, Any], teacher: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase") -> "Sample":
+    from hskcache.text import tokenized
     from hskcache.text.cut import tell_cut
     from hskcache.text.tokenize import reach_of
     from trainer.student.importance import Sample, draw_batches
@@ -247,7 +248,7 @@ def _sample(settings: dict[str, Any], teacher: "PreTrainedModel", tokenizer: "Pr
     if examples.labels is None:
         raise DataError(f"--data {data} is read without labels, and importance needs them; give --task or --label")
     max_length = settings["max_length"] or memory.length(columns.task)
-    rows = options.tokenized(examples, tokenizer, max_length)
+    rows = tokenized(examples, tokenizer, max_length)
     tell_cut(rows.cut, len(rows), data, reach_of(teacher, settings["prune"], max_length))
     batches = draw_batches(len(examples), settings["batch_size"], settings["seed"], settings["num_rows"])
     return Sample(rows, examples.labels, batches)

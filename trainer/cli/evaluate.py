@@ -94,13 +94,14 @@ class _Scored:
     def score(self, examples: "Examples", layout: Layout) -> dict[str, Any]:
         """The metrics on some rows, what these lost and what there is to notice."""
         from hskcache.encoder import trained_length
+        from hskcache.text import tokenized
         from hskcache.text.cut import tell_beyond, tell_cut
         from hskcache.text.tokenize import reach_of
         from trainer import chance
         from trainer.evaluation import evaluate, metrics_for
 
         task, source = layout.task, examples.source
-        rows = options.tokenized(examples, self.tokenizer, self.max_length)
+        rows = tokenized(examples, self.tokenizer, self.max_length)
         tell_cut(rows.cut, len(rows), source, reach_of(self.classifier, self.name, self.max_length))
         tell_beyond(int(rows.lengths.max(initial=0)), trained_length(self.classifier), source, self.name)
         metrics = metrics_for(examples.problem, task.metrics if task else None)

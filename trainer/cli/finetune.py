@@ -59,7 +59,7 @@ def finetune(data: str, eval_data: str, out: Path, layout: Layout, as_json: bool
     command goes on where a cut-off run stopped.
     """
     from hskcache.disk import writing_to
-    from hskcache.text import load_tokenizer
+    from hskcache.text import load_tokenizer, tokenized
     from hskcache.text.remembered import MAX_LENGTH
     from trainer import chance, processes
     from trainer.checkpoints import begun, reached, require_room
@@ -87,7 +87,7 @@ def finetune(data: str, eval_data: str, out: Path, layout: Layout, as_json: bool
         if (first := settings.pop("metric")) is not None:
             names = tuple(metrics_for(train.problem, names, first))
         arguments = FinetuneArguments(**settings, metrics=names)
-        rows = [options.tokenized(examples, tokenizer, arguments.max_length) for examples in (train, dev)]
+        rows = [tokenized(examples, tokenizer, arguments.max_length) for examples in (train, dev)]
         with writing_to(out, "here"):
             result = run(arguments, tokenizer, Labelled(train, rows[0]), Labelled(dev, rows[1]), out)
     processes.disconnect()
@@ -96,5 +96,5 @@ def finetune(data: str, eval_data: str, out: Path, layout: Layout, as_json: bool
     if as_json:
         console.print_json(result)
     else:
-        options.print_metrics(result["best"]["metrics"])
+        options.print_scores({eval_data: result["best"]["metrics"]})
     chance.tell(result, str(out), "what usually helps is another learning rate (--lr), more --epochs or more rows")

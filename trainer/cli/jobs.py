@@ -11,12 +11,11 @@ from hskcache.encoder import trained_length, weights_digest
 from hskcache.errors import DataError, MismatchError, SpecError
 from hskcache.recall import of_cache, tell_cut_of
 from hskcache.spec import Spec, parse_spec
-from hskcache.text import Examples, TokenizedRows, load_tokenizer
+from hskcache.text import Examples, TokenizedRows, load_tokenizer, tokenized
 from hskcache.text.cut import tell_beyond, tell_cut
 from hskcache.text.layout import Layout
 from hskcache.text.remembered import Remembered, of_examples
 from hskcache.text.tokenize import reach_of
-from trainer.cli import options
 from trainer.distill import Score
 from trainer.evaluation import Metric, check_labels, evaluate, metrics_for
 from trainer.fit import Fit
@@ -84,7 +83,7 @@ def make_fit(given: Mapping[str, Any], device: str, slices: int, tells: bool = T
     def scoring_on(examples: Examples | None, source: str) -> Scoring:
         if examples is None:
             return Scoring(lambda _student: {}, None, None)
-        rows = options.tokenized(examples, tokenizer, max_length)
+        rows = tokenized(examples, tokenizer, max_length)
         check_fit(student, rows)
         if tells:
             tell_cut(rows.cut, len(rows), source, reach)

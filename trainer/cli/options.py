@@ -5,14 +5,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from hskcache import console
 from hskcache.errors import SpecError
 from hskcache.ranges import Whole
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
-
-    from hskcache.text import Examples, TokenizedRows
+    pass
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -107,18 +104,6 @@ def each_once(sources: Sequence[str], flag: str) -> list[str]:
     return list(sources)
 
 
-def tokenized(examples: "Examples", tokenizer: "PreTrainedTokenizerBase", max_length: int) -> "TokenizedRows":
-    """Tokens of every row, with a progress bar on stderr."""
-    from hskcache.text import tokenize
-    from trainer import processes
-
-    bar = console.progress()
-    bar.disable = not processes.is_first()
-    with bar:
-        task = bar.add_task("tokenize", total=len(examples))
-        return tokenize(examples, tokenizer, max_length, lambda num_rows: bar.advance(task, num_rows))
-
-
 def print_scores(scores: Mapping[str, Mapping[str, float]]) -> None:
     """Metrics by data file on stdout, one a line, after the file where there are several."""
     width = max(map(len, scores)) + 2 if len(scores) > 1 else 0
@@ -126,10 +111,3 @@ def print_scores(scores: Mapping[str, Mapping[str, float]]) -> None:
     for source, metrics in scores.items():
         for name, value in metrics.items():
             click.echo(f"{source if width else '':<{width}}{name:<{longest}}  {value:.4f}")
-
-
-def print_metrics(metrics: Mapping[str, float]) -> None:
-    """A table of metrics on stdout, one a line."""
-    width = max(map(len, metrics))
-    for name, value in metrics.items():
-        click.echo(f"{name:<{width}}  {value:.4f}")

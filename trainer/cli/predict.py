@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from hskcache.errors import CacheError, MismatchError, SpecError
+from hskcache.errors import CacheError, SpecError
 from hskcache.text.layout import Layout, layout
 from trainer.cli import options
 
@@ -70,7 +70,7 @@ def _check(layout: Layout, out: Path | None, as_json: bool, given: dict[str, Any
 
 
 def _check_out(out: Path, as_json: bool, given: dict[str, Any]) -> None:
-    from hskcache.disk import require_file_outside, require_writable
+    from hskcache.disk import require_file, require_file_outside, require_writable
     from trainer.predictions import require_suffix
 
     if out == _STDOUT:
@@ -80,8 +80,7 @@ def _check_out(out: Path, as_json: bool, given: dict[str, Any]) -> None:
     require_suffix(out)
     if given["glue"] and out.suffix.lower() != ".tsv":
         raise SpecError(f"--out {out}: GLUE's server takes a .tsv; give a name that ends so")
-    if out.is_dir():
-        raise MismatchError(f"--out {out} is a folder; give the name of a file")
+    require_file(out)
     if given["data"] is not None and out.exists() and Path(given["data"]).exists() and out.samefile(given["data"]):
         raise SpecError(f"--out {out} is the file of the rows; give another")
     if given["cache"] is not None:

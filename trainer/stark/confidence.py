@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import log_softmax
 
 from hskcache.cache import Cache
 
@@ -37,8 +38,7 @@ def confidence(logits_NC: NDArray[np.float32]) -> Confidence | None:
     logits_NC = logits_NC[np.isfinite(logits_NC).all(1)].astype(np.float64)
     if logits_NC.shape[1] < 2 or not len(logits_NC):
         return None
-    shifted_NC = logits_NC - logits_NC.max(1, keepdims=True)
-    log_p_NC = shifted_NC - np.log(np.exp(shifted_NC).sum(1, keepdims=True))
+    log_p_NC = log_softmax(logits_NC, axis=1)
     p_NC = np.exp(log_p_NC)
     return Confidence(float(p_NC.var(1).mean()), float((p_NC * log_p_NC).sum(1).mean()))
 

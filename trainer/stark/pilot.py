@@ -15,7 +15,7 @@ from hskcache.locks import sole_writer
 from hskcache.sparsity.levels import kept_weights, level_name, num_removed
 from hskcache.sparsity.weights import matrices, random_weights, without_weights
 from hskcache.teacher.load import Teacher, load_teacher
-from hskcache.text import Examples, TokenizedRows
+from hskcache.text import Examples, TokenizedRows, tokenized
 from hskcache.text.cut import tell_cut
 from hskcache.text.layout import Layout
 from hskcache.text.tokenize import reach_of
@@ -25,7 +25,6 @@ from trainer.inference import predict
 from trainer.stark.confidence import confidence
 from trainer.stark.folder import RESULTS, Folder, remade
 from trainer.stark.shares import CONFIDENCE, Share, plot, spread
-from trainer.stark.start import tokenized
 
 PLOT = "pilot.png"
 _CELLS = "cells"

@@ -2,6 +2,7 @@
 
 import gc
 import json
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -85,7 +86,7 @@ def _finish(stark: Stark, folder: Folder, sizes: tuple[int, int], num_evaluated:
     scores = {level: outcome.scores for level, outcome in outcomes.items()}
     at_chance = [level for level, outcome in outcomes.items() if outcome.is_at_chance]
     results = results_of(outcomes[DENSE].metric, sizes, num_evaluated, scores, at_chance)
-    results = results.with_confidences({level.field: _confidence(folder, level) for level in outcomes})
+    results = results.with_confidences(_confidences(folder, list(outcomes)))
     folder.publish(Level(results.best.method, results.best.percent))
     record = folder.out / RESULTS
     plain = json.loads(json.dumps(results.to_json()))
@@ -96,13 +97,20 @@ def _finish(stark: Stark, folder: Folder, sizes: tuple[int, int], num_evaluated:
     return results
 
 
-def _confidence(folder: Folder, level: Level) -> Confidence | None:
-    """Of a level's teacher; None where its logits are no longer there: the student is."""
+def _confidences(folder: Folder, levels: Sequence[Level]) -> dict[str, Confidence | None]:
+    """Of the levels' teachers, by field; None of one whose logits are no longer there: the student is."""
     try:
-        return cached_confidence(open_cache(folder.cache), level.field)
+        cache = open_cache(folder.cache)
     except CacheError as error:
-        console.say(f"the confidence of the teacher of {level.folder} is not known: {error}")
-        return None
+        console.say(f"the confidence of the teachers is not known: {error}")
+        return {}
+    found: dict[str, Confidence | None] = {}
+    for level in levels:
+        try:
+            found[level.field] = cached_confidence(cache, level.field)
+        except CacheError as error:
+            console.say(f"the confidence of the teacher of {level.folder} is not known: {error}")
+    return found
 
 
 def _say(number: int, what: str, is_done: bool) -> None:

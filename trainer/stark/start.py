@@ -19,7 +19,7 @@ from hskcache.teacher.build import build
 from hskcache.teacher.job import Job, prepare_job
 from hskcache.teacher.load import load_teacher
 from hskcache.teacher.places import places
-from hskcache.text import Examples, TokenizedRows, load_tokenizer, tokenize
+from hskcache.text import Examples, load_tokenizer, tokenized
 from hskcache.text.cut import tell_cut
 from hskcache.text.remembered import definition_of, is_preset
 from hskcache.text.tokenize import reach_of
@@ -131,13 +131,6 @@ def _from_cache(stark: Stark, cache: Cache) -> _Start:
     with runtime.quiet():
         vocabulary = load_tokenizer(cache.tokenizer_path).get_vocab()
     return _Start(knowledge, train, vocabulary, None)
-
-
-def tokenized(examples: Examples, tokenizer: Any, max_length: int) -> TokenizedRows:
-    """Tokens of every row, with a progress bar on stderr."""
-    with console.progress("rows") as bar:
-        task = bar.add_task("tokenize", total=len(examples))
-        return tokenize(examples, tokenizer, max_length, lambda count: bar.advance(task, count))
 
 
 def _read(source: str, data: Data, knowledge: Knowledge) -> Examples:

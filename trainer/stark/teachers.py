@@ -87,6 +87,7 @@ def _score(stark: Stark, folder: Folder, teacher: Teacher, drawn: Drawn) -> Scor
     with console.progress("rows") as bar:
         tokens, rows = (partial(bar.advance, bar.add_task(name, total=len(drawn))) for name in ("tokenize", "score"))
         scores = scoring.run(rows, tokens)
+    assert isinstance(scores, Scores)
     save_scores(folder.out, scores, scoring.info)
     for leftover in folder.out.glob(f"scores.*{TEMPORARY_SUFFIX}"):
         leftover.unlink()

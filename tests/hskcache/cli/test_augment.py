@@ -8,13 +8,17 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
+import click
 import pytest
 from glue_forms import BAD, FORMS, GOOD, PLACES, QUIRKS, SUBJECTS, Form
 from real import real_file
 
+from hskcache.augment import Chance, Pairs
+from hskcache.augment.vectors import LIMIT
 from hskcache.cache import open_cache
+from hskcache.cli import main
 from hskcache.locks import sole_writer
 from hskcache.text import Examples, load_task
 from hskcache.text.layout import Layout
@@ -234,3 +238,15 @@ def test_real_rows_stay_the_rows_they_are(form: Form, run: Any, tmp_path: Path) 
         "".join(f"{line}\n" for line in source.read_text(encoding="utf-8").split("\n")[:120]), encoding="utf-8"
     )
     check_rows_stay(run, rows, real_file("HSKCACHE_VECTORS", "vectors", "glove.6B.50d.5k.txt"), form.task)
+
+
+def test_the_defaults_of_the_command_are_those_of_the_room() -> None:
+    """Written out in the command, whose help needs none of the room."""
+    command = main.get_command(click.Context(main), "augment")
+    assert command is not None
+    options = {option.name: option for option in command.params}
+    assert options["vectors_limit"].default == LIMIT
+    pairs = options["pairs"]
+    assert isinstance(pairs.type, click.Choice)
+    assert tuple(pairs.type.choices) == get_args(Pairs)
+    assert pairs.default == Chance(1, 0.5, 0).pairs

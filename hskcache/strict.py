@@ -1,0 +1,75 @@
+"""Models that refuse what they do not know, the text that people write them in, and what is wrong with it in a line."""
+
+import re
+from collections.abc import Iterator
+from typing import Any, get_args
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from hskcache.errors import SpecError
+from hskcache.nearest import meant
+
+# YAML 1.1 takes 1e-4, which everybody writes, for a word.
+_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+\Z")
+_QUOTED = re.compile(r"'([^']*)'")
+
+
+class Strict(BaseModel):
+    """A frozen model that refuses unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+def parse_yaml(text: str, source: str) -> Any:
+    """Plain values from YAML, or from JSON, which is YAML.
+
+    Raises:
+        SpecError: naming ``source``.
+    """
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        """YAML in which 1e-4 is a number."""
+
+    Loader.add_implicit_resolver("tag:yaml.org,2002:float", _NUMBER, list("-+.0123456789"))
+    try:
+        return yaml.load(text, Loader)  # noqa: S506  (it is a SafeLoader)
+    except yaml.YAMLError as error:
+        raise SpecError(f"{source} is not YAML: {' '.join(str(error).split())}") from None
+    except RecursionError:
+        raise SpecError(f"{source} is nested too deeply to be read") from None
+
+
+def first_problem(error: ValidationError, model: type[BaseModel] | None = None) -> str:
+    """The first complaint of pydantic as one line: where, what was given, what was expected.
+
+    Args:
+        error: what it says.
+        model: that was asked for; of an unknown key the known ones are listed then, and of a word the nearest told.
+    """
+    problem = error.errors()[0]
+    where = ".".join(str(part) for part in problem["loc"]) or "the document"
+    if problem["type"] == "extra_forbidden" and model is not None:
+        keys, key = _keys(model, problem["loc"][:-1]), str(problem["loc"][-1])
+        return f"{where}: there is no such key; there are {', '.join(keys)}{meant(key, keys)}"
+    given = "" if problem["type"] in {"missing", "extra_forbidden"} else f" (given {problem['input']!r:.80})"
+    near = ""
+    if problem["type"] == "literal_error" and isinstance(problem["input"], str):
+        near = meant(problem["input"], _QUOTED.findall(problem["ctx"]["expected"]))
+    return f"{where}: {problem['msg'].removeprefix('Value error, ')}{given}{near}"
+
+
+def _keys(model: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
+    """The keys of the model at a place within another, as pydantic tells places."""
+    for part in path:
+        if isinstance(part, str) and part in model.model_fields:
+            model = next(_models(model.model_fields[part].annotation), model)
+    return list(model.model_fields)
+
+
+def _models(annotation: Any) -> Iterator[type[BaseModel]]:
+    """Models that a value of this type is, or holds."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for inner in get_args(annotation):
+        yield from _models(inner)
