@@ -133,7 +133,6 @@ def _begin(settings: dict[str, Any]) -> Created:
     from hskcache.text import load_tokenizer
     from trainer.student.create import Interface, create_student
     from trainer.student.origin import tell_origin
-    from trainer.student.token_types import token_types_after
 
     student = settings["student"]
     missing = [name for name in ("tokenizer", "labels") if settings[name] is None]
@@ -142,17 +141,19 @@ def _begin(settings: dict[str, Any]) -> Created:
         raise SpecError(f"--student lacks --{missing[0]}; {needed}" if student and missing else needed)
     tokenizer = load_tokenizer(settings["tokenizer"])
     names, problem = parse_labels(settings["labels"])
+    has_types = "token_type_ids" in tokenizer.model_input_names
     interface = Interface(
         len(tokenizer),
         names,
         problem,
         tokenizer.pad_token_id or 0,
-        type_vocab_size=2 if "token_type_ids" in tokenizer.model_input_names else 1,
+        type_vocab_size=2 if has_types else 1,
+        # What comes may be pairs: single texts lose nothing by a type that they do not have.
+        reads_pairs=has_types,
     )
     model = create_student(student, interface, settings["seed"])
-    tell_origin(student)
-    types = token_types_after(student, False, False)
-    return Created(model, tokenizer, rows=_known(Remembered(student, token_types=types)))
+    tell_origin(student, has_types)
+    return Created(model, tokenizer)
 
 
 def _cut(settings: dict[str, Any]) -> Created:

@@ -112,7 +112,7 @@ def test_a_student_without_the_note_is_left_alone(general: Path, pairs: tuple[Pa
     torch.testing.assert_close(types_of(tmp_path / "out"), types_of(general), rtol=0, atol=1e-7)
 
 
-def test_the_note_goes_with_the_student_through_single_texts_and_create(
+def test_the_note_goes_with_the_student_through_single_texts_and_create_makes_the_copy(
     general: Path, written: Callable[..., Cache], tsv_file: Path, tmp_path: Path
 ) -> None:
     given = ("fit", "--cache", written().root, "--student", general, "--eval-data", tsv_file, *STILL)
@@ -121,8 +121,9 @@ def test_the_note_goes_with_the_student_through_single_texts_and_create(
     assert remembered(tmp_path / "task")["token_types"] == 1
     torch.testing.assert_close(types_of(tmp_path / "task"), types_of(general), rtol=0, atol=1e-7)
     created = ("create", "--student", general, "--tokenizer", general, "--labels", "a,b", "--out", tmp_path / "created")
-    invoke(*created)
-    assert remembered(tmp_path / "created")["token_types"] == 1
+    assert invoke(*created).stderr.count(SAID) == 1
+    torch.testing.assert_close(types_of(tmp_path / "created"), types_of(general)[:1].expand(2, -1), rtol=0, atol=0)
+    assert not (tmp_path / "created" / "rows.json").exists()
 
 
 def test_a_corpus_of_pairs_leaves_no_note(tiny_teacher_dir: Path, shape: Path, general: Path, tmp_path: Path) -> None:
