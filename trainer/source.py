@@ -7,8 +7,8 @@ from typing import Any
 
 from hskcache.cache import Cache, open_cache
 from hskcache.errors import SpecError
-from hskcache.share.mirror import LOCAL_BYTES, MirroredCache, open_mirror
-from hskcache.share.remote import is_url
+from hskcache.remote.mirror import LOCAL_BYTES, MirroredCache, open_mirror
+from hskcache.remote.remote import is_url
 from trainer.choice import Choice, identity_of, parse_choice, resolved
 from trainer.knowledge import Knowledge, cached_knowledge
 from trainer.loading import KnowledgeLoader
@@ -65,7 +65,7 @@ class Local:
     """What this machine keeps of caches at URLs.
 
     Attributes:
-        folder: holds it; None: :func:`~hskcache.share.mirror.local_folder`.
+        folder: holds it; None: :func:`~hskcache.remote.mirror.local_folder`.
         most_bytes: it may hold; None: ``LOCAL_BYTES``.
     """
 

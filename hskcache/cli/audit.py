@@ -59,7 +59,7 @@ def audit(
     from hskcache.cli.jobs import require_teacher_extra
 
     require_teacher_extra()
-    from hskcache.share.mirror import open_any
+    from hskcache.remote.mirror import open_any
     from hskcache.teacher.audit import Question
 
     opened = open_any(cache)

@@ -12,7 +12,7 @@ from hskcache.spec import Attention, Hidden, format_keep
 
 if TYPE_CHECKING:
     from hskcache.cache import Cache
-    from hskcache.share.difference import Difference, Rows
+    from hskcache.compare.difference import Difference, Rows
 
 _MOST_CHARACTERS = 60
 _ID_CHARACTERS = 12
@@ -36,7 +36,7 @@ def diff(here: str, there: str, with_values: bool, as_json: bool) -> None:
     A and B are folders or URLs. Caches of one id are the same: whether files are as they were written, `hskcache
     verify` tells.
     """
-    from hskcache.share.mirror import open_any
+    from hskcache.remote.mirror import open_any
 
     found = _compared((open_any(here), open_any(there)), with_values)
     if as_json:
@@ -52,7 +52,7 @@ def diff(here: str, there: str, with_values: bool, as_json: bool) -> None:
 
 def _compared(caches: "tuple[Cache, Cache]", with_values: bool) -> "Difference":
     """What differs; a bar tells how far the comparison is, where there is any work."""
-    from hskcache.share.difference import difference, work_rows
+    from hskcache.compare.difference import difference, work_rows
 
     total = work_rows(*caches, with_values)
     if not total:

@@ -10,7 +10,7 @@ from hskcache.cli.options import cache_argument, json_option
 from hskcache.disk import require_file_outside
 
 if TYPE_CHECKING:
-    from hskcache.share.hdf5 import Compression
+    from hskcache.move.hdf5 import Compression
 
 
 @click.command()
@@ -31,7 +31,7 @@ def export(cache: Path, out: Path, compression: "Compression", force: bool, as_j
     Every shard is verified. `hskcache import` makes the same cache of it again, with the same id. A finished file of
     the same cache is left alone.
     """
-    from hskcache.share.hdf5 import export_hdf5
+    from hskcache.move.hdf5 import export_hdf5
 
     require_file_outside(cache, out)
     with console.progress("bytes") as bar:

@@ -23,7 +23,7 @@ def import_(file: Path, out: Path, new_id: bool, as_json: bool) -> None:
     Every shard is compared with the digest that it had, so the cache has the same id. An interrupted import goes on
     with the same command.
     """
-    from hskcache.share.hdf5 import import_hdf5
+    from hskcache.move.hdf5 import import_hdf5
 
     with console.progress("bytes") as bar:
         task = bar.add_task("import", total=None)

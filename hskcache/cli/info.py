@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 @json_option
 def info(cache: str, as_spec: bool, as_json: bool) -> None:
     """Show what is in a cache: rows, fields, bytes, teacher, data. At a URL only its manifest is read."""
-    from hskcache.share.mirror import open_any
+    from hskcache.remote.mirror import open_any
 
     opened = open_any(cache)
     if as_spec:

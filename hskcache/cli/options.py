@@ -42,7 +42,7 @@ class CacheFolder(click.Path):
         Raises:
             SpecError: it is a URL.
         """
-        from hskcache.share.remote import is_url
+        from hskcache.remote.remote import is_url
 
         if is_url(str(value)):
             # Not the URL itself, which may hold a password.

@@ -21,8 +21,8 @@ def pack(cache: Path, out: str, force: bool, as_json: bool) -> None:
 
     Every shard is verified. The same cache gives the same tar; a finished one is left alone.
     """
-    from hskcache.share.pack import pack as to_file
-    from hskcache.share.pack import pack_to
+    from hskcache.move.pack import pack as to_file
+    from hskcache.move.pack import pack_to
 
     if out == "-" and as_json:
         raise SpecError("--json prints where OUT - writes the tar; leave one of them out")

@@ -21,9 +21,9 @@ def pull(url: str, folder: Path | None, fields: str | None, rows: str | None, jo
     the last part of the URL unless it is given. An sftp host must be in ~/.ssh/known_hosts. The same command goes on
     where it was cut off; with more fields or rows it makes the cache in DIR grow.
     """
-    from hskcache.share.pull import default_folder
-    from hskcache.share.pull import pull as fetch
-    from hskcache.share.remote import open_remote
+    from hskcache.move.pull import default_folder
+    from hskcache.move.pull import pull as fetch
+    from hskcache.remote.remote import open_remote
 
     choice, remote = choose(fields, rows), open_remote(url)
     root = folder or default_folder(remote.url)

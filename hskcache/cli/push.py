@@ -10,7 +10,7 @@ from hskcache.cli.options import cache_argument, json_option
 from hskcache.cli.sharing import choice_options, choose, facts, watched
 
 if TYPE_CHECKING:
-    from hskcache.share.push import Pushed
+    from hskcache.move.push import Pushed
 
 
 @click.command()
@@ -29,9 +29,9 @@ def push(
     those of its library, such as AWS_ACCESS_KEY_ID; an sftp host must be in ~/.ssh/known_hosts. The same command goes
     on where it was cut off.
     """
-    from hskcache.share.push import Manner
-    from hskcache.share.push import push as send
-    from hskcache.share.remote import open_remote
+    from hskcache.move.push import Manner
+    from hskcache.move.push import push as send
+    from hskcache.remote.remote import open_remote
 
     choice, remote = choose(fields, rows), open_remote(url)
     with watched("push", choice) as watch:

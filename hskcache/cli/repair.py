@@ -23,7 +23,7 @@ from hskcache.text.layout import Layout, layout
 if TYPE_CHECKING:
     from hskcache.cache import Cache
     from hskcache.cli.jobs import Rows
-    from hskcache.share.mending import Damage
+    from hskcache.repair.mending import Damage
     from hskcache.store.manifest import Manifest
     from hskcache.store.record import Record
     from hskcache.teacher.job import Job
@@ -120,7 +120,7 @@ def _checked(cache: Path, means: _Means) -> "Report":
 
 def _tidy(cache: Path) -> Reasons:
     """Remove what a repair has left that was cut off when all was mended."""
-    from hskcache.share.mending import REPAIR, clear, repairing
+    from hskcache.repair.mending import REPAIR, clear, repairing
     from hskcache.store.ledger import Ledger
 
     if (cache / REPAIR).exists():
@@ -132,7 +132,7 @@ def _tidy(cache: Path) -> Reasons:
 def _mend(cache: Path, means: _Means, problems: "list[Problem]") -> Reasons:
     """Mend what can be; returns by field and shard why some of it cannot."""
     from hskcache.disk import writing_to
-    from hskcache.share.mending import clear, damage_of, mend_from_manifest, repairing
+    from hskcache.repair.mending import clear, damage_of, mend_from_manifest, repairing
     from hskcache.store.ledger import MANIFEST, Ledger
 
     ledger = Ledger(cache)
@@ -159,7 +159,7 @@ def _mend_manifest(cache: Path, means: _Means) -> bool:
     from hskcache.store.ledger import Ledger
 
     if means.other is not None:
-        from hskcache.share.replica import Replica
+        from hskcache.repair.replica import Replica
 
         manifest, known = Replica(means.other).restore_manifest(Ledger(cache))
     elif means.teacher is not None:
@@ -187,8 +187,8 @@ def _renewed(cache: Path, teacher: str, means: _Means) -> "tuple[Manifest, str]"
 
 
 def _mend_files(cache: Path, manifest: "Manifest", damage: "Damage", means: _Means) -> Reasons:
-    from hskcache.share.mending import drop_from_tokenizer, mend_tokenizer
-    from hskcache.share.whole import is_file_of
+    from hskcache.repair.mending import drop_from_tokenizer, mend_tokenizer
+    from hskcache.store.beside import is_file_of
     from hskcache.store.ledger import Ledger
 
     ledger = Ledger(cache)
@@ -196,7 +196,7 @@ def _mend_files(cache: Path, manifest: "Manifest", damage: "Damage", means: _Mea
     tokenizer_left = damage.has_bad_tokenizer and not (means.remove_extra and drop_from_tokenizer(ledger, manifest))
     reasons: Reasons = {}
     if means.other is not None and (left or tokenizer_left):
-        from hskcache.share.replica import Replica
+        from hskcache.repair.replica import Replica
 
         replica = Replica(means.other)
         if tokenizer_left:
@@ -217,7 +217,7 @@ def _compute(cache: Path, manifest: "Manifest", wanted: "tuple[list[Record], boo
 
     assert means.teacher is not None
     require_teacher_extra()
-    from hskcache.share.mending import mend_tokenizer
+    from hskcache.repair.mending import mend_tokenizer
     from hskcache.store.ledger import Ledger
     from hskcache.teacher.repair import addition_source, recompute, source_of
 
@@ -255,14 +255,14 @@ def _added_teacher(cache: "Cache", field: str, means: _Means) -> Any:
 
 
 def _spool(cache: Path) -> Path:
-    from hskcache.share.mending import REPAIR
+    from hskcache.repair.mending import REPAIR
     from hskcache.store.ledger import SPOOL
 
     return cache / REPAIR / SPOOL
 
 
 def _tell(cache: Path, reports: "tuple[Report, Report]", reasons: Reasons, as_json: bool) -> None:
-    from hskcache.share.advice import what_to_do
+    from hskcache.repair.advice import what_to_do
     from hskcache.store.ledger import Ledger
 
     before, after = reports

@@ -12,8 +12,8 @@ from hskcache.errors import SpecError
 from hskcache.ranges import Whole
 
 if TYPE_CHECKING:
-    from hskcache.share.parallel import Watch
-    from hskcache.share.selected import Choice, Selected
+    from hskcache.move.parallel import Watch
+    from hskcache.move.selected import Choice, Selected
 
 _OPTIONS = (
     click.option("--fields", metavar="A,B", help="Only these fields; the inputs always come along.  [default: all]"),
@@ -37,7 +37,7 @@ def choose(fields: str | None, rows: str | None) -> "Choice":
     Raises:
         SpecError: one of them is malformed.
     """
-    from hskcache.share.selected import Choice
+    from hskcache.move.selected import Choice
 
     names = None if fields is None else tuple(name.strip() for name in fields.split(","))
     if names is not None and "" in names:
@@ -58,7 +58,7 @@ def _rows(text: str) -> tuple[int, int]:
 @contextmanager
 def watched(verb: str, choice: "Choice") -> "Iterator[Watch]":
     """A bar of bytes; and a line, where rows were asked for that only whole shards hold."""
-    from hskcache.share.parallel import Watch
+    from hskcache.move.parallel import Watch
 
     with console.progress("bytes") as bar:
 

@@ -20,7 +20,7 @@ def unpack(file: str, out: Path, as_json: bool) -> None:
     Every shard is verified before it appears. What was whole of a tar that was cut short stays, and the same command
     goes on from there.
     """
-    from hskcache.share.pack import unpack as take
+    from hskcache.move.pack import unpack as take
 
     with console.progress("bytes") as bar:
         task = bar.add_task("unpack", total=None)

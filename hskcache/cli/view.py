@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 @json_option
 def view(cache: str, row: int, as_json: bool) -> None:
     """Show ROW of a cache, counted from 0: its tokens, what was kept of each, its label and the teacher's logits."""
-    from hskcache.share.mirror import open_any
+    from hskcache.remote.mirror import open_any
 
     facts = describe_row(open_any(cache), row)
     if as_json:

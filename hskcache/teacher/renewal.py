@@ -11,8 +11,8 @@ import shutil
 from pathlib import Path
 
 from hskcache.errors import DamageError, MismatchError
-from hskcache.share.mending import REPAIR
-from hskcache.share.whole import is_file_of
+from hskcache.repair.mending import REPAIR
+from hskcache.store.beside import is_file_of
 from hskcache.store.files import make_folder, read_file, write_atomic
 from hskcache.store.ledger import BUILDING, MANIFEST, Ledger
 from hskcache.store.manifest import Manifest, Request

@@ -11,9 +11,9 @@ from pathlib import Path
 from hskcache.cache import Cache
 from hskcache.disk import writing_to
 from hskcache.errors import DamageError, MismatchError
+from hskcache.repair.mending import REPAIR, put_in_place, waiting_path
 from hskcache.runtime import environment
-from hskcache.share.mending import REPAIR, put_in_place, waiting_path
-from hskcache.share.whole import is_file_of
+from hskcache.store.beside import is_file_of
 from hskcache.store.ledger import Ledger
 from hskcache.store.manifest import DataInfo, Manifest, Request
 from hskcache.store.reading import read_shard

@@ -10,7 +10,7 @@ from transformers import AutoModelForSequenceClassification
 
 from hskcache.cache import Cache, open_cache
 from hskcache.errors import MismatchError
-from hskcache.share.mirror import open_mirror
+from hskcache.remote.mirror import open_mirror
 from trainer.fidelity import beside, cached_rows, fidelity
 
 

@@ -17,8 +17,8 @@ from unsteady import Unsteady, serving
 
 from hskcache.cache import Cache
 from hskcache.errors import CacheError, DamageError, SpecError
-from hskcache.share.mirror import open_mirror
-from hskcache.share.remote import open_remote
+from hskcache.remote.mirror import open_mirror
+from hskcache.remote.remote import open_remote
 from trainer.batch import Batch
 from trainer.cli import main as hsktrain
 from trainer.fit import fit

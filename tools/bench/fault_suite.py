@@ -6,7 +6,7 @@ from pathlib import Path
 import report
 
 # The suites import each other and the tests' own modules by name.
-sys.path[:0] = [str(report.ROOT / "tests" / folder) for folder in ("faults", "hskcache/share", ".")]
+sys.path[:0] = [str(report.ROOT / "tests" / folder) for folder in ("faults", "hskcache/move", ".")]
 
 
 def emptied(folder: Path) -> Path:

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from hskcache.cache import open_cache
+from hskcache.move.card import card
 from hskcache.recall import of_cache
-from hskcache.share.card import card
 from hskcache.store.ledger import Ledger
 from hskcache.text.remembered import Remembered, save
 from hskcache.text.table import Columns

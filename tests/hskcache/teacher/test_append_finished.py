@@ -12,7 +12,7 @@ from forked import in_child
 from rows_like import with_content
 
 from hskcache.cache import open_cache
-from hskcache.share.mending import damage_of, mend_from_manifest
+from hskcache.repair.mending import damage_of, mend_from_manifest
 from hskcache.store.appending import APPENDING, is_appended, is_spent, is_unfinished
 from hskcache.store.ledger import Ledger
 from hskcache.teacher.addition import add_field, prepare_addition

@@ -16,7 +16,7 @@ from rows_like import with_content
 
 from hskcache.cache import Cache, open_cache
 from hskcache.errors import MismatchError
-from hskcache.share.mending import damage_of, mend_from_manifest
+from hskcache.repair.mending import damage_of, mend_from_manifest
 from hskcache.store.files import write_atomic
 from hskcache.store.ledger import Ledger
 from hskcache.store.record import Record

@@ -9,9 +9,9 @@ from folders import KEEP, contents
 
 from hskcache.cache import open_cache
 from hskcache.errors import MismatchError
-from hskcache.share.push import push
-from hskcache.share.remote import open_remote
-from hskcache.share.selected import Choice
+from hskcache.move.push import push
+from hskcache.move.selected import Choice
+from hskcache.remote.remote import open_remote
 from hskcache.teacher.addition import add_field, prepare_addition
 from hskcache.teacher.append import append
 from hskcache.teacher.build import build, finished

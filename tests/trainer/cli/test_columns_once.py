@@ -12,7 +12,7 @@ from tiny import config_file
 
 from hskcache.cache import open_cache
 from hskcache.cli import main as hskcache
-from hskcache.share.card import card
+from hskcache.move.card import card
 from hskcache.text.remembered import ROWS, Remembered, of_model, save
 from hskcache.text.table import Columns
 from trainer.cli import main as hsktrain

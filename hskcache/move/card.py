@@ -1,0 +1,137 @@
+"""The data card that goes with a cache: what it is, where it comes from, how to check it and to train from it.
+
+It begins with the YAML that the Hugging Face hub reads. The licence is left to whoever shares it. The last line is a
+digest of the rest, so that a card which was edited is known as its author's and never replaced.
+"""
+
+import re
+import shlex
+
+import yaml
+
+from hskcache.console import human_bytes
+from hskcache.move.commands import fit_command
+from hskcache.spec import format_keep
+from hskcache.store.files import sha256_hex
+from hskcache.store.manifest import Manifest, Request
+
+_MARK = re.compile(rb"<!-- hskcache ([0-9a-f]{64}) -->\n\Z")
+_SIZES = ((10**3, "n<1K"), (10**4, "1K<n<10K"), (10**5, "10K<n<100K"), (10**6, "100K<n<1M"), (10**7, "1M<n<10M"))
+_TASKS = {"classification": "text-classification", "regression": "text-classification", "text": "fill-mask"}
+_KINDS = {
+    "inputs": "token ids and labels",
+    "logits": "the teacher's logits",
+    "hidden": "hidden states",
+    "attention": "attention scores",
+}
+
+
+def card(manifest: Manifest, url: str) -> bytes:
+    """The README.md of a cache.
+
+    Args:
+        manifest: of the cache.
+        url: where it will be, as people may read it.
+    """
+    text = "\n\n".join(
+        (_front(manifest), _introduction(manifest), _fields(manifest), _origin(manifest), _use(manifest, url), _PRIVACY)
+    )
+    data = f"{text}\n\n".encode()
+    return data + f"<!-- hskcache {sha256_hex(data)} -->\n".encode()
+
+
+def is_card(data: bytes) -> bool:
+    """Whether a README.md is a card that nobody has edited."""
+    mark = _MARK.search(data)
+    return mark is not None and sha256_hex(data[: mark.start()]) == mark[1].decode()
+
+
+def _front(manifest: Manifest) -> str:
+    request = manifest.request
+    values = {
+        "pretty_name": f"{_word(request.data.name)}, as {_word(request.teacher.name)} knows it",
+        "tags": ["hskcache", "knowledge-distillation"],
+        "task_categories": [_TASKS[request.data.problem]],
+        "size_categories": [next((name for most, name in _SIZES if request.num_rows < most), "n>10M")],
+        "viewer": False,
+    }
+    written = yaml.safe_dump(values, sort_keys=False, allow_unicode=True).rstrip()
+    return f"---\n# license: choose the one that the data and the teacher allow\n{written}\n---"
+
+
+def _introduction(manifest: Manifest) -> str:
+    request, num_bytes = manifest.request, sum(record.num_bytes for record in manifest.records)
+    text = (
+        f"# What {_word(request.teacher.name)} knows of {_word(request.data.name)}\n\n"
+        f"A cache of {request.num_rows:,} rows, {human_bytes(num_bytes)}, to train smaller models from with no "
+        f"teacher in memory. Cache id `{manifest.cache_id}`: the same id means the same bytes."
+    )
+    if manifest.part is not None:
+        part = manifest.part
+        text += f" It is a part, rows {part.start:,} to {part.stop:,}, of the cache `{part.cache_id}`."
+    return text
+
+
+def _fields(manifest: Manifest) -> str:
+    lines = ["| field | what | bytes |", "|---|---|---|"]
+    for name, field in manifest.fields.items():
+        records = [record for record in manifest.records if record.field == name]
+        what = _KINDS[field.kind]
+        if name in manifest.added:
+            what += f" of {_word(manifest.added[name].teacher.name)}"
+        lines.append(f"| `{name}` | {what} | {human_bytes(sum(record.num_bytes for record in records))} |")
+    return "\n".join(lines)
+
+
+def _origin(manifest: Manifest) -> str:
+    request = manifest.request
+    lines = ["## Where it comes from", "", *_teacher("teacher", request)]
+    for part in request.parts:
+        split = f", split {_word(part.split)}" if part.split else ""
+        lines.append(
+            f"- data: {_word(part.name)}{split}, {part.num_rows:,} rows, fingerprint `{_word(part.fingerprint)}`"
+        )
+    lines.append(f"- tokenizer: {request.tokenizer.vocab_size:,} pieces, SHA-256 `{request.tokenizer.sha256}`")
+    spec = request.spec
+    lines.append(
+        f"- kept: hidden states `{format_keep(spec.hidden)}`, attention `{format_keep(spec.attention)}`, at most "
+        f"{spec.max_length} tokens a row" + (f", {spec.packing.told}" if request.data.problem == "text" else "")
+    )
+    for name in manifest.added:
+        lines += _teacher(f"teacher of `{name}`", manifest.request_for(name))
+    return "\n".join(lines)
+
+
+def _teacher(label: str, request: Request) -> list[str]:
+    teacher = request.teacher
+    revision = f", revision {_word(teacher.revision)}" if teacher.revision else ""
+    shape = f"{_word(teacher.model_type)}, {teacher.num_layers} layers, width {teacher.width}"
+    return [f"- {label}: {_word(teacher.name)}{revision} ({shape}), weights `{teacher.weights_sha256}`"]
+
+
+def _use(manifest: Manifest, url: str) -> str:
+    name = url.rpartition("/")[2]
+    pull, verify = shlex.join(["hskcache", "pull", url, name]), shlex.join(["hskcache", "verify", name])
+    return (
+        "## How to use it\n\n"
+        f"```bash\npip install 'hskcache[share,student]'\n{pull}\n{verify}\n"
+        f"{fit_command(manifest, name)}\n```\n\n"
+        f"`hskcache pull --fields` and `--rows` fetch a part, and `hsktrain fit --cache {url}` trains without fetching "
+        "everything first. `hskcache info --spec` prints what was asked for."
+    )
+
+
+_PRIVACY = (
+    "## Privacy\n\nToken ids are the text. Hidden states, attention scores and logits reveal it as well, even "
+    "without the ids. Share this cache with nobody who may not read the data."
+)
+
+
+def _word(text: str) -> str:
+    """A name from elsewhere as one word of a line, without what Markdown or HTML would take for its own.
+
+    Of a path of the machine that built the cache, nobody needs more than the last part.
+    """
+    if text.startswith(("/", "./", "../", "~")):
+        text = text.rstrip("/").rpartition("/")[2]
+    return re.sub(r"[|`<>\[\]\s]+", " ", text).strip()[:200] or "unnamed"

@@ -1,0 +1,183 @@
+"""A cache from a URL into a folder: what is missing or damaged is fetched, each file verified before it appears.
+
+The manifest comes first and is written last. It arrives as from a file (see :mod:`hskcache.move.arrival`), but by
+several threads, in part perhaps, and a folder that holds a part of the same cache grows. Nothing needs a listing of the
+server. A README.md there is a card of what stands there, and stays there.
+"""
+
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from hskcache import disk
+from hskcache.errors import CacheError, DamageError, MismatchError
+from hskcache.locks import locked
+from hskcache.move.arrival import ARRIVING, Arrival, alone_in, is_leftover, standing_manifest
+from hskcache.move.parallel import Watch, in_parallel
+from hskcache.move.selected import Choice, Selected, Side, select
+from hskcache.remote.fetch import fetch, fetch_tokenizer, partial_path, read_manifest
+from hskcache.remote.remote import Remote
+from hskcache.remote.systems import HTTP
+from hskcache.store.beside import is_file_of
+from hskcache.store.files import read_file, write_atomic
+from hskcache.store.ledger import BUILDING, LOCK, MANIFEST, Ledger
+from hskcache.store.manifest import Manifest
+from hskcache.store.reading import MAX_DOCUMENT_BYTES
+from hskcache.store.record import Record, parse
+
+
+@dataclass(frozen=True)
+class Pulled:
+    """What a pull has done.
+
+    Attributes:
+        selected: what the folder holds now.
+        num_fetched: shards that were fetched.
+        num_there: shards that stood there whole.
+        bytes_fetched: of the shards that were fetched.
+    """
+
+    selected: Selected
+    num_fetched: int
+    num_there: int
+    bytes_fetched: int
+
+
+def default_folder(url: str) -> Path:
+    """Where a cache goes where nobody says: the last part of its URL.
+
+    Raises:
+        CacheError: the URL has none.
+    """
+    parts = urlsplit(url)
+    name = parts.path.rstrip("/").rpartition("/")[2] or parts.netloc.rpartition("@")[2]
+    if parts.scheme in HTTP:
+        # Elsewhere, fsspec takes a % for itself.
+        name = unquote(name)
+    if name in {"", ".", ".."} or "\\" in name or "/" in name or not name.isprintable():
+        raise CacheError("the URL has no last part that could name a folder; give the folder after the URL")
+    return Path(name)
+
+
+def pull(remote: Remote, root: Path, choice: Choice, jobs: int = 8, watch: Watch | None = None) -> Pulled:
+    """Bring a cache, or some fields and rows of it, into a folder that is new, empty, or has a part of it.
+
+    Args:
+        remote: where it is.
+        root: the folder; made if missing.
+        choice: what to bring.
+        jobs: files at a time.
+        watch: is told of it.
+
+    Raises:
+        MismatchError: the folder holds another cache or something else, or there are no such fields or rows.
+        DamageError: the server has other bytes than its manifest says; what was right has come.
+        CacheError: there is no cache, the server is out of reach, another process pulls, or the disk is full.
+    """
+    watch = watch or Watch()
+    source = Side(remote.url, read_manifest(remote))
+    with disk.writing_to(root, "the shards that are there"), alone_in(root):
+        standing, before = _standing(root, source.manifest), _identity(root / MANIFEST)
+        selected = select(source, None if standing is None else Side(str(root), standing), choice)
+        watch.on_select(selected)
+        return _Pull(remote, root, selected, watch).run(jobs, before)
+
+
+class _Pull:
+    def __init__(self, remote: Remote, root: Path, selected: Selected, watch: Watch) -> None:
+        self.remote = remote
+        self.ledger = Ledger(root)
+        self.arrival = Arrival(root, selected.manifest)
+        self.selected = selected
+        self.watch = watch
+        self.tell = watch.counted()
+
+    def run(self, jobs: int, before: str | None) -> Pulled:
+        """Do it; ``before`` is the id of the cache that the folder holds."""
+        root, manifest = self.ledger.root, self.selected.manifest
+        self.watch.on_total(sum(record.num_bytes for record in manifest.records))
+        whole = in_parallel(self._is_whole, self.selected.records, jobs, self.remote.give_up)
+        missing = [pair for pair, is_whole in zip(self.selected.records, whole, strict=True) if not is_whole]
+        need = sum(max(record.num_bytes - self._num_partial(record), 0) for _, record in missing)
+        disk.require_space(root, need, f"what {root} lacks needs", "pull fewer --fields or --rows", "folder")
+        self.arrival.begin()
+        if not self.arrival.has_tokenizer():
+            self.arrival.put_tokenizer(fetch_tokenizer(self.remote, manifest))
+        in_parallel(self._bring, missing, jobs, self.remote.give_up)
+        self._finish(before)
+        num_bytes = sum(record.num_bytes for _, record in missing)
+        return Pulled(self.selected, len(missing), len(whole) - len(missing), num_bytes)
+
+    def _is_whole(self, pair: tuple[Record, Record]) -> bool:
+        """Whether a shard stands here with the bytes that it should have; then its record does so afterwards."""
+        record = pair[1]
+        path = self.ledger.shard_path(record.field, record.shard)
+        if not is_file_of(path, record):
+            return False
+        self.tell(record.num_bytes)
+        if self.ledger.committed(record.field, record.shard) != record:
+            self.arrival.put_record(record)
+        return True
+
+    def _num_partial(self, record: Record) -> int:
+        try:
+            return partial_path(self.ledger.shard_path(record.field, record.shard), record.sha256).stat().st_size
+        except FileNotFoundError:
+            return 0
+
+    def _bring(self, pair: tuple[Record, Record]) -> None:
+        there, here = pair
+        self.arrival.disown(here)
+        name = Ledger(Path()).shard_path(there.field, there.shard).as_posix()
+        target = self.ledger.shard_path(here.field, here.shard)
+        fetch(self.remote, name, target, (here.num_bytes, here.sha256), self.tell)
+        self.arrival.put_record(here)
+
+    def _finish(self, before: str | None) -> None:
+        """Write the manifest, which completes the cache, unless another process has changed it meanwhile."""
+        root, manifest = self.ledger.root, self.selected.manifest
+        path = root / MANIFEST
+        with locked(root / LOCK, remove=True):
+            if _identity(path) not in {before, manifest.cache_id}:
+                raise MismatchError(f"{root} was changed by another process; run the same command again")
+            if not path.is_file() or path.read_bytes() != manifest.to_json():
+                write_atomic(path, manifest.to_json())
+        self.arrival.clear(manifest)
+
+
+def _standing(root: Path, source: Manifest) -> Manifest | None:
+    """What the folder holds, or what a pull that was cut off has begun to make of it; None: nothing, or damaged.
+
+    Raises:
+        MismatchError: nothing tells that what stands there is of the cache to pull.
+    """
+    found = []
+    for name in (ARRIVING, MANIFEST):
+        with suppress(FileNotFoundError, DamageError):
+            found.append(standing_manifest(root / name))
+    if found:
+        # A field that was added to the cache after a pull was cut off is not in what that pull has begun.
+        return found[-1] if found[-1].fields.keys() - found[0].fields.keys() else found[0]
+    if (root / BUILDING).exists():
+        raise MismatchError(f"{root} is a build that was cut off; choose another folder, or delete this one")
+    if any(not is_leftover(path) for path in root.iterdir()) and not _holds_part(root, source):
+        raise MismatchError(f"{root} holds files that are not of this cache; choose another folder or empty it")
+    return None
+
+
+def _holds_part(root: Path, source: Manifest) -> bool:
+    """Whether there are commit records in the folder, and all of them are of shards of the source, of any number."""
+    digests = {record.sha256 for record in source.records}
+    found = set()
+    for path in root.glob("*/*.json"):
+        with suppress(OSError, DamageError):
+            found.add(parse(Record, read_file(path, MAX_DOCUMENT_BYTES), str(path)).sha256)
+    return bool(found) and found <= digests
+
+
+def _identity(path: Path) -> str | None:
+    """The id of the cache whose manifest this is; None where it is missing or damaged."""
+    with suppress(FileNotFoundError, DamageError):
+        return standing_manifest(path).cache_id
+    return None

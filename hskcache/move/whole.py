@@ -1,0 +1,71 @@
+"""The one file that a cache leaves in, be that HDF5 or a tar."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from hskcache.disk import sync_folder
+from hskcache.errors import CacheError, MismatchError
+from hskcache.locks import locked
+from hskcache.store.files import make_folder
+from hskcache.store.manifest import Manifest
+
+OnProgress = Callable[[int, int], object]
+"""Told how many bytes were done since the last call, and how many there are in all."""
+
+
+class Written(NamedTuple):
+    """A file of a cache: its manifest, and whether it stood there already."""
+
+    manifest: Manifest
+    was_there: bool
+
+
+def is_written(target: Path, manifest: Manifest, read: Callable[[Path], Manifest]) -> bool:
+    """Whether a finished file of a cache stands where one is to be written; False where nothing stands.
+
+    Args:
+        target: the file.
+        manifest: of the cache.
+        read: takes the manifest out of a file, or raises a DamageError.
+
+    Raises:
+        MismatchError: another cache's file stands there, or something else.
+    """
+    if not target.exists() and not target.is_symlink():
+        return False
+    try:
+        standing = read(target).cache_id
+    except CacheError:
+        raise MismatchError(
+            f"{target} exists and is no such copy of a cache; give another name, or --force to replace it"
+        ) from None
+    if standing != manifest.cache_id:
+        raise MismatchError(
+            f"{target} holds the cache {standing[:12]} and not {manifest.cache_id[:12]}; give another name, or --force "
+            "to replace it"
+        )
+    return True
+
+
+@contextmanager
+def replacing(target: Path) -> Iterator[Path]:
+    """A path to write a file under that takes its name at once when it is whole; the writer brings it to the disk.
+
+    Raises:
+        CacheError: another process is writing it.
+    """
+    make_folder(target.absolute().parent)
+    partial = target.with_name(f"{target.name}.partial")
+    with locked(target.with_name(f"{target.name}.lock"), wait=False, remove=True) as held:
+        if not held:
+            raise CacheError(f"another process is writing {target}; wait until it is done, or give another name")
+        try:
+            partial.unlink(missing_ok=True)
+            yield partial
+            partial.replace(target)
+            sync_folder(target.absolute().parent)
+        except BaseException:
+            partial.unlink(missing_ok=True)
+            raise

@@ -1,0 +1,269 @@
+"""Files of a remote cache, fetched: each one appears whole and with the digest that it must have, or not at all."""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from itertools import combinations
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from hskcache.disk import sync_file, sync_folder
+from hskcache.errors import CacheError, DamageError
+from hskcache.remote.remote import Remote
+from hskcache.remote.retry import OutOfReachError
+from hskcache.store.beside import MAX_TOKENIZER_BYTES, MAX_TOKENIZER_FILES, check_tokenizer_name, digest_of
+from hskcache.store.consistency import parse_manifest
+from hskcache.store.files import TEMPORARY_SUFFIX, canonical_json, make_folder, sha256_hex
+from hskcache.store.ledger import MANIFEST, TOKENIZER
+from hskcache.store.manifest import Manifest
+from hskcache.store.reading import MAX_DOCUMENT_BYTES
+
+TOKENIZER_FILES = ".tokenizer.json"
+"""What a push leaves for servers that list no folders: the SHA-256 of each of the tokenizer's files, by name."""
+
+_MOST_LIST_BYTES = 1 << 16
+# What transformers has saved for tokenizers, one class and version or another.
+_USUAL = (
+    "added_tokens.json",
+    "chat_template.jinja",
+    "config.json",
+    "merges.txt",
+    "sentencepiece.bpe.model",
+    "special_tokens_map.json",
+    "spiece.model",
+    "tokenizer.json",
+    "tokenizer.model",
+    "tokenizer_config.json",
+    "vocab.json",
+    "vocab.txt",
+)
+
+_READ_BYTES = 1 << 20
+
+
+def read_manifest(remote: Remote) -> Manifest:
+    """The manifest of the cache at a URL, consistent and as it was written.
+
+    Raises:
+        CacheError: there is no cache, or the server cannot be read.
+        MismatchError: its format is newer than this program.
+        DamageError: it is damaged or was edited.
+    """
+    file = remote.describe(MANIFEST)
+    try:
+        data = remote.read(MANIFEST, MAX_DOCUMENT_BYTES)
+    except FileNotFoundError:
+        raise CacheError(
+            f"{remote.url} has no manifest.json, so it is not a cache, or not yet: a push that was cut off goes on "
+            "when it is run again"
+        ) from None
+    if not data.lstrip().startswith(b"{"):
+        # Some servers answer with a page of words where there is no such file.
+        raise DamageError(f"{file} is no manifest, so {remote.url} is not a cache; it begins with {data[:40]!r}")
+    manifest = parse_manifest(data, file)
+    if edits := manifest.edits():
+        raise DamageError(f"{file} was edited: {edits[0]}; push the cache again")
+    return manifest
+
+
+def partial_path(target: Path, sha256: str) -> Path:
+    """Where a file stands while it is fetched; its name tells which content it is to have."""
+    return target.with_name(f"{target.name}.{sha256[:16]}{TEMPORARY_SUFFIX}")
+
+
+def fetch(
+    remote: Remote,
+    name: str,
+    target: Path,
+    expected: tuple[int, str],
+    on_bytes: Callable[[int], object] | None = None,
+) -> None:
+    """Fetch one file; one at a time may fetch the same target.
+
+    The bytes go into a file beside the target, where the next call finds them if this one is killed. A connection that
+    is lost is made again, and the time for that begins anew with every byte that comes.
+
+    Args:
+        remote: the folder at a URL.
+        name: of the file there.
+        target: where it is to stand; replaced if it exists. Its folder is made.
+        expected: its bytes, and its SHA-256 as 64 hexadecimal digits.
+        on_bytes: called with the number of bytes of each piece that came; with those that were there before, first.
+
+    Raises:
+        DamageError: the server's file is missing or is another.
+        CacheError: the server is out of reach, or refuses.
+        OSError: the disk cannot take it.
+    """
+    tell = on_bytes or _ignore
+    make_folder(target.parent)
+    partial = partial_path(target, expected[1])
+    with partial.open("a+b") as file:
+        was_there = file.tell()
+        tell(was_there)
+        found = _fill(remote, name, file, expected[0], tell)
+        if found != expected[1] and was_there:
+            # What stood there may be what a power cut left of it.
+            tell(-file.tell())
+            file.truncate(0)
+            found = _fill(remote, name, file, expected[0], tell)
+        if found != expected[1]:
+            partial.unlink(missing_ok=True)
+            raise DamageError(
+                f"{remote.describe(name)} has another content than its manifest says: its SHA-256 differs; whoever "
+                "pushed it can push it again"
+            )
+        file.flush()
+        sync_file(file)
+    partial.replace(target)
+    sync_folder(target.parent)
+
+
+def _ignore(_num_bytes: int) -> None:
+    """Nobody is told."""
+
+
+def _fill(remote: Remote, name: str, file: BinaryIO, num_bytes: int, tell: Callable[[int], object]) -> str:
+    """Append what is missing, and return the digest of all."""
+    file.seek(0)
+    digest = hashlib.sha256()
+    while piece := file.read(_READ_BYTES):
+        digest.update(piece)
+
+    def receive() -> None:
+        before = file.tell()
+        try:
+            for piece in remote.pieces(name, before, num_bytes):
+                file.write(piece)
+                digest.update(piece)
+                tell(len(piece))
+        except OutOfReachError:
+            if file.tell() == before:
+                raise
+        else:
+            if file.tell() == before:
+                raise DamageError(
+                    f"{remote.describe(name)} has {before} bytes where its manifest says {num_bytes}; whoever pushed "
+                    "it can push it again"
+                )
+
+    while file.tell() < num_bytes:
+        try:
+            remote.patiently(receive)
+        except FileNotFoundError:
+            raise DamageError(
+                f"{remote.describe(name)} is missing; whoever pushed the cache can push it again"
+            ) from None
+    return digest.hexdigest()
+
+
+def remote_sha256(remote: Remote, name: str, num_bytes: int) -> str | None:
+    """SHA-256 of a file at a URL as 64 hexadecimal digits; None where it is missing or has another size.
+
+    Raises:
+        CacheError: the server is out of reach, or refuses.
+    """
+
+    def read() -> str | None:
+        digest, found = hashlib.sha256(), 0
+        for piece in remote.pieces(name, 0, num_bytes + 1):
+            digest.update(piece)
+            found += len(piece)
+        return digest.hexdigest() if found == num_bytes else None
+
+    try:
+        return remote.patiently(read)
+    except FileNotFoundError:
+        return None
+
+
+def fetch_tokenizer(remote: Remote, manifest: Manifest) -> dict[str, bytes]:
+    """Fetch the tokenizer's files, whose digest the manifest knows and whose names it does not.
+
+    They are those of the list that a push has left, of the server's listing, or, of a folder that was copied to a
+    server without one, those that tokenizers have; the first that have the digest are the tokenizer.
+
+    Args:
+        remote: the cache at a URL.
+        manifest: of it.
+
+    Returns:
+        Content by path within the tokenizer's folder, out of which none leads.
+
+    Raises:
+        DamageError: they are missing, others, more or larger than a tokenizer's, or lead out of the folder.
+        CacheError: the server is out of reach, or refuses.
+    """
+    tried: list[list[str]] = []
+    for names in _candidates(remote):
+        if not names or names in tried:
+            continue
+        tried.append(names)
+        files = _matching(_read_tokenizer(remote, names), manifest.request.tokenizer.sha256)
+        if files is not None:
+            return files
+    where = remote.describe(TOKENIZER)
+    raise DamageError(
+        f"{where} is missing, or holds other files than the rows were tokenized with; push the cache again, or copy "
+        f"the folder {TOKENIZER} there"
+    )
+
+
+def _matching(files: dict[str, bytes], sha256: str) -> dict[str, bytes] | None:
+    """Those of some files that are the tokenizer; None where no choice of them is.
+
+    A server that answers with a page of words where there is no file seems to have every one.
+    """
+    if digest_of(files) == sha256:
+        return files
+    if len(files) > len(_USUAL):
+        return None
+    digests = {name: sha256_hex(data) for name, data in files.items()}
+    for count in range(len(files) - 1, 0, -1):
+        for names in combinations(sorted(files), count):
+            if sha256_hex(canonical_json([(name, digests[name]) for name in names])) == sha256:
+                return {name: files[name] for name in names}
+    return None
+
+
+def _candidates(remote: Remote) -> Iterator[list[str]]:
+    yield _listed(remote)
+    yield _checked(remote, remote.names(TOKENIZER) or [])
+    yield list(_USUAL)
+
+
+def _listed(remote: Remote) -> list[str]:
+    """Names of the list that a push has left."""
+    try:
+        found = json.loads(remote.read(TOKENIZER_FILES, _MOST_LIST_BYTES))
+    except (FileNotFoundError, ValueError, RecursionError):
+        return []
+    return _checked(remote, list(found)) if isinstance(found, dict) else []
+
+
+def _checked(remote: Remote, names: list[Any]) -> list[str]:
+    """Names that a server gives, once they are known to stay within the folder."""
+    where = remote.describe(TOKENIZER)
+    if len(names) > MAX_TOKENIZER_FILES:
+        raise DamageError(f"{where} holds {len(names)} files, of at most {MAX_TOKENIZER_FILES}")
+    checked: list[str] = []
+    for name in names:
+        try:
+            check_tokenizer_name(str(name), checked)
+        except DamageError as error:
+            raise DamageError(f"{where} {error}") from None
+        checked.append(str(name))
+    return sorted(checked)
+
+
+def _read_tokenizer(remote: Remote, names: list[str]) -> dict[str, bytes]:
+    """Content of those files that there are."""
+    files: dict[str, bytes] = {}
+    left = MAX_TOKENIZER_BYTES
+    for name in names:
+        try:
+            files[name] = remote.read(f"{TOKENIZER}/{name}", left)
+        except FileNotFoundError:
+            continue
+        left -= len(files[name])
+    return files

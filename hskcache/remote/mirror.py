@@ -1,0 +1,275 @@
+"""A cache at a URL, read through a bounded folder of this machine that processes and runs share.
+
+The manifest is read once; from then on its digests decide which bytes are taken, whatever the server's manifest becomes
+meanwhile. A shard is fetched when it is needed, or before that where somebody tells that it will be, verified, and kept
+until its room is needed. What is kept outlives the run: a cache that fits is fetched once, and once it is here it is
+read even where the server is out of reach.
+"""
+
+import os
+import shutil
+import threading
+from collections import deque
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from hskcache import console
+from hskcache.cache import Cache, open_cache
+from hskcache.disk import writing_to
+from hskcache.errors import CacheError, DamageError
+from hskcache.locks import locked
+from hskcache.remote.bounded import BoundedFolder, Wanted
+from hskcache.remote.fetch import fetch, fetch_tokenizer, read_manifest
+from hskcache.remote.home import in_home
+from hskcache.remote.remote import Remote, is_url, open_remote
+from hskcache.remote.retry import OutOfReachError
+from hskcache.store.files import make_folder, sha256_hex, tokenizer_digest, write_atomic
+from hskcache.store.ledger import MANIFEST, TOKENIZER, Ledger
+from hskcache.store.manifest import Manifest
+from hskcache.store.reading import read_shard
+from hskcache.store.record import Record
+
+LOCAL_BYTES = 20_000_000_000
+"""What a folder may hold where nobody says otherwise."""
+
+_FOLDER_VARIABLE = "HSKCACHE_LOCAL"
+_PARALLEL = 4
+# A file that is not what was fetched is fetched again, once.
+_ATTEMPTS = 2
+_SINCE = "where it stopped"
+
+
+def local_folder() -> Path:
+    """Where fetched shards are kept where nobody says otherwise.
+
+    Raises:
+        SpecError: it would be in a home folder, and there is none.
+    """
+    given = os.environ.get(_FOLDER_VARIABLE)
+    return in_home(given or "~/.cache/hskcache", f"set {_FOLDER_VARIABLE} to a folder for what is fetched")
+
+
+def open_mirror(url: str, local_dir: Path | None = None, most_bytes: int = LOCAL_BYTES) -> "MirroredCache":
+    """Open a complete cache at a URL by its manifest; its tokenizer and its shards come when they are asked for.
+
+    Where the server is out of reach, the manifest that it gave last is taken, and a line on stderr says so.
+
+    Args:
+        url: of the cache.
+        local_dir: folder of what is fetched, for all caches; None: :func:`local_folder`.
+        most_bytes: that it may hold; processes that share the folder should agree on it.
+
+    Raises:
+        CacheError: there is no cache at the URL, it cannot be reached, or the folder cannot be written.
+        MismatchError: its format is newer than this program.
+        DamageError: its manifest is damaged.
+    """
+    remote = open_remote(url)
+    folder = BoundedFolder((local_dir or local_folder()).absolute(), most_bytes)
+    with writing_to(folder.root, _SINCE):
+        folder.make()
+        manifest = _manifest(remote, folder.kept)
+    return MirroredCache(folder.kept / manifest.cache_id, manifest, Mirror(remote, folder))
+
+
+def open_any(cache: str | Path) -> Cache:
+    """Open a complete cache, whether it is a folder or at a URL.
+
+    Raises:
+        CacheError: as :func:`~hskcache.cache.open_cache` and :func:`open_mirror` do.
+    """
+    return open_mirror(str(cache)) if is_url(str(cache)) else open_cache(cache)
+
+
+class MirroredCache(Cache):
+    """A cache whose shards are fetched when they are read; a copy here that was damaged is fetched again.
+
+    Attributes:
+        mirror: brings them.
+    """
+
+    def __init__(self, root: Path, manifest: Manifest, mirror: "Mirror") -> None:
+        super().__init__(root, manifest, ahead=mirror.ahead)
+        self.mirror = mirror
+
+    @property
+    def name(self) -> str:
+        """The URL."""
+        return self.mirror.remote.url
+
+    @property
+    def tokenizer_path(self) -> Path:
+        """Folder of the tokenizer's files, as transformers saves and loads them; fetched if it is not there.
+
+        Raises:
+            DamageError: the server has another tokenizer than the rows were made with.
+            CacheError: the server does not answer, or the folder cannot be written.
+        """
+        with writing_to(self.root, _SINCE):
+            _bring_tokenizer(self.mirror.remote, self.manifest, self.root)
+        return super().tokenizer_path
+
+    def _load(self, record: Record, names: Collection[str] | None) -> dict[str, NDArray[Any]]:
+        for _ in range(_ATTEMPTS):
+            with self.mirror.holding(record) as path:
+                try:
+                    return read_shard(path, record, self.fields[record.field], names)
+                except DamageError as error:
+                    said = error
+                    self.mirror.drop(record)
+        raise DamageError(
+            f"{path} {said}, though it was just fetched; see whether the disk is sound, or choose another --local-dir"
+        )
+
+
+class Mirror:
+    """Brings the files of shards from a URL into a bounded folder. Threads may share it.
+
+    Attributes:
+        remote: where they come from.
+        folder: where they go.
+    """
+
+    def __init__(self, remote: Remote, folder: BoundedFolder) -> None:
+        self.remote = remote
+        self.folder = folder
+        self._mutex = threading.Lock()
+        # Announced and not read yet: by digest, and in order those that nobody has begun to fetch.
+        self._soon: dict[str, Record] = {}
+        self._queue: deque[Record] = deque()
+        self._num_threads = 0
+        self._failure: BaseException | None = None
+
+    @contextmanager
+    def holding(self, record: Record) -> Iterator[Path]:
+        """The file of a shard, fetched and verified first if it is not there; it stays until the end of the block.
+
+        Raises:
+            OutOfReachError: the server does not answer.
+            DamageError: the server has other bytes than the manifest says.
+            CacheError: the folder cannot be written, or may not hold as much.
+            Exception: whatever else ended a thread that fetched in the background.
+        """
+        with ExitStack() as stack:
+            with self._mutex:
+                if self._failure is not None:
+                    raise self._failure
+                soon = self._soon.keys() - {record.sha256}
+            try:
+                with writing_to(self.folder.root, _SINCE):
+                    file = self.folder.holding(_wanted(record), lambda target: self._fetch(record, target), soon)
+                    path = stack.enter_context(file)
+            finally:
+                with self._mutex:
+                    self._soon.pop(record.sha256, None)
+            self._start()
+            yield path
+
+    def ahead(self, records: Sequence[Record]) -> None:
+        """Fetch shards that will be read soon, several at a time in the background, as far as there is room.
+
+        Servers and disks that fail are not told of: whoever reads the shard tries again. Whatever else ends a thread is
+        raised by the next :meth:`holding`.
+        """
+        with self._mutex:
+            new = {record.sha256: record for record in records if record.sha256 not in self._soon}
+            self._soon |= new
+            self._queue.extend(new.values())
+        self._start()
+
+    def drop(self, record: Record) -> None:
+        """Remove a file that is not what was fetched."""
+        self.folder.drop(record.sha256)
+
+    def _start(self) -> None:
+        """See that there are threads for what is queued; they end by themselves, and with the process."""
+        with self._mutex:
+            for _ in range(min(_PARALLEL, len(self._queue)) - self._num_threads):
+                try:
+                    threading.Thread(target=self._work, name="hskcache-fetch", daemon=True).start()
+                except RuntimeError:
+                    # No more threads are to be had; whoever reads a shard fetches it.
+                    return
+                self._num_threads += 1
+
+    def _work(self) -> None:
+        try:
+            while (record := self._next()) is not None and self._prepare(record):
+                pass
+        except BaseException as error:  # noqa: BLE001  (whatever it is, it belongs to who reads)
+            with self._mutex:
+                self._num_threads -= 1
+                self._failure = error
+
+    def _next(self) -> Record | None:
+        """What to fetch next; None where nothing is left, and the thread ends."""
+        with self._mutex:
+            while self._queue:
+                record = self._queue.popleft()
+                if record.sha256 in self._soon:
+                    return record
+            self._num_threads -= 1
+        return None
+
+    def _prepare(self, record: Record) -> bool:
+        """Whether to go on; where there is no room, the thread ends, and the next shard that is read starts another."""
+        with self._mutex:
+            soon = set(self._soon)
+        try:
+            if self.folder.prepare(_wanted(record), lambda target: self._fetch(record, target), soon):
+                return True
+        except (CacheError, OSError):
+            return True
+        with self._mutex:
+            self._queue.appendleft(record)
+            self._num_threads -= 1
+        return False
+
+    def _fetch(self, record: Record, target: Path) -> None:
+        name = Ledger(Path()).shard_path(record.field, record.shard).as_posix()
+        fetch(self.remote, name, target, (record.num_bytes, record.sha256))
+
+
+def _wanted(record: Record) -> Wanted:
+    return Wanted(record.sha256, record.num_bytes)
+
+
+def _manifest(remote: Remote, kept: Path) -> Manifest:
+    """The manifest at a URL, kept for when the server is out of reach."""
+    pointer = kept / f"{sha256_hex(remote.url.encode())}.url"
+    try:
+        manifest = read_manifest(remote)
+    except OutOfReachError as error:
+        try:
+            manifest = Ledger(kept / pointer.read_text(encoding="ascii").strip()).intact()
+        except (OSError, ValueError, CacheError):
+            raise error from None
+        console.say(f"{error}; going on with cache {manifest.cache_id[:12]}, as far as it is in {kept.parent}")
+        return manifest
+    _keep(kept / manifest.cache_id / MANIFEST, manifest.to_json())
+    _keep(pointer, manifest.cache_id.encode())
+    return manifest
+
+
+def _keep(path: Path, data: bytes) -> None:
+    if not path.is_file() or path.read_bytes() != data:
+        write_atomic(path, data)
+
+
+def _bring_tokenizer(remote: Remote, manifest: Manifest, root: Path) -> None:
+    """See that the tokenizer's files stand in ``root``, fetched by one process for all."""
+    folder = root / TOKENIZER
+    make_folder(root)
+    with locked(root / ".lock", remove=True):
+        try:
+            if tokenizer_digest(folder) == manifest.request.tokenizer.sha256:
+                return
+        except DamageError:
+            pass
+        shutil.rmtree(folder, ignore_errors=True)
+        for name, data in fetch_tokenizer(remote, manifest).items():
+            write_atomic(folder / name, data)

@@ -1,0 +1,153 @@
+"""The kinds of servers, where they differ: object stores, folders on disks, and http pages.
+
+Each is one thread's view of an fsspec file system and makes one attempt; what the libraries raise is passed on.
+"""
+
+import logging
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from hskcache.remote.folders import LocalFiles, SftpFiles
+from hskcache.remote.forks import keep
+from hskcache.remote.objects import PIECE_BYTES, Objects, is_past_the_end
+from hskcache.remote.waiting import SILENCE_S
+
+HTTP = ("http", "https")
+SFTP = ("sftp", "ssh")
+_WITHOUT_RANGE = 200
+_RANGE = re.compile(r"bytes ([0-9]+)-[0-9]+/([0-9]+|\*)")
+# A server that does not let us in for so long is tried again, as is one that is silent for SILENCE_S.
+_CONNECT_S = 15.0
+
+
+class Pages(Objects):
+    """An http server: it gives files, says nothing of folders and takes nothing."""
+
+    def pieces(self, url: str, start: int, stop: int) -> Iterator[bytes]:
+        """As :meth:`Objects.pieces`; a server that knows no ranges sends what was there before ``start``, too."""
+        end, before = stop, -1
+        # Once, but for servers that give only so much at a time.
+        while before < start < end:
+            before, response = start, self._get(url, start, end)
+            if response is None:
+                return
+            with response as file:
+                is_whole = file.r.status == _WITHOUT_RANGE
+                end = start if is_whole else _end(file.r, start, stop)
+                skipped = start if is_whole else 0
+                while skipped and (piece := file.read(min(PIECE_BYTES, skipped))):
+                    skipped -= len(piece)
+                while start < stop and (piece := file.read(min(PIECE_BYTES, stop - start))):
+                    yield piece
+                    start += len(piece)
+
+    def size(self, url: str) -> int:
+        """As :meth:`Objects.size`; the headers of a first byte tell it, where there is one."""
+        response = self._get(url, 0, 1)
+        if response is None:
+            return 0
+        with response as file:
+            whole = str(file.r.headers.get("Content-Range", "")).rpartition("/")[2]
+            return int(file.r.headers["Content-Length"] if file.r.status == _WITHOUT_RANGE else whole)
+
+    def write(self, url: str, data: bytes) -> None:
+        """Raises NotImplementedError."""
+        raise NotImplementedError(url)
+
+    def remove(self, url: str) -> None:
+        """Raises NotImplementedError."""
+        raise NotImplementedError(url)
+
+    def names(self, url: str) -> list[str]:
+        """Raises NotImplementedError."""
+        raise NotImplementedError(url)
+
+    def _get(self, url: str, start: int, stop: int) -> Any:
+        """An open response; None where the file ends before ``start``."""
+        headers = {"Range": f"bytes={start}-{stop - 1}", "Accept-Encoding": "identity"}
+        try:
+            # A size keeps fsspec from asking for one first, and no blocks make it stream.
+            return self.system.open(url, "rb", block_size=0, size=1, headers=headers)
+        except Exception as error:
+            if not is_past_the_end(error):
+                raise
+            return None
+
+
+def check_protocol(protocol: str) -> None:
+    """See that the packages for a kind of URL are there.
+
+    Raises:
+        ValueError: nothing is known of it.
+        ImportError: a package is missing.
+    """
+    from fsspec import get_filesystem_class
+
+    get_filesystem_class(protocol)
+
+
+def open_system(protocol: str, url: str) -> Objects:
+    """Connect to a server, for one thread of one process."""
+    from fsspec import get_filesystem_class
+    from fsspec.core import url_to_fs
+
+    for library in ("paramiko", "asyncio", "stamina"):
+        # Where nobody has set logging up, they print each lost connection, and a traceback with it.
+        logging.getLogger(library).addHandler(logging.NullHandler())
+    if protocol in SFTP:
+        return SftpFiles(_open_sftp(url))
+    options, waits_in_a_loop = _options(protocol), get_filesystem_class(protocol).async_impl
+    if not waits_in_a_loop:
+        options["skip_instance_cache"] = True
+    system = url_to_fs(url, **options)[0]
+    if waits_in_a_loop:
+        keep(system)
+    if hasattr(system, "retries"):
+        # Of s3fs and gcsfs, which would try again five times before the time for attempts is looked at.
+        system.retries = 1
+    if protocol in HTTP:
+        return Pages(system)
+    return LocalFiles(system) if protocol in ("file", "local") else Objects(system)
+
+
+def _open_sftp(url: str) -> Any:
+    from hskcache.remote.sftp import KnownHosts
+
+    place = KnownHosts._get_kwargs_from_urls(url)
+    # Of a # in the path, which it has already been made a part of.
+    place.pop("url_fragment", None)
+    system = KnownHosts(**_options("sftp") | place)
+    system.ftp.get_channel().settimeout(SILENCE_S)
+    return system
+
+
+def _options(protocol: str) -> dict[str, Any]:
+    """What fsspec is told unless its own configuration says otherwise: how long to wait, and to leave retries to us."""
+    from fsspec.config import conf
+
+    options: dict[str, Any] = {}
+    if protocol in HTTP:
+        import aiohttp
+
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_S, sock_read=SILENCE_S)
+        options["client_kwargs"] = {"timeout": timeout, "trust_env": True}
+    elif protocol in SFTP:
+        options |= dict.fromkeys(("timeout", "banner_timeout", "auth_timeout", "channel_timeout"), _CONNECT_S)
+    elif protocol in ("s3", "s3a"):
+        options["config_kwargs"] = {"retries": {"total_max_attempts": 1}}
+    return {name: value for name, value in options.items() if name not in conf.get(protocol, {})}
+
+
+def _end(response: Any, start: int, stop: int) -> int:
+    """How far a response to a range says that there is something to read.
+
+    Raises:
+        OSError: it is of another range.
+    """
+    found = _RANGE.fullmatch(response.headers.get("Content-Range", ""))
+    if found is None:
+        return stop
+    if int(found[1]) != start:
+        raise OSError(f"bytes from {found[1]} were sent where those from {start} were asked for")
+    return min(stop, int(found[2]) if found[2] != "*" else start)

@@ -1,0 +1,80 @@
+"""What to do about a problem of a cache that could not be mended with what was given."""
+
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+
+from hskcache.recall import column_flags
+from hskcache.store.additions import ADDING
+from hskcache.store.appending import APPENDING
+from hskcache.store.ledger import MANIFEST, TOKENIZER, Ledger
+from hskcache.store.manifest import Manifest
+from hskcache.store.record import CONSTANTS
+from hskcache.verify import Problem
+
+_COPY = "take it from another copy with --from"
+
+
+def what_to_do(ledger: Ledger, problem: Problem, reasons: Mapping[tuple[str, int], str]) -> str | None:
+    """What to do, to be read after the file's name and ``it``.
+
+    Args:
+        ledger: the cache.
+        problem: that remains.
+        reasons: by field and shard, why one was tried to mend and could not be.
+
+    Returns:
+        None where the words of the problem say it themselves.
+    """
+    if problem.file == MANIFEST:
+        return f"is damaged; {_COPY}, or give --teacher, --data and the flags of its build"
+    if problem.file.rpartition("/")[2] in {ADDING, APPENDING}:
+        return None
+    path = ledger.root / problem.file
+    if path.is_dir() and problem.file != TOKENIZER:
+        return "is a folder where a file is needed; move it away and give the same command again"
+    manifest = ledger.intact()
+    if problem.file == TOKENIZER:
+        return f"is damaged; {_COPY}, or give --teacher and --data, and --remove-extra if it holds a file too many"
+    shard = CONSTANTS if problem.shard is None else problem.shard
+    if problem.field is None or not _is_listed(manifest, ledger, problem):
+        return "does not belong to the cache; --remove-extra removes it"
+    known = reasons.get((problem.field, shard))
+    return known or f"is damaged; {_COPY}, or compute it again: {_repair(ledger, manifest, problem.field, shard)}"
+
+
+def _is_listed(manifest: Manifest, ledger: Ledger, problem: Problem) -> bool:
+    return any(
+        ledger.root / problem.file
+        in (ledger.shard_path(one.field, one.shard), ledger.record_path(one.field, one.shard))
+        for one in manifest.records
+        if one.field == problem.field
+    )
+
+
+def _repair(ledger: Ledger, manifest: Manifest, field: str, shard: int) -> str:
+    """The command that computes a shard again."""
+    row = 0 if shard == CONSTANTS else manifest.request.rows(shard)[0]
+    return _repair_command(manifest, ledger.root, field, row)
+
+
+def _repair_command(manifest: Manifest, root: Path, field: str, row: int) -> str:
+    """The command that computes a part of a cache again.
+
+    Args:
+        manifest: of the cache.
+        root: its folder.
+        field: that is damaged.
+        row: one of the damaged rows.
+    """
+    words = ["hskcache", "repair", str(root)]
+    added = manifest.added.get(field)
+    if added is not None:
+        return shlex.join([*words, "--field", field, "--teacher", added.teacher.name])
+    request = manifest.request
+    for part in request.parts:
+        if row < part.num_rows:
+            break
+        row -= part.num_rows
+    words += ["--teacher", request.teacher.name, "--corpus" if part.problem == "text" else "--data", part.name]
+    return shlex.join([*words, *column_flags(part)])
