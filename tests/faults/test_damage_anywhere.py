@@ -1,6 +1,6 @@
 """Whatever part of whatever file is changed, verify names it and training never sees it.
 
-Here a sample of a few positions of every region of every kind of file; tools/bench/damage tries thousands.
+Here a sample of a few positions of every region of every kind of file; tools/bench damage tries thousands.
 """
 
 import shutil

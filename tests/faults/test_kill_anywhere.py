@@ -1,6 +1,6 @@
 """A command that writes a cache may be killed at any moment: nobody takes what it leaves for whole, and it goes on.
 
-Here every kind of file and every kind of step is tried, of the first shard and of the last; tools/bench/faults tries
+Here every kind of file and every kind of step is tried, of the first shard and of the last; tools/bench faults tries
 all that there are.
 """
 

@@ -1,6 +1,6 @@
 """Whatever a stranger wrote into a cache, with digests that fit, it is refused in our words or read without harm.
 
-tools/bench/fuzz tells tens of thousands of such lies under limits of memory and time; here a hundred and
+tools/bench fuzz tells tens of thousands of such lies under limits of memory and time; here a hundred and
 fifty, and some that are known by name.
 """
 

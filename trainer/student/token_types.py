@@ -1,7 +1,7 @@
 """Token types that a student was never trained on, where it comes to rows that have them.
 
 General distillation on single texts leaves the embedding of token type 1 where it was drawn, but for weight decay. A
-copy of type 0, which was trained, is nearer to what the teacher makes of second texts (measured by tools/bench/pairs).
+copy of type 0, which was trained, is nearer to what the teacher makes of second texts (measured by tools/bench pairs).
 """
 
 import torch

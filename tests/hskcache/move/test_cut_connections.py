@@ -1,4 +1,4 @@
-"""A sample of the moments at which connections to real servers are cut; tools/bench/cuts tries them all."""
+"""A sample of the moments at which connections to real servers are cut; tools/bench cuts tries them all."""
 
 from collections.abc import Iterator
 from itertools import cycle

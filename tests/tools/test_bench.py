@@ -1,0 +1,56 @@
+"""``tools/bench`` lists every benchmark, helps with each without torch, and suggests a name for one that is none."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+BENCH = (sys.executable, str(ROOT / "tools" / "bench"))
+
+# All in one process: what benchmarks share is imported once.
+ALL_HELP = """
+import json, sys
+from click.testing import CliRunner
+from benchmarks.harness.launcher import NAMES, main
+found = {name: CliRunner().invoke(main, [name, "--help"], prog_name="tools/bench") for name in NAMES}
+print(json.dumps({name: (result.exit_code, result.output) for name, result in found.items()}))
+assert "torch" not in sys.modules
+"""
+
+
+def benchmarks() -> set[str]:
+    return {path.stem for path in (ROOT / "tools" / "benchmarks").glob("*.py")} - {"__init__"}
+
+
+def bench(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*BENCH, *words], capture_output=True, text=True, check=False)
+
+
+def test_every_benchmark_is_listed_with_what_it_is_for() -> None:
+    listed = bench()
+    assert listed.returncode == 0
+    _, _, table = listed.stdout.partition("Benchmarks:\n")
+    entries = dict(line.split(None, 1) for line in table.splitlines() if line.startswith("  ") and line[2] != " ")
+    assert entries.keys() == benchmarks()
+    assert entries["startup"].startswith("Seconds until a command has answered")
+
+
+def test_every_benchmark_helps_without_torch() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", ALL_HELP], cwd=ROOT / "tools", capture_output=True, text=True, check=True
+    )
+    found = json.loads(done.stdout)
+    assert found.keys() == benchmarks()
+    for name, (code, text) in found.items():
+        assert code == 0, text
+        assert text.startswith(f"Usage: tools/bench {name} [OPTIONS]")
+        assert "--json" in text
+
+
+def test_a_name_that_is_none_is_told_the_nearest() -> None:
+    done = bench("quallity")
+    assert done.returncode == 2
+    assert "quallity" in done.stderr
+    assert "do you mean 'quality'?" in done.stderr
+    assert done.stdout == ""

@@ -1,0 +1,1 @@
+"""Benchmarks, a module each; ``tools/bench`` lists them and runs one by its name. README.md has their results."""

@@ -1,0 +1,1 @@
+"""All that benchmarks share: options, turns, tables and targets; made-up models, rows and caches; ways to the data."""
