@@ -23,6 +23,7 @@ COMMANDS = {
     "push": "hskcache.cli.push:push",
     "pull": "hskcache.cli.pull:pull",
     "sparsify": "hskcache.cli.sparsify:sparsify",
+    "help": "hskcache.guide:show",
 }
 
 KEPT = {
