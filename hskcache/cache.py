@@ -23,9 +23,10 @@ from hskcache.store.fields import (
     row_offsets,
 )
 from hskcache.store.ledger import TOKENIZER, Ledger
-from hskcache.store.manifest import Manifest, Request, cache_id
+from hskcache.store.manifest import Manifest, Request
 from hskcache.store.reading import read_shard
 from hskcache.store.record import Record
+from hskcache.store.records import Records
 
 __all__ = [
     "AttentionField",
@@ -104,8 +105,8 @@ class Cache:
 
     def num_bytes(self, field: str) -> int:
         """Bytes of a field on disk, constants included."""
-        shared = [self.manifest.constants[field]] if field in self.manifest.constants else []
-        return sum(record.num_bytes for record in [*self._records(field), *shared])
+        self._records(field)
+        return self.manifest.field_bytes(field)
 
     def identity(self, fields: Collection[str]) -> str:
         """The name of the content of some fields: the cache id as it would be if the cache held no others.
@@ -118,12 +119,9 @@ class Cache:
         Raises:
             MismatchError: the cache has no such field.
         """
-        manifest = self.manifest
-        shards = [record for name in set(fields) for record in self._records(name)]
-        constants = [record for name, record in manifest.constants.items() if name in fields]
-        stored = {name: field for name, field in manifest.fields.items() if name in fields}
-        added = {name: one for name, one in manifest.added.items() if name in fields}
-        return cache_id(manifest.request_digest, stored, [*constants, *shards], added)
+        for name in fields:
+            self._records(name)
+        return self.manifest.identity(fields)
 
     def skipped(self, fields: Collection[str]) -> NDArray[np.int64]:
         """Rows that one of the fields, or several, holds nothing of, ascending, int64.
@@ -131,7 +129,7 @@ class Cache:
         Raises:
             MismatchError: the cache has no such field.
         """
-        rows = {one.row for name in fields for record in self._records(name) for one in record.skipped}
+        rows = {one.row for name in fields for one in self._records(name).skipped()}
         return np.array(sorted(rows), np.int64)
 
     def ahead(self, shards: Iterable[tuple[str, int]]) -> None:
@@ -210,7 +208,7 @@ class Cache:
                 }
         return found
 
-    def _records(self, field: str) -> list[Record]:
+    def _records(self, field: str) -> Records:
         if field not in self.manifest.shards:
             known = ", ".join(self.manifest.shards)
             raise MismatchError(f"{self.name} has no field {field}; it has {known}{meant(field, self.manifest.shards)}")
@@ -233,7 +231,7 @@ class Cache:
         Raises:
             DamageError: it is missing or altered; names it.
         """
-        path = Ledger(self.root).shard_path(record.field, record.shard)
+        path = self.root / record.path
         try:
             return read_shard(path, record, self.fields[record.field], names)
         except DamageError as error:

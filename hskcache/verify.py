@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,8 @@ from hskcache.strict import Strict
 
 MAX_THREADS = 4
 """More would mostly wait for the disk, each with a shard in memory."""
+
+_BATCH = 1024
 
 
 class Problem(Strict):
@@ -103,9 +106,7 @@ def verify(root: str | Path, on_progress: Callable[[int], None] | None = None, d
             on_progress(record.num_bytes)
     problems += _tokenizer_problems(root, manifest)
     problems += _extra_problems(ledger, manifest)
-    skipped = {
-        name: rows for name, records in manifest.shards.items() if (rows := [one for r in records for one in r.skipped])
-    }
+    skipped = {name: rows for name, records in manifest.shards.items() if (rows := list(records.skipped()))}
     return Report(checked_bytes=checked_bytes, num_rows=manifest.request.num_rows, skipped=skipped, problems=problems)
 
 
@@ -127,18 +128,19 @@ class _Shards:
 
     def check(self) -> Iterator[tuple[Record, list[Problem]]]:
         """Every record with what is wrong with it and its shard; the inputs first, which tell how long rows are."""
-        inputs = [record for record in self.manifest.records if record.field == "inputs"]
-        others = [record for record in self.manifest.records if record.field != "inputs"]
+        inputs = (record for record in self.manifest.records if record.field == "inputs")
+        others = (record for record in self.manifest.records if record.field != "inputs")
         # Hashing and decompressing let other threads run; each holds one shard at a time.
         pool = ThreadPoolExecutor(min(MAX_THREADS, os.cpu_count() or 1), thread_name_prefix="hskcache-verify")
         try:
             for records in (inputs, others):
-                yield from zip(records, pool.map(self._problems, records), strict=True)
+                while batch := list(islice(records, _BATCH)):
+                    yield from zip(batch, pool.map(self._problems, batch), strict=True)
         finally:
             pool.shutdown(cancel_futures=True)
 
     def _problems(self, record: Record) -> list[Problem]:
-        paths = self.ledger.shard_path(record.field, record.shard), self.ledger.record_path(record.field, record.shard)
+        paths = self.ledger.shard_path(record), self.ledger.record_path(record.field, record.shard)
         shard = None if record.shard == CONSTANTS else record.shard
         return [
             Problem(field=record.field, shard=shard, file=path.relative_to(self.ledger.root).as_posix(), what=what)
@@ -195,7 +197,7 @@ def _tokenizer_problems(root: Path, manifest: Manifest) -> Iterator[Problem]:
 def _extra_problems(ledger: Ledger, manifest: Manifest) -> Iterator[Problem]:
     expected = {ledger.root / MANIFEST, ledger.root / "README.md"}
     for record in manifest.records:
-        expected.add(ledger.shard_path(record.field, record.shard))
+        expected.add(ledger.shard_path(record))
         expected.add(ledger.record_path(record.field, record.shard))
     for path in sorted(ledger.root.glob(f"*/{ADDING}")):
         name = path.parent.name

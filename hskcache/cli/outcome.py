@@ -45,7 +45,7 @@ def reached(out: Path, name: str | None = None) -> str:
 
 def num_bytes(manifest: "Manifest") -> dict[str, int]:
     """Bytes of the rows of each field."""
-    return {field: sum(record.num_bytes for record in records) for field, records in manifest.shards.items()}
+    return {field: records.num_bytes for field, records in manifest.shards.items()}
 
 
 def tell_skipped(manifest: "Manifest", out: Path, field: str | None = None, first_row: int = 0) -> None:
@@ -96,6 +96,6 @@ def _agreement(manifest: "Manifest", name: str) -> str | None:
 
 def _skipped(manifest: "Manifest", first_row: int) -> dict[str, list[int]]:
     return {
-        field: [one.row for record in records for one in record.skipped if one.row >= first_row]
+        field: [one.row for one in records.skipped() if one.row >= first_row]
         for field, records in manifest.shards.items()
     }

@@ -192,7 +192,7 @@ def _mend_files(cache: Path, manifest: "Manifest", damage: "Damage", means: _Mea
     from hskcache.store.ledger import Ledger
 
     ledger = Ledger(cache)
-    left = [record for record in damage.shards if not is_file_of(ledger.shard_path(record.field, record.shard), record)]
+    left = [record for record in damage.shards if not is_file_of(ledger.shard_path(record), record)]
     tokenizer_left = damage.has_bad_tokenizer and not (means.remove_extra and drop_from_tokenizer(ledger, manifest))
     reasons: Reasons = {}
     if means.other is not None and (left or tokenizer_left):

@@ -79,7 +79,7 @@ def facts(selected: "Selected") -> dict[str, Any]:
         "fields": list(manifest.fields),
         "rows": [selected.start, selected.stop],
         "num_rows": manifest.request.num_rows,
-        "num_bytes": sum(record.num_bytes for record in manifest.records),
+        "num_bytes": manifest.num_bytes,
     }
 
 

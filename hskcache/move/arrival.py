@@ -111,7 +111,7 @@ class Arrival:
 
     def keeps(self, record: Record) -> bool:
         """Whether a shard and its record stand here with the content they should have; then it counts as kept."""
-        path = self._ledger.shard_path(record.field, record.shard)
+        path = self._ledger.shard_path(record)
         fits = self.may_have(record) and is_file_of(path, record)
         self.num_kept += fits
         return fits
@@ -119,7 +119,7 @@ class Arrival:
     def put_shard(self, record: Record, data: bytes | Iterable[bytes]) -> None:
         """Write the file of a shard, which nothing vouches for until :meth:`put_record`; ``data`` or pieces of it."""
         self.disown(record)
-        write_atomic(self._ledger.shard_path(record.field, record.shard), data)
+        write_atomic(self._ledger.shard_path(record), data)
 
     def disown(self, record: Record) -> None:
         """Remove the record of a shard that is about to be replaced, as it is of another file."""

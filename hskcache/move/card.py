@@ -60,7 +60,7 @@ def _front(manifest: Manifest) -> str:
 
 
 def _introduction(manifest: Manifest) -> str:
-    request, num_bytes = manifest.request, sum(record.num_bytes for record in manifest.records)
+    request, num_bytes = manifest.request, manifest.num_bytes
     text = (
         f"# What {_word(request.teacher.name)} knows of {_word(request.data.name)}\n\n"
         f"A cache of {request.num_rows:,} rows, {human_bytes(num_bytes)}, to train smaller models from with no "
@@ -75,11 +75,10 @@ def _introduction(manifest: Manifest) -> str:
 def _fields(manifest: Manifest) -> str:
     lines = ["| field | what | bytes |", "|---|---|---|"]
     for name, field in manifest.fields.items():
-        records = [record for record in manifest.records if record.field == name]
         what = _KINDS[field.kind]
         if name in manifest.added:
             what += f" of {_word(manifest.added[name].teacher.name)}"
-        lines.append(f"| `{name}` | {what} | {human_bytes(sum(record.num_bytes for record in records))} |")
+        lines.append(f"| `{name}` | {what} | {human_bytes(manifest.field_bytes(name))} |")
     return "\n".join(lines)
 
 

@@ -97,7 +97,7 @@ def unpack(stream: BinaryIO, name: str, root: Path, on_progress: OnProgress | No
     beside, records = _take_beside(tar, manifest, data), ordered(manifest)
     if records:
         tar.expect(_names(records[0])[0])
-    total = sum(record.num_bytes for record in records)
+    total = manifest.num_bytes
     with arriving(root, manifest) as arrival:
         try:
             arrival.put_beside(beside)
@@ -178,21 +178,18 @@ def _manifest_of(path: Path) -> Manifest:
 
 def _names(record: Record) -> tuple[str, str]:
     """Members of a shard and of its record: their paths within the cache."""
-    here = Ledger(Path())
-    shard, beside = (path(record.field, record.shard) for path in (here.shard_path, here.record_path))
-    return shard.as_posix(), beside.as_posix()
+    return record.path, Ledger(Path()).record_path(record.field, record.shard).as_posix()
 
 
 def _num_bytes(beside: Beside) -> int:
     """About what the tar takes: content, and a header and half a block of padding for each member."""
-    records = beside.manifest.records
     content = len(beside.data) + sum(map(len, beside.tokenizer.values())) + len(beside.readme or b"")
-    shards = sum(record.num_bytes + len(record.model_dump_json()) for record in records)
-    return content + shards + 2 * BLOCK_BYTES * (2 * len(records) + len(beside.tokenizer) + 2)
+    shards = sum(record.num_bytes + len(record.model_dump_json()) for record in beside.manifest.records)
+    return content + shards + 2 * BLOCK_BYTES * (2 * beside.manifest.num_records + len(beside.tokenizer) + 2)
 
 
 def _write(root: Path, beside: Beside, stream: BinaryIO, on_progress: OnProgress | None) -> None:
-    total, done = sum(record.num_bytes for record in beside.manifest.records), 0
+    total, done = beside.manifest.num_bytes, 0
     first = {MANIFEST: beside.data} | ({} if beside.readme is None else {README: beside.readme})
     first |= {f"{TOKENIZER}/{name}": data for name, data in beside.tokenizer.items()}
     for name, data in first.items():

@@ -96,7 +96,7 @@ class _Pull:
     def run(self, jobs: int, before: str | None) -> Pulled:
         """Do it; ``before`` is the id of the cache that the folder holds."""
         root, manifest = self.ledger.root, self.selected.manifest
-        self.watch.on_total(sum(record.num_bytes for record in manifest.records))
+        self.watch.on_total(manifest.num_bytes)
         whole = in_parallel(self._is_whole, self.selected.records, jobs, self.remote.give_up)
         missing = [pair for pair, is_whole in zip(self.selected.records, whole, strict=True) if not is_whole]
         need = sum(max(record.num_bytes - self._num_partial(record), 0) for _, record in missing)
@@ -112,7 +112,7 @@ class _Pull:
     def _is_whole(self, pair: tuple[Record, Record]) -> bool:
         """Whether a shard stands here with the bytes that it should have; then its record does so afterwards."""
         record = pair[1]
-        path = self.ledger.shard_path(record.field, record.shard)
+        path = self.ledger.shard_path(record)
         if not is_file_of(path, record):
             return False
         self.tell(record.num_bytes)
@@ -122,15 +122,15 @@ class _Pull:
 
     def _num_partial(self, record: Record) -> int:
         try:
-            return partial_path(self.ledger.shard_path(record.field, record.shard), record.sha256).stat().st_size
+            return partial_path(self.ledger.shard_path(record), record.sha256).stat().st_size
         except FileNotFoundError:
             return 0
 
     def _bring(self, pair: tuple[Record, Record]) -> None:
         there, here = pair
         self.arrival.disown(here)
-        name = Ledger(Path()).shard_path(there.field, there.shard).as_posix()
-        target = self.ledger.shard_path(here.field, here.shard)
+        name = there.path
+        target = self.ledger.shard_path(here)
         fetch(self.remote, name, target, (here.num_bytes, here.sha256), self.tell)
         self.arrival.put_record(here)
 

@@ -111,7 +111,7 @@ class _Push:
 
     def run(self, beside: Beside, manner: Manner, standing: Manifest | None) -> Pushed:
         manifest = self.selected.manifest
-        num_bytes = sum(record.num_bytes for record in manifest.records)
+        num_bytes = manifest.num_bytes
         self.watch.on_total(num_bytes * (2 if manner.verify else 1))
         sent = in_parallel(self._send, self.selected.records, manner.jobs, self.remote.give_up)
         self._send_tokenizer(beside, manner.jobs)
@@ -139,7 +139,7 @@ class _Push:
 
     def _verified(self, record: Record) -> bytes:
         """A shard's bytes, which are what was written."""
-        path = self.here.shard_path(record.field, record.shard)
+        path = self.here.shard_path(record)
         try:
             data = read_file(path, record.num_bytes)
         except FileNotFoundError:
@@ -243,6 +243,4 @@ def _clear(remote: Remote, standing: Manifest) -> None:
 
 def _names(record: Record) -> tuple[str, str]:
     """The shard and its record, from the URL."""
-    names = Ledger(Path())
-    shard, own = names.shard_path(record.field, record.shard), names.record_path(record.field, record.shard)
-    return shard.as_posix(), own.as_posix()
+    return record.path, Ledger(Path()).record_path(record.field, record.shard).as_posix()

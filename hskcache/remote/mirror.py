@@ -230,8 +230,7 @@ class Mirror:
         return False
 
     def _fetch(self, record: Record, target: Path) -> None:
-        name = Ledger(Path()).shard_path(record.field, record.shard).as_posix()
-        fetch(self.remote, name, target, (record.num_bytes, record.sha256))
+        fetch(self.remote, record.path, target, (record.num_bytes, record.sha256))
 
 
 def _wanted(record: Record) -> Wanted:

@@ -45,8 +45,7 @@ def what_to_do(ledger: Ledger, problem: Problem, reasons: Mapping[tuple[str, int
 
 def _is_listed(manifest: Manifest, ledger: Ledger, problem: Problem) -> bool:
     return any(
-        ledger.root / problem.file
-        in (ledger.shard_path(one.field, one.shard), ledger.record_path(one.field, one.shard))
+        ledger.root / problem.file in (ledger.shard_path(one), ledger.record_path(one.field, one.shard))
         for one in manifest.records
         if one.field == problem.field
     )

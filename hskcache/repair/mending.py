@@ -94,9 +94,7 @@ def damage_of(ledger: Ledger, manifest: Manifest, problems: Iterable[Problem]) -
 
 def files_of(record: Record) -> tuple[str, str]:
     """The shard and its commit record, as paths within a cache."""
-    names = Ledger(Path())
-    shard, own = names.shard_path(record.field, record.shard), names.record_path(record.field, record.shard)
-    return shard.as_posix(), own.as_posix()
+    return record.path, Ledger(Path()).record_path(record.field, record.shard).as_posix()
 
 
 @contextmanager
@@ -152,7 +150,7 @@ def write_record(ledger: Ledger, record: Record) -> bool:
 
 def waiting_path(ledger: Ledger, record: Record) -> Path:
     """Where a new file of a shard stands until it is known to be the right one."""
-    return Ledger(ledger.root / REPAIR).shard_path(record.field, record.shard)
+    return Ledger(ledger.root / REPAIR).shard_path(record)
 
 
 def put_in_place(ledger: Ledger, record: Record) -> bool:
@@ -161,7 +159,7 @@ def put_in_place(ledger: Ledger, record: Record) -> bool:
     Returns:
         Whether it was replaced; if not, nothing was touched.
     """
-    waiting, path = waiting_path(ledger, record), ledger.shard_path(record.field, record.shard)
+    waiting, path = waiting_path(ledger, record), ledger.shard_path(record)
     if _is_blocked(path) or not is_file_of(waiting, record):
         return False
     path.parent.mkdir(exist_ok=True)

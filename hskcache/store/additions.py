@@ -9,6 +9,7 @@ several processes may add one together, if what they add is the same.
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 
 from hskcache.errors import DamageError, MismatchError, SpecError
@@ -73,7 +74,8 @@ def is_added(ledger: Ledger, name: str, draft: Draft) -> Manifest | None:
     _compare(ledger, name, standing, draft)
     if name not in manifest.fields or (folder / ADDING).exists() or any(folder.glob(TEMPORARY)):
         return None
-    records = [record for record in manifest.records if record.field == name]
+    constants = [manifest.constants[name]] if name in manifest.constants else []
+    records = chain(constants, manifest.shards[name])
     return manifest if all(ledger.committed(name, record.shard) == record for record in records) else None
 
 
@@ -135,12 +137,13 @@ def finish_field(ledger: Ledger, name: str, draft: Draft, agreement: Agreement |
         constants = ledger.committed(name, CONSTANTS)
         changes = {
             "fields": manifest.fields | {name: draft.field},
-            "shards": manifest.shards | {name: ledger.records(name, manifest.request)},
             "constants": manifest.constants | ({} if constants is None else {name: constants}),
             "added": manifest.added | {name: draft.added},
             "agreement": manifest.agreement | ({} if agreement is None else {name: agreement}),
         }
-        grown = manifest.model_copy(update=changes).signed()
+        grown = (
+            manifest.with_records({name: ledger.records(name, manifest.request)}).model_copy(update=changes).signed()
+        )
         check(grown)
         write_atomic(ledger.root / MANIFEST, grown.to_json())
         # While nobody else may write a manifest, one that is half written is what a kill has left.

@@ -233,9 +233,6 @@ def finish_append(
         changes = {
             "request": request,
             "request_digest": request.digest,
-            "shards": {
-                name: records + _new(ledger, name, request, manifest) for name, records in manifest.shards.items()
-            },
             "environment": _both(manifest.environment, environment),
             "agreement": {
                 name: both
@@ -243,7 +240,8 @@ def finish_append(
                 if (both := joined(one, (agreement or {}).get(name))) is not None
             },
         }
-        grown = manifest.model_copy(update=changes).signed()
+        shards = {name: [*records, *_new(ledger, name, request, manifest)] for name, records in manifest.shards.items()}
+        grown = manifest.with_records(shards).model_copy(update=changes).signed()
         check(grown)
         write_atomic(ledger.root / MANIFEST, grown.to_json())
         remove_matching(ledger.root, f"{MANIFEST}{TEMPORARY}")

@@ -12,7 +12,8 @@ from hskcache.spec import FORMAT_VERSION, Attention, Hidden
 from hskcache.store.agreement import Agreement, ClassAgreement
 from hskcache.store.fields import AttentionField, Field, HiddenField, LogitsField, check_record
 from hskcache.store.manifest import LayerKept, Manifest, Request, TeacherInfo, without_checksum
-from hskcache.store.record import CONSTANTS, Record, parse
+from hskcache.store.record import CONSTANTS, Record
+from hskcache.store.version1 import parse_version1
 
 
 def parse_manifest(data: bytes, file: str) -> Manifest:
@@ -38,7 +39,7 @@ def parse_manifest(data: bytes, file: str) -> Manifest:
             f"{file} is of format version {version}; this hskcache reads {FORMAT_VERSION}: upgrade hskcache"
         )
     body, is_intact = without_checksum(data)
-    manifest = parse(Manifest, body, file)
+    manifest = parse_version1(body, file)
     try:
         check(manifest)
     except DamageError as error:

@@ -25,6 +25,7 @@ from hskcache.store.manifest import Manifest, Request
 from hskcache.store.reading import read_document
 from hskcache.store.record import CONSTANTS, Record, Skipped, describe, parse
 from hskcache.store.shard import pack_shard
+from hskcache.store.version1 import VERSION_1
 
 MANIFEST = "manifest.json"
 BUILDING = "building.json"
@@ -51,9 +52,9 @@ class Ledger:
     def __init__(self, root: Path) -> None:
         self.root = root
 
-    def shard_path(self, field: str, shard: int) -> Path:
+    def shard_path(self, record: Record) -> Path:
         """File of a shard, or of the constants."""
-        return self.root / field / f"{_stem(shard)}.zarr.zip"
+        return self.root / record.path
 
     def record_path(self, field: str, shard: int) -> Path:
         """File of a shard's commit record."""
@@ -161,7 +162,7 @@ class Ledger:
             # The old record must not vouch for the new shard if the build is killed between the two.
             path.unlink()
             sync_folder(path.parent)
-        write_atomic(self.shard_path(field, shard), data)
+        write_atomic(self.shard_path(record), data)
         write_atomic(path, record.model_dump_json().encode() + b"\n")
         return record
 
@@ -204,11 +205,12 @@ class Ledger:
             DamageError: a shard does not hold what its field stores.
         """
         manifest = Manifest(
+            format=VERSION_1,
             cache_id="0" * 64,
             request_digest=request.digest,
             request=request,
             fields=dict(fields),
-            shards={field: self.records(field, request) for field in fields},
+            shards={field: VERSION_1.records(self.records(field, request)) for field in fields},
             constants={field: record for field in fields if (record := self.committed(field, CONSTANTS)) is not None},
             environment=dict(environment),
             agreement=dict(agreement or {}),
@@ -233,7 +235,7 @@ class Ledger:
         """A shard's commit record if the shard is whole, else None."""
         try:
             record = self.record(field, shard)
-            return record if self.shard_path(field, shard).stat().st_size == record.num_bytes else None
+            return record if self.shard_path(record).stat().st_size == record.num_bytes else None
         except (OSError, DamageError):
             return None
 

@@ -3,20 +3,25 @@
 The request digest (spec, teacher, tokenizer, rows) decides whether a build continues another. The cache id covers it
 and the digest of every shard: the same id means the same bytes. Both are SHA-256 over canonical JSON in which a value
 that equals its default is left out, so that a key added to a model later does not change the digests of older caches.
+How a manifest is spelled, and how records go into the id, is the affair of a version of the format.
 """
 
 import re
-from collections.abc import Collection, Iterable, Mapping
-from typing import Any, Literal
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from itertools import chain
+from typing import Any
 
+from pydantic import ConfigDict
 from pydantic import Field as Key
 
 from hskcache.errors import MismatchError
 from hskcache.nearest import meant
 from hskcache.store.agreement import Agreement
 from hskcache.store.fields import AttentionField, Field, HiddenField, InputsField, LogitsField
-from hskcache.store.files import canonical_json, sha256_hex
+from hskcache.store.files import sha256_hex
 from hskcache.store.record import FieldName, Record, Sha256
+from hskcache.store.records import Records
 from hskcache.store.request import Added, DataInfo, LayerKept, Request, TeacherInfo, TokenizerInfo
 from hskcache.strict import Strict
 
@@ -25,6 +30,7 @@ __all__ = [
     "AttentionField",
     "DataInfo",
     "Field",
+    "Format",
     "HiddenField",
     "InputsField",
     "LayerKept",
@@ -34,7 +40,6 @@ __all__ = [
     "Request",
     "TeacherInfo",
     "TokenizerInfo",
-    "cache_id",
 ]
 
 
@@ -54,12 +59,33 @@ class Part(Strict):
     stop: int = Key(ge=0)
 
 
-class Manifest(Strict):
-    """``manifest.json``, written last: it exists only where everything it lists does.
-
-    The file ends with a checksum of itself, so that not even a name in it can change unseen.
+class Format(ABC):
+    """A version of the format: how a manifest is spelled, and how its content is named.
 
     Attributes:
+        version: its number.
+    """
+
+    version: int
+
+    @abstractmethod
+    def spelled(self, manifest: "Manifest") -> bytes:
+        """Content of ``manifest.json``, its checksum included."""
+
+    @abstractmethod
+    def identity(self, manifest: "Manifest", names: Collection[str]) -> str:
+        """SHA-256 that names the content of some fields, as 64 hexadecimal digits; of all fields it is the cache id."""
+
+    @abstractmethod
+    def records(self, records: Iterable[Record]) -> Records:
+        """Records of a field, as this version keeps them."""
+
+
+class Manifest(Strict):
+    """A complete cache, in whichever version of the format its ``manifest.json`` is.
+
+    Attributes:
+        format: the version.
         fields: by name, which is also the folder.
         shards: by field, one record for each row range of the request, in order.
         constants: by field, for those that have any.
@@ -71,13 +97,14 @@ class Manifest(Strict):
             readers, not digested.
     """
 
-    format: Literal["hskcache"] = "hskcache"
-    format_version: Literal[1] = 1
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+
+    format: Format
     cache_id: Sha256
     request_digest: Sha256
     request: Request
     fields: dict[FieldName, Field]
-    shards: dict[FieldName, list[Record]]
+    shards: dict[FieldName, Records]
     constants: dict[FieldName, Record]
     added: dict[FieldName, Added] = Key(default={})
     part: Part | None = None
@@ -85,9 +112,24 @@ class Manifest(Strict):
     agreement: dict[FieldName, Agreement] = Key(default={})
 
     @property
-    def records(self) -> list[Record]:
-        """Every shard's record, constants included."""
-        return [*self.constants.values(), *(record for records in self.shards.values() for record in records)]
+    def format_version(self) -> int:
+        """Number of the version of the format."""
+        return self.format.version
+
+    @property
+    def records(self) -> Iterator[Record]:
+        """Every shard's record, constants first."""
+        return chain(self.constants.values(), *self.shards.values())
+
+    @property
+    def num_records(self) -> int:
+        """How many :attr:`records` are."""
+        return len(self.constants) + sum(map(len, self.shards.values()))
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of all shards on disk, constants included."""
+        return sum(map(self.field_bytes, self.fields))
 
     @property
     def own_fields(self) -> dict[str, Field]:
@@ -99,6 +141,11 @@ class Manifest(Strict):
         """The row of the whole cache that row 0 here is: later than 0 in a part that begins later."""
         return 0 if self.part is None else self.part.start
 
+    def field_bytes(self, field: str) -> int:
+        """Bytes of a field on disk, constants included."""
+        constants = self.constants.get(field)
+        return self.shards[field].num_bytes + (0 if constants is None else constants.num_bytes)
+
     def request_for(self, field: str) -> Request:
         """The request that a field is the answer to: of an added one, that of its own teacher over the same rows."""
         added = self.added.get(field)
@@ -106,6 +153,11 @@ class Manifest(Strict):
             return self.request
         own = {"teacher": added.teacher, "spec": added.spec, "layers": added.layers}
         return self.request.model_copy(update=own | {"attention_layers": added.attention_layers})
+
+    def with_records(self, records: Mapping[str, Iterable[Record]]) -> "Manifest":
+        """This manifest with other shards of some fields, unsigned."""
+        others = {name: self.format.records(found) for name, found in records.items()}
+        return self.model_copy(update={"shards": self.shards | others})
 
     def with_added(self, other: "Manifest") -> "Manifest":
         """This manifest with the fields that were added to another, of the same rows."""
@@ -140,7 +192,7 @@ class Manifest(Strict):
             part: {name: value for name, value in getattr(self, part).items() if name in names}
             for part in ("fields", "constants", "added")
         }
-        records = {name: _renumbered(self.shards[name][kept.start : kept.stop], start) for name in changes["fields"]}
+        records = {name: self._neighbours(name, kept, start) for name in changes["fields"]}
         whole = Part(
             cache_id=self.part.cache_id if self.part is not None else self.cache_id,
             start=self.first_row + start,
@@ -158,46 +210,53 @@ class Manifest(Strict):
 
     def signed(self) -> "Manifest":
         """This manifest with the cache id that belongs to its content."""
-        identity = cache_id(self.request_digest, self.fields, self.records, self.added)
-        return self.model_copy(update={"cache_id": identity})
+        return self.model_copy(update={"cache_id": self.identity(self.fields)})
+
+    def identity(self, names: Collection[str]) -> str:
+        """The name of the content of some fields: the cache id as it would be if the cache held no others."""
+        return self.format.identity(self, names)
 
     def edits(self) -> list[str]:
         """What was changed by hand, told by the digests that no longer fit; empty where none was."""
         found = []
         if (digest := self.request.digest) != self.request_digest:
             found.append(f"its request digest is {self.request_digest}, but its request gives {digest}")
-        if (digest := cache_id(self.request_digest, self.fields, self.records, self.added)) != self.cache_id:
+        if (digest := self.identity(self.fields)) != self.cache_id:
             found.append(f"its cache id is {self.cache_id}, but its records give {digest}")
         return found
 
     def to_json(self) -> bytes:
         """The file's content, its checksum included."""
-        body = self.model_dump_json(indent=1).encode() + b"\n"
-        return body.removesuffix(b"\n}\n") + f',\n "checksum": "{sha256_hex(body)}"\n}}\n'.encode()
+        return self.format.spelled(self)
+
+    def _neighbours(self, name: str, shards: range, start: int) -> Records:
+        """Records of some neighbouring shards of a field as those of a cache that begins at row ``start`` here."""
+        if len(shards) == len(self.shards[name]):
+            return self.shards[name]
+        return self.format.records(_renumbered(self.shards[name][shards.start : shards.stop], start))
 
 
-def cache_id(
-    request_digest: str,
-    fields: Mapping[str, Field],
-    records: Iterable[Record],
-    added: Mapping[str, Added] | None = None,
-) -> str:
-    """The name of a cache's content: SHA-256 over the request, the fields and every shard's record, in any order.
+def named_content(manifest: Manifest, names: Collection[str]) -> dict[str, Any]:
+    """What names the content of some fields in every version: the request, the fields, and where added ones are from.
 
-    The same over some of the fields names what is read when only those are.
+    A value that equals its default is left out, so that a key added to a model later does not change older digests.
     """
-    ordered = sorted(records, key=lambda record: (record.field, record.shard))
     content: dict[str, Any] = {
-        "request": request_digest,
+        "request": manifest.request_digest,
         "fields": {
             name: {"kind": field.kind, **field.model_dump(mode="json", exclude_defaults=True)}
-            for name, field in fields.items()
+            for name, field in manifest.fields.items()
+            if name in names
         },
-        "records": [record.model_dump(mode="json", exclude_defaults=True) for record in ordered],
     }
-    if added:
-        content["added"] = {name: one.identity for name, one in added.items()}
-    return sha256_hex(canonical_json(content))
+    if added := {name: one.identity for name, one in manifest.added.items() if name in names}:
+        content["added"] = added
+    return content
+
+
+def with_checksum(body: bytes) -> bytes:
+    """A JSON object, ending in a line of its own, with the SHA-256 of these bytes as its last key."""
+    return body.removesuffix(b"\n}\n") + f',\n "checksum": "{sha256_hex(body)}"\n}}\n'.encode()
 
 
 def without_checksum(data: bytes) -> tuple[bytes, bool]:

@@ -1,9 +1,11 @@
 """What one shard file must be: the record written beside it once it is whole, and again in the manifest."""
 
+import math
 import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeVar
 
+import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, ValidationError
 
@@ -29,6 +31,11 @@ class ArrayInfo(Strict):
 
     shape: list[int]
     dtype: str
+
+    @property
+    def memory_bytes(self) -> int:
+        """Bytes of the array in memory, decompressed and still encoded."""
+        return math.prod(self.shape) * np.dtype(self.dtype).itemsize
 
 
 class Skipped(Strict):
@@ -72,6 +79,11 @@ class Record(Strict):
     def num_rows(self) -> int:
         """Rows of the shard."""
         return self.stop - self.start
+
+    @property
+    def path(self) -> str:
+        """The shard's file, from the cache's directory."""
+        return f"{self.field}/{'constants' if self.shard == CONSTANTS else f'{self.shard:06d}'}.zarr.zip"
 
 
 def is_field_name(name: str) -> bool:

@@ -67,7 +67,7 @@ def _compare(
     answers, wanted = [], []
     for record in records:
         try:
-            logits_NC = read_shard(ledger.shard_path(record.field, record.shard), record, field)["logits"]
+            logits_NC = read_shard(ledger.shard_path(record), record, field)["logits"]
         except (DamageError, OSError):
             return None
         is_kept = np.ones(len(logits_NC), bool)

@@ -79,7 +79,7 @@ def _kept(ledger: Ledger, job: Job) -> list[Record]:
     for name in job.fields.stored():
         for shard in range(CONSTANTS, len(job.layout.shards)):
             record = ledger.committed(name, shard)
-            if record is not None and is_file_of(ledger.shard_path(name, shard), record):
+            if record is not None and is_file_of(ledger.shard_path(record), record):
                 found.append(record)
     hidden = job.layout.hidden
     needs = hidden is not None and hidden.columns in {"shared", "pca"}
@@ -129,7 +129,7 @@ def _check_sample(job: Job, ledger: Ledger, kept: list[Record]) -> None:
     workplace = Workplace(ledger.root / REPAIR / "sample", expected)
     for record in kept:
         if record.shard == CONSTANTS:
-            workplace.lend(record, ledger.shard_path(record.field, CONSTANTS))
+            workplace.lend(record, ledger.shard_path(record))
     for record in expected:
         workplace.record_path(record.field, record.shard).unlink(missing_ok=True)
     Writing(job, workplace, {name: name for name in job.fields.stored()}, on_nonfinite="skip").write()
@@ -138,7 +138,7 @@ def _check_sample(job: Job, ledger: Ledger, kept: list[Record]) -> None:
     for record, one in zip(expected, found, strict=True):
         if one != record:
             raise MismatchError(
-                f"{ledger.shard_path(record.field, record.shard)} is whole but not what this build makes of its rows, "
+                f"{ledger.shard_path(record)} is whole but not what this build makes of its rows, "
                 "and the manifest that would tell more is lost; give the teacher, the data and the flags of its build, "
                 "or another copy with --from"
             )

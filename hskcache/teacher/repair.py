@@ -202,9 +202,10 @@ class _Piece:
 
     def _lend_constants(self, workplace: Workplace, name: str) -> None:
         """Let the constants of the cache, where they are good, be those that shards are made with."""
-        record, path = self.cache.manifest.constants.get(name), Ledger(self.cache.root).shard_path(name, CONSTANTS)
+        record = self.cache.manifest.constants.get(name)
         if record is None:
             return
+        path = Ledger(self.cache.root).shard_path(record)
         try:
             read_shard(path, record, self.cache.fields[name])
         except DamageError:

@@ -33,5 +33,5 @@ class Workplace(Ledger):
             record: of the constants.
             path: the file of them.
         """
-        write_atomic(self.shard_path(record.field, record.shard), path.read_bytes())
+        write_atomic(self.shard_path(record), path.read_bytes())
         write_atomic(self.record_path(record.field, record.shard), record.model_dump_json().encode() + b"\n")

@@ -135,9 +135,10 @@ class Writing:
             if constants:
                 self.ledger.commit_constants(name, constants)
             return constants
-        path = self.ledger.shard_path(name, CONSTANTS)
+        record = self.ledger.record(name, CONSTANTS)
+        path = self.ledger.shard_path(record)
         try:
-            return read_shard(path, self.ledger.record(name, CONSTANTS), field)
+            return read_shard(path, record, field)
         except DamageError as error:
             raise DamageError(f"{path} {error}; delete {path.parent} and build again") from None
 

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from stored import shard_file
+
 from hskcache.store.ledger import MANIFEST, TOKENIZER, Ledger
 from hskcache.store.record import CONSTANTS
 
@@ -101,7 +103,10 @@ class Suite:
         found = {MANIFEST: Place(MANIFEST)}
         for record in manifest.records:
             shard = None if record.shard == CONSTANTS else record.shard
-            for path in (ledger.shard_path(record.field, record.shard), ledger.record_path(record.field, record.shard)):
+            for path in (
+                shard_file(ledger.root, record.field, record.shard),
+                ledger.record_path(record.field, record.shard),
+            ):
                 name = path.relative_to(self.root).as_posix()
                 found[name] = Place(name, record.field, shard)
         for path in sorted((self.root / TOKENIZER).rglob("*")):

@@ -12,6 +12,7 @@ from pathlib import Path
 from material import Material
 from spoken import hskcache
 from steps import Moment, Step, killed_at, recorded, run
+from stored import shard_file
 
 from hskcache.cache import open_cache
 from hskcache.errors import CacheError
@@ -134,7 +135,7 @@ def _named(root: Path) -> list[str]:
     ledger = Ledger(root)
     paths = [root / MANIFEST, *(path for path in (root / TOKENIZER).rglob("*") if path.is_file())]
     for record in ledger.manifest().records:
-        paths += [ledger.shard_path(record.field, record.shard), ledger.record_path(record.field, record.shard)]
+        paths += [shard_file(ledger.root, record.field, record.shard), ledger.record_path(record.field, record.shard)]
     return [path.relative_to(root).as_posix() for path in paths]
 
 
@@ -174,9 +175,9 @@ def _damaged(cache: Path) -> Callable[[Path], object]:
 
     def prepare(folder: Path) -> None:
         ledger = Ledger(Path(shutil.copytree(cache, folder / CACHE)))
-        ledger.shard_path("hidden", 1).unlink()
-        ledger.shard_path("attention", 2).write_bytes(b"")
-        path = ledger.shard_path("inputs", 0)
+        shard_file(ledger.root, "hidden", 1).unlink()
+        shard_file(ledger.root, "attention", 2).write_bytes(b"")
+        path = shard_file(ledger.root, "inputs", 0)
         path.write_bytes(path.read_bytes()[:-1] + b"?")
         ledger.record_path("logits", 0).unlink()
 

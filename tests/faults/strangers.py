@@ -14,16 +14,16 @@ from typing import Any, NamedTuple
 
 import google_crc32c
 import numpy as np
-from pydantic import ValidationError
 
 from hskcache.cache import Cache, open_cache
 from hskcache.errors import CacheError, DamageError
 from hskcache.store.archive import read_archive, write_archive
 from hskcache.store.files import sha256_hex
 from hskcache.store.ledger import BUILDING, MANIFEST, Ledger
-from hskcache.store.manifest import Manifest
+from hskcache.store.manifest import without_checksum
 from hskcache.store.record import CONSTANTS, Record, describe
 from hskcache.store.shard import DTYPES, pack_shard
+from hskcache.store.version1 import parse_version1
 from hskcache.verify import verify
 
 _NASTY: tuple[Any, ...] = (
@@ -83,7 +83,7 @@ class Truth:
     @cached_property
     def text(self) -> str:
         """Its manifest, without the checksum."""
-        return self.cache.manifest.model_dump_json()
+        return without_checksum(self.cache.manifest.to_json())[0].decode()
 
     @property
     def manifest(self) -> Any:
@@ -93,13 +93,12 @@ class Truth:
     @cached_property
     def records(self) -> list[Record]:
         """Of every shard and of constants."""
-        return self.cache.manifest.records
+        return list(self.cache.manifest.records)
 
     def path(self, record: Record, suffix: str = ".zarr.zip") -> str:
         """A shard's file, or its record's, within the cache."""
-        ledger = Ledger(self.root)
-        path = ledger.shard_path if suffix != ".json" else ledger.record_path
-        return path(record.field, record.shard).relative_to(self.root).as_posix()
+        own = Ledger(Path()).record_path(record.field, record.shard)
+        return record.path if suffix != ".json" else own.as_posix()
 
     def shard(self, record: Record) -> bytes:
         """A shard's file."""
@@ -129,9 +128,9 @@ def signed(document: Any) -> bytes:
     """A manifest with the digests that belong to it, as far as it is one at all."""
     text = json.dumps(document)
     try:
-        manifest = Manifest.model_validate_json(text)
+        manifest = parse_version1(text.encode(), "told")
         return manifest.model_copy(update={"request_digest": manifest.request.digest}).signed().to_json()
-    except (ValidationError, ValueError, TypeError, RecursionError):
+    except (CacheError, ValueError, TypeError, RecursionError):
         return text.encode()
 
 

@@ -12,6 +12,7 @@ from rights import ForbiddenError, allow_writing, fill, forbid_writing, give_up_
 from scenarios import CACHE, assert_same, contents
 from spoken import said
 from steps import Moment, Step, Watch, killed_at, run
+from stored import shard_file
 
 from hskcache.errors import CacheError
 from hskcache.store.ledger import Ledger
@@ -159,13 +160,13 @@ def test_an_error_of_the_writing_thread_ends_the_build_soon_and_keeps_what_is_wr
     out, ledger = tmp_path / "c", Ledger(tmp_path / "c")
     run(lambda: build(job, tmp_path / "undisturbed"))
     killed_at(lambda: build(job, out), tmp_path, Moment(Step("open", "c/hidden/000002.zarr.zip.*.tmp", 0)))
-    ledger.shard_path("hidden", 2).mkdir()
+    shard_file(ledger.root, "hidden", 2).mkdir()
     done: list[int] = []
     with pytest.raises(CacheError, match="cannot write"):
         build(job, out, done.append)
     # Beside the shard that could not be written one may be in the making, and one more waiting for it.
     assert sum(done) <= 5 < NUM_ROWS
     assert all(ledger.is_committed(field, shard) for field in job.fields.stored() for shard in (0, 1))
-    ledger.shard_path("hidden", 2).rmdir()
+    shard_file(ledger.root, "hidden", 2).rmdir()
     build(job, out)
     assert_same(contents(out), contents(tmp_path / "undisturbed"))

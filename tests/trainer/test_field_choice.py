@@ -127,7 +127,7 @@ def test_the_content_of_a_field_is_its_shards_its_constants_and_its_teacher(grow
     for other in (
         with_manifest(cache, added=manifest.added | {"hidden2": stranger}),
         with_manifest(cache, constants=manifest.constants | {"hidden2": constants}),
-        with_manifest(cache, shards=manifest.shards | {"hidden2": shards}),
+        with_manifest(cache, shards=manifest.with_records({"hidden2": shards}).shards),
     ):
         assert other.identity(["hidden2"]) != cache.identity(["hidden2"])
         assert other.identity(["hidden", "s30"]) == cache.identity(["hidden", "s30"])

@@ -41,7 +41,12 @@ class Reader:
     @property
     def num_bytes(self) -> int:
         """Bytes of everything in memory, encoded."""
-        return sum(self._shard_bytes(shard) for shard in range(self.num_shards))
+        if self.num_shards < len(self.cache.shards):
+            return sum(self._shard_bytes(field, shard) for field in self.fields for shard in range(self.num_shards))
+        stored = {field: self.cache.manifest.shards[field].array_bytes for field in self.fields}
+        return sum(
+            size for field, sizes in stored.items() for name, size in sizes.items() if self._is_wanted(field, name)
+        )
 
     def read(self, shards: Iterable[int]) -> Block:
         """Encoded rows of some shards.
@@ -101,13 +106,9 @@ class Reader:
         except DamageError as error:
             raise DamageError(f"{name} shard {shard} of {self.cache.name}: {error}; fetch or build it again") from None
 
-    def _shard_bytes(self, shard: int) -> int:
-        return sum(
-            int(np.prod(info.shape, dtype=np.int64)) * np.dtype(info.dtype).itemsize
-            for field in self.fields
-            for name, info in self.cache.manifest.shards[field][shard].arrays.items()
-            if self._is_wanted(field, name)
-        )
+    def _shard_bytes(self, field: str, shard: int) -> int:
+        arrays = self.cache.manifest.shards[field][shard].arrays
+        return sum(info.memory_bytes for name, info in arrays.items() if self._is_wanted(field, name))
 
     def _names(self, field: str, shard: int) -> Iterator[str]:
         names = self.cache.manifest.shards[field][shard].arrays

@@ -54,7 +54,7 @@ def file_attributes(manifest: Manifest, layout_version: int) -> dict[str, Any]:
     """Attributes of the file."""
     request = manifest.request
     return {
-        "format": manifest.format,
+        "format": "hskcache",
         "format_version": manifest.format_version,
         "layout_version": layout_version,
         "cache_id": manifest.cache_id,

@@ -69,7 +69,7 @@ def export_hdf5(
         return Written(beside.manifest, was_there=True)
     layout = blocks(beside.manifest)
     raw = sum(stored.num_bytes for block in layout for stored in block.arrays.values())
-    packed = sum(record.num_bytes for record in beside.manifest.records)
+    packed = beside.manifest.num_bytes
     need = raw if compression == "none" else min(raw, packed)
     disk.require_space(target, need, f"{target} needs about", "export to another disk", "file")
     with disk.writing_to(target, "the beginning"), replacing(target) as partial, Sink(partial) as sink:
@@ -100,7 +100,7 @@ class _Writer:
             self._content(f"{TOKENIZER}/{name}", data)
         for name, field in manifest.fields.items():
             self._file.require_group(name).attrs.update(field_attributes(field))
-        total = sum(record.num_bytes for record in manifest.records)
+        total = manifest.num_bytes
         digests = [digest for block in layout for digest in self._block(cache, block, total)]
         self._array(ROWS, np.array(cache.shards, np.int64).reshape(-1, 2))
         self._array(DIGESTS, np.frombuffer(b"".join(digests), np.uint8).reshape(-1, 32))

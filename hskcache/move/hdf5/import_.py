@@ -62,7 +62,7 @@ def import_hdf5(path: Path, root: Path, new_id: bool = False, on_progress: OnPro
         manifest = checked_manifest(data, f"{path}: {MANIFEST}")
         layout = blocks(manifest)
         taking = _Taking(source, path, manifest, new_id)
-        total = sum(record.num_bytes for record in manifest.records)
+        total = manifest.num_bytes
         with arriving(root, manifest) as arrival:
             try:
                 arrival.put_beside(source.beside(manifest, data))
@@ -73,7 +73,7 @@ def import_hdf5(path: Path, root: Path, new_id: bool = False, on_progress: OnPro
                 records.append(taking.take(arrival, block, index))
                 if on_progress is not None:
                     on_progress(record.num_bytes, total)
-            if records != manifest.records:
+            if records != list(manifest.records):
                 manifest, data = _renamed(manifest, records)
             landed = arrival.finish(data, manifest)
     return Imported(manifest, taking.exported_id, landed.num_written, landed.num_kept)
@@ -88,7 +88,7 @@ class _Taking:
         self._path = path
         self._manifest = manifest
         self._new_id = new_id
-        count = len(manifest.records)
+        count = manifest.num_records
         self._digests = source.entries(Stored(DIGESTS, (count, 32), "uint8", []), 0, count)
         self._numbers = {(record.field, record.shard): number for number, record in enumerate(manifest.records)}
 
@@ -154,12 +154,12 @@ def _renamed(manifest: Manifest, records: list[Record]) -> tuple[Manifest, bytes
     """The manifest of the same values in other bytes."""
     changes = {
         "constants": {record.field: record for record in records if record.shard == CONSTANTS},
-        "shards": {
-            name: [one for one in records if one.field == name and one.shard != CONSTANTS] for name in manifest.fields
-        },
         "environment": manifest.environment | {_PACKER: version_of(_PACKER)},
     }
-    renamed = manifest.model_copy(update=changes).signed()
+    shards = {
+        name: [one for one in records if one.field == name and one.shard != CONSTANTS] for name in manifest.fields
+    }
+    renamed = manifest.with_records(shards).model_copy(update=changes).signed()
     return renamed, renamed.to_json()
 
 

@@ -81,7 +81,7 @@ def blocks(manifest: Manifest) -> list[Block]:
     """
     constants = [_block(name, f"{name}/constants", [record], [0, 0]) for name, record in manifest.constants.items()]
     rows = [0, *(stop for _, stop in manifest.request.shards)]
-    return [*constants, *(_block(name, name, records, rows) for name, records in manifest.shards.items())]
+    return [*constants, *(_block(name, name, list(records), rows) for name, records in manifest.shards.items())]
 
 
 def derived_arrays(field: Field, arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[np.int64]]:

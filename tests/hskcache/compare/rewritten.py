@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from stored import shard_file
 
 from hskcache.cache import Cache, Field, open_cache
 from hskcache.compare.difference import Difference, Values
@@ -59,8 +60,8 @@ def part(source: Cache, out: Path, fields: list[str], shards: range) -> Cache:
     manifest, ledger = source.manifest.subset(fields, shards), Ledger(out)
     for record in manifest.records:
         begin = shards.start if record.shard >= 0 else 0
-        path = Ledger(source.root).shard_path(record.field, record.shard + begin)
-        write_atomic(ledger.shard_path(record.field, record.shard), path.read_bytes())
+        path = shard_file(source.root, record.field, record.shard + begin)
+        write_atomic(shard_file(ledger.root, record.field, record.shard), path.read_bytes())
         write_atomic(ledger.record_path(record.field, record.shard), record.model_dump_json().encode())
     make_folder(out / "tokenizer")
     for path in source.tokenizer_path.iterdir():

@@ -10,6 +10,7 @@ import pytest
 import torch
 from numcodecs.blosc import Blosc
 from rewritten import changing, golden, part, rewritten, values_of
+from stored import shard_file
 
 from hskcache.cache import Cache
 from hskcache.compare.difference import Change, Difference, SameShards, difference, work_rows
@@ -25,7 +26,7 @@ def test_caches_of_one_id_are_the_same_and_nothing_of_them_is_read(tmp_path: Pat
     copy = rewritten(golden(), tmp_path / "c")
     assert copy.id == golden().id
     for record in copy.manifest.records:
-        Ledger(copy.root).shard_path(record.field, record.shard).unlink()
+        shard_file(copy.root, record.field, record.shard).unlink()
     found = difference(golden(), copy)
     assert found == Difference(ids=(copy.id, copy.id))
     assert found.same
@@ -165,7 +166,7 @@ def test_the_same_content_in_other_bytes_is_the_same(tmp_path: Path, monkeypatch
 
 def test_damage_is_told_and_not_compared(tmp_path: Path) -> None:
     other = rewritten(golden(), tmp_path / "c", shard_rows=3)
-    path = Ledger(other.root).shard_path("hidden", 1)
+    path = shard_file(other.root, "hidden", 1)
     path.write_bytes(path.read_bytes()[:-1] + b"x")
     with pytest.raises(DamageError, match="hidden shard 1: "):
         difference(golden(), other)

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from forked import in_child
 from numpy.typing import NDArray
+from stored import shard_file
 
 from hskcache.cache import open_cache
 from hskcache.errors import CacheError, DamageError, MismatchError
@@ -124,7 +125,7 @@ def test_build_killed_at_any_step_goes_on_to_the_same_cache(tmp_path: Path) -> N
         ledger = Ledger(root)
         for (field, shard), arrays in CONTENT.items():
             if ledger.is_committed(field, shard):
-                found = read_shard(ledger.shard_path(field, shard), ledger.record(field, shard), FIELDS[field])
+                found = read_shard(shard_file(ledger.root, field, shard), ledger.record(field, shard), FIELDS[field])
                 assert all(np.array_equal(found[name], arrays[name]) for name in arrays)
         if (root / MANIFEST).exists():
             assert Ledger(root).intact() == expected
@@ -171,7 +172,7 @@ def test_recommit_killed_at_any_step_never_leaves_a_record_of_the_old_shard_besi
         ledger.commit("logits", 0, (0, 2), old)
         died = kill_before_step(step, ledger.root, partial(ledger.commit, "logits", 0, (0, 2), new))
         if ledger.is_committed("logits", 0):
-            read_shard(ledger.shard_path("logits", 0), ledger.record("logits", 0), FIELDS["logits"])
+            read_shard(shard_file(ledger.root, "logits", 0), ledger.record("logits", 0), FIELDS["logits"])
         if not died:
             assert ledger.is_committed("logits", 0)
             return

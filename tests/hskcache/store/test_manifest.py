@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hskcache.errors import CacheError, DamageError, MismatchError
 from hskcache.spec import Attention
 from hskcache.store.consistency import parse_manifest
-from hskcache.store.manifest import Manifest, Request, cache_id
+from hskcache.store.manifest import Manifest, Request
 
 GOLDEN = Path(__file__).resolve().parents[2] / "golden" / "tiny.hsk" / "manifest.json"
 MANIFEST = parse_manifest(GOLDEN.read_bytes(), "manifest.json")
@@ -129,18 +129,20 @@ def test_manifest_comes_back_from_its_file() -> None:
 def test_cache_id_changes_with_every_record(name: str, key: str) -> None:
     others = {"sha256": "0" * 64, "num_bytes": 1, "num_nonfinite": 1, "start": 1, "shard": 7, "arrays": {}}
     records = [
-        record.model_copy(update={key: others[key]}) if (record.field, record.stop) == (name, 5) else record
-        for record in MANIFEST.records
+        record.model_copy(update={key: others[key]}) if record.stop == 5 else record for record in MANIFEST.shards[name]
     ]
-    assert cache_id(MANIFEST.request_digest, MANIFEST.fields, records) != MANIFEST.cache_id
+    assert MANIFEST.with_records({name: records}).signed().cache_id != MANIFEST.cache_id
 
 
-def test_cache_id_changes_with_the_request_and_the_fields_but_not_with_the_order_of_records() -> None:
-    records, fields = MANIFEST.records, MANIFEST.fields
-    assert cache_id(MANIFEST.request_digest, fields, reversed(records)) == MANIFEST.cache_id
-    assert cache_id("0" * 64, fields, records) != MANIFEST.cache_id
+def test_cache_id_changes_with_the_request_and_the_fields_but_not_with_their_order() -> None:
+    def identity(**changes: Any) -> str:
+        return MANIFEST.model_copy(update=changes).signed().cache_id
+
+    fields = MANIFEST.fields
+    assert identity(fields=dict(reversed(fields.items()))) == MANIFEST.cache_id
+    assert identity(request_digest="0" * 64) != MANIFEST.cache_id
     other = {**fields, "hidden": fields["hidden"].model_copy(update={"encoding": "int4"})}
-    assert cache_id(MANIFEST.request_digest, other, records) != MANIFEST.cache_id
+    assert identity(fields=other) != MANIFEST.cache_id
 
 
 def test_newer_format_says_which_and_what_to_do() -> None:

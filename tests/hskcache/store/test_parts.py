@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from stored import shard_file
 
 from hskcache.cache import Cache, open_cache
 from hskcache.errors import DamageError, MismatchError
@@ -69,9 +70,9 @@ def test_a_subset_is_a_cache_of_its_own(tmp_path: Path) -> None:
     for name in part.fields:
         for shard in range(2):
             ledger = Ledger(tmp_path)
-            data = Ledger(GOLDEN).shard_path(name, shard + 1).read_bytes()
-            ledger.shard_path(name, shard).parent.mkdir(exist_ok=True)
-            ledger.shard_path(name, shard).write_bytes(data)
+            data = shard_file(GOLDEN, name, shard + 1).read_bytes()
+            shard_file(ledger.root, name, shard).parent.mkdir(exist_ok=True)
+            shard_file(ledger.root, name, shard).write_bytes(data)
     (tmp_path / "manifest.json").write_bytes(part.to_json())
     opened = open_cache(tmp_path)
     assert opened.num_rows == 3

@@ -112,7 +112,8 @@ def test_an_append_that_is_killed_goes_on_and_until_then_the_cache_is_the_old_on
 def manifest_files(root: Path) -> set[str]:
     ledger = Ledger(root)
     manifest = ledger.manifest()
-    paths = {path(one.field, one.shard) for one in manifest.records for path in (ledger.shard_path, ledger.record_path)}
+    own = {ledger.record_path(one.field, one.shard) for one in manifest.records}
+    paths = {ledger.shard_path(one) for one in manifest.records} | own
     tokenizer = set((root / "tokenizer").iterdir())
     return {path.relative_to(root).as_posix() for path in paths | tokenizer} | {"manifest.json"}
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from audited import building, layer_of, report_of
+from stored import shard_file
 
 from hskcache.cache import Cache, open_cache
 from hskcache.errors import DamageError
@@ -216,9 +217,9 @@ def test_a_part_of_a_cache_is_audited_by_the_rows_of_the_whole(built: Any, teach
     ledgers = Ledger(whole.root), Ledger(tmp_path / "p")
     for name in ("inputs", "hidden"):
         for shard in range(3):
-            path = ledgers[1].shard_path(name, shard)
+            path = shard_file(ledgers[1].root, name, shard)
             path.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(ledgers[0].shard_path(name, shard + 3), path)
+            shutil.copy(shard_file(ledgers[0].root, name, shard + 3), path)
             write_atomic(ledgers[1].record_path(name, shard), part.shards[name][shard].model_dump_json().encode())
     shutil.copytree(whole.tokenizer_path, tmp_path / "p" / "tokenizer")
     write_atomic(tmp_path / "p" / MANIFEST, part.to_json())
@@ -251,10 +252,10 @@ def test_only_the_shards_of_the_drawn_rows_are_read(built: Any, teacher: Teacher
     ledger = Ledger(cache.root)
     for name in cache.fields:
         for shard in set(range(10)) - {needed}:
-            ledger.shard_path(name, shard).unlink()
+            shard_file(ledger.root, name, shard).unlink()
     seen: list[int] = []
     assert audit(prepared, seen.append).ok
     assert sum(seen) == prepared.work_rows == 1
-    ledger.shard_path("hidden", needed).unlink()
+    shard_file(ledger.root, "hidden", needed).unlink()
     with pytest.raises(DamageError, match=f"hidden shard {needed}: .* is missing"):
         audit(prepare_audit(teacher, cache, Question(num_rows=1, seed=5)))

@@ -17,6 +17,7 @@ import pytest
 import torch
 from folders import KEEP, contents, touched, unfinished_copy
 from forked import start
+from stored import shard_file
 
 from hskcache.errors import CacheError, DamageError, MismatchError
 from hskcache.store.ledger import Ledger
@@ -80,7 +81,7 @@ def test_a_build_that_goes_on_keeps_what_is_there(job: Job, tmp_path: Path) -> N
     out, done, ledger = tmp_path / "c", [], Ledger(tmp_path / "c")
     build_killed_after(job, out, "hidden", 5)
     places = [("hidden", -1), *((field, shard) for field in job.fields.stored() for shard in range(8))]
-    files = [str(ledger.shard_path(*place)) for place in places if ledger.is_committed(*place)]
+    files = [str(shard_file(ledger.root, *place)) for place in places if ledger.is_committed(*place)]
     before = touched(out)
     build(job, out, done.append)
     after = touched(out)
@@ -101,7 +102,7 @@ def test_constants_of_the_unfinished_build_are_used_though_new_ones_would_differ
 
 def test_damaged_constants_of_an_unfinished_build_are_refused_by_file(job: Job, whole: Path, tmp_path: Path) -> None:
     out = unfinished_copy(job, whole, tmp_path)
-    path = Ledger(out).shard_path("hidden", -1)
+    path = shard_file(out, "hidden", -1)
     path.write_bytes(path.read_bytes()[:-1] + b"?")
     with pytest.raises(DamageError, match=r"constants\.zarr\.zip .*delete"):
         build(job, out)
@@ -115,7 +116,7 @@ def _constants(ledger: Ledger) -> dict[str, Any]:
     assert request is not None
     assert request.spec.hidden is not None
     field = hidden_field(request.spec.hidden, request.teacher)
-    return read_shard(ledger.shard_path("hidden", -1), ledger.record("hidden", -1), field)
+    return read_shard(shard_file(ledger.root, "hidden", -1), ledger.record("hidden", -1), field)
 
 
 def test_a_complete_cache_is_recognised_and_not_touched(job: Job, whole: Path) -> None:

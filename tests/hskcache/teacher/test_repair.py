@@ -163,15 +163,13 @@ def with_other_truth(root: Path, field: str, shard: int) -> Record:
     name = "logits" if field == "logits" else min(name for name in arrays if arrays[name].dtype == np.float32)
     arrays[name] = np.nextafter(arrays[name], np.float32(9))
     record = ledger.commit(field, shard, manifest.request.rows(shard) if shard >= 0 else (0, 0), arrays)
-    changes: dict[str, Any]
     if shard >= 0:
         records = [*manifest.shards[field]]
         records[shard] = record
-        changes = {"shards": manifest.shards | {field: records}}
+        manifest = manifest.with_records({field: records})
     else:
-        changes = {"constants": {field: record}}
-    environment = manifest.environment | {"torch": "1.0"}
-    grown = manifest.model_copy(update=changes | {"environment": environment}).signed()
+        manifest = manifest.model_copy(update={"constants": {field: record}})
+    grown = manifest.model_copy(update={"environment": manifest.environment | {"torch": "1.0"}}).signed()
     write_atomic(root / "manifest.json", grown.to_json())
     assert verify(root).ok
     return record

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 from rows_like import with_content
+from stored import shard_file
 
 from hskcache.store.ledger import Ledger
 from hskcache.store.reading import read_shard
@@ -46,7 +47,7 @@ def test_shards_and_rows_are_numbered_from_where_they_follow_on(
             record = ledger.record(name, shard)
             assert (record.start, record.stop) == (shard * 5, shard * 5 + 5)
             assert record == whole.record(name, shard)
-            read_shard(ledger.shard_path(name, shard), record, field)
+            read_shard(shard_file(ledger.root, name, shard), record, field)
         assert not ledger.is_committed(name, 0)
 
 

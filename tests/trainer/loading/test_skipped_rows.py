@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from hskcache.cache import open_cache
 from hskcache.errors import MismatchError
 from hskcache.store.consistency import parse_manifest
+from hskcache.store.record import Skipped
 from trainer.loading import KnowledgeLoader
 from trainer.loading.plan import Plan
 
@@ -53,7 +54,7 @@ def as_skipping(source: Path, target: Path, left_out: dict[str, list[int]]) -> P
             record.model_copy(
                 update={
                     "skipped": [
-                        {"row": row, "reason": "nonfinite"}
+                        Skipped(row=row, reason="nonfinite")
                         for row in left_out.get(field, [])
                         if record.start <= row < record.stop
                     ]
@@ -61,8 +62,7 @@ def as_skipping(source: Path, target: Path, left_out: dict[str, list[int]]) -> P
             )
             for record in records
         ]
-    document = manifest.model_copy(update={"shards": shards}).model_dump(mode="json", warnings=False)
-    grown = type(manifest).model_validate(document).signed()
+    grown = manifest.with_records(shards).signed()
     (target / "manifest.json").write_bytes(grown.to_json())
     return target
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from forked import in_child
 from handwritten import CACHES, Shape, contents, killer, write_cache
+from stored import shard_file
 
 from hskcache.cache import open_cache
 from hskcache.errors import CacheError, DamageError, MismatchError
@@ -92,7 +93,7 @@ def test_a_killed_import_goes_on_and_keeps_what_is_there(
     assert in_child(lambda: import_hdf5(exported, out), killer("os.rename", times)) == -signal.SIGKILL
     assert not (out / "manifest.json").exists()
     committed = {
-        Ledger(out).shard_path(record.field, record.shard).as_posix()
+        shard_file(out, record.field, record.shard).as_posix()
         for record in open_cache(whole).manifest.records
         if Ledger(out).is_committed(record.field, record.shard)
     }

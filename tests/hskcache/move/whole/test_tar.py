@@ -133,7 +133,7 @@ def test_what_was_whole_of_a_tar_that_was_cut_short_is_kept(
         take(data[: int(len(data) * share)], out)
     assert not (out / "manifest.json").exists()
     assert not any(out.rglob("*.tmp"))
-    records = open_cache(whole).manifest.records
+    records = list(open_cache(whole).manifest.records)
     committed = [one for one in records if Ledger(out).is_committed(one.field, one.shard)]
     if share > 0.2:
         assert any(f"{record.field}/" in str(error.value) for record in records)
