@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from hskcache.build.attention import KeptAttention
+from hskcache.build.build import Job, describe_job, extractor_for, prepare_job
+from hskcache.build.extract import Extractor
+from hskcache.build.knowledge import HiddenSelector, Kept
+from hskcache.build.positions import Rows
 from hskcache.spec import Spec
-from hskcache.teacher.attention import KeptAttention
-from hskcache.teacher.build import Job, describe_job, extractor_for, prepare_job
-from hskcache.teacher.extract import Extractor
-from hskcache.teacher.knowledge import HiddenSelector, Kept
 from hskcache.teacher.load import load_teacher
-from hskcache.teacher.positions import Rows
 from hskcache.text import tokenize
 from hskcache.text.cut import tell_cut
 from hskcache.text.layout import Layout

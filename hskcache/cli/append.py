@@ -65,8 +65,8 @@ def append(
     # Whoever appends already is told of before the rows are tokenized, which may take hours.
     require_nobody(Ledger(cache))
     require_teacher_extra()
-    from hskcache.teacher.append import append as run
-    from hskcache.teacher.append import check_append
+    from hskcache.build.append import append as run
+    from hskcache.build.append import check_append
 
     job = make_part_job(opened, teacher, device, Rows(data, layout, corpus), cache / _SPOOL)
     check_append(job, opened, again)

@@ -10,9 +10,9 @@ from hskcache.cli.options import cache_or_url_argument, device_option, json_opti
 from hskcache.ranges import Finite, Whole
 
 if TYPE_CHECKING:
+    from hskcache.audit.audit import Question
+    from hskcache.audit.findings import Identity, Layer, Report
     from hskcache.cache import Cache
-    from hskcache.teacher.audit import Question
-    from hskcache.teacher.findings import Identity, Layer, Report
 
 
 @click.command()
@@ -59,8 +59,8 @@ def audit(
     from hskcache.cli.jobs import require_teacher_extra
 
     require_teacher_extra()
+    from hskcache.audit.audit import Question
     from hskcache.remote.mirror import open_any
-    from hskcache.teacher.audit import Question
 
     opened = open_any(cache)
     report = _audited(opened, teacher, device, Question(fields or None, rows, seed, tolerance))
@@ -75,8 +75,8 @@ def audit(
 
 def _audited(cache: "Cache", name: str, device: str, question: "Question") -> "Report":
     """Load the teacher, say what is known of it before it runs, and run it."""
-    from hskcache.teacher.audit import audit as run
-    from hskcache.teacher.audit import compute_dtype, prepare_audit
+    from hskcache.audit.audit import audit as run
+    from hskcache.audit.audit import compute_dtype, prepare_audit
     from hskcache.teacher.load import load_encoder, load_teacher
 
     load = load_encoder if cache.manifest.request.data.problem == "text" else load_teacher

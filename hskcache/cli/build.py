@@ -13,9 +13,9 @@ from hskcache.spec import KnowledgeName
 from hskcache.text.layout import Layout
 
 if TYPE_CHECKING:
+    from hskcache.build.nonfinite import OnNonfinite
     from hskcache.cli.jobs import Rows
     from hskcache.store.manifest import Manifest
-    from hskcache.teacher.nonfinite import OnNonfinite
 
 
 @click.command()
@@ -92,7 +92,7 @@ def _built(teacher: str, out: Path, rows: "Rows", given: dict[str, Any]) -> "tup
         corpus = make_corpus_build(teacher, device, spec, rows.corpus, out)
         if (manifest := corpus.finished(out)) is not None:
             return manifest, False
-        from hskcache.teacher.corpus import packing
+        from hskcache.build.corpus import packing
 
         with packing(out) as spool:
             # Meanwhile another process may have packed the rows, or even finished the cache.
@@ -102,8 +102,8 @@ def _built(teacher: str, out: Path, rows: "Rows", given: dict[str, Any]) -> "tup
         otherwise = "" if "pairs" in spec.packing.model_fields_set else "; --pairs says otherwise"
         console.say(f"{rows.corpus}: {len(job.rows):,} rows, {job.spec.packing.told}{otherwise}")
     # Only now: make_job tells better than an ImportError that torch is missing.
-    from hskcache.teacher.build import build as run
-    from hskcache.teacher.build import finished
+    from hskcache.build.build import build as run
+    from hskcache.build.build import finished
 
     if (manifest := finished(job, out)) is not None:
         return manifest, False
@@ -120,7 +120,7 @@ def _added(
     from hskcache.cli.jobs import make_addition
 
     addition = make_addition(teacher, out, field, rows, given)
-    from hskcache.teacher.addition import add_field, added
+    from hskcache.build.addition import add_field, added
 
     if (manifest := added(addition)) is not None:
         return manifest, False

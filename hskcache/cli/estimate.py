@@ -31,7 +31,7 @@ def estimate(teacher: str, layout: Layout, as_json: bool, **given: Any) -> None:
         else:
             job = packed(make_corpus_build(teacher, given["device"], spec, rows.corpus), Path(folder))
         # Only now: make_job tells better than an ImportError that torch is missing.
-        from hskcache.teacher.estimate import estimate as sample
+        from hskcache.build.estimate import estimate as sample
 
         guess = sample(job)
     kept = {"keep": format_keep(job.spec.hidden), "attention": format_keep(job.spec.attention)}

@@ -18,9 +18,9 @@ from hskcache.text.remembered import of_model
 from hskcache.text.tokenize import reach_of
 
 if TYPE_CHECKING:
-    from hskcache.teacher.addition import Addition
-    from hskcache.teacher.corpus import CorpusBuild
-    from hskcache.teacher.job import Job
+    from hskcache.build.addition import Addition
+    from hskcache.build.corpus import CorpusBuild
+    from hskcache.build.job import Job
 
 
 class Rows(NamedTuple):
@@ -98,7 +98,7 @@ def make_job(teacher: str, device: str, spec: Spec, rows: Rows, keep: str = "--m
         CacheError: whichever of them is at fault.
     """
     require_teacher_extra()
-    from hskcache.teacher.job import prepare_job, resolve_spec
+    from hskcache.build.job import prepare_job, resolve_spec
     from hskcache.teacher.load import load_teacher
 
     assert rows.source is not None
@@ -150,7 +150,7 @@ def make_corpus_part(teacher: str, device: str, spec: Spec, corpus: Path) -> "Co
     """
     require_teacher_extra()
     check_corpus(corpus)
-    from hskcache.teacher.corpus import CorpusBuild
+    from hskcache.build.corpus import CorpusBuild
     from hskcache.teacher.load import load_encoder
 
     return CorpusBuild(load_encoder(teacher, device, spec.compute_dtype), corpus, spec)
@@ -190,8 +190,8 @@ def make_addition(
             raise SpecError(f"--{flag.replace('_', '-')} is the cache's own; leave it out with --add-field")
     refuse_packing(given)
     require_teacher_extra()
+    from hskcache.build.addition import prepare_addition
     from hskcache.cache import open_cache
-    from hskcache.teacher.addition import prepare_addition
     from hskcache.teacher.load import load_encoder, load_teacher
 
     cache = open_cache(out)

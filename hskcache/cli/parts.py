@@ -10,9 +10,9 @@ from hskcache.recall import of_cache
 from hskcache.text.layout import Layout
 
 if TYPE_CHECKING:
+    from hskcache.build.job import Job
     from hskcache.cache import Cache
     from hskcache.store.manifest import Request
-    from hskcache.teacher.job import Job
     from hskcache.text.remembered import Remembered
 
 

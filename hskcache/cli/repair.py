@@ -21,12 +21,12 @@ from hskcache.nearest import meant
 from hskcache.text.layout import Layout, layout
 
 if TYPE_CHECKING:
+    from hskcache.build.job import Job
     from hskcache.cache import Cache
     from hskcache.cli.jobs import Rows
     from hskcache.repair.mending import Damage
     from hskcache.store.manifest import Manifest
     from hskcache.store.record import Record
-    from hskcache.teacher.job import Job
     from hskcache.verify import Problem, Report
 
 _SINCE = "the files that are mended"
@@ -179,7 +179,7 @@ def _renewed(cache: Path, teacher: str, means: _Means) -> "tuple[Manifest, str]"
         job = make_job(teacher, means.device, spec, means.rows)
     else:
         job = packed(make_corpus_build(teacher, means.device, spec, means.rows.corpus), _spool(cache))
-    from hskcache.teacher.renewal import renew
+    from hskcache.repair.renewal import renew
 
     with console.progress("rows") as bar:
         task = bar.add_task("build", total=len(job.rows))
@@ -218,8 +218,8 @@ def _compute(cache: Path, manifest: "Manifest", wanted: "tuple[list[Record], boo
     assert means.teacher is not None
     require_teacher_extra()
     from hskcache.repair.mending import mend_tokenizer
+    from hskcache.repair.recompute import addition_source, recompute, source_of
     from hskcache.store.ledger import Ledger
-    from hskcache.teacher.repair import addition_source, recompute, source_of
 
     opened = Cache(cache, manifest)
     left, tokenizer_left = wanted

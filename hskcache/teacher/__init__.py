@@ -1,1 +1,1 @@
-"""Load a teacher, capture its knowledge in one pass, and build a cache from it. Needs the extra ``teacher``."""
+"""A teacher: loaded, made lean, and its knowledge captured in one pass. Needs the extra ``teacher``."""

@@ -11,8 +11,8 @@ from models import saved
 from hskcache.spec import Attention, Depth, Hidden, Length, Spec, Width
 
 if TYPE_CHECKING:
-    from hskcache.teacher.addition import Addition
-    from hskcache.teacher.job import Job
+    from hskcache.build.addition import Addition
+    from hskcache.build.job import Job
 
 WORDS = [f"w{number}" for number in range(60)]
 NUM_ROWS, SHARD_ROWS, MAX_LENGTH = 10, 4, 12
@@ -121,7 +121,7 @@ class Material:
 
         for place in COMMANDS.values():
             import_module(place.partition(":")[0])
-        for module in ("cli.jobs", "teacher.corpus", "teacher.repair", "teacher.append", "share.pull", "share.push"):
+        for module in ("cli.jobs", "build.corpus", "repair.recompute", "build.append", "move.pull", "move.push"):
             import_module(f"hskcache.{module}")
         from hskcache.teacher.load import load_encoder
 
@@ -146,7 +146,7 @@ class Material:
 
     def job(self, spec: Spec = SPEC, data: Path | None = None) -> "Job":
         """What a build of the rows would do."""
-        from hskcache.teacher.job import prepare_job
+        from hskcache.build.job import prepare_job
         from hskcache.text import examples_for, load_task, tokenize
 
         examples = examples_for(data or self.data, load_task("sst2"))
@@ -155,14 +155,14 @@ class Material:
 
     def addition(self, cache: Path, name: str = "more") -> "Addition":
         """What adding hidden states of the other teacher to a cache would do."""
+        from hskcache.build.addition import prepare_addition
         from hskcache.cache import open_cache
-        from hskcache.teacher.addition import prepare_addition
 
         return prepare_addition(self.other, open_cache(cache), "hidden", name, ADDED[name])
 
     def built(self, name: str = "built", spec: Spec = SPEC) -> Path:
         """The cache of the rows, built once."""
-        from hskcache.teacher.build import build
+        from hskcache.build.build import build
 
         out = self.folder / name
         build(self.job(spec), out)
@@ -171,7 +171,7 @@ class Material:
     @cached_property
     def grown(self) -> Path:
         """The same with fields that were added."""
-        from hskcache.teacher.addition import add_field
+        from hskcache.build.addition import add_field
 
         out = self.built("grown")
         for name in ADDED:

@@ -14,9 +14,9 @@ from spoken import said
 from steps import Moment, Step, Watch, killed_at, run
 from stored import shard_file
 
+from hskcache.build.build import build
 from hskcache.errors import CacheError
 from hskcache.store.ledger import Ledger
-from hskcache.teacher.build import build
 from hskcache.verify import verify
 
 # A file of each kind: of the beginning, of the rows, and of the end.

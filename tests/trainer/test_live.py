@@ -9,8 +9,8 @@ import pytest
 import torch
 from tiny import WIDTHS, job_of, spec_of, student_of
 
+from hskcache.build.build import Job
 from hskcache.cache import Cache
-from hskcache.teacher.build import Job
 from hskcache.text.layout import Layout
 from trainer.live import LiveLoader, live_knowledge, live_source
 from trainer.loading import KnowledgeLoader

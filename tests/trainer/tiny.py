@@ -10,9 +10,9 @@ import torch
 from transformers import AutoTokenizer, PreTrainedModel
 from transformers.utils import logging
 
+from hskcache.build.build import Job, build, prepare_job
 from hskcache.cache import Cache, open_cache
 from hskcache.spec import Depth, Hidden, Length, Spec, Width
-from hskcache.teacher.build import Job, build, prepare_job
 from hskcache.teacher.load import load_teacher
 from hskcache.text import examples_for, load_task, tokenize
 from trainer.distill import Machine

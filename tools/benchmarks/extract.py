@@ -23,7 +23,7 @@ def forward_alone(job: Any) -> Callable[[], None]:
     import torch
 
     from hskcache.attention import IMPLEMENTATION
-    from hskcache.teacher.build import extractor_for
+    from hskcache.build.build import extractor_for
 
     extractor, layout, model = extractor_for(job), job.layout, job.teacher.model
     batches = [
@@ -43,7 +43,7 @@ def forward_alone(job: Any) -> Callable[[], None]:
 
 def whole_build(job: Any, folder: Path) -> Callable[[], None]:
     """From the prepared job to a finished cache in a fresh folder below ``folder``."""
-    from hskcache.teacher.build import build
+    from hskcache.build.build import build
 
     numbers = count()
 

@@ -61,8 +61,8 @@ class Steps:
 
     def job(self, teacher: Any) -> Any:
         """The training rows and the logits alone."""
+        from hskcache.build.job import prepare_job
         from hskcache.spec import Spec
-        from hskcache.teacher.job import prepare_job
         from hskcache.text import tokenize
 
         examples = synthetic.read_rows(self.train)
@@ -105,11 +105,11 @@ class Steps:
 
 def cached_steps(steps: Steps, out: Path) -> dict[str, Callable[[], Any]]:
     """With the cache: the teacher runs over the rows once for each level, before any student trains."""
+    from hskcache.build.addition import add_field, prepare_addition
+    from hskcache.build.build import build
     from hskcache.cache import open_cache
     from hskcache.sparsity.levels import kept_at
     from hskcache.sparsity.masks import sparse
-    from hskcache.teacher.addition import add_field, prepare_addition
-    from hskcache.teacher.build import build
     from trainer.source import cached_source
 
     cache = out / "cache.hsk"

@@ -9,14 +9,14 @@ from transformers import PreTrainedModel
 
 from hskcache import console, runtime
 from hskcache.agreement import told
+from hskcache.build.build import build
+from hskcache.build.job import Job, prepare_job
 from hskcache.cache import Cache
 from hskcache.disk import require_space
 from hskcache.encoder import weights_digest
 from hskcache.errors import DataError
 from hskcache.sparsity.scoring import Drawn, draw
 from hskcache.spec import Spec
-from hskcache.teacher.build import build
-from hskcache.teacher.job import Job, prepare_job
 from hskcache.teacher.load import load_teacher
 from hskcache.teacher.places import places
 from hskcache.text import Examples, load_tokenizer, tokenized

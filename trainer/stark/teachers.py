@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from hskcache import console
+from hskcache.build.addition import add_field, prepare_addition
 from hskcache.cache import Cache, open_cache
 from hskcache.errors import DamageError, MismatchError
 from hskcache.sparsity.artifact import INFO, SCORES, load_scores, save_scores
@@ -13,7 +14,6 @@ from hskcache.sparsity.scores import Scores, magnitude, random_importance
 from hskcache.sparsity.scoring import Drawn, ScoreSettings, Scoring
 from hskcache.sparsity.student import load_trial
 from hskcache.store.files import TEMPORARY_SUFFIX
-from hskcache.teacher.addition import add_field, prepare_addition
 from hskcache.teacher.load import Teacher, load_teacher
 from trainer.stark.folder import Folder
 from trainer.stark.settings import DENSE, KNOWLEDGE, Level, Stark

@@ -9,15 +9,15 @@ import torch
 from family import HEADS, LAYERS, NAMES, NEURONS, linears, logits_of
 from transformers import AlbertConfig, AlbertForSequenceClassification
 
+from hskcache.build.addition import add_field, prepare_addition
+from hskcache.build.build import build
+from hskcache.build.job import prepare_job
 from hskcache.cache import open_cache
 from hskcache.encoder import weights_digest
 from hskcache.sparsity.levels import Kept, kept_at
 from hskcache.sparsity.masks import sparse, zeroed
 from hskcache.sparsity.scores import random_importance
 from hskcache.spec import Attention, Depth, Spec
-from hskcache.teacher.addition import add_field, prepare_addition
-from hskcache.teacher.build import build
-from hskcache.teacher.job import prepare_job
 from hskcache.teacher.lean import lean
 from hskcache.text import tokenize
 

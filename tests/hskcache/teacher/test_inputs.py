@@ -10,13 +10,13 @@ import torch
 import transformers
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from hskcache.build.build import build
+from hskcache.build.constants import extractor_for
+from hskcache.build.job import prepare_job
 from hskcache.encoder import trained_length
 from hskcache.errors import TeacherError
-from hskcache.teacher.build import build
 from hskcache.teacher.capture import prepare
-from hskcache.teacher.constants import extractor_for
 from hskcache.teacher.inputs import MAX_POSITIONS, fit_rows, most_tokens, save_tokenizer, takes_token_types
-from hskcache.teacher.job import prepare_job
 from hskcache.teacher.load import Teacher, describe
 from hskcache.text import Examples, TokenizedRows, load_tokenizer, tokenize
 

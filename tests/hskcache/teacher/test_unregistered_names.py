@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
+from hskcache.build.layout import hidden_field
+from hskcache.build.positions import Positions, Rows
 from hskcache.selection.depth import kept_layers
 from hskcache.spec import Depth, Hidden, Length, Width
 from hskcache.store.manifest import TeacherInfo
 from hskcache.teacher.capture import Captured
-from hskcache.teacher.layout import hidden_field
-from hskcache.teacher.positions import Positions, Rows
 
 
 def rows() -> Rows:

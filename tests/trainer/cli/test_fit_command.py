@@ -342,7 +342,8 @@ sys.modules.update(dict.fromkeys(("datasets", "pyarrow", "pandas")))
 from trainer.cli import main
 main(sys.argv[1:], standalone_mode=False)
 loaded = [name for name in sys.modules if name.split(".")[0] == "hskcache"]
-print([name for name in loaded if name.startswith(("hskcache.teacher", "hskcache.cli", "hskcache.selection."))])
+rooms = ("teacher", "build", "audit", "repair", "cli", "selection.")
+print([name for name in loaded if name.startswith(tuple(f"hskcache.{room}" for room in rooms))])
 """
 
 

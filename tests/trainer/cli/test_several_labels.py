@@ -9,8 +9,8 @@ import pytest
 from click.testing import CliRunner
 from tiny import job_of, spec_of
 
+from hskcache.build.build import build
 from hskcache.cli import main as hskcache
-from hskcache.teacher.build import build
 from trainer.cli import main as hsktrain
 
 

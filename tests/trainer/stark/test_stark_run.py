@@ -15,12 +15,12 @@ from tiny import fit_of
 from transformers import BertForSequenceClassification, PreTrainedModel
 from whole import QUICK, STUDENTS, Places, files, invoke, read, same_weights
 
+from hskcache.build.addition import add_field, prepare_addition
 from hskcache.cache import open_cache
 from hskcache.sparsity.artifact import load_scores
 from hskcache.sparsity.levels import Importance, kept_at
 from hskcache.sparsity.masks import sparse
 from hskcache.sparsity.scores import random_importance
-from hskcache.teacher.addition import add_field, prepare_addition
 from hskcache.teacher.load import Teacher, load_teacher
 from hskcache.text.layout import Layout
 from trainer.cli import main

@@ -9,13 +9,13 @@ import pytest
 from click.testing import CliRunner
 from whole import BATCH_SIZE, MAX_LENGTH, ROWS, SEED, TEMPERATURE, Places, error_of, files, invoke, read
 
+from hskcache.build.addition import add_field, prepare_addition
 from hskcache.cache import open_cache
 from hskcache.cli import main as hskcache
 from hskcache.sparsity.artifact import load_scores
 from hskcache.sparsity.sample import Sample, draw_rows
 from hskcache.sparsity.scores import score
 from hskcache.sparsity.student import load_trial
-from hskcache.teacher.addition import add_field, prepare_addition
 from hskcache.teacher.load import load_teacher
 from hskcache.text import examples_for, load_task, tokenize
 

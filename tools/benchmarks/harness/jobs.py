@@ -8,7 +8,7 @@ from hskcache.cache import Cache, open_cache
 from hskcache.spec import Attention, ComputeDtype, Depth, EncodingName, Hidden, Length, Spec, Width, parse_keep
 
 if TYPE_CHECKING:
-    from hskcache.teacher.build import Job
+    from hskcache.build.build import Job
     from hskcache.teacher.load import Teacher
     from hskcache.text import Examples
 
@@ -39,7 +39,7 @@ def make_spec(
 
 def make_job(teacher: "Teacher", examples: "Examples", spec: Spec) -> "Job":
     """Tokenize the rows and lay the cache out."""
-    from hskcache.teacher.build import prepare_job
+    from hskcache.build.build import prepare_job
     from hskcache.text import tokenize
 
     return prepare_job(teacher, examples, tokenize(examples, teacher.tokenizer, spec.max_length), spec)
@@ -51,7 +51,7 @@ def built(job: "Job", out: Path) -> Cache:
     Raises:
         MismatchError: ``out`` holds a cache of something else.
     """
-    from hskcache.teacher.build import build
+    from hskcache.build.build import build
 
     with console.progress("rows") as bar:
         task = bar.add_task(f"build {out.name}", total=len(job.rows))

@@ -1,0 +1,116 @@
+"""What an audit has found, as programs read it."""
+
+import math
+
+from pydantic import computed_field
+
+from hskcache.audit.measure import Audited, Measured
+from hskcache.cache import HiddenField
+from hskcache.strict import Strict
+
+_MOST_NAMED = 10
+
+
+class Layer(Strict):
+    """What was found of one layer of a field.
+
+    Attributes:
+        field: its name.
+        kind: of the field.
+        layer: teacher layer; None for logits.
+        encoding: how the values are stored.
+        num_values: values compared.
+        num_nonfinite: of these, NaN or infinite here or there.
+        max_abs, mean_abs: largest and mean absolute error.
+        cosine: mean cosine between a stored vector and the teacher's; None where all are zeros.
+        kl: mean Kullback-Leibler divergence, in nats, of the softmax of the stored scores from that of the teacher's;
+            None of hidden states and of single scores.
+        bound: the largest error that the encoding alone allows one of the values.
+        excess: the largest error as a share of what is allowed there, tolerance included; None: not finite.
+        same_positions, same_columns: share that the teacher would choose again; None where all are kept.
+        num_wrong: rows with positions or columns that are not among the best, or with positions not best first.
+        num_bad_rows: rows with a wrong choice or an error beyond what is allowed.
+        bad_rows: these, the worst first, at most ten of them.
+    """
+
+    field: str
+    kind: str
+    layer: int | None
+    encoding: str
+    num_values: int
+    num_nonfinite: int
+    max_abs: float
+    mean_abs: float
+    cosine: float | None
+    kl: float | None
+    bound: float
+    excess: float | None
+    same_positions: float | None
+    same_columns: float | None
+    num_wrong: int
+    num_bad_rows: int
+    bad_rows: list[int]
+
+
+class Identity(Strict):
+    """Whether the teacher is the one that some fields say they are of.
+
+    Attributes:
+        fields: their names.
+        same_weights: whether the digests of the weights agree.
+        same_tokenizer: whether it cuts text into the tokens of the cache: the digest of its files for the cache's own
+            fields, its vocabulary for added ones.
+        config: where the configurations differ, if they do; alone it is no fault, since versions of transformers write
+            down different keys.
+    """
+
+    fields: list[str]
+    same_weights: bool
+    same_tokenizer: bool
+    config: str | None
+
+
+class Report(Strict):
+    """The outcome of an audit.
+
+    Attributes:
+        num_rows: rows that the teacher ran over.
+        num_skipped: rows of the cache that were not drawn from, because a field has left them out.
+        tolerance: that was allowed.
+        identities: one for each teacher that the fields are of.
+        layers: one for each layer of each field.
+    """
+
+    num_rows: int
+    num_skipped: int
+    tolerance: float
+    identities: list[Identity]
+    layers: list[Layer]
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def ok(self) -> bool:
+        """Whether the teacher is the cache's and every row holds what it gives."""
+        known = all(one.same_weights and one.same_tokenizer for one in self.identities)
+        return known and not any(layer.num_bad_rows for layer in self.layers)
+
+
+def found(name: str, audited: Audited, layer: int | None, measured: Measured) -> Layer:
+    """One layer of the field of a name, once all rows are compared."""
+    field, distance = audited.kept, measured.distance
+    chooses = isinstance(field, HiddenField) and field.columns in {"indices", "bitmask"}
+    worst = sorted(measured.rows, key=lambda row: (-measured.rows[row], row))
+    return Layer(
+        field=name,
+        kind=field.kind,
+        layer=layer,
+        encoding=getattr(field, "encoding", "float32"),
+        **distance.figures,
+        bound=measured.bound,
+        excess=measured.excess if math.isfinite(measured.excess) else None,
+        same_positions=None if getattr(field, "max_tokens", None) is None else measured.positions.share,
+        same_columns=measured.columns.share if chooses else None,
+        num_wrong=measured.num_wrong,
+        num_bad_rows=len(measured.rows),
+        bad_rows=worst[:_MOST_NAMED],
+    )

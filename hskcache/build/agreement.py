@@ -1,0 +1,85 @@
+"""The stored logits of a teacher beside the labels of its rows, read back once all is written.
+
+Whoever wrote which shard, and however often a build was cut off, what is counted is what stands in the cache.
+"""
+
+from collections.abc import Iterable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hskcache.agreement import class_agreement, score_agreement
+from hskcache.build.job import Job
+from hskcache.cache import Cache
+from hskcache.classes import has_gold
+from hskcache.errors import DamageError
+from hskcache.store.agreement import Agreement
+from hskcache.store.fields import LogitsField
+from hskcache.store.ledger import Ledger
+from hskcache.store.reading import read_shard
+from hskcache.store.record import Record
+from hskcache.text.labels import Labels
+
+
+def agreement_of(job: Job, ledger: Ledger, first: tuple[int, int] = (0, 0)) -> dict[str, Agreement]:
+    """The agreement of a job's logits with its labels, by field; empty where it has none of either.
+
+    Args:
+        job: whose fields are all written under their own names.
+        ledger: the cache.
+        first: number of the first shard and first row of the cache that the job's rows became.
+    """
+    field = job.fields.logits
+    if field is None or job.labels is None:
+        return {}
+    records = [ledger.committed("logits", first[0] + shard) for shard in range(len(job.layout.shards))]
+    written = [record for record in records if record is not None]
+    found = _compare(ledger, field, written, (job.labels, first[1]))
+    return {} if found is None else {"logits": found}
+
+
+def added_agreement(cache: Cache, name: str, field: LogitsField) -> Agreement | None:
+    """The agreement of added logits with the labels that a cache holds; None where it holds none.
+
+    Args:
+        cache: to which they are being added.
+        name: of their field, whose shards are all written.
+        field: that it is.
+    """
+    stored = cache.manifest.fields["inputs"]
+    if stored.kind != "inputs" or not stored.has_labels:
+        return None
+    ledger, shards = Ledger(cache.root), range(len(cache.shards))
+    labels = np.concatenate([cache.read("inputs", shard, {"labels"})["labels"] for shard in shards])
+    records = [record for shard in shards if (record := ledger.committed(name, shard)) is not None]
+    return _compare(ledger, field, records, (labels, 0))
+
+
+def _compare(
+    ledger: Ledger, field: LogitsField, records: Iterable[Record], labels: tuple[Labels | NDArray[np.generic], int]
+) -> Agreement | None:
+    """The agreement of shards of logits with labels, of which the first belongs to a row of the cache.
+
+    A shard that cannot be read leaves it unknown: ``hskcache verify`` tells what is damaged, and a build is none the
+    worse for it.
+    """
+    labels_N, first_row = labels
+    answers, wanted = [], []
+    for record in records:
+        try:
+            logits_NC = read_shard(ledger.shard_path(record), record, field)["logits"]
+        except (DamageError, OSError):
+            return None
+        is_kept = np.ones(len(logits_NC), bool)
+        is_kept[[one.row - record.start for one in record.skipped]] = False
+        logits_NC = logits_NC[is_kept]
+        answers.append(logits_NC[:, 0] if field.num_labels == 1 else logits_NC.argmax(1))
+        wanted.append(labels_N[record.start - first_row : record.stop - first_row][is_kept])
+    if not answers:
+        return None
+    answers_N, wanted_N = np.concatenate(answers), np.concatenate(wanted)
+    is_gold = has_gold(wanted_N)
+    answers_N, wanted_N = answers_N[is_gold], wanted_N[is_gold]
+    if field.num_labels == 1:
+        return score_agreement(answers_N, wanted_N)
+    return class_agreement(answers_N, wanted_N, field.num_labels)

@@ -1,0 +1,108 @@
+"""From a captured batch to the attention scores that are kept: positions, heads, then the encoding [TinyBERT 3.1]."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hskcache.attention import scores_between
+from hskcache.build.knowledge import Encoded
+from hskcache.build.positions import Positions, Rows
+from hskcache.encoding import get_encoding
+from hskcache.ragged import Integers, ragged_index
+from hskcache.store.fields import AttentionField, vector_entries
+from hskcache.teacher.capture import Captured, Projected, Wanted
+
+
+@dataclass(frozen=True)
+class KeptAttention:
+    """Attention scores of one layer over a batch between the kept positions of each row, before mask and softmax.
+
+    Attributes:
+        positions_BK: kept positions, best first, int64; 0 beyond a row's own.
+        valid_BK: which of them are a row's own, bool.
+        scores_BHKK: float32, queries before keys; 0 where either is not a row's own.
+    """
+
+    positions_BK: Tensor
+    valid_BK: Tensor
+    scores_BHKK: Tensor
+
+
+class AttentionSelector:
+    """The kept positions and heads of one spec, and the encoding.
+
+    Args:
+        field: how it is stored.
+        positions: the length dimension.
+    """
+
+    name = "attention"
+
+    def __init__(self, field: AttentionField, positions: Positions) -> None:
+        self.field = field
+        self.positions = positions
+
+    @property
+    def wanted(self) -> Wanted:
+        """Query and key of the stored layers, and the scores that choose positions."""
+        return Wanted(scores=self.positions.scores, attention=frozenset(self.field.layers))
+
+    def select(self, captured: Captured, rows: Rows) -> dict[int, KeptAttention]:
+        """Kept scores of every stored layer."""
+        chosen = self.positions.choose(captured, rows)
+        counts = torch.from_numpy(rows.kept_B[self.name]).to(rows.input_ids_BL.device, non_blocking=True)
+        kept = {}
+        for layer in self.field.layers:
+            positions_BK = chosen[layer]
+            valid_BK = torch.arange(positions_BK.shape[1], device=counts.device) < counts.unsqueeze(-1)
+            scores = self._scores(captured.attention[layer], positions_BK)
+            pairs_BKK = valid_BK.unsqueeze(2) & valid_BK.unsqueeze(1)
+            kept[layer] = KeptAttention(positions_BK, valid_BK, scores.masked_fill(~pairs_BKK.unsqueeze(1), 0.0))
+        return kept
+
+    def encode(self, kept: KeptAttention, rows: Rows) -> Encoded:
+        """Positions, values and scales of one layer, the padding of the batch taken out."""
+        encoding = get_encoding(self.field.encoding)
+        padded = encoding.encode(kept.scores_BHKK)
+        kept_B, slots = rows.kept_B[self.name], kept.positions_BK.shape[1]
+        device = kept.positions_BK.device
+        place = ragged_index(np.arange(len(kept_B)) * slots, kept_B, device)
+        arrays = {"positions": kept.positions_BK.reshape(-1).index_select(0, place).to(torch.int16)}
+        if "scales" in padded:
+            begin, counts, _ = self._vectors(kept_B, slots)
+            arrays["scales"] = padded["scales"].reshape(-1).index_select(0, ragged_index(begin, counts, device))
+        arrays["values"] = self._flat(padded["values"], kept_B)
+        bad = ~torch.isfinite(encoding.decode(padded, slots))
+        return Encoded(arrays, bad.flatten(1).sum(-1, dtype=torch.int32))
+
+    def _scores(self, projected: Projected, positions_BK: Tensor) -> Tensor:
+        """Scores [B, H, K, K] of the kept heads, float32."""
+        query, key, scaling = projected.query_BHLd.float(), projected.key_BHLd.float(), projected.scaling
+        every = positions_BK if self.positions.length.tokens is not None or not self.positions.length.specials else None
+        if self.field.heads == "mean":
+            # The mean of the heads' products is one product of all heads side by side.
+            scaling = scaling / query.shape[1]
+            query, key = (side.transpose(1, 2).flatten(2).unsqueeze(1) for side in (query, key))
+        elif len(self.field.heads) < query.shape[1] or self.field.heads != sorted(self.field.heads):
+            heads = torch.tensor(self.field.heads, device=query.device)
+            query, key = query.index_select(1, heads), key.index_select(1, heads)
+        return scores_between(query, key, every, scaling)
+
+    def _vectors(self, kept_B: Integers, slots: int) -> tuple[Integers, Integers, Integers]:
+        """Runs of neighbouring vectors of a [B, H, slots] table that are kept: (begin, count), and their row."""
+        row = np.repeat(np.arange(len(kept_B)), self.field.num_heads)
+        return np.arange(len(row)) * slots, kept_B[row], row
+
+    def _flat(self, values_BHKE: Tensor, kept_B: Integers) -> Tensor:
+        """Encoded vectors one after the other, each as long as its row has keys."""
+        entries, slots = values_BHKE.shape[-1], values_BHKE.shape[2]
+        begin, counts, row = self._vectors(kept_B, slots)
+        within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+        vectors = np.repeat(begin, counts) + within
+        sizes = vector_entries(self.field.encoding, kept_B[np.repeat(row, counts)])
+        flat = values_BHKE.reshape(-1)
+        if len(sizes) * entries == len(flat) and int(sizes.min()) == entries:
+            return flat
+        return flat.index_select(0, ragged_index(vectors * entries, sizes, flat.device))

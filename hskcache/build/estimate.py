@@ -1,0 +1,87 @@
+"""What a build will cost, from its layout and from running a small sample of its rows."""
+
+from time import perf_counter
+from typing import NamedTuple
+
+import numpy as np
+
+from hskcache.build.constants import constants_for, extractor_for
+from hskcache.build.extract import Arrays, Buffers
+from hskcache.build.job import Job
+from hskcache.build.layout import Integers
+from hskcache.build.writing import inputs_of
+from hskcache.store.shard import pack_shard
+
+SAMPLE_BATCHES = 3
+PCA_SAMPLE_ROWS = 128
+
+
+class Estimate(NamedTuple):
+    """The cost of a build.
+
+    ``num_bytes`` guesses every field's size on disk from a compressed sample, ``most_bytes`` bounds it from its shapes;
+    ``full_hidden_bytes`` is what all hidden states of all layers would take in float32; ``seconds`` is the teacher's
+    time.
+    """
+
+    num_rows: int
+    num_shards: int
+    num_tokens: int
+    num_bytes: dict[str, int]
+    most_bytes: dict[str, int]
+    full_hidden_bytes: int
+    seconds: float
+
+
+def estimate(job: Job) -> Estimate:
+    """Run the teacher over a few batches of the first shard and extend their time and size to all rows."""
+    layout, teacher = job.layout, job.teacher.info
+    tokens = int(layout.lengths_N.sum())
+    fields, sample, seconds = _sample(job)
+    first, last = layout.shards[0]
+    most_bytes = layout.num_bytes
+    num_bytes = {}
+    for field, arrays in fields.items():
+        rows = np.arange(first, last) if field == "inputs" else sample
+        part = float(layout.row_bytes_N[field][rows].sum() / layout.row_bytes_N[field].sum())
+        guess = _header_bytes(arrays) * len(layout.shards) + _payload_bytes(arrays) / part
+        shared = layout.constant_bytes if field == "hidden" else 0
+        num_bytes[field] = min(round(guess) + shared, most_bytes[field])
+    return Estimate(
+        num_rows=len(layout.lengths_N),
+        num_shards=len(layout.shards),
+        num_tokens=tokens,
+        num_bytes=num_bytes,
+        most_bytes=most_bytes,
+        full_hidden_bytes=tokens * teacher.width * (teacher.num_layers + 1) * 4,
+        seconds=round(seconds * tokens / float(layout.lengths_N[sample].sum()), 3),
+    )
+
+
+def _sample(job: Job) -> tuple[dict[str, Arrays], Integers, float]:
+    """Arrays of every field for some rows, which rows these are (inputs: the first shard's), and their seconds."""
+    layout = job.layout
+    first, last = layout.shards[0]
+    batches = list(layout.batches(first, last, job.spec.token_budget))
+    picked = [batches[i] for i in np.unique(np.linspace(0, len(batches) - 1, SAMPLE_BATCHES).astype(int))]
+    extractor = extractor_for(job, constants_for(job, PCA_SAMPLE_ROWS))
+    # The first run pays for what later ones find ready.
+    extractor.knowledge(*extractor.batch(picked[-1]))
+    rows = np.sort(np.concatenate(picked))
+    begin = perf_counter()
+    buffers = Buffers(extractor, rows)
+    for index in picked:
+        buffers.add(index)
+    fields = buffers.to_host().wait().fields
+    seconds = perf_counter() - begin
+    fields["inputs"] = inputs_of(job, first, last)
+    return {name: fields[name] for name in job.fields.stored()}, rows, seconds
+
+
+def _header_bytes(arrays: Arrays) -> int:
+    """What a shard takes whatever its number of rows: documents, and a chunk of one entry for each array."""
+    return len(pack_shard({name: array[:1] for name, array in arrays.items()}))
+
+
+def _payload_bytes(arrays: Arrays) -> int:
+    return len(pack_shard(arrays)) - _header_bytes(arrays)

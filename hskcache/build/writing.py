@@ -1,0 +1,275 @@
+"""Write the fields of a job: shard by shard, resumable at any moment, compressing while the teacher computes.
+
+Several processes may write the fields of one job together. Each computes the shards that it claims; what another one
+has claimed it waits for at the end, and computes itself if that one died.
+"""
+
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
+from dataclasses import dataclass
+
+import numpy as np
+
+from hskcache.build.constants import constants_for, extractor_for
+from hskcache.build.extract import Arrays, Buffers, Extractor, HostArrays
+from hskcache.build.job import Job
+from hskcache.build.layout import id_dtype
+from hskcache.build.nonfinite import OnNonfinite, leave_out, refuse
+from hskcache.disk import require_space
+from hskcache.errors import DamageError, TeacherError
+from hskcache.store.claims import UNSHARED, Claims
+from hskcache.store.ledger import Ledger
+from hskcache.store.reading import read_shard
+from hskcache.store.record import CONSTANTS
+from hskcache.teacher.lean import lean
+
+Progress = Callable[[int], None]
+
+SINCE = "the last whole shard"
+"""Where a build that was cut off goes on from."""
+
+_POLL_S = 0.1
+"""Between looks at shards that other processes have claimed."""
+
+
+@dataclass(frozen=True, eq=False)
+class Writing:
+    """Fields of a job on their way into a cache.
+
+    Attributes:
+        job: what the teacher is run for.
+        ledger: the cache.
+        names: the fields to write: what the job calls each, and the name it has in the cache.
+        first: number of the first shard and first row of the cache that the job's rows become.
+        on_nonfinite: what becomes of a row with values that are not finite.
+        origin: row that row 0 of the cache is in the whole one, where the cache is a part; seeds what is random.
+    """
+
+    job: Job
+    ledger: Ledger
+    names: Mapping[str, str]
+    first: tuple[int, int] = (0, 0)
+    on_nonfinite: OnNonfinite = "fail"
+    origin: int = 0
+
+    def write(self, report: Progress | None = None, claims: Claims = UNSHARED) -> None:
+        """Compute and commit every shard that is missing, or see to it that other processes do.
+
+        Args:
+            report: called with the number of rows of each piece of work that is done, by whichever process, resumed
+                rows included.
+            claims: shared with the other processes.
+
+        Raises:
+            TeacherError: the teacher gives values that are not finite, or its device has too little memory.
+            DamageError: what all rows share is there, but damaged.
+        """
+        with claims.alone():
+            constants = self._constants() if "hidden" in self.names else {}
+        extractor = extractor_for(self.job, constants, self.names, self.origin + self.first[1])
+        # With selectors, heads that contribute nothing are still looked at.
+        with nullcontext() if extractor.selectors else lean(self.job.teacher.model):
+            _Round(self, extractor, claims, report or (lambda _rows: None)).run()
+
+    def check_space(self) -> None:
+        """As :func:`check_space` of this alone."""
+        check_space([self])
+
+    @property
+    def most_bytes(self) -> int:
+        """What the shards that are missing take on disk at most."""
+        layout = self.job.layout
+        return sum(
+            layout.most_bytes(field, *rows) for shard, rows in enumerate(layout.shards) for field in self.missing(shard)
+        )
+
+    @property
+    def skipped(self) -> set[int]:
+        """Rows of the cache that are left out of one field or another, as far as these are written."""
+        numbers = range(self.first[0], self.first[0] + len(self.job.layout.shards))
+        records = [self.ledger.committed(name, shard) for name in self.names.values() for shard in numbers]
+        return {one.row for record in records if record is not None for one in record.skipped}
+
+    def missing(self, shard: int) -> list[str]:
+        """The fields that a shard of the job still lacks."""
+        return [field for field, name in self.names.items() if not self._is_written(name, self.first[0] + shard)]
+
+    def commit(self, shard: int, missing: list[str], host: HostArrays | None) -> None:
+        """Bring a shard's arrays to the disk.
+
+        Args:
+            shard: of the job.
+            missing: the fields to write.
+            host: what the teacher gave; None where that is not wanted.
+
+        Raises:
+            TeacherError: the teacher gave values that are not finite, and rows with such values are not left out.
+        """
+        start, stop = self.job.layout.shards[shard]
+        first_shard, first_row = self.first
+        fields, nonfinite = ({}, {}) if host is None else host.wait()
+        if self.on_nonfinite == "fail":
+            refuse(self.job.data.name, start, nonfinite, missing)
+        if "inputs" in missing:
+            fields["inputs"] = inputs_of(self.job, start, stop, first_row)
+        for field in missing:
+            left_out = leave_out(self.job.fields.stored()[field], fields[field], nonfinite.get(field, {}))
+            rows = (first_row + start, first_row + stop)
+            counts = {rows[0] + place: count for place, count in left_out.items()}
+            self.ledger.commit(self.names[field], first_shard + shard, rows, fields[field], counts)
+
+    def _is_written(self, name: str, shard: int) -> bool:
+        record = self.ledger.committed(name, shard)
+        # Rows that an earlier command was to leave out are not left out by one that is to fail.
+        return record is not None and (self.on_nonfinite == "skip" or not record.skipped)
+
+    def _constants(self) -> Arrays:
+        """What all rows share: that of a build that was cut off, whose shards were made with it, or else made now."""
+        field, name = self.job.layout.hidden, self.names["hidden"]
+        assert field is not None
+        if not self.ledger.is_committed(name, CONSTANTS):
+            constants = constants_for(self.job)
+            if constants:
+                self.ledger.commit_constants(name, constants)
+            return constants
+        record = self.ledger.record(name, CONSTANTS)
+        path = self.ledger.shard_path(record)
+        try:
+            return read_shard(path, record, field)
+        except DamageError as error:
+            raise DamageError(f"{path} {error}; delete {path.parent} and build again") from None
+
+
+def check_space(writings: Sequence[Writing]) -> None:
+    """Refuse before the teacher runs rather than when the disk is full.
+
+    Args:
+        writings: all into one cache.
+
+    Raises:
+        CacheError: it will be.
+    """
+    need = sum(writing.most_bytes for writing in writings)
+    require_space(writings[0].ledger.root, need, "the cache may need", "keep less with --keep or --encoding")
+
+
+def require_rows(writings: Sequence[Writing]) -> None:
+    """See that something is left to train on, once all is written.
+
+    Args:
+        writings: all into one cache.
+
+    Raises:
+        TeacherError: every row was left out of a field.
+    """
+    job, root = writings[0].job, writings[0].ledger.root
+    if sum(len(writing.skipped) for writing in writings) == sum(len(writing.job.rows) for writing in writings):
+        raise TeacherError(
+            f"{job.data.name}: every row has values that are not finite, so nothing is left to train on; mend the "
+            f"teacher, or give --encoding bfloat16 and --dtype float32, and delete what was written in {root}"
+        )
+
+
+class _Round:
+    """The shards that this process writes, one after the other; a thread commits one while the next is computed."""
+
+    def __init__(self, writing: Writing, extractor: Extractor, claims: Claims, report: Progress) -> None:
+        self.writing = writing
+        self.first_shard = writing.first[0]
+        self.extractor = extractor
+        self.claims = claims
+        self.report = report
+        self.pending: deque[Future[None]] = deque()
+        self.others: list[int] = []
+
+    def run(self) -> None:
+        """Go through all shards; whatever ends this, an interrupt included, what was handed over is written."""
+        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="hskcache-write") as writer:
+            for shard in range(len(self.writing.job.layout.shards)):
+                self.others = [other for other in self.others if not self._is_done(other)]
+                if not self._attend(shard, writer):
+                    self.others.append(shard)
+            self._drain(0)
+            while self.others:
+                # Of a process that has died the claims are gone, and its shards are ours.
+                self.others = [other for other in self.others if not self._attend(other, writer)]
+                self._drain(0)
+                if self.others:
+                    time.sleep(_POLL_S)
+
+    def _attend(self, shard: int, writer: ThreadPoolExecutor) -> bool:
+        """Write a shard if it is missing; False where another process is at it."""
+        if not self.claims.claim(self.first_shard + shard):
+            return False
+        # Only now: whoever had claimed it may have written it just before.
+        missing = self.writing.missing(shard)
+        if missing:
+            host = self._compute(shard, missing)
+            self.pending.append(writer.submit(self._commit, shard, missing, host))
+            del host
+            # One shard is written while the next is computed; more would only hold memory.
+            self._drain(1)
+        else:
+            self.claims.release(self.first_shard + shard)
+            self.report(self._num_rows(shard))
+        return True
+
+    def _compute(self, shard: int, missing: list[str]) -> HostArrays | None:
+        start, stop = self.writing.job.layout.shards[shard]
+        if missing == ["inputs"]:
+            self.report(stop - start)
+            return None
+        job = self.extractor.job
+        buffers = Buffers(self.extractor, np.arange(start, stop))
+        for index in job.layout.batches(start, stop, job.spec.token_budget):
+            buffers.add(index)
+            self.report(len(index))
+            self._raise_early()
+        return buffers.to_host()
+
+    def _commit(self, shard: int, missing: list[str], host: HostArrays | None) -> None:
+        try:
+            self.writing.commit(shard, missing, host)
+        finally:
+            self.claims.release(self.first_shard + shard)
+
+    def _is_done(self, shard: int) -> bool:
+        """Whether a shard that another process had claimed is written."""
+        if self.writing.missing(shard):
+            return False
+        self.report(self._num_rows(shard))
+        return True
+
+    def _drain(self, most: int) -> None:
+        """Wait until at most so many shards are still to be committed."""
+        while len(self.pending) > most:
+            self.pending.popleft().result()
+
+    def _raise_early(self) -> None:
+        """Pass on the error of a commit as soon as there is one, not when its turn comes."""
+        for future in self.pending:
+            if future.done():
+                future.result()
+
+    def _num_rows(self, shard: int) -> int:
+        start, stop = self.writing.job.layout.shards[shard]
+        return stop - start
+
+
+def inputs_of(job: Job, start: int, stop: int, first_row: int = 0) -> Arrays:
+    """The stored inputs of some rows of a job; ``first_row`` of the cache is what its first one becomes."""
+    rows = job.rows
+    first, last = rows.offsets[start], rows.offsets[stop]
+    arrays: Arrays = {
+        "input_ids": rows.input_ids[first:last].astype(id_dtype(job.teacher.info.vocab_size)),
+        "row_offsets": rows.offsets[start : stop + 1] - first,
+        "row_ids": np.arange(first_row + start, first_row + stop, dtype=np.int64),
+    }
+    if rows.token_type_ids is not None:
+        arrays["token_type_ids"] = rows.token_type_ids[first:last]
+    if job.labels is not None:
+        arrays["labels"] = job.labels[start:stop]
+    return arrays
