@@ -8,6 +8,7 @@ import importlib
 import json
 import re
 import sys
+import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
 _PIPE_COLUMNS = 1000
+_TRACEBACK = "HSKCACHE_TRACEBACK"
 
 
 # The extra that brings a package which a base install does not have.
@@ -42,6 +44,7 @@ class Commands(click.Group):
         self, *args: Any, commands_at: Mapping[str, str], kept_by: Mapping[str, str] | None = None, **kwargs: Any
     ) -> None:
         super().__init__(*args, **kwargs)
+        self.params.append(_traceback_option())
         self.commands_at = commands_at
         self.kept_by = kept_by or {}
 
@@ -105,12 +108,41 @@ class Commands(click.Group):
             fail(f"{error.strerror}: {error.filename}" if error.filename else error.strerror)
 
 
+def _traceback_option() -> click.Option:
+    return click.Option(
+        ["--traceback"],
+        is_flag=True,
+        expose_value=False,
+        callback=lambda ctx, _, is_wanted: ctx.meta.update({_TRACEBACK: is_wanted}),
+        envvar=_TRACEBACK,
+        show_envvar=True,
+        help="Show below the line of an error where in the code it was raised.",
+    )
+
+
 def fail(message: str, code: int = 2) -> NoReturn:
-    """Print one line on stderr and exit with ``code``."""
+    """Print one line on stderr, below it where it comes from if ``--traceback`` is given, and exit with ``code``."""
     line = " ".join(message.split())
     whose = f"rank {processes.rank()}: " if processes.count() > 1 else ""
     click.echo(f"error: {whose}{line}", err=True)
+    ctx = click.get_current_context(silent=True)
+    if ctx is not None and ctx.meta.get(_TRACEBACK) and (error := sys.exception()) is not None:
+        click.echo(_origin(error), err=True, nl=False)
     sys.exit(code)
+
+
+def _origin(error: BaseException) -> str:
+    """Traceback of an error, after those of the errors it was raised for, ``from None`` or not.
+
+    Of these only the classes are named: a library's message may hold the password of a URL.
+    """
+    text = "".join(traceback.format_exception(error, chain=False))
+    earlier = error.__cause__ or error.__context__
+    while earlier is not None:
+        frames, kind = "".join(traceback.format_tb(earlier.__traceback__)), type(earlier)
+        text = f"{frames}{kind.__module__}.{kind.__qualname__}, for which was raised:\n\n{text}"
+        earlier = earlier.__cause__ or earlier.__context__
+    return text
 
 
 @contextmanager
