@@ -201,7 +201,7 @@ class Cache:
             elif isinstance(field, LogitsField):
                 place_of[name] = arrays["logits"]
             else:
-                layers = {layer: f"{layer_name(layer)}/" for layer in field.layers}
+                layers = {layer: f"{layer_name(layer)}/" for layer in field.stored_layers}
                 place_of[name] = {
                     layer: {key.removeprefix(prefix): array for key, array in arrays.items() if key.startswith(prefix)}
                     for layer, prefix in layers.items()

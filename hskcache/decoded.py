@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hskcache.cache import AttentionField, Field, HiddenField, InputsField, LogitsField
+from hskcache.encoded import ENCODED
 from hskcache.encoding import get_encoding
 from hskcache.encoding.bitmask import unpack_columns
 from hskcache.errors import MismatchError
-from hskcache.store.fields import layer_name, vector_entries
+from hskcache.store.fields import layer_name
 
 Stored = Mapping[str, NDArray[Any]]
 
@@ -67,7 +68,10 @@ def decode(field: Field, arrays: Stored, layer: int | None, constants: Stored) -
     parts = {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
     shared = {name.removeprefix(prefix): array for name, array in constants.items() if name.startswith(prefix)}
     counts = np.diff(arrays["position_offsets"])
-    return _hidden(field, parts, counts, shared) if isinstance(field, HiddenField) else _attention(field, parts, counts)
+    if isinstance(field, HiddenField):
+        return _hidden(field, parts, counts, shared)
+    assert isinstance(field, AttentionField)
+    return _attention(field, parts, counts)
 
 
 def reconstructed(field: Field, vectors: Vectors, layer: int | None, constants: Stored) -> Vectors:
@@ -81,7 +85,7 @@ def reconstructed(field: Field, vectors: Vectors, layer: int | None, constants: 
 
 def _hidden(field: HiddenField, parts: Stored, counts: NDArray[np.int64], shared: Stored) -> Vectors:
     encoding = get_encoding(field.encoding)
-    stored = {name: _tensor(parts[name]) for name in encoding.parts(field.num_columns)}
+    stored = {name: _tensor(parts[name]) for name in ENCODED[field.encoding].of(field.num_columns)}
     values = encoding.decode(stored, field.num_columns)
     match field.columns:
         case "bitmask":
@@ -108,12 +112,11 @@ def _attention(field: AttentionField, parts: Stored, counts: NDArray[np.int64]) 
     positions = np.append(parts["positions"].astype(np.int64), -1)
     begin = (np.cumsum(counts) - counts)[rows]
     keys = _slots(begin, counts[rows], most, len(positions) - 1)
-    sizes = np.asarray(vector_entries(field.encoding, counts[rows]))
+    sizes = np.asarray(ENCODED[field.encoding].entries(counts[rows]))
     stored = np.append(parts["values"], np.zeros(1, parts["values"].dtype))
-    place = _slots(np.cumsum(sizes) - sizes, sizes, int(vector_entries(field.encoding, most)), len(stored) - 1)
+    place = _slots(np.cumsum(sizes) - sizes, sizes, int(ENCODED[field.encoding].entries(most)), len(stored) - 1)
     encoded = {"values": _tensor(stored[place])}
-    if "scales" in parts:
-        encoded["scales"] = _tensor(parts["scales"])
+    encoded |= {name: _tensor(parts[name]) for name in ENCODED[field.encoding].beside}
     entries = _tensor(positions[keys])
     values = encoding.decode(encoded, most).masked_fill(entries < 0, 0.0)
     return Vectors(_tensor(rows), _tensor(heads), _tensor(positions[begin + queries]), values, entries)

@@ -11,18 +11,19 @@ from typing import Annotated, Any, Literal, NamedTuple, get_args
 
 from pydantic import Field, ValidationError
 
+from hskcache.encoded import ENCODED
 from hskcache.errors import SpecError
 from hskcache.strict import Strict, first_problem, parse_yaml
+from hskcache.table import OneOf
 
 FORMAT_VERSION = 1
 
 ScoreName = Literal["attention", "attention-logit", "received", "left", "right", "random", "cls", "all"]
 ScoreLayer = Literal["producing", "last", "mapped"]
 WidthName = Literal["magnitude", "uniform", "random", "pca", "all"]
-EncodingName = Literal["float32", "float16", "bfloat16", "int8", "int4"]
+EncodingName = Annotated[str, OneOf(ENCODED)]
 LayerMapName = Literal["uniform", "top", "bottom"]
 PairsName = Literal["none", "next", "random", "mixed"]
-KnowledgeName = Literal["logits", "hidden", "attention"]
 KNOWLEDGE_WORDS: dict[str, str] = {
     "logits": "logits",
     "hidden": "hidden states",

@@ -4,14 +4,14 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import get_args
 
 from hskcache.cache import Cache, InputsField, LogitsField
 from hskcache.errors import MismatchError, SpecError
 from hskcache.nearest import meant
-from hskcache.spec import KNOWLEDGE_WORDS, KnowledgeName
+from hskcache.spec import KNOWLEDGE_WORDS
+from hskcache.store.kinds import knowledge
 
-KINDS: tuple[KnowledgeName, ...] = get_args(KnowledgeName)
+KINDS: tuple[str, ...] = tuple(knowledge())
 """Kinds of field that are learned from. Each is also the name of a cache's own field of that kind."""
 
 

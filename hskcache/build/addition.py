@@ -23,7 +23,7 @@ from hskcache.encoder import takes_token_types
 from hskcache.errors import MismatchError, SpecError
 from hskcache.recall import task_of
 from hskcache.runtime import environment
-from hskcache.spec import KNOWLEDGE_WORDS, KnowledgeName, Packing, Spec
+from hskcache.spec import KNOWLEDGE_WORDS, Packing, Spec
 from hskcache.store.additions import (
     Draft,
     adding,
@@ -55,7 +55,7 @@ class Addition:
 
     job: Job
     cache: Cache
-    kind: KnowledgeName
+    kind: str
     name: str
 
     @cached_property
@@ -92,9 +92,7 @@ class Addition:
         return Draft(field=self.job.fields.stored()[self.kind], added=added)
 
 
-def prepare_addition(
-    teacher: Teacher, cache: Cache, kind: KnowledgeName, name: str, spec: Spec | None = None
-) -> Addition:
+def prepare_addition(teacher: Teacher, cache: Cache, kind: str, name: str, spec: Spec | None = None) -> Addition:
     """See that a teacher can run over the rows of a cache and its field can stand beside the others.
 
     Args:
@@ -218,7 +216,7 @@ def _between(rows: TokenizedRows, start: int, stop: int) -> TokenizedRows:
     )
 
 
-def _spec(request: Request, kind: KnowledgeName, spec: Spec) -> Spec:
+def _spec(request: Request, kind: str, spec: Spec) -> Spec:
     """What is kept of the kind, and of no other, of rows and shards as they stand."""
     called = KNOWLEDGE_WORDS
     for other in ("hidden", "attention"):

@@ -14,7 +14,7 @@ from hskcache.cache import Cache
 from hskcache.classes import has_gold
 from hskcache.errors import DamageError
 from hskcache.store.agreement import Agreement
-from hskcache.store.fields import LogitsField
+from hskcache.store.fields import INPUTS, InputsField, LogitsField
 from hskcache.store.ledger import Ledger
 from hskcache.store.reading import read_shard
 from hskcache.store.record import Record
@@ -46,11 +46,11 @@ def added_agreement(cache: Cache, name: str, field: LogitsField) -> Agreement | 
         name: of their field, whose shards are all written.
         field: that it is.
     """
-    stored = cache.manifest.fields["inputs"]
-    if stored.kind != "inputs" or not stored.has_labels:
+    stored = cache.manifest.fields[INPUTS]
+    if not isinstance(stored, InputsField) or not stored.has_labels:
         return None
     ledger, shards = Ledger(cache.root), range(len(cache.shards))
-    labels = np.concatenate([cache.read("inputs", shard, {"labels"})["labels"] for shard in shards])
+    labels = np.concatenate([cache.read(INPUTS, shard, {"labels"})["labels"] for shard in shards])
     records = [record for shard in shards if (record := ledger.committed(name, shard)) is not None]
     return _compare(ledger, field, records, (labels, 0))
 

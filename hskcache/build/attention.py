@@ -9,9 +9,10 @@ from torch import Tensor
 from hskcache.attention import scores_between
 from hskcache.build.knowledge import Encoded
 from hskcache.build.positions import Positions, Rows
+from hskcache.encoded import ENCODED
 from hskcache.encoding import get_encoding
 from hskcache.ragged import Integers, ragged_index
-from hskcache.store.fields import AttentionField, vector_entries
+from hskcache.store.fields import AttentionField
 from hskcache.teacher.capture import Captured, Projected, Wanted
 
 
@@ -70,9 +71,9 @@ class AttentionSelector:
         device = kept.positions_BK.device
         place = ragged_index(np.arange(len(kept_B)) * slots, kept_B, device)
         arrays = {"positions": kept.positions_BK.reshape(-1).index_select(0, place).to(torch.int16)}
-        if "scales" in padded:
+        for part in ENCODED[self.field.encoding].beside:
             begin, counts, _ = self._vectors(kept_B, slots)
-            arrays["scales"] = padded["scales"].reshape(-1).index_select(0, ragged_index(begin, counts, device))
+            arrays[part] = padded[part].reshape(-1).index_select(0, ragged_index(begin, counts, device))
         arrays["values"] = self._flat(padded["values"], kept_B)
         bad = ~torch.isfinite(encoding.decode(padded, slots))
         return Encoded(arrays, bad.flatten(1).sum(-1, dtype=torch.int32))
@@ -101,7 +102,7 @@ class AttentionSelector:
         begin, counts, row = self._vectors(kept_B, slots)
         within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
         vectors = np.repeat(begin, counts) + within
-        sizes = vector_entries(self.field.encoding, kept_B[np.repeat(row, counts)])
+        sizes = ENCODED[self.field.encoding].entries(kept_B[np.repeat(row, counts)])
         flat = values_BHKE.reshape(-1)
         if len(sizes) * entries == len(flat) and int(sizes.min()) == entries:
             return flat

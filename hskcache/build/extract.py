@@ -131,15 +131,15 @@ class Buffers:
             for part, tensor in encoded.arrays.items():
                 # Parts of one size stand at the same places; those of all layers are of the same sizes.
                 if len(tensor) not in places:
-                    places[len(tensor)] = self._places(selector, part, local_B)
+                    places[len(tensor)] = self._places(selector, f"{layer_name(layer)}/{part}", local_B)
                 place, total = places[len(tensor)]
                 name = f"{selector.name}/{layer_name(layer)}/{part}"
                 self._buffer(name, tensor, total).index_copy_(0, place, tensor)
             self._note((selector.name, f"{selector.name} layer {layer}"), row_index, encoded.nonfinite_B)
 
-    def _places(self, selector: Selector, part: str, local_B: Integers) -> tuple[Tensor, int]:
-        """Where the entries of some rows stand in the array of a part, and how many it has in all."""
-        counts = entry_counts(selector.field, part, self.kept_n[selector.name])
+    def _places(self, selector: Selector, name: str, local_B: Integers) -> tuple[Tensor, int]:
+        """Where the entries of some rows stand in an array of the field, and how many it has in all."""
+        counts = entry_counts(selector.field, name, self.kept_n[selector.name])
         begin = np.cumsum(counts) - counts
         return ragged_index(begin[local_B], counts[local_B], self.device), int(counts.sum())
 

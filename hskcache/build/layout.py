@@ -7,13 +7,13 @@ from typing import Literal, assert_never
 import numpy as np
 from numpy.typing import NDArray
 
-from hskcache.encoding import get_encoding, num_bytes
+from hskcache.encoded import ENCODED
 from hskcache.encoding.bitmask import column_bytes
 from hskcache.errors import SpecError
 from hskcache.selection.depth import stored_layers
 from hskcache.selection.width import num_columns, uniform_columns
 from hskcache.spec import Attention, Hidden, Length, Spec
-from hskcache.store.fields import Columns, entry_counts
+from hskcache.store.fields import Columns, entry_counts, layer_name
 from hskcache.store.manifest import AttentionField, HiddenField, TeacherInfo
 from hskcache.store.shard import MAX_SHARD_BYTES
 from hskcache.text import TokenizedRows
@@ -219,17 +219,17 @@ def attention_field(attention: Attention, teacher: TeacherInfo) -> AttentionFiel
 
 def attention_bytes(field: AttentionField, kept_N: Integers) -> Integers:
     """Bytes of each row before compression, all layers together: positions, scales and scores."""
-    parts = get_encoding(field.encoding).parts(1)
     sizes = 2 * kept_N
-    for part in parts:
-        sizes = sizes + np.dtype(parts[part].dtype).itemsize * entry_counts(field, part, kept_N)
+    for name, part in ENCODED[field.encoding].of(1).items():
+        array = f"{layer_name(field.layers[0])}/{name}"
+        sizes = sizes + np.dtype(part.dtype).itemsize * entry_counts(field, array, kept_N)
     return len(field.layers) * sizes
 
 
 def position_bytes(field: HiddenField) -> int:
     """Bytes of one kept position of one layer before compression: values, scales, columns and the position itself."""
     columns = column_bytes(field.num_columns, field.width)[1] if field.columns in {"bitmask", "indices"} else 0
-    return num_bytes(get_encoding(field.encoding), field.num_columns) + columns + 2
+    return ENCODED[field.encoding].num_bytes(field.num_columns) + columns + 2
 
 
 def _constant_bytes(field: HiddenField) -> int:

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from hskcache.errors import TeacherError
 from hskcache.ragged import Integers
-from hskcache.store.fields import Field, row_offsets
+from hskcache.store.fields import StoredField, kind_of, row_offsets
 
 OnNonfinite = Literal["fail", "skip"]
 """Whether a row with such values ends the build, or is left out of the fields that have them."""
@@ -18,8 +18,6 @@ Arrays = dict[str, NDArray[np.generic]]
 
 Counts = dict[str, dict[str, Integers]]
 """Values that are not finite: by field and by part of it, such as a layer, how many each row has, int64 [n]."""
-
-_VALUES = frozenset({"values", "scales", "logits"})
 
 
 def refuse(source: str, start: int, nonfinite: Counts, fields: Collection[str]) -> None:
@@ -47,7 +45,7 @@ def refuse(source: str, start: int, nonfinite: Counts, fields: Collection[str]) 
     )
 
 
-def leave_out(field: Field, arrays: Arrays, counts: Mapping[str, Integers]) -> dict[int, int]:
+def leave_out(field: StoredField, arrays: Arrays, counts: Mapping[str, Integers]) -> dict[int, int]:
     """Put zeros in place of what a field holds of rows with values that are not finite.
 
     Args:
@@ -59,9 +57,9 @@ def leave_out(field: Field, arrays: Arrays, counts: Mapping[str, Integers]) -> d
         Those rows, counted within the arrays, with how many such values each had.
     """
     totals = sum(counts.values(), np.zeros(1, np.int64))
-    places = np.flatnonzero(totals)
+    places, parts = np.flatnonzero(totals), kind_of(field).value_parts(field)
     for name, array in arrays.items():
-        if name.rpartition("/")[2] not in _VALUES or not len(places):
+        if name.rpartition("/")[2] not in parts or not len(places):
             continue
         offsets = row_offsets(field, name, arrays)
         if offsets is None:

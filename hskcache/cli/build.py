@@ -1,7 +1,7 @@
 """``hskcache build``: run the teacher once and write the cache, or add a field to one."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -9,7 +9,7 @@ from hskcache import console, runtime
 from hskcache.cli.options import job_options, json_option
 from hskcache.cli.outcome import facts, num_bytes, reached, tell_agreement, tell_skipped
 from hskcache.errors import SpecError
-from hskcache.spec import KnowledgeName
+from hskcache.store.kinds import knowledge
 from hskcache.text.layout import Layout
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 @click.option(
     "--add-field",
     "kind",
-    type=click.Choice(get_args(KnowledgeName)),
+    type=click.Choice(knowledge()),
     help="Add a field to the complete cache --out: what --teacher knows of the same rows, which the cache holds.",
 )
 @click.option("--name", metavar="NAME", help="With --add-field: name of the field, such as s30.")
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 )
 @json_option
 def build(
-    teacher: str, layout: Layout, out: Path, kind: KnowledgeName | None, name: str | None, as_json: bool, **given: Any
+    teacher: str, layout: Layout, out: Path, kind: str | None, name: str | None, as_json: bool, **given: Any
 ) -> None:
     """Run the teacher once over the rows of --data or --corpus and write a cache.
 
@@ -114,7 +114,7 @@ def _built(teacher: str, out: Path, rows: "Rows", given: dict[str, Any]) -> "tup
 
 
 def _added(
-    teacher: str, out: Path, field: "tuple[KnowledgeName, str | None]", rows: "Rows", given: dict[str, Any]
+    teacher: str, out: Path, field: "tuple[str, str | None]", rows: "Rows", given: dict[str, Any]
 ) -> "tuple[Manifest, bool]":
     """The manifest of the cache with the field in it, and whether anything was left to do."""
     from hskcache.cli.jobs import make_addition

@@ -8,7 +8,7 @@ from hskcache import console
 from hskcache.cli.options import PAIR_DEFAULTS, build_spec, refuse_packing
 from hskcache.disk import require_writable
 from hskcache.errors import CacheError, SpecError
-from hskcache.spec import Attention, Hidden, KnowledgeName, Packing, Spec
+from hskcache.spec import Attention, Hidden, Packing, Spec
 from hskcache.store.ledger import Ledger
 from hskcache.text import tokenized
 from hskcache.text.corpus import check_corpus
@@ -164,7 +164,7 @@ def packed(build: "CorpusBuild", spool: Path) -> "Job":
 
 
 def make_addition(
-    teacher: str, out: Path, field: tuple[KnowledgeName, str | None], rows: Rows, given: dict[str, Any]
+    teacher: str, out: Path, field: tuple[str, str | None], rows: Rows, given: dict[str, Any]
 ) -> "Addition":
     """Open a cache and load the teacher of a field that is to be added to it.
 
@@ -212,7 +212,7 @@ def check_room(out: Path) -> None:
         require_writable(out)
 
 
-def _base(kind: KnowledgeName) -> Spec:
+def _base(kind: str) -> Spec:
     """What an added field keeps where the flags do not say: what a build would, of its kind alone.
 
     Nothing is taken from how the cache was built: its layers and heads are those of another teacher.

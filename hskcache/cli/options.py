@@ -7,12 +7,12 @@ from typing import Any, TypeVar, get_args
 import click
 from pydantic import ValidationError
 
+from hskcache.encoded import ENCODED
 from hskcache.errors import SpecError
 from hskcache.ranges import Whole
 from hskcache.spec import (
     Attention,
     ComputeDtype,
-    EncodingName,
     Hidden,
     Keep,
     Packing,
@@ -108,9 +108,7 @@ _SPEC = (
         "--specials/--no-specials", default=None, help="Whether [SEP] and its like may be kept.  [default: specials]"
     ),
     click.option("--width", type=click.Choice(get_args(WidthName)), help="What ranks columns.  [default: magnitude]"),
-    click.option(
-        "--encoding", type=click.Choice(get_args(EncodingName)), help="How values are stored.  [default: int8]"
-    ),
+    click.option("--encoding", type=click.Choice(tuple(ENCODED)), help="How values are stored.  [default: int8]"),
     click.option(
         "--max-length", type=Whole(min=3), help="Tokens of a row at most.  [default: the teacher's, the task's or 128]"
     ),

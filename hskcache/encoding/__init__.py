@@ -1,26 +1,28 @@
-"""How kept values are stored: one encoding per file, named by the word the user types."""
+"""How kept values are encoded and decoded: one encoding a file, named by the word the user types.
 
-import math
+What each of them stores, ``hskcache.encoded`` says.
+"""
 
-import numpy as np
-
-from hskcache.encoding.abc import Encoding, Part
+from hskcache.encoding.abc import Encoding
 from hskcache.encoding.bfloat16 import BFloat16
 from hskcache.encoding.float16 import Float16
 from hskcache.encoding.float32 import Float32
 from hskcache.encoding.int4 import Int4
 from hskcache.encoding.int8 import Int8
-from hskcache.errors import SpecError
+from hskcache.table import Table
 
-__all__ = ["ENCODINGS", "Encoding", "Part", "get_encoding", "num_bytes"]
+__all__ = ["ENCODINGS", "Encoding", "get_encoding"]
 
-ENCODINGS: dict[str, Encoding] = {
-    "float32": Float32(),
-    "float16": Float16(),
-    "bfloat16": BFloat16(),
-    "int8": Int8(),
-    "int4": Int4(),
-}
+ENCODINGS: Table[Encoding] = Table(
+    "an encoding",
+    {
+        "float32": Float32(),
+        "float16": Float16(),
+        "bfloat16": BFloat16(),
+        "int8": Int8(),
+        "int4": Int4(),
+    },
+)
 
 
 def get_encoding(name: str) -> Encoding:
@@ -29,11 +31,4 @@ def get_encoding(name: str) -> Encoding:
     Raises:
         SpecError: there is none of that name.
     """
-    if name not in ENCODINGS:
-        raise SpecError(f"{name!r} is not an encoding; use one of {', '.join(ENCODINGS)}")
     return ENCODINGS[name]
-
-
-def num_bytes(encoding: Encoding, width: int) -> int:
-    """Bytes of one position of ``width`` values, before compression."""
-    return sum(math.prod(part.shape) * np.dtype(part.dtype).itemsize for part in encoding.parts(width).values())

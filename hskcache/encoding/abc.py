@@ -1,23 +1,9 @@
 """What every encoding of hidden states keeps to."""
 
 from collections.abc import Mapping
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from torch import Tensor
-
-
-class Part(NamedTuple):
-    """One stored array of an encoding.
-
-    Attributes:
-        shape: dimensions of a single position, after the leading ones; () for one number per position.
-        dtype: numpy's name of the stored type.
-        logical: what the bits mean, where numpy and Zarr have no such type: ``bfloat16``, ``int4``.
-    """
-
-    shape: tuple[int, ...]
-    dtype: str
-    logical: str
 
 
 class Encoding(Protocol):
@@ -43,8 +29,8 @@ class Encoding(Protocol):
             values: [..., W], W at least 1.
 
         Returns:
-            The arrays named by :meth:`parts`, each with the leading dimensions of ``values``; always ``values``. They
-            may share memory with the input.
+            The arrays that :data:`~hskcache.encoded.ENCODED` names, with the leading dimensions of ``values``. They may
+            share memory with the input.
         """
         ...
 
@@ -58,10 +44,6 @@ class Encoding(Protocol):
         Returns:
             float32 [..., W].
         """
-        ...
-
-    def parts(self, width: int) -> dict[str, Part]:
-        """The stored arrays of positions of ``width`` values, by name."""
         ...
 
     def bound(self, values: Tensor) -> Tensor:

@@ -5,8 +5,6 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from hskcache.encoding.abc import Part
-
 # Halfway between the largest bfloat16 and 2**128: from here on, rounding gives infinity.
 _OVERFLOW = (2.0 - 2.0**-8) * 2.0**127
 
@@ -23,10 +21,6 @@ class BFloat16:
     def decode(self, parts: Mapping[str, Tensor], width: int) -> Tensor:
         """Widen to float32, exactly."""
         return parts["values"].view(torch.bfloat16).to(torch.float32)
-
-    def parts(self, width: int) -> dict[str, Part]:
-        """One array of W bit patterns."""
-        return {"values": Part((width,), "int16", "bfloat16")}
 
     def bound(self, values: Tensor) -> Tensor:
         """Half a unit in the last place: 2**-8 of the value, and 2**-134 among the subnormals."""

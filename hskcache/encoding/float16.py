@@ -5,8 +5,6 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from hskcache.encoding.abc import Part
-
 # Halfway between the largest float16 and the next power of two: from here on, rounding gives infinity.
 _OVERFLOW = 65520.0
 
@@ -23,10 +21,6 @@ class Float16:
     def decode(self, parts: Mapping[str, Tensor], width: int) -> Tensor:
         """Widen to float32, exactly."""
         return parts["values"].to(torch.float32)
-
-    def parts(self, width: int) -> dict[str, Part]:
-        """One array of W halves."""
-        return {"values": Part((width,), "float16", "float16")}
 
     def bound(self, values: Tensor) -> Tensor:
         """Half a unit in the last place: 2**-11 of the value, and 2**-25 among the subnormals."""

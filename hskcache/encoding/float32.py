@@ -5,8 +5,6 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from hskcache.encoding.abc import Part
-
 
 class Float32:
     """Four bytes per value; nothing is lost."""
@@ -20,10 +18,6 @@ class Float32:
     def decode(self, parts: Mapping[str, Tensor], width: int) -> Tensor:
         """The stored values."""
         return parts["values"]
-
-    def parts(self, width: int) -> dict[str, Part]:
-        """One array of W floats."""
-        return {"values": Part((width,), "float32", "float32")}
 
     def bound(self, values: Tensor) -> Tensor:
         """Zero for every number."""

@@ -12,7 +12,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from hskcache.encoding import symmetric
-from hskcache.encoding.abc import Part
 
 _LARGEST = 7
 
@@ -36,10 +35,6 @@ class Int4:
         # Bits hhhhllll become hhhh0000llll0000: as two int8 these are the integers times 16, signs in place.
         pairs = torch.add(packed, packed & 0xF0, alpha=15).mul_(16)
         return symmetric.dequantise(pairs.view(torch.int8)[..., :width], parts["scales"] / 16)
-
-    def parts(self, width: int) -> dict[str, Part]:
-        """W integers in half as many bytes, and a scale."""
-        return {"values": Part(((width + 1) // 2,), "uint8", "int4"), "scales": Part((), "float32", "float32")}
 
     def bound(self, values: Tensor) -> Tensor:
         """Half a step of the position."""

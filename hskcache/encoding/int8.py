@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from hskcache.encoding import symmetric
-from hskcache.encoding.abc import Part
 
 _LARGEST = 127
 
@@ -23,10 +22,6 @@ class Int8:
     def decode(self, parts: Mapping[str, Tensor], width: int) -> Tensor:
         """Integers times scale."""
         return symmetric.dequantise(parts["values"], parts["scales"])
-
-    def parts(self, width: int) -> dict[str, Part]:
-        """W integers and a scale."""
-        return {"values": Part((width,), "int8", "int8"), "scales": Part((), "float32", "float32")}
 
     def bound(self, values: Tensor) -> Tensor:
         """Half a step of the position."""

@@ -17,7 +17,7 @@ from hskcache.locks import LockFile, is_locked, locked
 from hskcache.store.agreement import Agreement
 from hskcache.store.claims import CLAIMS, Claims, claiming
 from hskcache.store.consistency import check
-from hskcache.store.fields import Field
+from hskcache.store.fields import KINDS, Field
 from hskcache.store.files import TEMPORARY_SUFFIX, remove_matching, write_atomic
 from hskcache.store.ledger import LOCK, MANIFEST, SPOOL, TEMPORARY, TOKENIZER, Ledger
 from hskcache.store.manifest import Added, Manifest
@@ -26,8 +26,6 @@ from hskcache.store.record import CONSTANTS, is_field_name, parse
 from hskcache.strict import Strict
 
 ADDING = "adding.json"
-
-_RESERVED = frozenset({"inputs", "logits", "hidden", "attention", TOKENIZER, SPOOL})
 
 
 class Draft(Strict):
@@ -48,7 +46,7 @@ def check_name(manifest: Manifest, name: str) -> None:
         raise SpecError(
             f"--name {name!r} is not a name for a field; give lowercase letters, digits, - and _, such as s30"
         )
-    if name in _RESERVED:
+    if name in {*KINDS, TOKENIZER, SPOOL}:
         raise SpecError(f"--name {name!r} is a name that caches keep for themselves; give another, such as s30")
     if name in manifest.own_fields:
         raise MismatchError(f"the cache was built with a field {name} of its own; give another --name")

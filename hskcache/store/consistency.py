@@ -8,10 +8,10 @@ from itertools import pairwise
 from typing import NoReturn
 
 from hskcache.errors import DamageError, MismatchError
-from hskcache.spec import FORMAT_VERSION, Attention, Hidden
+from hskcache.spec import FORMAT_VERSION
 from hskcache.store.agreement import Agreement, ClassAgreement
-from hskcache.store.fields import AttentionField, Field, HiddenField, LogitsField, check_record
-from hskcache.store.manifest import LayerKept, Manifest, Request, TeacherInfo, without_checksum
+from hskcache.store.fields import StoredField, check_record, kind_of
+from hskcache.store.manifest import Manifest, Request, without_checksum
 from hskcache.store.record import CONSTANTS, Record
 from hskcache.store.version1 import parse_version1
 
@@ -65,14 +65,14 @@ def check(manifest: Manifest) -> None:
     for name, agreement in manifest.agreement.items():
         _check_agreement(name, agreement, fields.get(name))
     for name, field in fields.items():
-        _check_teacher(name, field, manifest.request_for(name).teacher)
+        kind_of(field).check_teacher(name, field, manifest.request_for(name).teacher)
         _check_pairs(name, field, manifest.request_for(name))
         records = manifest.shards[name]
         if len(records) != request.num_shards:
             raise DamageError(
                 f"{name} lists {len(records)} shards, but {request.num_rows} rows make {request.num_shards}"
             )
-        needed = isinstance(field, HiddenField) and field.columns in {"shared", "pca"}
+        needed = bool(kind_of(field).constants(field))
         if needed != (name in manifest.constants):
             raise DamageError(f"{name} {'lacks' if needed else 'should not have'} constants")
         for shard, (record, rows) in enumerate(zip(records, request.shards, strict=True)):
@@ -84,9 +84,9 @@ def check(manifest: Manifest) -> None:
             check_record(field, manifest.constants[name])
 
 
-def _check_agreement(name: str, agreement: Agreement, field: Field | None) -> None:
+def _check_agreement(name: str, agreement: Agreement, field: StoredField | None) -> None:
     width = len(agreement.label_counts) if isinstance(agreement, ClassAgreement) else 1
-    if not isinstance(field, LogitsField) or field.num_labels != width:
+    if field is None or kind_of(field).num_answers(field) != width:
         raise DamageError(f"it tells of an agreement of {name} with labels, which is no field of {width} logits a row")
 
 
@@ -97,21 +97,11 @@ def _check_skipped(record: Record) -> None:
         raise DamageError(f"{record.field} shard {record.shard} leaves out rows that it does not have, or one twice")
 
 
-def _check_teacher(name: str, field: Field, teacher: TeacherInfo) -> None:
-    if isinstance(field, HiddenField | AttentionField) and field.layers[-1] > teacher.num_layers:
-        raise DamageError(f"{name} has layer {field.layers[-1]}, but the teacher has {teacher.num_layers}")
-    if isinstance(field, AttentionField) and field.teacher_heads != teacher.num_heads:
-        raise DamageError(f"{name} is of {field.teacher_heads} heads, but the teacher has {teacher.num_heads}")
-
-
-def _check_pairs(name: str, field: Field, request: Request) -> None:
-    """See that students of the depth asked for have the layers that learn."""
-    asked: dict[str, tuple[Hidden | Attention | None, list[LayerKept]]] = {
-        "hidden": (request.spec.hidden, request.layers),
-        "attention": (request.spec.attention, request.attention_layers),
-    }
-    kept, pairs = asked.get(field.kind, (None, []))
-    for pair in pairs:
+def _check_pairs(name: str, field: StoredField, request: Request) -> None:
+    """Raise unless students of the depth asked for have the layers that learn."""
+    kind = kind_of(field)
+    kept = kind.kept(request.spec)
+    for pair in kind.pairs(request):
         if kept is not None and pair.student > kept.depth.student_layers:
             raise DamageError(f"{name} is for student layer {pair.student} of {kept.depth.student_layers}")
 

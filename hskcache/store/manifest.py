@@ -18,7 +18,7 @@ from pydantic import Field as Key
 from hskcache.errors import MismatchError
 from hskcache.nearest import meant
 from hskcache.store.agreement import Agreement
-from hskcache.store.fields import AttentionField, Field, HiddenField, InputsField, LogitsField
+from hskcache.store.fields import INPUTS, AttentionField, Field, HiddenField, InputsField, LogitsField
 from hskcache.store.files import sha256_hex
 from hskcache.store.record import FieldName, Record, Sha256
 from hskcache.store.records import Records
@@ -178,7 +178,7 @@ class Manifest(Strict):
         Raises:
             MismatchError: there is no such field or shard.
         """
-        names = {"inputs", *fields}
+        names = {INPUTS, *fields}
         if unknown := names - self.fields.keys():
             near = meant(min(unknown), self.fields)
             raise MismatchError(f"there is no field {min(unknown)}; there are {', '.join(self.fields)}{near}")

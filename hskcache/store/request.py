@@ -8,6 +8,7 @@ from pydantic import JsonValue
 from hskcache.difference import first_difference
 from hskcache.spec import Spec
 from hskcache.store.files import canonical_json, sha256_hex
+from hskcache.store.kinds import KINDS
 from hskcache.store.provenance import Provenance
 from hskcache.store.record import Sha256
 from hskcache.strict import Strict
@@ -123,8 +124,7 @@ class Request(Strict):
     @property
     def fields(self) -> tuple[str, ...]:
         """Fields that a build of this request writes."""
-        kept = {"logits": self.data.problem != "text", "hidden": self.spec.hidden, "attention": self.spec.attention}
-        return ("inputs", *(name for name, value in kept.items() if value))
+        return tuple(name for name, kind in KINDS.items() if kind.is_asked(self))
 
     def shards_of(self, part: DataInfo) -> int:
         """Shards that a part of the rows has."""

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from hskcache.cache import AttentionField, HiddenField, open_cache
 from hskcache.decoded import Distance, Same, decode, layers_of, reconstructed
+from hskcache.encoded import ENCODED
 from hskcache.encoding import ENCODINGS
 from hskcache.encoding.bitmask import pack_columns
 from hskcache.errors import MismatchError
@@ -65,7 +66,7 @@ def test_attention_of_rows_of_any_length_comes_back_key_by_key(encoding: str) ->
     draw = torch.Generator().manual_seed(1)
     maps = [torch.randn(heads, count, count, generator=draw) for count in counts]
     positions = [torch.randperm(20, generator=draw)[:count] for count in counts]
-    parts: dict[str, list[np.ndarray]] = {name: [] for name in codec.parts(1)}
+    parts: dict[str, list[np.ndarray]] = {name: [] for name in ENCODED[encoding].of(1)}
     for one in maps:
         for vector in one.flatten(0, 1):
             for name, part in codec.encode(vector).items():

@@ -2,7 +2,7 @@
 
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import click
 
@@ -11,7 +11,8 @@ from benchmarks.harness.jobs import built, make_job
 from benchmarks.harness.measure import environment
 from benchmarks.harness.sides import Side, endless, time_sides
 from hskcache import console
-from hskcache.spec import Attention, EncodingName, Length, Spec
+from hskcache.encoded import ENCODED
+from hskcache.spec import Attention, Length, Spec
 
 FULL, SOME = "cache, all positions", "cache, {tokens} x {tokens}"
 LIVE_FULL, LIVE_SOME = "teacher in the loop, all positions", "teacher in the loop, {tokens} x {tokens}"
@@ -78,7 +79,7 @@ def prepare(work: Path, given: dict[str, Any]) -> tuple[dict[str, Side], dict[st
 @click.option("--block", type=click.IntRange(min=1), help="Steps timed together.  [default: 1; 20 on CUDA]")
 @click.option(
     "--encoding",
-    type=click.Choice(get_args(EncodingName)),
+    type=click.Choice(tuple(ENCODED)),
     default="int8",
     show_default=True,
     help="How the caches store scores.",

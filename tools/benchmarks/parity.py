@@ -11,7 +11,7 @@ from benchmarks.harness import report, synthetic
 from benchmarks.harness.jobs import built, make_job, make_spec, with_attention
 from benchmarks.harness.measure import environment
 from hskcache import console
-from hskcache.spec import EncodingName
+from hskcache.encoded import ENCODED
 
 # Largest relative difference of the loss or one of its terms, at any step. float32 is the promise. The others are the
 # largest that was measured (README: 2.6e-5, 1.3e-4, 3.5e-4, 1.23e-2), times three to four and rounded.
@@ -80,7 +80,7 @@ def compare(given: dict[str, Any], work: Path) -> dict[str, dict[str, float]]:
     teacher, examples, name = source(given, work)
     found: dict[str, dict[str, float]] = {}
     live: dict[str, list[Step]] = {}
-    encodings = given["encodings"] or get_args(EncodingName)
+    encodings = given["encodings"] or tuple(ENCODED)
     with console.progress("runs") as bar:
         task = bar.add_task("train", total=len(MISSING) * (len(encodings) + 1))
         for encoding in encodings:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import click
 
@@ -13,7 +13,8 @@ from benchmarks.harness.jobs import built, make_job, make_spec
 from benchmarks.harness.measure import environment
 from benchmarks.harness.sides import Side, endless, time_sides
 from hskcache import console
-from hskcache.spec import ComputeDtype, EncodingName
+from hskcache.encoded import ENCODED
+from hskcache.spec import ComputeDtype
 
 PLAIN, HIDDEN, PREDICTION, LIVE = "labels, plain", "cache, hidden", "cache, prediction", "teacher in the loop"
 
@@ -118,7 +119,7 @@ def prepare(work: Path, given: dict[str, Any]) -> tuple[Any, Any]:
 @report.keep
 @click.option(
     "--encoding",
-    type=click.Choice(get_args(EncodingName)),
+    type=click.Choice(tuple(ENCODED)),
     default="int8",
     show_default=True,
     help="How the cache stores values.",

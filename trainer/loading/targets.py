@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from hskcache.cache import AttentionField, HiddenField
+from hskcache.encoded import ENCODED
 from hskcache.encoding import get_encoding
 from hskcache.encoding.bitmask import unpack_columns
 from hskcache.ragged import Integers
-from hskcache.store.fields import layer_name, vector_entries
+from hskcache.store.fields import layer_name
 from trainer.batch import AttentionTarget, HiddenTarget
 from trainer.loading.block import Block
 
@@ -70,7 +71,10 @@ class HiddenDecoder:
         targets = {}
         for layer in self.layers:
             name = f"{self.name}/{layer_name(layer)}"
-            parts = {part: block.tensors[f"{name}/{part}"] for part in encoding.parts(self.field.num_columns)}
+            parts = {
+                part: block.tensors[f"{name}/{part}"]
+                for part in ENCODED[self.field.encoding].of(self.field.num_columns)
+            }
             targets[layer] = HiddenTarget(
                 index_P=row_start + unsigned(block.tensors[f"{name}/positions"]),
                 values_PW=encoding.decode(parts, self.field.num_columns),
@@ -120,7 +124,7 @@ class AttentionDecoder:
             name = f"{self.name}/{layer_name(layer)}"
             parts = {
                 part: _padded(block.tensors[f"{name}/{part}"], tables.values if kept.shape else tables.vectors)
-                for part, kept in encoding.parts(most).items()
+                for part, kept in ENCODED[self.field.encoding].of(most).items()
             }
             positions = _padded(unsigned(block.tensors[f"{name}/positions"]), tables.positions)
             targets[layer] = AttentionTarget(
@@ -158,12 +162,12 @@ def _tables(field: AttentionField, counts: Integers, device: torch.device) -> _T
         counts: kept positions K of each row, on the host.
         device: of the batch.
     """
-    heads, encoding, most = field.num_heads, field.encoding, int(counts.max())
-    entries = vector_entries(encoding, counts)
+    heads, encoded, most = field.num_heads, ENCODED[field.encoding], int(counts.max())
+    entries = encoded.entries(counts)
     vectors = heads * counts
     begin = (np.cumsum(n) - n for n in (counts, vectors, vectors * entries))
     counts_B, entries_B, *begin_3B = torch.from_numpy(np.stack([counts, entries, *begin])).to(device, non_blocking=True)
-    slot_K, slot_E = (torch.arange(n, device=device) for n in (most, vector_entries(encoding, most)))
+    slot_K, slot_E = (torch.arange(n, device=device) for n in (most, encoded.entries(most)))
     shape = (len(counts), heads, most, len(slot_E))
     valid_BK = slot_K < counts_B[:, None]
     if counts.min() == most:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from hskcache.encoded import ENCODED
 from hskcache.move.hdf5.layout import Stored
 from hskcache.store.fields import AttentionField, Field, HiddenField, InputsField
 from hskcache.store.manifest import Manifest
@@ -40,14 +41,6 @@ _ATTENTION = {
     ),
     "scales": ("vector", "what the integers of each vector (the scores of one head and query) are multiplied by"),
 }
-_ENCODINGS = {
-    "float32": "values as they are",
-    "float16": "values as they are",
-    "bfloat16": "bits of bfloat16 in int16: (values.view('u2').astype('u4') << 16).view('f4')",
-    "int8": "integers -127 to 127, times the scale of their position or vector",
-    "int4": "integers -7 to 7 in two's complement, two to a byte, the first in the low half, times the scale of their "
-    "position or vector; with an odd number of columns the last high half is 0",
-}
 
 
 def file_attributes(manifest: Manifest, layout_version: int) -> dict[str, Any]:
@@ -68,7 +61,7 @@ def field_attributes(field: Field) -> dict[str, Any]:
     """Attributes of a field's group: what the manifest says of it; what is not set is left out."""
     found = field.model_dump(exclude_none=True)
     if isinstance(field, HiddenField | AttentionField):
-        found["decode"] = _ENCODINGS[field.encoding]
+        found["decode"] = ENCODED[field.encoding].decode
     return found
 
 

@@ -14,10 +14,11 @@ from transformers import PreTrainedModel
 from hskcache.build.build import build
 from hskcache.build.job import Job, prepare_job
 from hskcache.cache import Cache, open_cache
+from hskcache.encoded import ENCODED
 from hskcache.encoding import get_encoding
 from hskcache.errors import SpecError
 from hskcache.spec import Attention, Depth, Length, Spec
-from hskcache.store.fields import AttentionField, vector_entries
+from hskcache.store.fields import AttentionField
 from hskcache.teacher.load import Teacher
 from hskcache.text import Examples, tokenize
 from hskcache.verify import verify
@@ -50,7 +51,7 @@ def built(job: Job, out: Path) -> Cache:
 def decoded(field: AttentionField, arrays: dict[str, Any]) -> Tensor:
     """Scores [H, K, K] of one row from its stored arrays, vector by vector."""
     kept = len(arrays["positions"])
-    width = int(vector_entries(field.encoding, kept))
+    width = int(ENCODED[field.encoding].entries(kept))
     assert arrays["values"].shape == (field.num_heads * kept * width,)
     shapes = {"values": (field.num_heads, kept, width), "scales": (field.num_heads, kept)}
     parts = {name: torch.from_numpy(arrays[name]).reshape(shapes[name]) for name in shapes.keys() & arrays.keys()}

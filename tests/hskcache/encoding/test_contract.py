@@ -1,7 +1,6 @@
 """What every encoding promises, checked for each of the registry, and stored bytes of format version 1."""
 
 import math
-from typing import get_args
 
 import numpy as np
 import pytest
@@ -10,9 +9,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from hskcache.encoding import ENCODINGS, Encoding, get_encoding, num_bytes
+from hskcache.encoded import ENCODED
+from hskcache.encoding import ENCODINGS, Encoding, get_encoding
 from hskcache.errors import SpecError
-from hskcache.spec import EncodingName
 
 each_encoding = pytest.mark.parametrize("encoding", ENCODINGS.values(), ids=ENCODINGS.keys())
 DEVICES = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
@@ -39,7 +38,7 @@ def sample(*shape: int) -> torch.Tensor:
 
 
 def test_every_name_of_the_spec_has_an_encoding_of_that_name() -> None:
-    assert set(ENCODINGS) == set(get_args(EncodingName))
+    assert list(ENCODINGS) == list(ENCODED)
     assert all(get_encoding(name).name == name for name in ENCODINGS)
 
 
@@ -89,20 +88,22 @@ def test_zeros_come_back_as_zeros(encoding: Encoding, values: np.ndarray) -> Non
 def test_the_parts_have_the_declared_shapes_types_and_bytes(encoding: Encoding, width: int) -> None:
     for leading in [(), (5,), (2, 3), (0,)]:
         stored = encoding.encode(sample(*leading, width))
-        declared = encoding.parts(width)
+        declared = ENCODED[encoding.name].of(width)
         assert "values" in declared
         assert stored.keys() == declared.keys()
         for name, part in declared.items():
             assert stored[name].shape == (*leading, *part.shape)
             assert stored[name].numpy().dtype == np.dtype(part.dtype)
-        assert sum(tensor.nbytes for tensor in stored.values()) == math.prod(leading) * num_bytes(encoding, width)
+        assert sum(tensor.nbytes for tensor in stored.values()) == math.prod(leading) * ENCODED[
+            encoding.name
+        ].num_bytes(width)
 
 
 @pytest.mark.parametrize(
     ("name", "expected"), [("float32", 308), ("float16", 154), ("bfloat16", 154), ("int8", 81), ("int4", 43)]
 )
 def test_bytes_of_a_position_of_77_columns(name: str, expected: int) -> None:
-    assert num_bytes(get_encoding(name), 77) == expected
+    assert ENCODED[name].num_bytes(77) == expected
 
 
 @each_encoding
@@ -206,7 +207,7 @@ def test_stored_bytes_keep_their_meaning(name: str, stored: dict[str, np.ndarray
     parts = {part: torch.from_numpy(array) for part, array in stored.items()}
     assert encoding.decode(parts, 3).tolist() == expected
     for part, array in stored.items():
-        declared = encoding.parts(3)[part]
+        declared = ENCODED[name].of(3)[part]
         assert array.shape[1:] == declared.shape
         assert array.dtype == np.dtype(declared.dtype)
 

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from hskcache.encoding import ENCODINGS
 from hskcache.errors import DamageError
 from hskcache.store.fields import (
     AttentionField,
@@ -20,7 +19,6 @@ from hskcache.store.fields import (
     entry_counts,
     layer_name,
     row_offsets,
-    vector_entries,
 )
 from hskcache.store.record import CONSTANTS, ArrayInfo, Record, describe
 
@@ -159,12 +157,6 @@ def test_offsets_that_do_not_divide_the_tokens_are_refused(offsets: list[int], n
     check_offsets(INPUTS, shard, {"row_offsets": np.array([0, 0, 7])})
     with pytest.raises(DamageError, match="row_offsets does not divide input_ids into rows"):
         check_offsets(INPUTS, shard, {name: arrays[name] for name in names})
-
-
-@pytest.mark.parametrize("encoding", ENCODINGS)
-def test_vectors_of_attention_take_the_entries_that_their_encoding_says(encoding: Any) -> None:
-    for width in range(1, 9):
-        assert ENCODINGS[encoding].parts(width)["values"].shape == (vector_entries(encoding, width),)
 
 
 def test_attention_is_divided_into_rows_by_positions_vectors_and_values() -> None:

@@ -263,11 +263,12 @@ def test_positions_and_ids_beyond_fifteen_bits_come_back_unsigned() -> None:
 def test_every_encoding_decodes_to_what_its_codec_says(
     encoding: str, tiny_teacher_dir: Path, tsv_file: Path, tmp_path: Path
 ) -> None:
+    from hskcache.encoded import ENCODED
     from hskcache.encoding import get_encoding
 
     cache = cache_of(job_of(tiny_teacher_dir, tsv_file, spec_of(encoding=encoding)), tmp_path / "cache.hsk")
     batch = next(iter(KnowledgeLoader(cache, batch_size=4)))
     stored = cache.row(batch.row_ids[0])["hidden"][4]
-    parts = {name: torch.from_numpy(stored[name]) for name in get_encoding(encoding).parts(13)}
+    parts = {name: torch.from_numpy(stored[name]) for name in ENCODED[encoding].of(13)}
     count = len(stored["positions"])
     assert torch.equal(batch.hidden[4].values_PW[:count], get_encoding(encoding).decode(parts, 13))

@@ -1,0 +1,31 @@
+"""The kinds of field that a cache can hold: one file a kind, and the table of them."""
+
+from typing import Any
+
+from hskcache.store.kinds.abc import Kind, StoredField
+from hskcache.store.kinds.attention import AttentionScores
+from hskcache.store.kinds.hidden import HiddenStates
+from hskcache.store.kinds.inputs import Inputs
+from hskcache.store.kinds.logits import Logits
+from hskcache.table import Table
+
+__all__ = ["INPUTS", "KINDS", "kind_of", "knowledge"]
+
+KINDS: Table[Kind[Any]] = Table(
+    "a kind of field",
+    {kind.name: kind for kind in (Inputs(), Logits(), HiddenStates(), AttentionScores())},
+)
+"""By name, in the order in which a build writes them."""
+
+INPUTS = Inputs.name
+"""The field of the rows, which every cache has."""
+
+
+def kind_of(field: StoredField) -> Kind[Any]:
+    """The kind of a field."""
+    return KINDS[field.kind]
+
+
+def knowledge() -> list[str]:
+    """The kinds that hold what a teacher knows, in the order of the table."""
+    return [name for name in KINDS if name != INPUTS]

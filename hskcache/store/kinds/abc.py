@@ -1,0 +1,134 @@
+"""A kind of knowledge as it is stored: the model of its fields, their arrays and what each of these counts.
+
+Axes: an array has one entry a row, a token, a kept position, a vector or a value of a row. All but the first are flat
+and divided into rows by stored offsets.
+"""
+
+from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hskcache.errors import DamageError
+from hskcache.strict import Strict
+
+if TYPE_CHECKING:
+    from hskcache.spec import Attention, Hidden, Spec
+    from hskcache.store.request import Added, LayerKept, Request, TeacherInfo
+
+ROW, TOKEN, POSITION, VECTOR, VALUE = "row", "token", "position", "vector", "value"
+
+AXES: dict[str, str | None] = {
+    ROW: None,
+    TOKEN: "row_offsets",
+    POSITION: "position_offsets",
+    VECTOR: "position_offsets",
+    VALUE: "position_offsets",
+}
+"""By axis, the stored array that divides it into rows, directly or by way of the kept positions."""
+
+OFFSETS = frozenset(name for name in AXES.values() if name is not None)
+"""Arrays that divide others into rows."""
+
+
+class StoredField(Strict):
+    """What a field stores; every kind has a model of its own."""
+
+    kind: str
+
+    @property
+    def stored_layers(self) -> list[int]:
+        """Teacher layers, ascending; empty where none is told apart."""
+        return []
+
+
+FieldModel = TypeVar("FieldModel", bound=StoredField)
+
+
+class Array(NamedTuple):
+    """A stored array: its shape beyond the axis that its name has, and the numpy types that it may have."""
+
+    shape: tuple[int, ...]
+    dtypes: tuple[str, ...]
+
+
+class Kind(Generic[FieldModel]):
+    """What one kind stores. An object of it stands in the table of kinds under its name.
+
+    Attributes:
+        name: the word of manifests and commands; also the name of a cache's own field of the kind.
+        words: what it holds, for messages; empty where it is no knowledge of a teacher.
+        field: the model of its fields.
+    """
+
+    name: ClassVar[str]
+    words: ClassVar[str] = ""
+    field: type[FieldModel]
+
+    def arrays(self, field: FieldModel) -> dict[str, Array]:
+        """The arrays of a shard, by name, offsets among them."""
+        raise NotImplementedError
+
+    def constants(self, field: FieldModel) -> dict[str, Array]:
+        """What all rows share, by name, each with its whole shape; empty where they share nothing."""
+        return {}
+
+    def axis(self, name: str) -> str:
+        """The axis of which an array has an entry each, along its first dimension."""
+        return ROW
+
+    def value_parts(self, field: FieldModel) -> Collection[str]:
+        """Last parts of the names of the arrays that hold values of the teacher."""
+        return ()
+
+    def entries(self, field: FieldModel, axis: str, counts: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Entries of each row along an axis, int64 [n].
+
+        Args:
+            field: how it is stored.
+            axis: one of those that offsets divide.
+            counts: tokens or kept positions of each row, as the offsets of the axis say, int64 [n].
+        """
+        return counts
+
+    def num_answers(self, field: FieldModel) -> int | None:
+        """Outputs of each row that answer what its label does, classes or one score; None where there are none."""
+        return None
+
+    def is_asked(self, request: "Request") -> bool:
+        """Whether a build of a request writes a field of this kind under the name of the kind."""
+        return self.kept(request.spec) is not None
+
+    def kept(self, spec: "Spec") -> "Hidden | Attention | None":
+        """What a spec says of layers, positions and encoding; None where it keeps none, or has no choice."""
+        return None
+
+    def pairs(self, asked: "Request | Added") -> "list[LayerKept]":
+        """The student layers, each with the teacher layer that it learns from."""
+        return []
+
+    def check_teacher(self, name: str, field: FieldModel, teacher: "TeacherInfo") -> None:
+        """Raise unless a teacher can have given what a field stores.
+
+        Raises:
+            DamageError: it cannot; names the field.
+        """
+
+    def check_content(self, request: "Request", field: FieldModel, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Raise unless every integer of some arrays of a shard, or of its constants, is one that its rows can have.
+
+        Raises:
+            DamageError: one is not; names the array, but not the file.
+        """
+
+
+def check_below(name: str, array: NDArray[Any], limit: int, what: str) -> None:
+    """Raise unless all integers of an array lie in [0, limit).
+
+    Raises:
+        DamageError: one does not.
+    """
+    if array.size and not (array.min() >= 0 and array.max() < limit):
+        odd = int(array.min()) if array.min() < 0 else int(array.max())
+        raise DamageError(f"{name} holds {odd}, of {limit} {what} counted from 0")

@@ -1,0 +1,76 @@
+"""The tokenized rows, which every cache holds and which are no knowledge of a teacher."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hskcache.classes import has_gold
+from hskcache.errors import DamageError
+from hskcache.store.kinds.abc import ROW, TOKEN, Array, Kind, StoredField, check_below
+
+if TYPE_CHECKING:
+    from hskcache.store.request import Request
+
+
+class InputsField(StoredField):
+    """The tokenized rows.
+
+    ``has_unlabelled`` is whether some of the labels stand for none, where rows were kept that have no gold label:
+    NO_CLASS in place of a class, NaN in place of a score.
+    """
+
+    kind: Literal["inputs"] = "inputs"
+    id_dtype: Literal["uint16", "int32"]
+    has_token_types: bool
+    has_labels: bool
+    has_unlabelled: bool = False
+
+
+class Inputs(Kind[InputsField]):
+    """Token ids and, where there are any, token types and labels."""
+
+    name = "inputs"
+    field = InputsField
+
+    def arrays(self, field: InputsField) -> dict[str, Array]:
+        """Tokens of row after row, and of each row its number, its label and where its tokens begin."""
+        arrays = {
+            "input_ids": Array((), (field.id_dtype,)),
+            "row_ids": Array((), ("int64",)),
+            "row_offsets": Array((), ("int64",)),
+        }
+        if field.has_token_types:
+            arrays["token_type_ids"] = Array((), ("uint8",))
+        if field.has_labels:
+            arrays["labels"] = Array((), ("int64", "float32"))
+        return arrays
+
+    def axis(self, name: str) -> str:
+        """Tokens, or rows."""
+        return TOKEN if name in {"input_ids", "token_type_ids"} else ROW
+
+    def is_asked(self, request: "Request") -> bool:
+        """Always: rows are what all knowledge is about."""
+        return True
+
+    def check_content(self, request: "Request", field: InputsField, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Compare token ids, token types, labels and the longest row with their limits."""
+        if field.has_unlabelled and "labels" in arrays:
+            labels = arrays["labels"]
+            arrays = {**arrays, "labels": labels[has_gold(labels)]}
+        # A vocabulary with gaps has ids beyond its size, which the teacher knows.
+        ids = max(request.tokenizer.vocab_size, request.teacher.vocab_size)
+        types = request.teacher.config.get("type_vocab_size")
+        num_types = types if type(types) is int else 256
+        limits = {"input_ids": (ids, "token ids"), "token_type_ids": (num_types, "token types")}
+        if request.data.problem == "classification":
+            limits["labels"] = len(request.data.label_names), "classes"
+        for name, (limit, what) in limits.items():
+            if name in arrays:
+                check_below(name, arrays[name], limit, what)
+        if "row_offsets" in arrays and len(arrays["row_offsets"]) > 1:
+            longest = int(np.diff(arrays["row_offsets"]).max())
+            if longest > request.spec.max_length:
+                raise DamageError(f"has a row of {longest} tokens, where rows have at most {request.spec.max_length}")

@@ -1,0 +1,29 @@
+"""What kinds of knowledge by teacher layer have in common: groups of arrays, a layer each, over the kept positions."""
+
+from itertools import pairwise
+
+from hskcache.store.kinds.abc import Array
+
+
+def layer_name(layer: int) -> str:
+    """Group of a teacher layer's arrays: ``layer_06``."""
+    return f"layer_{layer:02d}"
+
+
+def ascending(layers: list[int]) -> list[int]:
+    """The layers, if they rise.
+
+    Raises:
+        ValueError: they do not.
+    """
+    if any(low >= high for low, high in pairwise(layers)):
+        raise ValueError("layers do not rise")
+    return layers
+
+
+def by_layer(layers: list[int], parts: dict[str, Array]) -> dict[str, Array]:
+    """Arrays of a shard: the offsets of the kept positions and, of every layer, where these are and some parts."""
+    parts = {"positions": Array((), ("uint16",))} | parts
+    return {"position_offsets": Array((), ("int64",))} | {
+        f"{layer_name(layer)}/{part}": array for layer in layers for part, array in parts.items()
+    }

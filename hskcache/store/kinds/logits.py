@@ -1,0 +1,42 @@
+"""The teacher's logits, one vector a row."""
+
+from collections.abc import Collection
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field as Key
+
+from hskcache.store.kinds.abc import Array, Kind, StoredField
+
+if TYPE_CHECKING:
+    from hskcache.store.request import Request
+
+
+class LogitsField(StoredField):
+    """The teacher's logits, float32 [n, C]."""
+
+    kind: Literal["logits"] = "logits"
+    num_labels: int = Key(ge=1)
+
+
+class Logits(Kind[LogitsField]):
+    """What a classifier puts out."""
+
+    name = "logits"
+    words = "logits"
+    field = LogitsField
+
+    def arrays(self, field: LogitsField) -> dict[str, Array]:
+        """The logits as they are."""
+        return {"logits": Array((field.num_labels,), ("float32",))}
+
+    def value_parts(self, field: LogitsField) -> Collection[str]:
+        """The one array."""
+        return {"logits"}
+
+    def num_answers(self, field: LogitsField) -> int:
+        """A logit a class, or one score."""
+        return field.num_labels
+
+    def is_asked(self, request: "Request") -> bool:
+        """Of every task; a corpus has none."""
+        return request.data.problem != "text"
