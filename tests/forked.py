@@ -1,6 +1,8 @@
 """Work in a forked child that may be killed: what the tests of interrupted builds have in common."""
 
+import faulthandler
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Callable
@@ -8,10 +10,23 @@ from typing import Any
 
 Hook = Callable[[str, tuple[Any, ...]], None]
 
+LONGEST_S = 200
+"""More than any child takes. One that hangs, as a fork of a process with threads may, tells its stacks and dies."""
+
+
+def fork() -> int:
+    """Fork: 0 in the child, which is not waited for without end."""
+    child = os.fork()
+    if child == 0:
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        faulthandler.register(signal.SIGALRM, file=2, chain=True)
+        signal.alarm(LONGEST_S)
+    return child
+
 
 def start(work: Callable[[], object], hook: Hook | None = None) -> int:
     """Process id of a child that does ``work`` under an audit hook; its exit code is 0, or 1 after an error."""
-    child = os.fork()
+    child = fork()
     if child == 0:
         try:
             if hook is not None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from forked import fork
 
 from hskcache.augment import Job, augment, load_vectors
 from hskcache.augment.run import CHUNK_ROWS
@@ -36,7 +37,7 @@ def whole(job: Job, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def killed(job: Job, out: Path, event: str, name: str, times: int) -> None:
     """Run in a child that SIGKILL ends at the given time that it opens, renames or cuts a file of some name."""
-    child = os.fork()
+    child = fork()
     if child == 0:
         seen = 0
 

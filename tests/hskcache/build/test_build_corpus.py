@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from direct import CLOSE
+from forked import fork
 from transformers import AutoModel
 
 from hskcache.build.build import build
@@ -116,7 +117,7 @@ def test_a_folder_of_other_things_is_refused_before_anything_is_tokenized(
 
 def killed_at(event: str, suffix: str, work: Callable[[], object]) -> None:
     """Do ``work`` in a child that SIGKILL ends right before a file of that ending is opened, renamed or removed."""
-    child = os.fork()
+    child = fork()
     if child == 0:
 
         def hook(name: str, arguments: tuple[Any, ...]) -> None:
@@ -257,7 +258,7 @@ def test_a_disk_that_is_full_while_tokenizing_is_told_with_its_place(
     """Here by a limit on the size of files."""
     corpus = CorpusBuild(encoder, text, SPEC)
     assert corpus.tokenizer.files
-    child = os.fork()
+    child = fork()
     if child == 0:
         code = 9
         try:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from forked import fork
 
 from hskcache.cache import open_cache
 from hskcache.cli import main
@@ -19,7 +20,7 @@ from hskcache.store.reading import read_shard
 
 def exit_code(args: tuple[object, ...], shards: int) -> int:
     """Run a command in a child process that gets SIGINT when it is about to commit one shard more than ``shards``."""
-    child = os.fork()
+    child = fork()
     if child:
         return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     commits = 0

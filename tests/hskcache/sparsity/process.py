@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from forked import fork
 
 from hskcache.cli import main
 from hskcache.store.files import sha256_hex
@@ -34,7 +35,7 @@ def sparsify(*args: object, at_rename: Callable[[str], None] | None = None, limi
     torch.set_num_threads(1)
     # What is said fits a pipe; a file would count under the limit.
     pipes = [os.pipe(), os.pipe()]
-    child = os.fork()
+    child = fork()
     if child == 0:
         try:
             for number, (_, end) in enumerate(pipes, start=1):

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from forked import in_child
+from forked import fork, in_child
 from handwritten import CACHES, Shape, contents, killer, write_cache
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -56,7 +56,7 @@ def test_caches_of_any_shape_pass_through_a_pipe(
         whole, back = Path(folder) / "whole", Path(folder) / "back"
         write_cache(whole, Shape(lengths, appended, shard_rows, columns=columns))
         begin, end = os.pipe()
-        child = os.fork()
+        child = fork()
         if child == 0:
             try:
                 os.close(begin)
