@@ -4,12 +4,16 @@ import re
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 
 import click
 import pytest
 
 from hskcache.cli import main as hskcache
+from hskcache.spec import EncodingName, LayerMapName, PairsName, ScoreLayer, ScoreName, WidthName
+from hskcache.text import task_names
 from trainer.cli import main as hsktrain
+from trainer.recipe import known_recipes
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "data" / "guide").glob("*.md"))]
@@ -101,3 +105,42 @@ def test_options_in_the_text_are_those_of_a_command(page: Path) -> None:
             assert set(OPTION.findall(" ".join(others))) <= everything[first][others[0]], span
         elif first.startswith("--"):
             assert set(OPTION.findall(span)) <= anywhere, span
+
+
+def test_rooms_and_files_that_developers_are_sent_to_exist() -> None:
+    page = text(ROOT / "data" / "guide" / "developing.md")
+    paths = {span for span in SPAN.findall(page) if re.fullmatch(r"(hskcache|trainer|tests|tools|data)/[\w./-]+", span)}
+    assert len(paths) > 20
+    assert [path for path in paths if "NAME" not in path and "TOPIC" not in path and not (ROOT / path).exists()] == []
+    rooms = {
+        span for line in page.splitlines() if line.startswith("| ") for span in SPAN.findall(line) if span.isalpha()
+    }
+    assert rooms >= {"spec", "store", "cli"}
+    house = ROOT / "hskcache"
+    assert [room for room in rooms if not (house / room).is_dir() and not (house / f"{room}.py").is_file()] == []
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_every_command_and_option_is_somewhere_in_the_guide(group: str) -> None:
+    written = "\n".join(map(text, PAGES))
+    known = set(OPTION.findall(written))
+    for command in GROUPS[group].list_commands(click.Context(GROUPS[group])):
+        assert re.search(rf"\b{group} {command}\b|`{command}`", written), command
+        for option in command_of([group, command]).params:
+            if isinstance(option, click.Option) and not option.hidden:
+                assert known & {*option.opts, *option.secondary_opts}, f"{command} {option.opts}"
+
+
+@pytest.mark.parametrize(
+    ("topic", "names"),
+    [
+        ("data", task_names()),
+        ("recipes", known_recipes()),
+        ("encodings", get_args(EncodingName)),
+        ("corpora", get_args(PairsName)),
+        ("keeping", [*get_args(ScoreName), *get_args(ScoreLayer), *get_args(WidthName), *get_args(LayerMapName)]),
+    ],
+)
+def test_a_page_has_every_name_that_may_be_given(topic: str, names: list[str]) -> None:
+    spans = SPAN.findall(ANY_BLOCK.sub("", text(ROOT / "data" / "guide" / f"{topic}.md")))
+    assert set(names) <= {word for span in spans for word in re.split(r"[\s|]", span)}
