@@ -1,6 +1,6 @@
 """The reader's face of a cache: open it, read verified shards of it."""
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +22,11 @@ from hskcache.store.fields import (
     layer_name,
     row_offsets,
 )
-from hskcache.store.ledger import TOKENIZER, Ledger
+from hskcache.store.ledger import Ledger
 from hskcache.store.manifest import Manifest, Request
-from hskcache.store.reading import read_shard
 from hskcache.store.record import Record
 from hskcache.store.records import Records
+from hskcache.store.shelf import Directory, Shelf
 
 __all__ = [
     "AttentionField",
@@ -58,35 +58,46 @@ def open_cache(path: str | Path) -> "Cache":
     manifest = Ledger(root).intact()
     if not isinstance(manifest.fields.get("inputs"), InputsField):
         raise DamageError(f"{root} holds no rows: it has no field inputs of that kind; fetch it or build it again")
-    return Cache(root, manifest)
+    return Cache(manifest, Directory(root))
 
 
 class Cache:
-    """A complete cache on disk. Holds no open file and never changes, so threads may share it.
+    """A complete cache: a manifest, and a shelf of the shards that it lists.
+
+    Holds no open file and never changes, so threads may share it.
 
     Attributes:
-        root: its directory.
         manifest: what it is.
+        shelf: where its shards stand.
         id: the cache id; caches of the same id hold the same bytes.
         shards: row range [start, stop) of each shard, the same for every field.
 
     Args:
-        root: its directory.
         manifest: what it is, known to be intact.
-        ahead: told of shards that will be read soon.
+        shelf: where its shards stand.
     """
 
-    def __init__(self, root: Path, manifest: Manifest, ahead: Callable[[Sequence[Record]], None] | None = None) -> None:
-        self.root = root
+    def __init__(self, manifest: Manifest, shelf: Shelf) -> None:
         self.manifest = manifest
+        self.shelf = shelf
         self.id = manifest.cache_id
         self.shards = manifest.request.shards
-        self._ahead = ahead
 
     @property
     def name(self) -> str:
         """What to call it in an error: its directory, or the URL that it is read from."""
-        return str(self.root)
+        return self.shelf.name
+
+    @property
+    def root(self) -> Path:
+        """Its directory on this machine.
+
+        Raises:
+            MismatchError: it has none, so nothing can be written to it.
+        """
+        if not isinstance(self.shelf, Directory):
+            raise MismatchError(f"{self.name} is no folder of this machine; fetch it with hskcache pull and give that")
+        return self.shelf.root
 
     @property
     def num_rows(self) -> int:
@@ -101,7 +112,7 @@ class Cache:
     @property
     def tokenizer_path(self) -> Path:
         """Folder of the tokenizer's files, as transformers saves and loads them."""
-        return self.root / TOKENIZER
+        return self.shelf.tokenizer_path
 
     def num_bytes(self, field: str) -> int:
         """Bytes of a field on disk, constants included."""
@@ -134,8 +145,7 @@ class Cache:
 
     def ahead(self, shards: Iterable[tuple[str, int]]) -> None:
         """Tell that some shards, by field and number, will be read soon: one that is far away can then be fetched."""
-        if self._ahead is not None:
-            self._ahead([self._records(field)[shard] for field, shard in shards])
+        self.shelf.ahead([self._records(field)[shard] for field, shard in shards])
 
     def read(self, field: str, shard: int, names: Collection[str] | None = None) -> dict[str, NDArray[Any]]:
         """Read one shard of a field with one read of its file, verified against the manifest.
@@ -216,7 +226,7 @@ class Cache:
 
     def _read(self, record: Record, names: Collection[str] | None, what: str) -> dict[str, NDArray[Any]]:
         try:
-            arrays = self._load(record, names)
+            arrays = self.shelf.read(record, self.fields[record.field], names)
             check_content(self.manifest.request, self.fields[record.field], arrays)
             return arrays
         except DamageError as error:
@@ -224,18 +234,6 @@ class Cache:
             raise DamageError(
                 f"{what}: {error}; fetch it again, mend it with hskcache repair, or {again} again"
             ) from None
-
-    def _load(self, record: Record, names: Collection[str] | None) -> dict[str, NDArray[Any]]:
-        """Read the file of a shard.
-
-        Raises:
-            DamageError: it is missing or altered; names it.
-        """
-        path = self.root / record.path
-        try:
-            return read_shard(path, record, self.fields[record.field], names)
-        except DamageError as error:
-            raise DamageError(f"{path} {error}") from None
 
 
 def _at(field: Field, arrays: dict[str, NDArray[Any]], place: int) -> dict[str, NDArray[Any]]:

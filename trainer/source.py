@@ -7,7 +7,7 @@ from typing import Any
 
 from hskcache.cache import Cache, open_cache
 from hskcache.errors import SpecError
-from hskcache.remote.mirror import LOCAL_BYTES, MirroredCache, open_mirror
+from hskcache.remote.mirror import LOCAL_BYTES, open_mirror
 from hskcache.remote.remote import is_url
 from trainer.choice import Choice, identity_of, parse_choice, resolved
 from trainer.knowledge import Knowledge, cached_knowledge
@@ -105,9 +105,8 @@ def cached_source(
     shards = first_shards(opened, num_rows)
     choice = fields if isinstance(fields, Choice) else parse_choice(opened, fields)
     chosen = resolved(opened, choice)
-    if isinstance(opened, MirroredCache):
-        window_bytes = most_window_bytes(opened, ("inputs", *chosen.names), Plan(tuple(shards), batch_size=1))
-        opened.mirror.folder.require(window_bytes, "the shards that are read at once")
+    window_bytes = most_window_bytes(opened, ("inputs", *chosen.names), Plan(tuple(shards), batch_size=1))
+    opened.shelf.require(window_bytes, "the shards that are read at once")
 
     def loader(losses: Losses, part: Slice, seed: int) -> KnowledgeLoader:
         kinds = fields_of(losses)

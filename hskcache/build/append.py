@@ -100,7 +100,7 @@ def append(
     with writing_to(cache.root, SINCE), appending(ledger) as left:
         manifest = ledger.intact()
         is_done = is_appended(ledger, manifest, job.data, left and not again)
-        check_append(job, Cache(cache.root, manifest), again or is_done)
+        check_append(job, Cache(manifest, cache.shelf), again or is_done)
         if is_done:
             tidy_append(ledger, manifest)
             return manifest

@@ -34,7 +34,7 @@ def make_part_job(cache: "Cache", teacher: str, device: str, rows: Rows, spool: 
     is_corpus = request.data.problem == "text"
     if is_corpus != (rows.corpus is not None):
         has, option = ("a corpus", "--corpus") if is_corpus else ("rows of a task", "--data")
-        raise MismatchError(f"{cache.root} holds {has}; give {option} FILE")
+        raise MismatchError(f"{cache.name} holds {has}; give {option} FILE")
     rows.check()
     spec = request.spec.model_copy(update={"shard_rows": request.shard_rows})
     if rows.corpus is not None:

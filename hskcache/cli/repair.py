@@ -220,8 +220,9 @@ def _compute(cache: Path, manifest: "Manifest", wanted: "tuple[list[Record], boo
     from hskcache.repair.mending import mend_tokenizer
     from hskcache.repair.recompute import addition_source, recompute, source_of
     from hskcache.store.ledger import Ledger
+    from hskcache.store.shelf import Directory
 
-    opened = Cache(cache, manifest)
+    opened = Cache(manifest, Directory(cache))
     left, tokenizer_left = wanted
     if means.field in manifest.added:
         source = addition_source(_added_teacher(opened, means.field, means), opened, means.field)

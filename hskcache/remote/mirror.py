@@ -27,10 +27,11 @@ from hskcache.remote.fetch import fetch, fetch_tokenizer, read_manifest
 from hskcache.remote.home import in_home
 from hskcache.remote.remote import Remote, is_url, open_remote
 from hskcache.remote.retry import OutOfReachError
+from hskcache.store.fields import Field
 from hskcache.store.files import make_folder, sha256_hex, tokenizer_digest, write_atomic
 from hskcache.store.ledger import MANIFEST, TOKENIZER, Ledger
 from hskcache.store.manifest import Manifest
-from hskcache.store.reading import read_shard
+from hskcache.store.reading import reread_shard
 from hskcache.store.record import Record
 
 LOCAL_BYTES = 20_000_000_000
@@ -53,7 +54,7 @@ def local_folder() -> Path:
     return in_home(given or "~/.cache/hskcache", f"set {_FOLDER_VARIABLE} to a folder for what is fetched")
 
 
-def open_mirror(url: str, local_dir: Path | None = None, most_bytes: int = LOCAL_BYTES) -> "MirroredCache":
+def open_mirror(url: str, local_dir: Path | None = None, most_bytes: int = LOCAL_BYTES) -> Cache:
     """Open a complete cache at a URL by its manifest; its tokenizer and its shards come when they are asked for.
 
     Where the server is out of reach, the manifest that it gave last is taken, and a line on stderr says so.
@@ -73,7 +74,7 @@ def open_mirror(url: str, local_dir: Path | None = None, most_bytes: int = LOCAL
     with writing_to(folder.root, _SINCE):
         folder.make()
         manifest = _manifest(remote, folder.kept)
-    return MirroredCache(folder.kept / manifest.cache_id, manifest, Mirror(remote, folder))
+    return Cache(manifest, Mirror(remote, folder, manifest))
 
 
 def open_any(cache: str | Path) -> Cache:
@@ -85,21 +86,32 @@ def open_any(cache: str | Path) -> Cache:
     return open_mirror(str(cache)) if is_url(str(cache)) else open_cache(cache)
 
 
-class MirroredCache(Cache):
-    """A cache whose shards are fetched when they are read; a copy here that was damaged is fetched again.
+class Mirror:
+    """The shelf of a cache at a URL: brings files into a bounded folder when they are read. Threads may share it.
+
+    A copy here that was damaged is fetched again.
 
     Attributes:
-        mirror: brings them.
+        remote: where they come from.
+        folder: where they go.
+        manifest: of the cache.
     """
 
-    def __init__(self, root: Path, manifest: Manifest, mirror: "Mirror") -> None:
-        super().__init__(root, manifest, ahead=mirror.ahead)
-        self.mirror = mirror
+    def __init__(self, remote: Remote, folder: BoundedFolder, manifest: Manifest) -> None:
+        self.remote = remote
+        self.folder = folder
+        self.manifest = manifest
+        self._mutex = threading.Lock()
+        # Announced and not read yet: by digest, and in order those that nobody has begun to fetch.
+        self._soon: dict[str, Record] = {}
+        self._queue: deque[Record] = deque()
+        self._num_threads = 0
+        self._failure: BaseException | None = None
 
     @property
     def name(self) -> str:
         """The URL."""
-        return self.mirror.remote.url
+        return self.remote.url
 
     @property
     def tokenizer_path(self) -> Path:
@@ -109,40 +121,36 @@ class MirroredCache(Cache):
             DamageError: the server has another tokenizer than the rows were made with.
             CacheError: the server does not answer, or the folder cannot be written.
         """
-        with writing_to(self.root, _SINCE):
-            _bring_tokenizer(self.mirror.remote, self.manifest, self.root)
-        return super().tokenizer_path
+        root = self.folder.kept / self.manifest.cache_id
+        with writing_to(root, _SINCE):
+            _bring_tokenizer(self.remote, self.manifest, root)
+        return root / TOKENIZER
 
-    def _load(self, record: Record, names: Collection[str] | None) -> dict[str, NDArray[Any]]:
+    def read(self, record: Record, field: Field, names: Collection[str] | None) -> dict[str, NDArray[Any]]:
+        """Read a shard, fetched first if it is not there.
+
+        Raises:
+            DamageError: the server has other bytes than the manifest says, or the disk here is not sound.
+            CacheError: as :meth:`holding`.
+        """
         for _ in range(_ATTEMPTS):
-            with self.mirror.holding(record) as path:
+            with self.holding(record) as path:
                 try:
-                    return read_shard(path, record, self.fields[record.field], names)
+                    return reread_shard(path, record, field, names)
                 except DamageError as error:
                     said = error
-                    self.mirror.drop(record)
+                    self.drop(record)
         raise DamageError(
             f"{path} {said}, though it was just fetched; see whether the disk is sound, or choose another --local-dir"
         )
 
+    def require(self, num_bytes: int, what: str) -> None:
+        """Raise unless the folder may hold so many bytes of shards at once.
 
-class Mirror:
-    """Brings the files of shards from a URL into a bounded folder. Threads may share it.
-
-    Attributes:
-        remote: where they come from.
-        folder: where they go.
-    """
-
-    def __init__(self, remote: Remote, folder: BoundedFolder) -> None:
-        self.remote = remote
-        self.folder = folder
-        self._mutex = threading.Lock()
-        # Announced and not read yet: by digest, and in order those that nobody has begun to fetch.
-        self._soon: dict[str, Record] = {}
-        self._queue: deque[Record] = deque()
-        self._num_threads = 0
-        self._failure: BaseException | None = None
+        Raises:
+            SpecError: it may not.
+        """
+        self.folder.require(num_bytes, what)
 
     @contextmanager
     def holding(self, record: Record) -> Iterator[Path]:

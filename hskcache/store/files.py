@@ -56,6 +56,15 @@ def read_file(path: Path, most_bytes: int) -> bytes:
         DamageError: it is a symbolic link, no regular file, or larger. The message says so without naming the file.
         OSError: it is missing or cannot be read.
     """
+    return read_with_status(path, most_bytes)[0]
+
+
+def read_with_status(path: Path, most_bytes: int) -> tuple[bytes, os.stat_result]:
+    """Read a file as :func:`read_file` does, and its status after the last byte was read.
+
+    Raises:
+        DamageError, OSError: as :func:`read_file`.
+    """
     try:
         # A pipe, opened so, does not wait for its other end.
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -70,7 +79,7 @@ def read_file(path: Path, most_bytes: int) -> bytes:
         if found.st_size > most_bytes:
             raise DamageError(f"has {found.st_size} bytes, of at most {most_bytes}")
         with open(descriptor, "rb", closefd=False) as file:
-            return file.read(found.st_size)
+            return file.read(found.st_size), os.fstat(descriptor)
     finally:
         os.close(descriptor)
 

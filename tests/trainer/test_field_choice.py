@@ -105,7 +105,7 @@ def test_pairs_of_a_chosen_field_are_counted_by_its_own_teachers_layers(grown: G
 
 def with_manifest(cache: Cache, **changes: Any) -> Cache:
     """The same files, described otherwise."""
-    return Cache(cache.root, cache.manifest.model_copy(update=changes))
+    return Cache(cache.manifest.model_copy(update=changes), cache.shelf)
 
 
 def test_the_content_of_the_own_fields_is_the_id_from_before_anything_was_added(grown: Grown) -> None:

@@ -22,6 +22,7 @@ from hskcache.cache import Cache, open_cache
 from hskcache.errors import CacheError, MismatchError
 from hskcache.store.appending import APPENDING, Draft, appending, is_being_appended, is_of_append, is_unfinished
 from hskcache.store.ledger import Ledger
+from hskcache.store.shelf import Directory
 from hskcache.teacher.load import Teacher
 from hskcache.text import Examples
 from hskcache.verify import verify
@@ -202,7 +203,7 @@ def test_a_cache_with_added_fields_or_a_part_of_one_is_refused(root: Path, new: 
     with pytest.raises(MismatchError, match=r"has added fields \(large\), which would lack the new rows"):
         append(new, open_cache(root))
     cache = open_cache(root)
-    part = Cache(root, cache.manifest.subset(["logits"], range(2)))
+    part = Cache(cache.manifest.subset(["logits"], range(2)), Directory(root))
     with pytest.raises(MismatchError, match="is a part of another cache"):
         check_append(new, part)
 

@@ -144,7 +144,7 @@ def test_rows_that_one_has_left_out_are_told_and_not_compared(tmp_path: Path) ->
     arrays = other.read("logits", 0)
     Ledger(other.root).commit("logits", 0, (0, 2), arrays, {1: 2})
     Ledger(other.root).finish(other.manifest.request, other.manifest.own_fields, {})
-    found = difference(golden(), Cache(other.root, Ledger(other.root).intact()))
+    found = difference(golden(), Cache(Ledger(other.root).intact(), other.shelf))
     assert [(change.key, change.here, change.there) for change in found.changes] == [("skipped.logits", [], [1])]
     one = values_of(found, "logits")
     assert (one.num_rows, one.max_abs) == (1, 0)

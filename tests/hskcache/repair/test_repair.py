@@ -24,6 +24,7 @@ from hskcache.repair.recompute import Source, addition_source, recompute, source
 from hskcache.store.files import write_atomic
 from hskcache.store.ledger import Ledger
 from hskcache.store.record import Record
+from hskcache.store.shelf import Directory
 from hskcache.teacher.load import Teacher
 from hskcache.text import Examples
 from hskcache.verify import verify
@@ -60,7 +61,7 @@ def mend(root: Path, source: Callable[[Cache], Source]) -> dict[tuple[str, int],
     manifest = ledger.intact()
     damage = damage_of(ledger, manifest, verify(root).problems)
     mend_from_manifest(ledger, damage, remove_extra=False)
-    cache = Cache(root, manifest)
+    cache = Cache(manifest, Directory(root))
     return recompute(source(cache), cache, damage.shards)[1]
 
 

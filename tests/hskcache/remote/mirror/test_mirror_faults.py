@@ -16,18 +16,18 @@ from unsteady import Unsteady
 from hskcache.cache import Cache
 from hskcache.errors import CacheError
 from hskcache.remote import mirror as mirrors
-from hskcache.remote.mirror import MirroredCache, open_mirror
+from hskcache.remote.mirror import open_mirror
 
 ALL = [("logits", shard) for shard in range(NUM_SHARDS)]
 
 
 @pytest.fixture
-def ahead(server: Unsteady, tmp_path: Path) -> MirroredCache:
+def ahead(server: Unsteady, tmp_path: Path) -> Cache:
     """A mirror that has fetched nothing."""
     return open_mirror(server.url, tmp_path / "local")
 
 
-def refused_in_child(mirror: MirroredCache, disturb: Callable[[], object]) -> None:
+def refused_in_child(mirror: Cache, disturb: Callable[[], object]) -> None:
     """In a child, disturb what fetches ahead, and read: the reader is told in one line, and soon."""
 
     def work() -> None:
@@ -42,18 +42,18 @@ def refused_in_child(mirror: MirroredCache, disturb: Callable[[], object]) -> No
     assert in_child(work) == 0
 
 
-def test_a_disk_that_takes_no_more_is_told(ahead: MirroredCache) -> None:
+def test_a_disk_that_takes_no_more_is_told(ahead: Cache) -> None:
     size = SHARD_BYTES // 2
     refused_in_child(ahead, lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size)))
 
 
-def test_a_folder_that_is_removed_is_told(ahead: MirroredCache) -> None:
-    refused_in_child(ahead, lambda: shutil.rmtree(ahead.mirror.folder.root))
+def test_a_folder_that_is_removed_is_told(ahead: Cache) -> None:
+    refused_in_child(ahead, lambda: shutil.rmtree(ahead.shelf.folder.root))
 
 
-def test_a_folder_that_may_not_be_written_any_more_is_told(ahead: MirroredCache, tmp_path: Path) -> None:
+def test_a_folder_that_may_not_be_written_any_more_is_told(ahead: Cache, tmp_path: Path) -> None:
     def lose_rights() -> None:
-        for folder in (ahead.mirror.folder.root, ahead.mirror.folder.files):
+        for folder in (ahead.shelf.folder.root, ahead.shelf.folder.files):
             folder.chmod(0o555)
         if os.getuid() == 0:
             # Root may write anywhere; somebody else is to reach the folder, and no more.
@@ -66,7 +66,7 @@ def test_a_folder_that_may_not_be_written_any_more_is_told(ahead: MirroredCache,
 
 @pytest.mark.parametrize("error", [MemoryError("no more"), ValueError("not a number")])
 def test_whatever_else_ends_a_thread_is_raised_where_shards_are_read(
-    ahead: MirroredCache, error: Exception, monkeypatch: pytest.MonkeyPatch
+    ahead: Cache, error: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     here, real = threading.current_thread(), mirrors.fetch
 
@@ -86,7 +86,7 @@ def test_whatever_else_ends_a_thread_is_raised_where_shards_are_read(
 
 
 def test_where_no_thread_is_to_be_had_who_reads_fetches(
-    ahead: MirroredCache, original: Cache, monkeypatch: pytest.MonkeyPatch
+    ahead: Cache, original: Cache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As under a limit on a container's processes."""
 
@@ -103,10 +103,10 @@ def test_where_no_thread_is_to_be_had_who_reads_fetches(
     assert read_all(ahead) == read_all(original)
 
 
-def test_what_a_power_cut_left_in_a_lock_is_no_reservation(ahead: MirroredCache, original: Cache) -> None:
+def test_what_a_power_cut_left_in_a_lock_is_no_reservation(ahead: Cache, original: Cache) -> None:
     from hskcache.locks import locked
 
-    lock = ahead.mirror.folder.files / f"{'0' * 64}.lock"
+    lock = ahead.shelf.folder.files / f"{'0' * 64}.lock"
     lock.write_bytes(b"\0\0\0")
     with locked(lock):
         assert read_all(ahead) == read_all(original)

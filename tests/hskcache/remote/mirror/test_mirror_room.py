@@ -22,7 +22,7 @@ from unsteady import Unsteady
 
 from hskcache.cache import Cache
 from hskcache.errors import SpecError
-from hskcache.remote.mirror import MirroredCache, open_mirror
+from hskcache.remote.mirror import open_mirror
 
 
 class Watch:
@@ -165,7 +165,7 @@ def test_what_is_being_read_is_not_removed_and_whoever_needs_its_room_waits(
     child = forked.start(read_another)
     mirror = open_mirror(server.url, tmp_path, bound)
     record = original.manifest.shards["logits"][0]
-    with mirror.mirror.holding(record) as path:
+    with mirror.shelf.holding(record) as path:
         held.touch()
         while not list((tmp_path / "shards").glob("*.lock")):
             time.sleep(0.005)
@@ -184,6 +184,6 @@ def test_caches_of_the_same_bytes_share_them(original: Cache, server: Unsteady, 
     folder = tmp_path / "part.hsk"
     shutil.copytree(original.tokenizer_path, folder / "tokenizer")
     (folder / "manifest.json").write_bytes(part.to_json())
-    mirror: MirroredCache = open_mirror(f"file://{folder}", tmp_path)
+    mirror = open_mirror(f"file://{folder}", tmp_path)
     assert mirror.id != original.id
     assert read_all(mirror, range(NUM_SHARDS - 2)) == read_all(original)[4:]
