@@ -108,6 +108,13 @@ def test_options_in_the_text_are_those_of_a_command(page: Path) -> None:
             assert set(OPTION.findall(span)) <= anywhere, span
 
 
+def test_benchmarks_that_pages_name_exist() -> None:
+    spans = [span for page in PAGES for span in SPAN.findall(ANY_BLOCK.sub("", text(page)))]
+    named = {span.split()[1] for span in spans if span.startswith("tools/bench ")}
+    assert len(named) > 10
+    assert [name for name in named if not (ROOT / "tools" / "benchmarks" / f"{name}.py").is_file()] == []
+
+
 def test_rooms_and_files_that_developers_are_sent_to_exist() -> None:
     page = text(ROOT / "data" / "guide" / "developing.md")
     paths = {span for span in SPAN.findall(page) if re.fullmatch(r"(hskcache|trainer|tests|tools|data)/[\w./-]+", span)}
