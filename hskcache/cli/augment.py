@@ -7,9 +7,10 @@ import click
 
 from hskcache import console
 from hskcache.cli.options import data_option, device_option, json_option
+from hskcache.data_options import layout
 from hskcache.errors import SpecError
 from hskcache.ranges import Finite, Whole
-from hskcache.text.layout import Layout, layout
+from hskcache.text.layout import Layout
 
 if TYPE_CHECKING:
     from hskcache.augment import Finished, Job

@@ -7,6 +7,7 @@ from typing import Any, TypeVar, get_args
 import click
 from pydantic import ValidationError
 
+from hskcache.data_options import layout
 from hskcache.encoded import ENCODED
 from hskcache.errors import SpecError
 from hskcache.ranges import Whole
@@ -28,7 +29,6 @@ from hskcache.spec import (
     parse_spec,
 )
 from hskcache.strict import first_problem
-from hskcache.text.layout import layout
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 

@@ -16,9 +16,10 @@ from hskcache.cli.options import (
     json_option,
     spec_options,
 )
+from hskcache.data_options import layout
 from hskcache.errors import CacheError, MismatchError, SpecError
 from hskcache.nearest import meant
-from hskcache.text.layout import Layout, layout
+from hskcache.text.layout import Layout
 
 if TYPE_CHECKING:
     from hskcache.build.job import Job

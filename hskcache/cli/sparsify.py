@@ -10,11 +10,12 @@ from click.core import ParameterSource
 
 from hskcache import console
 from hskcache.cli.options import device_option, json_option
+from hskcache.data_options import layout
 from hskcache.errors import SpecError
 from hskcache.locks import sole_writer
 from hskcache.ranges import Finite, Whole
 from hskcache.sparsity.levels import Method, Ranking, Scope, check_balance, parse_levels
-from hskcache.text.layout import OPTIONS, Layout, layout
+from hskcache.text.layout import OPTIONS, Layout
 from hskcache.text.remembered import of_model
 
 if TYPE_CHECKING:

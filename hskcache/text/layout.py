@@ -1,15 +1,12 @@
 """Which columns of a data file a command reads, and in which order its classes count."""
 
-import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, get_args
-
-import click
+from typing import Any
 
 from hskcache import console
 from hskcache.classes import class_names, folded, is_nameless, require_one_answer
-from hskcache.errors import ColumnError, DataError, MismatchError, SpecError
+from hskcache.errors import ColumnError, DataError, MismatchError
 from hskcache.text.head import check_head
 from hskcache.text.labels import LabelSet, Problem
 from hskcache.text.remembered import Remembered
@@ -17,7 +14,8 @@ from hskcache.text.rows import Examples, Overrides, columns_of, examples_for, ha
 from hskcache.text.table import BadRows, RowPolicy, Unlabelled
 from hskcache.text.tasks import Task, load_task
 
-Command = Callable[..., Any]
+OPTIONS = ("task_name", "text", "text_pair", "label", "header", "classes", "unlabelled", "bad_rows")
+"""Names of what the user gives, as attributes of a layout and as parameters of a command."""
 
 
 @dataclass(frozen=True)
@@ -212,57 +210,6 @@ class Layout:
                 "this task, or --task or --classes to name the classes"
             )
         return examples
-
-
-OPTIONS = ("task_name", "text", "text_pair", "label", "header", "classes", "unlabelled", "bad_rows")
-"""Names of the parameters that :func:`layout` takes from a command line."""
-
-
-class _ClassNames(click.ParamType):  # type: ignore[type-arg]
-    """Names with commas between them."""
-
-    name = "names"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
-        names = tuple(name.strip() for name in str(value).split(","))
-        if len(names) < 2 or not all(names) or len(set(names)) < len(names):
-            raise SpecError(f"--classes {value!r}: give two classes or more, each once: neg,pos")
-        return names
-
-
-def layout(command: Command) -> Command:
-    """Give a command ``--task``, the column options and those of rows as one argument ``layout``."""
-
-    @click.option(
-        "--task", "task_name", metavar="NAME", help="Task preset (sst2, rte, ...): columns, labels and metrics."
-    )
-    @click.option("--text", metavar="COLUMN", help="Column of the text: its name, or its number counted from 0.")
-    @click.option("--text-pair", metavar="COLUMN", help="Column of the second text of a pair.")
-    @click.option("--label", metavar="COLUMN", help="Column of the label.")
-    @click.option("--header/--no-header", default=None, help="Whether the first line names columns [default: detect].")
-    @click.option(
-        "--classes",
-        type=_ClassNames(),
-        metavar="neg,pos",
-        help="Classes as the data writes them, in the order of the model's.  [default: those of model, task or data]",
-    )
-    @click.option(
-        "--unlabelled",
-        type=click.Choice(get_args(Unlabelled)),
-        help="Rows without a gold label (empty, -, -1) among others: an error, left out, or distilled "
-        "without one.  [default: fail]",
-    )
-    @click.option(
-        "--bad-rows",
-        type=click.Choice(get_args(BadRows)),
-        help="Rows that cannot be used (no text, another width, an unknown label): an error, or left out.  "
-        "[default: fail]",
-    )
-    @functools.wraps(command)
-    def wrapper(*args: Any, **given: Any) -> Any:
-        return command(*args, layout=Layout(**{name: given.pop(name) for name in OPTIONS}), **given)
-
-    return wrapper
 
 
 def class_order(model: str, config: Any, task: Task | None) -> tuple[str, ...] | None:

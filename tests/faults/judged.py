@@ -13,11 +13,11 @@ from damages import Damage
 from hskcache.cache import open_cache
 from hskcache.errors import CacheError
 from hskcache.verify import verify
-from trainer.gate import check_recipe, check_student
 from trainer.loading import KnowledgeLoader
-from trainer.objective import Objective
 from trainer.recipe import AttentionTerm, HiddenTerm, LabelTerm, Losses, Recipe, SoftTerm, Stage
-from trainer.source import Slice, cached_source
+from trainer.source.gate import check_recipe, check_student
+from trainer.source.objective import Objective
+from trainer.source.source import Slice, cached_source
 from trainer.student.create import create_student
 
 Verdict = Literal["refused", "the same batches", "other batches"]

@@ -8,7 +8,7 @@ from typing import Any
 
 from servers import free_port
 
-_PRELOAD = ["trainer.fit", "trainer.loading", "hskcache.text", "torch.utils.tensorboard", "sklearn.metrics"]
+_PRELOAD = ["trainer.run.fit", "trainer.loading", "hskcache.text", "torch.utils.tensorboard", "sklearn.metrics"]
 _PRELOAD += ["transformers.models.bert.modeling_bert", "transformers.models.auto.modeling_auto"]
 
 _context = multiprocessing.get_context("forkserver")

@@ -12,7 +12,7 @@ from hskcache.cache import Cache
 from trainer import chance
 from trainer.cli import main
 from trainer.evaluation import Scores
-from trainer.finetuner import Finetuner
+from trainer.run.finetuner import Finetuner
 from trainer.stark.folder import Folder
 from trainer.stark.results import results_of, table
 from trainer.stark.settings import DENSE, KNOWLEDGE, Level

@@ -15,11 +15,11 @@ from hskcache.cache import Cache, open_cache
 from hskcache.spec import Depth, Hidden, Length, Spec, Width
 from hskcache.teacher.load import load_teacher
 from hskcache.text import examples_for, load_task, tokenize
-from trainer.distill import Machine
 from trainer.evaluation import evaluate, metrics_for
-from trainer.fit import Fit
 from trainer.recipe import Recipe
-from trainer.source import Source, cached_source
+from trainer.run.distill import Machine
+from trainer.run.fit import Fit
+from trainer.source.source import Source, cached_source
 from trainer.student.create import create_student
 
 CPU = Machine(device="cpu")

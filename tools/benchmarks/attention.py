@@ -28,9 +28,9 @@ def make_side(job: Any, loader: Any, given: dict[str, Any]) -> Side:
     """A student that learns from attention scores alone."""
     import torch
 
-    from trainer.live import live_knowledge
-    from trainer.objective import Objective
     from trainer.recipe import AttentionTerm, Losses
+    from trainer.source.live import live_knowledge
+    from trainer.source.objective import Objective
     from trainer.student.create import create_student
 
     knowledge = live_knowledge(job)
@@ -47,8 +47,8 @@ def make_side(job: Any, loader: Any, given: dict[str, Any]) -> Side:
 
 def prepare(work: Path, given: dict[str, Any]) -> tuple[dict[str, Side], dict[str, float]]:
     """The four sides, and bytes a row on disk of both caches, which the real build writes once."""
-    from trainer.live import LiveLoader
     from trainer.loading import KnowledgeLoader
+    from trainer.source.live import LiveLoader
 
     folder = work / f"attention_{given['teacher']}_{given['rows']}x{given['length']}"
     tokenizer = synthetic.write_tokenizer(work / "tokenizer")

@@ -96,7 +96,7 @@ class Judge:
         from transformers import AutoModel
 
         from hskcache.selection.depth import layer_map
-        from trainer.projections import FILE, SHARED, load
+        from trainer.source.projections import FILE, SHARED, load
 
         model, project = AutoModel.from_pretrained(student), load(student / FILE)[SHARED]
         with torch.no_grad():

@@ -39,9 +39,9 @@ def train(loader: Any, job: Any, missing: Missing, given: dict[str, Any]) -> lis
     """Train a student of seed 0 on all that the cache keeps, dropout on, and note every step."""
     import torch
 
-    from trainer.live import live_knowledge
-    from trainer.objective import Objective
     from trainer.recipe import AttentionTerm, HiddenTerm, Losses, SoftTerm
+    from trainer.source.live import live_knowledge
+    from trainer.source.objective import Objective
     from trainer.student.create import create_student
 
     knowledge = live_knowledge(job)
@@ -74,8 +74,8 @@ def largest_difference(cached: list[Step], live: list[Step]) -> float:
 
 def compare(given: dict[str, Any], work: Path) -> dict[str, dict[str, float]]:
     """The largest relative difference by encoding and treatment of dropped columns."""
-    from trainer.live import LiveLoader
     from trainer.loading import KnowledgeLoader
+    from trainer.source.live import LiveLoader
 
     teacher, examples, name = source(given, work)
     found: dict[str, dict[str, float]] = {}

@@ -82,9 +82,9 @@ class Steps:
     def train_student(self, source: Any, out: Path) -> dict[str, Any]:
         """The whole of ``fit``, from the one start that all levels have."""
         from hskcache.text import load_tokenizer, tokenize
-        from trainer.distill import Machine
         from trainer.evaluation import evaluate, metrics_for
-        from trainer.fit import Fit, fit
+        from trainer.run.distill import Machine
+        from trainer.run.fit import Fit, fit
         from trainer.student.create import create_student
 
         tokenizer, metrics = load_tokenizer(self.tokenizer), metrics_for("classification")
@@ -110,7 +110,7 @@ def cached_steps(steps: Steps, out: Path) -> dict[str, Callable[[], Any]]:
     from hskcache.cache import open_cache
     from hskcache.sparsity.levels import kept_at
     from hskcache.sparsity.masks import sparse
-    from trainer.source import cached_source
+    from trainer.source.source import cached_source
 
     cache = out / "cache.hsk"
 
@@ -154,8 +154,8 @@ def live_steps(steps: Steps, out: Path) -> dict[str, Callable[[], Any]]:
 
 def live_source(steps: Steps, teacher: Any) -> Any:
     """A teacher in the loop over the rows of the cache, in its order."""
-    from trainer.live import LiveLoader, live_knowledge
-    from trainer.source import Source, fields_of
+    from trainer.source.live import LiveLoader, live_knowledge
+    from trainer.source.source import Source, fields_of
 
     job = steps.job(teacher)
 

@@ -43,8 +43,8 @@ def plain_batches(job: Any, batch_size: int, device: str) -> Iterator[tuple[dict
 
 def make_loaders(job: Any, cache: Any, given: dict[str, Any]) -> dict[str, Any]:
     """Sources of batches for those sides that learn from the teacher's knowledge."""
-    from trainer.live import LiveLoader
     from trainer.loading import KnowledgeLoader
+    from trainer.source.live import LiveLoader
 
     shared = {"batch_size": given["batch_size"]}
     cached = {"residency": given["residency"], "device": given["device"], **shared}
@@ -59,9 +59,9 @@ def make_sides(job: Any, loaders: dict[str, Any], given: dict[str, Any]) -> dict
     """Four students of the same weights, each with its own source of batches."""
     import torch
 
-    from trainer.live import live_knowledge
-    from trainer.objective import Objective
     from trainer.recipe import HiddenTerm, Losses, SoftTerm
+    from trainer.source.live import live_knowledge
+    from trainer.source.objective import Objective
     from trainer.student.create import create_student
 
     device, knowledge = given["device"], live_knowledge(job)

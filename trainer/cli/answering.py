@@ -24,14 +24,14 @@ from hskcache.text.remembered import of_model
 from hskcache.text.rows import has_hub_layout
 from hskcache.text.tasks import task_names
 from hskcache.text.tokenize import reach_of
-from trainer.choice import parse_choice
 from trainer.cli import options
 from trainer.fidelity import beside, fidelity
-from trainer.gate import check_tokenizer
 from trainer.inference import predict
-from trainer.knowledge import Knowledge, cached_knowledge
+from trainer.loading.choice import parse_choice
 from trainer.predictions import Predictions, require_cells, written
-from trainer.source import opened_cache
+from trainer.source.gate import check_tokenizer
+from trainer.source.knowledge import Knowledge, cached_knowledge
+from trainer.source.source import opened_cache
 from trainer.student.create import load_classifier
 from trainer.student.head import keep_meaning
 from trainer.student.vocabulary import own_vocabulary

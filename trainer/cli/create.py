@@ -8,11 +8,12 @@ import click
 from click.core import ParameterSource
 
 from hskcache import console, runtime
+from hskcache.data_options import layout
 from hskcache.disk import writing_to
 from hskcache.errors import DataError, MismatchError, SpecError
 from hskcache.locks import WRITING, sole_writer
 from hskcache.ranges import Finite, Whole
-from hskcache.text.layout import OPTIONS, Layout, layout
+from hskcache.text.layout import OPTIONS, Layout
 from hskcache.text.remembered import Remembered, of_model, save
 from trainer.cli import options
 

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hskcache import console, runtime
+from hskcache.data_options import layout
 from hskcache.errors import MismatchError
-from hskcache.text.layout import Layout, class_order, layout
+from hskcache.text.layout import Layout, class_order
 from trainer.cli import options
 
 if TYPE_CHECKING:

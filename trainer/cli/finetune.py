@@ -6,8 +6,9 @@ from typing import Any
 import click
 
 from hskcache import console, runtime
+from hskcache.data_options import layout
 from hskcache.ranges import Finite, Whole
-from hskcache.text.layout import Layout, layout
+from hskcache.text.layout import Layout
 from trainer.cli import options
 
 
@@ -61,12 +62,13 @@ def finetune(data: str, eval_data: str, out: Path, layout: Layout, as_json: bool
     from hskcache.disk import writing_to
     from hskcache.text import load_tokenizer, tokenized
     from hskcache.text.remembered import MAX_LENGTH
-    from trainer import chance, processes
-    from trainer.checkpoints import begun, reached, require_room
+    from trainer import chance
     from trainer.evaluation import metrics_for
-    from trainer.finetune import FinetuneArguments
-    from trainer.finetune import finetune as run
-    from trainer.finetuner import Labelled
+    from trainer.run import processes
+    from trainer.run.checkpoints import begun, reached, require_room
+    from trainer.run.finetune import FinetuneArguments
+    from trainer.run.finetune import finetune as run
+    from trainer.run.finetuner import Labelled
     from trainer.student.vocabulary import tokenizer_for
 
     vocabulary = tokenizer_for(settings["model"], settings.pop("tokenizer"))

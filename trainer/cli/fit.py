@@ -6,9 +6,9 @@ from typing import Any
 import click
 
 from hskcache import console, runtime
+from hskcache.data_options import layout
 from hskcache.errors import SpecError
 from hskcache.ranges import Whole
-from hskcache.text.layout import layout
 from trainer.cli import options
 
 
@@ -104,11 +104,13 @@ def fit(out: Path, as_json: bool, **given: Any) -> None:
     if (given["cache"] is None) == (given["teacher"] is None):
         raise SpecError("give either --cache CACHE or --teacher DIR --data FILE --spec SPEC.yaml")
     from hskcache.disk import writing_to
-    from trainer import chance, processes, projections
-    from trainer.checkpoints import reached, require_room
+    from trainer import chance
     from trainer.cli.jobs import make_fit
-    from trainer.distill import Machine
-    from trainer.fit import fit as run
+    from trainer.run import processes
+    from trainer.run.checkpoints import reached, require_room
+    from trainer.run.distill import Machine
+    from trainer.run.fit import fit as run
+    from trainer.source import projections
 
     sources = options.each_once(given.pop("eval_files"), "--eval-data")
     given["eval_data"], others = next(iter(sources), None), sources[1:]

@@ -16,15 +16,15 @@ from hskcache.text.cut import tell_beyond, tell_cut
 from hskcache.text.layout import Layout
 from hskcache.text.remembered import Remembered, of_examples
 from hskcache.text.tokenize import reach_of
-from trainer.distill import Score
 from trainer.evaluation import Metric, check_labels, evaluate, metrics_for
-from trainer.fit import Fit
-from trainer.gate import check_recipe, check_student, check_tokenizer
 from trainer.inference import check_fit
-from trainer.knowledge import Knowledge
-from trainer.learner import Projecting, left_behind, projections_of, take_up
 from trainer.recipe import Recipe, load_recipe
-from trainer.source import Local, Source, cached_source
+from trainer.run.distill import Score
+from trainer.run.fit import Fit
+from trainer.run.learner import Projecting, left_behind, projections_of, take_up
+from trainer.source.gate import check_recipe, check_student, check_tokenizer
+from trainer.source.knowledge import Knowledge
+from trainer.source.source import Local, Source, cached_source
 from trainer.student.create import create_student
 from trainer.student.encoder import create_encoder
 from trainer.student.token_types import token_types_after
@@ -154,7 +154,7 @@ def _source(given: Mapping[str, Any], device: str) -> Source:
         )
     if given["data"] is None:
         raise SpecError("--teacher needs the training rows: give --data FILE with --task or columns")
-    from trainer.live import live_source
+    from trainer.source.live import live_source
 
     if given["spec_file"] is None:
         raise SpecError("--teacher needs --spec: what `hskcache info CACHE --spec` prints makes the two comparable")

@@ -7,8 +7,9 @@ from typing import Any
 import click
 
 from hskcache import console, runtime
+from hskcache.data_options import layout
 from hskcache.ranges import Whole
-from hskcache.text.layout import Layout, layout
+from hskcache.text.layout import Layout
 from trainer.cli import options
 
 

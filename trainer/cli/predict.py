@@ -5,8 +5,9 @@ from typing import Any
 
 import click
 
+from hskcache.data_options import layout
 from hskcache.errors import CacheError, SpecError
-from hskcache.text.layout import Layout, layout
+from hskcache.text.layout import Layout
 from trainer.cli import options
 
 _STDOUT = Path("-")

@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hskcache import console, runtime
+from hskcache.data_options import layout
 from hskcache.ranges import Whole
-from hskcache.text.layout import Layout, layout
+from hskcache.text.layout import Layout
 from trainer.cli import options
 
 if TYPE_CHECKING:
-    from trainer.fit import Fit
+    from trainer.run.fit import Fit
     from trainer.stark.settings import Stark
 
 
@@ -128,8 +129,8 @@ def _stark(out: Path, given: dict[str, Any]) -> "Stark":
     from hskcache.recall import of_cache
     from hskcache.text.remembered import of_model
     from trainer.cli.jobs import make_fit
-    from trainer.distill import Machine
     from trainer.recipe import load_recipe
+    from trainer.run.distill import Machine
     from trainer.stark.folder import Folder
     from trainer.stark.settings import Data, Stark, parse_methods, parse_percents, soft_temperature
 

@@ -11,8 +11,8 @@ import torch
 from hskcache.cache import AttentionField, Cache, Field, HiddenField
 from hskcache.errors import MismatchError
 from trainer.batch import Batch
-from trainer.choice import choice_of, identity_of, resolved
 from trainer.loading.block import TOKEN, Block
+from trainer.loading.choice import choice_of, identity_of, resolved
 from trainer.loading.decode import Decoder, Sizes
 from trainer.loading.ordered import Ordered, Part
 from trainer.loading.plan import Integers, Window
@@ -35,7 +35,7 @@ class KnowledgeLoader(Ordered[Block]):
         fields: names of the fields to load beside the inputs, at most one of hidden states and one of attention; None
             loads the cache's own, without those that were added to it.
         weights: by name, how much each of several logits fields counts in their mean, see
-            :class:`~trainer.choice.Choice`; empty: all alike.
+            :class:`~trainer.loading.choice.Choice`; empty: all alike.
         layers: hidden layers to load; None loads all that are stored.
         attention_layers: layers of attention scores to load, likewise.
         num_rows: to train on the first rows alone; None: on all. Rows that a field of ``fields`` left out, as the
@@ -80,7 +80,7 @@ class KnowledgeLoader(Ordered[Block]):
 
     @cached_property
     def identity(self) -> str:
-        """What names the knowledge, whichever of its fields are loaded; see :func:`~trainer.choice.identity_of`."""
+        """Name of the knowledge, whichever fields of it are loaded: :func:`~trainer.loading.choice.identity_of`."""
         return identity_of(self.cache, self._choice, self.num_rows)
 
     def windows(self, epoch: int, skip: int) -> Iterator[tuple[Window, Block | None, Integers]]:

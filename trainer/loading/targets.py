@@ -20,7 +20,7 @@ from trainer.loading.block import Block
 
 @dataclass(frozen=True, eq=False)
 class LogitsDecoder:
-    """Average the logits of an ensemble, see :class:`~trainer.choice.Choice`; those of one teacher stay as they are.
+    """Average the logits of an ensemble (see :class:`~trainer.loading.choice.Choice`); those of one teacher stay.
 
     Attributes:
         weights: by field, adding up to 1; at least one.

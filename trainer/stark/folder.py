@@ -17,7 +17,7 @@ from hskcache.locks import WRITING
 from hskcache.store.additions import ADDING
 from hskcache.store.ledger import BUILDING, MANIFEST
 from trainer.chance import is_at_chance
-from trainer.checkpoints import LOGS, METRICS, RUN, damaged, difference, read_json, read_object, write_json
+from trainer.run.checkpoints import LOGS, METRICS, RUN, damaged, difference, read_json, read_object, write_json
 from trainer.stark.settings import Level, level_of
 
 RESULTS = "results.json"

@@ -19,9 +19,9 @@ from hskcache.text import Examples, TokenizedRows, tokenized
 from hskcache.text.cut import tell_cut
 from hskcache.text.layout import Layout
 from hskcache.text.tokenize import reach_of
-from trainer.checkpoints import write_json
 from trainer.evaluation import Metric, answers, check_labels, metrics_for
 from trainer.inference import predict
+from trainer.run.checkpoints import write_json
 from trainer.stark.confidence import confidence
 from trainer.stark.folder import RESULTS, Folder, remade
 from trainer.stark.shares import CONFIDENCE, Share, plot, spread

@@ -12,9 +12,10 @@ from hskcache.disk import writing_to
 from hskcache.errors import CacheError, SpecError
 from hskcache.locks import sole_writer
 from hskcache.sparsity.levels import num_removed
-from trainer import chance, processes
-from trainer.checkpoints import write_json
-from trainer.fit import fit
+from trainer import chance
+from trainer.run import processes
+from trainer.run.checkpoints import write_json
+from trainer.run.fit import fit
 from trainer.stark.confidence import Confidence, cached_confidence
 from trainer.stark.folder import PLOT, RESULTS, Folder, remade
 from trainer.stark.plot import plot

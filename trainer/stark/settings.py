@@ -8,9 +8,9 @@ from typing import NamedTuple
 from hskcache.errors import SpecError
 from hskcache.sparsity.levels import check_balance, level_name, parse_levels
 from hskcache.text.layout import Layout
-from trainer.distill import Machine
-from trainer.fit import Fit
 from trainer.recipe import Recipe
+from trainer.run.distill import Machine
+from trainer.run.fit import Fit
 
 KNOWLEDGE = "knowledge"
 """The method: expressive and student-friendly scores together [StarK 3.2]."""

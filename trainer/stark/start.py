@@ -24,9 +24,9 @@ from hskcache.text.cut import tell_cut
 from hskcache.text.remembered import definition_of, is_preset
 from hskcache.text.tokenize import reach_of
 from trainer.evaluation import check_labels, metrics_for
-from trainer.gate import check_recipe, check_student, check_tokenizer
-from trainer.knowledge import Knowledge, cached_knowledge
-from trainer.live import live_knowledge
+from trainer.source.gate import check_recipe, check_student, check_tokenizer
+from trainer.source.knowledge import Knowledge, cached_knowledge
+from trainer.source.live import live_knowledge
 from trainer.stark.folder import Folder
 from trainer.stark.settings import DENSE, Data, Level, Stark
 from trainer.student.create import create_student

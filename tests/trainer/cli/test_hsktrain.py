@@ -13,9 +13,9 @@ from click.testing import CliRunner, Result
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertForSequenceClassification, BertModel
 from transformers.utils import logging
 
-from trainer.checkpoints import begun
 from trainer.cli import COMMANDS, main
-from trainer.finetune import FinetuneArguments
+from trainer.run.checkpoints import begun
+from trainer.run.finetune import FinetuneArguments
 
 ROOT = Path(__file__).resolve().parents[3]
 

@@ -24,10 +24,10 @@ from hskcache.sparsity.scores import random_importance
 from hskcache.teacher.load import Teacher, load_teacher
 from hskcache.text.layout import Layout
 from trainer.cli import main
-from trainer.distill import Machine
-from trainer.fit import Fit
 from trainer.recipe import load_recipe
-from trainer.source import cached_source
+from trainer.run.distill import Machine
+from trainer.run.fit import Fit
+from trainer.source.source import cached_source
 from trainer.stark.run import run
 from trainer.stark.settings import Data, Stark
 

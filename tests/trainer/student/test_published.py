@@ -16,7 +16,7 @@ from transformers import BertConfig, BertForPreTraining, BertForSequenceClassifi
 
 from hskcache.cache import Cache
 from trainer.cli import main as hsktrain
-from trainer.projections import FILE, load
+from trainer.source.projections import FILE, load
 
 STILL = ["epochs=1", "batch_size=24", "learning_rate=1e-12"]
 SHARED = ["general.losses.embedding.shared_projection", "general.losses.hidden.shared_projection"]
@@ -203,8 +203,8 @@ def test_a_configuration_that_is_none_of_a_bert_is_refused(
 
 
 def test_a_file_beside_the_weights_comes_before_what_is_among_them(tiny_tokenizer_dir: Path, tmp_path: Path) -> None:
-    from trainer.learner import projections_of
-    from trainer.projections import save
+    from trainer.run.learner import projections_of
+    from trainer.source.projections import save
 
     student = publish(tmp_path / "student", tiny_tokenizer_dir, BertForPreTraining, {"fit_dense": nn.Linear(16, 32)})
     newer = nn.Linear(16, 32)

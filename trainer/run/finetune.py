@@ -1,0 +1,270 @@
+"""Plain fine-tuning on labels: a teacher from a pre-trained encoder, or a student without any teacher."""
+
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from transformers import (
+    PreTrainedTokenizerBase,
+    TrainingArguments,
+)
+
+from hskcache import console, runtime
+from hskcache.encoder import trained_length
+from hskcache.errors import DataError, MismatchError, SpecError
+from hskcache.locks import sole_writer
+from hskcache.model.save import save_model
+from hskcache.text import remembered
+from hskcache.text.cut import tell_beyond, tell_cut
+from hskcache.text.tokenize import reach_of
+from trainer import chance
+from trainer.evaluation import check_labels, metrics_for
+from trainer.inference import check_fit
+from trainer.run import processes
+from trainer.run.checkpoints import CHECKPOINTS, LOGS, claim, finish, last_checkpoint, step_of
+from trainer.run.finetuner import Finetuner, Labelled
+from trainer.run.interrupts import Interrupts
+from trainer.run.midway import Midway
+from trainer.run.progress import StepBar
+from trainer.run.resume import LogFirst, stopped
+from trainer.run.selecting import Best, EvaluateOften, Patience
+from trainer.student import origin
+from trainer.student.create import Interface, create_student
+from trainer.student.token_types import token_types_after
+
+if TYPE_CHECKING:
+    from hskcache.text import Examples
+
+
+@dataclass(frozen=True)
+class FinetuneArguments:
+    """How to fine-tune.
+
+    Attributes:
+        model: what create_student takes: a folder with or without weights, a config.json, a hub id, a student's name.
+        epochs: passes over the training rows.
+        learning_rate: of AdamW at its peak; it falls linearly to 0.
+        batch_size: rows of one forward pass on one device.
+        max_length: tokens of a row, special tokens included.
+        seed: of new weights, the order of rows and dropout.
+        warmup_ratio: share of the steps over which the learning rate rises, in [0, 1).
+        weight_decay: of AdamW, biases and norms excepted.
+        bf16: train and evaluate under bfloat16 autocast.
+        gradient_accumulation: batches of one optimizer step.
+        patience: stop after this many epochs without a better evaluation; None trains all epochs.
+        device: ``cpu`` or ``cuda``.
+        save_steps: steps between checkpoints, beside the one at the end of every epoch; None: that one alone.
+        metrics: names for metrics_for, the one that picks the best evaluation first; empty takes the defaults.
+        eval_steps: optimizer steps between evaluations, beside the one at the end of every epoch; None: that one alone.
+    """
+
+    model: str
+    epochs: int = 3
+    learning_rate: float = 2e-5
+    batch_size: int = 32
+    max_length: int = 128
+    seed: int = 0
+    warmup_ratio: float = 0.1
+    weight_decay: float = 0.01
+    bf16: bool = False
+    gradient_accumulation: int = 1
+    patience: int | None = None
+    device: str = "cpu"
+    save_steps: int | None = None
+    metrics: tuple[str, ...] = ()
+    eval_steps: int | None = None
+
+
+def finetune(
+    arguments: FinetuneArguments, tokenizer: PreTrainedTokenizerBase, train: Labelled, dev: Labelled, out: Path
+) -> dict[str, Any]:
+    """Fine-tune on ``train`` and save in ``out`` the weights whose evaluation on ``dev`` is best.
+
+    ``out`` becomes an ordinary checkpoint with its tokenizer, ``logs/`` for TensorBoard and ``metrics.json``. A run
+    that was cut off goes on from its last epoch; a finished one is not run again.
+
+    Returns:
+        The content of metrics.json: ``metric``, the one that picked; ``best``, its epoch, step and metrics;
+        ``chance``, whether those are chance, see :func:`trainer.chance.record`; ``epochs``, the metrics of every
+        evaluation; and ``origin``, see :func:`trainer.student.origin.record`.
+
+    Raises:
+        DataError: one of the two data sets is empty or has no labels.
+        MismatchError: ``out`` holds another run; the model, the tokenizer and the labels do not fit each other.
+        SpecError: an unknown metric, or bfloat16 on a device without it.
+        TeacherError: the model cannot be loaded.
+        Interrupted: by SIGINT or SIGTERM in training, whose last step is saved.
+    """
+    metrics = metrics_for(train.examples.problem, arguments.metrics)
+    metric = next(iter(metrics))
+    _check(arguments, train, dev)
+    out = out.resolve()
+    with runtime.quiet(), ExitStack() as stack:
+        model = create_student(arguments.model, _interface(arguments, tokenizer, train.examples), arguments.seed)
+        for data in (train, dev):
+            check_fit(model, data.rows)
+            reach = reach_of(model, arguments.model, arguments.max_length)
+            tell_cut(data.rows.cut, len(data.rows), data.examples.source, reach)
+            longest = int(data.rows.lengths.max(initial=0))
+            tell_beyond(longest, trained_length(model), data.examples.source, arguments.model)
+        processes.connect(arguments.device)
+        processes.on_first(lambda: stack.enter_context(sole_writer(out)))
+        if finished := processes.on_first(lambda: claim(out, _run(arguments, tokenizer, train, dev))):
+            if processes.is_first():
+                console.say(f"{out} is finished already")
+            return finished
+        if not processes.on_first((out / CHECKPOINTS).exists):
+            origin.tell_origin(arguments.model, _reads_pairs(tokenizer, train.examples))
+        trainer = Finetuner(model, _training_arguments(arguments, metric, out), train, dev, metrics)
+        best = _add_callbacks(trainer, arguments, metric, out)
+        _train(trainer, out, processes.on_first(lambda: last_checkpoint(out)), arguments.save_steps)
+        processes.wait()
+        best.restore(trainer.state)
+        result = _result(trainer, metric) | origin.record(arguments.model)
+        if processes.is_first():
+            save_model(model, out, tokenizer)
+            known = remembered.of_examples(train.examples, arguments.max_length, train.rows.cut)
+            types = token_types_after(arguments.model, False, _reads_pairs(tokenizer, train.examples))
+            remembered.save(replace(known, token_types=types), out)
+            finish(out, result)
+    return result
+
+
+def _run(
+    arguments: FinetuneArguments, tokenizer: PreTrainedTokenizerBase, train: Labelled, dev: Labelled
+) -> dict[str, Any]:
+    run = asdict(arguments) | {"tokenizer": tokenizer.name_or_path}
+    # These decide where and how often, not what: a run may go on elsewhere.
+    del run["device"], run["save_steps"]
+    return run | {"train": train.examples.fingerprint, "dev": dev.examples.fingerprint}
+
+
+def _check(arguments: FinetuneArguments, train: Labelled, dev: Labelled) -> None:
+    for examples in (train.examples, dev.examples):
+        if examples.labels is None or not len(examples):
+            examples.require_gold("to learn from and to be scored on")
+            raise DataError(f"{examples.source} has no {'labels' if len(examples) else 'rows'}; fine-tuning needs both")
+    _check_classes(train.examples)
+    check_labels(dev.examples)
+    ours, theirs = (
+        (train.examples.problem, train.examples.label_names),
+        (dev.examples.problem, dev.examples.label_names),
+    )
+    if ours != theirs:
+        raise MismatchError(
+            f"{train.examples.source} has {_classes(train)} and {dev.examples.source} has {_classes(dev)}; "
+            "read both with the same classes"
+        )
+    remembered.of_examples(train.examples, arguments.max_length).check_pairs(dev.examples)
+    if arguments.bf16 and arguments.device == "cuda" and not torch.cuda.is_bf16_supported():
+        raise SpecError("--bf16 is asked for and this device has no bfloat16; leave it out")
+
+
+def _check_classes(examples: "Examples") -> None:
+    labels = examples.labels
+    if labels is not None and examples.problem == "classification" and (labels == labels[0]).all():
+        raise DataError(
+            f"every row of {examples.source} has the class {examples.label_names[int(labels[0])]}; there is nothing to "
+            "learn from one class, so give rows of two or more"
+        )
+
+
+def _classes(data: Labelled) -> str:
+    return f"classes {', '.join(data.examples.label_names)}" if data.examples.label_names else "scores"
+
+
+def _add_callbacks(trainer: Finetuner, arguments: FinetuneArguments, metric: str, out: Path) -> Best:
+    """What decides when to log, to evaluate and to end; and what keeps the best weights, to restore them from."""
+    trainer.add_callback(LogFirst())
+    if arguments.eval_steps is not None:
+        trainer.add_callback(EvaluateOften(arguments.eval_steps))
+    if arguments.patience is not None:
+        trainer.add_callback(Patience(arguments.patience, metric))
+    best = Best(trainer.model, out / CHECKPOINTS, metric)
+    trainer.add_callback(best)
+    return best
+
+
+def _train(trainer: Finetuner, out: Path, checkpoint: Path | None, save_steps: int | None) -> None:
+    from torch.utils.tensorboard import SummaryWriter
+    from transformers.integrations import TensorBoardCallback
+
+    if checkpoint is not None and (state := stopped(checkpoint)) is not None:
+        trainer.state = state
+        return
+    with ExitStack() as stack:
+        trainer.add_callback(Midway(trainer, stack.enter_context(Interrupts()), "", save_steps))
+        if processes.is_first():
+            if checkpoint is not None:
+                console.say(f"going on from step {step_of(checkpoint)}")
+            # Steps that were logged after the last checkpoint will be logged again.
+            purge_step = 1 + (step_of(checkpoint) if checkpoint else 0)
+            writer = stack.enter_context(SummaryWriter(str(out / LOGS), purge_step=purge_step))
+            trainer.add_callback(TensorBoardCallback(writer))
+            trainer.add_callback(StepBar(stack.enter_context(console.progress("steps")), "fine-tune"))
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+
+
+def _training_arguments(arguments: FinetuneArguments, metric: str, out: Path) -> TrainingArguments:
+    settings = TrainingArguments(
+        output_dir=str(out / CHECKPOINTS),
+        num_train_epochs=arguments.epochs,
+        learning_rate=arguments.learning_rate,
+        per_device_train_batch_size=arguments.batch_size,
+        gradient_accumulation_steps=arguments.gradient_accumulation,
+        warmup_steps=arguments.warmup_ratio,
+        weight_decay=arguments.weight_decay,
+        bf16=arguments.bf16,
+        use_cpu=arguments.device == "cpu",
+        seed=arguments.seed,
+        train_sampling_strategy="group_by_length",
+        remove_unused_columns=False,
+        eval_strategy="epoch",
+        save_strategy="epoch",
+        save_total_limit=2,
+        metric_for_best_model=metric,
+        greater_is_better=True,
+        restore_callback_states_from_checkpoint=True,
+        logging_steps=0.01,
+        report_to="none",
+        disable_tqdm=True,
+        log_level="error",
+        ddp_find_unused_parameters=False,
+    )
+    # Several devices are for several processes; otherwise the batch would grow with the machine.
+    settings._n_gpu = min(settings.n_gpu, 1)
+    return settings
+
+
+def _interface(arguments: FinetuneArguments, tokenizer: PreTrainedTokenizerBase, examples: "Examples") -> Interface:
+    return Interface(
+        vocab_size=len(tokenizer),
+        label_names=examples.label_names,
+        problem="regression" if examples.problem == "regression" else "classification",
+        pad_token_id=tokenizer.pad_token_id or 0,
+        max_positions=max(512, arguments.max_length),
+        type_vocab_size=2 if "token_type_ids" in tokenizer.model_input_names else 1,
+        reads_pairs=_reads_pairs(tokenizer, examples),
+    )
+
+
+def _reads_pairs(tokenizer: PreTrainedTokenizerBase, examples: "Examples") -> bool:
+    return examples.pairs is not None and "token_type_ids" in tokenizer.model_input_names
+
+
+def _result(trainer: Finetuner, metric: str) -> dict[str, Any]:
+    epochs = [
+        {
+            "epoch": entry["epoch"],
+            "step": entry["step"],
+            "metrics": {name: entry[f"eval_{name}"] for name in trainer.metrics},
+        }
+        for entry in trainer.state.log_history
+        if f"eval_{metric}" in entry
+    ]
+    best = next(epoch for epoch in epochs if epoch["step"] == trainer.state.best_global_step)
+    # An epoch of an earlier process is judged again, by the weights that were loaded as the best.
+    scores = trainer.scores.get(best["step"]) or processes.on_first(trainer.score)
+    return {"metric": metric, "best": best, **chance.record(scores), "epochs": epochs}

@@ -1,0 +1,274 @@
+"""Train a student through the stages of a recipe, from a cache or from a teacher in the loop."""
+
+import shutil
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from transformers import (
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    PrinterCallback,
+    TrainerCallback,
+)
+
+from hskcache import console, runtime
+from hskcache.locks import sole_writer
+from hskcache.model.save import load_weights, save_model
+from hskcache.text import remembered
+from hskcache.text.remembered import Remembered
+from trainer import chance
+from trainer.recipe import Recipe, Stage
+from trainer.run import processes
+from trainer.run.checkpoints import (
+    CHECKPOINTS,
+    DONE,
+    LOADER,
+    LOGS,
+    STAGES,
+    claim,
+    finish,
+    read_json,
+    step_of,
+    write_json,
+)
+from trainer.run.distill import DistillTrainer, Machine, Score, training_arguments
+from trainer.run.interrupts import Interrupts
+from trainer.run.learner import Learner, Projecting, told
+from trainer.run.midway import Midway
+from trainer.run.progress import Pace, StepBar
+from trainer.run.resume import Place, newest, stopped
+from trainer.run.selecting import Best, EvaluateOften, Patience
+from trainer.source import projections
+from trainer.source.gate import check_recipe, check_student
+from trainer.source.matches import LayerMatch, Matches
+from trainer.source.objective import Objective, restore_attention
+from trainer.source.source import Slice, Source
+from trainer.student import origin
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Everything that decides a run.
+
+    Attributes:
+        source: what there is to learn from.
+        recipe: the stages.
+        student: at its start.
+        tokenizer: saved with the student.
+        score: the task's metrics of a student on the evaluation data; empty where there is no task.
+        metric: the one that picks the best evaluation; None where there is no task.
+        seed: of the order, the projections and dropout.
+        layer_map: which layers learn from which, see :meth:`~trainer.source.knowledge.Knowledge.matches_for`.
+        run: what else identifies the run, as plain values, such as the student's origin.
+        rows: how the student's rows are read, which is saved with it; None where that is not known.
+        others: by name, metrics on further rows, which are taken of the finished student and choose nothing.
+        origin: what the student was made of, told when a run begins; None where it is told elsewhere.
+        projecting: the projections it begins with, and what becomes of them.
+    """
+
+    source: Source
+    recipe: Recipe
+    student: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    score: Score
+    metric: str | None
+    seed: int = 0
+    layer_map: str | None = None
+    run: dict[str, Any] = field(default_factory=dict)
+    rows: Remembered | None = None
+    origin: str | None = None
+    projecting: Projecting = field(default_factory=Projecting)
+    others: Mapping[str, Score] = field(default_factory=dict)
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What a run in the same folder must have in common with this one."""
+        return {**self.run, **self.projecting.identity, **self.settings}
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What all processes must have in common; of the student they take the first one's."""
+        return {
+            "knowledge": self.source.identity,
+            "layer_map": self.layer_map,
+            "metric": self.metric,
+            "recipe": self.recipe.model_dump(mode="json"),
+            "seed": self.seed,
+        }
+
+
+def fit(job: Fit, out: Path, machine: Machine) -> dict[str, Any]:
+    """Run every stage that is not done yet and save the student in ``out`` as an ordinary checkpoint.
+
+    A run that was cut off goes on from its last checkpoint with the same losses; a finished one is not run again.
+    Under torchrun or accelerate every process calls this; the first writes all files.
+
+    Returns:
+        What metrics.json holds: the scores of the student, on the evaluation data and on others, whether they are
+        chance, where it began, and of every stage its steps, seconds and last losses.
+
+    Raises:
+        MismatchError: the knowledge, the recipe and the student do not fit, ``out`` holds another run, or the
+            processes were given different ones.
+        SpecError: the batch size cannot be divided as asked.
+        Interrupted: by SIGINT or SIGTERM in training, whose last step is saved.
+    """
+    check_recipe(job.source.knowledge, job.recipe, machine.slices)
+    check_student(job.source.knowledge, job.recipe, job.student, job.layer_map)
+    out = out.resolve()
+    with runtime.quiet(), ExitStack() as stack:
+        device = processes.connect(machine.device)
+        processes.agree(job.settings)
+        processes.on_first(lambda: stack.enter_context(sole_writer(out)))
+        finished = processes.on_first(lambda: claim(out, job.identity))
+        if finished is not None:
+            _say(f"{out} is finished already")
+            return finished
+        if job.origin is not None and not (out / STAGES).exists():
+            origin.tell_origin(job.origin, job.source.knowledge.reads_pairs)
+        learner = Learner(job.student, dict(job.projecting.taken))
+        for number, stage in enumerate(job.recipe.stages):
+            folder = out / STAGES / f"{number}-{stage.name}"
+            if processes.on_first((folder / DONE).is_file):
+                learner = learner.again(folder / "student", device)
+            else:
+                _run_stage(job, stage, learner, folder, machine)
+        return processes.on_first(lambda: _finished(job, learner, out))
+
+
+def _finished(job: Fit, learner: Learner, out: Path) -> dict[str, Any]:
+    save_model(learner.student, out, job.tokenizer)
+    projections.save(learner.projections if job.projecting.exported else {}, out)
+    if job.rows is not None:
+        remembered.save(job.rows, out)
+    records = [out / STAGES / f"{number}-{stage.name}" / DONE for number, stage in enumerate(job.recipe.stages)]
+    scores = job.score(learner.student)
+    result = {"metric": job.metric, "scores": scores, **chance.record(scores), "stages": list(map(read_json, records))}
+    if job.others:
+        result["others"] = {name: score(learner.student) for name, score in job.others.items()}
+    if job.origin is not None:
+        result |= origin.record(job.origin)
+    finish(out, result)
+    return result
+
+
+def _run_stage(job: Fit, stage: Stage, learner: Learner, folder: Path, machine: Machine) -> None:
+    """Train ``learner`` in place; once ``folder/done.json`` stands, its weights stand in ``folder/student``."""
+    held = {} if job.projecting.fresh else learner.projections
+    objective = Objective(learner.student, stage.losses, _matches(job, learner), job.seed, held)
+    trainer = _trainer(job, stage, objective, folder, machine)
+    pace, best = Pace(), _best(objective, folder, job.metric or "")
+    # In this order: a checkpoint is whole before what only an older one needs is dropped.
+    for callback in (Place(trainer.loader), best, pace):
+        trainer.add_callback(callback)
+    checkpoint = processes.on_first(lambda: newest(folder))
+    if checkpoint is not None:
+        _say(f"{stage.name}: going on from step {step_of(checkpoint)}")
+        trainer.loader.load_state_dict(read_json(checkpoint / LOADER))
+    elif objective.projections:
+        _say(told(stage.name, projections.by_name(objective.projections), held))
+    if checkpoint is not None and (state := stopped(checkpoint)) is not None:
+        trainer.state = state
+        load_weights(trainer.model, checkpoint / "model.safetensors", trainer.args.device)
+    else:
+        _train(trainer, checkpoint, stage.name, folder.parent.parent / LOGS / stage.name)
+    processes.wait()
+    restore_attention(learner.student)
+    if stage.select == "best":
+        best.restore(trainer.state)
+    learner.projections.update(projections.by_name(objective.projections))
+    processes.on_first(lambda: _record(trainer, stage, learner, folder, pace.median_s))
+
+
+def _best(objective: Objective, folder: Path, metric: str) -> Best:
+    beside = {projections.FILE: objective.projections} if objective.projections else {}
+    return Best(objective.student, folder, metric, beside)
+
+
+def _record(
+    trainer: DistillTrainer, stage: Stage, learner: Learner, folder: Path, seconds_per_step: float | None
+) -> None:
+    shutil.rmtree(folder / "student", ignore_errors=True)
+    save_model(learner.student, folder / "student")
+    projections.save(learner.projections, folder / "student")
+    evaluations = [
+        {key.removeprefix("eval_"): value for key, value in entry.items()}
+        for entry in trainer.state.log_history
+        if any(key.startswith("eval_") for key in entry)
+    ]
+    write_json(
+        folder / DONE,
+        {
+            "name": stage.name,
+            "steps": trainer.state.global_step,
+            "seconds_per_step": seconds_per_step,
+            "evaluations": evaluations,
+            "losses": _last_losses(trainer),
+        },
+    )
+    shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
+
+
+def _last_losses(trainer: DistillTrainer) -> dict[str, float]:
+    """The terms of the last log, each averaged over the steps since the log before."""
+    logged = [entry for entry in trainer.state.log_history if "loss" in entry]
+    last = logged[-1] if logged else {}
+    return {key.removeprefix("loss_"): value for key, value in last.items() if key.startswith("loss_")}
+
+
+def _train(trainer: DistillTrainer, checkpoint: Path | None, name: str, logs: Path) -> None:
+    with ExitStack() as stack:
+        interrupts = stack.enter_context(Interrupts())
+        trainer.add_callback(Midway(trainer, interrupts, f"stage {name}", None))
+        if processes.is_first():
+            from torch.utils.tensorboard import SummaryWriter
+            from transformers.integrations import TensorBoardCallback
+
+            if checkpoint is None:
+                shutil.rmtree(logs, ignore_errors=True)
+            # Steps that were logged after the checkpoint will be logged again.
+            purge_step = step_of(checkpoint) + 1 if checkpoint else None
+            writer = stack.enter_context(SummaryWriter(str(logs), purge_step=purge_step))
+            trainer.add_callback(TensorBoardCallback(writer))
+            trainer.add_callback(StepBar(stack.enter_context(console.progress("steps")), name))
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+
+
+def _matches(job: Fit, learner: Learner) -> Matches:
+    return job.source.knowledge.matches_for(learner.student.config.num_hidden_layers, job.layer_map)
+
+
+def _trainer(job: Fit, stage: Stage, objective: Objective, folder: Path, machine: Machine) -> DistillTrainer:
+    arguments = training_arguments(stage, machine, folder / CHECKPOINTS, job.metric, job.seed)
+    used = objective.matches.for_losses(stage.losses)
+    part = Slice(
+        batch_size=arguments.per_device_train_batch_size,
+        rank=arguments.process_index,
+        world_size=arguments.world_size,
+        accumulation=machine.accumulation,
+        device=str(arguments.device),
+        layers=_teacher_layers(used.hidden),
+        attention_layers=_teacher_layers(used.attention),
+        num_tokens=objective.student.get_input_embeddings().num_embeddings,
+    )
+    loader = job.source.loader(stage.losses, part, job.seed)
+    callbacks: list[TrainerCallback] = []
+    if stage.eval_steps is not None:
+        callbacks.append(EvaluateOften(stage.eval_steps))
+    if stage.patience is not None:
+        callbacks.append(Patience(stage.patience, job.metric or ""))
+    trainer = DistillTrainer(objective, loader, job.score, args=arguments, callbacks=callbacks)
+    trainer.remove_callback(PrinterCallback)  # it prints to stdout
+    return trainer
+
+
+def _teacher_layers(pairs: Sequence[LayerMatch]) -> tuple[int, ...]:
+    return tuple(sorted({pair.teacher for pair in pairs}))
+
+
+def _say(message: str) -> None:
+    if processes.is_first():
+        console.say(message)

@@ -1,0 +1,264 @@
+"""Does the knowledge fit the recipe and the student? Asked before step 1, answered with what to change."""
+
+from collections.abc import Mapping
+
+from transformers import PreTrainedModel
+
+from hskcache.classes import require_one_answer
+from hskcache.encoder import num_positions
+from hskcache.errors import MismatchError, SpecError
+from hskcache.spec import KNOWLEDGE_WORDS
+from hskcache.text.tokenize import vocabulary_difference
+from trainer.losses.attention import pair_heads
+from trainer.recipe import Recipe, Stage, known_recipes, load_recipe
+from trainer.source.knowledge import Knowledge
+from trainer.source.matches import Matches
+from trainer.source.objective import can_show_attention
+
+
+def check_recipe(knowledge: Knowledge, recipe: Recipe, slices: int = 1) -> None:
+    """Refuse a recipe that asks for knowledge there is none of, or whose batches cannot be cut as asked.
+
+    Args:
+        knowledge: to learn from.
+        recipe: the stages.
+        slices: parts of each batch, processes x forward passes.
+
+    Raises:
+        MismatchError: saying which stage asks for what, and what to change.
+        SpecError: a batch size that ``slices`` does not divide, or a field that was chosen and no stage learns from.
+    """
+    _check_choice(knowledge, recipe)
+    if knowledge.logits is not None and any(stage.losses.needs_task for stage in recipe.stages):
+        teacher = knowledge.request_for("logits").teacher
+        where = f"{teacher.name}, the teacher of {knowledge.where_of('logits')},"
+        require_one_answer(where, teacher.config, knowledge.logits.num_labels)
+    for stage in recipe.stages:
+        what = _called(stage, recipe)
+        if (lacking := _lacking(knowledge, stage)) is not None:
+            raise MismatchError(f"{what} {lacking}; {_change(knowledge, recipe, stage)}")
+        if stage.batch_size % slices:
+            raise SpecError(
+                f"{what} has batches of {stage.batch_size} rows, which cannot be cut into {slices} equal parts "
+                f"(processes x accumulated passes); use --set {stage.name}.batch_size=N with N a multiple of {slices}"
+            )
+
+
+def _check_choice(knowledge: Knowledge, recipe: Recipe) -> None:
+    """See that what was chosen in place of the cache's own fields is learned from, and answers what the rows ask."""
+    needs = {
+        "logits": any(stage.losses.soft is not None for stage in recipe.stages),
+        "hidden": recipe.needs_hidden,
+        "attention": recipe.needs_attention,
+    }
+    for kind, needed in needs.items():
+        if (names := knowledge.choice.of(kind)) and not needed:
+            raise SpecError(
+                f"--field {names[0]}: recipe {recipe.name!r} learns from no {KNOWLEDGE_WORDS[kind]}; leave the flag out"
+            )
+    data, logits = knowledge.request.data, knowledge.logits
+    outputs = 1 if data.problem == "regression" else len(data.label_names)
+    if knowledge.choice.logits and logits is not None and outputs and logits.num_labels != outputs:
+        raise MismatchError(
+            f"{knowledge.where_of('logits')} has {logits.num_labels} outputs and the rows ask for {outputs} (1 is a "
+            "score); give --field the name of logits of this task"
+        )
+
+
+def _lacking(knowledge: Knowledge, stage: Stage) -> str | None:
+    """What a stage asks for that there is none of; None where there is all."""
+    where, losses = knowledge.where, stage.losses
+    if knowledge.is_corpus and losses.needs_task:
+        return f"learns from a classifier's answers, and {where} holds a corpus without a task"
+    if knowledge.is_corpus and stage.select == "best":
+        return f"picks the epoch that scores best, and {where} holds a corpus without a task"
+    if losses.needs_hidden and knowledge.hidden is None:
+        return f"learns from hidden states, and {where} keeps none"
+    if losses.needs_attention and knowledge.attention is None:
+        return f"learns from attention scores, and {where} keeps none"
+    if losses.soft is not None and knowledge.logits is None:
+        return f"learns from logits, and {where} keeps none"
+    if losses.label is not None and not knowledge.has_labels:
+        return f"learns from labels, and the rows of {where} have none"
+    return None
+
+
+def _change(knowledge: Knowledge, recipe: Recipe, stage: Stage) -> str:
+    """Advice where a stage lacks something; whoever follows it comes to no other lack."""
+    if knowledge.is_corpus and not stage.losses.needs_task and stage.select == "best":
+        return f"use --set {stage.name}.select=last"
+    ways = (
+        []
+        if knowledge.is_corpus and any(one.losses.needs_task for one in recipe.stages)
+        else [_kept(knowledge, recipe)]
+    )
+    if fitting := [name for name in known_recipes() if _fits(knowledge, load_recipe(name))]:
+        ways.append(f"use --recipe {' or '.join(fitting)}")
+    if not ways:
+        # Of the recipes that ship one is for a corpus.
+        ways.append(f"for --recipe tinybert-general {_kept(knowledge, load_recipe('tinybert-general'))}")
+    return ", or ".join(ways)
+
+
+def _fits(knowledge: Knowledge, recipe: Recipe) -> bool:
+    return all(_lacking(knowledge, stage) is None for stage in recipe.stages)
+
+
+def _kept(knowledge: Knowledge, recipe: Recipe) -> str:
+    """What a build must keep for a recipe, all at once; a field that was added to the cache may do in its place."""
+    lacking = {"hidden": recipe.needs_hidden, "attention": recipe.needs_attention}
+    lacking = {kind: needed and getattr(knowledge, kind) is None for kind, needed in lacking.items()}
+    given = [f"--field {knowledge.added[kind][0]}" for kind in lacking if lacking[kind] and knowledge.added.get(kind)]
+    flags = []
+    if recipe.needs_hidden:
+        full = any(stage.losses.embedding is not None for stage in recipe.stages)
+        flags.append(f"--keep {'full' if full else '1l_10t_0.1h'}")
+    if recipe.needs_attention:
+        flags.append("--attention full")
+    if not knowledge.has_labels and any(stage.losses.label is not None for stage in recipe.stages):
+        flags.append("--label COLUMN")
+    elif given and len(given) == sum(lacking.values()):
+        return f"give {' '.join(given)}, which {'was' if len(given) == 1 else 'were'} added to it"
+    return f"build it with {' '.join(flags)}" if flags else "build it again"
+
+
+def check_student(knowledge: Knowledge, recipe: Recipe, student: PreTrainedModel, layer_map: str | None = None) -> None:
+    """Refuse a student that cannot read the rows or learn from the layers.
+
+    Args:
+        knowledge: to learn from.
+        recipe: the stages.
+        student: to train.
+        layer_map: chosen in place of the one the knowledge was made for, see :meth:`Knowledge.matches_for`.
+
+    Raises:
+        MismatchError: layers, heads, classes, vocabulary or positions do not fit, saying what to change.
+        SpecError: a layer map that is none, or that nothing is learned by.
+    """
+    config, where = student.config, knowledge.where
+    _check_layers(knowledge, recipe, int(config.num_hidden_layers), layer_map)
+    _check_attention(knowledge, recipe, student)
+    if not knowledge.is_corpus and int(config.num_labels) != knowledge.num_labels:
+        raise MismatchError(
+            f"the student has {config.num_labels} outputs and {where} has {knowledge.num_labels} (1 is a score); use a "
+            "student of this task"
+        )
+    positions, longest = num_positions(student), knowledge.request.spec.max_length
+    if positions is not None and positions < longest:
+        raise MismatchError(
+            f"the student has {positions} positions and rows of {where} may have {longest} tokens; build it with "
+            f"--max-length {positions}, or use another student"
+        )
+    if int(config.vocab_size) < knowledge.request.tokenizer.vocab_size:
+        raise MismatchError(
+            f"the student knows {config.vocab_size} token ids and the tokenizer of {where} gives "
+            f"{knowledge.request.tokenizer.vocab_size}; use a student with the teacher's vocabulary"
+        )
+
+
+def _called(stage: Stage, recipe: Recipe) -> str:
+    return f"stage {stage.name!r} of recipe {recipe.name!r}"
+
+
+def _check_layers(knowledge: Knowledge, recipe: Recipe, layers: int, layer_map: str | None) -> None:
+    where = knowledge.where
+    needs = {"hidden": recipe.needs_hidden, "attention": recipe.needs_attention}
+    wanted = [name for name, needed in needs.items() if needed]
+    if layer_map is not None and not wanted:
+        raise SpecError(f"--layer-map {layer_map}: recipe {recipe.name!r} learns from no layer; leave the flag out")
+    for name in wanted if layer_map is None else ():
+        if (made_for := knowledge.depths[name].student_layers) != layers:
+            there = not _not_stored(knowledge, recipe, knowledge.matches_for(layers, "uniform"))
+            raise MismatchError(
+                f"the student has {layers} layers and {knowledge.where_of(name)} maps the teacher's to a student of "
+                f"{made_for}; build it with --student-layers {layers}, or use a student of {made_for} layers"
+                + (", or give --layer-map uniform: the layers are there" if there else "")
+            )
+    matches = knowledge.matches_for(layers, layer_map)
+    if missing := _not_stored(knowledge, recipe, matches):
+        raise MismatchError(
+            f"--layer-map {layer_map} needs {missing}, which {where} does not keep; build it with --store-layers all, "
+            "or choose another map"
+        )
+    for stage in recipe.stages:
+        if lacking := _without_pairs(stage, matches):
+            kind, what = lacking
+            uniform = knowledge.matches_for(layers, "uniform")
+            there = not _not_stored(knowledge, recipe, uniform) and not _without_pairs(stage, uniform)
+            change = (
+                "give --layer-map uniform: the layers are there"
+                if there and layer_map is None
+                else "build it with more layers (--keep without a number of them), or leave the term out"
+            )
+            learner = f"{_called(stage, recipe)} learns from {what}"
+            keeper = knowledge.where_of(kind)
+            raise MismatchError(f"{learner}, and {keeper} keeps none for the student's layers; {change}")
+
+
+def _not_stored(knowledge: Knowledge, recipe: Recipe, matches: Matches) -> str:
+    """Teacher layers that the stages need and that are not stored, in words; empty where all are."""
+    needed = [matches.for_losses(stage.losses) for stage in recipe.stages]
+    kinds = {
+        "hidden": ("hidden layers", {match.teacher for one in needed for match in one.hidden}),
+        "attention": ("attention of layers", {match.teacher for one in needed for match in one.attention}),
+    }
+    missing = []
+    for field, (kind, (what, wanted)) in zip((knowledge.hidden, knowledge.attention), kinds.items(), strict=True):
+        if layers := sorted(wanted - set(field.layers if field is not None else ())):
+            chosen = "".join(f" of field {name}" for name in knowledge.choice.of(kind))
+            missing.append(f"{what} {', '.join(map(str, layers))}{chosen}")
+    return " and ".join(missing)
+
+
+def _without_pairs(stage: Stage, matches: Matches) -> tuple[str, str] | None:
+    """A term of the stage that no pair of layers serves: the kind it is about, and it in words."""
+    losses = stage.losses
+    if losses.embedding is not None and not matches.embedding_pairs(losses):
+        return "hidden", "the embedding output (layer 0)"
+    if losses.hidden is not None and not matches.hidden_pairs(losses):
+        return "hidden", KNOWLEDGE_WORDS["hidden"]
+    if losses.attention is not None and not matches.attention:
+        return "attention", KNOWLEDGE_WORDS["attention"]
+    return None
+
+
+def _check_attention(knowledge: Knowledge, recipe: Recipe, student: PreTrainedModel) -> None:
+    """See that the student's attention can be compared with what is kept."""
+    for stage in recipe.stages:
+        if (term := stage.losses.attention) is None or knowledge.attention is None:
+            continue
+        if not can_show_attention(student):
+            raise MismatchError(
+                f"the attention of {type(student).__name__} cannot be seen; use a BERT, RoBERTa, ELECTRA or DistilBERT "
+                "student, or leave out the attention term"
+            )
+        if (numbers := getattr(student.config, "heads_by_layer", None)) is not None:
+            raise MismatchError(
+                f"the student has {', '.join(map(str, numbers))} heads in its layers, and attention is taught to as "
+                "many in each; leave out the attention term, or prune without --global"
+            )
+        try:
+            pair_heads(term.heads, knowledge.attention, int(student.config.num_attention_heads))
+        except MismatchError as error:
+            raise MismatchError(f"{error} (--set {stage.name}.losses.attention.heads=...)") from None
+
+
+def check_tokenizer(knowledge: Knowledge, theirs: Mapping[str, int], ours: Mapping[str, int], student: str) -> None:
+    """Refuse a student whose own tokenizer gives other ids than the rows hold.
+
+    Args:
+        knowledge: the rows.
+        theirs: token -> id of the student's tokenizer.
+        ours: token -> id of the tokenizer the rows were made with.
+        student: what to call the student in the error.
+
+    Raises:
+        MismatchError: naming the first token that differs.
+    """
+    if (found := vocabulary_difference(theirs, ours)) is None:
+        return
+    token, there, here = found
+    raise MismatchError(
+        f"the tokenizer of {student} is not the one of {knowledge.where}: token {token!r} has id {there} there and "
+        f"{here} here; use a student with the teacher's tokenizer"
+    )

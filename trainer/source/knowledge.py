@@ -1,0 +1,178 @@
+"""What there is to learn from: fields, layers and rows, whether from a cache or from a teacher in the loop."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from pydantic import ValidationError
+
+from hskcache.cache import AttentionField, Cache, HiddenField, InputsField, LogitsField, Request
+from hskcache.errors import SpecError
+from hskcache.recall import of_cache
+from hskcache.selection.depth import kept_layers
+from hskcache.spec import Depth, layer_map_changes
+from hskcache.strict import first_problem
+from trainer.loading.choice import KINDS, OWN, Choice, resolved
+from trainer.source.matches import LayerMatch, Matches
+from trainer.student.create import Interface
+
+
+@dataclass(frozen=True)
+class Knowledge:
+    """What there is to learn from, whether it comes from a cache or from a teacher in the loop.
+
+    Attributes:
+        request: teacher, tokenizer, data and spec it was asked for with.
+        logits, hidden, attention: the fields, or None.
+        has_labels: whether the rows carry gold labels.
+        where: what to call it in an error.
+        choice: fields of a cache that were chosen in place of its own.
+        requests: by kind, what a chosen field was asked for with that another teacher added: its layers are counted
+            and paired by that; the rows are those of ``request``.
+        added: by kind, the names of all fields that were added to the cache.
+    """
+
+    request: Request
+    logits: LogitsField | None
+    hidden: HiddenField | None
+    has_labels: bool
+    where: str
+    attention: AttentionField | None = None
+    choice: Choice = OWN
+    requests: Mapping[str, Request] = field(default_factory=dict)
+    added: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    @property
+    def is_corpus(self) -> bool:
+        """Whether the rows are plain text without a task: nothing of a classifier can be learned or scored."""
+        return self.request.data.problem == "text"
+
+    @property
+    def reads_pairs(self) -> bool:
+        """Whether rows are known to be pairs of texts, which token types tell apart."""
+        if not self.request.tokenizer.has_token_types:
+            return False
+        if self.is_corpus:
+            return self.request.spec.packing.pairs != "none"
+        return of_cache(self.where, self.request).is_pairs is True
+
+    def request_for(self, kind: str) -> Request:
+        """What the field of a kind was asked for with."""
+        return self.requests.get(kind, self.request)
+
+    def where_of(self, kind: str) -> str:
+        """What to call the field of a kind in an error."""
+        names = self.choice.of(kind)
+        if not names:
+            return self.where
+        return f"{'fields' if len(names) > 1 else 'field'} {', '.join(names)} of {self.where}"
+
+    @property
+    def depths(self) -> dict[str, Depth]:
+        """The depth asked for of ``hidden`` and ``attention``, as far as they are kept."""
+        kept = {
+            "hidden": self.request_for("hidden").spec.hidden,
+            "attention": self.request_for("attention").spec.attention,
+        }
+        return {name: asked.depth for name, asked in kept.items() if asked is not None}
+
+    @property
+    def matches(self) -> Matches:
+        """The pairs of layers it was made for."""
+        pairs = (self.request_for("hidden").layers, self.request_for("attention").attention_layers)
+        hidden, attention = (tuple(LayerMatch(pair.student, pair.teacher) for pair in given) for given in pairs)
+        width = self.hidden.width if self.hidden is not None else None
+        max_length = self.request.spec.max_length if self.attention is not None else None
+        return Matches(hidden, attention, width, self.attention, max_length)
+
+    def matches_for(self, student_layers: int, layer_map: str | None) -> Matches:
+        """The pairs of layers for a student, whether their teacher layers are stored or not.
+
+        Args:
+            student_layers: of the student.
+            layer_map: ``uniform``, ``top``, ``bottom`` or the teacher layers of student layers 1 to the last, such as
+                ``3,6,9,12``; None takes the pairs it was made for.
+
+        Raises:
+            SpecError: not of that form, or a map that the teacher's layers do not allow.
+        """
+        made_for = self.matches
+        if layer_map is None:
+            return made_for
+        pairs: dict[str, tuple[LayerMatch, ...]] = {}
+        for name, depth in self.depths.items():
+            asked = _mapped(depth, student_layers, layer_map)
+            kept = kept_layers(asked, self.request_for(name).teacher.num_layers)
+            pairs[name] = tuple(LayerMatch(*pair) for pair in kept if pair.student > 0 or name == "hidden")
+        return replace(made_for, hidden=pairs.get("hidden", ()), attention=pairs.get("attention", ()))
+
+    @property
+    def num_labels(self) -> int:
+        """Outputs C of the teacher; 1 for a regression."""
+        return self.logits.num_labels if self.logits is not None else max(1, len(self.request.data.label_names))
+
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        """The classes in index order, numbered where rows without labels named none; empty for a regression."""
+        if self.num_labels == 1:
+            return ()
+        return tuple(self.request.data.label_names) or tuple(map(str, range(self.num_labels)))
+
+    def interface(self, vocab_size: int | None = None) -> Interface:
+        """What a student must read and answer.
+
+        Args:
+            vocab_size: one more than the largest id of the tokenizer, where it is at hand: some teachers' tables are
+                larger than their tokenizer needs.
+        """
+        tokenizer, problem = self.request.tokenizer, self.request.data.problem
+        return Interface(
+            vocab_size=vocab_size or max(tokenizer.vocab_size, self.request.teacher.vocab_size),
+            label_names=self.label_names,
+            # Of a corpus it says nothing: an encoder has no head.
+            problem="classification" if problem == "text" else problem,
+            pad_token_id=tokenizer.pad_token_id,
+            max_positions=max(512, self.request.spec.max_length),
+            type_vocab_size=2,
+            reads_pairs=self.reads_pairs,
+        )
+
+
+def cached_knowledge(cache: Cache, choice: Choice = OWN) -> Knowledge:
+    """What a cache offers to learn from: its own fields, those of a kind that was chosen in their place.
+
+    Raises:
+        MismatchError, SpecError: the cache has no such fields, or they cannot go together.
+    """
+    manifest, chosen = cache.manifest, resolved(cache, choice)
+    names = {kind: next(iter(chosen.of(kind)), "") for kind in KINDS}
+    logits, hidden, attention = (cache.fields.get(names[kind]) for kind in KINDS)
+    inputs = cache.fields["inputs"]
+    return Knowledge(
+        request=manifest.request,
+        logits=logits if isinstance(logits, LogitsField) else None,
+        hidden=hidden if isinstance(hidden, HiddenField) else None,
+        has_labels=isinstance(inputs, InputsField) and inputs.has_labels,
+        where=f"the cache {cache.name}",
+        attention=attention if isinstance(attention, AttentionField) else None,
+        choice=choice,
+        requests={kind: manifest.request_for(name) for kind, name in names.items() if name in manifest.added},
+        added={kind: tuple(name for name in manifest.added if cache.fields[name].kind == kind) for kind in KINDS},
+    )
+
+
+def _mapped(depth: Depth, student_layers: int, layer_map: str) -> Depth:
+    """The depth for another student: what was asked for, through another map."""
+    # Where all layers are stored, a number of layers was no wish to have fewer of them.
+    all_kept = depth.num_layers is None or depth.stored == "all"
+    num_layers = None if all_kept else min(depth.num_layers or 1, student_layers + 1)
+    changes = {"student_layers": student_layers, "num_layers": num_layers, "stored": "all"}
+    if depth.stored == "all":
+        changes["kept"] = None
+    changes |= layer_map_changes(layer_map)
+    if changes["layers"] is not None or changes["mapping"] == "bottom":
+        # Such maps lead nowhere but where they say.
+        changes["target"] = None
+    try:
+        return Depth.model_validate(depth.model_dump() | changes)
+    except ValidationError as error:
+        raise SpecError(f"--layer-map {layer_map}: {first_problem(error)}") from None

@@ -1,0 +1,146 @@
+"""Where the batches of a run come from: here a cache, in ``live`` a teacher in the loop."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hskcache.cache import Cache, open_cache
+from hskcache.errors import SpecError
+from hskcache.remote.mirror import LOCAL_BYTES, open_mirror
+from hskcache.remote.remote import is_url
+from trainer.loading import KnowledgeLoader
+from trainer.loading.choice import Choice, identity_of, parse_choice, resolved
+from trainer.loading.loader import first_shards
+from trainer.loading.ordered import Ordered
+from trainer.loading.plan import Plan
+from trainer.loading.residency import Residency, most_window_bytes
+from trainer.recipe import Losses
+from trainer.source.knowledge import Knowledge, cached_knowledge
+
+
+@dataclass(frozen=True)
+class Slice:
+    """The part of every global batch that one forward pass of one process sees.
+
+    Attributes:
+        batch_size: rows of it, at most.
+        rank, world_size: this process and their number.
+        accumulation: forward passes of one optimiser step.
+        device: where it is to be.
+        layers: hidden layers it must have; None: all there are. It may have more.
+        attention_layers: layers of attention scores, likewise.
+        num_tokens: token ids that the student knows, counted from 0; None: whatever comes.
+    """
+
+    batch_size: int
+    rank: int
+    world_size: int
+    accumulation: int
+    device: str
+    layers: tuple[int, ...] | None = None
+    attention_layers: tuple[int, ...] | None = None
+    num_tokens: int | None = None
+
+
+@dataclass(frozen=True)
+class Source:
+    """What there is to learn from and how to load it.
+
+    Attributes:
+        knowledge: what there is.
+        loader: makes the loader of a stage: for its losses, the slice of this process, and the seed of the order.
+        tokenizer: folder or name of the tokenizer that made the rows.
+        identity: digest of what the batches are made of.
+    """
+
+    knowledge: Knowledge
+    loader: Callable[[Losses, Slice, int], Ordered[Any]]
+    tokenizer: str
+    identity: str
+
+
+@dataclass(frozen=True)
+class Local:
+    """What this machine keeps of caches at URLs.
+
+    Attributes:
+        folder: holds it; None: :func:`~hskcache.remote.mirror.local_folder`.
+        most_bytes: it may hold; None: ``LOCAL_BYTES``.
+    """
+
+    folder: Path | None = None
+    most_bytes: int | None = None
+
+
+def fields_of(losses: Losses) -> tuple[str, ...]:
+    """The kinds of field that a stage learns from, beside the inputs; each is also the name of the own field."""
+    needs = {"logits": losses.soft is not None, "hidden": losses.needs_hidden, "attention": losses.needs_attention}
+    return tuple(field for field, needed in needs.items() if needed)
+
+
+def cached_source(
+    cache: Path | str,
+    residency: Residency = "auto",
+    num_rows: int | None = None,
+    fields: Sequence[str] | Choice = (),
+    local: Local = Local(),
+) -> Source:
+    """A cache to learn from, or its first rows.
+
+    Args:
+        cache: its path or URL.
+        residency: where its encoded rows live, see :class:`~trainer.loading.KnowledgeLoader`.
+        num_rows: to learn from the first rows alone; None: from all.
+        fields: what to learn from in place of the cache's own fields: a choice, or what ``--field`` says, such as
+            ``s30=0.7``.
+        local: what this machine keeps of a cache at a URL.
+
+    Raises:
+        CacheError: there is none, it is not complete, has fewer rows or no such fields; or it cannot be fetched.
+        SpecError: the machine is to keep less of it than training reads at once.
+    """
+    opened = opened_cache(cache, local)
+    # Now, and not when a stage begins: nothing has been written yet.
+    shards = first_shards(opened, num_rows)
+    choice = fields if isinstance(fields, Choice) else parse_choice(opened, fields)
+    chosen = resolved(opened, choice)
+    window_bytes = most_window_bytes(opened, ("inputs", *chosen.names), Plan(tuple(shards), batch_size=1))
+    opened.shelf.require(window_bytes, "the shards that are read at once")
+
+    def loader(losses: Losses, part: Slice, seed: int) -> KnowledgeLoader:
+        kinds = fields_of(losses)
+        return KnowledgeLoader(
+            opened,
+            residency=residency,
+            fields=tuple(name for kind in kinds for name in chosen.of(kind)),
+            weights=chosen.logits if "logits" in kinds else {},
+            layers=part.layers,
+            attention_layers=part.attention_layers,
+            num_rows=num_rows,
+            batch_size=part.batch_size,
+            seed=seed,
+            device=part.device,
+            rank=part.rank,
+            world_size=part.world_size,
+            accumulation=part.accumulation,
+            num_tokens=part.num_tokens,
+        )
+
+    knowledge = cached_knowledge(opened, choice)
+    return Source(knowledge, loader, str(opened.tokenizer_path), identity_of(opened, choice, num_rows))
+
+
+def opened_cache(cache: Path | str, local: Local = Local()) -> Cache:
+    """A cache at its path or URL.
+
+    Raises:
+        CacheError: there is none, it is not complete or cannot be reached.
+        SpecError: ``local`` is given for one on this machine.
+    """
+    if not is_url(str(cache)):
+        if local != Local():
+            flag = "dir" if local.folder is not None else "bytes"
+            raise SpecError(f"--local-{flag} is for a cache at a URL, and {cache} is on this machine; leave it out")
+        return open_cache(cache)
+    return open_mirror(str(cache), local.folder, local.most_bytes or LOCAL_BYTES)
