@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hskcache.classes import has_gold
 from hskcache.errors import DamageError, MismatchError
 from hskcache.nearest import meant
 from hskcache.store.content import check_content
 from hskcache.store.fields import (
+    INPUTS,
     OFFSETS,
     AttentionField,
     Field,
@@ -19,7 +19,7 @@ from hskcache.store.fields import (
     InputsField,
     LogitsField,
     check_positions,
-    layer_name,
+    kind_of,
     row_offsets,
 )
 from hskcache.store.ledger import Ledger
@@ -56,7 +56,7 @@ def open_cache(path: str | Path) -> "Cache":
     """
     root = Path(path)
     manifest = Ledger(root).intact()
-    if not isinstance(manifest.fields.get("inputs"), InputsField):
+    if not isinstance(manifest.fields.get(INPUTS), InputsField):
         raise DamageError(f"{root} holds no rows: it has no field inputs of that kind; fetch it or build it again")
     return Cache(manifest, Directory(root))
 
@@ -201,21 +201,13 @@ class Cache:
         found: dict[str, Any] = {}
         for name, field in self.fields.items():
             arrays = _at(field, self.read(name, shard), place)
-            place_of = found.setdefault("added", {}) if name in self.manifest.added else found
-            if isinstance(field, InputsField):
-                found["row_id"] = int(arrays.pop("row_ids"))
-                if field.has_labels:
-                    label = arrays.pop("labels")
-                    found["label"] = label.item() if has_gold(label) else None
-                found |= arrays
-            elif isinstance(field, LogitsField):
-                place_of[name] = arrays["logits"]
+            of_row = kind_of(field).of_row(field, arrays)
+            if name == INPUTS:
+                found |= of_row
+            elif name in self.manifest.added:
+                found.setdefault("added", {})[name] = of_row
             else:
-                layers = {layer: f"{layer_name(layer)}/" for layer in field.stored_layers}
-                place_of[name] = {
-                    layer: {key.removeprefix(prefix): array for key, array in arrays.items() if key.startswith(prefix)}
-                    for layer, prefix in layers.items()
-                }
+                found[name] = of_row
         return found
 
     def _records(self, field: str) -> Records:

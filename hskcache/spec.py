@@ -24,11 +24,6 @@ WidthName = Literal["magnitude", "uniform", "random", "pca", "all"]
 EncodingName = Annotated[str, OneOf(ENCODED)]
 LayerMapName = Literal["uniform", "top", "bottom"]
 PairsName = Literal["none", "next", "random", "mixed"]
-KNOWLEDGE_WORDS: dict[str, str] = {
-    "logits": "logits",
-    "hidden": "hidden states",
-    "attention": "attention scores",
-}
 _PAIRS: dict[PairsName, str] = {
     "none": "single texts",
     "next": "pairs of a text and what follows it",
@@ -85,26 +80,33 @@ class Width(Strict):
     seed: int = Field(default=0, ge=0)
 
 
-class Hidden(Strict):
-    """Hidden-state knowledge along its three dimensions."""
+class Kept(Strict):
+    """What is kept of a kind of knowledge that has layers and positions; every such kind has a model of its own."""
 
     depth: Depth = Depth()
     length: Length = Length()
+
+
+class Hidden(Kept):
+    """Hidden-state knowledge along its three dimensions."""
+
     width: Width = Width()
     encoding: EncodingName = "int8"
 
 
-class Attention(Strict):
+class Attention(Kept):
     """Attention scores, before the mask and the softmax, between the kept positions of each row [TinyBERT 3.1, eq. 7].
 
     The attention of layer i is the one inside transformer layer i, counted from 1: what a map says of hidden layers
     holds for it too, the embedding output left out. ``heads`` are all heads, their mean, or some, counted from 0.
     """
 
-    depth: Depth = Depth()
-    length: Length = Length()
     heads: Literal["all", "mean"] | list[Annotated[int, Field(ge=0)]] = "all"
     encoding: EncodingName = "int8"
+
+
+SECTIONS: dict[str, type[Kept]] = {"hidden": Hidden, "attention": Attention}
+"""Keys of :class:`Spec` that say what is kept of a kind of knowledge."""
 
 
 class Packing(Strict):
@@ -160,6 +162,11 @@ class Spec(Strict):
     compute_dtype: ComputeDtype = "float32"
     shard_rows: int | None = Field(default=None, ge=1, description="rows of a shard; None: from the size of a row")
     packing: Packing = Field(default=Packing(), description="of a corpus")
+
+    @property
+    def sections(self) -> dict[str, Kept | None]:
+        """What is kept of each kind, by its name; None where nothing is."""
+        return {name: getattr(self, name) for name in SECTIONS}
 
 
 def parse_keep(text: str, flag: str = "--keep") -> Keep | None:
@@ -245,7 +252,7 @@ def numbers(text: str, flag: str) -> list[int]:
     return [int(part) for part in parts]
 
 
-def format_keep(kept: Hidden | Attention | None) -> str:
+def format_keep(kept: Kept | None) -> str:
     """The short form of what is kept, which :func:`parse_keep` reads: ``1l_10t_0.1h``, ``full`` or ``none``.
 
     It tells how many layers, not which.

@@ -23,7 +23,7 @@ from hskcache.encoder import takes_token_types
 from hskcache.errors import MismatchError, SpecError
 from hskcache.recall import task_of
 from hskcache.runtime import environment
-from hskcache.spec import KNOWLEDGE_WORDS, Packing, Spec
+from hskcache.spec import SECTIONS, Packing, Spec
 from hskcache.store.additions import (
     Draft,
     adding,
@@ -33,6 +33,7 @@ from hskcache.store.additions import (
     finish_field,
     is_added,
 )
+from hskcache.store.kinds import KINDS
 from hskcache.store.ledger import Ledger
 from hskcache.store.manifest import Added, LogitsField, Manifest, Request
 from hskcache.teacher.inputs import fit_rows
@@ -218,8 +219,8 @@ def _between(rows: TokenizedRows, start: int, stop: int) -> TokenizedRows:
 
 def _spec(request: Request, kind: str, spec: Spec) -> Spec:
     """What is kept of the kind, and of no other, of rows and shards as they stand."""
-    called = KNOWLEDGE_WORDS
-    for other in ("hidden", "attention"):
+    called = {name: one.words for name, one in KINDS.items()}
+    for other in SECTIONS:
         if (getattr(spec, other) is not None) != (kind == other):
             keeps = "none are kept" if kind == other else f"{called[other]} are to be kept too"
             raise SpecError(

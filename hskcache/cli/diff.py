@@ -8,7 +8,7 @@ import click
 
 from hskcache import console
 from hskcache.cli.options import json_option
-from hskcache.spec import Attention, Hidden, format_keep
+from hskcache.spec import SECTIONS, format_keep
 
 if TYPE_CHECKING:
     from hskcache.cache import Cache
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 _MOST_CHARACTERS = 60
 _ID_CHARACTERS = 12
 _DIGEST = re.compile("[0-9a-f]{64}")
-_KEPT: dict[str, type[Hidden | Attention]] = {"spec.hidden": Hidden, "spec.attention": Attention}
 
 
 @click.command()
@@ -92,8 +91,8 @@ def _changes(found: "Difference") -> Any:
 
 def _words(key: str, value: Any) -> str:
     """A value of the JSON of a request or of a field as a person reads it."""
-    if key in _KEPT:
-        return format_keep(None if value is None else _KEPT[key].model_validate(value))
+    if (section := SECTIONS.get(key.removeprefix("spec."))) is not None:
+        return format_keep(None if value is None else section.model_validate(value))
     if value is None:
         return "not given"
     if isinstance(value, list):

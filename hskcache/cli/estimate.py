@@ -20,7 +20,7 @@ def estimate(teacher: str, layout: Layout, as_json: bool, **given: Any) -> None:
     A corpus is tokenized for it, into a temporary folder (TMPDIR), which needs about as much room as the text.
     """
     from hskcache.cli.jobs import Rows, make_corpus_build, make_job, packed, spec_for
-    from hskcache.spec import format_keep
+    from hskcache.describe import asked
 
     rows = Rows(given["data"], layout, given["corpus"])
     rows.check()
@@ -34,7 +34,7 @@ def estimate(teacher: str, layout: Layout, as_json: bool, **given: Any) -> None:
         from hskcache.build.estimate import estimate as sample
 
         guess = sample(job)
-    kept = {"keep": format_keep(job.spec.hidden), "attention": format_keep(job.spec.attention)}
+    kept = asked(job.spec)
     if as_json:
         console.print_json({**kept, **guess._asdict()})
         return
@@ -42,7 +42,8 @@ def estimate(teacher: str, layout: Layout, as_json: bool, **given: Any) -> None:
     if rows.corpus is not None:
         click.echo(f"packing   {job.spec.packing.told}")
     click.echo(f"tokens    {guess.num_tokens:,}")
-    click.echo(f"keep      {kept['keep']}; attention {kept['attention']}")
+    (first, *others) = kept.items()
+    click.echo("; ".join([f"{first[0]:<9} {first[1]}", *(f"{flag} {value}" for flag, value in others)]))
     for field, num_bytes in guess.num_bytes.items():
         most = console.human_bytes(guess.most_bytes[field])
         click.echo(f"{field:<9} about {console.human_bytes(num_bytes)}, at most {most}")

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 @json_option
 def info(cache: str, as_spec: bool, as_json: bool) -> None:
     """Show what is in a cache: rows, fields, bytes, teacher, data. At a URL only its manifest is read."""
+    from hskcache.describe import DESCRIPTIONS
     from hskcache.remote.mirror import open_any
 
     opened = open_any(cache)
@@ -34,13 +35,14 @@ def info(cache: str, as_spec: bool, as_json: bool) -> None:
     if as_json:
         console.print_json(facts)
     else:
-        _print(facts)
+        _print(facts, {name: DESCRIPTIONS[field.kind].told(field) for name, field in opened.fields.items()})
 
 
 def describe(cache: "Cache") -> dict[str, Any]:
     """The facts of a cache as plain values; sizes in bytes on disk."""
+    from hskcache.describe import DESCRIPTIONS, asked
     from hskcache.recall import cut_of
-    from hskcache.spec import format_keep
+    from hskcache.store.fields import KINDS
 
     manifest = cache.manifest
     request = manifest.request
@@ -58,14 +60,16 @@ def describe(cache: "Cache") -> dict[str, Any]:
         "cache": cache.name,
         "cache_id": cache.id,
         "format_version": manifest.format_version,
-        "keep": format_keep(request.spec.hidden),
-        "attention": format_keep(request.spec.attention),
+        **asked(request.spec),
         "num_rows": cache.num_rows,
         "num_shards": len(cache.shards),
         "num_bytes": sum(cache.num_bytes(name) for name in fields),
         "fields": fields,
-        "layers": [pair.model_dump() for pair in request.layers],
-        "attention_layers": [pair.model_dump() for pair in request.attention_layers],
+        **{
+            one.pairs: [pair.model_dump() for pair in KINDS[name].pairs(request)]
+            for name, one in DESCRIPTIONS.items()
+            if one.pairs
+        },
         "teacher": request.teacher.model_dump(exclude={"config"}),
         "tokenizer": request.tokenizer.model_dump(),
         "data": request.data.model_dump(),
@@ -82,6 +86,8 @@ def describe(cache: "Cache") -> dict[str, Any]:
 
 def _provenance(manifest: "Manifest", name: str) -> dict[str, Any]:
     """Where a field came from that was added to the cache; empty for its own, which the cache itself tells."""
+    from hskcache.store.fields import KINDS
+
     added = manifest.added.get(name)
     if added is None:
         return {}
@@ -89,13 +95,16 @@ def _provenance(manifest: "Manifest", name: str) -> dict[str, Any]:
         "teacher": added.teacher.model_dump(exclude={"config"}),
         "spec": added.spec.model_dump(),
         # Not "layers": that is what the field itself stores.
-        "layer_pairs": [pair.model_dump() for pair in [*added.layers, *added.attention_layers]],
+        "layer_pairs": [pair.model_dump() for kind in KINDS.values() for pair in kind.pairs(added)],
         "environment": added.environment,
     }
 
 
-def _print(facts: dict[str, Any]) -> None:
+def _print(facts: dict[str, Any], told: dict[str, str]) -> None:
+    """Print the facts of a cache; ``told`` is what each field stores, by name."""
     from rich.table import Table
+
+    from hskcache.describe import DESCRIPTIONS
 
     teacher, data, num_rows = facts["teacher"], facts["data"], facts["num_rows"]
     architecture = f"{teacher['model_type']}, {teacher['num_layers']} layers, width {teacher['width']}"
@@ -108,8 +117,11 @@ def _print(facts: dict[str, Any]) -> None:
         ("data", f"{data['name']}  ({num_rows:,} rows, {facts['num_shards']} shards, {labels})"),
         *(("appended", f"{part['name']}  ({part['num_rows']:,} of the rows)") for part in facts["appended"]),
         *_read_as(facts),
-        ("keep", f"{facts['keep']}  (teacher layer -> student layer: {_pairs(facts['layers'])})"),
-        ("attention", f"{facts['attention']}  (teacher layer -> student layer: {_pairs(facts['attention_layers'])})"),
+        *(
+            (one.flag, f"{facts[one.flag]}  (teacher layer -> student layer: {_pairs(facts[one.pairs])})")
+            for one in DESCRIPTIONS.values()
+            if one.flag
+        ),
         *(("labels", one["told"]) for one in facts["agreement"].values()),
         ("made with", ", ".join(f"{name} {version}" for name, version in facts["environment"].items())),
     ):
@@ -118,7 +130,7 @@ def _print(facts: dict[str, Any]) -> None:
     for column in table.columns[2:]:
         column.justify = "right"
     for name, field in facts["fields"].items():
-        what = _what(field) + (f"; of {field['teacher']['name']}" if "teacher" in field else "")
+        what = told[name] + (f"; of {field['teacher']['name']}" if "teacher" in field else "")
         if field["num_skipped"]:
             what += f"; without {field['num_skipped']:,} rows that were not finite"
         if pairs := field.get("layer_pairs"):
@@ -169,24 +181,3 @@ def _part(part: dict[str, Any]) -> str:
 
 def _pairs(pairs: list[dict[str, int]]) -> str:
     return ", ".join(f"{pair['teacher']}->{pair['student']}" for pair in pairs) or "none"
-
-
-def _what(field: dict[str, Any]) -> str:
-    if field["kind"] == "logits":
-        return f"{field['num_labels']} float32"
-    if field["kind"] == "inputs":
-        parts = {"token types": field["has_token_types"], "labels": field["has_labels"]}
-        return ", ".join(["token ids", *(part for part, stored in parts.items() if stored)])
-    tokens = field.get("max_tokens")
-    if field["kind"] == "attention":
-        heads = "mean of the heads" if field["heads"] == "mean" else f"{field['num_heads']} heads"
-        positions = f"{tokens} x {tokens}" if tokens else "all"
-        return f"layers {', '.join(map(str, field['layers']))}; {positions} positions; {heads}; {field['encoding']}"
-    return "; ".join(
-        (
-            f"layers {', '.join(map(str, field['layers']))}",
-            f"{tokens} positions" if tokens else "all positions",
-            f"{field['num_columns']} of {field['width']} columns ({field['columns']})",
-            field["encoding"],
-        )
-    )

@@ -8,7 +8,7 @@ from hskcache import console
 from hskcache.cli.options import PAIR_DEFAULTS, build_spec, refuse_packing
 from hskcache.disk import require_writable
 from hskcache.errors import CacheError, SpecError
-from hskcache.spec import Attention, Hidden, Packing, Spec
+from hskcache.spec import SECTIONS, Packing, Spec
 from hskcache.store.ledger import Ledger
 from hskcache.text import tokenized
 from hskcache.text.corpus import check_corpus
@@ -217,7 +217,7 @@ def _base(kind: str) -> Spec:
 
     Nothing is taken from how the cache was built: its layers and heads are those of another teacher.
     """
-    return Spec(hidden=Hidden() if kind == "hidden" else None, attention=Attention() if kind == "attention" else None)
+    return Spec.model_validate({name: section() if name == kind else None for name, section in SECTIONS.items()})
 
 
 def require_teacher_extra() -> None:

@@ -73,7 +73,9 @@ def tell_agreement(manifest: "Manifest", field: str | None = None) -> None:
         manifest: of the cache.
         field: that was added; None: the cache's own logits.
     """
-    name = field or "logits"
+    from hskcache.store.fields import LOGITS
+
+    name = field or LOGITS
     if (line := _agreement(manifest, name)) is not None:
         console.say(line)
 
@@ -86,11 +88,12 @@ def agreements(manifest: "Manifest") -> dict[str, str]:
 
 def _agreement(manifest: "Manifest", name: str) -> str | None:
     from hskcache.agreement import told
+    from hskcache.store.fields import LOGITS
 
     agreement = manifest.agreement.get(name)
     if agreement is None:
         return None
-    who = "the teacher" if name == "logits" else f"the teacher of {name}"
+    who = "the teacher" if name == LOGITS else f"the teacher of {name}"
     return told(agreement, who, manifest.request.data.label_names)
 
 

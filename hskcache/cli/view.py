@@ -1,6 +1,5 @@
 """``hskcache view``: one row of a cache as a person reads it."""
 
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,11 +21,12 @@ def view(cache: str, row: int, as_json: bool) -> None:
     """Show ROW of a cache, counted from 0: its tokens, what was kept of each, its label and the teacher's logits."""
     from hskcache.remote.mirror import open_any
 
-    facts = describe_row(open_any(cache), row)
+    opened = open_any(cache)
+    facts = describe_row(opened, row)
     if as_json:
         console.print_json(facts)
     else:
-        _print(facts)
+        _print(facts, {name: field.kind for name, field in opened.fields.items()})
 
 
 def describe_row(cache: "Cache", row: int) -> dict[str, Any]:
@@ -36,35 +36,26 @@ def describe_row(cache: "Cache", row: int) -> dict[str, Any]:
         MismatchError: there is no such row.
         DamageError: a file is missing or altered.
     """
+    from hskcache.describe import DESCRIPTIONS
+
     data = cache.row(row)
-    kinds = {name: cache.fields[name].kind for name in cache.manifest.added}
     ids = [int(token) for token in data["input_ids"]]
-    names = cache.manifest.request.data.label_names
+    names = list(cache.manifest.request.data.label_names)
     label = data.get("label")
-    return {
+    facts = {
         "row": row,
         "row_id": data["row_id"],
         "tokens": _tokens(cache.tokenizer_path, ids),
         "input_ids": ids,
         "token_type_ids": [int(kind) for kind in data.get("token_type_ids", ())],
         "label": names[int(label)] if label is not None and names else label,
-        "logits": _rounded(data.get("logits", ())),
-        "label_names": list(names),
-        "kept": _positions(data.get("hidden", {})),
-        "attention": _positions(data.get("attention", {})),
-        "added": {
-            name: _rounded(stored) if kinds[name] == "logits" else _positions(stored)
-            for name, stored in data.get("added", {}).items()
-        },
     }
-
-
-def _rounded(logits: Iterable[float]) -> list[float]:
-    return [round(float(value), 6) for value in logits]
-
-
-def _positions(layers: dict[int, dict[str, Any]]) -> dict[str, list[int]]:
-    return {str(layer): [int(position) for position in arrays["positions"]] for layer, arrays in layers.items()}
+    for kind, description in DESCRIPTIONS.items():
+        facts |= description.facts(data.get(kind), names)
+    facts["added"] = {
+        name: DESCRIPTIONS[cache.fields[name].kind].shown(stored) for name, stored in data.get("added", {}).items()
+    }
+    return facts
 
 
 def _tokens(folder: Path, ids: list[int]) -> list[str]:
@@ -78,19 +69,26 @@ def _tokens(folder: Path, ids: list[int]) -> list[str]:
     return [tokenizer.id_to_token(token) or str(token) for token in ids]
 
 
-def _print(facts: dict[str, Any]) -> None:
+def _print(facts: dict[str, Any], kinds: dict[str, str]) -> None:
+    """Print the facts of a row; ``kinds`` are those of the fields, by name."""
     from rich.table import Table
 
-    printer = console.printer()
+    from hskcache.describe import DESCRIPTIONS
+
+    printer, names = console.printer(), facts["label_names"]
+    own = [(one.heading, facts[one.key], one) for one in DESCRIPTIONS.values() if one.key]
+    added = [(name, shown, DESCRIPTIONS[kinds[name]]) for name, shown in facts["added"].items()]
     label = "none" if facts["label"] is None else facts["label"]
-    printer.print(f"row {facts['row']}  label {label}  logits {_logits(facts, facts['logits'])}")
-    columns = {f"layer {layer}": kept for layer, kept in facts["kept"].items()}
-    columns |= {f"attention {layer}": kept for layer, kept in facts["attention"].items()}
-    for name, stored in facts["added"].items():
-        if isinstance(stored, dict):
-            columns |= {f"{name} {layer}": kept for layer, kept in stored.items()}
-        else:
-            printer.print(f"{name}  logits {_logits(facts, stored)}")
+    lines = [line for _, shown, one in own if (line := one.line(shown, names)) is not None]
+    printer.print("  ".join([f"row {facts['row']}", f"label {label}", *lines]))
+    for name, shown, one in added:
+        if (line := one.line(shown, names)) is not None:
+            printer.print(f"{name}  {line}")
+    columns = {
+        f"{heading} {layer}": kept
+        for heading, shown, one in [*own, *added]
+        for layer, kept in one.positions(shown).items()
+    }
     # Of a single text there is nothing to tell apart.
     types = facts["token_type_ids"] if any(facts["token_type_ids"]) else []
     table = Table("position", "token", *(["type"] if types else []), *columns, box=None, padding=(0, 2))
@@ -105,10 +103,3 @@ def _print(facts: dict[str, Any]) -> None:
 
 def _rank(position: int, kept: list[int]) -> str:
     return str(kept.index(position) + 1) if position in kept else ""
-
-
-def _logits(facts: dict[str, Any], logits: list[float]) -> str:
-    names = facts["label_names"] or [""] * len(logits)
-    # A cache without logits may name its classes all the same.
-    named = [f"{name} {value:+.3f}".strip() for name, value in zip(names, logits, strict=False)]
-    return ", ".join(named) or "none"

@@ -16,6 +16,7 @@ from hskcache.classes import has_gold
 from hskcache.compare.matched import Flags, Matched
 from hskcache.difference import differences
 from hskcache.rows import Arrays, Integers
+from hskcache.store.fields import INPUTS
 from hskcache.strict import Strict
 
 _MOST_RANGES = 10
@@ -206,7 +207,7 @@ def _compare_inputs(matched: Matched) -> tuple[Flags, int]:
     """Which common rows have the same tokens, and how many other labels."""
     same = np.ones(matched.num_rows, np.bool_)
     num_other_labels = 0
-    for segment, here, there in matched.pairs("inputs"):
+    for segment, here, there in matched.pairs(INPUTS):
         same[segment.start : segment.stop] = _same_tokens(here, there)
         if "labels" in here and "labels" in there:
             num_other_labels += _num_other(here["labels"], there["labels"])

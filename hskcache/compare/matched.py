@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from hskcache.cache import Cache
 from hskcache.rows import Arrays, Integers, take
+from hskcache.store.fields import INPUTS
 from hskcache.store.record import Record
 
 Flags = NDArray[np.bool_]
@@ -67,7 +68,7 @@ class Matched:
         ours, theirs = self.here.fields, self.there.fields
         return sorted(
             (name for name in ours if name in theirs and ours[name].kind == theirs[name].kind),
-            key=lambda name: name != "inputs",
+            key=lambda name: name != INPUTS,
         )
 
     def segments(self) -> Iterator[Segment]:
@@ -152,7 +153,7 @@ class _Shards:
 
 def _first_row(cache: Cache) -> int:
     """The number in the data set of a cache's first row."""
-    return int(cache.read("inputs", 0, ["row_ids"])["row_ids"][0]) if cache.num_rows else 0
+    return int(cache.read(INPUTS, 0, ["row_ids"])["row_ids"][0]) if cache.num_rows else 0
 
 
 def _digest(record: Record | None) -> str | None:

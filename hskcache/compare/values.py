@@ -12,12 +12,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hskcache.cache import AttentionField, Field, HiddenField, LogitsField
 from hskcache.compare.matched import Flags, Matched
-from hskcache.decoded import Distance, Same, Vectors, decode, layers_of, reconstructed
+from hskcache.decoded import DECODED, Distance, Same, Vectors, decode, layers_of, reconstructed
 from hskcache.errors import DamageError
 from hskcache.rows import Arrays, Integers, take
-from hskcache.store.fields import MAX_HEADS
+from hskcache.store.fields import MAX_HEADS, StoredField
 
 _MOST_VALUES = 1 << 22
 """Decoded values of a layer that are compared at a time: 16 MB on each side, and some copies of them."""
@@ -40,7 +39,7 @@ class LayerDistance(NamedTuple):
 
 
 class _Side(NamedTuple):
-    field: Field
+    field: StoredField
     constants: Arrays
 
 
@@ -82,23 +81,12 @@ def _pieces(sides: tuple[_Side, ...], stored: list[Arrays], rows: Integers) -> I
     if not len(rows):
         return
     sizes = np.maximum.reduce(
-        [_num_values(side.field, arrays)[rows] for side, arrays in zip(sides, stored, strict=True)]
+        [
+            DECODED[side.field.kind].num_values(side.field, arrays)[rows]
+            for side, arrays in zip(sides, stored, strict=True)
+        ]
     )
     yield from np.split(rows, np.flatnonzero(np.diff(np.cumsum(sizes) // _MOST_VALUES)) + 1)
-
-
-def _num_values(field: Field, arrays: Arrays) -> NDArray[np.int64]:
-    """Values of each row once every vector of a layer has an entry for everything it might store, at most."""
-    if isinstance(field, LogitsField):
-        return np.full(len(arrays["logits"]), field.num_labels)
-    counts: NDArray[np.int64] = np.diff(arrays["position_offsets"])
-    if isinstance(field, HiddenField):
-        return counts * field.width
-    assert isinstance(field, AttentionField)
-    longest = max(
-        (int(array.max(initial=0)) for name, array in arrays.items() if name.endswith("positions")), default=0
-    )
-    return counts * field.num_heads * (longest + 1)
 
 
 def _compare(layer: LayerDistance, here: tuple[_Side, Arrays], there: tuple[_Side, Arrays]) -> None:
@@ -117,16 +105,13 @@ def _compare(layer: LayerDistance, here: tuple[_Side, Arrays], there: tuple[_Sid
         _spread(vectors, torch.from_numpy(place), width) for vectors, place in zip((ours, theirs), places, strict=True)
     )
     layer.entries.add(stored, kept)
-    are_scores = isinstance(field, AttentionField) or (isinstance(field, LogitsField) and width > 1)
+    are_scores = DECODED[field.kind].are_scores(width)
     layer.distance.add(values, expected, stored & kept, are_scores)
 
 
-def _keys(field: Field, vectors: Vectors) -> NDArray[np.int64]:
+def _keys(field: StoredField, vectors: Vectors) -> NDArray[np.int64]:
     """A number for each vector that is the same in both caches: of its row, the teacher's head and the position."""
-    heads = vectors.heads_V
-    if isinstance(field, AttentionField):
-        of_teacher = [MAX_HEADS] if isinstance(field.heads, str) else field.heads
-        heads = torch.tensor(of_teacher)[heads]
+    heads = DECODED[field.kind].heads(field, vectors)
     keys: NDArray[np.int64] = (((vectors.rows_V * (MAX_HEADS + 1) + heads) << 16) + vectors.positions_V).numpy()
     return keys
 

@@ -10,20 +10,16 @@ import shlex
 import yaml
 
 from hskcache.console import human_bytes
+from hskcache.describe import DESCRIPTIONS
 from hskcache.move.commands import fit_command
 from hskcache.spec import format_keep
+from hskcache.store.fields import KINDS
 from hskcache.store.files import sha256_hex
 from hskcache.store.manifest import Manifest, Request
 
 _MARK = re.compile(rb"<!-- hskcache ([0-9a-f]{64}) -->\n\Z")
 _SIZES = ((10**3, "n<1K"), (10**4, "1K<n<10K"), (10**5, "10K<n<100K"), (10**6, "100K<n<1M"), (10**7, "1M<n<10M"))
 _TASKS = {"classification": "text-classification", "regression": "text-classification", "text": "fill-mask"}
-_KINDS = {
-    "inputs": "token ids and labels",
-    "logits": "the teacher's logits",
-    "hidden": "hidden states",
-    "attention": "attention scores",
-}
 
 
 def card(manifest: Manifest, url: str) -> bytes:
@@ -75,7 +71,7 @@ def _introduction(manifest: Manifest) -> str:
 def _fields(manifest: Manifest) -> str:
     lines = ["| field | what | bytes |", "|---|---|---|"]
     for name, field in manifest.fields.items():
-        what = _KINDS[field.kind]
+        what = DESCRIPTIONS[field.kind].holds
         if name in manifest.added:
             what += f" of {_word(manifest.added[name].teacher.name)}"
         lines.append(f"| `{name}` | {what} | {human_bytes(manifest.field_bytes(name))} |")
@@ -92,9 +88,10 @@ def _origin(manifest: Manifest) -> str:
         )
     lines.append(f"- tokenizer: {request.tokenizer.vocab_size:,} pieces, SHA-256 `{request.tokenizer.sha256}`")
     spec = request.spec
+    kept = (f"{one.noun} `{format_keep(KINDS[name].kept(spec))}`" for name, one in DESCRIPTIONS.items() if one.flag)
     lines.append(
-        f"- kept: hidden states `{format_keep(spec.hidden)}`, attention `{format_keep(spec.attention)}`, at most "
-        f"{spec.max_length} tokens a row" + (f", {spec.packing.told}" if request.data.problem == "text" else "")
+        f"- kept: {', '.join(kept)}, at most {spec.max_length} tokens a row"
+        + (f", {spec.packing.told}" if request.data.problem == "text" else "")
     )
     for name in manifest.added:
         lines += _teacher(f"teacher of `{name}`", manifest.request_for(name))

@@ -9,18 +9,19 @@ from numpy.typing import NDArray
 from pydantic import Discriminator, PlainValidator, SerializeAsAny, TypeAdapter
 
 from hskcache.errors import DamageError
-from hskcache.store.kinds import INPUTS, KINDS, kind_of, knowledge
-from hskcache.store.kinds.abc import AXES, OFFSETS, ROW, Array, Kind, StoredField
+from hskcache.store.kinds import INPUTS, KINDS, LOGITS, kind_of, knowledge
+from hskcache.store.kinds.abc import AXES, OFFSETS, ROW, Array, Kind, StoredField, layer_name
 from hskcache.store.kinds.attention import MAX_HEADS, AttentionField
 from hskcache.store.kinds.hidden import Columns, HiddenField
 from hskcache.store.kinds.inputs import InputsField
-from hskcache.store.kinds.layers import layer_name
 from hskcache.store.kinds.logits import LogitsField
 from hskcache.store.record import CONSTANTS, ArrayInfo, Record
 
 __all__ = [
+    "AXES",
     "INPUTS",
     "KINDS",
+    "LOGITS",
     "MAX_HEADS",
     "OFFSETS",
     "AttentionField",

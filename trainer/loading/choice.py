@@ -8,11 +8,7 @@ from fractions import Fraction
 from hskcache.cache import Cache, InputsField, LogitsField
 from hskcache.errors import MismatchError, SpecError
 from hskcache.nearest import meant
-from hskcache.spec import KNOWLEDGE_WORDS
-from hskcache.store.kinds import knowledge
-
-KINDS: tuple[str, ...] = tuple(knowledge())
-"""Kinds of field that are learned from. Each is also the name of a cache's own field of that kind."""
+from hskcache.store.kinds import KINDS, knowledge
 
 
 @dataclass(frozen=True)
@@ -43,7 +39,7 @@ class Choice:
     @property
     def names(self) -> tuple[str, ...]:
         """All fields, in the order of the kinds."""
-        return tuple(name for kind in KINDS for name in self.of(kind))
+        return tuple(name for kind in knowledge() for name in self.of(kind))
 
 
 OWN = Choice()
@@ -90,17 +86,15 @@ def choice_of(cache: Cache, names: Sequence[str], weights: Mapping[str, float] |
     kinds = {name: _kind(cache, name) for name in names}
     if twice := [name for place, name in enumerate(names) if name in names[:place]]:
         raise SpecError(f"field {twice[0]} is given twice; name each field once")
-    by_kind = {kind: sorted(name for name in names if kinds[name] == kind) for kind in KINDS}
+    by_kind = {kind: sorted(name for name in names if kinds[name] == kind) for kind in knowledge()}
     for kind in ("hidden", "attention"):
         if len(same := by_kind[kind]) > 1:
             raise SpecError(
-                f"fields {same[0]} and {same[1]} both hold {KNOWLEDGE_WORDS[kind]}, which are not averaged; choose one"
+                f"fields {same[0]} and {same[1]} both hold {KINDS[kind].words}, which are not averaged; choose one"
             )
         for name in same:
             if name in (weights or {}):
-                raise SpecError(
-                    f"field {name} holds {KNOWLEDGE_WORDS[kind]}, which have no weight; leave the weight out"
-                )
+                raise SpecError(f"field {name} holds {KINDS[kind].words}, which have no weight; leave the weight out")
     _check_widths(cache, by_kind["logits"])
     hidden, attention = (next(iter(by_kind[kind]), None) for kind in ("hidden", "attention"))
     return Choice(_shares(by_kind["logits"], weights or {}), hidden, attention)
@@ -112,14 +106,13 @@ def resolved(cache: Cache, choice: Choice = OWN) -> Choice:
     Raises:
         SpecError, MismatchError: as :func:`choice_of`.
     """
-    for kind in KINDS:
+    for kind in knowledge():
         for name in choice.of(kind):
             if (stored := _kind(cache, name)) != kind:
                 raise SpecError(
-                    f"field {name} holds {KNOWLEDGE_WORDS[stored]}; choose it for those, not for "
-                    f"{KNOWLEDGE_WORDS[kind]}"
+                    f"field {name} holds {KINDS[stored].words}; choose it for those, not for {KINDS[kind].words}"
                 )
-    own = [kind for kind in KINDS if not choice.of(kind) and kind in cache.manifest.own_fields]
+    own = [kind for kind in knowledge() if not choice.of(kind) and kind in cache.manifest.own_fields]
     return choice_of(cache, [*choice.names, *own], choice.logits)
 
 
@@ -135,7 +128,7 @@ def identity_of(cache: Cache, choice: Choice = OWN, num_rows: int | None = None)
         num_rows: how many of the rows, the first ones; None: all.
     """
     chosen = resolved(cache, choice)
-    others = [name for name in cache.manifest.own_fields if name not in KINDS]
+    others = [name for name in cache.manifest.own_fields if name not in knowledge()]
     identity = cache.identity([*others, *chosen.names])
     if len(chosen.logits) > 1:
         identity += f"({','.join(f'{name}={weight:.9g}' for name, weight in chosen.logits.items())})"

@@ -7,7 +7,7 @@ from transformers import PreTrainedModel
 from hskcache.classes import require_one_answer
 from hskcache.encoder import num_positions
 from hskcache.errors import MismatchError, SpecError
-from hskcache.spec import KNOWLEDGE_WORDS
+from hskcache.store.kinds import KINDS
 from hskcache.text.tokenize import vocabulary_difference
 from trainer.losses.attention import pair_heads
 from trainer.recipe import Recipe, Stage, known_recipes, load_recipe
@@ -54,7 +54,7 @@ def _check_choice(knowledge: Knowledge, recipe: Recipe) -> None:
     for kind, needed in needs.items():
         if (names := knowledge.choice.of(kind)) and not needed:
             raise SpecError(
-                f"--field {names[0]}: recipe {recipe.name!r} learns from no {KNOWLEDGE_WORDS[kind]}; leave the flag out"
+                f"--field {names[0]}: recipe {recipe.name!r} learns from no {KINDS[kind].words}; leave the flag out"
             )
     data, logits = knowledge.request.data, knowledge.logits
     outputs = 1 if data.problem == "regression" else len(data.label_names)
@@ -216,9 +216,9 @@ def _without_pairs(stage: Stage, matches: Matches) -> tuple[str, str] | None:
     if losses.embedding is not None and not matches.embedding_pairs(losses):
         return "hidden", "the embedding output (layer 0)"
     if losses.hidden is not None and not matches.hidden_pairs(losses):
-        return "hidden", KNOWLEDGE_WORDS["hidden"]
+        return "hidden", KINDS["hidden"].words
     if losses.attention is not None and not matches.attention:
-        return "attention", KNOWLEDGE_WORDS["attention"]
+        return "attention", KINDS["attention"].words
     return None
 
 

@@ -10,8 +10,9 @@ from hskcache.errors import SpecError
 from hskcache.recall import of_cache
 from hskcache.selection.depth import kept_layers
 from hskcache.spec import Depth, layer_map_changes
+from hskcache.store.kinds import knowledge
 from hskcache.strict import first_problem
-from trainer.loading.choice import KINDS, OWN, Choice, resolved
+from trainer.loading.choice import OWN, Choice, resolved
 from trainer.source.matches import LayerMatch, Matches
 from trainer.student.create import Interface
 
@@ -144,8 +145,8 @@ def cached_knowledge(cache: Cache, choice: Choice = OWN) -> Knowledge:
         MismatchError, SpecError: the cache has no such fields, or they cannot go together.
     """
     manifest, chosen = cache.manifest, resolved(cache, choice)
-    names = {kind: next(iter(chosen.of(kind)), "") for kind in KINDS}
-    logits, hidden, attention = (cache.fields.get(names[kind]) for kind in KINDS)
+    names = {kind: next(iter(chosen.of(kind)), "") for kind in knowledge()}
+    logits, hidden, attention = (cache.fields.get(names[kind]) for kind in knowledge())
     inputs = cache.fields["inputs"]
     return Knowledge(
         request=manifest.request,
@@ -156,7 +157,7 @@ def cached_knowledge(cache: Cache, choice: Choice = OWN) -> Knowledge:
         attention=attention if isinstance(attention, AttentionField) else None,
         choice=choice,
         requests={kind: manifest.request_for(name) for kind, name in names.items() if name in manifest.added},
-        added={kind: tuple(name for name in manifest.added if cache.fields[name].kind == kind) for kind in KINDS},
+        added={kind: tuple(name for name in manifest.added if cache.fields[name].kind == kind) for kind in knowledge()},
     )
 
 

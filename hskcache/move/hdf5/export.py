@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from hskcache import disk
 from hskcache.cache import Cache, open_cache
-from hskcache.move.hdf5.describe import dataset_attributes, field_attributes, file_attributes
+from hskcache.describe import DESCRIPTIONS
+from hskcache.move.hdf5.describe import dataset_attributes, file_attributes
 from hskcache.move.hdf5.layout import (
     BESIDE_DIGEST,
     DIGESTS,
@@ -99,7 +100,7 @@ class _Writer:
         for name, data in beside.tokenizer.items():
             self._content(f"{TOKENIZER}/{name}", data)
         for name, field in manifest.fields.items():
-            self._file.require_group(name).attrs.update(field_attributes(field))
+            self._file.require_group(name).attrs.update(DESCRIPTIONS[field.kind].attributes(field))
         total = manifest.num_bytes
         digests = [digest for block in layout for digest in self._block(cache, block, total)]
         self._array(ROWS, np.array(cache.shards, np.int64).reshape(-1, 2))

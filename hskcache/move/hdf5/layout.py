@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hskcache.errors import DamageError, MismatchError
-from hskcache.store.fields import OFFSETS, AttentionField, Field, entry_counts, layer_name
+from hskcache.store.fields import AXES, OFFSETS, StoredField, kind_of
 from hskcache.store.files import canonical_json
 from hskcache.store.manifest import Manifest
 from hskcache.store.record import CONSTANTS, ArrayInfo, Record
@@ -24,9 +24,6 @@ README = "README.md"
 ROWS = "_shards/rows"
 DIGESTS = "_shards/sha256"
 BESIDE_DIGEST = "_shards/beside_sha256"
-
-DERIVED = {"value_offsets": "values", "vector_offsets": "scales"}
-"""Offsets that attention has in HDF5 alone, because every reader would otherwise compute them."""
 
 
 class Stored(NamedTuple):
@@ -84,24 +81,29 @@ def blocks(manifest: Manifest) -> list[Block]:
     return [*constants, *(_block(name, name, list(records), rows) for name, records in manifest.shards.items())]
 
 
-def derived_arrays(field: Field, arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[np.int64]]:
-    """Offsets of a shard that follow from its others, int64 [n + 1] each; none but for attention."""
-    if not isinstance(field, AttentionField):
-        return {}
-    counts = np.diff(arrays["position_offsets"])
-    layer = layer_name(field.layers[0])
-    return {
-        name: np.concatenate([[0], np.cumsum(entry_counts(field, f"{layer}/{part}", counts))]).astype(np.int64)
-        for name, part in DERIVED.items()
-    }
+def derived_name(axis: str) -> str:
+    """Offsets of an axis that HDF5 alone has, because every reader would otherwise compute them."""
+    return f"{axis}_offsets"
 
 
-def derived(block: Block, field: Field) -> dict[str, Stored]:
+def derived_arrays(field: StoredField, arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[np.int64]]:
+    """Offsets of a shard that follow from its others, int64 [n + 1] each; most kinds have none."""
+    kind = kind_of(field)
+    found = {}
+    for axis in kind.derived:
+        counts = kind.entries(field, axis, np.diff(arrays[AXES[axis] or ""]))
+        found[derived_name(axis)] = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+    return found
+
+
+def derived(block: Block, field: StoredField) -> dict[str, Stored]:
     """Datasets of :func:`derived_arrays`."""
-    if not isinstance(field, AttentionField) or "position_offsets" not in block.arrays:
-        return {}
-    like = block.arrays["position_offsets"]
-    return {name: like._replace(path=f"{block.path}/{name}") for name in DERIVED}
+    stored = {axis: block.arrays.get(AXES[axis] or "") for axis in kind_of(field).derived}
+    return {
+        derived_name(axis): like._replace(path=f"{block.path}/{derived_name(axis)}")
+        for axis, like in stored.items()
+        if like is not None
+    }
 
 
 def content_sha256(arrays: Mapping[str, NDArray[Any]]) -> bytes:

@@ -9,7 +9,7 @@ from hskcache.store.kinds.inputs import Inputs
 from hskcache.store.kinds.logits import Logits
 from hskcache.table import Table
 
-__all__ = ["INPUTS", "KINDS", "kind_of", "knowledge"]
+__all__ = ["INPUTS", "KINDS", "LOGITS", "kind_of", "knowledge"]
 
 KINDS: Table[Kind[Any]] = Table(
     "a kind of field",
@@ -19,6 +19,9 @@ KINDS: Table[Kind[Any]] = Table(
 
 INPUTS = Inputs.name
 """The field of the rows, which every cache has."""
+
+LOGITS = Logits.name
+"""The kind that answers what labels do, and the field of a cache's own answers."""
 
 
 def kind_of(field: StoredField) -> Kind[Any]:

@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hskcache.errors import DamageError
+from hskcache.spec import Kept, Spec
 from hskcache.strict import Strict
 
 if TYPE_CHECKING:
-    from hskcache.spec import Attention, Hidden, Spec
     from hskcache.store.request import Added, LayerKept, Request, TeacherInfo
 
 ROW, TOKEN, POSITION, VECTOR, VALUE = "row", "token", "position", "vector", "value"
@@ -30,6 +30,11 @@ AXES: dict[str, str | None] = {
 
 OFFSETS = frozenset(name for name in AXES.values() if name is not None)
 """Arrays that divide others into rows."""
+
+
+def layer_name(layer: int) -> str:
+    """Group of a teacher layer's arrays: ``layer_06``."""
+    return f"layer_{layer:02d}"
 
 
 class StoredField(Strict):
@@ -60,11 +65,13 @@ class Kind(Generic[FieldModel]):
         name: the word of manifests and commands; also the name of a cache's own field of the kind.
         words: what it holds, for messages; empty where it is no knowledge of a teacher.
         field: the model of its fields.
+        derived: axes whose entries a row follow from its tokens or positions without being as many, see ``entries``.
     """
 
     name: ClassVar[str]
     words: ClassVar[str] = ""
     field: type[FieldModel]
+    derived: ClassVar[tuple[str, ...]] = ()
 
     def arrays(self, field: FieldModel) -> dict[str, Array]:
         """The arrays of a shard, by name, offsets among them."""
@@ -92,6 +99,21 @@ class Kind(Generic[FieldModel]):
         """
         return counts
 
+    def of_row(self, field: FieldModel, arrays: dict[str, NDArray[Any]]) -> Any:
+        """A row's part of a field as readers of a row get it: by layer where there are layers, else the arrays.
+
+        Args:
+            field: how it is stored.
+            arrays: the row's part of every array, offsets left out.
+        """
+        if not field.stored_layers:
+            return arrays
+        layers = {layer: f"{layer_name(layer)}/" for layer in field.stored_layers}
+        return {
+            layer: {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
+            for layer, prefix in layers.items()
+        }
+
     def num_answers(self, field: FieldModel) -> int | None:
         """Outputs of each row that answer what its label does, classes or one score; None where there are none."""
         return None
@@ -100,9 +122,9 @@ class Kind(Generic[FieldModel]):
         """Whether a build of a request writes a field of this kind under the name of the kind."""
         return self.kept(request.spec) is not None
 
-    def kept(self, spec: "Spec") -> "Hidden | Attention | None":
-        """What a spec says of layers, positions and encoding; None where it keeps none, or has no choice."""
-        return None
+    def kept(self, spec: Spec) -> Kept | None:
+        """What a spec says of layers and positions; None where it keeps none of the kind, or there is no choice."""
+        return spec.sections.get(self.name)
 
     def pairs(self, asked: "Request | Added") -> "list[LayerKept]":
         """The student layers, each with the teacher layer that it learns from."""

@@ -10,7 +10,7 @@ from pydantic import Field as Key
 
 from hskcache.encoded import ENCODED
 from hskcache.errors import DamageError
-from hskcache.spec import Attention, EncodingName, Spec
+from hskcache.spec import EncodingName
 from hskcache.store.kinds.abc import POSITION, ROW, VALUE, VECTOR, Array, Kind, StoredField
 from hskcache.store.kinds.layers import ascending, by_layer
 
@@ -67,6 +67,7 @@ class AttentionScores(Kind[AttentionField]):
     name = "attention"
     words = "attention scores"
     field = AttentionField
+    derived = (VALUE, VECTOR)
 
     def arrays(self, field: AttentionField) -> dict[str, Array]:
         """The parts of the encoding, flat: an entry of ``values`` each, and a number a vector of the others."""
@@ -90,10 +91,6 @@ class AttentionScores(Kind[AttentionField]):
             return counts
         vectors: NDArray[np.int64] = field.num_heads * counts
         return vectors if axis == VECTOR else vectors * ENCODED[field.encoding].entries(counts)
-
-    def kept(self, spec: Spec) -> Attention | None:
-        """The part of the spec on attention."""
-        return spec.attention
 
     def pairs(self, asked: "Request | Added") -> "list[LayerKept]":
         """Pairs of layers whose attention is compared, counted from 1."""

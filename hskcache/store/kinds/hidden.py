@@ -9,9 +9,9 @@ from pydantic import Field as Key
 
 from hskcache.encoded import ENCODED
 from hskcache.errors import DamageError
-from hskcache.spec import EncodingName, Hidden, Spec
-from hskcache.store.kinds.abc import POSITION, ROW, Array, Kind, StoredField, check_below
-from hskcache.store.kinds.layers import ascending, by_layer, layer_name
+from hskcache.spec import EncodingName
+from hskcache.store.kinds.abc import POSITION, ROW, Array, Kind, StoredField, check_below, layer_name
+from hskcache.store.kinds.layers import ascending, by_layer
 
 if TYPE_CHECKING:
     from hskcache.store.request import Added, LayerKept, Request, TeacherInfo
@@ -82,10 +82,6 @@ class HiddenStates(Kind[HiddenField]):
     def value_parts(self, field: HiddenField) -> Collection[str]:
         """The parts of the encoding."""
         return ENCODED[field.encoding].of(1)
-
-    def kept(self, spec: Spec) -> Hidden | None:
-        """The part of the spec on hidden states."""
-        return spec.hidden
 
     def pairs(self, asked: "Request | Added") -> "list[LayerKept]":
         """Pairs of hidden layers, 0 the embedding outputs."""

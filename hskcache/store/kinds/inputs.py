@@ -51,6 +51,14 @@ class Inputs(Kind[InputsField]):
         """Tokens, or rows."""
         return TOKEN if name in {"input_ids", "token_type_ids"} else ROW
 
+    def of_row(self, field: InputsField, arrays: dict[str, NDArray[Any]]) -> dict[str, Any]:
+        """Tokens, ``row_id`` and ``label``, which is None where the row has none."""
+        found: dict[str, Any] = {"row_id": int(arrays.pop("row_ids"))}
+        if field.has_labels:
+            label = arrays.pop("labels")
+            found["label"] = label.item() if has_gold(label) else None
+        return found | arrays
+
     def is_asked(self, request: "Request") -> bool:
         """Always: rows are what all knowledge is about."""
         return True

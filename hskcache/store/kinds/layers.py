@@ -2,12 +2,7 @@
 
 from itertools import pairwise
 
-from hskcache.store.kinds.abc import Array
-
-
-def layer_name(layer: int) -> str:
-    """Group of a teacher layer's arrays: ``layer_06``."""
-    return f"layer_{layer:02d}"
+from hskcache.store.kinds.abc import Array, layer_name
 
 
 def ascending(layers: list[int]) -> list[int]:

@@ -1,8 +1,9 @@
 """The teacher's logits, one vector a row."""
 
 from collections.abc import Collection
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
+from numpy.typing import NDArray
 from pydantic import Field as Key
 
 from hskcache.store.kinds.abc import Array, Kind, StoredField
@@ -32,6 +33,10 @@ class Logits(Kind[LogitsField]):
     def value_parts(self, field: LogitsField) -> Collection[str]:
         """The one array."""
         return {"logits"}
+
+    def of_row(self, field: LogitsField, arrays: dict[str, NDArray[Any]]) -> Any:
+        """The logits [C]."""
+        return arrays["logits"]
 
     def num_answers(self, field: LogitsField) -> int:
         """A logit a class, or one score."""

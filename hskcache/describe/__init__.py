@@ -1,0 +1,30 @@
+"""What people and other programs are told of each kind of knowledge: one file a kind, and the table of them."""
+
+from typing import Any
+
+from hskcache.describe.abc import About, Description
+from hskcache.describe.attention import DescribedAttention
+from hskcache.describe.hidden import DescribedHidden
+from hskcache.describe.inputs import DescribedInputs
+from hskcache.describe.logits import DescribedLogits
+from hskcache.spec import Spec, format_keep
+from hskcache.store.fields import KINDS
+from hskcache.table import Table
+
+__all__ = ["DESCRIPTIONS", "About", "Description", "asked"]
+
+DESCRIPTIONS: Table[Description[Any]] = Table(
+    "a kind that is described",
+    {
+        "inputs": DescribedInputs(),
+        "logits": DescribedLogits(),
+        "hidden": DescribedHidden(),
+        "attention": DescribedAttention(),
+    },
+)
+"""By the name of the kind."""
+
+
+def asked(spec: Spec) -> dict[str, str]:
+    """What a spec keeps of every kind of which there is something to say, in its short form, by the option for it."""
+    return {one.flag: format_keep(KINDS[name].kept(spec)) for name, one in DESCRIPTIONS.items() if one.flag}

@@ -1,0 +1,88 @@
+"""A kind of knowledge as it is told: in HDF5's attributes, in a row that is viewed, in a line of ``info``."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
+
+from hskcache.encoded import ENCODED
+from hskcache.store.fields import StoredField
+
+FieldModel = TypeVar("FieldModel", bound=StoredField)
+
+
+class About(NamedTuple):
+    """What the axes of an array count, and what it holds."""
+
+    axes: str
+    about: str
+
+
+class Description(Generic[FieldModel]):
+    """What is told of one kind. An object of it stands in the table of descriptions under the kind's name.
+
+    Attributes:
+        holds: what a field holds, for the data card.
+        arrays: by the last part of an array's name, what is told of it.
+        constants: the same of what all rows share.
+        key: under which a viewed row tells the cache's own field; empty where it is told token by token.
+        heading: of the columns of a viewed row that tell positions, before the layer's number.
+        noun: what the option below keeps, in words.
+        flag: option that says what is kept of the kind, and key of it in facts; empty where there is nothing to say.
+        pairs: key of the pairs of layers in facts.
+    """
+
+    holds: str
+    arrays: ClassVar[Mapping[str, About]] = {}
+    constants: ClassVar[Mapping[str, About]] = {}
+    key: str = ""
+    heading: str = ""
+    noun: str = ""
+    flag: str = ""
+    pairs: str = ""
+
+    def attributes(self, field: FieldModel) -> dict[str, Any]:
+        """Attributes of a field's group in HDF5: what the manifest says of it; what is not set is left out."""
+        found = field.model_dump(exclude_none=True)
+        if "encoding" in found:
+            found["decode"] = ENCODED[found["encoding"]].decode
+        return found
+
+    def told(self, field: FieldModel) -> str:
+        """What a field stores, in a few words."""
+        raise NotImplementedError
+
+    def shown(self, stored: Any) -> Any:
+        """A row's part of a field, see :meth:`hskcache.cache.Cache.row`, as plain values; empty of None."""
+        raise NotImplementedError
+
+    def facts(self, stored: Any, label_names: list[str]) -> dict[str, Any]:
+        """What a viewed row tells of the cache's own field; None where it has none."""
+        return {self.key: self.shown(stored)} if self.key else {}
+
+    def line(self, shown: Any, label_names: list[str]) -> str | None:
+        """What :meth:`shown` gave, as a line for people; None where positions tell it all."""
+        return None
+
+    def positions(self, shown: Any) -> dict[str, list[int]]:
+        """Kept positions by teacher layer, best first, out of what :meth:`shown` gave."""
+        return {}
+
+
+class OfPositions(Description[FieldModel]):
+    """A kind whose layers keep positions: these are what a row tells."""
+
+    def shown(self, stored: Any) -> dict[str, list[int]]:
+        """Kept positions by teacher layer, best first."""
+        layers: Iterable[tuple[int, Any]] = (stored or {}).items()
+        return {str(layer): [int(position) for position in arrays["positions"]] for layer, arrays in layers}
+
+    def positions(self, shown: Any) -> dict[str, list[int]]:
+        """All of them."""
+        layers: dict[str, list[int]] = shown
+        return layers
+
+
+POSITIONS: dict[str, About] = {
+    "position_offsets": About("row", "kept positions [i, i + 1) are those of row i, in every layer"),
+    "positions": About("kept position", "place of the token in its row, counted from 0; the best first"),
+}
+"""Arrays of every kind that keeps positions."""
