@@ -4,7 +4,7 @@ How values become these arrays and back, ``hskcache.encoding`` says, which needs
 """
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -86,3 +86,11 @@ ENCODED: Table[Parts] = Table(
     },
 )
 """By the name of the encoding."""
+
+
+def column_bytes(num_columns: int, width: int) -> tuple[Literal["columns", "bitmask"], int]:
+    """How W of D columns are stored, and the bytes per position: indices only where they are smaller than the mask."""
+    mask_bytes = (width + 7) // 8
+    if width < 1 << 16 and 2 * num_columns < mask_bytes:
+        return "columns", 2 * num_columns
+    return "bitmask", mask_bytes

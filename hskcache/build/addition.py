@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 from hskcache import console
 from hskcache.build.agreement import added_agreement
-from hskcache.build.job import Job, request_of, resolve_spec
+from hskcache.build.job import Job, request_of
 from hskcache.build.layout import plan
 from hskcache.build.nonfinite import OnNonfinite
 from hskcache.build.writing import SINCE, Progress, Writing, check_space, require_rows
@@ -22,6 +22,7 @@ from hskcache.disk import writing_to
 from hskcache.encoder import takes_token_types
 from hskcache.errors import MismatchError, SpecError
 from hskcache.recall import task_of
+from hskcache.resolved import resolve_spec
 from hskcache.runtime import environment
 from hskcache.spec import SECTIONS, Packing, Spec
 from hskcache.store.additions import (

@@ -11,8 +11,9 @@ from hskcache.build.extract import Arrays, Extractor
 from hskcache.build.job import Job
 from hskcache.build.knowledge import HiddenSelector, Selector
 from hskcache.build.positions import Positions
+from hskcache.selection.columns import uniform_columns
 from hskcache.selection.depth import top_layer
-from hskcache.selection.width import pca_components, random_columns, uniform_columns
+from hskcache.selection.width import pca_components, random_columns
 from hskcache.spec import Attention, Hidden
 from hskcache.store.fields import AttentionField, HiddenField, layer_name
 
@@ -77,11 +78,10 @@ def _columns(hidden: Hidden, field: HiddenField) -> NDArray[np.uint16]:
         case "uniform":
             columns = uniform_columns(field.width, hidden.width.fraction)
         case "random":
-            columns = random_columns(field.width, field.num_columns, hidden.width.seed)
+            columns = random_columns(field.width, field.num_columns, hidden.width.seed).tolist()
         case scheme:
             raise AssertionError(f"{scheme} shares no columns")
-    stored: NDArray[np.uint16] = columns.numpy().astype(np.uint16)
-    return stored
+    return np.array(columns, np.uint16)
 
 
 def _sample(job: Job, hidden: Hidden, field: HiddenField, sample_rows: int) -> dict[int, torch.Tensor]:

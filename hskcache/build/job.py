@@ -4,22 +4,20 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from hskcache.build.layout import Layout, attention_field, hidden_field, id_dtype, plan
+from hskcache.build.layout import Layout, id_dtype, plan
 from hskcache.classes import has_gold
 from hskcache.errors import MismatchError, SpecError
 from hskcache.recall import provenance_of
-from hskcache.selection.depth import kept_layers, stored_layers
-from hskcache.spec import Attention, Depth, Hidden, Packing, Spec
+from hskcache.resolved import layer_pairs, resolve_spec
+from hskcache.spec import Packing, Spec
 from hskcache.store.manifest import (
     AttentionField,
     DataInfo,
     Field,
     HiddenField,
     InputsField,
-    LayerKept,
     LogitsField,
     Request,
-    TeacherInfo,
     TokenizerInfo,
 )
 from hskcache.teacher.inputs import SavedTokenizer, fit_rows, most_tokens, save_tokenizer
@@ -159,8 +157,8 @@ def request_of(teacher: Teacher, what: tuple[Spec, int], data: DataInfo, tokeniz
         ),
         data=data,
         shard_rows=shard_rows,
-        layers=_pairs(spec.hidden, teacher.info),
-        attention_layers=[pair for pair in _pairs(spec.attention, teacher.info) if pair.teacher > 0],
+        layers=layer_pairs(spec.hidden, teacher.info),
+        attention_layers=[pair for pair in layer_pairs(spec.attention, teacher.info) if pair.teacher > 0],
     )
 
 
@@ -216,75 +214,3 @@ def check_same(job: Job, request: Request, part: DataInfo, root: Path) -> None:
             f"{root} was built with {path} = {here!s:.80}, and the teacher and rows that were given have "
             f"{there!s:.80}; give those it was built with"
         )
-
-
-def resolve_spec(spec: Spec, teacher: TeacherInfo) -> Spec:
-    """The spec with what it leaves to the teacher filled in; resolving twice changes nothing.
-
-    Raises:
-        SpecError: it contradicts itself, or asks for layers that the teacher or the student does not have.
-    """
-    hidden, attention = spec.hidden, spec.attention
-    if hidden is not None and hidden.width.scheme == "all" and hidden.width.fraction < 1.0:
-        raise SpecError(
-            f"--width all keeps every column, but --keep asks for a share of {hidden.width.fraction:g}; leave one of "
-            "them out"
-        )
-    changes: dict[str, Hidden | Attention] = {}
-    for name, kept in (("hidden", hidden), ("attention", attention)):
-        if kept is None:
-            continue
-        if kept.length.score == "all" and kept.length.tokens is not None:
-            raise SpecError(
-                f"--score all keeps every position, but {kept.length.tokens} tokens are asked for; leave one of them "
-                "out"
-            )
-        changes[name] = kept.model_copy(update={"depth": _resolve_depth(kept.depth, teacher.num_layers)})
-    spec = spec.model_copy(update=changes)
-    if spec.hidden is not None:
-        hidden_field(spec.hidden, teacher)
-    if spec.attention is not None:
-        heads = attention_field(spec.attention, teacher).heads
-        # All heads written down are all heads: the same bytes must have the same digest.
-        if heads == list(range(teacher.num_heads)):
-            spec = spec.model_copy(update={"attention": spec.attention.model_copy(update={"heads": "all"})})
-    return spec
-
-
-def _resolve_depth(depth: Depth, teacher_layers: int) -> Depth:
-    """The target filled in where a map asks for one, and listed layers in order.
-
-    Raises:
-        SpecError: layers that do not exist, or of which no student would learn.
-    """
-    layers = stored_layers(depth, teacher_layers)
-    depth = _resolve_kept(depth)
-    if not isinstance(depth.stored, str):
-        if not kept_layers(depth, teacher_layers):
-            listed = ", ".join(map(str, layers))
-            raise SpecError(
-                f"of the layers {listed} that are to be stored none is in the student's layer map; list some that are, "
-                "or give a map that has them with --layer-map"
-            )
-        depth = depth.model_copy(update={"stored": list(layers)})
-    if depth.layers is not None or depth.mapping == "bottom":
-        if depth.target is not None:
-            name = "bottom" if depth.layers is None else "in so many words"
-            raise SpecError(f"a map given {name} takes no --depth-target; leave it out")
-        return depth
-    return depth.model_copy(update={"target": depth.target or teacher_layers})
-
-
-def _resolve_kept(depth: Depth) -> Depth:
-    """Listed student layers in order; where they are the top ones, as many as that: the same bytes, the same digest."""
-    if depth.kept is None:
-        return depth
-    kept = sorted(set(depth.kept))
-    if kept != list(range(kept[0], depth.student_layers + 1)):
-        return depth.model_copy(update={"kept": kept})
-    return depth.model_copy(update={"kept": None, "num_layers": len(kept) if kept[0] else None})
-
-
-def _pairs(kept: Hidden | Attention | None, teacher: TeacherInfo) -> list[LayerKept]:
-    pairs = () if kept is None else kept_layers(kept.depth, teacher.num_layers)
-    return [LayerKept(student=pair.student, teacher=pair.teacher) for pair in pairs]

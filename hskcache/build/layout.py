@@ -2,18 +2,16 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal, assert_never
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hskcache.encoded import ENCODED
-from hskcache.encoding.bitmask import column_bytes
+from hskcache.encoded import ENCODED, column_bytes
 from hskcache.errors import SpecError
-from hskcache.selection.depth import stored_layers
-from hskcache.selection.width import num_columns, uniform_columns
-from hskcache.spec import Attention, Hidden, Length, Spec
-from hskcache.store.fields import Columns, entry_counts, layer_name
+from hskcache.resolved import attention_field, hidden_field
+from hskcache.spec import Length, Spec
+from hskcache.store.fields import entry_counts, layer_name
 from hskcache.store.manifest import AttentionField, HiddenField, TeacherInfo
 from hskcache.store.shard import MAX_SHARD_BYTES
 from hskcache.text import TokenizedRows
@@ -156,65 +154,6 @@ def eligible_counts(length: Length, rows: TokenizedRows) -> Integers:
         before = np.concatenate([[0], np.cumsum(is_special)])
         counts[first : first + _BLOCK_ROWS] -= np.diff(before[offsets - offsets[0]])
     return counts
-
-
-def hidden_field(hidden: Hidden, teacher: TeacherInfo) -> HiddenField:
-    """How the hidden states of a teacher will be stored.
-
-    Raises:
-        SpecError: the layers asked for do not exist.
-    """
-    layers = list(stored_layers(hidden.depth, teacher.num_layers))
-    width, scheme = teacher.width, hidden.width
-    kept = num_columns(width, scheme.fraction)
-    columns: Columns
-    match "all" if scheme.fraction == 1.0 else scheme.scheme:
-        case "all":
-            kept, columns = width, "all"
-        case "uniform":
-            kept, columns = len(uniform_columns(width, scheme.fraction)), "shared"
-        case "random":
-            columns = "shared"
-        case "pca":
-            columns = "pca"
-        case "magnitude":
-            columns = "bitmask" if column_bytes(kept, width)[0] == "bitmask" else "indices"
-        case unknown:
-            assert_never(unknown)
-    return HiddenField(
-        width=width,
-        num_columns=kept,
-        columns=columns,
-        encoding=hidden.encoding,
-        layers=layers,
-        max_tokens=hidden.length.tokens,
-    )
-
-
-def attention_field(attention: Attention, teacher: TeacherInfo) -> AttentionField:
-    """How the attention scores of a teacher will be stored.
-
-    Raises:
-        SpecError: the layers or heads asked for do not exist.
-    """
-    layers = [layer for layer in stored_layers(attention.depth, teacher.num_layers) if layer > 0]
-    if not layers:
-        raise SpecError("attention is to be kept of the embedding output alone, which has none; keep more layers")
-    heads = attention.heads
-    if isinstance(heads, list) and (not heads or len(set(heads)) < len(heads) or max(heads) >= teacher.num_heads):
-        raise SpecError(
-            f"heads {heads} of the attention are to be kept, but the teacher has heads 0 to {teacher.num_heads - 1}; "
-            "list some of those, each once"
-        )
-    kept = list(range(teacher.num_heads)) if heads == "all" else heads
-    return AttentionField(
-        num_heads=1 if kept == "mean" else len(kept),
-        heads=kept,
-        teacher_heads=teacher.num_heads,
-        encoding=attention.encoding,
-        layers=layers,
-        max_tokens=attention.length.tokens,
-    )
 
 
 def attention_bytes(field: AttentionField, kept_N: Integers) -> Integers:

@@ -98,7 +98,8 @@ def make_job(teacher: str, device: str, spec: Spec, rows: Rows, keep: str = "--m
         CacheError: whichever of them is at fault.
     """
     require_teacher_extra()
-    from hskcache.build.job import prepare_job, resolve_spec
+    from hskcache.build.job import prepare_job
+    from hskcache.resolved import resolve_spec
     from hskcache.teacher.load import load_teacher
 
     assert rows.source is not None

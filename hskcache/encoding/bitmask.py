@@ -4,22 +4,12 @@ Beside values in ascending column order the mask says which columns they are, in
 a list of 16-bit indices takes 2 W bytes and is smaller while W < D / 16.
 """
 
-from typing import Literal
-
 import torch
 from torch import Tensor
 
 
 def _num_bytes(width: int) -> int:
     return (width + 7) // 8
-
-
-def column_bytes(num_columns: int, width: int) -> tuple[Literal["columns", "bitmask"], int]:
-    """How W of D columns are stored, and the bytes per position: indices only where they are smaller than the mask."""
-    mask_bytes = _num_bytes(width)
-    if width < 1 << 16 and 2 * num_columns < mask_bytes:
-        return "columns", 2 * num_columns
-    return "bitmask", mask_bytes
 
 
 def pack_columns(columns: Tensor, width: int) -> Tensor:

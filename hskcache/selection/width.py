@@ -26,25 +26,6 @@ class Components(NamedTuple):
     basis: Tensor
 
 
-def num_columns(width: int, fraction: float) -> int:
-    """W of D columns: ``fraction * width`` rounded, halves to even, and at least 1."""
-    return max(1, round(fraction * width))
-
-
-def uniform_columns(width: int, fraction: float) -> Tensor:
-    """Columns round(i / p) for i < int(D * p), evenly spread [MUD 3.3]; column 0 where that is none.
-
-    Args:
-        width: D.
-        fraction: p in (0, 1].
-
-    Returns:
-        int64 [W'], ascending and distinct; W' is ``int(D * p)``, which can be one below :func:`num_columns`.
-    """
-    columns = [round(index / fraction) for index in range(max(1, int(width * fraction)))]
-    return torch.tensor(columns, dtype=torch.int64)
-
-
 def random_columns(width: int, num_columns: int, seed: int) -> Tensor:
     """A set of exactly W of D columns, the same for a seed everywhere.
 

@@ -51,8 +51,10 @@ class Width(NamedTuple):
 
     def narrow(self, layer: str, states: Any) -> tuple[Any, dict[str, Any]]:
         """Kept values [P, W] and the arrays that say which columns they are."""
-        from hskcache.encoding.bitmask import column_bytes, pack_columns
-        from hskcache.selection.width import magnitude_columns, num_columns
+        from hskcache.encoded import column_bytes
+        from hskcache.encoding.bitmask import pack_columns
+        from hskcache.selection.columns import num_columns
+        from hskcache.selection.width import magnitude_columns
 
         width = states.shape[1]
         if self.scheme == "all":
@@ -74,7 +76,8 @@ def make_width(scheme: str, fraction: float, states: States) -> Width:
     """A scheme with its shared columns, or components fitted on the states themselves."""
     import torch
 
-    from hskcache.selection.width import num_columns, pca_components, random_columns, uniform_columns
+    from hskcache.selection.columns import num_columns, uniform_columns
+    from hskcache.selection.width import pca_components, random_columns
 
     constants: dict[str, Any] = {}
     kept = num_columns(states.width, fraction)
@@ -83,7 +86,7 @@ def make_width(scheme: str, fraction: float, states: States) -> Width:
             sample = np.concatenate([arrays[f"{layer}/values"] for arrays in states.shards])
             constants[layer] = pca_components(torch.from_numpy(sample), kept)
         elif scheme == "uniform":
-            constants[layer] = uniform_columns(states.width, fraction)
+            constants[layer] = torch.tensor(uniform_columns(states.width, fraction))
         elif scheme == "random":
             constants[layer] = random_columns(states.width, kept, seed=0)
     return Width(scheme, fraction, constants)

@@ -109,7 +109,7 @@ def test_damaged_constants_of_an_unfinished_build_are_refused_by_file(job: Job, 
 
 
 def _constants(ledger: Ledger) -> dict[str, Any]:
-    from hskcache.build.layout import hidden_field
+    from hskcache.resolved import hidden_field
     from hskcache.store.reading import read_shard
 
     request = ledger.request()

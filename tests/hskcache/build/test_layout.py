@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hskcache.build.layout import Layout, eligible_counts, hidden_field, id_dtype, plan, position_bytes
+from hskcache.build.layout import Layout, eligible_counts, id_dtype, plan, position_bytes
 from hskcache.errors import SpecError
+from hskcache.resolved import hidden_field
 from hskcache.spec import Hidden, Length, Spec, Width
 from hskcache.teacher.load import Teacher
 from hskcache.text import TokenizedRows

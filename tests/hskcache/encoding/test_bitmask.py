@@ -4,7 +4,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hskcache.encoding.bitmask import column_bytes, pack_columns, unpack_columns
+from hskcache.encoded import column_bytes
+from hskcache.encoding.bitmask import pack_columns, unpack_columns
 
 
 def test_column_c_is_bit_c_mod_8_of_byte_c_div_8() -> None:

@@ -6,12 +6,11 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from hskcache.errors import TeacherError
+from hskcache.selection.columns import num_columns, uniform_columns
 from hskcache.selection.width import (
     magnitude_columns,
-    num_columns,
     pca_components,
     random_columns,
-    uniform_columns,
 )
 
 # Few distinct magnitudes, so that ties and their rule decide most cases.
@@ -32,18 +31,18 @@ def test_the_number_of_columns_is_rounded_half_to_even_and_at_least_1(
 
 
 def test_uniform_columns_are_those_of_the_paper() -> None:
-    tenth = uniform_columns(768, 0.1).tolist()
+    tenth = uniform_columns(768, 0.1)
     assert tenth == list(range(0, 751, 10))
     assert len(tenth) == 76
-    two_fifths = uniform_columns(768, 0.4).tolist()
+    two_fifths = uniform_columns(768, 0.4)
     assert len(two_fifths) == 307
     assert two_fifths[:6] == [0, 2, 5, 8, 10, 12]
-    assert uniform_columns(768, 0.01).tolist() == [0, 100, 200, 300, 400, 500, 600]
+    assert uniform_columns(768, 0.01) == [0, 100, 200, 300, 400, 500, 600]
 
 
 @given(width=st.integers(1, 1100), fraction=st.floats(1e-4, 1.0))
 def test_uniform_columns_are_distinct_ascending_and_inside_the_width(width: int, fraction: float) -> None:
-    columns = uniform_columns(width, fraction).tolist()
+    columns = uniform_columns(width, fraction)
     assert columns == sorted(set(columns))
     assert columns[0] == 0
     assert columns[-1] < width

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from hskcache.build.layout import hidden_field
 from hskcache.build.positions import Positions, Rows
+from hskcache.resolved import hidden_field
 from hskcache.selection.depth import kept_layers
 from hskcache.spec import Depth, Hidden, Length, Width
 from hskcache.store.manifest import TeacherInfo

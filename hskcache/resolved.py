@@ -1,0 +1,143 @@
+"""A spec resolved against a teacher: layers, heads and the fields that a build stores of it."""
+
+from typing import assert_never
+
+from hskcache.encoded import column_bytes
+from hskcache.errors import SpecError
+from hskcache.selection.columns import num_columns, uniform_columns
+from hskcache.selection.depth import kept_layers, stored_layers
+from hskcache.spec import Attention, Depth, Hidden, Spec
+from hskcache.store.fields import AttentionField, Columns, HiddenField
+from hskcache.store.request import LayerKept, TeacherInfo
+
+
+def resolve_spec(spec: Spec, teacher: TeacherInfo) -> Spec:
+    """The spec with what it leaves to the teacher filled in; resolving twice changes nothing.
+
+    Raises:
+        SpecError: it contradicts itself, or asks for layers that the teacher or the student does not have.
+    """
+    hidden, attention = spec.hidden, spec.attention
+    if hidden is not None and hidden.width.scheme == "all" and hidden.width.fraction < 1.0:
+        raise SpecError(
+            f"--width all keeps every column, but --keep asks for a share of {hidden.width.fraction:g}; leave one of "
+            "them out"
+        )
+    changes: dict[str, Hidden | Attention] = {}
+    for name, kept in (("hidden", hidden), ("attention", attention)):
+        if kept is None:
+            continue
+        if kept.length.score == "all" and kept.length.tokens is not None:
+            raise SpecError(
+                f"--score all keeps every position, but {kept.length.tokens} tokens are asked for; leave one of them "
+                "out"
+            )
+        changes[name] = kept.model_copy(update={"depth": _resolve_depth(kept.depth, teacher.num_layers)})
+    spec = spec.model_copy(update=changes)
+    if spec.hidden is not None:
+        hidden_field(spec.hidden, teacher)
+    if spec.attention is not None:
+        heads = attention_field(spec.attention, teacher).heads
+        # All heads written down are all heads: the same bytes must have the same digest.
+        if heads == list(range(teacher.num_heads)):
+            spec = spec.model_copy(update={"attention": spec.attention.model_copy(update={"heads": "all"})})
+    return spec
+
+
+def _resolve_depth(depth: Depth, teacher_layers: int) -> Depth:
+    """The target filled in where a map asks for one, and listed layers in order.
+
+    Raises:
+        SpecError: layers that do not exist, or of which no student would learn.
+    """
+    layers = stored_layers(depth, teacher_layers)
+    depth = _resolve_kept(depth)
+    if not isinstance(depth.stored, str):
+        if not kept_layers(depth, teacher_layers):
+            listed = ", ".join(map(str, layers))
+            raise SpecError(
+                f"of the layers {listed} that are to be stored none is in the student's layer map; list some that are, "
+                "or give a map that has them with --layer-map"
+            )
+        depth = depth.model_copy(update={"stored": list(layers)})
+    if depth.layers is not None or depth.mapping == "bottom":
+        if depth.target is not None:
+            name = "bottom" if depth.layers is None else "in so many words"
+            raise SpecError(f"a map given {name} takes no --depth-target; leave it out")
+        return depth
+    return depth.model_copy(update={"target": depth.target or teacher_layers})
+
+
+def _resolve_kept(depth: Depth) -> Depth:
+    """Listed student layers in order; where they are the top ones, as many as that: the same bytes, the same digest."""
+    if depth.kept is None:
+        return depth
+    kept = sorted(set(depth.kept))
+    if kept != list(range(kept[0], depth.student_layers + 1)):
+        return depth.model_copy(update={"kept": kept})
+    return depth.model_copy(update={"kept": None, "num_layers": len(kept) if kept[0] else None})
+
+
+def layer_pairs(kept: Hidden | Attention | None, teacher: TeacherInfo) -> list[LayerKept]:
+    """The pairs of layers that learn from what is kept, as a manifest lists them; empty where nothing is kept."""
+    pairs = () if kept is None else kept_layers(kept.depth, teacher.num_layers)
+    return [LayerKept(student=pair.student, teacher=pair.teacher) for pair in pairs]
+
+
+def hidden_field(hidden: Hidden, teacher: TeacherInfo) -> HiddenField:
+    """How the hidden states of a teacher will be stored.
+
+    Raises:
+        SpecError: the layers asked for do not exist.
+    """
+    layers = list(stored_layers(hidden.depth, teacher.num_layers))
+    width, scheme = teacher.width, hidden.width
+    kept = num_columns(width, scheme.fraction)
+    columns: Columns
+    match "all" if scheme.fraction == 1.0 else scheme.scheme:
+        case "all":
+            kept, columns = width, "all"
+        case "uniform":
+            kept, columns = len(uniform_columns(width, scheme.fraction)), "shared"
+        case "random":
+            columns = "shared"
+        case "pca":
+            columns = "pca"
+        case "magnitude":
+            columns = "bitmask" if column_bytes(kept, width)[0] == "bitmask" else "indices"
+        case unknown:
+            assert_never(unknown)
+    return HiddenField(
+        width=width,
+        num_columns=kept,
+        columns=columns,
+        encoding=hidden.encoding,
+        layers=layers,
+        max_tokens=hidden.length.tokens,
+    )
+
+
+def attention_field(attention: Attention, teacher: TeacherInfo) -> AttentionField:
+    """How the attention scores of a teacher will be stored.
+
+    Raises:
+        SpecError: the layers or heads asked for do not exist.
+    """
+    layers = [layer for layer in stored_layers(attention.depth, teacher.num_layers) if layer > 0]
+    if not layers:
+        raise SpecError("attention is to be kept of the embedding output alone, which has none; keep more layers")
+    heads = attention.heads
+    if isinstance(heads, list) and (not heads or len(set(heads)) < len(heads) or max(heads) >= teacher.num_heads):
+        raise SpecError(
+            f"heads {heads} of the attention are to be kept, but the teacher has heads 0 to {teacher.num_heads - 1}; "
+            "list some of those, each once"
+        )
+    kept = list(range(teacher.num_heads)) if heads == "all" else heads
+    return AttentionField(
+        num_heads=1 if kept == "mean" else len(kept),
+        heads=kept,
+        teacher_heads=teacher.num_heads,
+        encoding=attention.encoding,
+        layers=layers,
+        max_tokens=attention.length.tokens,
+    )
