@@ -10,12 +10,17 @@ from pathlib import Path
 
 import pytest
 from glue_forms import FORMS
+from hypothesis import HealthCheck, settings
 from models import saved
 
 # Tiny tensors gain nothing from many threads, and no test may depend on a network.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+# How long a machine takes says nothing of what is tested.
+settings.register_profile("hskcache", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("hskcache")
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 SUBJECTS = ("the film", "this movie", "a small story", "the cast", "its plot", "the music", "an old tale")

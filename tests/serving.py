@@ -98,7 +98,8 @@ def _serve_http(root: Path, state: Path, port: int) -> None:
             return web.Response(status=404)
         fault = faults()
         response = await misbehaving(request, path, fault) if fault.of in request.path else None
-        return response or web.FileResponse(path)
+        # An empty response of older versions of aiohttp counts as false.
+        return web.FileResponse(path) if response is None else response
 
     application = web.Application()
     application.router.add_get("/{path:.*}", get)
@@ -140,6 +141,7 @@ def _serve_sftp(root: Path, key: Path, port: int, at_sign_in: str) -> None:
             server_host_keys=[str(key)],
             server_factory=Knows,
             sftp_factory=begin,
+            reuse_address=True,
         )
         await asyncio.Event().wait()
 

@@ -45,6 +45,15 @@ class KnownHosts(SFTPFileSystem):  # type: ignore[misc]
                 raise
             return Path(os.devnull)
 
+    # Before 2025.10 fsspec takes what it is given here for paths.
+    def info(self, path: str, **options: Any) -> Any:
+        """Size and kind of what a URL or path names."""
+        return super().info(self._strip_protocol(path), **options)
+
+    def mv(self, old: str, new: str, **options: Any) -> None:
+        """Rename, over what stands there."""
+        super().mv(self._strip_protocol(old), self._strip_protocol(new), **options)
+
     def _connect(self) -> None:
         self.client = paramiko.SSHClient()
         if self._file.is_file():
