@@ -13,7 +13,6 @@ from benchmarks.harness.measure import environment
 from hskcache import console
 from hskcache.cache import Cache, open_cache
 from hskcache.store import reading
-from trainer.loading import KnowledgeLoader
 from trainer.timing import alternate
 
 READ, EPOCH = "reading every shard", "a streamed epoch, decoded"
@@ -29,6 +28,8 @@ def read(cache: Cache) -> None:
 
 def stream(cache: Cache) -> None:
     """Go through an epoch as training does, without the student."""
+    from trainer.loading import KnowledgeLoader
+
     for batch in KnowledgeLoader(cache, batch_size=256, residency="stream"):
         assert batch.hidden
 
