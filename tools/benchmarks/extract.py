@@ -4,21 +4,23 @@ import tempfile
 from collections.abc import Callable
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from numpy.typing import NDArray
 
-from benchmarks.harness import report, synthetic
+from benchmarks.harness import options, report, synthetic
 from benchmarks.harness.jobs import make_job, make_spec
-from benchmarks.harness.measure import environment, synchronise
-from hskcache import console
-from trainer.timing import Times, alternate
+from benchmarks.harness.measure import environment, ratio, synchronise, take_turns
+from trainer.timing import Times
+
+if TYPE_CHECKING:
+    from hskcache.build.job import Job
 
 BARE, BUILD = "bare forward", "build"
 
 
-def forward_alone(job: Any) -> Callable[[], None]:
+def forward_alone(job: "Job") -> Callable[[], None]:
     """The teacher over the build's own batches, already padded and on the device, and nothing else."""
     import torch
 
@@ -41,7 +43,7 @@ def forward_alone(job: Any) -> Callable[[], None]:
     return run
 
 
-def whole_build(job: Any, folder: Path) -> Callable[[], None]:
+def whole_build(job: "Job", folder: Path) -> Callable[[], None]:
     """From the prepared job to a finished cache in a fresh folder below ``folder``."""
     from hskcache.build.build import build
 
@@ -53,12 +55,11 @@ def whole_build(job: Any, folder: Path) -> Callable[[], None]:
     return run
 
 
-def measure(job: Any, work: Path, given: dict[str, Any], name: str) -> Times:
+def measure(job: "Job", work: Path, given: dict[str, Any], name: str) -> Times:
     """Seconds of the two sides, alternating."""
-    with tempfile.TemporaryDirectory(prefix="extract-", dir=work) as folder, console.progress("runs") as bar:
+    with tempfile.TemporaryDirectory(prefix="extract-", dir=work) as folder:
         sides = {BARE: forward_alone(job), BUILD: whole_build(job, Path(folder))}
-        task = bar.add_task(name, total=2 * (given["repetitions"] + given["warmup"]))
-        return alternate(sides, given["repetitions"], given["warmup"], on_done=lambda: bar.advance(task))
+        return take_turns(name, sides, given["repetitions"], given["warmup"])
 
 
 def cases(given: dict[str, Any]) -> dict[str, NDArray[Any]]:
@@ -72,51 +73,44 @@ def cases(given: dict[str, Any]) -> dict[str, NDArray[Any]]:
 
 
 @click.command()
-@click.option("--teacher", type=click.Choice(list(synthetic.SHAPES)), default="bert-base", show_default=True)
-@click.option("--rows", type=click.IntRange(min=1), default=128, show_default=True, help="Rows of --length tokens.")
-@click.option("--length", type=click.IntRange(4, 512), default=128, show_default=True, help="Tokens of a row at most.")
+@options.teacher_shape
+@options.count("--rows", 128, "Rows of --length tokens.")
+@options.length("Tokens of a row at most.")
 @click.option(
     "--case", "cases", multiple=True, type=click.Choice(["fixed", "ragged"]), help="One only.  [default: both]"
 )
-@click.option("--encoding", default="int8", show_default=True, help="How the cache stores values.")
+@options.encoding
 @click.option("--shard-rows", type=click.IntRange(min=1), help="Rows of a shard.  [default: as a build has it]")
-@click.option("--token-budget", type=click.IntRange(min=1), default=4096, show_default=True)
+@options.count("--token-budget", 4096)
 @click.option("--dtype", type=click.Choice(["float32", "bfloat16", "float16"]), default="float32", show_default=True)
-@click.option("--repetitions", type=click.IntRange(min=1), default=5, show_default=True, help="Of each side.")
-@click.option("--warmup", type=click.IntRange(min=0), default=1, show_default=True, help="Untimed runs of each side.")
-@report.keep
-@report.work
-@report.device
-@report.as_json
+@options.repetitions(5)
+@options.count("--warmup", 1, "Untimed runs of each side.", at_least=0)
+@options.keep
+@options.work
+@options.resolved_device
+@options.as_json
 def main(work: Path, as_json: bool, **given: Any) -> None:
     """Time a whole build against the teacher's bare forward passes over the same batches, alternating in one run.
 
     The build begins with a prepared job and ends with a finished cache; loading the teacher and tokenizing are outside.
     """
-    from hskcache.runtime import quiet, resolve_device
+    from hskcache.runtime import quiet
 
-    given["device"] = resolve_device(given["device"])
     about = environment(given["device"])
     work.mkdir(parents=True, exist_ok=True)
-    tokenizer = synthetic.write_tokenizer(work / "tokenizer")
     rows, targets, found = [], [], {}
     with quiet():
-        teacher = synthetic.random_teacher(
-            synthetic.SHAPES[given["teacher"]], tokenizer, given["device"], given["dtype"]
-        )
+        teacher = synthetic.random_teacher(given["teacher"], work, given["device"], given["dtype"])
     for name, lengths in cases(given).items():
-        path = synthetic.write_rows(work / f"extract_{name}.tsv", lengths)
+        examples = synthetic.random_rows(work / f"extract_{name}.tsv", lengths)
         spec = make_spec(given["keep"], given["encoding"], max_length=given["length"], compute_dtype=given["dtype"])
         settings = {name: given[name] for name in ("shard_rows", "token_budget")}
-        job = make_job(teacher, synthetic.read_rows(path), spec.model_copy(update=settings))
+        job = make_job(teacher, examples, spec.model_copy(update=settings))
         times = measure(job, work, given, name)
-        lower, upper = times.spread(BUILD, BARE)
         tokens = int(lengths.sum())
-        ratio = f"{times.ratio(BUILD, BARE):.3f} ({lower:.3f}-{upper:.3f})"
         seconds = [f"{times.median(side):.2f}" for side in (BARE, BUILD)]
-        rows.append(
-            [f"{name}, {len(lengths)} rows", f"{tokens:,}", *seconds, ratio, f"{tokens / times.median(BUILD):,.0f}"]
-        )
+        rate = f"{tokens / times.median(BUILD):,.0f}"
+        rows.append([f"{name}, {len(lengths)} rows", f"{tokens:,}", *seconds, ratio(times, BUILD, BARE), rate])
         targets.append(report.Target(f"build / bare forward, {name}", times.ratio(BUILD, BARE), 1.10))
         found[name] = {"num_rows": len(lengths), "num_tokens": tokens, **times.facts()}
     header = ("rows", "tokens", "bare s", "build s", "build / bare (quartiles)", "tokens/s of the build")

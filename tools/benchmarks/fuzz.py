@@ -4,14 +4,18 @@ import random
 import shutil
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from benchmarks.harness import report
-from benchmarks.harness.fault_suite import emptied
+from benchmarks.harness import options, report
+from benchmarks.harness.fault_suite import import_from_tests
+from benchmarks.harness.folders import emptied
 from benchmarks.harness.guarded import Limits, Outcome, guarded
 from hskcache import console
+
+if TYPE_CHECKING:
+    from strangers import Lie, Truth
 
 
 class Telling:
@@ -24,14 +28,14 @@ class Telling:
         train_every: a student learns from one case of so many.
     """
 
-    def __init__(self, truth: Any, told: Path, seed: int, train_every: int) -> None:
+    def __init__(self, truth: "Truth", told: Path, seed: int, train_every: int) -> None:
         from judged import a_student
 
         self.truth, self.told, self.seed, self.train_every = truth, told, seed, train_every
         self.student = a_student(truth.root)
         shutil.copytree(truth.root, told)
 
-    def lie(self, number: int) -> Any:
+    def lie(self, number: int) -> "Lie":
         """The lie of a number."""
         from strangers import lie
 
@@ -64,18 +68,14 @@ def keep(telling: Telling, outcome: Outcome, folder: Path) -> str:
 
 
 @click.command()
-@click.option("--cases", type=click.IntRange(min=1), default=20_000, show_default=True, help="Lies to tell.")
-@click.option("--first", type=click.IntRange(min=0), default=0, show_default=True, help="Number of the first.")
+@options.count("--cases", 20_000, "Lies to tell.")
+@options.count("--first", 0, "Number of the first.", at_least=0)
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the lies.")
-@click.option(
-    "--train-every", type=click.IntRange(min=1), default=4, show_default=True, help="Train on one of so many."
-)
-@click.option(
-    "--megabytes", type=click.IntRange(min=1), default=1024, show_default=True, help="Memory a case may take."
-)
+@options.count("--train-every", 4, "Train on one of so many.")
+@options.count("--megabytes", 1024, "Memory a case may take.")
 @click.option("--seconds", type=float, default=20.0, show_default=True, help="Time a case may take.")
-@report.work
-@report.as_json
+@options.work
+@options.as_json
 def main(work: Path, as_json: bool, **given: Any) -> None:
     """Count the lies that are refused in our words, those that do no harm, and everything else, which must not be.
 
@@ -83,14 +83,15 @@ def main(work: Path, as_json: bool, **given: Any) -> None:
     by row, verified, verified in depth, and of some a student learns. A case is a fault where anything but a
     CacheError comes out of it, where it takes more memory or time than it may, starts a program, or writes elsewhere.
     """
+    import_from_tests()
     import torch
     from material import Material
     from strangers import KINDS, Truth
 
     torch.set_num_threads(1)
     folder = emptied(work / "fuzz")
-    (folder / "material").mkdir()
-    telling = Telling(Truth(Material(folder / "material").grown), folder / "told", given["seed"], given["train_every"])
+    truth = Truth(Material(emptied(folder / "material")).grown)
+    telling = Telling(truth, folder / "told", given["seed"], given["train_every"])
     limits = Limits(given["megabytes"] << 20, given["seconds"], folder)
     counts: dict[str, Counter[str]] = {kind: Counter() for kind in KINDS}
     faults: list[str] = []

@@ -11,123 +11,50 @@ from typing import Any, NamedTuple
 
 import click
 import numpy as np
+from numpy.random import Generator
 
-from benchmarks.harness import report, synthetic
+from benchmarks.harness import options, report, synthetic
+from benchmarks.harness.commands import command_line
+from benchmarks.harness.random_cache import LAYER, POSITIONS, VOCABULARY, Arrays, Plan, offsets, write
 from hskcache import console
-from hskcache.cache import HiddenField, InputsField, LogitsField
+from hskcache.cache import HiddenField
 from hskcache.spec import Depth, Hidden, Length, Spec, Width
-from hskcache.store.files import tokenizer_digest
-from hskcache.store.ledger import Ledger
-from hskcache.store.manifest import DataInfo, Field, LayerKept, Request, TeacherInfo, TokenizerInfo
 
-VOCABULARY, LENGTH, KEPT = 1000, 16, 10
+LENGTH = 16
 STUDENT = synthetic.Shape(2, 32, 2, 64)
 RECIPE = """\
 name: one-epoch
 stages:
   - {name: hidden, losses: {hidden: {weight: 1.0}, soft: {weight: 1.0}}, epochs: 1}
 """
-_FIT = "from trainer.cli import main; main()"
 
 
-class Sizes(NamedTuple):
-    """Contents of a synthetic cache: rows, rows of a shard, and the width of its float32 states."""
-
-    num_rows: int
-    shard_rows: int
-    width: int
-
-    @property
-    def row_bytes(self) -> int:
-        """Bytes of a row's states, which random bits keep from being compressed."""
-        return KEPT * self.width * 4
-
-
-def request(sizes: Sizes, tokenizer: Path) -> Request:
-    """Request that would have led to such a cache."""
+def plan(num_rows: int, shard_rows: int, width: int) -> Plan:
+    """A cache of float32 states of so many columns, whose random bits keep them from being compressed."""
     hidden = Hidden(
-        depth=Depth(student_layers=STUDENT.num_layers, target=12, num_layers=1),
-        length=Length(tokens=KEPT),
+        depth=Depth(student_layers=STUDENT.num_layers, target=LAYER, num_layers=1),
+        length=Length(tokens=POSITIONS),
         width=Width(scheme="all"),
         encoding="float32",
     )
-    return Request(
-        spec=Spec(hidden=hidden, max_length=LENGTH),
-        teacher=TeacherInfo(
-            name="none",
-            weights_sha256="0" * 64,
-            config={},
-            model_type="bert",
-            num_layers=12,
-            num_heads=12,
-            width=sizes.width,
-            vocab_size=VOCABULARY,
-        ),
-        tokenizer=TokenizerInfo(
-            sha256=tokenizer_digest(tokenizer), vocab_size=VOCABULARY, pad_token_id=0, has_token_types=True
-        ),
-        data=DataInfo(
-            name="random",
-            fingerprint=f"{sizes.num_rows} random rows",
-            num_rows=sizes.num_rows,
-            problem="classification",
-            label_names=list(synthetic.CLASSES),
-        ),
-        shard_rows=sizes.shard_rows,
-        layers=[LayerKept(student=STUDENT.num_layers, teacher=12)],
+    stored = HiddenField(
+        width=width,
+        num_columns=width,
+        columns="all",
+        encoding="float32",
+        layers=[LAYER],
+        max_tokens=POSITIONS,
     )
 
+    def arrays(draw: Generator, count: int) -> Arrays:
+        states = {
+            "position_offsets": offsets(count, POSITIONS),
+            f"layer_{LAYER}/positions": np.tile(np.arange(POSITIONS, dtype=np.uint16), count),
+            f"layer_{LAYER}/values": draw.standard_normal((count * POSITIONS, width), np.float32),
+        }
+        return {"hidden": states}
 
-def arrays(rows: range, width: int) -> dict[str, dict[str, Any]]:
-    """A shard of every field, by field, drawn from its first row's number."""
-    rng = np.random.default_rng(rows.start)
-    count = len(rows)
-    order = np.arange(count + 1, dtype=np.int64)
-    return {
-        "inputs": {
-            "input_ids": rng.integers(5, VOCABULARY, count * LENGTH).astype(np.uint16),
-            "row_offsets": order * LENGTH,
-            "row_ids": np.arange(rows.start, rows.stop, dtype=np.int64),
-            "token_type_ids": np.zeros(count * LENGTH, np.uint8),
-            "labels": rng.integers(0, 2, count),
-        },
-        "logits": {"logits": rng.standard_normal((count, 2), np.float32)},
-        "hidden": {
-            "position_offsets": order * KEPT,
-            "layer_12/positions": np.tile(np.arange(KEPT, dtype=np.uint16), count),
-            "layer_12/values": rng.standard_normal((count * KEPT, width), np.float32),
-        },
-    }
-
-
-def write_cache(out: Path, sizes: Sizes) -> int:
-    """Write a cache shard by shard, as a build does but without a teacher; returns its bytes on disk."""
-    ledger = Ledger(out)
-    tokenizer = synthetic.write_tokenizer(out.parent / "tokenizer", VOCABULARY)
-    wanted = request(sizes, tokenizer)
-    ledger.begin(wanted)
-    shutil.copytree(tokenizer, out / "tokenizer", dirs_exist_ok=True)
-    fields: dict[str, Field] = {
-        "inputs": InputsField(id_dtype="uint16", has_token_types=True, has_labels=True),
-        "logits": LogitsField(num_labels=2),
-        "hidden": HiddenField(
-            width=sizes.width,
-            num_columns=sizes.width,
-            columns="all",
-            encoding="float32",
-            layers=[12],
-            max_tokens=KEPT,
-        ),
-    }
-    with console.progress("shards") as bar:
-        task = bar.add_task(f"write {out.name}", total=wanted.num_shards)
-        for shard, rows in enumerate(wanted.shards):
-            if not all(ledger.is_committed(field, shard) for field in fields):
-                for field, stored in arrays(range(*rows), sizes.width).items():
-                    ledger.commit(field, shard, rows, stored)
-            bar.advance(task)
-    manifest = ledger.finish(wanted, fields, {})
-    return sum(record.num_bytes for record in manifest.records)
+    return Plan(num_rows, shard_rows, Spec(hidden=hidden, max_length=LENGTH), {"hidden": stored}, arrays)
 
 
 class Peak(NamedTuple):
@@ -143,17 +70,17 @@ def fit(cache: Path, residency: str, device: str) -> Peak:
     folder = cache.parent
     out = folder / "student"
     shutil.rmtree(out, ignore_errors=True)
-    (folder / "config.json").write_text(json.dumps(synthetic.config(STUDENT, LENGTH, VOCABULARY)), encoding="utf-8")
+    student = synthetic.write_config(folder, STUDENT, LENGTH, VOCABULARY)
     (folder / "recipe.yaml").write_text(RECIPE, encoding="utf-8")
     rows = synthetic.write_rows(folder / "dev.tsv", synthetic.fixed_lengths(64, LENGTH), words=VOCABULARY)
-    command = [
-        *(sys.executable, "-c", _FIT, "fit", "--cache", cache, "--residency", residency, "--out", out),
-        *("--student", folder / "config.json", "--recipe", folder / "recipe.yaml", "--device", device),
-        *("--eval-data", rows, "--text", "sentence", "--label", "label", "--json"),
-    ]
+    command = command_line(
+        "hsktrain", "fit", "--cache", cache, "--residency", residency, "--out", out, "--student", student,
+        "--recipe", folder / "recipe.yaml", "--device", device, "--eval-data", rows, "--text", "sentence",
+        "--label", "label", "--json",
+    )  # fmt: skip
     start = perf_counter()
     with (folder / "fit.json").open("w") as printed, (folder / "fit.log").open("w") as words:
-        process = subprocess.Popen([str(part) for part in command], stdout=printed, stderr=words)
+        process = subprocess.Popen(command, stdout=printed, stderr=words)
         # wait4 tells this child's own peak; RUSAGE_CHILDREN would tell the largest of all so far.
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
@@ -166,31 +93,25 @@ def fit(cache: Path, residency: str, device: str) -> Peak:
 
 
 @click.command()
-@click.option(
-    "--megabytes", type=click.IntRange(min=1), default=100, show_default=True, help="Of states in the smaller cache."
-)
-@click.option(
-    "--factor", type=click.IntRange(min=2), default=10, show_default=True, help="How much larger the other is."
-)
-@click.option("--shard-rows", type=click.IntRange(min=1), default=128, show_default=True, help="Rows of a shard.")
-@click.option("--width", type=click.IntRange(min=1), default=768, show_default=True, help="Of the stored states.")
+@options.count("--megabytes", 100, "Of states in the smaller cache.")
+@options.count("--factor", 10, "How much larger the other is.", at_least=2)
+@options.count("--shard-rows", 128, "Rows of a shard.")
+@options.count("--width", 768, "Of the stored states.")
 @click.option("--keep-caches", is_flag=True, help="Leave the caches in --work for another run.")
-@report.work
-@report.device
-@report.as_json
+@options.work
+@options.device
+@options.as_json
 def main(work: Path, as_json: bool, **given: Any) -> None:
     """Measure the peak memory of hsktrain fit over a cache and over a larger one, in stream and in host residency.
 
     In stream residency memory must not follow the size of the cache.
     """
     folder = work / "memory"
-    rows = max(1, given["megabytes"] * 1_000_000 // Sizes(1, 1, given["width"]).row_bytes)
+    rows = max(1, given["megabytes"] * 1_000_000 // (POSITIONS * given["width"] * 4))
     named = {"small": rows, "large": rows * given["factor"]}
     caches = {name: folder / f"{count}x{given['width']}.hsk" for name, count in named.items()}
-    sizes = {
-        name: write_cache(caches[name], Sizes(count, given["shard_rows"], given["width"]))
-        for name, count in named.items()
-    }
+    plans = {name: plan(count, given["shard_rows"], given["width"]) for name, count in named.items()}
+    sizes = {name: write(cache, plans[name]) for name, cache in caches.items()}
     found: dict[str, dict[str, Peak]] = {}
     with console.progress("runs") as bar:
         task = bar.add_task("fit", total=4)

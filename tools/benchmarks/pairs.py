@@ -9,52 +9,42 @@ from functools import partial
 from pathlib import Path
 from statistics import mean
 from tempfile import TemporaryDirectory
-from typing import Any, NamedTuple
+from typing import Any
 
 import click
 
-from benchmarks.harness import commands, report
-from benchmarks.harness.commands import run
-from trainer.timing import Times, alternate
+from benchmarks.harness import options, report
+from benchmarks.harness.commands import Study, run, sets, student_config
+from benchmarks.harness.folders import write_head, write_json
+from benchmarks.harness.measure import TO, ratio, take_turns
+from trainer.timing import Times
 
 PACKINGS = {"single texts": "none", "pairs": "mixed"}
 COPIED = "single texts, type 0 copied"
 TEXTS = ("first text", "second text")
 
 
-class Setting(NamedTuple):
-    """Folder of a run, and the options that the user gave."""
-
-    work: Path
-    given: dict[str, Any]
-
-    @property
-    def teacher(self) -> str:
-        """The pre-trained encoder."""
-        return commands.base_model(self.given["base_model"])
-
-
-def make_cache(setting: Setting, pairs: str) -> dict[str, Any]:
+def make_cache(study: Study, pairs: str) -> dict[str, Any]:
     """Run the encoder over the corpus once, packed in one way."""
-    given, work = setting.given, setting.work
-    text = commands.write_head(given["corpus"] / "wiki.train.tokens", work / "corpus.txt", given["corpus_lines"])
+    given, work = study.given, study.work
+    text = write_head(given["corpus"] / "wiki.train.tokens", work / "corpus.txt", given["corpus_lines"])
     built: dict[str, Any] = run(
-        "hskcache", "build", "--teacher", setting.teacher, "--corpus", text, "--pairs", pairs, "--short-rows", 0,
+        "hskcache", "build", "--teacher", study.base_model, "--corpus", text, "--pairs", pairs, "--short-rows", 0,
         "--max-length", given["max_length"], "--keep", "full", "--student-layers", given["layers"], "--out",
-        work / f"{pairs}.hsk", "--device", given["device"],
+        work / f"{pairs}.hsk", *study.place,
     )  # fmt: skip
     return built
 
 
-def train(setting: Setting, pairs: str, seed: int, num_rows: int) -> Path:
+def train(study: Study, pairs: str, seed: int, num_rows: int) -> Path:
     """General distillation on hidden states and the embedding, over the first rows of a cache."""
-    given, out = setting.given, setting.work / "students" / f"{pairs}_{seed}"
-    student = commands.student_config(setting.work / "student.json", given, num_heads=4, vocab_size=30_522)
+    given, out = study.given, study.work / "students" / f"{pairs}_{seed}"
+    student = student_config(study.work / "student.json", given, num_heads=4, vocab_size=30_522)
     changes = {"epochs": given["epochs"], "learning_rate": given["lr"], "batch_size": 32, "losses.attention": "null"}
     run(
-        "hsktrain", "fit", "--cache", setting.work / f"{pairs}.hsk", "--student", student, "--recipe",
-        "tinybert-general", *(word for key, value in changes.items() for word in ("--set", f"general.{key}={value}")),
-        "--rows", num_rows, "--seed", seed, "--out", out, "--device", given["device"],
+        "hsktrain", "fit", "--cache", study.work / f"{pairs}.hsk", "--student", student, "--recipe",
+        "tinybert-general", *sets(f"general.{key}={value}" for key, value in changes.items()), "--rows", num_rows,
+        "--seed", seed, "--out", out, *study.place,
     )  # fmt: skip
     return out
 
@@ -62,16 +52,16 @@ def train(setting: Setting, pairs: str, seed: int, num_rows: int) -> Path:
 class Judge:
     """The teacher's hidden states of some pairs, and how far a student is from them."""
 
-    def __init__(self, setting: Setting, rows: Path) -> None:
+    def __init__(self, study: Study, rows: Path) -> None:
         import csv
 
         import torch
         from transformers import AutoModel, AutoTokenizer
 
-        given = setting.given
+        given = study.given
         tokenizer, self.teacher = (
-            AutoTokenizer.from_pretrained(setting.teacher),
-            AutoModel.from_pretrained(setting.teacher),
+            AutoTokenizer.from_pretrained(study.base_model),
+            AutoModel.from_pretrained(study.base_model),
         )
         with rows.open(encoding="utf-8", newline="") as file:
             lines = list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
@@ -113,46 +103,39 @@ class Judge:
         return found
 
 
-def time_packing(setting: Setting) -> Times:
+def time_packing(study: Study) -> Times:
     """Seconds of packing the corpus in either way, tokenizing included."""
     from hskcache.spec import Packing
     from hskcache.text import load_tokenizer
     from hskcache.text.corpus import pack_corpus
     from hskcache.text.spool import Spool
 
-    tokenizer, text = load_tokenizer(setting.teacher), setting.work / "corpus.txt"
+    tokenizer, text = load_tokenizer(study.base_model), study.work / "corpus.txt"
 
     def pack(packing: Packing) -> None:
         with TemporaryDirectory() as folder:
             pack_corpus(text, tokenizer, 128, Spool(Path(folder), "bench", packing))
 
     packings = {"single texts": Packing(), "pairs": Packing(pairs="mixed", short_rows=0.1)}
-    return alternate(
-        {name: partial(pack, packing) for name, packing in packings.items()},
-        setting.given["repetitions"],
-    )
+    sides = {name: partial(pack, packing) for name, packing in packings.items()}
+    return take_turns("pack", sides, study.given["repetitions"])
 
 
 @click.command()
-@commands.work_option("pairs")
-@commands.glue_option
-@commands.base_model_option
-@click.option(
-    "--corpus",
-    type=click.Path(path_type=Path, file_okay=False),
-    default=lambda: commands.shared("HSKCACHE_CORPUS", "corpus"),
-    help="Folder with wiki.train.tokens.  [default: $HSKCACHE_CORPUS, else ../shared/corpus]",
-)
-@click.option("--corpus-lines", type=click.IntRange(min=1), default=1600, show_default=True)
-@click.option("--max-length", type=click.IntRange(min=8), default=64, show_default=True)
-@click.option("--layers", type=click.IntRange(min=1), default=2, show_default=True, help="Of the student.")
-@click.option("--width", type=click.IntRange(min=4), default=128, show_default=True, help="Of the student.")
-@click.option("--epochs", type=click.FloatRange(min=0, min_open=True), default=6.0, show_default=True)
+@options.work_of("pairs")
+@options.glue
+@options.base_model
+@options.corpus
+@options.count("--corpus-lines", 1600)
+@options.count("--max-length", 64, at_least=8)
+@options.count("--layers", 2, "Of the student.")
+@options.count("--width", 128, "Of the student.", at_least=4)
+@options.amount("--epochs", 6.0)
 @click.option("--lr", default="1.0e-3", show_default=True)
-@click.option("--seeds", type=click.IntRange(min=1), default=2, show_default=True, help="Runs of each packing.")
-@click.option("--repetitions", type=click.IntRange(min=1), default=5, show_default=True, help="Of packing.")
-@report.device
-@report.as_json
+@options.count("--seeds", 2, "Runs of each packing.")
+@options.repetitions(5, "Of packing.")
+@options.device
+@options.as_json
 def main(work: Path, glue: Path, as_json: bool, **given: Any) -> None:
     """Distil one student from single texts and from pairs, and compare both with the teacher on pairs of RTE.
 
@@ -162,23 +145,23 @@ def main(work: Path, glue: Path, as_json: bool, **given: Any) -> None:
     work = work.resolve()
     work.mkdir(parents=True, exist_ok=True)
     given["corpus"] = Path(given["corpus"]).resolve()
-    setting = Setting(work, given)
-    caches = {pairs: make_cache(setting, pairs) for pairs in PACKINGS.values()}
+    study = Study(work, glue.resolve() / "RTE", "rte", given)
+    caches = {pairs: make_cache(study, pairs) for pairs in PACKINGS.values()}
     num_rows = min(int(built["num_rows"]) for built in caches.values())
-    judge = Judge(setting, glue.resolve() / "RTE" / "dev.tsv")
+    judge = Judge(study, study.glue / "dev.tsv")
     errors: dict[str, list[dict[str, float]]] = {}
     for seed in range(given["seeds"]):
         for name, pairs in PACKINGS.items():
-            student = train(setting, pairs, seed, num_rows)
+            student = train(study, pairs, seed, num_rows)
             errors.setdefault(name, []).append(judge.errors(student))
             if pairs == "none":
                 errors.setdefault(COPIED, []).append(judge.errors(student, copied=True))
-    times = time_packing(setting)
+    times = time_packing(study)
     facts = {
         "num_rows": num_rows, "rows": {pairs: built["num_rows"] for pairs, built in caches.items()}, "errors": errors,
         "packing": times.facts() | {"ratio": times.ratio("pairs", "single texts")},
     }  # fmt: skip
-    commands.write(work / "results.json", facts)
+    write_json(work / "results.json", facts)
     lines = [
         [
             name,
@@ -192,6 +175,5 @@ def main(work: Path, glue: Path, as_json: bool, **given: Any) -> None:
     title = (
         f"relative squared error of hidden states on pairs of RTE, {num_rows:,} rows of at most {given['max_length']}"
     )
-    low, high = times.spread("pairs", "single texts")
-    packing = f"packing pairs / single texts: {times.ratio('pairs', 'single texts'):.3f} ({low:.3f} to {high:.3f})"
+    packing = f"packing pairs / single texts: {ratio(times, 'pairs', 'single texts', TO)}"
     report.conclude(facts, [report.table(title, ("learned from", *TEXTS), lines), packing], [], as_json)

@@ -4,62 +4,39 @@ General distillation on a corpus, then task distillation on SST-2 with the proje
 same general student and over the same batches; each step is one of the commands a user would type.
 """
 
-import json
 from pathlib import Path
 from statistics import mean
-from typing import Any, NamedTuple
+from typing import Any
 
 import click
 
-from benchmarks.harness import commands, report
-from benchmarks.harness.commands import run
+from benchmarks.harness import options, report
+from benchmarks.harness.commands import Study, complete, earlier_runs, plain, run, sets
+from benchmarks.harness.folders import write_head, write_json
 
-TASK = ("--task", "sst2")
 WAYS = ("keep", "fresh")
 # Losses are logged every 25 steps.
 STEPS = (0, 25, 100)
 BATCH_SIZE = 32
 # One step over many rows that moves nothing: its loss is that of what the run begins with.
-STILL = {"intermediate.batch_size": 512, "intermediate.epochs": 1, "intermediate.learning_rate": "1.0e-12"}
+STILL = ("intermediate.batch_size=512", "intermediate.epochs=1", "intermediate.learning_rate=1.0e-12")
 
 
-class Setting(NamedTuple):
-    """Folders of a run, and the options that the user gave."""
-
-    work: Path
-    glue: Path
-    given: dict[str, Any]
-
-    @property
-    def place(self) -> tuple[str, ...]:
-        """Options that say where to compute."""
-        return ("--device", self.given["device"])
-
-    @property
-    def base_model(self) -> str:
-        """The pre-trained encoder, teacher of the corpus and start of the task's teacher."""
-        return commands.base_model(self.given["base_model"])
-
-
-def make_caches(setting: Setting) -> dict[str, Any]:
+def make_caches(study: Study) -> dict[str, Any]:
     """The knowledge of a pre-trained encoder about the corpus, and of one that is fine-tuned about the task."""
-    given, work = setting.given, setting.work
+    given, work = study.given, study.work
     keep = ("--max-length", 64, "--keep", "full", "--attention", "16t", "--student-layers", given["layers"])
-    text = commands.write_head(given["corpus"] / "wiki.train.tokens", work / "corpus.txt", given["corpus_lines"])
+    text = write_head(given["corpus"] / "wiki.train.tokens", work / "corpus.txt", given["corpus_lines"])
     corpus = run(
-        "hskcache", "build", "--teacher", setting.base_model, "--corpus", text, *keep, "--out",
-        work / "corpus.hsk", *setting.place,
+        "hskcache", "build", "--teacher", study.base_model, "--corpus", text, *keep, "--out",
+        work / "corpus.hsk", *study.place,
     )  # fmt: skip
-    rows = commands.write_head(setting.glue / "train.tsv", work / "teacher.tsv", given["teacher_rows"] + 1)
-    teacher = run(
-        "hsktrain", "finetune", "--model", setting.base_model, "--data", rows, *TASK, "--eval-data",
-        setting.glue / "dev.tsv", "--epochs", 1, "--lr", "5e-5", "--max-length", 64, "--out", work / "teacher",
-        *setting.place,
-    )  # fmt: skip
-    rows = commands.write_head(setting.glue / "train.tsv", work / "train.tsv", given["rows"] + 1)
+    rows = write_head(study.glue / "train.tsv", work / "teacher.tsv", given["teacher_rows"] + 1)
+    teacher = study.finetune(rows, 1, 64)
+    rows = write_head(study.glue / "train.tsv", work / "train.tsv", given["rows"] + 1)
     task = run(
-        "hskcache", "build", "--teacher", work / "teacher", "--data", rows, *TASK, *keep, "--out", work / "task.hsk",
-        *setting.place,
+        "hskcache", "build", "--teacher", work / "teacher", *study.data(rows), *keep, "--out", work / "task.hsk",
+        *study.place,
     )  # fmt: skip
     sizes = {
         name: {key: built[key] for key in ("num_rows", "num_bytes")}
@@ -68,39 +45,27 @@ def make_caches(setting: Setting) -> dict[str, Any]:
     return {"teacher": teacher["best"]["metrics"], **sizes}
 
 
-def student_config(setting: Setting) -> Path:
-    """The student's shape, as many heads as the teacher."""
-    teacher = json.loads((setting.work / "teacher" / "config.json").read_text(encoding="utf-8"))
-    heads, pieces = teacher["num_attention_heads"], teacher["vocab_size"]
-    return commands.student_config(setting.work / "student.json", setting.given, heads, pieces)
-
-
-def settings_of(changes: dict[str, Any]) -> list[str]:
-    """Changes of a recipe as options."""
-    return [word for key, value in changes.items() for word in ("--set", f"{key}={value}")]
-
-
-def general(setting: Setting, seed: int) -> Path:
+def general(study: Study, seed: int) -> Path:
     """General distillation: the student that both ways begin from."""
-    given, out = setting.given, setting.work / "students" / f"general_{seed}"
+    given, out = study.given, study.work / "students" / f"general_{seed}"
     changes = {"epochs": given["general_epochs"], "learning_rate": given["general_lr"], "batch_size": BATCH_SIZE}
     run(
-        "hsktrain", "fit", "--cache", setting.work / "corpus.hsk", "--student", student_config(setting), "--recipe",
-        "tinybert-general", *settings_of({f"general.{key}": value for key, value in changes.items()}), "--seed", seed,
-        "--out", out, *setting.place,
+        "hsktrain", "fit", "--cache", study.work / "corpus.hsk", "--student", study.student_config(), "--recipe",
+        "tinybert-general", *sets(f"general.{key}={value}" for key, value in changes.items()), "--seed", seed,
+        "--out", out, *study.place,
     )  # fmt: skip
     return out
 
 
-def task_run(setting: Setting, start: Path, way: str, seed: int) -> dict[str, Any]:
+def task_run(study: Study, start: Path, way: str, seed: int) -> dict[str, Any]:
     """Task distillation: the loss of embedding and hidden states on its way, and the dev accuracy at the end."""
-    given, students = setting.given, setting.work / "students"
+    given, students = study.given, study.work / "students"
     common = (
-        "fit", "--cache", setting.work / "task.hsk", "--student", start, "--recipe", "tinybert-task",
-        "--eval-data", setting.glue / "dev.tsv", *TASK, "--projection", way, "--seed", seed, *setting.place,
+        "fit", "--cache", study.work / "task.hsk", "--student", start, "--recipe", "tinybert-task",
+        *study.judged, "--projection", way, "--seed", seed, *study.place,
     )  # fmt: skip
     still = students / f"still_{way}_{seed}"
-    run("hsktrain", *common, *settings_of(STILL | {"prediction.epochs": 0.01}), "--rows", 512, "--out", still)
+    run("hsktrain", *common, *sets((*STILL, "prediction.epochs=0.01")), "--rows", 512, "--out", still)
     changes = {
         "intermediate.epochs": given["epochs"],
         "intermediate.learning_rate": given["lr"],
@@ -108,7 +73,7 @@ def task_run(setting: Setting, start: Path, way: str, seed: int) -> dict[str, An
         "prediction.learning_rate": given["prediction_lr"],
     }
     out = students / f"{way}_{seed}"
-    result = run("hsktrain", *common, *settings_of(changes), "--out", out)
+    result = run("hsktrain", *common, *sets(f"{key}={value}" for key, value in changes.items()), "--out", out)
     losses = states_loss(out / "logs" / "intermediate")
     (begun,) = states_loss(still / "logs" / "intermediate").values()
     return {
@@ -144,29 +109,24 @@ def summary(runs: dict[str, dict[str, Any]]) -> list[list[str]]:
 
 
 @click.command()
-@commands.work_option("projection")
-@commands.glue_option
-@commands.base_model_option
-@click.option(
-    "--corpus",
-    type=click.Path(path_type=Path, file_okay=False),
-    default=lambda: commands.shared("HSKCACHE_CORPUS", "corpus"),
-    help="Folder with wiki.train.tokens.  [default: $HSKCACHE_CORPUS, else ../shared/corpus]",
-)
-@click.option("--rows", type=click.IntRange(min=512), default=3200, show_default=True, help="Of the student.")
-@click.option("--teacher-rows", type=click.IntRange(min=2), default=4000, show_default=True)
-@click.option("--corpus-lines", type=click.IntRange(min=1), default=1200, show_default=True)
-@click.option("--layers", type=click.IntRange(min=1), default=3, show_default=True, help="Of the student.")
-@click.option("--width", type=click.IntRange(min=12), default=192, show_default=True, help="Of the student.")
-@click.option("--general-epochs", type=click.FloatRange(min=0, min_open=True), default=2.0, show_default=True)
+@options.work_of("projection")
+@options.glue
+@options.base_model
+@options.corpus
+@options.count("--rows", 3200, "Of the student.", at_least=512)
+@options.count("--teacher-rows", 4000, at_least=2)
+@options.count("--corpus-lines", 1200)
+@options.count("--layers", 3, "Of the student.")
+@options.count("--width", 192, "Of the student.", at_least=12)
+@options.amount("--general-epochs", 2.0)
 @click.option("--general-lr", default="5.0e-4", show_default=True)
-@click.option("--epochs", type=click.FloatRange(min=0, min_open=True), default=1.0, show_default=True)
+@options.amount("--epochs", 1.0)
 @click.option("--lr", default="5.0e-5", show_default=True, help="Of the intermediate phase; the release's.")
-@click.option("--prediction-epochs", type=click.FloatRange(min=0, min_open=True), default=2.0, show_default=True)
+@options.amount("--prediction-epochs", 2.0)
 @click.option("--prediction-lr", default="5.0e-4", show_default=True)
-@click.option("--seeds", type=click.IntRange(min=1), default=2, show_default=True, help="Runs of each way.")
-@report.device
-@report.as_json
+@options.count("--seeds", 2, "Runs of each way.")
+@options.device
+@options.as_json
 def main(work: Path, glue: Path, as_json: bool, **given: Any) -> None:
     """Distil a task with the projection that general distillation ended with, and with one drawn afresh.
 
@@ -177,18 +137,13 @@ def main(work: Path, glue: Path, as_json: bool, **given: Any) -> None:
     work = work.resolve()
     work.mkdir(parents=True, exist_ok=True)
     given["corpus"] = Path(given["corpus"]).resolve()
-    setting = Setting(work, glue.resolve() / "SST-2", given)
-    caches = make_caches(setting)
-    settings = {name: str(value) if isinstance(value, Path) else value for name, value in given.items()}
-    runs = commands.earlier_runs(work / "results.json", settings)
+    study = Study(work, glue.resolve() / "SST-2", "sst2", given)
+    caches = make_caches(study)
+    settings = plain(given)
+    runs = earlier_runs(work / "results.json", settings)
     facts = {"settings": settings, "caches": caches, "runs": runs}
-    # Seeds outermost: a run that is cut off has both ways for the seeds it got to.
-    for seed in range(given["seeds"]):
-        for way in WAYS:
-            done = runs.setdefault(way, {})
-            if str(seed) not in done:
-                done[str(seed)] = task_run(setting, general(setting, seed), way, seed)
-                commands.write(work / "results.json", facts)
+    for _ in complete(runs, WAYS, given["seeds"], lambda way, seed: task_run(study, general(study, seed), way, seed)):
+        write_json(work / "results.json", facts)
     title = (
         f"SST-2, {given['rows']:,} rows, student {given['layers']} x {given['width']}, {given['seeds']} seeds; teacher "
         f"{100 * caches['teacher']['accuracy']:.2f}; loss of embedding and hidden states at the start and over steps "

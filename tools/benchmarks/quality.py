@@ -2,16 +2,15 @@
 
 import json
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean
 from typing import Any, NamedTuple
 
 import click
 
-from benchmarks.harness import commands, report
-from benchmarks.harness.commands import run
+from benchmarks.harness import options, report
+from benchmarks.harness.commands import Study, complete, earlier_runs, outcome, run, sets
+from benchmarks.harness.folders import write_head, write_json
 from hskcache import console
-
-TASK = ("--task", "sst2")
 
 
 class Variant(NamedTuple):
@@ -32,40 +31,15 @@ VARIANTS = {
 }
 
 
-class Setting(NamedTuple):
-    """Folders of a run, and the options that the user gave."""
-
-    work: Path
-    train: Path
-    dev: Path
-    given: dict[str, Any]
-
-    @property
-    def place(self) -> tuple[str, ...]:
-        """Options that say where to compute."""
-        return ("--device", self.given["device"], *(("--bf16",) if self.given["bf16"] else ()))
-
-
-def make_teacher(setting: Setting) -> dict[str, Any]:
-    """Fine-tune the teacher, or find it finished."""
-    given = setting.given
-    result: dict[str, Any] = run(
-        "hsktrain", "finetune", "--model", commands.base_model(given["base_model"]), "--data", setting.train,
-        "--eval-data", setting.dev, *TASK, "--epochs", given["teacher_epochs"], "--lr", given["teacher_lr"],
-        "--max-length", given["max_length"], "--out", setting.work / "teacher", *setting.place,
-    )  # fmt: skip
-    return result
-
-
-def make_student(setting: Setting) -> tuple[str, str]:
+def make_student(study: Study) -> tuple[str, str]:
     """A name for the student and what ``hsktrain fit`` takes for it; cut from the teacher where layers are given."""
-    student: str = setting.given["student"]
+    student: str = study.given["student"]
     name = "".join(letter if letter.isalnum() else "-" for letter in Path(student).name)
     if not student.replace(",", "").isdigit() and not student.startswith(("uniform:", "bottom:")):
         return name, student
-    out = setting.work / "students" / name / "start"
+    out = study.work / "students" / name / "start"
     if not (out / "model.safetensors").is_file():
-        run("hsktrain", "create", "--from", setting.work / "teacher", "--layers", student, "--out", out)
+        run("hsktrain", "create", "--from", study.work / "teacher", "--layers", student, "--out", out)
     return name, str(out)
 
 
@@ -80,30 +54,30 @@ def num_layers(student: str) -> int:
     return int(config["num_hidden_layers"])
 
 
-def make_caches(setting: Setting, layers: int) -> dict[str, dict[str, int]]:
+def make_caches(study: Study, rows: Path, layers: int) -> dict[str, dict[str, int]]:
     """Build both caches, or find them finished; bytes on disk of every field."""
-    given = setting.given
+    given = study.given
     wanted = {"full": ("full", given["full_encoding"]), "small": (given["keep"], "int8")}
     sizes = {}
     for name, (keep, encoding) in wanted.items():
         built = run(
-            "hskcache", "build", "--teacher", setting.work / "teacher", "--data", setting.train, *TASK,
+            "hskcache", "build", "--teacher", study.work / "teacher", *study.data(rows),
             "--max-length", given["max_length"], "--student-layers", layers, "--keep", keep, "--encoding", encoding,
-            "--device", given["device"], "--out", cache_path(setting, name, layers),
+            "--device", given["device"], "--out", cache_path(study, name, layers),
         )  # fmt: skip
         sizes[name] = built["num_bytes"]
     return sizes
 
 
-def cache_path(setting: Setting, name: str, layers: int) -> Path:
+def cache_path(study: Study, name: str, layers: int) -> Path:
     """Folder of a cache for students of so many layers."""
-    kind = {"full": setting.given["full_encoding"], "small": setting.given["keep"]}[name]
-    return setting.work / "caches" / f"{name}_{kind}_{layers}.hsk"
+    kind = {"full": study.given["full_encoding"], "small": study.given["keep"]}[name]
+    return study.work / "caches" / f"{name}_{kind}_{layers}.hsk"
 
 
-def train(setting: Setting, variant: Variant, student: str, out: Path, seed: int) -> dict[str, Any]:
+def train(study: Study, variant: Variant, student: str, out: Path, seed: int) -> dict[str, Any]:
     """One student: score, optimiser steps and minutes of training."""
-    given = setting.given
+    given = study.given
     stages = {"hidden": (given["hidden_epochs"], given["hidden_lr"])}
     stages |= dict.fromkeys(("prediction", "labels"), (given["epochs"], given["lr"]))
     used = {"mud": ("hidden", "prediction"), "logits": ("prediction",), "labels": ("labels",)}[variant.recipe]
@@ -111,19 +85,12 @@ def train(setting: Setting, variant: Variant, student: str, out: Path, seed: int
     changes += [f"{stage}.learning_rate={stages[stage][1]}" for stage in used]
     # What the figures of the README were measured with, before the recipe mud had one.
     changes += [f"{stage}.weight_decay=0" for stage in used]
-    options = [word for change in (*changes, *variant.changes) for word in ("--set", change)]
-    cache = cache_path(setting, variant.cache, num_layers(student))
+    cache = cache_path(study, variant.cache, num_layers(student))
     result = run(
-        "hsktrain", "fit", "--cache", cache, "--student", student, "--eval-data", setting.dev, *TASK,
-        "--recipe", variant.recipe, *options, "--seed", seed, "--out", out, *setting.place,
+        "hsktrain", "fit", "--cache", cache, "--student", student, *study.judged,
+        "--recipe", variant.recipe, *sets((*changes, *variant.changes)), "--seed", seed, "--out", out, *study.place,
     )  # fmt: skip
-    done = [(stage["steps"], stage["seconds_per_step"] or 0.0) for stage in result["stages"]]
-    return {
-        "accuracy": result["scores"]["accuracy"],
-        "steps": sum(steps for steps, _ in done),
-        # Steps times the median step: a run that was cut off and went on, or waited for the machine, counts the same.
-        "minutes": sum(steps * seconds for steps, seconds in done) / 60,
-    }
+    return outcome(result)
 
 
 def summary(runs: dict[str, dict[str, Any]], sizes: dict[str, dict[str, int]], keep: str) -> list[list[str]]:
@@ -135,34 +102,33 @@ def summary(runs: dict[str, dict[str, Any]], sizes: dict[str, dict[str, int]], k
         if not found:
             continue
         scores = [100 * one["accuracy"] for one in found]
-        spread = f"{stdev(scores):.2f}" if len(scores) > 1 else "-"
         size = console.human_bytes(sum(sizes[variant.cache][field] for field in variant.fields))
         minutes = f"{mean(one['minutes'] for one in found):.1f}"
-        lines.append([name, f"{mean(scores):.2f}", spread, str(len(scores)), size, minutes])
+        lines.append([name, f"{mean(scores):.2f}", report.deviation(scores), str(len(scores)), size, minutes])
     return lines
 
 
 @click.command()
-@commands.work_option("quality")
-@commands.glue_option
-@commands.base_model_option
-@click.option("--rows", type=click.IntRange(min=2), default=20_000, show_default=True, help="Training rows.")
-@click.option("--max-length", type=click.IntRange(min=3), default=64, show_default=True, help="Tokens of a row.")
-@click.option("--teacher-epochs", type=click.IntRange(min=1), default=2, show_default=True)
+@options.work_of("quality")
+@options.glue
+@options.base_model
+@options.count("--rows", 20_000, "Training rows.", at_least=2)
+@options.count("--max-length", 64, "Tokens of a row.", at_least=3)
+@options.count("--teacher-epochs", 2)
 @click.option("--teacher-lr", default="5e-5", show_default=True)
 @click.option(
     "--student", default="uniform:3", show_default=True, help="Layers of the teacher, tinybert4, a config or a folder."
 )
 @click.option("--keep", default="1l_10t_0.1h", show_default=True, help="What the small cache keeps, in int8.")
 @click.option("--full-encoding", default="float16", show_default=True, help="How the full cache stores values.")
-@click.option("--hidden-epochs", type=click.IntRange(min=1), default=3, show_default=True)
+@options.count("--hidden-epochs", 3)
 @click.option("--hidden-lr", default="5.0e-5", show_default=True)
-@click.option("--epochs", type=click.IntRange(min=1), default=3, show_default=True, help="Prediction or label epochs.")
+@options.count("--epochs", 3, "Prediction or label epochs.")
 @click.option("--lr", default="5.0e-5", show_default=True, help="Of the prediction or label epochs.")
-@click.option("--seeds", type=click.IntRange(min=1), default=3, show_default=True, help="Runs of each variant.")
+@options.count("--seeds", 3, "Runs of each variant.")
 @click.option("--bf16", is_flag=True, help="Train in bfloat16 where that is safe.")
-@report.device
-@report.as_json
+@options.device
+@options.as_json
 def main(work: Path, glue: Path, as_json: bool, **given: Any) -> None:
     """Fine-tune a teacher on SST-2, cache its knowledge, and compare students that learn from more or less of it.
 
@@ -170,28 +136,22 @@ def main(work: Path, glue: Path, as_json: bool, **given: Any) -> None:
     """
     work = work.resolve()
     work.mkdir(parents=True, exist_ok=True)
-    source = glue.resolve() / "SST-2"
-    setting = Setting(
-        work,
-        commands.write_head(source / "train.tsv", work / "train.tsv", given["rows"] + 1),
-        source / "dev.tsv",
-        given,
-    )
-    teacher = make_teacher(setting)
-    name, student = make_student(setting)
-    sizes = make_caches(setting, num_layers(student))
+    study = Study(work, glue.resolve() / "SST-2", "sst2", given)
+    rows = write_head(study.glue / "train.tsv", work / "train.tsv", given["rows"] + 1)
+    teacher = study.finetune(rows, given["teacher_epochs"], given["max_length"], given["teacher_lr"])
+    name, student = make_student(study)
+    sizes = make_caches(study, rows, num_layers(student))
     results = work / "results.json"
-    runs = commands.earlier_runs(results, given)
+    runs = earlier_runs(results, given)
     facts = {"settings": given, "teacher": teacher["best"]["metrics"], "cache_bytes": sizes, "runs": runs}
-    # Seeds outermost: a run that is cut off has every variant for the seeds it got to.
-    for seed in range(given["seeds"]):
-        for pattern, variant in VARIANTS.items():
-            label = pattern.format(keep=given["keep"])
-            done = runs.setdefault(label, {})
-            if str(seed) not in done:
-                out = work / "students" / name / f"{label.replace(' ', '_')}_{seed}"
-                done[str(seed)] = train(setting, variant, student, out, seed)
-                commands.write(results, facts)
+    variants = {pattern.format(keep=given["keep"]): variant for pattern, variant in VARIANTS.items()}
+
+    def one(label: str, seed: int) -> dict[str, Any]:
+        out = work / "students" / name / f"{label.replace(' ', '_')}_{seed}"
+        return train(study, variants[label], student, out, seed)
+
+    for _ in complete(runs, variants, given["seeds"], one):
+        write_json(results, facts)
     header = ("learns from", "dev accuracy", "std", "runs", "knowledge on disk", "minutes")
     title = (
         f"SST-2, {given['rows']:,} rows, student {given['student']}; teacher {100 * facts['teacher']['accuracy']:.2f}"

@@ -1,18 +1,25 @@
 """Cost of levels of sparsity: StarK with a column of cached logits a level, against a teacher in the loop at each."""
 
-import shutil
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from benchmarks.harness import report, synthetic
+from benchmarks.harness import options, report, synthetic
+from benchmarks.harness.folders import emptied
 from benchmarks.harness.measure import environment, synchronise
 from hskcache import console
 from trainer.timing import Times
+
+if TYPE_CHECKING:
+    from hskcache.build.job import Job
+    from hskcache.sparsity.scores import Scores
+    from hskcache.teacher.load import Teacher
+    from trainer.recipe import Losses
+    from trainer.source.source import Slice, Source
 
 CACHED, LIVE = "cached columns", "teacher in the loop"
 AT_LEAST = 3.0
@@ -41,25 +48,17 @@ class Steps:
         self.teacher_dir = work / "teacher"
         self.tokenizer = synthetic.write_tokenizer(work / "tokenizer")
         if not (self.teacher_dir / "config.json").is_file():
-            shape = synthetic.SHAPES[given["teacher"]]
-            made = synthetic.random_teacher(shape, self.tokenizer, "cpu")
+            made = synthetic.random_teacher(given["teacher"], work, "cpu")
             made.model.save_pretrained(self.teacher_dir)
             made.tokenizer.save_pretrained(self.teacher_dir)
 
-    def fresh(self, name: str) -> Path:
-        """A folder for a run, emptied."""
-        folder = self.work / name
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        return folder
-
-    def teacher(self) -> Any:
+    def teacher(self) -> "Teacher":
         """The dense teacher, loaded."""
         from hskcache.teacher.load import load_teacher
 
         return load_teacher(str(self.teacher_dir), self.given["device"])
 
-    def job(self, teacher: Any) -> Any:
+    def job(self, teacher: "Teacher") -> "Job":
         """The training rows and the logits alone."""
         from hskcache.build.job import prepare_job
         from hskcache.spec import Spec
@@ -69,7 +68,7 @@ class Steps:
         rows = tokenize(examples, teacher.tokenizer, self.given["length"])
         return prepare_job(teacher, examples, rows, Spec(hidden=None, max_length=self.given["length"]))
 
-    def scores(self, teacher: Any, trial: Path) -> Any:
+    def scores(self, teacher: "Teacher", trial: Path) -> "Scores":
         """One pass over as many training rows as there are to evaluate on."""
         from hskcache.sparsity.sample import Sample, draw_rows
         from hskcache.sparsity.scores import score
@@ -79,7 +78,7 @@ class Steps:
         sample = Sample(job.rows, job.labels, index_N=draw_rows(len(job.rows), self.given["dev_rows"], 0))
         return score(teacher, load_trial(str(trial), teacher, None).model, sample, lambda _rows: None)
 
-    def train_student(self, source: Any, out: Path) -> dict[str, Any]:
+    def train_student(self, source: "Source", out: Path) -> dict[str, Any]:
         """The whole of ``fit``, from the one start that all levels have."""
         from hskcache.text import load_tokenizer, tokenize
         from trainer.evaluation import evaluate, metrics_for
@@ -152,14 +151,14 @@ def live_steps(steps: Steps, out: Path) -> dict[str, Callable[[], Any]]:
     return {"trial": trial, "scores": scores} | {f"s{n}": partial(level, n) for n in steps.levels}
 
 
-def live_source(steps: Steps, teacher: Any) -> Any:
+def live_source(steps: Steps, teacher: "Teacher") -> "Source":
     """A teacher in the loop over the rows of the cache, in its order."""
     from trainer.source.live import LiveLoader, live_knowledge
     from trainer.source.source import Source, fields_of
 
     job = steps.job(teacher)
 
-    def loader(losses: Any, part: Any, seed: int) -> LiveLoader:
+    def loader(losses: "Losses", part: "Slice", seed: int) -> LiveLoader:
         return LiveLoader(job, fields=fields_of(losses), batch_size=part.batch_size, seed=seed)
 
     return Source(live_knowledge(job), loader, str(steps.tokenizer), job.request.digest)
@@ -172,7 +171,10 @@ def measured(steps: Steps, repetitions: int) -> tuple[dict[str, Times], dict[str
     with console.progress("steps") as bar:
         task = bar.add_task("rewinding", total=2 * repetitions * (2 + len(steps.levels)))
         for repetition in range(repetitions):
-            sides = {CACHED: cached_steps(steps, steps.fresh(CACHED)), LIVE: live_steps(steps, steps.fresh(LIVE))}
+            sides = {
+                CACHED: cached_steps(steps, emptied(steps.work / CACHED)),
+                LIVE: live_steps(steps, emptied(steps.work / LIVE)),
+            }
             for number, name in enumerate(sides[CACHED]):
                 order = list(sides) if (number + repetition) % 2 == 0 else list(reversed(sides))
                 for side in order:
@@ -187,26 +189,25 @@ def measured(steps: Steps, repetitions: int) -> tuple[dict[str, Times], dict[str
 
 
 @click.command()
-@click.option("--rows", type=click.IntRange(min=1), default=192, show_default=True, help="Of the training data.")
-@click.option("--dev-rows", type=click.IntRange(min=1), default=32, show_default=True, help="To score and evaluate on.")
-@click.option("--length", type=click.IntRange(4, 512), default=128, show_default=True, help="Tokens of every row.")
+@options.count("--rows", 192, "Of the training data.")
+@options.count("--dev-rows", 32, "To score and evaluate on.")
+@options.length("Tokens of every row.")
 @click.option("--sparsity", default="0,60", show_default=True, help="As hsktrain stark takes it.")
-@click.option("--epochs", type=click.IntRange(min=1), default=10, show_default=True, help="Of each student.")
-@click.option("--teacher", type=click.Choice(list(synthetic.SHAPES)), default="bert-base", show_default=True)
+@options.count("--epochs", 10, "Of each student.")
+@options.teacher_shape
 @click.option("--student", default="tinybert4", show_default=True, help="What hsktrain takes.")
-@click.option("--repetitions", type=click.IntRange(min=1), default=1, show_default=True, help="Of both ways.")
-@report.work
-@report.device
-@report.as_json
+@options.repetitions(1, "Of both ways.")
+@options.work
+@options.resolved_device
+@options.as_json
 def main(work: Path, as_json: bool, repetitions: int, **given: Any) -> None:
     """Time StarK from the trial to the last level both ways, step by step in turns, with the same students.
 
     Loading the teacher, tokenizing, building the cache, adding the columns, scoring, and the whole of each student's
     training with its evaluations and checkpoints are inside.
     """
-    from hskcache.runtime import quiet, resolve_device
+    from hskcache.runtime import quiet
 
-    given["device"] = resolve_device(given["device"])
     about = environment(given["device"])
     with quiet():
         steps = Steps(work / f"rewinding_{given['teacher']}_{given['rows']}x{given['length']}", given)

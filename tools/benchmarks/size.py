@@ -1,16 +1,21 @@
 """Bytes on disk of the hidden knowledge of a row, by width scheme and encoding."""
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 
 import click
 import numpy as np
 
-from benchmarks.harness import report, synthetic
-from benchmarks.harness.jobs import built, make_job, make_spec
+from benchmarks.harness import options, report, synthetic
+from benchmarks.harness.jobs import built, make_job, make_spec, real_rows
 from benchmarks.harness.measure import environment
-from hskcache.encoded import ENCODED
-from hskcache.spec import Keep, parse_keep
+from hskcache.cache import HiddenField
+from hskcache.spec import EncodingName, Keep, parse_keep
+
+if TYPE_CHECKING:
+    from hskcache.cache import Cache
+    from hskcache.teacher.load import Teacher
+    from hskcache.text import Examples
 
 SCHEMES = ("magnitude", "uniform", "random", "pca", "all")
 FULL_LAYERS, FULL_LENGTH = 7, 128
@@ -31,10 +36,12 @@ class States(NamedTuple):
     num_rows: int
 
 
-def read_states(cache: Any) -> States:
+def read_states(cache: "Cache") -> States:
     """Every shard of a cache that keeps all columns in float32."""
     shards = [cache.read("hidden", shard) for shard in range(len(cache.shards))]
-    return States(shards, cache.fields["hidden"].width, cache.num_rows)
+    hidden = cache.fields["hidden"]
+    assert isinstance(hidden, HiddenField)
+    return States(shards, hidden.width, cache.num_rows)
 
 
 def layers_of(arrays: dict[str, Any]) -> list[str]:
@@ -115,29 +122,22 @@ class Case(NamedTuple):
 
     name: str
     title: str
-    teacher: Any
-    examples: Any
+    teacher: "Teacher"
+    examples: "Examples"
 
 
 def cases(work: Path, given: dict[str, Any]) -> list[Case]:
     """Random weights of BERT-base's shape over random words, and the given teacher over real text."""
-    from hskcache.teacher.load import load_teacher
-    from hskcache.text.layout import Layout
-
     found = []
     if given["rows"]:
-        tokenizer = synthetic.write_tokenizer(work / "tokenizer")
-        path = synthetic.write_rows(work / "size.tsv", synthetic.fixed_lengths(given["rows"], FULL_LENGTH))
-        teacher = synthetic.random_teacher(synthetic.SHAPES[given["shape"]], tokenizer, given["device"])
+        lengths = synthetic.fixed_lengths(given["rows"], FULL_LENGTH)
+        rows = synthetic.random_rows(work / "size.tsv", lengths)
+        teacher = synthetic.random_teacher(given["shape"], work, given["device"])
         title = f"{given['shape']} shape, random weights, {given['rows']} rows of random words"
-        found.append(Case(f"random_{given['shape']}", title, teacher, synthetic.read_rows(path)))
+        found.append(Case(f"random_{given['shape']}", title, teacher, rows))
     if given["teacher"] is not None:
-        if given["data"] is None:
-            raise click.UsageError("--teacher needs --data, rows of its task")
-        teacher = load_teacher(given["teacher"], given["device"])
-        layout = Layout(given["task"], None, None, None, None)
-        examples = layout.read_for(teacher.info.name, teacher.model.config, given["data"])
-        found.append(Case("given", f"{given['teacher']}, {len(examples)} rows of {given['data']}", teacher, examples))
+        teacher, rows = real_rows(given)
+        found.append(Case("given", f"{given['teacher']}, {len(rows)} rows of {given['data']}", teacher, rows))
     return found
 
 
@@ -158,7 +158,7 @@ def measure(case: Case, work: Path, given: dict[str, Any]) -> dict[str, Any]:
     wide = make_job(case.teacher, case.examples, spec.model_copy(update={"shard_rows": job.layout.shard_rows}))
     states = read_states(built(wide, work / "size" / f"{case.name}_{rows}_{every}_float32.hsk"))
     table = {
-        scheme: {name: bytes_per_row(states, width, name) for name in ENCODED}
+        scheme: {name: bytes_per_row(states, width, name) for name in get_args(EncodingName)}
         for scheme, width in ((scheme, make_width(scheme, keep.fraction, states)) for scheme in SCHEMES)
     }
     return {
@@ -174,33 +174,28 @@ def measure(case: Case, work: Path, given: dict[str, Any]) -> dict[str, Any]:
 
 @click.command()
 @click.option("--shape", type=click.Choice(list(synthetic.SHAPES)), default="bert-base", show_default=True)
-@click.option(
-    "--rows", type=click.IntRange(min=0), default=128, show_default=True, help="Of the random case; 0 skips it."
-)
-@click.option("--teacher", metavar="DIR_OR_ID", help="A fine-tuned teacher; needs --data.")
-@click.option("--data", metavar="FILE", help="Real text for --teacher.")
-@click.option("--task", default="sst2", show_default=True, help="Task of --data.")
-@click.option("--student-layers", type=click.IntRange(min=1), default=6, show_default=True)
-@report.keep
-@report.work
-@report.device
-@report.as_json
+@options.count("--rows", 128, "Of the random case; 0 skips it.", at_least=0)
+@options.real_teacher
+@options.count("--student-layers", 6)
+@options.keep
+@options.work
+@options.resolved_device
+@options.as_json
 def main(work: Path, as_json: bool, **given: Any) -> None:
     """Measure the stored bytes of hidden knowledge per row, for every encoding and width scheme.
 
     Random weights and random words give states without structure, so their column masks and values compress least:
     an upper bound. A real teacher on real text gives less.
     """
-    from hskcache.runtime import quiet, resolve_device
+    from hskcache.runtime import quiet
 
-    given["device"] = resolve_device(given["device"])
     with quiet():
         found = {case.name: measure(case, work, given) for case in cases(work, given)}
     texts, targets = [], []
     for name, facts in found.items():
         full, built_bytes = facts["full_bytes_per_row"], facts["built_bytes_per_row"]
         rows = [
-            [scheme, *(f"{sizes[encoding]:,.0f}" for encoding in ENCODED)]
+            [scheme, *(f"{sizes[encoding]:,.0f}" for encoding in get_args(EncodingName))]
             for scheme, sizes in facts["bytes_per_row"].items()
         ]
         title = f"{facts['title']}\n{given['keep']}, D={facts['width']}, bytes per row by width scheme and encoding"
@@ -208,7 +203,7 @@ def main(work: Path, as_json: bool, **given: Any) -> None:
             f"  as built (magnitude, int8): {built_bytes:,.1f} bytes, {100 * built_bytes / full:.3f} % of the "
             f"{full:,} bytes of {FULL_LAYERS} layers in float32 at L={FULL_LENGTH}"
         )
-        texts.append(report.table(title, ("width", *ENCODED), rows) + "\n" + summary)
+        texts.append(report.table(title, ("width", *get_args(EncodingName)), rows) + "\n" + summary)
         targets.append(report.Target(f"bytes per row, {name}", built_bytes, TARGET_BYTES))
     facts = {"settings": given, "environment": environment(given["device"]), "cases": found}
     report.conclude(facts, texts, targets, as_json)

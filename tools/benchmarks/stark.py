@@ -4,13 +4,14 @@ Every step is one of the commands a user would type; `hsktrain stark` does all l
 """
 
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean
 from typing import Any, NamedTuple
 
 import click
 
-from benchmarks.harness import commands, report
-from benchmarks.harness.commands import run
+from benchmarks.harness import options, report
+from benchmarks.harness.commands import Study, earlier_runs, run, sets
+from benchmarks.harness.folders import replace, write_head, write_json
 
 
 class Task(NamedTuple):
@@ -31,40 +32,40 @@ TASKS = {
 DENSE = "dense"
 
 
-def make_teacher(name: str, work: Path, glue: Path, given: dict[str, Any]) -> float:
+def study_of(name: str, work: Path, glue: Path, given: dict[str, Any]) -> Study:
+    """A task's own folder."""
+    (work / name).mkdir(exist_ok=True)
+    return Study(work / name, glue / TASKS[name].folder, name, given)
+
+
+def make_teacher(study: Study) -> float:
     """Fine-tune the teacher of a task, or find it finished; its dev accuracy."""
-    task = TASKS[name]
-    rows = commands.write_head(glue / task.folder / "train.tsv", work / "teacher.tsv", given["teacher_rows"] + 1)
-    result = run(
-        "hsktrain", "finetune", "--model", commands.base_model(given["base_model"]), "--data", rows, "--task", name,
-        "--eval-data", glue / task.folder / "dev.tsv", "--epochs", task.epochs, "--lr", task.learning_rate,
-        "--max-length", task.max_length, "--out", work / "teacher", "--device", given["device"],
-    )  # fmt: skip
+    task = TASKS[study.task]
+    rows = write_head(study.glue / "train.tsv", study.work / "teacher.tsv", study.given["teacher_rows"] + 1)
+    result = study.finetune(rows, task.epochs, task.max_length, task.learning_rate)
     return float(result["best"]["metrics"]["accuracy"])
 
 
-def make_student(work: Path, given: dict[str, Any]) -> Path:
+def make_student(study: Study) -> Path:
     """A student of some layers of the teacher, equally far apart."""
-    student = work / f"student-{given['layers']}"
+    layers = study.given["layers"]
+    student = study.work / f"student-{layers}"
     if not (student / "config.json").is_file():
-        run(
-            "hsktrain", "create", "--from", work / "teacher", "--layers", f"uniform:{given['layers']}", "--out", student
-        )
+        run("hsktrain", "create", "--from", study.work / "teacher", "--layers", f"uniform:{layers}", "--out", student)
     return student
 
 
-def levels(name: str, seed: int, work: Path, glue: Path, given: dict[str, Any]) -> dict[str, Any]:
+def levels(study: Study, seed: int) -> dict[str, Any]:
     """All levels of one seed: dev accuracy by what ranked and by percent, and the best of the method."""
-    task = TASKS[name]
+    given, work = study.given, study.work
     changes = [f"epochs={given['epochs']}", f"learning_rate={given['lr']}", *MEASURED_WITH]
-    rows = commands.write_head(glue / task.folder / "train.tsv", work / "train.tsv", given["rows"] + 1)
+    rows = write_head(study.glue / "train.tsv", work / "train.tsv", given["rows"] + 1)
     compare = ["--compare", given["compare"]] if given["compare"] else []
     result = run(
-        "hsktrain", "stark", "--teacher", work / "teacher", "--student", make_student(work, given), "--data", rows,
-        "--eval-data", glue / task.folder / "dev.tsv", "--task", name, "--sparsity", given["sparsity"], *compare,
-        "--balance", given["balance"], "--max-length", task.max_length, "--seed", seed,
-        *(word for change in changes for word in ("--set", f"distillation.{change}")),
-        "--out", work / f"seed-{seed}", "--device", given["device"],
+        "hsktrain", "stark", "--teacher", work / "teacher", "--student", make_student(study), "--data", rows,
+        *study.judged, "--sparsity", given["sparsity"], *compare, "--balance", given["balance"], "--max-length",
+        TASKS[study.task].max_length, "--seed", seed, *sets(f"distillation.{change}" for change in changes),
+        "--out", work / f"seed-{seed}", *study.place,
     )  # fmt: skip
     found: dict[str, dict[str, float]] = {}
     for row in result["rows"]:
@@ -79,34 +80,26 @@ def summary(seeds: dict[str, dict[str, Any]]) -> tuple[list[str], list[list[str]
     dense = [100 * one[DENSE]["0"] for one in runs]
     methods = [method for method in runs[0] if method != DENSE]
     header = ["sparsity", *(word for method in methods for word in (method, "to dense", "std"))]
-    lines = [["0 (dense)", f"{mean(dense):.2f}", "", _spread(dense), *[""] * 3 * (len(methods) - 1)]]
+    lines = [["0 (dense)", f"{mean(dense):.2f}", "", report.deviation(dense), *[""] * 3 * (len(methods) - 1)]]
     for percent in runs[0][methods[0]]:
         line = [percent]
         for method in methods:
             scores = [100 * one[method][percent] for one in runs]
             apart = [score - base for score, base in zip(scores, dense, strict=True)]
-            line += [f"{mean(scores):.2f}", f"{mean(apart):+.2f}", _spread(apart)]
+            line += [f"{mean(scores):.2f}", f"{mean(apart):+.2f}", report.deviation(apart)]
         lines.append(line)
     # The dense teacher is a level, too: to take the best of some figures is worth something even where they are chance.
     best = {method: [100 * max([*one[method].values(), one[DENSE]["0"]]) for one in runs] for method in methods}
     line = ["best of all"]
     for method in methods:
         apart = [score - base for score, base in zip(best[method], dense, strict=True)]
-        line += [f"{mean(best[method]):.2f}", f"{mean(apart):+.2f}", _spread(apart)]
+        line += [f"{mean(best[method]):.2f}", f"{mean(apart):+.2f}", report.deviation(apart)]
     return header, [*lines, line]
-
-
-def _spread(values: list[float]) -> str:
-    return f"{stdev(values):.2f}" if len(values) > 1 else "-"
 
 
 def plot(tasks: dict[str, Any], path: Path) -> None:
     """A panel a task: mean dev accuracy over sparsity, a line for each way to rank, small dots for the seeds."""
-    import matplotlib as mpl
-
-    mpl.use("agg")
-    from matplotlib import pyplot as plt
-
+    plt = report.pyplot()
     figure, panels = plt.subplots(1, len(tasks), figsize=(5 * len(tasks), 4), layout="constrained", squeeze=False)
     for axes, (name, facts) in zip(panels[0], tasks.items(), strict=True):
         runs = [one["accuracy"] for one in facts["seeds"].values()]
@@ -129,21 +122,21 @@ def plot(tasks: dict[str, Any], path: Path) -> None:
 
 
 @click.command()
-@commands.work_option("stark")
-@commands.glue_option
-@commands.base_model_option
+@options.work_of("stark")
+@options.glue
+@options.base_model
 @click.option("--tasks", default="sst2,rte", show_default=True, help="Of sst2 and rte.")
-@click.option("--rows", type=click.IntRange(min=2), default=4000, show_default=True, help="Of the student, at most.")
-@click.option("--teacher-rows", type=click.IntRange(min=2), default=20_000, show_default=True, help="At most.")
-@click.option("--layers", type=click.IntRange(min=1), default=2, show_default=True, help="Of the student.")
+@options.count("--rows", 4000, "Of the student, at most.", at_least=2)
+@options.count("--teacher-rows", 20_000, "At most.", at_least=2)
+@options.count("--layers", 2, "Of the student.")
 @click.option("--sparsity", default="0,10,30,50,70,90", show_default=True, help="As hsktrain stark takes it.")
 @click.option("--compare", default="plain", show_default=True, help="As hsktrain stark takes it.")
 @click.option("--balance", type=float, default=0.5, show_default=True)
-@click.option("--epochs", type=click.FloatRange(min=0, min_open=True), default=3.0, show_default=True)
+@options.amount("--epochs", 3.0)
 @click.option("--lr", default="5.0e-5", show_default=True, help="Of the student.")
-@click.option("--seeds", type=click.IntRange(min=1), default=3, show_default=True, help="Runs of everything.")
-@report.device
-@report.as_json
+@options.count("--seeds", 3, "Runs of everything.")
+@options.device
+@options.as_json
 def main(work: Path, glue: Path, as_json: bool, **given: Any) -> None:
     """Train a student from teachers of rising sparsity and compare it with the one of the dense teacher.
 
@@ -156,18 +149,17 @@ def main(work: Path, glue: Path, as_json: bool, **given: Any) -> None:
     work, glue = work.resolve(), glue.resolve()
     work.mkdir(parents=True, exist_ok=True)
     settings = {name: value for name, value in given.items() if name not in {"tasks", "device"}}
-    tasks = commands.earlier_runs(work / "results.json", settings, "tasks")
+    tasks = earlier_runs(work / "results.json", settings, "tasks")
     facts = {"settings": settings, "tasks": tasks}
     for seed in range(given["seeds"]):
         for name in names:
-            folder = work / name
-            folder.mkdir(exist_ok=True)
+            study = study_of(name, work, glue, given)
             if name not in tasks:
-                tasks[name] = {"teacher": make_teacher(name, folder, glue, given), "seeds": {}}
+                tasks[name] = {"teacher": make_teacher(study), "seeds": {}}
             if str(seed) not in tasks[name]["seeds"]:
-                tasks[name]["seeds"][str(seed)] = levels(name, seed, folder, glue, given)
-            commands.write(work / "results.json", facts)
-            commands.replace(work / "table.txt", "\n\n".join(tables(tasks, given)) + "\n")
+                tasks[name]["seeds"][str(seed)] = levels(study, seed)
+            write_json(work / "results.json", facts)
+            replace(work / "table.txt", "\n\n".join(tables(tasks, given)) + "\n")
             plot(tasks, work / "stark.png")
     report.conclude(facts, tables(tasks, given), [], as_json)
 

@@ -6,7 +6,7 @@ Each run is a process of its own that imports the packages of one of the two; th
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -14,11 +14,12 @@ from tempfile import TemporaryDirectory
 
 import click
 
-from benchmarks.harness import report
+from benchmarks.harness import options, report
 from benchmarks.harness.commands import ENTRY
-from hskcache import console
+from benchmarks.harness.folders import ROOT
+from benchmarks.harness.measure import ratio, take_turns
 from hskcache.errors import CacheError
-from trainer.timing import Times, alternate
+from trainer.timing import Times
 
 HERE, THERE = "here", "against"
 
@@ -34,7 +35,7 @@ def checkout(commit_or_folder: str) -> Iterator[Path]:
     if (folder / "hskcache" / "__init__.py").is_file():
         yield folder.resolve()
         return
-    git = ("git", "-C", str(report.ROOT), "worktree")
+    git = ("git", "-C", str(ROOT), "worktree")
     with TemporaryDirectory(prefix="startup-") as temporary:
         tree = Path(temporary) / "tree"
         add = (*git, "add", "--quiet", "--detach", str(tree), commit_or_folder)
@@ -80,14 +81,10 @@ def measure(trees: dict[str, Path], cache: Path, repetitions: int) -> dict[str, 
     """Seconds of each command, by command, in the checkouts that take turns."""
     commands = (("hskcache", "--help"), ("hsktrain", "--help"), ("hskcache", "info", str(cache)))
     found = {}
-    with console.progress("runs") as bar:
-        task = bar.add_task("startup", total=len(commands) * len(trees) * (repetitions + 1))
-        for program, *words in commands:
-            sides: dict[str, Callable[[], str]] = {
-                name: partial(answer, tree, ENTRY[program], *words) for name, tree in trees.items()
-            }
-            times = alternate(sides, repetitions, on_done=lambda: bar.advance(task))
-            found[" ".join((program, words[0]))] = times
+    for program, *words in commands:
+        name = f"{program} {words[0]}"
+        sides = {side: partial(answer, tree, ENTRY[program], *words) for side, tree in trees.items()}
+        found[name] = take_turns(name, sides, repetitions)
     return found
 
 
@@ -96,11 +93,11 @@ def measure(trees: dict[str, Path], cache: Path, repetitions: int) -> dict[str, 
 @click.option(
     "--cache",
     type=click.Path(path_type=Path, file_okay=False, exists=True),
-    default=report.ROOT / "tests" / "golden" / "tiny.hsk",
+    default=ROOT / "tests" / "golden" / "tiny.hsk",
     help="Cache that info tells about.  [default: the tests' of version 1]",
 )
-@report.rounds
-@report.as_json
+@options.repetitions()
+@options.as_json
 def main(against: str, cache: Path, repetitions: int, as_json: bool) -> None:
     """Time hskcache --help, hsktrain --help and hskcache info in this checkout, its changes included, and in another.
 
@@ -108,15 +105,14 @@ def main(against: str, cache: Path, repetitions: int, as_json: bool) -> None:
     packages beside ours.
     """
     with checkout(against) as other:
-        trees = {HERE: report.ROOT, THERE: other}
+        trees = {HERE: ROOT, THERE: other}
         for tree in trees.values():
             require_from(tree)
         found = measure(trees, cache.resolve(), repetitions)
     rows = []
     for command, times in found.items():
-        lower, upper = times.spread(HERE, THERE)
         milliseconds = (f"{times.median(side) * 1e3:.0f}" for side in (HERE, THERE))
-        rows.append([command, *milliseconds, f"{times.ratio(HERE, THERE):.3f} ({lower:.3f}-{upper:.3f})"])
+        rows.append([command, *milliseconds, ratio(times, HERE, THERE)])
     header = ("command", "here ms", "against ms", "here / against (quartiles)")
     facts = {"against": against, "commands": {command: times.facts() for command, times in found.items()}}
     title = f"start of a command against {against}, medians of {repetitions}"

@@ -1,25 +1,26 @@
 """Cost of a training step: on labels alone, from a cache, and with the teacher in the loop."""
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
-from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from benchmarks.harness import report, synthetic
+from benchmarks.harness import options, report, synthetic
 from benchmarks.harness.jobs import built, make_job, make_spec
-from benchmarks.harness.measure import environment
-from benchmarks.harness.sides import Side, endless, time_sides
+from benchmarks.harness.measure import environment, ratio
+from benchmarks.harness.sides import Side, learning, student_of, time_sides
 from hskcache import console
-from hskcache.encoded import ENCODED
 from hskcache.spec import ComputeDtype
+
+if TYPE_CHECKING:
+    from hskcache.build.job import Job
+    from hskcache.cache import Cache
 
 PLAIN, HIDDEN, PREDICTION, LIVE = "labels, plain", "cache, hidden", "cache, prediction", "teacher in the loop"
 
 
-def plain_batches(job: Any, batch_size: int, device: str) -> Iterator[tuple[dict[str, Any], Any]]:
+def plain_batches(job: "Job", batch_size: int, device: str) -> Iterator[tuple[dict[str, Any], Any]]:
     """Batches for label fine-tuning, padded from rows in memory: the cheapest data pipeline there is."""
     import numpy as np
     import torch
@@ -28,12 +29,14 @@ def plain_batches(job: Any, batch_size: int, device: str) -> Iterator[tuple[dict
 
     rng = np.random.default_rng(0)
     pin = torch.device(device).type == "cuda"
+    labels = job.labels
+    assert labels is not None
     while True:
         order = rng.permutation(len(job.rows))
         for first in range(0, len(order) - batch_size + 1, batch_size):
             index = order[first : first + batch_size]
             batch = pad_batch(job.rows, index, job.teacher.tokenizer.pad_token_id)
-            batch["labels"] = torch.from_numpy(job.labels[index])
+            batch["labels"] = torch.from_numpy(labels[index])
             moved = {
                 name: (tensor.pin_memory() if pin else tensor).to(device, non_blocking=pin)
                 for name, tensor in batch.items()
@@ -41,7 +44,7 @@ def plain_batches(job: Any, batch_size: int, device: str) -> Iterator[tuple[dict
             yield moved, moved.pop("labels")
 
 
-def make_loaders(job: Any, cache: Any, given: dict[str, Any]) -> dict[str, Any]:
+def make_loaders(job: "Job", cache: "Cache", given: dict[str, Any]) -> dict[str, Any]:
     """Sources of batches for those sides that learn from the teacher's knowledge."""
     from trainer.loading import KnowledgeLoader
     from trainer.source.live import LiveLoader
@@ -55,38 +58,22 @@ def make_loaders(job: Any, cache: Any, given: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def make_sides(job: Any, loaders: dict[str, Any], given: dict[str, Any]) -> dict[str, Side]:
+def make_sides(job: "Job", loaders: dict[str, Any], given: dict[str, Any]) -> dict[str, Side]:
     """Four students of the same weights, each with its own source of batches."""
     import torch
 
     from trainer.recipe import HiddenTerm, Losses, SoftTerm
-    from trainer.source.live import live_knowledge
-    from trainer.source.objective import Objective
-    from trainer.student.create import create_student
 
-    device, knowledge = given["device"], live_knowledge(job)
-    assert knowledge.hidden is not None
-
-    def student() -> Any:
-        return create_student(given["student"], knowledge.interface(), seed=0).to(device)
-
-    def autocast() -> AbstractContextManager[Any]:
-        return torch.autocast(torch.device(device).type, dtype=torch.bfloat16, enabled=given["bf16"])
-
-    plain = student()
+    plain = student_of(job, given)
 
     def label_loss(batch: tuple[dict[str, Any], Any]) -> Any:
         inputs, labels = batch
         return torch.nn.functional.cross_entropy(plain(**inputs).logits.float(), labels)
 
-    def total(objective: Objective, batch: Any) -> Any:
-        return objective(batch)[0]
-
-    sides = {PLAIN: Side(plain, label_loss, plain_batches(job, given["batch_size"], device), autocast)}
+    sides = {PLAIN: Side(plain, label_loss, plain_batches(job, given["batch_size"], given["device"]), given)}
     for name, loader in loaders.items():
         losses = Losses(soft=SoftTerm()) if name == PREDICTION else Losses(hidden=HiddenTerm())
-        objective = Objective(student(), losses, knowledge.matches).to(device)
-        sides[name] = Side(objective, partial(total, objective), endless(loader), autocast)
+        sides[name] = learning(job, losses, loader, given)
     return sides
 
 
@@ -99,47 +86,39 @@ def encoded_bytes(loader: Any) -> float:
     return float(np.mean(sizes))
 
 
-def prepare(work: Path, given: dict[str, Any]) -> tuple[Any, Any]:
+def prepare(work: Path, given: dict[str, Any]) -> "tuple[Job, Cache]":
     """The job of a random teacher over random rows, and its cache, built once."""
     dtype: ComputeDtype = "bfloat16" if given["bf16"] else "float32"
     folder = work / f"step_{given['teacher']}_{given['rows']}x{given['length']}_{dtype}"
-    tokenizer = synthetic.write_tokenizer(work / "tokenizer")
-    rows = synthetic.write_rows(folder / "rows.tsv", synthetic.fixed_lengths(given["rows"], given["length"]))
-    teacher = synthetic.random_teacher(synthetic.SHAPES[given["teacher"]], tokenizer, given["device"], dtype)
+    rows = synthetic.random_rows(folder / "rows.tsv", synthetic.fixed_lengths(given["rows"], given["length"]))
+    teacher = synthetic.random_teacher(given["teacher"], work, given["device"], dtype)
     spec = make_spec(given["keep"], given["encoding"], max_length=given["length"], compute_dtype=dtype)
-    job = make_job(teacher, synthetic.read_rows(rows), spec)
+    job = make_job(teacher, rows, spec)
     return job, built(job, folder / f"{given['keep']}_{given['encoding']}.hsk")
 
 
 @click.command()
-@click.option("--rows", type=click.IntRange(min=1), default=256, show_default=True, help="Rows of the cache.")
-@click.option("--length", type=click.IntRange(4, 512), default=128, show_default=True, help="Tokens of every row.")
-@click.option("--batch-size", type=click.IntRange(min=1), default=32, show_default=True, help="Rows of a step.")
-@click.option("--block", type=click.IntRange(min=1), help="Steps timed together.  [default: 1; 20 on CUDA]")
-@report.keep
-@click.option(
-    "--encoding",
-    type=click.Choice(tuple(ENCODED)),
-    default="int8",
-    show_default=True,
-    help="How the cache stores values.",
-)
-@click.option("--teacher", type=click.Choice(list(synthetic.SHAPES)), default="bert-base", show_default=True)
-@click.option("--student", default="tinybert4", show_default=True, help="What hsktrain takes, of 4 layers.")
+@options.count("--rows", 256, "Rows of the cache.")
+@options.length("Tokens of every row.")
+@options.batch_size
+@options.block
+@options.keep
+@options.encoding
+@options.teacher_shape
+@options.student_of_4
 @click.option("--residency", type=click.Choice(["auto", "device", "host", "stream"]), default="auto", show_default=True)
 @click.option("--bf16", is_flag=True, help="Teacher in bfloat16, students under bfloat16 autocast.")
-@report.rounds
-@report.work
-@report.device
-@report.as_json
+@options.repetitions()
+@options.work
+@options.resolved_device
+@options.as_json
 def main(work: Path, as_json: bool, **given: Any) -> None:
     """Time one optimiser step of the same student with four sources of supervision, alternating in one run.
 
     Waiting for data and the optimiser belong to the step. The cache is made by the real build and used again.
     """
-    from hskcache.runtime import quiet, resolve_device
+    from hskcache.runtime import quiet
 
-    given["device"] = resolve_device(given["device"])
     about = environment(given["device"])
     with quiet():
         job, cache = prepare(work, given)
@@ -154,10 +133,9 @@ def main(work: Path, as_json: bool, **given: Any) -> None:
     ]
     rows = []
     for name in sides:
-        against = f"{times.ratio(name, PLAIN):.3f} ({{:.3f}}-{{:.3f}})".format(*times.spread(name, PLAIN))
         size = console.human_bytes(num_bytes[name]) if name in num_bytes else ""
         milliseconds, share = f"{times.median(name) * 1e3:.1f}", f"{100 * waiting[name]:.2f} %"
-        rows.append([name, milliseconds, "1" if name == PLAIN else against, share, size])
+        rows.append([name, milliseconds, "1" if name == PLAIN else ratio(times, name, PLAIN), share, size])
     header = ("side", "ms a step", "/ plain (quartiles)", "waiting for data", "encoded a step")
     title = f"{given['student']}, B={given['batch_size']}, L={given['length']}, {about['device']}"
     facts = {"settings": given, "environment": about, **times.facts(), "waiting_share": waiting}

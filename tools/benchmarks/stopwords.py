@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from benchmarks.harness import commands, report
+from benchmarks.harness import options, report
 from hskcache.augment.words import LETTERS, LISTS, eligible, find_words
 
 TEXTS = ("question1", "question2")
@@ -26,8 +26,8 @@ def counted(file: Path) -> tuple[Counter[str], int]:
 
 
 @click.command()
-@commands.glue_option
-@report.as_json
+@options.glue
+@options.as_json
 def main(glue: Path, as_json: bool) -> None:
     """Count the words of QQP-subset/train.tsv that --stop-words english and --stop-words published vary."""
     counts, rows = counted(glue.resolve() / "QQP-subset" / "train.tsv")

@@ -6,16 +6,16 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 
-from benchmarks.harness import big_cache, fault_suite, report
-from benchmarks.harness.measure import environment
+from benchmarks.harness import options, random_cache, report
+from benchmarks.harness.fault_suite import import_from_tests
+from benchmarks.harness.folders import emptied
+from benchmarks.harness.measure import environment, ratio, take_turns, throughput
 from hskcache import console
-from trainer.timing import Times, alternate
 
 JOBS = 8
 BOUND = 3.0
@@ -110,7 +110,7 @@ def with_s3(url: str, cache: Path, folder: Path) -> dict[str, Callable[[], Any]]
 
     files, root = fsspec.core.url_to_fs(url)
 
-    def emptied(name: str) -> str:
+    def removed(name: str) -> str:
         files.invalidate_cache()
         if files.exists(f"{root}/{name}"):
             files.rm(f"{root}/{name}", recursive=True)
@@ -122,8 +122,8 @@ def with_s3(url: str, cache: Path, folder: Path) -> dict[str, Callable[[], Any]]
 
     push(cache, f"{url}/given")
     return {
-        "plain put": lambda: files.put(f"{cache}/", f"{root}/{emptied('put')}/", recursive=True),
-        "push": lambda: push(cache, f"{url}/{emptied('pushed')}"),
+        "plain put": lambda: files.put(f"{cache}/", f"{root}/{removed('put')}/", recursive=True),
+        "push": lambda: push(cache, f"{url}/{removed('pushed')}"),
         "plain get": get,
         "pull": lambda: pull(f"{url}/given", folder / "pulled"),
     }
@@ -137,16 +137,16 @@ def places(cache: Path, folder: Path, wanted: tuple[str, ...]) -> Iterator[dict[
     with ExitStack() as stack:
         found: dict[str, dict[str, Callable[[], Any]]] = {}
         if "file" in wanted:
-            found["file"] = to_folder(cache, fault_suite.emptied(folder / "file"))
+            found["file"] = to_folder(cache, emptied(folder / "file"))
         if "http" in wanted:
-            place, state = (fault_suite.emptied(folder / name) for name in ("http", "state"))
+            place, state = (emptied(folder / name) for name in ("http", "state"))
             server = stack.enter_context(nginx_server(cache.parent, state))
             server = server or stack.enter_context(http_server(cache.parent, state))
             found["http"] = from_http(f"{server.url.rstrip('/')}/{cache.name}", cache, place)
         if "s3" in wanted:
             server = stack.enter_context(s3_server())
             os.environ |= server.environment
-            found["s3"] = with_s3(server.url.rstrip("/"), cache, fault_suite.emptied(folder / "s3"))
+            found["s3"] = with_s3(server.url.rstrip("/"), cache, emptied(folder / "s3"))
         yield found
 
 
@@ -156,7 +156,7 @@ def reference(side: str, sides: Any) -> str:
 
 
 @click.command()
-@click.option("--megabytes", type=click.IntRange(min=1), default=200, show_default=True, help="Of the cache, about.")
+@options.count("--megabytes", 200, "Of the cache, about.")
 @click.option(
     "--place",
     "wanted",
@@ -165,33 +165,29 @@ def reference(side: str, sides: Any) -> str:
     default=("file", "http", "s3"),
     help="Where to; may be given again.  [default: all]",
 )
-@report.rounds
-@report.work
-@report.as_json
+@options.repetitions()
+@options.work
+@options.as_json
 def main(work: Path, as_json: bool, wanted: tuple[str, ...], **given: Any) -> None:
     """Time push and pull against a plain copy that verifies nothing, to a folder, an HTTP server and an S3 server.
 
     All of them are on this machine, so servers and disks are as fast as they can be and what is left is our own work:
     digests, resumable parts, commit records. What is pulled, and the copy of a folder, is on the disk when it is done.
     """
-    sizes = big_cache.Sizes(given["megabytes"] * 1_000_000 // big_cache.Sizes(1).row_bytes)
-    cache = work / "transfer" / f"{sizes.num_rows}.hsk"
-    num_bytes = big_cache.write(cache, sizes)
-    found: dict[str, Times] = {}
-    with places(cache, work / "transfer", wanted) as timed, console.progress("runs") as bar:
-        for name, sides in timed.items():
-            task = bar.add_task(name, total=len(sides) * (given["repetitions"] + 1))
-            found[name] = alternate(sides, given["repetitions"], on_done=partial(bar.advance, task))
+    import_from_tests()
+    plan = random_cache.typical(given["megabytes"])
+    cache = work / "transfer" / f"{plan.num_rows}.hsk"
+    num_bytes = random_cache.write(cache, plan)
+    with places(cache, work / "transfer", wanted) as timed:
+        found = {name: take_turns(name, sides, given["repetitions"]) for name, sides in timed.items()}
     rows, targets = [], []
     for name, times in found.items():
         for side in times.seconds:
             other = reference(side, times.seconds)
-            lower, upper = times.spread(side, other)
-            ratio, seconds = times.ratio(side, other), times.median(side)
-            told = f"{ratio:.2f} ({lower:.2f} to {upper:.2f})"
-            rows.append([f"{name}: {side}", f"{seconds:.3f}", f"{num_bytes / seconds / 1e6:,.0f}", told])
+            compared = ratio(times, side, other, "{:.2f} ({:.2f} to {:.2f})")
+            rows.append([f"{name}: {side}", *throughput(times, side, num_bytes), compared])
             if side in {"push", "pull"}:
-                targets.append(report.Target(f"{name}: {side} / {other}", ratio, BOUND))
+                targets.append(report.Target(f"{name}: {side} / {other}", times.ratio(side, other), BOUND))
     title = f"{console.human_bytes(num_bytes)} of shards, {JOBS} files at a time"
     facts = {
         "settings": given,

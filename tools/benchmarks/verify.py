@@ -9,12 +9,11 @@ from typing import Any
 
 import click
 
-from benchmarks.harness import big_cache, report
-from benchmarks.harness.measure import environment
+from benchmarks.harness import options, random_cache, report
+from benchmarks.harness.measure import TO, environment, ratio, take_turns, throughput
 from hskcache import console
 from hskcache.errors import CacheError
 from hskcache.verify import verify
-from trainer.timing import alternate
 
 VERIFY, DEEP = "hskcache verify", "hskcache verify --deep"
 COMMAND, HASHLIB = "sha256sum", "hashlib.file_digest"
@@ -53,11 +52,11 @@ def sides(cache: Path) -> dict[str, Callable[[], Any]]:
 
 
 @click.command()
-@click.option("--megabytes", type=click.IntRange(min=1), default=400, show_default=True, help="Of the cache, about.")
+@options.count("--megabytes", 400, "Of the cache, about.")
 @click.option("--keep-cache", is_flag=True, help="Leave the cache in --work for another run.")
-@report.rounds
-@report.work
-@report.as_json
+@options.repetitions()
+@options.work
+@options.as_json
 def main(work: Path, as_json: bool, **given: Any) -> None:
     """Time hskcache verify and SHA-256 alone over the files of one cache, which are in the page cache for all sides.
 
@@ -65,24 +64,17 @@ def main(work: Path, as_json: bool, **given: Any) -> None:
 
     The cache holds hidden states in int8 with bitmasks, attention in int8, logits and inputs, all of them random.
     """
-    sizes = big_cache.Sizes(given["megabytes"] * 1_000_000 // big_cache.Sizes(1).row_bytes)
-    cache = work / "verify" / f"{sizes.num_rows}.hsk"
-    num_bytes = big_cache.write(cache, sizes)
+    plan = random_cache.typical(given["megabytes"])
+    cache = work / "verify" / f"{plan.num_rows}.hsk"
+    num_bytes = random_cache.write(cache, plan)
     timed = sides(cache)
-    with console.progress("runs") as bar:
-        task = bar.add_task("verify", total=len(timed) * (given["repetitions"] + 1))
-        times = alternate(timed, given["repetitions"], on_done=lambda: bar.advance(task))
+    times = take_turns("verify", timed, given["repetitions"])
     if not given["keep_cache"]:
         shutil.rmtree(cache)
     # Some builds of sha256sum use the processor's instructions for it and others do not; Python's always do.
     reference = min((side for side in timed if side not in {VERIFY, DEEP}), key=times.median)
-    rows = []
-    for side in timed:
-        lower, upper = times.spread(side, reference)
-        seconds = times.median(side)
-        ratio = f"{times.ratio(side, reference):.3f} ({lower:.3f} to {upper:.3f})"
-        rows.append([side, f"{seconds:.3f}", f"{num_bytes / seconds / 1e6:,.0f}", ratio])
-    title = f"{console.human_bytes(num_bytes)} of shards, {sizes.num_rows} rows"
+    rows = [[side, *throughput(times, side, num_bytes), ratio(times, side, reference, TO)] for side in timed]
+    title = f"{console.human_bytes(num_bytes)} of shards, {plan.num_rows} rows"
     facts = {"settings": given, "num_bytes": num_bytes, "environment": environment(), "times": times.facts()}
     targets = [report.Target(f"{VERIFY} / {reference}", times.ratio(VERIFY, reference), 1.3)]
     report.conclude(facts, [report.table(title, ("side", "s", "MB/s", f"/ {reference}"), rows)], targets, as_json)

@@ -1,7 +1,9 @@
 """From a short description of what to keep to a job of the real build, and to a cache that it wrote."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import click
 
 from hskcache import console
 from hskcache.cache import Cache, open_cache
@@ -72,3 +74,19 @@ def with_attention(spec: Spec, keep: str, student_layers: int = 4) -> Spec:
     encoding: EncodingName = "int8" if spec.hidden is None else spec.hidden.encoding
     attention = Attention(depth=depth, length=Length(tokens=kept.tokens), encoding=encoding)
     return spec.model_copy(update={"attention": attention})
+
+
+def real_rows(given: dict[str, Any]) -> "tuple[Teacher, Examples]":
+    """The teacher and the rows of ``--teacher``, ``--data`` and ``--task``.
+
+    Raises:
+        UsageError: there is no ``--data``.
+    """
+    from hskcache.teacher.load import load_teacher
+    from hskcache.text.layout import Layout
+
+    if given["data"] is None:
+        raise click.UsageError("--teacher needs --data, rows of its task")
+    teacher = load_teacher(given["teacher"], given["device"])
+    layout = Layout(given["task"], None, None, None, None)
+    return teacher, layout.read_for(teacher.info.name, teacher.model.config, given["data"])

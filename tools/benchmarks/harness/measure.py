@@ -1,8 +1,32 @@
-"""Origin of a figure, and the end of a device's work. Sides are timed by ``trainer.timing``, as in the package."""
+"""Sides that take turns, their ratios, and the origin of a figure."""
 
 import os
 import platform
+from collections.abc import Callable, Mapping
 from typing import Any
+
+from hskcache import console
+from trainer.timing import Times, alternate
+
+TO = "{:.3f} ({:.3f} to {:.3f})"
+
+
+def take_turns(name: str, sides: Mapping[str, Callable[[], Any]], repetitions: int, warmup: int = 1) -> Times:
+    """Seconds of every side, see :func:`trainer.timing.alternate`, with a bar of that name."""
+    with console.progress("runs") as bar:
+        task = bar.add_task(name, total=len(sides) * (repetitions + warmup))
+        return alternate(sides, repetitions, warmup, on_done=lambda: bar.advance(task))
+
+
+def ratio(times: Times, side: str, reference: str, form: str = "{:.3f} ({:.3f}-{:.3f})") -> str:
+    """A cell: the ratio of the medians, and the quartiles of the ratio within a repetition."""
+    return form.format(times.ratio(side, reference), *times.spread(side, reference))
+
+
+def throughput(times: Times, side: str, num_bytes: int) -> list[str]:
+    """Two cells: median seconds, and megabytes a second."""
+    seconds = times.median(side)
+    return [f"{seconds:.3f}", f"{num_bytes / seconds / 1e6:,.0f}"]
 
 
 def synchronise(device: str) -> None:

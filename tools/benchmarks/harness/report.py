@@ -1,25 +1,12 @@
-"""Options, table, targets and exit code of every benchmark."""
+"""Tables, figures, targets and the exit code of every benchmark."""
 
 import json
 import sys
 from collections.abc import Iterable, Sequence
-from pathlib import Path
+from statistics import stdev
 from typing import Any, NamedTuple, NoReturn
 
 import click
-
-ROOT = Path(__file__).resolve().parents[3]
-
-as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout instead of a table.")
-work = click.option(
-    "--work",
-    type=click.Path(path_type=Path, file_okay=False),
-    default=ROOT / "runs" / "bench",
-    help="Folder for what is made on the way and used again.  [default: runs/bench in the checkout]",
-)
-device = click.option("--device", default="cpu", show_default=True, help="auto, cpu, cuda or cuda:N.")
-rounds = click.option("--repetitions", type=click.IntRange(min=1), default=15, show_default=True, help="Of each side.")
-keep = click.option("--keep", default="1l_10t_0.1h", show_default=True, help="What the cache keeps.")
 
 
 class Target(NamedTuple):
@@ -42,16 +29,28 @@ class Target(NamedTuple):
 
 def table(title: str, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     """A table as plain text: the first column to the left, all others to the right."""
-    cells = [[str(cell) for cell in row] for row in rows]
-    widths = [max(len(line[i]) for line in [list(header), *cells]) for i in range(len(header))]
-    lines = []
-    for line in [list(header), *cells]:
-        first, rest = (
-            line[0].ljust(widths[0]),
-            (cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True)),
-        )
-        lines.append("  ".join([first, *rest]).rstrip())
-    return "\n".join([title, *(f"  {line}" for line in lines)])
+    lines = [list(header), *([str(cell) for cell in row] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    texts = [title]
+    for first, *rest in lines:
+        cells = (cell.rjust(width) for cell, width in zip(rest, widths[1:], strict=True))
+        texts.append("  ".join(["", first.ljust(widths[0]), *cells]).rstrip())
+    return "\n".join(texts)
+
+
+def deviation(values: Sequence[float]) -> str:
+    """The standard deviation of runs as a cell; a dash for a single one."""
+    return f"{stdev(values):.2f}" if len(values) > 1 else "-"
+
+
+def pyplot() -> Any:
+    """Matplotlib's pyplot, which draws into files alone."""
+    import matplotlib as mpl
+
+    mpl.use("agg")
+    from matplotlib import pyplot as plt
+
+    return plt
 
 
 def conclude(facts: dict[str, Any], texts: Iterable[str], targets: Sequence[Target], json_wanted: bool) -> NoReturn:

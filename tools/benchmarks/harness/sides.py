@@ -1,13 +1,17 @@
 """Students that take optimiser steps side by side, each with its own loss and source of batches."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from time import perf_counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from benchmarks.harness.measure import synchronise
-from hskcache import console
-from trainer.timing import Times, alternate
+from benchmarks.harness.measure import synchronise, take_turns
+from trainer.timing import Times
+
+if TYPE_CHECKING:
+    from hskcache.build.job import Job
+    from trainer.recipe import Losses
+    from trainer.source.objective import Objective
 
 MAX_GRAD_NORM = 1.0
 
@@ -19,31 +23,31 @@ class Side:
         module: its parameters are trained.
         loss: of a batch; a scalar tensor.
         batches: endless.
-        autocast: makes the context of a forward pass.
+        given: ``device``, and ``bf16`` where passes may be under autocast.
     """
 
-    def __init__(
-        self,
-        module: Any,
-        loss: Callable[[Any], Any],
-        batches: Iterator[Any],
-        autocast: Callable[[], AbstractContextManager[Any]],
-    ) -> None:
+    def __init__(self, module: Any, loss: Callable[[Any], Any], batches: Iterator[Any], given: dict[str, Any]) -> None:
         import torch
 
-        self.module, self.loss, self.batches, self.autocast = module.train(), loss, batches, autocast
+        self.module, self.loss, self.batches, self.given = module.train(), loss, batches, given
         parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
         self.optimizer = torch.optim.AdamW(parameters, lr=5e-5, fused=True)
         self.waited_s: list[float] = []
 
+    def _autocast(self) -> AbstractContextManager[Any]:
+        import torch
+
+        place, enabled = torch.device(self.given["device"]).type, self.given.get("bf16", False)
+        return torch.autocast(place, dtype=torch.bfloat16, enabled=enabled)
+
     def step(self) -> None:
-        """One optimiser step, as the Trainer takes it: data, forward, backward, clipping, AdamW."""
+        """Take one optimiser step, as the Trainer does: data, forward, backward, clipping, AdamW."""
         import torch
 
         start = perf_counter()
         batch = next(self.batches)
         self.waited_s.append(perf_counter() - start)
-        with self.autocast():
+        with self._autocast():
             loss = self.loss(batch)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.module.parameters(), MAX_GRAD_NORM)
@@ -51,10 +55,32 @@ class Side:
         self.optimizer.zero_grad(set_to_none=True)
 
 
-def endless(loader: Any) -> Iterator[Any]:
+def endless(loader: Iterable[Any]) -> Iterator[Any]:
     """Epoch after epoch of a loader."""
     while True:
         yield from loader
+
+
+def student_of(job: "Job", given: dict[str, Any]) -> Any:
+    """The ``student`` of the options with the weights of seed 0, for the teacher of a job."""
+    from trainer.source.live import live_knowledge
+    from trainer.student.create import create_student
+
+    return create_student(given["student"], live_knowledge(job).interface(), seed=0).to(given["device"])
+
+
+def objective_of(job: "Job", losses: "Losses", given: dict[str, Any]) -> "Objective":
+    """That student with what it learns from a job's knowledge."""
+    from trainer.source.live import live_knowledge
+    from trainer.source.objective import Objective
+
+    return Objective(student_of(job, given), losses, live_knowledge(job).matches).to(given["device"])
+
+
+def learning(job: "Job", losses: "Losses", loader: Iterable[Any], given: dict[str, Any]) -> Side:
+    """A side that learns from a loader's batches."""
+    objective = objective_of(job, losses, given)
+    return Side(objective, lambda batch: objective(batch)[0], endless(loader), given)
 
 
 def time_sides(sides: dict[str, Side], given: dict[str, Any]) -> tuple[Times, dict[str, float]]:
@@ -69,10 +95,7 @@ def time_sides(sides: dict[str, Side], given: dict[str, Any]) -> tuple[Times, di
 
         return run
 
-    with console.progress("blocks") as bar:
-        task = bar.add_task("step", total=len(sides) * (given["repetitions"] + 1))
-        works = {name: work(side) for name, side in sides.items()}
-        times = alternate(works, given["repetitions"], on_done=lambda: bar.advance(task))
+    times = take_turns("step", {name: work(side) for name, side in sides.items()}, given["repetitions"])
     steps = {name: [value / block for value in values] for name, values in times.seconds.items()}
     waited = {name: sum(side.waited_s[block:]) for name, side in sides.items()}
     return Times(steps), {name: waited[name] / sum(times.seconds[name]) for name in sides}

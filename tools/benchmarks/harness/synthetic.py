@@ -100,6 +100,11 @@ def read_rows(path: Path) -> "Examples":
     return read_examples(path, Columns("sentence", label="label"), LabelSet("classification", CLASSES))
 
 
+def random_rows(path: Path, lengths: Sequence[int] | NDArray[np.int64]) -> "Examples":
+    """Rows of random words, which are left in a file."""
+    return read_rows(write_rows(path, lengths))
+
+
 def config(shape: Shape, longest: int = 512, vocabulary: int = VOCABULARY) -> dict[str, Any]:
     """A BERT's configuration, as ``config.json`` has it."""
     return {
@@ -114,8 +119,23 @@ def config(shape: Shape, longest: int = 512, vocabulary: int = VOCABULARY) -> di
     }
 
 
-def random_teacher(shape: Shape, tokenizer: Path, device: str, dtype: ComputeDtype = "float32") -> "Teacher":
-    """A BERT with random weights of seed 0, made ready as a loaded teacher is."""
+def write_config(folder: Path, shape: Shape, longest: int = 512, vocabulary: int = VOCABULARY) -> Path:
+    """Write ``config.json`` with a BERT's configuration; returns its path."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "config.json"
+    path.write_text(json.dumps(config(shape, longest, vocabulary)), encoding="utf-8")
+    return path
+
+
+def random_teacher(shape: str, work: Path, device: str, dtype: ComputeDtype = "float32") -> "Teacher":
+    """A BERT with random weights of seed 0, made ready as a loaded teacher is.
+
+    Args:
+        shape: of ``SHAPES``.
+        work: folder of its tokenizer and its configuration.
+        device: it computes there.
+        dtype: it computes in.
+    """
     import torch
 
     from hskcache.teacher.capture import prepare
@@ -123,12 +143,9 @@ def random_teacher(shape: Shape, tokenizer: Path, device: str, dtype: ComputeDty
     from hskcache.text import load_tokenizer
     from trainer.student.create import Interface, create_student
 
-    folder = tokenizer.parent / f"config_{'x'.join(map(str, shape))}"
-    folder.mkdir(exist_ok=True)
-    path = folder / "config.json"
-    path.write_text(json.dumps(config(shape)), encoding="utf-8")
-    loaded = load_tokenizer(tokenizer)
-    model = create_student(str(path), Interface(len(loaded), CLASSES, pad_token_id=loaded.pad_token_id), seed=0)
+    tokenizer = load_tokenizer(write_tokenizer(work / "tokenizer"))
+    shaped = Interface(len(tokenizer), CLASSES, pad_token_id=tokenizer.pad_token_id)
+    model = create_student(str(write_config(work / f"config_{shape}", SHAPES[shape])), shaped, seed=0)
     model.to(device=device, dtype=getattr(torch, dtype))
     prepare(model)
-    return Teacher(model, loaded, describe(model, "random weights"), len(CLASSES))
+    return Teacher(model, tokenizer, describe(model, "random weights"), len(CLASSES))
