@@ -11,9 +11,15 @@ BENCH = (sys.executable, str(ROOT / "tools" / "bench"))
 # All in one process: what benchmarks share is imported once.
 ALL_HELP = """
 import json, sys
+import click
 from click.testing import CliRunner
 from benchmarks.harness.launcher import NAMES, main
 found = {name: CliRunner().invoke(main, [name, "--help"], prog_name="tools/bench") for name in NAMES}
+for name in NAMES:
+    command = main.get_command(None, name)
+    for option in command.params:
+        if isinstance(option.type, click.Choice) and isinstance(option.default, str):
+            assert option.default in option.type.choices, (name, option.name)
 print(json.dumps({name: (result.exit_code, result.output) for name, result in found.items()}))
 assert "torch" not in sys.modules
 """
@@ -36,7 +42,7 @@ def test_every_benchmark_is_listed_with_what_it_is_for() -> None:
     assert entries["startup"].startswith("Seconds until a command has answered")
 
 
-def test_every_benchmark_helps_without_torch() -> None:
+def test_every_benchmark_helps_without_torch_and_admits_its_own_defaults() -> None:
     done = subprocess.run(
         [sys.executable, "-c", ALL_HELP], cwd=ROOT / "tools", capture_output=True, text=True, check=True
     )

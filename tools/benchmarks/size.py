@@ -1,7 +1,7 @@
 """Bytes on disk of the hidden knowledge of a row, by width scheme and encoding."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, get_args
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 import numpy as np
@@ -10,7 +10,8 @@ from benchmarks.harness import options, report, synthetic
 from benchmarks.harness.jobs import built, make_job, make_spec, real_rows
 from benchmarks.harness.measure import environment
 from hskcache.cache import HiddenField
-from hskcache.spec import EncodingName, Keep, parse_keep
+from hskcache.encoded import ENCODED
+from hskcache.spec import Keep, parse_keep
 
 if TYPE_CHECKING:
     from hskcache.cache import Cache
@@ -158,7 +159,7 @@ def measure(case: Case, work: Path, given: dict[str, Any]) -> dict[str, Any]:
     wide = make_job(case.teacher, case.examples, spec.model_copy(update={"shard_rows": job.layout.shard_rows}))
     states = read_states(built(wide, work / "size" / f"{case.name}_{rows}_{every}_float32.hsk"))
     table = {
-        scheme: {name: bytes_per_row(states, width, name) for name in get_args(EncodingName)}
+        scheme: {name: bytes_per_row(states, width, name) for name in ENCODED}
         for scheme, width in ((scheme, make_width(scheme, keep.fraction, states)) for scheme in SCHEMES)
     }
     return {
@@ -195,7 +196,7 @@ def main(work: Path, as_json: bool, **given: Any) -> None:
     for name, facts in found.items():
         full, built_bytes = facts["full_bytes_per_row"], facts["built_bytes_per_row"]
         rows = [
-            [scheme, *(f"{sizes[encoding]:,.0f}" for encoding in get_args(EncodingName))]
+            [scheme, *(f"{sizes[encoding]:,.0f}" for encoding in ENCODED)]
             for scheme, sizes in facts["bytes_per_row"].items()
         ]
         title = f"{facts['title']}\n{given['keep']}, D={facts['width']}, bytes per row by width scheme and encoding"
@@ -203,7 +204,7 @@ def main(work: Path, as_json: bool, **given: Any) -> None:
             f"  as built (magnitude, int8): {built_bytes:,.1f} bytes, {100 * built_bytes / full:.3f} % of the "
             f"{full:,} bytes of {FULL_LAYERS} layers in float32 at L={FULL_LENGTH}"
         )
-        texts.append(report.table(title, ("width", *get_args(EncodingName)), rows) + "\n" + summary)
+        texts.append(report.table(title, ("width", *ENCODED), rows) + "\n" + summary)
         targets.append(report.Target(f"bytes per row, {name}", built_bytes, TARGET_BYTES))
     facts = {"settings": given, "environment": environment(given["device"]), "cases": found}
     report.conclude(facts, texts, targets, as_json)

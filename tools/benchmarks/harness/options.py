@@ -2,13 +2,13 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar
 
 import click
 
 from benchmarks.harness.folders import MODEL_PACKAGE, ROOT, shared
 from benchmarks.harness.synthetic import SHAPES
-from hskcache.spec import EncodingName
+from hskcache.encoded import ENCODED
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 _Folder = click.Path(path_type=Path, file_okay=False)
@@ -34,7 +34,7 @@ resolved_device = click.option(
 keep = click.option("--keep", default="1l_10t_0.1h", show_default=True, help="What the cache keeps.")
 encoding = click.option(
     "--encoding",
-    type=click.Choice(get_args(EncodingName)),
+    type=click.Choice(list(ENCODED)),
     default="int8",
     show_default=True,
     help="How the cache stores values.",
