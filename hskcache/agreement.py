@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from hskcache.store.agreement import Agreement, ClassAgreement, Reordered, ScoreAgreement
 
 _MARGIN = 0.1
-"""By how much another order of the classes must fit better, at least, before it is spoken of."""
+"""Margin by which another order of the classes must fit better before it is spoken of."""
 _MOST_TRIED = 7
 """Classes of which every order is tried where scipy is not installed: 5,040 orders."""
 
@@ -107,7 +107,7 @@ def _better_order(confusion_CC: NDArray[np.int64]) -> Reordered | None:
 
 
 def _best_order(confusion_CC: NDArray[np.int64]) -> NDArray[np.int64] | None:
-    """For each answer the label that it is best taken for; None where there are too many orders to try."""
+    """Label that each answer is best taken for; None where there are too many orders to try."""
     num_classes = len(confusion_CC)
     try:
         from scipy.optimize import linear_sum_assignment

@@ -15,7 +15,7 @@ _SEPARATORS = str.maketrans("", "", " -_")
 
 
 def has_gold(labels_N: NDArray[Any]) -> NDArray[np.bool_]:
-    """Which labels are a class, not NO_CLASS, or a score, not NaN: bool [N]."""
+    """Flags of labels that are a class, not NO_CLASS, or a score, not NaN: bool [N]."""
     found: NDArray[np.bool_] = ~np.isnan(labels_N) if labels_N.dtype.kind == "f" else labels_N != NO_CLASS
     return found
 
@@ -31,17 +31,17 @@ def class_names(config: Any) -> tuple[str, ...]:
 
 
 def is_nameless(names: Sequence[str]) -> bool:
-    """Whether these are the names of a model that was saved without any: LABEL_0, LABEL_1, ..."""
+    """True if these are the names of a model that was saved without any: LABEL_0, LABEL_1, ..."""
     return list(names) == [f"LABEL_{index}" for index in range(len(names))]
 
 
 def are_counted(names: Sequence[str]) -> bool:
-    """Whether classes have no names but their numbers, LABEL_0, LABEL_1, ... or 0, 1, ..., in this order."""
+    """True if classes have no names but their numbers, LABEL_0, LABEL_1, ... or 0, 1, ..., in this order."""
     return is_nameless(names) or list(names) == [str(index) for index in range(len(names))]
 
 
 def order_between(had: Sequence[str], wanted: Sequence[str]) -> tuple[int, ...] | None:
-    """Where the wanted classes stand among those that a model has; None where these are not the same classes.
+    """Places of the wanted classes among those that a model has; None where these are not the same classes.
 
     Numbers that count classes are no names: in part the same as others they tell nothing.
 
@@ -89,7 +89,7 @@ def require_one_answer(name: str, config: Any, num_outputs: int | None = None) -
 
 
 def reordering(model: str, names: Sequence[str], wanted: Sequence[str]) -> str:
-    """What to do about a model whose classes are not in the order that is wanted, for the end of an error."""
+    """Advice on a model whose classes are not in the order that is wanted, for the end of an error."""
     try:
         order = order_between(names, wanted)
     except MismatchError:

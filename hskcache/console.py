@@ -1,4 +1,4 @@
-"""What every command shares: words and progress on stderr, data on stdout, errors as one line and exit code 2.
+"""Streams of every command: words and progress on stderr, data on stdout, errors as one line and exit code 2.
 
 Of several processes that were started together the first one speaks; errors tell which process they are of.
 """

@@ -1,4 +1,4 @@
-"""Where two JSON values differ."""
+"""First difference of two JSON values."""
 
 from collections.abc import Iterator
 from typing import Any

@@ -26,7 +26,7 @@ class Part(NamedTuple):
 
 
 class Parts(NamedTuple):
-    """What an encoding stores of vectors: ``values``, and arrays of one number a vector beside them.
+    """Arrays that an encoding stores of vectors: ``values``, and those of one number a vector beside them.
 
     Attributes:
         dtype: numpy's name of the type of ``values``.
@@ -85,11 +85,11 @@ ENCODED: Table[Parts] = Table(
         ),
     },
 )
-"""By the name of the encoding."""
+"""Stored arrays by the name of the encoding."""
 
 
 def column_bytes(num_columns: int, width: int) -> tuple[Literal["columns", "bitmask"], int]:
-    """How W of D columns are stored, and the bytes per position: indices only where they are smaller than the mask."""
+    """Storage of W of D columns, and its bytes per position: indices only where they are smaller than the mask."""
     mask_bytes = (width + 7) // 8
     if width < 1 << 16 and 2 * num_columns < mask_bytes:
         return "columns", 2 * num_columns

@@ -1,4 +1,4 @@
-"""What teachers and students have in common as models: which inputs they take, and which model they are."""
+"""Traits that teachers and students share as models: the inputs that they take, and their identity."""
 
 import hashlib
 import inspect
@@ -25,7 +25,7 @@ _NOT_IDENTITY = frozenset(
 
 
 def takes_token_types(model: "PreTrainedModel") -> bool:
-    """Whether the model tells segments apart: DistilBERT has no such input, RoBERTa a single type."""
+    """True if the model tells segments apart: DistilBERT has no such input, RoBERTa a single type."""
     accepted = inspect.signature(model.forward).parameters
     return "token_type_ids" in accepted and getattr(model.config, "type_vocab_size", 0) > 1
 
@@ -64,6 +64,6 @@ def trained_length(model: "PreTrainedModel") -> int | None:
 
 
 def identifying_config(config: Any) -> dict[str, Any]:
-    """What of a model's configuration says what it computes, as JSON would give it back, so that it can be compared."""
+    """Entries of a model's configuration that say what it computes, as JSON gives them back, for comparison."""
     plain: dict[str, Any] = json.loads(json.dumps(config.to_diff_dict(), default=str))
     return {key: value for key, value in plain.items() if key not in _NOT_IDENTITY}

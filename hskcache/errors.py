@@ -1,4 +1,4 @@
-"""What can go wrong by the user's hand or the disk's. Commands turn each of these into one line and exit code 2."""
+"""Errors that a user or a disk can cause. Commands turn each of these into one line and exit code 2."""
 
 import signal
 

@@ -52,14 +52,14 @@ def looked_up(name: str) -> Iterator[None]:
 
 
 class _Hub:
-    """Whether the hub answers, as far as is known: when that was found out, and why not."""
+    """State of the hub as far as it is known: when it was last asked, and why it cannot be reached."""
 
     asked_at = float("-inf")
     reason = ""
 
 
 def _silence() -> str:
-    """Why the hub cannot be reached; empty where it answers, or is not to be asked."""
+    """Reason that the hub cannot be reached; empty where it answers, or is not to be asked."""
     from huggingface_hub import constants, get_session
 
     answered = _Hub.asked_at > float("-inf") and not _Hub.reason
@@ -78,7 +78,7 @@ def _silence() -> str:
 
 
 def _forbidden() -> str:
-    """Why the hub is not asked; empty where it is."""
+    """Reason that the hub is not asked; empty where it is."""
     given = next((name for name in _VARIABLES if os.environ.get(name, "0") not in ("", "0")), None)
     return "" if given is None else f"{given}={os.environ[given]} says not to ask it"
 
@@ -102,7 +102,7 @@ def _without_asking() -> Iterator[None]:
 
 
 def _is_absent(error: BaseException) -> bool:
-    """Whether an error, or one that it was raised from, is of what was not fetched and cannot be."""
+    """True if an error, or one that it was raised from, is of what was not fetched and cannot be."""
     inner = error.__cause__ or error.__context__
     named = any(kind.__name__ in _ABSENT for kind in type(error).__mro__)
     return named or (inner is not None and _is_absent(inner))

@@ -90,7 +90,7 @@ def sole_writer(out: Path, is_file: bool = False) -> Iterator[None]:
 
 
 def is_locked(path: Path) -> bool:
-    """Whether a process holds a lock file, by itself or with others; nothing is made where there is none.
+    """True if a process holds a lock file, by itself or with others; nothing is made where there is none.
 
     Where the file system knows no locks, only what this process holds is known.
     """
@@ -159,7 +159,7 @@ class LockFile:
         os.close(self.descriptor)
 
     def stands(self) -> bool:
-        """Whether it is still the file of its name, which may have been removed and made again."""
+        """True if it is still the file of its name, which may have been removed and made again."""
         try:
             return os.path.samestat(self.path.lstat(), os.fstat(self.descriptor))
         except FileNotFoundError:
@@ -197,7 +197,7 @@ def unlock_bytes(descriptor: int, length: int, start: int) -> None:
 
 
 def are_missing(error: OSError) -> bool:
-    """Whether an error says that the file system knows no locks."""
+    """True if an error says that the file system knows no locks."""
     return error.errno in _NO_LOCKS
 
 
@@ -236,7 +236,7 @@ def _kept_if_used(folder: Path) -> Iterator[None]:
 
 
 def _writer(lock: Path) -> str:
-    """Who holds a lock file, in brackets, if it says so."""
+    """Holder of a lock file, in brackets, if it says so."""
     try:
         process, host = lock.read_text(encoding="utf-8").split()
     except (OSError, ValueError):

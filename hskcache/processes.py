@@ -7,27 +7,27 @@ import os
 
 
 def count() -> int:
-    """How many there are."""
+    """Number of processes."""
     return _number("WORLD_SIZE", 1)
 
 
 def rank() -> int:
-    """Which of them this is, counted from 0."""
+    """Number of this process, counted from 0."""
     return _number("RANK", 0) if count() > 1 else 0
 
 
 def is_first() -> bool:
-    """Whether this is the one that speaks, and writes where one does for all."""
+    """True if this is the process that speaks, and writes where one does for all."""
     return rank() == 0
 
 
 def local_rank() -> int:
-    """Which of those on this machine it is, counted from 0."""
+    """Number of this process among those on this machine, counted from 0."""
     return _number("LOCAL_RANK", 0) if count() > 1 else 0
 
 
 def local_count() -> int:
-    """How many of them are on this machine; all, where whoever started them does not say."""
+    """Number of processes on this machine; all, where whoever started them does not say."""
     return max(1, min(_number("LOCAL_WORLD_SIZE", count()), count()))
 
 

@@ -1,4 +1,4 @@
-"""How the rows of a cache were read: into its manifest, and back for later commands."""
+"""Memory of how the rows of a cache were read: into its manifest, and back for later commands."""
 
 from collections.abc import Iterable
 from dataclasses import asdict
@@ -14,7 +14,7 @@ from hskcache.text.tasks import Task, load_task, parse_task, task_names
 
 
 def provenance_of(examples: Examples, cut: Cut) -> Provenance:
-    """How rows were read, as a manifest tells it.
+    """Account of how rows were read, as a manifest tells it.
 
     Args:
         examples: the rows.
@@ -35,7 +35,7 @@ def provenance_of(examples: Examples, cut: Cut) -> Provenance:
 
 
 def of_cache(where: str, request: Request, source: str | None = None) -> Remembered:
-    """How the rows of a cache were read, as far as its manifest tells.
+    """Memory of how the rows of a cache were read, as far as its manifest tells.
 
     Args:
         where: what to call the cache, such as ``the cache rte.hsk``.
@@ -86,7 +86,7 @@ def column_flags(data: DataInfo) -> list[str]:
 
 
 def cut_of(parts: Iterable[DataInfo]) -> Cut:
-    """What the rows of a cache lost when they were tokenized, as far as its manifest tells."""
+    """Parts that the rows of a cache lost when they were tokenized, as far as its manifest tells."""
     kept = [part.provenance.cut for part in parts if part.provenance is not None]
     return sum((Cut(**one.model_dump()) for one in kept), NOTHING)
 

@@ -85,7 +85,7 @@ def layer_pairs(kept: Hidden | Attention | None, teacher: TeacherInfo) -> list[L
 
 
 def hidden_field(hidden: Hidden, teacher: TeacherInfo) -> HiddenField:
-    """How the hidden states of a teacher will be stored.
+    """Field that the hidden states of a teacher will be stored in.
 
     Raises:
         SpecError: the layers asked for do not exist.
@@ -118,7 +118,7 @@ def hidden_field(hidden: Hidden, teacher: TeacherInfo) -> HiddenField:
 
 
 def attention_field(attention: Attention, teacher: TeacherInfo) -> AttentionField:
-    """How the attention scores of a teacher will be stored.
+    """Field that the attention scores of a teacher will be stored in.
 
     Raises:
         SpecError: the layers or heads asked for do not exist.

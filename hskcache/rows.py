@@ -1,4 +1,4 @@
-"""Some rows of a cache, taken out of the shards that hold them, still encoded."""
+"""Rows of a cache, taken out of the shards that hold them, still encoded."""
 
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
@@ -14,7 +14,7 @@ Integers = NDArray[np.int64]
 
 
 def take(field: Field, arrays: Mapping[str, NDArray[Any]], rows: Integers) -> Arrays:
-    """Some rows of a shard as a shard of those rows alone would hold them.
+    """Rows of a shard as a shard of those rows alone would hold them.
 
     Args:
         field: that the shard belongs to.
@@ -57,7 +57,7 @@ def by_shard(shards: list[tuple[int, int]], rows: Integers) -> Iterator[tuple[in
 
 
 def read_rows(cache: Cache, name: str, rows: Integers, names: Collection[str] | None = None) -> Arrays:
-    """Some rows of a field; of the shards that hold them, one at a time is in memory.
+    """Rows of a field; of the shards that hold them, one at a time is in memory.
 
     Args:
         cache: that is read, verified.

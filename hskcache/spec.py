@@ -1,4 +1,4 @@
-"""What to keep of a teacher, as one frozen, strict model; and the dimension letters used everywhere.
+"""Knowledge to keep of a teacher, as one frozen, strict model; and the dimension letters used everywhere.
 
 Dimension key: N rows, B batch, L positions of a row, K kept positions, D hidden width, W kept columns, H heads,
 C classes, V vocabulary, P kept positions of a whole batch (the sum of every row's K), T teacher layers.
@@ -44,7 +44,7 @@ class Keep(NamedTuple):
 
 
 class Depth(Strict):
-    """Which layers: the top ``num_layers`` of the map from ``student_layers`` to the teacher's [MUD 3.1].
+    """Layers: the top ``num_layers`` of the map from ``student_layers`` to the teacher's [MUD 3.1].
 
     ``kept`` lists student layers in place of the top ones, 0 the embedding output.
 
@@ -63,7 +63,7 @@ class Depth(Strict):
 
 
 class Length(Strict):
-    """Which positions: the ``tokens`` best of each row by ``score`` [MUD 3.2]."""
+    """Positions: the ``tokens`` best of each row by ``score`` [MUD 3.2]."""
 
     tokens: int | None = Field(default=None, ge=1, description="None keeps every position")
     score: ScoreName = "attention"
@@ -73,7 +73,7 @@ class Length(Strict):
 
 
 class Width(Strict):
-    """Which columns: ``fraction`` of the hidden width by ``scheme`` [MUD 3.3]."""
+    """Columns: ``fraction`` of the hidden width by ``scheme`` [MUD 3.3]."""
 
     scheme: WidthName = "magnitude"
     fraction: float = Field(default=1.0, gt=0.0, le=1.0)
@@ -81,7 +81,7 @@ class Width(Strict):
 
 
 class Kept(Strict):
-    """What is kept of a kind of knowledge that has layers and positions; every such kind has a model of its own."""
+    """Parts kept of a kind of knowledge that has layers and positions; every such kind has a model of its own."""
 
     depth: Depth = Depth()
     length: Length = Length()
@@ -110,7 +110,7 @@ SECTIONS: dict[str, type[Kept]] = {"hidden": Hidden, "attention": Attention}
 
 
 class Packing(Strict):
-    """How a corpus becomes rows of tokens [TinyBERT 3.3]; it says nothing of the rows of a task.
+    """Rule by which a corpus becomes rows of tokens [TinyBERT 3.3]; it says nothing of the rows of a task.
 
     Attributes:
         pairs: ``none``: rows are single texts; ``next``: two texts, the second what follows the first in its document;
@@ -134,7 +134,7 @@ class Packing(Strict):
 
     @property
     def told(self) -> str:
-        """In words, for a person."""
+        """Description for a person."""
         words = [_PAIRS[self.pairs]]
         if self.short_rows:
             words.append(f"{self.short_rows:.4g} of the rows shortened")
@@ -165,7 +165,7 @@ class Spec(Strict):
 
     @property
     def sections(self) -> dict[str, Kept | None]:
-        """What is kept of each kind, by its name; None where nothing is."""
+        """Sections of the spec by kind; None where nothing of it is kept."""
         return {name: getattr(self, name) for name in SECTIONS}
 
 

@@ -64,7 +64,7 @@ class Report(Strict):
     @computed_field  # type: ignore[prop-decorator]
     @property
     def ok(self) -> bool:
-        """Whether the cache is as it was written."""
+        """True if the cache is as it was written."""
         return not self.problems
 
 
@@ -149,7 +149,7 @@ class _Shards:
         ]
 
     def _shard(self, record: Record, path: Path) -> str | None:
-        """What is wrong with a shard's file."""
+        """Problem of a shard's file, or None."""
         names = None if self.deep else [name for name in record.arrays if _divides(name)]
         try:
             arrays = read_shard(path, record, self.manifest.fields[record.field], names)
@@ -163,7 +163,7 @@ class _Shards:
         return None
 
     def _record(self, record: Record, path: Path) -> str | None:
-        """What is wrong with a commit record's file."""
+        """Problem of a commit record's file, or None."""
         try:
             data = read_document(path)
             found = parse(Record, data, str(path))
@@ -179,7 +179,7 @@ class _Shards:
 
 
 def _divides(name: str) -> bool:
-    """Whether an array says where rows begin, or which of their positions are kept."""
+    """True if an array says where rows begin, or which of their positions are kept."""
     return name in OFFSETS or name.endswith("/positions")
 
 

@@ -18,5 +18,5 @@ def version_of(package: str) -> str:
 
 
 def is_same(told: str, here: str) -> bool:
-    """Whether a version that was written down can be this one: some were written down without their local part."""
+    """True if a version that was written down can be this one: some were written down without their local part."""
     return told in {here, here.partition("+")[0]}

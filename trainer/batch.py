@@ -1,4 +1,4 @@
-"""What a training step sees, wherever its targets came from: a cache, or a teacher in the loop."""
+"""Batches of a training step, wherever their targets come from: a cache, or a teacher in the loop."""
 
 from dataclasses import dataclass, field
 

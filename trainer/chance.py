@@ -17,7 +17,7 @@ _REORDERED = "its classes seem to be in that order; see that id2label in its con
 
 
 def record(scores: Mapping[str, float]) -> dict[str, Any]:
-    """What tells chance from knowledge, to be kept beside some scores; empty where there is no task.
+    """Facts that tell chance from knowledge, to be kept beside some scores; empty where there is no task.
 
     Returns:
         Under ``chance``: of classes ``majority``, the accuracy of always answering the most frequent one, and
@@ -33,7 +33,7 @@ def record(scores: Mapping[str, float]) -> dict[str, Any]:
 
 
 def is_at_chance(result: Mapping[str, Any]) -> bool:
-    """Whether a result with a :func:`record` tells of chance; those from before it was kept do not."""
+    """True if a result with a :func:`record` tells of chance; those from before it was kept do not."""
     return bool((result.get(CHANCE) or {}).get("at_chance"))
 
 
@@ -50,7 +50,7 @@ def tell(result: Mapping[str, Any], model: str, help_with: str) -> None:
 
 
 def help_of_fit(result: Mapping[str, Any]) -> str:
-    """What usually helps a student of ``hsktrain fit``, by the stage that its answers come from."""
+    """Advice that usually helps a student of ``hsktrain fit``, by the stage that its answers come from."""
     stages = result.get("stages") or [{"name": "STAGE"}]
     name = stages[-1]["name"]
     return (

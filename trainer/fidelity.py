@@ -1,4 +1,4 @@
-"""How faithful a student is to its teacher: its answers for the rows of a cache beside the logits stored there.
+"""Fidelity of a student to its teacher: its answers for the rows of a cache beside the logits stored there.
 
 Nothing is tokenized and no teacher runs: a cache holds the rows as token ids. Dimension letters: N rows, C classes.
 """
@@ -67,7 +67,7 @@ def beside(
 
 
 def fidelity(ours_NC: Logits, theirs_NC: Logits) -> dict[str, float]:
-    """How far two models answer alike; rows of which either is not finite do not count.
+    """Measures of how alike two models answer; rows of which either is not finite do not count.
 
     Args:
         ours_NC: logits of the student.

@@ -1,4 +1,4 @@
-"""What a model answers for rows, as a table: the class or score of each row, and how probable each class is.
+"""Table of a model's answers: the class or score of each row, and how probable each class is.
 
 Dimension letters: N rows, C classes.
 """

@@ -1,4 +1,4 @@
-"""What a model costs: parameters, bytes, floating-point operations, and rows a second beside another model.
+"""Cost of a model: parameters, bytes, floating-point operations, and rows a second beside another model.
 
 "7.5x smaller and 9.4x faster" [TinyBERT 4.2] compares all of these: a student's with its teacher's. Dimension letters:
 B rows of a batch, L tokens of a row.
@@ -125,7 +125,7 @@ class Speed:
     times: Times
 
     def rows_a_second(self, side: str) -> float:
-        """By the median."""
+        """Rows a second of a side, by the median."""
         return 1 / self.times.median(side)
 
 

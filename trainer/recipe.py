@@ -111,17 +111,17 @@ class Losses(Finite):
 
     @property
     def needs_hidden(self) -> bool:
-        """Whether a term is about hidden states, the embedding output among them."""
+        """True if a term is about hidden states, the embedding output among them."""
         return self.embedding is not None or self.hidden is not None
 
     @property
     def needs_attention(self) -> bool:
-        """Whether a term is about attention scores."""
+        """True if a term is about attention scores."""
         return self.attention is not None
 
     @property
     def needs_task(self) -> bool:
-        """Whether a term is about what a classifier answers."""
+        """True if a term is about what a classifier answers."""
         return self.soft is not None or self.label is not None
 
     @model_validator(mode="after")
@@ -183,12 +183,12 @@ class Recipe(Finite):
 
     @property
     def needs_hidden(self) -> bool:
-        """Whether any stage trains on hidden states."""
+        """True if any stage trains on hidden states."""
         return any(stage.losses.needs_hidden for stage in self.stages)
 
     @property
     def needs_attention(self) -> bool:
-        """Whether any stage trains on attention scores."""
+        """True if any stage trains on attention scores."""
         return any(stage.losses.needs_attention for stage in self.stages)
 
     def for_task(self, task: str | None) -> "Recipe":

@@ -21,7 +21,7 @@ class Times:
 
     @property
     def repetitions(self) -> int:
-        """How often each side ran."""
+        """Number of times that each side ran."""
         return len(next(iter(self.seconds.values())))
 
     def median(self, side: str) -> float:

@@ -1,4 +1,4 @@
-"""What an audit has found, as programs read it."""
+"""Findings of an audit, as programs read them."""
 
 import math
 
@@ -12,7 +12,7 @@ _MOST_NAMED = 10
 
 
 class Layer(Strict):
-    """What was found of one layer of a field.
+    """Findings about one layer of a field.
 
     Attributes:
         field: its name.
@@ -53,7 +53,7 @@ class Layer(Strict):
 
 
 class Identity(Strict):
-    """Whether the teacher is the one that some fields say they are of.
+    """Agreement of the teacher's identity with the one that some fields tell.
 
     Attributes:
         fields: their names.
@@ -90,7 +90,7 @@ class Report(Strict):
     @computed_field  # type: ignore[prop-decorator]
     @property
     def ok(self) -> bool:
-        """Whether the teacher is the cache's and every row holds what it gives."""
+        """True if the teacher is the cache's and every row holds what it gives."""
         known = all(one.same_weights and one.same_tokenizer for one in self.identities)
         return known and not any(layer.num_bad_rows for layer in self.layers)
 

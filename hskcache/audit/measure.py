@@ -1,4 +1,4 @@
-"""What a cache stores of some rows against what the teacher gives for them now, layer by layer of a field.
+"""Comparison of what a cache stores of some rows with what the teacher gives for them now, by layer of a field.
 
 A stored value may be off by the bound of its encoding and, because floats add up otherwise on another machine or in
 another batch, by a tolerance more: a share of the largest magnitude of the teacher's vector that the value is of. A
@@ -133,7 +133,7 @@ class Audited:
 
 
 class _Table(NamedTuple):
-    """What the teacher gives for vectors: everything that could have been stored of each.
+    """Values of the teacher for vectors: everything that could have been stored of each.
 
     Attributes:
         values_VE: float32, at the places that entries name.
@@ -148,13 +148,13 @@ class _Table(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class _Fresh:
-    """What the teacher gives for the rows of a batch, on the host."""
+    """Values of the teacher for the rows of a batch, on the host."""
 
     audited: Audited
     batch: Batch
 
     def table(self, layer: int | None, vectors: Vectors) -> _Table:
-        """What the teacher gives for the vectors of a layer."""
+        """Values of the teacher for the vectors of a layer."""
         captured, kept = self.batch.captured, self.audited.kept
         if layer is None:
             assert captured.logits is not None
@@ -206,7 +206,7 @@ class _Fresh:
 
     @cached_property
     def _now(self) -> dict[int, Tensor]:
-        """By layer, the positions that would be kept now, see :func:`_order`."""
+        """Positions that would be kept now, by layer, see :func:`_order`."""
         assert self.audited.selector is not None
         selector, rows = self.audited.selector, self.batch.rows
         chosen = selector.positions.choose(self.batch.captured, rows)
@@ -268,7 +268,7 @@ def _rises(score_BL: Tensor, rows_P: Tensor, positions_P: Tensor, slack_B: Tenso
 
 
 def _is_worse(then: Tensor, now: Tensor, score: Tensor, slack: Tensor) -> Tensor:
-    """Whether a choice is of another size, or lacks something that scores higher than what it has instead.
+    """True if a choice is of another size, or lacks something that scores higher than what it has instead.
 
     Args:
         then: what was chosen, bool [n, m].

@@ -1,4 +1,4 @@
-"""Which run of which teacher the fields of a cache come from."""
+"""Origin of a cache's fields: which run of which teacher."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ class Origin:
 
 
 def origins(cache: Cache, fields: Collection[str] | None = None) -> list[Origin]:
-    """Where the fields that are to be audited come from.
+    """Origins of the fields that are to be audited.
 
     Args:
         cache: that holds them.
@@ -60,5 +60,5 @@ def origins(cache: Cache, fields: Collection[str] | None = None) -> list[Origin]
 
 
 def compute_dtype(cache: Cache, fields: Collection[str] | None = None) -> ComputeDtype:
-    """What the teacher of some fields computed in, and is to be loaded in; raises as :func:`origins` does."""
+    """Type that the teacher of some fields computed in, and is to be loaded in; raises as :func:`origins` does."""
     return origins(cache, fields)[0].request.spec.compute_dtype

@@ -1,4 +1,4 @@
-"""What each word of a sentence may be replaced by, worked out once from the sentence as it stands [TinyBERT 3.2].
+"""Candidates for each word of a sentence, worked out once from the sentence as it stands [TinyBERT 3.2].
 
 A word that is one piece of the masked LM's vocabulary takes the model's best predictions in its place; any other word
 takes its nearest word vectors. A word that has neither stays: the vectors do not know it, or there are none.
@@ -113,7 +113,7 @@ class Proposer:
         return sentences
 
     def masked_texts(self, texts: Sequence[str]) -> "list[MaskedText]":
-        """What the masked LM reads for these texts: a row for every eligible word that is one piece."""
+        """Rows that the masked LM reads for these texts: one for every eligible word that is one piece."""
         return [masked for plan in self._plan(texts) for masked in plan.masked if masked is not None]
 
     def _plan(self, texts: Sequence[str]) -> list[_Plan]:

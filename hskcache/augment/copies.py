@@ -14,7 +14,7 @@ Pairs: TypeAlias = Literal["one-at-a-time", "both"]
 
 
 class Chance(NamedTuple):
-    """How copies are drawn.
+    """Settings by which copies are drawn.
 
     Attributes:
         copies: of every text, N; of both texts of a pair together where they are varied so.

@@ -32,7 +32,7 @@ Batch = dict[str, Tensor]
 
 @dataclass(frozen=True, eq=False)
 class Template:
-    """What surrounds the two texts of a pair: token ids int64, and the token type of every part.
+    """Tokens around the two texts of a pair: ids int64, and the token type of every part.
 
     Attributes:
         prefix: before the first text.
@@ -74,7 +74,7 @@ class MaskedLM:
 
     @property
     def device(self) -> torch.device:
-        """Where the model computes."""
+        """Device that the model computes on."""
         device: torch.device = self.model.device
         return device
 
@@ -86,7 +86,7 @@ class MaskedLM:
 
     @cached_property
     def takes_token_types(self) -> bool:
-        """Whether the model tells the two texts apart."""
+        """True if the model tells the two texts apart."""
         return takes_token_types(self.model)
 
     @property
@@ -191,7 +191,7 @@ def _whole(model: PreTrainedModel, batch: Batch, position_B: Tensor) -> Tensor:
 
 
 def _can_gather(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> bool:
-    """Whether the head, fed one position of each row, gives what it gives there when fed all of them."""
+    """True if the head, fed one position of each row, gives what it gives there when fed all of them."""
     mask = tokenizer.mask_token_id
     ids = torch.tensor([[mask, mask, mask], [mask, mask, tokenizer.pad_token_id or 0]], device=model.device)
     batch = {"input_ids": ids, "attention_mask": torch.tensor([[1, 1, 1], [1, 1, 0]], device=model.device)}

@@ -25,7 +25,7 @@ _UNSAID = {"pairs": "both", "possessives": False, "vectors_limit": "none"}
 
 
 class Counts(Strict):
-    """What was done with rows and words.
+    """Numbers of rows and of words, by what was done with them.
 
     Attributes:
         rows_in: rows of the source.
@@ -51,7 +51,7 @@ class Counts(Strict):
 
 
 class Progress(Strict):
-    """How far a file is, or how it was made.
+    """Progress of a file, or how it was made.
 
     Attributes:
         kind: tells the record from other files.

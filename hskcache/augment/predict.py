@@ -18,7 +18,7 @@ from hskcache.augment.masked_lm import Batch, MaskedLM
 from hskcache.errors import TeacherError
 
 TOLERANCE = 1e-3
-"""In logits; batches move them by about 1e-5."""
+"""Tolerance in logits; batches move them by about 1e-5."""
 
 _TOKENS_A_ROW = 128
 

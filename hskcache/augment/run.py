@@ -22,7 +22,7 @@ CHUNK_ROWS = 64
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """What to augment, and by what.
+    """Rows to augment, and the means.
 
     Attributes:
         source: the rows.

@@ -32,17 +32,17 @@ class Source(Protocol):
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What tells these rows and columns from others."""
+        """Facts that tell these rows and columns from others."""
         ...
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What the user should know about the output."""
+        """Remarks on the output for the user."""
         ...
 
     @property
     def head(self) -> str:
-        """What the file begins with, line end included; empty for a file without a header."""
+        """Beginning of the file, line end included; empty for a file without a header."""
         ...
 
     def __len__(self) -> int: ...
@@ -57,7 +57,7 @@ class Source(Protocol):
 
 
 def output_suffix(source: str) -> str:
-    """What the name of the augmented file ends in."""
+    """Suffix of the augmented file's name."""
     suffix = "" if source.startswith("hub:") else Path(source).suffix.lower()
     return suffix if suffix in DIALECTS else _TYPED
 

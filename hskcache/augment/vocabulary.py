@@ -1,4 +1,4 @@
-"""What the pieces of a tokenizer's vocabulary are as words, in WordPiece, byte-level BPE and SentencePiece alike."""
+"""Pieces of a tokenizer's vocabulary as words, in WordPiece, byte-level BPE and SentencePiece alike."""
 
 import json
 from typing import TYPE_CHECKING, Any
@@ -52,7 +52,7 @@ def word_pieces(tokenizer: "PreTrainedTokenizerBase", name: str) -> dict[int, st
 
 
 def _mark(layout: dict[str, Any]) -> str | None:
-    """What a piece at a word's beginning begins with, or None."""
+    """Character in front of a piece at a word's beginning, or None."""
     parts = [*_parts(layout.get("pre_tokenizer")), *_parts(layout.get("normalizer"))]
     kinds = {part["type"] for part in parts}
     if "ByteLevel" in kinds:

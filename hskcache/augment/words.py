@@ -1,4 +1,4 @@
-"""Where the words of a text stand, and which of them may be replaced [TinyBERT 3.2]."""
+"""Words of a text: their places, and which of them may be replaced [TinyBERT 3.2]."""
 
 import re
 import sys
@@ -45,7 +45,7 @@ def find_words(text: str) -> list[Span]:
 
 
 def has_possessive(text: str) -> bool:
-    """Whether some word of a text may end in ``'s``."""
+    """True if some word of a text may end in ``'s``."""
     return _POSSESSIVE.search(text) is not None
 
 
@@ -77,13 +77,13 @@ def _combining_marks() -> str:
 
 
 def can_stand_for_a_word(text: str) -> bool:
-    """Whether a text may be put in a word's place: not empty, and without blanks, line ends, tabs or controls."""
+    """True if a text may be put in a word's place: not empty, and without blanks, line ends, tabs or controls."""
     return bool(text) and _BREAKS.search(text) is None
 
 
 @dataclass(frozen=True)
 class Eligible:
-    """Which words may be replaced.
+    """Rule for the words that may be replaced.
 
     Attributes:
         pattern: what a word must match as a whole.
@@ -100,12 +100,12 @@ class Eligible:
         return without_possessive(text, word) if self.possessives else word
 
     def __call__(self, word: str) -> bool:
-        """Whether a word, folded as the vocabulary folds it, may be replaced."""
+        """True if a word, folded as the vocabulary folds it, may be replaced."""
         return self.pattern.fullmatch(word) is not None and word.lower() not in self.stop_words
 
 
 def eligible(pattern: str, stop_words: str, possessives: bool = True) -> Eligible:
-    """What ``--words``, ``--stop-words`` and ``--possessives`` add up to.
+    """Return the rule that ``--words``, ``--stop-words`` and ``--possessives`` add up to.
 
     Args:
         pattern: a regular expression.

@@ -1,1 +1,1 @@
-"""How two caches differ: ``difference``, with the rows that both have (``matched``) and their ``values``."""
+"""Comparison of two caches: ``difference``, with the rows that both have (``matched``) and their ``values``."""

@@ -1,4 +1,4 @@
-"""What differs between two caches: what was asked for, which fields there are, the rows, and the values stored of them.
+"""Difference between two caches: in what was asked for, in the fields, in the rows, and in the values stored of them.
 
 Shards are compared by their digests; only what these do not tell is read, a shard of each cache at a time.
 """
@@ -101,7 +101,7 @@ class Values(Strict):
 
     @property
     def same(self) -> bool:
-        """Whether there is no difference."""
+        """True if there is no difference."""
         return self.max_abs == 0 and self.num_nonfinite == 0 and self.same_positions == self.same_entries == 1
 
 
@@ -131,7 +131,7 @@ class Difference(Strict):
     @computed_field  # type: ignore[prop-decorator]
     @property
     def same(self) -> bool:
-        """Whether the content is the same: the same bytes, or the same values in other bytes."""
+        """True if the content is the same: the same bytes, or the same values in other bytes."""
         if self.ids[0] == self.ids[1]:
             return True
         if self.rows is None or self.values is None or self.fields_here or self.fields_there or not self.same_request:
@@ -176,7 +176,7 @@ def difference(
 
 
 def work_rows(here: Cache, there: Cache, with_values: bool = True) -> int:
-    """What the counts add up to that :func:`difference` reports."""
+    """Sum of the counts that :func:`difference` reports."""
     if here.id == there.id:
         return 0
     matched = Matched(here, there)
@@ -204,7 +204,7 @@ def _changes(matched: Matched) -> list[Change]:
 
 
 def _compare_inputs(matched: Matched) -> tuple[Flags, int]:
-    """Which common rows have the same tokens, and how many other labels."""
+    """Flags of the common rows that have the same tokens, and the number of other labels."""
     same = np.ones(matched.num_rows, np.bool_)
     num_other_labels = 0
     for segment, here, there in matched.pairs(INPUTS):
@@ -215,13 +215,13 @@ def _compare_inputs(matched: Matched) -> tuple[Flags, int]:
 
 
 def _num_other(here_N: NDArray[Any], there_N: NDArray[Any]) -> int:
-    """How many labels differ; a row that has none here and there has the same."""
+    """Number of labels that differ; a row that has none here and there has the same."""
     lacks = ~has_gold(here_N) & ~has_gold(there_N)
     return int(((here_N != there_N) & ~lacks).sum())
 
 
 def _same_tokens(here: Arrays, there: Arrays) -> Flags:
-    """Which rows have the same token ids and, where both store them, token types."""
+    """Flags of the rows that have the same token ids and, where both store them, token types."""
     begin, others = here["row_offsets"], there["row_offsets"]
     same: Flags = np.diff(begin) == np.diff(others)
     lengths = np.where(same, np.diff(begin), 0)

@@ -85,7 +85,7 @@ class Matched:
                 there += 1
 
     def same_shard(self, field: str, segment: Segment) -> bool:
-        """Whether a segment is one shard of a field that is the same, byte for byte, in both caches."""
+        """True if a segment is one shard of a field that is the same, byte for byte, in both caches."""
         if not segment.is_whole or self.here.fields[field] != self.there.fields[field]:
             return False
         ours, theirs = self.here.manifest, self.there.manifest
@@ -94,7 +94,7 @@ class Matched:
         return digests[0] == digests[1] and constants[0] == constants[1]
 
     def same_rows(self, field: str) -> Flags:
-        """Which common rows stand in such shards."""
+        """Flags of the common rows that stand in such shards."""
         same = np.zeros(self.num_rows, np.bool_)
         for segment in self.segments():
             same[segment.start : segment.stop] = self.same_shard(field, segment)

@@ -1,4 +1,4 @@
-"""How far the values are apart that two caches store of the same rows, layer by layer, as a teacher's columns.
+"""Distance of the values that two caches store of the same rows, layer by layer, as a teacher's columns.
 
 What is stored in different ways is compared too: other encodings, other columns, other positions, components in place
 of columns. Only what both have can be: the values of the same column, class or key of the same position of a row.
@@ -117,7 +117,7 @@ def _keys(field: StoredField, vectors: Vectors) -> NDArray[np.int64]:
 
 
 def _spread(vectors: Vectors, places: Tensor, width: int) -> tuple[Tensor, Tensor]:
-    """Some of the vectors with every value at the place of its entry, and which places are taken: [V, E]."""
+    """Vectors with every value at the place of its entry, and flags of the places that are taken: [V, E]."""
     entries = vectors.entries_VE[places]
     # What is not stored goes to one more place, which is cut off.
     entries = entries.masked_fill(entries < 0, width)

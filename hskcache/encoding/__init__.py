@@ -1,4 +1,4 @@
-"""How kept values are encoded and decoded: one encoding a file, named by the word the user types.
+"""Encodings of kept values: one a file, named by the word the user types.
 
 What each of them stores, ``hskcache.encoded`` says.
 """

@@ -1,4 +1,4 @@
-"""What every encoding of hidden states keeps to."""
+"""Contract of every encoding of hidden states."""
 
 from collections.abc import Mapping
 from typing import Protocol

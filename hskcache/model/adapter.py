@@ -25,7 +25,7 @@ _HEADS = ("classifier", "score", "out_proj")
 
 
 def is_adapter(name: str) -> bool:
-    """Whether this is the folder of an adapter."""
+    """True if this is the folder of an adapter."""
     return (Path(name) / ADAPTER).is_file()
 
 
@@ -43,7 +43,7 @@ def base_of(name: str) -> str:
 
 
 def tokenizer_of(name: str) -> str:
-    """Where a model's tokenizer is: beside it, or, of an adapter without one, beside its base."""
+    """Place of a model's tokenizer: beside it, or, of an adapter without one, beside its base."""
     return base_of(name) if is_adapter(name) and not has_tokenizer(Path(name)) else name
 
 

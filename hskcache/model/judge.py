@@ -73,7 +73,7 @@ class Resized(NamedTuple):
 
 
 class Judged(NamedTuple):
-    """What of an accepted load was drawn anew: the head alone, and only where a new one may be.
+    """Weights of an accepted load that were drawn anew: the head's alone, and only where a new one may be.
 
     Attributes:
         new: names of weights that the checkpoint lacks.
@@ -122,12 +122,12 @@ class _Load:
         self.is_base = model.base_model is model
 
     def in_encoder(self, key: str) -> bool:
-        """Whether a weight of the model belongs to the encoder rather than to a head."""
+        """True if a weight of the model belongs to the encoder rather than to a head."""
         return self.is_base or key.startswith(self.prefix)
 
     @property
     def has_own_head(self) -> bool:
-        """Whether any weight of the model's head came from the checkpoint."""
+        """True if any weight of the model's head came from the checkpoint."""
         drawn = {*self.missing, *(entry.name for entry in self.resized)}
         head = [key for key in self.model.state_dict() if not self.in_encoder(key)]
         return any(key not in drawn for key in head)
@@ -214,14 +214,14 @@ class _Load:
         return getattr(self.model.config, "architectures", None) or []
 
     def _is_unknown(self) -> bool:
-        """Whether the class that saved the checkpoint is none of transformers'."""
+        """True if the class that saved the checkpoint is none of transformers'."""
         import transformers
 
         names = self.architectures
         return bool(names) and not any(hasattr(transformers, name) or name == self.kind for name in names)
 
     def _is_of_encoder(self, key: str) -> bool:
-        """Whether an unused weight of the checkpoint belongs to the encoder."""
+        """True if an unused weight of the checkpoint belongs to the encoder."""
         if key.startswith(self.prefix):
             return True
         first = key.partition(".")[0]
@@ -230,7 +230,7 @@ class _Load:
         return self.is_base and first not in _PRETRAINING and not self._has_prefix()
 
     def _has_prefix(self) -> bool:
-        """Whether the checkpoint sets its encoder apart from its head; assumed where it cannot be told."""
+        """True if the checkpoint sets its encoder apart from its head; assumed where it cannot be told."""
         names = tensor_names(Path(self.name))
         return names is None or any(key.startswith(self.prefix) for key in names)
 
@@ -276,7 +276,7 @@ def _decided_by(entry: Resized, config: Any, in_encoder: bool) -> str:
 
 
 def _is_projection(key: str) -> bool:
-    """Whether an unused weight is one through which a published student learned from hidden states."""
+    """True if an unused weight is one through which a published student learned from hidden states."""
     return key.partition(".")[0] in {SHARED_PROJECTION, LAYER_PROJECTIONS}
 
 

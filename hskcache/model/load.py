@@ -41,7 +41,7 @@ MASKED_LM = Kind(AutoModelForMaskedLM, "masked LM")
 
 @dataclass(frozen=True)
 class Wanted:
-    """What is to be loaded.
+    """Demands on a model that is to be loaded.
 
     Attributes:
         kind: of model.
@@ -178,7 +178,7 @@ def _config(name: str) -> PreTrainedConfig:
 
 
 def folder_of(name: str, also: str) -> Path | None:
-    """Where the files of a model are: its folder, or the one in which the hub's library keeps what it has fetched.
+    """Folder with the files of a model: its own, or the one in which the hub's library keeps what it has fetched.
 
     Args:
         name: as the user gave it; a model of the hub has been loaded before.

@@ -54,7 +54,7 @@ def weights_bytes(folder: Path) -> int | None:
 
 
 def has_tokenizer(folder: Path) -> bool:
-    """Whether a folder brings a tokenizer along."""
+    """True if a folder brings a tokenizer along."""
     return any((folder / name).is_file() for name in _TOKENIZERS)
 
 
@@ -99,7 +99,7 @@ def tensor_names(folder: Path) -> frozenset[str] | None:
 
 
 def read_tensors(folder: Path, names: Collection[str]) -> "dict[str, Tensor]":
-    """Some of the tensors of a folder's weights, on the CPU.
+    """Tensors of a folder's weights, some or all, on the CPU.
 
     Args:
         folder: with weights.

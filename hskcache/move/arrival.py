@@ -106,11 +106,11 @@ class Arrival:
         write_atomic(self._root / ARRIVING, self._manifest.to_json())
 
     def may_have(self, record: Record) -> bool:
-        """Whether a shard seems to stand here: its record does, and a file of its size."""
+        """True if a shard seems to stand here: its record does, and a file of its size."""
         return self._ledger.committed(record.field, record.shard) == record
 
     def keeps(self, record: Record) -> bool:
-        """Whether a shard and its record stand here with the content they should have; then it counts as kept."""
+        """True if a shard and its record stand here with the content they should have; then it counts as kept."""
         path = self._ledger.shard_path(record)
         fits = self.may_have(record) and is_file_of(path, record)
         self.num_kept += fits
@@ -147,7 +147,7 @@ class Arrival:
             write_atomic(self._root / README, beside.readme)
 
     def has_tokenizer(self) -> bool:
-        """Whether the tokenizer stands here."""
+        """True if the tokenizer stands here."""
         folder = self._root / TOKENIZER
         try:
             return not folder.is_symlink() and tokenizer_digest(folder) == self._manifest.request.tokenizer.sha256
@@ -184,7 +184,7 @@ class Arrival:
 
 
 def _check_room(root: Path, manifest: Manifest) -> None:
-    """See that a folder is free for a cache, or has some of it."""
+    """Raise unless a folder is free for a cache, or has some of it."""
     if (root / MANIFEST).exists():
         standing = Ledger(root).intact().cache_id
     elif (root / ARRIVING).exists():
@@ -203,5 +203,5 @@ def _check_room(root: Path, manifest: Manifest) -> None:
 
 
 def is_leftover(path: Path) -> bool:
-    """Whether a file is what a kill leaves before it is known which cache arrives."""
+    """True if a file is what a kill leaves before it is known which cache arrives."""
     return path.name == _LOCK or (path.name.startswith(ARRIVING) and path.name.endswith(TEMPORARY_SUFFIX))

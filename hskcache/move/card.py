@@ -37,7 +37,7 @@ def card(manifest: Manifest, url: str) -> bytes:
 
 
 def is_card(data: bytes) -> bool:
-    """Whether a README.md is a card that nobody has edited."""
+    """True if a README.md is a card that nobody has edited."""
     mark = _MARK.search(data)
     return mark is not None and sha256_hex(data[: mark.start()]) == mark[1].decode()
 

@@ -9,7 +9,7 @@ from hskcache.text.rows import FORMATS
 
 _STUDENTS = {4: "tinybert4", 6: "tinybert6"}
 _HEADS = 12
-"""Of both."""
+"""Heads of both students."""
 
 
 def fit_command(manifest: Manifest, cache: str) -> str:
@@ -57,7 +57,7 @@ def _without(flags: list[str], flag: str) -> list[str]:
 
 
 def _suffix(data: DataInfo) -> str:
-    """Of a file with the columns of some rows."""
+    """Suffix of a file with the columns of some rows."""
     if data.name.startswith("hub:"):
         return ".parquet"
     suffix = Path(data.name).suffix.lower()

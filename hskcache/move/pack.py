@@ -182,7 +182,7 @@ def _names(record: Record) -> tuple[str, str]:
 
 
 def _num_bytes(beside: Beside) -> int:
-    """About what the tar takes: content, and a header and half a block of padding for each member."""
+    """Bytes of the tar, about: content, and a header and half a block of padding for each member."""
     content = len(beside.data) + sum(map(len, beside.tokenizer.values())) + len(beside.readme or b"")
     shards = sum(record.num_bytes + len(record.model_dump_json()) for record in beside.manifest.records)
     return content + shards + 2 * BLOCK_BYTES * (2 * beside.manifest.num_records + len(beside.tokenizer) + 2)

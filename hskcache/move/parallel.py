@@ -14,12 +14,12 @@ Result = TypeVar("Result")
 
 
 def _ignore(_value: object) -> None:
-    """Nobody is told."""
+    """Tell nobody."""
 
 
 @dataclass(frozen=True)
 class Watch:
-    """Who is told what a pull or a push is about to do.
+    """Callbacks that are told what a pull or a push is about to do.
 
     Attributes:
         on_select: what the place will hold, once it is known.
@@ -56,7 +56,7 @@ class Budget:
 
     @contextmanager
     def holding(self, num_bytes: int) -> Iterator[None]:
-        """Have so much until the end of the block."""
+        """Hold so much until the end of the block."""
         with self._changed:
             self._changed.wait_for(lambda: not self._num_bytes or self._num_bytes + num_bytes <= self._most_bytes)
             self._num_bytes += num_bytes

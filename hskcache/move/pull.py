@@ -29,7 +29,7 @@ from hskcache.store.record import Record, parse
 
 @dataclass(frozen=True)
 class Pulled:
-    """What a pull has done.
+    """Outcome of a pull.
 
     Attributes:
         selected: what the folder holds now.
@@ -45,7 +45,7 @@ class Pulled:
 
 
 def default_folder(url: str) -> Path:
-    """Where a cache goes where nobody says: the last part of its URL.
+    """Folder for a cache where nobody names one: the last part of its URL.
 
     Raises:
         CacheError: the URL has none.
@@ -94,7 +94,7 @@ class _Pull:
         self.tell = watch.counted()
 
     def run(self, jobs: int, before: str | None) -> Pulled:
-        """Do it; ``before`` is the id of the cache that the folder holds."""
+        """Fetch what is missing; ``before`` is the id of the cache that the folder holds."""
         root, manifest = self.ledger.root, self.selected.manifest
         self.watch.on_total(manifest.num_bytes)
         whole = in_parallel(self._is_whole, self.selected.records, jobs, self.remote.give_up)
@@ -110,7 +110,7 @@ class _Pull:
         return Pulled(self.selected, len(missing), len(whole) - len(missing), num_bytes)
 
     def _is_whole(self, pair: tuple[Record, Record]) -> bool:
-        """Whether a shard stands here with the bytes that it should have; then its record does so afterwards."""
+        """True if a shard stands here with the bytes that it should have; then its record does so afterwards."""
         record = pair[1]
         path = self.ledger.shard_path(record)
         if not is_file_of(path, record):
@@ -147,7 +147,7 @@ class _Pull:
 
 
 def _standing(root: Path, source: Manifest) -> Manifest | None:
-    """What the folder holds, or what a pull that was cut off has begun to make of it; None: nothing, or damaged.
+    """Manifest of what the folder holds, or of what a pull that was cut off has begun; None: nothing, or damaged.
 
     Raises:
         MismatchError: nothing tells that what stands there is of the cache to pull.
@@ -167,7 +167,7 @@ def _standing(root: Path, source: Manifest) -> Manifest | None:
 
 
 def _holds_part(root: Path, source: Manifest) -> bool:
-    """Whether there are commit records in the folder, and all of them are of shards of the source, of any number."""
+    """True if there are commit records in the folder, and all of them are of shards of the source, of any number."""
     digests = {record.sha256 for record in source.records}
     found = set()
     for path in root.glob("*/*.json"):

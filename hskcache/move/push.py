@@ -24,14 +24,14 @@ from hskcache.store.manifest import Manifest
 from hskcache.store.record import Record, parse
 
 MOST_BYTES = 1 << 30
-"""Of shards that are held in memory while they are sent."""
+"""Most bytes of shards that are held in memory while they are sent."""
 
 _SPELLING_BYTES = 1024
 
 
 @dataclass(frozen=True)
 class Pushed:
-    """What a push has done.
+    """Outcome of a push.
 
     Attributes:
         selected: what the URL holds now.
@@ -50,7 +50,7 @@ class Pushed:
 
 @dataclass(frozen=True)
 class Manner:
-    """How to push.
+    """Settings of a push.
 
     Attributes:
         jobs: shards at a time; together they take no more memory than ``MOST_BYTES``, or one of them alone.
@@ -180,7 +180,7 @@ class _Push:
             self.remote.write(name, data)
 
     def _is_vouched(self, name: str, record: Record) -> bool:
-        """Whether a commit record is there, in the spelling of whichever version has written it."""
+        """True if a commit record is there, in the spelling of whichever version has written it."""
         try:
             data = self.remote.read(name, 2 * len(spelled(record)) + _SPELLING_BYTES)
             return parse(Record, data, name) == record
@@ -188,7 +188,7 @@ class _Push:
             return False
 
     def _is_there(self, name: str, data: bytes) -> bool:
-        """Whether a small file is there with this content."""
+        """True if a small file is there with this content."""
         try:
             return self.remote.read(name, len(data)) == data
         except (FileNotFoundError, DamageError):

@@ -1,4 +1,4 @@
-"""Which fields and rows of a cache go to a place that may have some of it: chosen, rounded to shards, and grown."""
+"""Fields and rows of a cache that go to a place that may have some of it: chosen, rounded to shards, and grown."""
 
 from dataclasses import dataclass
 from typing import NoReturn
@@ -11,7 +11,7 @@ from hskcache.store.record import Record
 
 @dataclass(frozen=True)
 class Choice:
-    """What is asked for.
+    """Fields and rows that are asked for.
 
     Attributes:
         fields: names; None: all. The inputs are always among them.
@@ -24,7 +24,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class Selected:
-    """What a place is to hold in the end.
+    """Content that a place is to have in the end.
 
     Attributes:
         manifest: of the cache there.
@@ -51,7 +51,7 @@ class Side:
 
 
 def select(source: Side, standing: Side | None, choice: Choice) -> Selected:
-    """What a place is to hold: what is asked for, rounded outward to whole shards, and what it has already.
+    """Content for a place: what is asked for, rounded outward to whole shards, and what it has already.
 
     Args:
         source: where the cache comes from.

@@ -72,7 +72,7 @@ class TarReader:
         self._read(-member.num_bytes % BLOCK_BYTES, member.name)
 
     def end(self) -> None:
-        """See that nothing follows, and take the padding, for which a pipe's writer may be waiting."""
+        """Raise if anything follows, and take the padding, for which a pipe's writer may be waiting."""
         if (member := self.peek()) is not None:
             raise DamageError(
                 f"{self.name} was altered: it holds {member.name!r:.120}, which does not belong to its cache"

@@ -23,7 +23,7 @@ class Written(NamedTuple):
 
 
 def is_written(target: Path, manifest: Manifest, read: Callable[[Path], Manifest]) -> bool:
-    """Whether a finished file of a cache stands where one is to be written; False where nothing stands.
+    """True if a finished file of a cache stands where one is to be written; False where nothing stands.
 
     Args:
         target: the file.

@@ -1,4 +1,4 @@
-"""How many columns a share is, and which of them are evenly spread; what needs values is in ``width``."""
+"""Number of columns that a share is, and those that are evenly spread; what needs values is in ``width``."""
 
 
 def num_columns(width: int, fraction: float) -> int:

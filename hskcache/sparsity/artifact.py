@@ -27,7 +27,7 @@ _PARTS = ("expressive", "friendly")
 
 
 class _Content(NamedTuple):
-    """What scores of a kind are of, in words, the arrays that each part of them has, and their dtype."""
+    """Subject of a kind of scores in words, the arrays that each part of them has, and their dtype."""
 
     words: str
     arrays: tuple[str, ...]
@@ -73,7 +73,7 @@ class ScoredRows(Strict):
 
 
 class ScoreInfo(Strict):
-    """Where scores come from.
+    """Origin of scores.
 
     Attributes:
         kind: tells the record from other files, and scores of single weights from those of heads and neurons.
@@ -100,7 +100,7 @@ class ScoreInfo(Strict):
     environment: dict[str, str] = Field(default={})
 
     def difference(self, other: "ScoreInfo") -> tuple[str, Any, Any] | None:
-        """Where two passes first differ, names aside: the key, the value here, the value there."""
+        """First difference between two passes, names aside: the key, the value here, the value there."""
         here, there = (info.model_dump(mode="json", exclude=_NAMES) for info in (self, other))
         return first_difference(here, there)
 

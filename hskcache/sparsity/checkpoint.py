@@ -22,7 +22,7 @@ SPARSITY = "sparsity.json"
 
 
 class LevelInfo(Strict):
-    """What of a sparse teacher's level is told whatever it lacks.
+    """Facts of a sparse teacher's level, whatever it lacks.
 
     Attributes:
         kind: tells the record from other files.
@@ -44,12 +44,12 @@ class LevelInfo(Strict):
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What makes two the same sparse teacher, as JSON: all but the dense teacher's name."""
+        """Facts that make two the same sparse teacher, as JSON: all but the dense teacher's name."""
         return self.model_dump(mode="json", exclude={"teacher": {"name"}})
 
 
 class SparsityInfo(LevelInfo):
-    """What heads and neurons a sparse teacher lacks, and what chose them.
+    """Heads and neurons that a sparse teacher lacks, and what chose them.
 
     Attributes:
         num_heads, num_neurons: of the dense teacher, all layers together.
@@ -68,7 +68,7 @@ class SparsityInfo(LevelInfo):
 
 
 class WeightSparsityInfo(LevelInfo):
-    """How many weights of its matrices a sparse teacher lacks, and what chose them.
+    """Number of weights that a sparse teacher's matrices lack, and what chose them.
 
     Attributes:
         scope: where they were compared with each other.

@@ -30,7 +30,7 @@ class Tally(Protocol):
 
     @property
     def watched(self) -> Sequence[Tensor]:
-        """What gradients are taken with respect to."""
+        """Tensors that gradients are taken with respect to."""
 
     def watching(self) -> AbstractContextManager[None]:
         """Let the teacher's answers depend on it, while the context lasts."""

@@ -1,4 +1,4 @@
-"""Which heads and neurons a sparsity level removes: the lowest of all layers, heads and neurons apart [StarK 3.3].
+"""Heads and neurons that a sparsity level removes: the lowest of all layers, heads and neurons apart [StarK 3.3].
 
 Single weights are ranked likewise. In the names of this room's arrays L counts transformer layers, H heads of a layer,
 F neurons of its feed-forward network, and P the weights of a layer's matrices.
@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from hskcache.errors import SpecError
 
 Method = Literal["knowledge", "magnitude", "random"]
-"""What ranks heads and neurons: both kinds of scores, the size of their weights, or chance."""
+"""Method that ranks heads and neurons: both kinds of scores, the size of their weights, or chance."""
 
 Scope = Literal["global", "layer"]
-"""Where single weights are compared with each other: in all layers together, or in each layer by itself."""
+"""Scope in which single weights are compared: all layers together, or each layer by itself."""
 
 MOST_PERCENT = 99
 _ELLIPSIS = "..."
@@ -28,7 +28,7 @@ _PERCENT = re.compile(r"[0-9]{1,2}")
 
 @dataclass(frozen=True)
 class Ranking:
-    """How heads and neurons are ranked, or single weights.
+    """Method that ranks heads and neurons, or single weights, and its settings.
 
     Attributes:
         method: by what.
@@ -44,7 +44,7 @@ class Ranking:
 
 
 def check_balance(balance: float, flag: str = "--balance") -> None:
-    """See that a share of the expressive scores is one.
+    """Raise unless a share of the expressive scores is one.
 
     Args:
         balance: lambda [StarK 3.2].
@@ -60,7 +60,7 @@ def check_balance(balance: float, flag: str = "--balance") -> None:
 
 @dataclass(frozen=True, eq=False)
 class Importance:
-    """What heads and neurons are worth, to be compared across layers.
+    """Worth of heads and neurons, to be compared across layers.
 
     Attributes:
         heads_LH: float64 [L, H], finite.
@@ -90,7 +90,7 @@ def num_removed(total: int, percent: int) -> int:
 
 
 def kept_at(importance: Importance, percent: int) -> Kept:
-    """What stays where the lowest ``percent`` of all heads and of all neurons go.
+    """Heads and neurons that stay where the lowest ``percent`` of all heads and of all neurons go.
 
     Of equals the one of the lower layer stays, in a layer the one of the lower number; so a level keeps nothing that a
     lower level removes.

@@ -53,7 +53,7 @@ class Level:
 
 
 def check_out(teacher: Teacher, ranking: Ranking, levels: Sequence[int], out: Path) -> None:
-    """See that sparse teachers can be written before it is known what they lack; remove what a kill left half done.
+    """Raise unless sparse teachers can be written, whatever they will lack; remove what a kill left half done.
 
     Raises:
         MismatchError: ``out`` holds something else, or sparse teachers of another teacher or ranking.

@@ -1,4 +1,4 @@
-"""What heads and neurons are worth: to the task, to a student that learns from the teacher, or by simpler measures.
+"""Worth of heads and neurons: to the task, to a student that learns from the teacher, or by simpler measures.
 
 Masks of ones stand on every head and neuron. The expressive score of a head or neuron is the sum over batches of
 |d task loss / d mask|, the student-friendly score that of |d distillation loss / d mask| [StarK 3.2]. One pass gives
@@ -179,7 +179,7 @@ class _Tally:
             total += gradient.abs()
 
     def scores(self, teacher: str) -> Scores:
-        """What was summed up.
+        """Scores that were summed up.
 
         Raises:
             TeacherError: it is not finite.

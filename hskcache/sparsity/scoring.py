@@ -38,7 +38,7 @@ class Drawn:
 
     @property
     def info(self) -> ScoredRows:
-        """What identifies them."""
+        """Identity of these rows."""
         source, fingerprint = self.examples.source, self.examples.fingerprint
         return ScoredRows(name=source, fingerprint=fingerprint, num_rows=len(self), seed=self.seed)
 
@@ -67,7 +67,7 @@ def draw(examples: Examples, limit: int | None, seed: int) -> Drawn:
 
 @dataclass(frozen=True)
 class ScoreSettings:
-    """What else the scores depend on.
+    """Settings that the scores depend on, too.
 
     Attributes:
         batch_size: rows of one gradient.
@@ -100,7 +100,7 @@ class Scoring:
 
     @property
     def info(self) -> ScoreInfo:
-        """Where the scores come from, without their digest."""
+        """Origin of the scores, without their digest."""
         teacher, trial, settings = self.teacher, self.trial, self.settings
         return ScoreInfo(
             kind=self.subject.kind,

@@ -1,4 +1,4 @@
-"""What sparse teachers may lack, and how it is ranked: heads and neurons, or single weights."""
+"""Subjects of a ranking, which sparse teachers may lack: heads and neurons, or single weights."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -25,7 +25,7 @@ AnyImportance: TypeAlias = Importance | NDArray[np.float32]
 
 
 class Subject(NamedTuple):
-    """What is ranked.
+    """Functions that score and rank one subject.
 
     Attributes:
         kind: of the files of its scores.
@@ -48,5 +48,5 @@ SUBJECTS = {subject.kind: subject for subject in (UNITS, WEIGHTS)}
 
 
 def subject_of(ranking: Ranking) -> Subject:
-    """What a ranking is of."""
+    """Subject of a ranking."""
     return UNITS if ranking.scope is None else WEIGHTS

@@ -131,7 +131,7 @@ def without_weights(model: PreTrainedModel, kept_LP: NDArray[np.bool_]) -> Itera
 
 
 def _ends(layer: Sequence[Tensor]) -> NDArray[np.int64]:
-    """Where in P all matrices but the last one end."""
+    """Ends in P of all matrices but the last one."""
     return np.cumsum([weight.numel() for weight in layer])[:-1]
 
 
@@ -162,7 +162,7 @@ class _Tally:
                 total += (weight * gradient).abs_()
 
     def scores(self, teacher: str) -> WeightScores:
-        """What was summed up.
+        """Scores that were summed up.
 
         Raises:
             TeacherError: it is not finite.

@@ -26,7 +26,7 @@ ATTENTION_SCORES = frozenset({"attention", "attention-logit", "received"})
 
 @dataclass(frozen=True)
 class Wanted:
-    """What to keep of a forward pass.
+    """Parts of a forward pass to keep.
 
     Attributes:
         hidden: hidden layers, 0 to T.
@@ -52,7 +52,7 @@ class Projected(NamedTuple):
 
 @dataclass
 class Captured:
-    """What one forward pass leaves behind.
+    """Parts of one forward pass that were kept.
 
     Attributes:
         logits: the teacher's output, [B, C] float32; None for an encoder without a classifier.

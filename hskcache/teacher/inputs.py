@@ -1,4 +1,4 @@
-"""What a teacher can read: token types, positions and token ids, and the tokenizer that makes them."""
+"""Inputs that a teacher can read: token types, positions and token ids, and the tokenizer that makes them."""
 
 import json
 import tempfile

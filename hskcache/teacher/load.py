@@ -29,7 +29,7 @@ class Teacher:
 
     @property
     def device(self) -> torch.device:
-        """Where the model computes."""
+        """Device that the model computes on."""
         device: torch.device = self.model.device
         return device
 

@@ -1,4 +1,4 @@
-"""Where the contributions of heads and neurons pass in each layer of an encoder."""
+"""Linears through which the contributions of heads and neurons pass in each layer of an encoder."""
 
 from typing import NamedTuple
 
@@ -10,7 +10,7 @@ from hskcache.teacher.capture import encoder_layers
 
 
 class Place(NamedTuple):
-    """Where the contributions of one layer pass.
+    """Linears through which the contributions of one layer pass.
 
     Attributes:
         layer: the module that the names below are of.
@@ -72,7 +72,7 @@ _DISTILBERT = Names(
 
 
 def places(model: PreTrainedModel) -> tuple[Place, ...]:
-    """Where the contributions of every layer pass, the first layer first.
+    """Linears through which the contributions of every layer pass, the first layer first.
 
     Raises:
         TeacherError: the model is not built as BERT, RoBERTa, ELECTRA or DistilBERT are.

@@ -127,7 +127,7 @@ def _fingerprint(sha256: str, max_length: int, packing: Packing) -> str:
 
 
 def _drawn(packing: Packing) -> dict[str, Any]:
-    """What of a packing is not the default: nothing for rows as they have always been."""
+    """Settings of a packing that are not the default: none for rows as they have always been."""
     plain = packing.resolved.model_dump(mode="json", exclude_defaults=True)
     return {"rows": plain} if plain else {}
 

@@ -42,7 +42,7 @@ NOTHING = Cut()
 
 @dataclass(frozen=True)
 class Reach:
-    """How long rows may be.
+    """Limit on the length of rows.
 
     Attributes:
         max_length: tokens of a row at most, as asked for.

@@ -20,14 +20,14 @@ _FIELD_LIMIT = threading.Lock()
 
 @dataclass(frozen=True)
 class Dialect:
-    """How the fields of a line are told apart; where they are ``quoted`` a text may hold separators and line ends."""
+    """Separator and quoting of a delimited file; texts that are ``quoted`` may hold separators and line ends."""
 
     separator: str
     quoted: bool
 
 
 DIALECTS = {".tsv": Dialect("\t", quoted=False), ".csv": Dialect(",", quoted=True)}
-"""By the suffix of a file; of a ``.csv`` the separator is the first that gives it the wanted columns."""
+"""Dialects by the suffix of a file; of a ``.csv`` the separator is the first that gives it the wanted columns."""
 
 
 class Record(NamedTuple):
@@ -93,7 +93,7 @@ def _any_length(text: str) -> Iterator[None]:
 
 
 def dialect_of(path: Path, text: str, columns: Columns) -> Dialect:
-    """How a file separates its fields: a ``.csv`` of Excel may do so by semicolons, and many do by tabs."""
+    """Dialect of a file: a ``.csv`` of Excel may separate its fields by semicolons, and many do by tabs."""
     dialect = DIALECTS[path.suffix.lower()]
     if not dialect.quoted:
         return dialect

@@ -14,7 +14,7 @@ from hskcache.text.tasks import Task
 
 @dataclass(frozen=True)
 class Reading:
-    """How rows were read, and which were left out.
+    """Account of how rows were read, and which were left out.
 
     Attributes:
         columns: that were read; ``header`` is whether a delimited file's first line named them, None for other formats.
@@ -74,7 +74,7 @@ class Examples:
         return f"{self.source} {self.reading.unit} {numbers[index]}"
 
     def require_gold(self, purpose: str) -> None:
-        """See that a label column, where one was read, had a gold label in some row.
+        """Raise unless a label column, where one was read, had a gold label in some row.
 
         Raises:
             DataError: it had none; says for which ``purpose`` labels are needed, such as ``to score a model on``.

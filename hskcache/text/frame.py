@@ -37,7 +37,7 @@ class Frame:
 
 
 def frame_of(tokenizer: "PreTrainedTokenizerBase", num_texts: int) -> Frame:
-    """What a fast tokenizer puts around one text, or two.
+    """Special tokens that a fast tokenizer puts around one text, or two.
 
     Raises:
         TeacherError: it gives one text several types, or a single text, which is stored without any, another than 0.

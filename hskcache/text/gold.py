@@ -64,7 +64,7 @@ def unlabelled_classes(
 
 
 def _is_minus_one_none(others: set[str], num_classes: int | None, policy: RowPolicy) -> bool | None:
-    """Whether -1 is no class; None where nobody can tell."""
+    """True if -1 is no class; None where nobody can tell."""
     if not others or not all(map(_WHOLE.fullmatch, others)):
         return True
     if num_classes is not None and len(others) + 1 == num_classes and others != {"0"}:

@@ -1,4 +1,4 @@
-"""Whether the first line of a delimited file names its columns."""
+"""Detection of the first line of a delimited file as the names of its columns."""
 
 import re
 from collections import Counter
@@ -21,7 +21,7 @@ _LABEL_NAMES = re.compile(
 
 
 class Header(NamedTuple):
-    """Whether there is one, and how that was found where nobody told it."""
+    """Presence of a header, and how it was recognised where nobody told it."""
 
     is_there: bool
     remarks: tuple[str, ...] = ()

@@ -26,7 +26,7 @@ _LISTED_NAMES = 12
 
 @dataclass(frozen=True)
 class LabelSet:
-    """What the labels may be.
+    """Labels that a data set may have.
 
     Attributes:
         problem: None infers it: numbers that are not all whole are scores, anything else is a class.
@@ -71,7 +71,7 @@ class Resolved(NamedTuple):
 
 
 def is_number(text: str) -> bool:
-    """Whether ``text`` reads as a number, finite or not."""
+    """True if ``text`` reads as a number, finite or not."""
     try:
         float(text)
     except ValueError:

@@ -1,4 +1,4 @@
-"""Which columns of a data file a command reads, and in which order its classes count."""
+"""Columns of a data file that a command reads, and the order in which its classes count."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -20,7 +20,7 @@ OPTIONS = ("task_name", "text", "text_pair", "label", "header", "classes", "unla
 
 @dataclass(frozen=True)
 class Layout:
-    """Which columns of a data file to read, and how, as the user gave it; None for what was not given.
+    """Columns of a data file to read, and how, as the user gave them; None for what was not given.
 
     Attributes:
         task_name: a preset or a .yaml file.
@@ -48,17 +48,17 @@ class Layout:
 
     @property
     def is_empty(self) -> bool:
-        """Whether nothing was given: no task, no column, and nothing of rows."""
+        """True if nothing was given: no task, no column, and nothing of rows."""
         return all(getattr(self, name) is None for name in OPTIONS)
 
     @property
     def names_columns(self) -> bool:
-        """Whether a task or a text column was given."""
+        """True if a task or a text column was given."""
         return self.task_name is not None or self.text is not None
 
     @property
     def has_label(self) -> bool:
-        """Whether labels will be read."""
+        """True if labels will be read."""
         return self.label not in (None, "") or (self.label is None and self.task_name is not None)
 
     @property

@@ -26,7 +26,7 @@ _TITLE = re.compile(r"= (?!= ).+(?<! =) =")
 
 
 def text_batches(file: BinaryIO) -> Iterator[list[str]]:
-    """What to tokenize, in order, some texts at a time: the space between lines in front, DOCUMENT_END after documents.
+    """Texts to tokenize, in order, some at a time: the space between lines in front, DOCUMENT_END after documents.
 
     Raises:
         DataError: the file is not UTF-8; names the line.
@@ -94,7 +94,7 @@ def _parts(file: BinaryIO) -> Iterator[tuple[bytes, bool]]:
 
 
 def _cut(part: bytes) -> int:
-    """Where to end a part: before its last word, or before its last character if it is all one word."""
+    """End of a part: before its last word, or before its last character if it is all one word."""
     words = part.rsplit(None, 1)
     if len(words) == 2:
         return part.rindex(words[1])

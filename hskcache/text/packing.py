@@ -49,7 +49,7 @@ class Drawn(NamedTuple):
 
 @dataclass(frozen=True)
 class Template:
-    """What rows are made of beside text.
+    """Everything that rows are made of beside text.
 
     Attributes:
         frames: special tokens around one text, and around two where there are pairs.
@@ -150,7 +150,7 @@ class Packer:
         return (first, self._partner(drawn, document, (max(1, length - len(first)), room - len(first)))), stop
 
     def _middle(self, drawn: Drawn, at: int, stop: int) -> int | None:
-        """Where the second text of some that follow one another begins; None if they are one word."""
+        """Beginning of the second text of some that follow one another; None if they are one word."""
         if stop - at < 2:
             return None
         place = at + 1 + drawn.cut % (stop - at - 1)
@@ -182,7 +182,7 @@ class Packer:
 
 
 def _cut(window: Window, begin: int, places: tuple[int, int], end: int) -> int:
-    """Where a text ends that begins at ``begin``: with the last word that ends by a place, or with the first one.
+    """End of a text that begins at ``begin``: with the last word that ends by a place, or with the first one.
 
     Args:
         window: shows all of this.
@@ -270,7 +270,7 @@ class Masks:
 
 
 def masks_of(tokenizer: "PreTrainedTokenizerBase", packing: Packing) -> Masks:
-    """How words are masked for a tokenizer.
+    """Masking of words for a tokenizer.
 
     Raises:
         SpecError: it has no token for it.

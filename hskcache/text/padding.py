@@ -1,4 +1,4 @@
-"""Some rows as one rectangle, as models read them."""
+"""Rows as one rectangle, as models read them."""
 
 import numpy as np
 from numpy.typing import NDArray

@@ -1,4 +1,4 @@
-"""How the rows of a cache or of a model were read, so that later commands need not be told again.
+"""Memory of how the rows of a cache or of a model were read, so that later commands need not be told again.
 
 A cache keeps it in its manifest; beside the weights of a model stands ``rows.json``.
 """
@@ -28,7 +28,7 @@ MAX_LENGTH = 128
 
 @dataclass(frozen=True)
 class Remembered:
-    """How rows were read.
+    """Memory of how rows were read.
 
     Attributes:
         where: what remembers it, as messages call it: ``the cache rte.hsk``, ``the model teacher``.
@@ -53,12 +53,12 @@ class Remembered:
 
     @property
     def is_known(self) -> bool:
-        """Whether anything is remembered."""
+        """True if anything is remembered."""
         return self.has_columns or self.max_length is not None or self.token_types is not None
 
     @property
     def has_columns(self) -> bool:
-        """Whether the columns are known, or the task, which tells them."""
+        """True if the columns are known, or the task, which tells them."""
         return self.task is not None or self.columns is not None
 
     def length(self, task: Task | None) -> int:
@@ -66,7 +66,7 @@ class Remembered:
         return self.max_length or (None if task is None else task.max_length) or MAX_LENGTH
 
     def flags(self, labelled: bool, same: bool = False) -> dict[str, Any]:
-        """What a command would have to be told in order to read the same columns, by the names of a layout.
+        """Options with which a command would read the same columns, by the names of a layout.
 
         Args:
             labelled: whether a task's labels are read even where they were not.
@@ -89,7 +89,7 @@ class Remembered:
         return found
 
     def check_pairs(self, examples: "Examples") -> None:
-        """See that rows are pairs, or single texts, as those were.
+        """Raise unless rows are pairs, or single texts, as those were.
 
         Raises:
             MismatchError: they are not.
@@ -122,7 +122,7 @@ class _Cut(BaseModel):
 
 
 class _File(BaseModel):
-    """What ``rows.json`` holds; keys of later versions are passed over."""
+    """Content of ``rows.json``; keys of later versions are passed over."""
 
     model_config = ConfigDict(strict=True)
 
@@ -136,7 +136,7 @@ class _File(BaseModel):
 
 
 def of_model(name: str | Path) -> Remembered:
-    """How the rows that a model was trained on were read, as far as the file beside it tells.
+    """Memory of how the rows that a model was trained on were read, as far as the file beside it tells.
 
     Args:
         name: of the model's folder; of a model of the hub nothing is known.
@@ -161,7 +161,7 @@ def of_model(name: str | Path) -> Remembered:
 
 
 def of_examples(examples: "Examples", max_length: int, cut: Cut = NOTHING) -> Remembered:
-    """How some rows were read just now."""
+    """Memory of how some rows were read just now."""
     task, columns = examples.reading.task, examples.reading.columns
     return Remembered(
         examples.source,
@@ -194,7 +194,7 @@ def save(remembered: Remembered, folder: Path) -> None:
 
 
 def is_preset(task: Task) -> bool:
-    """Whether a task is one that ships, and not another of the same name."""
+    """True if a task is one that ships, and not another of the same name."""
     from hskcache.text.tasks import task_names
 
     return task.name in task_names() and load_task(task.name) == task

@@ -181,7 +181,7 @@ def examples_for(
 
 
 def has_hub_layout(source: str | Path) -> bool:
-    """Whether the columns of a task are called in a source as they are on the hub."""
+    """True if the columns of a task are called in a source as they are on the hub."""
     return str(source).startswith("hub:") or Path(source).suffix.lower() == ".parquet" or Path(source).is_dir()
 
 

@@ -21,7 +21,7 @@ _ID, _OFFSET, _TYPE = np.dtype("<i4"), np.dtype("<i8"), np.dtype("u1")
 
 @dataclass(frozen=True)
 class Spool:
-    """Where rows are written, through which tokenizer, and how they are packed.
+    """Folder that rows are written to, through one tokenizer and packed in one way.
 
     The folder holds ``ids.bin`` (int32, the rows end to end), ``offsets.bin`` (int64, where each begins, and the end),
     of pairs ``types.bin`` (uint8, token types) and ``rows.json``, which is written last: without it the others are

@@ -1,4 +1,4 @@
-"""What every format is read into: the wanted columns, as written, and where each row stands in its file."""
+"""Table that every format is read into: the wanted columns, as written, and where each row stands in its file."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -14,7 +14,7 @@ BadRows: TypeAlias = Literal["fail", "skip"]
 
 @dataclass(frozen=True)
 class Columns:
-    """Which columns to read, by name or by number counted from 0.
+    """Columns to read, by name or by number counted from 0.
 
     Attributes:
         text: the sentence, or the first of a pair.
@@ -44,7 +44,7 @@ class Columns:
 
 @dataclass(frozen=True)
 class RowPolicy:
-    """What becomes of rows that are not as they should be.
+    """Fate of rows that are not as they should be.
 
     Attributes:
         unlabelled: rows without a gold label among others that have one. None fails, too, but reads a column in which

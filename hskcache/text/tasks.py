@@ -22,7 +22,7 @@ class HubLayout(Strict):
 
 
 class Task(Strict):
-    """How to read and score one data set.
+    """Preset by which one data set is read and scored.
 
     ``labels`` are the classes as the files write them, in the order of class indices; a regression has none.
     The first of ``metrics`` picks the best checkpoint.

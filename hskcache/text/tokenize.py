@@ -163,7 +163,7 @@ def _check_room(examples: Examples, tokenizer: "PreTrainedTokenizerBase", max_le
 
 
 def reach_of(model: "PreTrainedModel", name: str, max_length: int, keep: str = "--max-length") -> Reach:
-    """How long the rows of a model may be, which is called ``name``.
+    """Limit on the length of rows of a model that is called ``name``.
 
     A model without a table of positions reads on, but was trained up to a length that its configuration tells.
     """

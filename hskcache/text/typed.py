@@ -133,7 +133,7 @@ def read_hub(source: str, columns: Columns, policy: BadRows) -> Table:
 
 
 def is_saved_set(path: Path) -> bool:
-    """Whether ``save_to_disk`` of ``datasets`` wrote this folder, of one part or of several."""
+    """True if ``save_to_disk`` of ``datasets`` wrote this folder, of one part or of several."""
     return (path / "state.json").is_file() or (path / "dataset_dict.json").is_file()
 
 

@@ -67,7 +67,7 @@ def damaged(path: Path, what: str) -> DamageError:
 
 
 def difference(stored: Any, given: Any) -> str | None:
-    """Where two runs first differ, in words: ``recipe.stages.0.epochs 2.0 and this one has 3.0``; None if nowhere."""
+    """First difference of two runs, such as ``recipe.stages.0.epochs 2.0 and this one has 3.0``, or None."""
     if (found := first_difference(stored, given)) is None:
         return None
     path, ours, theirs = found
@@ -130,7 +130,7 @@ def require_room(out: Path) -> None:
 
 
 def begun(out: Path) -> dict[str, Any]:
-    """What decides the run in ``out`` that there is something to go on from of, by name; empty where there is none.
+    """Facts that decide the run in ``out``, by name; empty where there is nothing to go on from.
 
     Raises:
         DamageError: it cannot be read.
@@ -140,7 +140,7 @@ def begun(out: Path) -> dict[str, Any]:
 
 
 def reached(out: Path) -> str:
-    """Where the run in ``out`` goes on from, in words; nothing is touched."""
+    """Point that the run in ``out`` goes on from, in words; nothing is touched."""
     if (out / METRICS).is_file():
         return "its end: it is done"
     stages = sorted((out / STAGES).glob("*"), reverse=True)
@@ -155,7 +155,7 @@ def reached(out: Path) -> str:
 
 
 def _has_begun(out: Path) -> bool:
-    """Whether there is anything to go on from."""
+    """True if there is anything to go on from."""
     stages = sorted((out / STAGES).glob("*"))
     return any((stage / DONE).is_file() for stage in stages) or any(map(last_checkpoint, [out, *stages]))
 
@@ -175,12 +175,12 @@ def last_checkpoint(folder: Path, also: Collection[str] = ()) -> Path | None:
 
 
 def _checkpoints(folder: Path) -> list[Path]:
-    """Those of a run or a stage, the newest first."""
+    """Checkpoints of a run or a stage, the newest first."""
     return sorted((folder / CHECKPOINTS).glob("checkpoint-*"), key=step_of, reverse=True)
 
 
 def checkpoint_of(folder: Path | str, step: int) -> Path:
-    """Where the Trainer saves what it has after so many optimizer steps."""
+    """Folder that the Trainer saves what it has after so many optimizer steps in."""
     return Path(folder) / f"checkpoint-{step}"
 
 

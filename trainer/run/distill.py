@@ -25,7 +25,7 @@ Score = Callable[[transformers.PreTrainedModel], dict[str, float]]
 
 @dataclass(frozen=True)
 class Machine:
-    """How to compute, apart from what: the same run may go on with other values.
+    """Ways to compute, apart from what: the same run may go on with other values.
 
     Attributes:
         device: ``auto``, ``cpu`` or ``cuda``.
@@ -85,7 +85,7 @@ class DistillTrainer(MidwayTrainer):
         return (loss, None) if return_outputs else loss
 
     def floating_point_ops(self, inputs: Batch) -> int:
-        """Not counted: the Trainer's estimate knows neither the losses nor the projections."""
+        """Zero: the Trainer's estimate knows neither the losses nor the projections."""
         return 0
 
     def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class FinetuneArguments:
-    """How to fine-tune.
+    """Settings of a fine-tuning.
 
     Attributes:
         model: what create_student takes: a folder with or without weights, a config.json, a hub id, a student's name.
@@ -176,7 +176,7 @@ def _classes(data: Labelled) -> str:
 
 
 def _add_callbacks(trainer: Finetuner, arguments: FinetuneArguments, metric: str, out: Path) -> Best:
-    """What decides when to log, to evaluate and to end; and what keeps the best weights, to restore them from."""
+    """Add what decides when to log, to evaluate and to end; return the keeper of the best weights."""
     trainer.add_callback(LogFirst())
     if arguments.eval_steps is not None:
         trainer.add_callback(EvaluateOften(arguments.eval_steps))

@@ -85,12 +85,12 @@ class Fit:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What a run in the same folder must have in common with this one."""
+        """Facts that a run in the same folder must have in common with this one."""
         return {**self.run, **self.projecting.identity, **self.settings}
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What all processes must have in common; of the student they take the first one's."""
+        """Settings that all processes must have in common; of the student they take the first one's."""
         return {
             "knowledge": self.source.identity,
             "layer_map": self.layer_map,

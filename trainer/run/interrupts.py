@@ -57,11 +57,11 @@ class Interrupts:
 
     @property
     def is_noted_alone(self) -> bool:
-        """Whether a signal came, and there is nobody to agree with."""
+        """True if a signal came, and there is nobody to agree with."""
         return self._agreement is None and self.number is not None
 
     def due(self) -> bool:
-        """Whether all stop after the step that has just ended; to be called once after every step."""
+        """True if all stop after the step that has just ended; to be called once after every step."""
         if self._agreement is None:
             return self.number is not None
         is_due = self._agreement.due(self.number is not None)
@@ -107,7 +107,7 @@ class Agreement:
         self._has_written = False
 
     def due(self, was_told: bool) -> bool:
-        """Whether all stop after the step that has just ended."""
+        """True if all stop after the step that has just ended."""
         self._steps += 1
         if not was_told:
             return False

@@ -1,4 +1,4 @@
-"""What learns: a student and the projections that it learns through, from stage to stage and from run to run."""
+"""Learner: a student and the projections that it learns through, from stage to stage and from run to run."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -33,7 +33,7 @@ _STATES = ("embedding", "hidden")
 
 @dataclass(frozen=True)
 class Projecting:
-    """Which projections a run begins with, and what becomes of them.
+    """Projections that a run begins with, and their fate.
 
     Attributes:
         taken: those that the student brings and the run learns through.
@@ -47,7 +47,7 @@ class Projecting:
 
     @property
     def identity(self) -> dict[str, str]:
-        """What of this decides the result; nothing where a run begins as all did before projections were kept."""
+        """Facts of this that decide the result; none where a run begins as all did before projections were kept."""
         if self.fresh:
             return {"projection": "fresh"}
         return {"projection": weights_digest(nn.ModuleDict(self.taken))} if self.taken else {}
@@ -133,7 +133,7 @@ def take_up(
 def left_behind(
     source: str, held: Projections, recipe: Recipe, matches: Matches, student: PreTrainedModel
 ) -> str | None:
-    """In words, that a run learns past projections that would fit it, as student and teacher are equally wide.
+    """Warning that a run learns past projections that would fit it, as student and teacher are equally wide.
 
     The student's states mean something to the teacher by way of them, so that what is to be matched without them is
     far off. None where there are none such. Arguments are those of :func:`take_up`.
@@ -153,7 +153,7 @@ def left_behind(
 
 
 def told(stage: str, projections: Projections, held: Projections) -> str:
-    """In words, which of a stage's projections are taken up and which drawn."""
+    """Line on which of a stage's projections are taken up and which drawn."""
     widths = {name: widths_of(projection) for name, projection in projections.items()}
     taken, drawn = [name for name in widths if name in held], [name for name in widths if name not in held]
     parts = []

@@ -82,7 +82,7 @@ def gathered(value: Any) -> list[Any]:
 
 
 def agree(settings: Mapping[str, Any]) -> None:
-    """See that every process was given the same, such as the same copy of a cache on its own machine.
+    """Raise unless every process was given the same, such as the same copy of a cache on its own machine.
 
     Args:
         settings: as JSON values.

@@ -1,4 +1,4 @@
-"""What a person sees of a training run: one bar on stderr, and how long a step took."""
+"""Progress of a training run, for a person: one bar on stderr, and how long a step took."""
 
 from collections.abc import Mapping
 from statistics import median
@@ -54,9 +54,9 @@ class Pace(TrainerCallback):  # type: ignore[misc]  # transformers is untyped
         self.last_s = now_s
 
     def on_evaluate(self, *_: Any, **__: Any) -> None:
-        """What comes next includes the evaluation; do not count it."""
+        """Do not count what comes next, for it includes the evaluation."""
         self.last_s = None
 
     def on_save(self, *_: Any, **__: Any) -> None:
-        """Likewise for saving."""
+        """Do not count what comes next, for it includes the saving."""
         self.last_s = None

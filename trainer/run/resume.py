@@ -1,4 +1,4 @@
-"""What makes a stage go on, after a kill at any moment, as if it had never stopped."""
+"""State by which a stage goes on, after a kill at any moment, as if it had never stopped."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

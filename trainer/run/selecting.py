@@ -1,4 +1,4 @@
-"""Which of a run's weights are kept as the best: when they are evaluated, what is kept, and when to stop looking."""
+"""Selection of a run's best weights: when they are evaluated, what is kept, and when to stop looking."""
 
 from collections.abc import Mapping
 from pathlib import Path

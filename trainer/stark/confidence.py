@@ -1,4 +1,4 @@
-"""How sure a teacher is: of an answer that is certain a student learns little more than the label [StarK, Figure 1].
+"""Confidence of a teacher: of an answer that is certain a student learns little more than the label [StarK, Figure 1].
 
 The paper takes the variance of the output distribution for it. Negative entropy stands beside it: of several classes it
 tells apart what the variance does not. N counts rows, C classes.

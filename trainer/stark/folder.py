@@ -32,7 +32,7 @@ _WEIGHTS_OF_A_STAGE = 3 * 3 + 2
 
 
 class Outcome(NamedTuple):
-    """What came of a level's student.
+    """Scores of a level's student.
 
     Attributes:
         metric: the one that picks.
@@ -46,7 +46,7 @@ class Outcome(NamedTuple):
 
 
 class Folder(NamedTuple):
-    """Where a run keeps its things."""
+    """Folder that a run keeps its things in."""
 
     out: Path
 
@@ -70,11 +70,11 @@ class Folder(NamedTuple):
         return open_cache(self.cache) if done else None
 
     def has_field(self, cache: Cache, level: Level) -> bool:
-        """Whether the logits of a level's sparse teacher are in the cache."""
+        """True if the logits of a level's sparse teacher are in the cache."""
         return level.field in cache.manifest.added and not (self.cache / level.field / ADDING).exists()
 
     def outcome(self, level: Level) -> Outcome | None:
-        """What came of a level's student; None until it is trained.
+        """Scores of a level's student; None until it is trained.
 
         Raises:
             DamageError: it is told that it is trained, but not how well, or the student is missing.
@@ -90,13 +90,13 @@ class Folder(NamedTuple):
         return outcome
 
     def trained(self) -> dict[Level, Outcome]:
-        """What came of every level that is done, whichever command asked for it."""
+        """Scores of every level that is done, whichever command asked for it."""
         levels = (level_of(path.name) for path in (self.out / _LEVELS).glob("*"))
         outcomes = {level: self.outcome(level) for level in levels if level is not None}
         return {level: outcome for level, outcome in outcomes.items() if outcome is not None}
 
     def most_bytes(self, levels: Sequence[Level], student_bytes: int) -> int:
-        """What the students of some levels may need at most beside what is there.
+        """Most bytes that the students of some levels may need beside what is there.
 
         Args:
             levels: that will be there.
@@ -113,7 +113,7 @@ class Folder(NamedTuple):
 
     @property
     def run(self) -> dict[str, Any] | None:
-        """What decides the result of the run in the folder; None where there is no run.
+        """Facts that decide the result of the run in the folder; None where there is no run.
 
         Raises:
             DamageError: it cannot be read.

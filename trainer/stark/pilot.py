@@ -38,13 +38,13 @@ class Cell(NamedTuple):
 
     @property
     def file(self) -> str:
-        """Of its result."""
+        """File of its result."""
         return f"{level_name(self.percent)}{'' if self.seed is None else f'-seed{self.seed}'}.json"
 
 
 @dataclass(frozen=True)
 class Asked:
-    """What a study is asked for with.
+    """Request for a study.
 
     Attributes:
         teacher: folder or hub id.
@@ -92,12 +92,12 @@ class Pilot:
 
     @property
     def num_weights(self) -> int:
-        """Of the matrices that weights are removed from."""
+        """Number of weights in the matrices that they are removed from."""
         return sum(weight.numel() for layer in matrices(self.teacher.model) for weight in layer)
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What decides the result of a cell, as JSON values."""
+        """Facts that decide the result of a cell, as JSON values."""
         return {
             "study": "pilot",
             "teacher": self.teacher.info.weights_sha256,
@@ -154,7 +154,7 @@ def run(pilot: Pilot, out: Path, on_cells: Callable[[int], None]) -> list[Share]
 
 
 def _measured(pilot: Pilot, cells: Sequence[Cell]) -> Iterator[tuple[Cell, dict[str, float]]]:
-    """What the teacher is worth in each cell, one after the other; it is whole again afterwards."""
+    """Measures of the teacher in each cell, one after the other; it is whole again afterwards."""
     model, seed, drawn_LP = pilot.teacher.model, None, None
     for cell in cells:
         if cell.seed is None:

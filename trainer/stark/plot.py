@@ -83,6 +83,6 @@ def _figure(results: Results, evaluation: str) -> Figure:
 
 
 def _percents(rows: tuple[Row, ...]) -> list[int]:
-    """Where to put ticks: at the levels, or, where they are many, at every tenth."""
+    """Places of ticks: at the levels, or, where they are many, at every tenth."""
     found = sorted({row.percent for row in rows})
     return found if len(found) <= 12 else list(range(0, found[-1] + 1, 10))

@@ -1,4 +1,4 @@
-"""What came of every level, which was best, and the table that says so."""
+"""Results of every level, the best of them, and the table that says so."""
 
 import math
 from collections.abc import Collection, Mapping, Sequence
@@ -55,7 +55,7 @@ class Results:
 
     @property
     def standard_error(self) -> float | None:
-        """Of the accuracy of level 0, as :func:`error_by_rows` says; None of another metric."""
+        """Standard error of the accuracy of level 0, as :func:`error_by_rows` says; None of another metric."""
         return error_by_rows(self.metric, self.score(self.dense), self.num_evaluated)
 
     @property
@@ -129,7 +129,7 @@ def error_by_rows(metric: str, score: float, num_rows: int) -> float | None:
 
 
 def table(results: Results) -> str:
-    """For people: a line a level, what its teacher keeps and how sure it is, its student's metrics and the distance."""
+    """Table for people: a line a level, its teacher's units and confidence, its student's metrics and the distance."""
     names = list(results.dense.metrics)
     several = any(row.method != KNOWLEDGE for row in results.rows)
     sure = ["variance", "-entropy"] if any(row.confidence is not None for row in results.rows) else []

@@ -99,7 +99,7 @@ def _finish(stark: Stark, folder: Folder, sizes: tuple[int, int], num_evaluated:
 
 
 def _confidences(folder: Folder, levels: Sequence[Level]) -> dict[str, Confidence | None]:
-    """Of the levels' teachers, by field; None of one whose logits are no longer there: the student is."""
+    """Confidence of the levels' teachers, by field; None of one whose logits are no longer there: the student is."""
     try:
         cache = open_cache(folder.cache)
     except CacheError as error:

@@ -1,4 +1,4 @@
-"""What a run over levels of sparsity is asked for with."""
+"""Settings of a run over levels of sparsity."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -29,13 +29,13 @@ class Level(NamedTuple):
 
     @property
     def folder(self) -> str:
-        """Of its student, in ``OUT/levels``."""
+        """Folder of its student, in ``OUT/levels``."""
         name = level_name(self.percent)
         return name if self.method == KNOWLEDGE else f"{self.method}-{name}"
 
     @property
     def field(self) -> str:
-        """Of the cache, with its teacher's logits."""
+        """Field of the cache with its teacher's logits."""
         return "logits" if self.percent == 0 else self.folder
 
 
@@ -164,10 +164,10 @@ class Stark:
 
     @property
     def temperature(self) -> float:
-        """Of the student-friendly scores: the recipe's."""
+        """Temperature of the student-friendly scores: the recipe's."""
         return soft_temperature(self.recipe)
 
     @property
     def levels(self) -> tuple[Level, ...]:
-        """Those above 0."""
+        """Levels above 0."""
         return levels_of(self.percents, self.others)

@@ -1,4 +1,4 @@
-"""What came of the shares of a pilot study: means over seeds, the table and the picture of them."""
+"""Results of the shares of a pilot study: means over seeds, the table and the picture of them."""
 
 import math
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ _WIDTH = len("-0.1234 ± 0.1234")
 
 @dataclass(frozen=True)
 class Spread:
-    """Over seeds: their mean, and its standard error, which one seed alone does not tell."""
+    """Mean over seeds, and its standard error, which one seed alone does not tell."""
 
     mean: float
     standard_error: float | None
@@ -28,7 +28,7 @@ class Spread:
 
 @dataclass(frozen=True)
 class Share:
-    """What came of a share of weights.
+    """Results of a share of weights.
 
     Attributes:
         percent: of them removed.
@@ -49,7 +49,7 @@ def spread(values: Sequence[float]) -> Spread:
 
 
 def table(shares: Sequence[Share]) -> str:
-    """For people: a line a share, means over seeds and their standard errors."""
+    """Table for people: a line a share, means over seeds and their standard errors."""
     names = list(dict.fromkeys(name for share in shares for name in share.measures))
     # To the left of their columns, which are wider than they.
     lines = [["weights removed", *(f"{CONFIDENCE.get(name, name):<{_WIDTH}}" for name in names)]]

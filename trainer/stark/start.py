@@ -35,7 +35,7 @@ from trainer.student.vocabulary import own_vocabulary
 
 
 class Begun(NamedTuple):
-    """What the later steps need to know of the rows.
+    """Facts about the rows that the later steps need.
 
     Attributes:
         drawn: the rows that heads and neurons are scored on.
@@ -48,7 +48,7 @@ class Begun(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class _Start:
-    """What a run begins from: the cache, where it is complete, else the dense teacher."""
+    """Beginning of a run: the cache, where it is complete, else the dense teacher."""
 
     knowledge: Knowledge
     train: Examples
@@ -163,7 +163,7 @@ def _named(teacher: str, folder: Folder) -> str:
 
 
 def _task(stark: Stark, folder: Folder) -> Any:
-    """What tells the task: a preset's name, the definition of one's own."""
+    """Name of the task, if it is a preset; the definition of one's own."""
     name, task = stark.data.layout.task_name, stark.data.layout.task
     if task is None or is_preset(task) or (folder.run is not None and folder.run.get("task") == name):
         # A run that kept the path of a definition goes on by it.
@@ -195,7 +195,7 @@ def _chosen_metric(stark: Stark, problem: str) -> str | None:
 
 
 def _identity(stark: Stark, train: Examples, evaluation: Examples, drawn: Drawn) -> dict[str, Any]:
-    """What decides the result, apart from the models."""
+    """Facts that decide the result, apart from the models."""
     return {
         "data": train.fingerprint,
         "eval": evaluation.fingerprint,

@@ -50,7 +50,7 @@ class CompactBertConfig(BertConfig):  # type: ignore[misc]  # transformers is un
     neurons_by_layer: list[int] | None = None
 
     def validate_layers(self) -> None:
-        """See that there is a number for every layer, none of them negative.
+        """Raise unless there is a number for every layer, none of them negative.
 
         Raises:
             ValueError: there is not.

@@ -23,7 +23,7 @@ _SCHEME = re.compile(r"(bottom|uniform):(\d+)")
 
 @dataclass(frozen=True)
 class Interface:
-    """What a student must read and answer: the tokenizer's ids in, the task's classes out.
+    """Inputs and outputs that a student must have: the tokenizer's ids in, the task's classes out.
 
     ``label_names`` holds the class names in index order; regression has none. ``max_positions`` and
     ``type_vocab_size`` shape the named students only: every other student brings its own. ``reads_pairs`` is whether

@@ -1,4 +1,4 @@
-"""How much each attention head and each feed-forward neuron of a teacher matters: one pass over labelled rows.
+"""Importance of each attention head and each feed-forward neuron of a teacher: one pass over labelled rows.
 
 The importance of a weight is |w| * sum over batches of |dL/dw|, L the task loss of a batch; nothing is updated
 [MUD 4.1]. A head's score is the sum over its columns of the attention output projection, a neuron's the sum over its
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 By: TypeAlias = Literal["weights", "masks"]
-"""What importance is taken of: single weights, or masks on whole heads and neurons."""
+"""Carrier of the gradients that importance is taken of: single weights, or masks on whole heads and neurons."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -161,7 +161,7 @@ class _LayerMasks:
         self.matrices = (self.heads, self.neurons)
 
     def importance(self) -> Importance:
-        """What was summed up."""
+        """Importance that was summed up."""
         return Importance(self.heads.total.cpu().numpy(), self.neurons.total.cpu().numpy())
 
 
@@ -176,7 +176,7 @@ class _LayerTally:
         self.matrices = (self.projection, self.first, self.second)
 
     def importance(self) -> Importance:
-        """What was summed up; the columns of a head are neighbours."""
+        """Importance that was summed up; the columns of a head are neighbours."""
         heads = self.projection.total.view(self.num_heads, -1).sum(dim=1)
         neurons = self.first.total + self.second.total
         return Importance(heads.cpu().numpy(), neurons.cpu().numpy())

@@ -1,4 +1,4 @@
-"""Where a student begins: a shape by name, a configuration alone, or weights."""
+"""Origin of a student: a shape by name, a configuration alone, or weights."""
 
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ STUDENTS: dict[str, dict[str, int]] = {
 
 
 def is_preset(source: str) -> bool:
-    """Whether a source is a name of STUDENTS; a model's folder of that name is meant before it."""
+    """True if a source is a name of STUDENTS; a model's folder of that name is meant before it."""
     return source in STUDENTS and not _is_model(source)
 
 
@@ -51,7 +51,7 @@ def tell_origin(source: str, reads_pairs: bool = False) -> None:
 
 
 def has_one_type(source: str) -> bool:
-    """Whether a student was trained from random weights on single texts alone, as is remembered beside it.
+    """True if a student was trained from random weights on single texts alone, as is remembered beside it.
 
     Raises:
         DamageError: what is remembered cannot be read.
@@ -69,7 +69,7 @@ def _is_model(source: str) -> bool:
 
 
 def has_no_weights(source: str) -> bool:
-    """Whether a source is a shape alone: a key of STUDENTS, a config.json, or a folder without weights.
+    """True if a source is a shape alone: a key of STUDENTS, a config.json, or a folder without weights.
 
     Raises:
         TeacherError: a path that leads nowhere, or a folder with weights that are not read.

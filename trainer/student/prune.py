@@ -34,7 +34,7 @@ _EXPANSION = "embeddings.word_expansion.weight"
 
 @dataclass(frozen=True)
 class Cut:
-    """What stays of a teacher; None keeps all of it.
+    """Parts of a teacher that stay; None keeps all of it.
 
     Attributes:
         layers: 1-based numbers of the layers, in the student's order.
@@ -52,7 +52,7 @@ class Cut:
     share: float | None = None
 
     def needs_importance(self, teacher: PreTrainedModel) -> bool:
-        """Whether some heads or neurons have to go, so that their importance must be known."""
+        """True if some heads or neurons have to go, so that their importance must be known."""
         config = teacher.config
         if self.share is not None and self.share < 1:
             return True

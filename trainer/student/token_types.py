@@ -32,7 +32,7 @@ def copy_untrained(model: PreTrainedModel, source: str, reads_pairs: bool) -> No
 
 
 def token_types_after(source: str, is_corpus: bool, reads_pairs: bool) -> int | None:
-    """What is to be remembered of the token types of a student, see :class:`~hskcache.text.remembered.Remembered`.
+    """Number of token types to remember of a student, see :class:`~hskcache.text.remembered.Remembered`.
 
     Args:
         source: where it began.

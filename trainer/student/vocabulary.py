@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def tokenizer_for(model: str, tokenizer: str | None) -> str:
-    """Where the tokenizer of a model to train is: where the user says, or beside the model.
+    """Tokenizer of a model to train: the one that the user names, or the one beside the model.
 
     Args:
         model: name, config.json, folder or hub id.

@@ -1,4 +1,4 @@
-"""What the attributes of an HDF5 file tell those who read it without hskcache."""
+"""Attributes of an HDF5 file, for those who read it without hskcache."""
 
 from typing import Any
 

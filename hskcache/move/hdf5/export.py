@@ -1,4 +1,4 @@
-"""From a cache to an HDF5 file, a shard at a time."""
+"""Export of a cache to an HDF5 file, a shard at a time."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

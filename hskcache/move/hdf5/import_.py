@@ -1,4 +1,4 @@
-"""From an HDF5 file back to a cache, a shard at a time."""
+"""Import of an HDF5 file as a cache, a shard at a time."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Which datasets an HDF5 file of a cache has, and which part of each is which shard's."""
+"""Datasets of a cache's HDF5 file, and the part of each that is each shard's."""
 
 import hashlib
 import math
@@ -45,7 +45,7 @@ class Stored(NamedTuple):
 
     @property
     def num_bytes(self) -> int:
-        """Of the whole."""
+        """Bytes of the whole."""
         return math.prod(self.shape) * np.dtype(self.dtype).itemsize
 
     def span(self, index: int) -> tuple[int, int]:
@@ -70,7 +70,7 @@ class Block(NamedTuple):
 
 
 def blocks(manifest: Manifest) -> list[Block]:
-    """What the file holds; the records of all blocks, one after the other, are those of the manifest.
+    """Blocks of the file; the records of all, one after the other, are those of the manifest.
 
     Raises:
         MismatchError: shards of a field hold arrays that do not fit together.
@@ -125,7 +125,7 @@ def beside_sha256(data: bytes, readme: bytes | None) -> bytes:
 
 
 def place(record: Record) -> str:
-    """How a shard is called in messages."""
+    """Name of a shard in messages."""
     return f"{record.field} " + ("constants" if record.shard == CONSTANTS else f"shard {record.shard}")
 
 
@@ -150,7 +150,7 @@ def _stored(path: str, name: str, infos: Sequence[ArrayInfo], rows: list[int]) -
 
 
 def _check_sizes(record: Record) -> None:
-    """See that a shard which a stranger's manifest describes can be one, before memory is taken for it."""
+    """Raise unless a shard which a stranger's manifest describes can be one, before memory is taken for it."""
     total = 0
     for name, info in record.arrays.items():
         if info.dtype not in DTYPES or not info.shape or any(not 0 <= size <= MAX_SHARD_BYTES for size in info.shape):

@@ -81,7 +81,7 @@ class Source:
         self._file = file
 
     def check_version(self) -> None:
-        """See that the file has the layout that this program knows.
+        """Raise unless the file has the layout that this program knows.
 
         Raises:
             MismatchError: a newer one.
@@ -200,7 +200,7 @@ class Source:
             raise self._damage(stored.path, f"has chunks {dataset.chunks!s:.80}, which hskcache export does not write")
 
     def _check_chunks(self, dataset: Any, stored: Stored, rows: range) -> None:
-        """See that each chunk is there and that none grows beyond its size when it is inflated."""
+        """Raise unless each chunk is there and none grows beyond its size when it is inflated."""
         size = dataset.chunks[0]
         num_bytes = math.prod(dataset.chunks) * dataset.dtype.itemsize
         if num_bytes > max(_MAX_CHUNK_BYTES, num_bytes // size):

@@ -19,7 +19,7 @@ class Sink(io.RawIOBase):
         self._error: OSError | None = None
 
     def check(self) -> None:
-        """See that all was written until now.
+        """Raise unless all was written until now.
 
         Raises:
             OSError: it was not.
