@@ -1,10 +1,12 @@
 """Models that refuse what they do not know, the text that people write them in, and what is wrong with it in a line."""
 
+import json
 import re
-from collections.abc import Iterator
-from typing import Any, get_args
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar, get_args
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic_core import InitErrorDetails
 
 from hskcache.errors import SpecError
 from hskcache.nearest import meant
@@ -18,6 +20,33 @@ class Strict(BaseModel):
     """A frozen model that refuses unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Extended(BaseModel):
+    """A frozen model that refuses unknown keys but for those of a table: kinds and terms that come with their models.
+
+    Attributes:
+        further: by key, the model of its value; keys that are fields of the class are validated as such.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="allow", strict=True)
+
+    further: ClassVar[Mapping[str, type[BaseModel]]] = {}
+
+    @model_validator(mode="after")
+    def _with_further(self) -> "Extended":
+        given = self.__pydantic_extra__
+        assert given is not None
+        for key in list(given):
+            value = given.pop(key)
+            if key not in self.further:
+                problem = InitErrorDetails(type="extra_forbidden", loc=(key,), input=value)
+                raise ValidationError.from_exception_data(type(self).__name__, [problem])
+            if value is not None:
+                model = self.further[key]
+                # By way of JSON, in which a list stands for a tuple.
+                given[key] = value if isinstance(value, model) else model.model_validate_json(json.dumps(value))
+        return self
 
 
 def parse_yaml(text: str, source: str) -> Any:

@@ -1,6 +1,8 @@
 """Batches of a training step, wherever their targets come from: a cache, or a teacher in the loop."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from torch import Tensor
 
@@ -56,27 +58,46 @@ class Batch:
         inputs: ``input_ids``, ``attention_mask`` and, where the teacher has them, ``token_type_ids``, each [B, L]
             int64.
         labels: class index [B] int64 or score [B] float32; None where the data has none.
-        logits: the teacher's [B, C] float32; None where they are not loaded.
-        hidden: teacher layer -> kept states.
-        attention: teacher layer, counted from 1 -> kept attention scores.
+        targets: by kind of knowledge that is loaded, what losses compare with.
         num_rows: rows of the whole global batch; losses divide by it, so that slices add up to its mean.
-        num_positions: kept positions of the whole global batch, likewise.
-        num_pairs: pairs of a kept query and a kept key of the whole global batch, likewise.
         row_ids: row of the cache (or, with a live teacher, of the data) of each row, on the host.
+        totals: by kind, what its losses divide by in place of the rows, of the whole global batch likewise.
         weight: 1; 0 where the global batch has fewer rows than slices and a row of another slice stands in, so that
             every process takes every step.
     """
 
     inputs: dict[str, Tensor]
     labels: Tensor | None
-    logits: Tensor | None
-    hidden: dict[int, HiddenTarget]
+    targets: Mapping[str, Any]
     num_rows: int
-    num_positions: int
     row_ids: tuple[int, ...]
+    totals: Mapping[str, int] = field(default_factory=dict)
     weight: float = 1.0
-    attention: dict[int, AttentionTarget] = field(default_factory=dict)
-    num_pairs: int = 0
+
+    @property
+    def logits(self) -> Tensor | None:
+        """The teacher's logits, [B, C] float32; None where they are not loaded."""
+        return self.targets.get("logits")
+
+    @property
+    def hidden(self) -> dict[int, HiddenTarget]:
+        """Teacher layer -> kept states; empty where none are loaded."""
+        return self.targets.get("hidden") or {}
+
+    @property
+    def attention(self) -> dict[int, AttentionTarget]:
+        """Teacher layer, counted from 1 -> kept attention scores; empty where none are loaded."""
+        return self.targets.get("attention") or {}
+
+    @property
+    def num_positions(self) -> int:
+        """Kept positions of the whole global batch."""
+        return self.totals.get("hidden", 0)
+
+    @property
+    def num_pairs(self) -> int:
+        """Pairs of a kept query and a kept key of the whole global batch."""
+        return self.totals.get("attention", 0)
 
     def __len__(self) -> int:
         """Rows B of this slice."""
@@ -86,7 +107,9 @@ class Batch:
         parts = [f"{len(self)} rows of at most {self.inputs['input_ids'].shape[1]} tokens", *sorted(self.inputs)]
         if self.labels is not None:
             parts.append("labels")
-        if self.logits is not None:
-            parts.append(f"logits of {self.logits.shape[1]} classes")
-        parts += [f"layer {layer}: {target!r}" for layer, target in (*self.hidden.items(), *self.attention.items())]
+        for kind, target in self.targets.items():
+            if isinstance(target, Mapping):
+                parts += [f"layer {layer}: {one!r}" for layer, one in target.items()]
+            else:
+                parts.append(f"{kind} of {target.shape[-1]} {'classes' if target is self.logits else 'values'}")
         return f"Batch({', '.join(parts)})"

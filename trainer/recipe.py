@@ -17,7 +17,10 @@ from pydantic import (
 from hskcache.errors import SpecError
 from hskcache.nearest import meant
 from hskcache.resources import resource
-from hskcache.strict import Strict, first_problem, parse_yaml
+from hskcache.store.kinds import LOGITS
+from hskcache.store.kinds.attention import AttentionScores
+from hskcache.store.kinds.hidden import HiddenStates
+from hskcache.strict import Extended, Strict, first_problem, parse_yaml
 
 SUFFIXES = (".yaml", ".yml", ".json")
 
@@ -34,10 +37,13 @@ class Term(Finite):
     """A term of a stage's loss.
 
     Settings in ``later`` came after runs were saved without them: they are left out where they are the default, so that
-    such runs go on.
+    such runs go on. ``kind`` is the kind of knowledge that it learns from, None of labels, ``needs_task`` whether it is
+    about what a classifier answers.
     """
 
     later: ClassVar[frozenset[str]] = frozenset()
+    kind: ClassVar[str | None] = None
+    needs_task: ClassVar[bool] = False
 
     weight: float = Field(default=1.0, gt=0)
 
@@ -55,6 +61,7 @@ class StatesTerm(Term):
     """
 
     later = frozenset({"project_equal_widths"})
+    kind: ClassVar[str] = HiddenStates.name
 
     missing: Literal["zero", "ignore"] = "zero"
     shared_projection: bool = Field(default=True, description="one Linear for all layers, as TinyBERT's release has it")
@@ -80,6 +87,7 @@ class AttentionTerm(Term):
     """
 
     later = frozenset({"mean"})
+    kind: ClassVar[str] = AttentionScores.name
 
     mean: Literal["real", "padded"] = "real"
     heads: Literal["match", "mean"] | Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] = "match"
@@ -92,6 +100,9 @@ class SoftTerm(Term):
     temperature [Hinton et al. 2015, section 2]; the squared error of a regression knows none and stays as it is.
     """
 
+    kind = LOGITS
+    needs_task = True
+
     temperature: float = Field(default=1.0, gt=0)
     temperature_squared: bool = False
 
@@ -99,9 +110,24 @@ class SoftTerm(Term):
 class LabelTerm(Term):
     """Loss to the gold labels."""
 
+    needs_task = True
 
-class Losses(Finite):
+
+TERMS: dict[str, type[Term]] = {
+    "embedding": EmbeddingTerm,
+    "hidden": HiddenTerm,
+    "attention": AttentionTerm,
+    "soft": SoftTerm,
+    "label": LabelTerm,
+}
+"""What a stage may learn from, in the order in which losses are added up."""
+
+
+class Losses(Extended):
     """The terms of a stage's loss; those left out are not computed."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
+    further = TERMS
 
     embedding: EmbeddingTerm | None = None
     hidden: HiddenTerm | None = None
@@ -110,24 +136,31 @@ class Losses(Finite):
     label: LabelTerm | None = None
 
     @property
-    def needs_hidden(self) -> bool:
-        """True if a term is about hidden states, the embedding output among them."""
-        return self.embedding is not None or self.hidden is not None
+    def terms(self) -> dict[str, Term]:
+        """Those that are computed, by name."""
+        given = {name: getattr(self, name, None) for name in TERMS}
+        return {name: term for name, term in given.items() if term is not None}
 
     @property
-    def needs_attention(self) -> bool:
-        """True if a term is about attention scores."""
-        return self.attention is not None
+    def kinds(self) -> tuple[str, ...]:
+        """The kinds of knowledge that they learn from, each once."""
+        return tuple(dict.fromkeys(term.kind for term in self.terms.values() if term.kind is not None))
+
+    @property
+    def projected(self) -> bool:
+        """True if a term is about states that may be learned through a projection."""
+        return any(isinstance(term, StatesTerm) for term in self.terms.values())
 
     @property
     def needs_task(self) -> bool:
         """True if a term is about what a classifier answers."""
-        return self.soft is not None or self.label is not None
+        return any(term.needs_task for term in self.terms.values())
 
     @model_validator(mode="after")
     def _some(self) -> "Losses":
-        if not (self.needs_hidden or self.needs_attention or self.needs_task):
-            raise ValueError("a stage needs at least one of embedding, hidden, attention, soft and label")
+        if not self.terms:
+            *some, last = TERMS
+            raise ValueError(f"a stage needs at least one of {', '.join(some)} and {last}")
         if self.embedding is not None and self.hidden is not None and self.hidden.embedding:
             raise ValueError("embedding and hidden both count the embedding outputs; set hidden.embedding to false")
         return self
@@ -182,14 +215,15 @@ class Recipe(Finite):
         return self
 
     @property
-    def needs_hidden(self) -> bool:
-        """True if any stage trains on hidden states."""
-        return any(stage.losses.needs_hidden for stage in self.stages)
+    def terms(self) -> dict[str, Term]:
+        """The terms of all stages by name, in the order in which losses are added up; of one name the last."""
+        given = {name: term for stage in self.stages for name, term in stage.losses.terms.items()}
+        return {name: given[name] for name in TERMS if name in given}
 
     @property
-    def needs_attention(self) -> bool:
-        """True if any stage trains on attention scores."""
-        return any(stage.losses.needs_attention for stage in self.stages)
+    def kinds(self) -> tuple[str, ...]:
+        """The kinds of knowledge that any stage learns from."""
+        return tuple(dict.fromkeys(term.kind for term in self.terms.values() if term.kind is not None))
 
     def for_task(self, task: str | None) -> "Recipe":
         """The recipe with the epochs that belong to a task."""

@@ -126,7 +126,9 @@ def _projecting(
 ) -> Projecting:
     fresh = given["projection"] == "fresh"
     matches = knowledge.matches_for(int(student.config.num_hidden_layers), given["layer_map"])
-    held = {} if fresh or not recipe.needs_hidden else projections_of(given["student"])
+    held = (
+        {} if fresh or not any(stage.losses.projected for stage in recipe.stages) else projections_of(given["student"])
+    )
     taken = take_up(given["student"], held, recipe, matches, student)
     if not taken and tells and (line := left_behind(given["student"], held, recipe, matches, student)) is not None:
         console.say(line)

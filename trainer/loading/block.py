@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hskcache.cache import AttentionField, Field, InputsField, row_offsets
 from hskcache.ragged import Integers, ragged_index, starts_of
+from hskcache.store.fields import AXES, StoredField, kind_of
 
 Take = Callable[[Tensor], Tensor]
 
@@ -17,10 +17,9 @@ ROW, TOKEN = "row", "inputs/token"
 
 # Entries of a row from which a copy of the whole row is quicker than looking up each of them.
 _LONG_ROW = 1024
-_OFFSETS = {"row_offsets": np.zeros(1, np.int64), "position_offsets": np.zeros(1, np.int64)}
 
 
-def axis_of(name: str, field: Field, array: str) -> str:
+def axis_of(name: str, field: StoredField, array: str) -> str:
     """What the first axis of a stored array counts.
 
     Args:
@@ -32,12 +31,8 @@ def axis_of(name: str, field: Field, array: str) -> str:
         ``row``, or the field's name with ``token``, ``position``, and of attention scores ``vector`` (one query of one
         head) or ``value``: arrays of one axis are divided into rows alike.
     """
-    if row_offsets(field, array, _OFFSETS) is None:
-        return ROW
-    if isinstance(field, InputsField):
-        return f"{name}/token"
-    counted = {"values": "value", "scales": "vector"} if isinstance(field, AttentionField) else {}
-    return f"{name}/{counted.get(array.rpartition('/')[2], 'position')}"
+    axis = kind_of(field).axis(array)
+    return ROW if AXES[axis] is None else f"{name}/{axis}"
 
 
 @dataclass(frozen=True, eq=False)

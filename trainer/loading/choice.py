@@ -5,10 +5,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 
-from hskcache.cache import Cache, InputsField, LogitsField
+from hskcache.cache import Cache
 from hskcache.errors import MismatchError, SpecError
 from hskcache.nearest import meant
-from hskcache.store.kinds import KINDS, knowledge
+from hskcache.store.kinds import INPUTS, KINDS, kind_of, knowledge
+from trainer.loading.kinds import LOADED
 
 
 @dataclass(frozen=True)
@@ -21,20 +22,19 @@ class Choice:
     2015, arXiv 1503.02531, section 1). Of a regression it is the mean of the scores.
 
     Attributes:
-        logits: weight by field; one that :func:`choice_of` made has them in the order of the names and adding up to 1.
-        hidden, attention: the field, or None.
+        weights: by kind, the weight of each field; those that :func:`choice_of` made stand in the order of the names
+            and add up to 1.
     """
 
-    logits: Mapping[str, float] = field(default_factory=dict)
-    hidden: str | None = None
-    attention: str | None = None
+    weights: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     def of(self, kind: str) -> tuple[str, ...]:
         """The fields of a kind."""
-        if kind == "logits":
-            return tuple(self.logits)
-        name = {"hidden": self.hidden, "attention": self.attention}[kind]
-        return () if name is None else (name,)
+        return tuple(self.weights.get(kind, ()))
+
+    def share(self, kind: str) -> list[tuple[str, float]]:
+        """The fields of a kind, each with its weight."""
+        return list(self.weights.get(kind, {}).items())
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -87,17 +87,18 @@ def choice_of(cache: Cache, names: Sequence[str], weights: Mapping[str, float] |
     if twice := [name for place, name in enumerate(names) if name in names[:place]]:
         raise SpecError(f"field {twice[0]} is given twice; name each field once")
     by_kind = {kind: sorted(name for name in names if kinds[name] == kind) for kind in knowledge()}
-    for kind in ("hidden", "attention"):
-        if len(same := by_kind[kind]) > 1:
-            raise SpecError(
-                f"fields {same[0]} and {same[1]} both hold {KINDS[kind].words}, which are not averaged; choose one"
-            )
-        for name in same:
-            if name in (weights or {}):
-                raise SpecError(f"field {name} holds {KINDS[kind].words}, which have no weight; leave the weight out")
-    _check_widths(cache, by_kind["logits"])
-    hidden, attention = (next(iter(by_kind[kind]), None) for kind in ("hidden", "attention"))
-    return Choice(_shares(by_kind["logits"], weights or {}), hidden, attention)
+    weights = weights or {}
+    for kind, same in by_kind.items():
+        if not LOADED[kind].is_averaged:
+            _check_single(kind, same, weights)
+    if unknown := weights.keys() - set(names):
+        raise SpecError(f"field {min(unknown)} has a weight and is not among the fields to load; name it there, too")
+    found = {}
+    for kind, same in by_kind.items():
+        _check_widths(cache, same)
+        if same:
+            found[kind] = _shares(kind, same, weights if LOADED[kind].is_averaged else {})
+    return Choice(found)
 
 
 def resolved(cache: Cache, choice: Choice = OWN) -> Choice:
@@ -113,7 +114,8 @@ def resolved(cache: Cache, choice: Choice = OWN) -> Choice:
                     f"field {name} holds {KINDS[stored].words}; choose it for those, not for {KINDS[kind].words}"
                 )
     own = [kind for kind in knowledge() if not choice.of(kind) and kind in cache.manifest.own_fields]
-    return choice_of(cache, [*choice.names, *own], choice.logits)
+    weights = {name: weight for kind in knowledge() if LOADED[kind].is_averaged for name, weight in choice.share(kind)}
+    return choice_of(cache, [*choice.names, *own], weights)
 
 
 def identity_of(cache: Cache, choice: Choice = OWN, num_rows: int | None = None) -> str:
@@ -130,26 +132,36 @@ def identity_of(cache: Cache, choice: Choice = OWN, num_rows: int | None = None)
     chosen = resolved(cache, choice)
     others = [name for name in cache.manifest.own_fields if name not in knowledge()]
     identity = cache.identity([*others, *chosen.names])
-    if len(chosen.logits) > 1:
-        identity += f"({','.join(f'{name}={weight:.9g}' for name, weight in chosen.logits.items())})"
+    for kind in knowledge():
+        if len(shares := chosen.share(kind)) > 1:
+            identity += f"({','.join(f'{name}={weight:.9g}' for name, weight in shares)})"
     return identity if num_rows is None else f"{identity}[:{num_rows}]"
 
 
 def _kind(cache: Cache, name: str) -> str:
     stored = cache.fields.get(name)
-    if isinstance(stored, InputsField):
+    if stored is not None and stored.kind == INPUTS:
         raise SpecError(f"field {name} holds the rows, which are always loaded; name a field of what a teacher knows")
     if stored is None:
-        known = [name for name, one in cache.fields.items() if not isinstance(one, InputsField)]
+        known = [name for name, one in cache.fields.items() if one.kind != INPUTS]
         raise MismatchError(
             f"{cache.name} has no field {name} to load; it has {', '.join(known) or 'none'}{meant(name, known)}"
         )
     return stored.kind
 
 
+def _check_single(kind: str, names: Sequence[str], weights: Mapping[str, float]) -> None:
+    """Raise where several fields are chosen of a kind that is not averaged, or one has a weight."""
+    words = KINDS[kind].words
+    if len(names) > 1:
+        raise SpecError(f"fields {names[0]} and {names[1]} both hold {words}, which are not averaged; choose one")
+    for name in names:
+        if name in weights:
+            raise SpecError(f"field {name} holds {words}, which have no weight; leave the weight out")
+
+
 def _check_widths(cache: Cache, names: Sequence[str]) -> None:
-    fields = {name: cache.fields[name] for name in names}
-    widths = {name: one.num_labels for name, one in fields.items() if isinstance(one, LogitsField)}
+    widths = {name: kind_of(cache.fields[name]).num_answers(cache.fields[name]) for name in names}
     for name, width in widths.items():
         if width != widths[names[0]]:
             raise MismatchError(
@@ -158,17 +170,15 @@ def _check_widths(cache: Cache, names: Sequence[str]) -> None:
             )
 
 
-def _shares(names: Sequence[str], weights: Mapping[str, float]) -> dict[str, float]:
-    """The weights of logits fields, brought to a sum of 1."""
+def _shares(kind: str, names: Sequence[str], weights: Mapping[str, float]) -> dict[str, float]:
+    """The weights of the fields of a kind, brought to a sum of 1."""
     if not weights:
         return {name: 1 / len(names) for name in names}
-    if unknown := weights.keys() - set(names):
-        raise SpecError(f"field {min(unknown)} has a weight and is not among the fields to load; name it there, too")
     for name in names:
         if name not in weights:
-            raise SpecError(f"field {name} has no weight and another has one; give all logits fields one, or none")
+            raise SpecError(f"field {name} has no weight and another has one; give all {kind} fields one, or none")
         if not 0 < weights[name] < math.inf:
             raise SpecError(f"field {name} has the weight {weights[name]:g}; give a number above 0")
     # As fractions no sum is too large, and weights that add up to 1 stay what they are.
-    total = sum(map(Fraction, weights.values()))
+    total = sum(Fraction(weights[name]) for name in names)
     return {name: float(Fraction(weights[name]) / total) for name in names}

@@ -1,5 +1,6 @@
 """From encoded rows to a padded batch, on the device where they are."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,32 +10,29 @@ from torch import Tensor
 from hskcache.ragged import ragged_index
 from trainer.batch import Batch
 from trainer.loading.block import TOKEN, Block
-from trainer.loading.targets import AttentionDecoder, HiddenDecoder, LogitsDecoder, unsigned
+from trainer.loading.kinds.abc import Decoder, unsigned
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """A slice's global batch: its rows, kept positions and pairs of them, and whether the slice counts."""
+    """A slice's global batch: its rows, by kind what losses divide by, and whether the slice counts."""
 
     num_rows: int
-    num_positions: int
-    num_pairs: int = 0
+    totals: Mapping[str, int]
     weight: float = 1.0
 
 
 @dataclass(frozen=True, eq=False)
-class Decoder:
+class BatchDecoder:
     """Turn encoded rows into a batch, on the device where they are; nothing waits for the device.
 
     Attributes:
         pad_token_id: fills the input ids of padding.
-        logits, hidden, attention: decode the targets, where there are any.
+        targets: by kind, what decodes them.
     """
 
     pad_token_id: int
-    logits: LogitsDecoder | None = None
-    hidden: HiddenDecoder | None = None
-    attention: AttentionDecoder | None = None
+    targets: Mapping[str, Decoder]
 
     def decode(self, block: Block, sizes: Sizes) -> Batch:
         """Pad the inputs and dequantise the targets."""
@@ -52,12 +50,9 @@ class Decoder:
         return Batch(
             inputs=inputs,
             labels=block.tensors.get("inputs/labels"),
-            logits=self.logits.decode(block) if self.logits is not None else None,
-            hidden=self.hidden.decode(block, begin) if self.hidden is not None else {},
-            attention=self.attention.decode(block) if self.attention is not None else {},
+            targets={kind: decoder.decode(block, begin) for kind, decoder in self.targets.items()},
             num_rows=sizes.num_rows,
-            num_positions=sizes.num_positions,
-            num_pairs=sizes.num_pairs,
+            totals=sizes.totals,
             row_ids=tuple(block.rows.tolist()),
             weight=sizes.weight,
         )

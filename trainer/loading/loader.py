@@ -8,18 +8,20 @@ from functools import cached_property
 import numpy as np
 import torch
 
-from hskcache.cache import AttentionField, Cache, Field, HiddenField
+from hskcache.cache import Cache
 from hskcache.errors import MismatchError
+from hskcache.store.fields import INPUTS
 from trainer.batch import Batch
 from trainer.loading.block import TOKEN, Block
 from trainer.loading.choice import choice_of, identity_of, resolved
-from trainer.loading.decode import Decoder, Sizes
+from trainer.loading.decode import BatchDecoder, Sizes
+from trainer.loading.kinds import LOADED
+from trainer.loading.kinds.abc import Stored
 from trainer.loading.ordered import Ordered, Part
 from trainer.loading.plan import Integers, Window
 from trainer.loading.prefetch import Encoded, prefetched
 from trainer.loading.reader import Reader
 from trainer.loading.residency import Residency, choose, streamed_windows
-from trainer.loading.targets import AttentionDecoder, HiddenDecoder, LogitsDecoder
 
 
 @dataclass
@@ -36,8 +38,8 @@ class KnowledgeLoader(Ordered[Block]):
             loads the cache's own, without those that were added to it.
         weights: by name, how much each of several logits fields counts in their mean, see
             :class:`~trainer.loading.choice.Choice`; empty: all alike.
-        layers: hidden layers to load; None loads all that are stored.
-        attention_layers: layers of attention scores to load, likewise.
+        layers: by kind, such as ``{"hidden": (6,)}``, the layers to load; of a kind that is not there all that are
+            stored, and of a kind with none of them nothing.
         num_rows: to train on the first rows alone; None: on all. Rows that a field of ``fields`` left out, as the
             teacher gave values that are not finite, are in no epoch either way.
         prefetch: batches prepared ahead by a thread; 0 prepares them in the calling thread.
@@ -54,8 +56,7 @@ class KnowledgeLoader(Ordered[Block]):
     residency: Residency = "auto"
     fields: tuple[str, ...] | None = None
     weights: Mapping[str, float] = field(default_factory=dict)
-    layers: tuple[int, ...] | None = None
-    attention_layers: tuple[int, ...] | None = None
+    layers: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     num_rows: int | None = None
     prefetch: int = 2
     num_tokens: int | None = None
@@ -66,16 +67,11 @@ class KnowledgeLoader(Ordered[Block]):
         shards = first_shards(self.cache, self.num_rows)
         self.fields = resolved(self.cache).names if self.fields is None else self.fields
         self._choice = choice_of(self.cache, self.fields, self.weights)
-        self.layers = self._known_layers("hidden", "hidden layer", self.layers)
-        self.attention_layers = self._known_layers("attention", "attention of layer", self.attention_layers)
-        layers = {
-            name: kept
-            for kind, kept in (("hidden", self.layers), ("attention", self.attention_layers))
-            for name in self._choice.of(kind)
-        }
+        self.layers = {kind: self._known_layers(kind) for kind, one in LOADED.items() if one.of_layer}
+        layers = {name: kept for kind, kept in self.layers.items() for name in self._choice.of(kind)}
         names = [name for name in self.fields if layers.get(name) != ()]
         self._plan = self.order(shards, self.cache.skipped(names).tolist())
-        self.reader = Reader(self.cache, ("inputs", *names), layers, len(self._plan.shards), self.num_tokens)
+        self.reader = Reader(self.cache, (INPUTS, *names), layers, len(self._plan.shards), self.num_tokens)
         self.residency = choose(self.residency, self.reader.num_bytes, self.device)
 
     @cached_property
@@ -104,42 +100,40 @@ class KnowledgeLoader(Ordered[Block]):
         return block.to(self.device) if self.residency == "device" else block
 
     @cached_property
-    def _decoder(self) -> Decoder:
-        assert self.layers is not None
-        assert self.attention_layers is not None
+    def _decoder(self) -> BatchDecoder:
         constants = {name: tensor.to(self.device) for name, tensor in self.reader.constants().items()}
-        (hidden_name, hidden), (attention_name, attention) = self._field("hidden"), self._field("attention")
-        return Decoder(
-            pad_token_id=self.cache.manifest.request.tokenizer.pad_token_id,
-            logits=LogitsDecoder(self._choice.logits) if self._choice.logits else None,
-            hidden=HiddenDecoder(hidden_name, hidden, self.layers, constants)
-            if isinstance(hidden, HiddenField) and self.layers
-            else None,
-            attention=AttentionDecoder(attention_name, attention, self.attention_layers)
-            if isinstance(attention, AttentionField) and self.attention_layers
-            else None,
-        )
+        targets = {}
+        for kind in self._loaded:
+            weights = self._choice.weights[kind]
+            field = self.cache.fields[next(iter(weights))]
+            targets[kind] = LOADED[kind].decoder(Stored(weights, field, self.layers.get(kind, ()), constants))
+        return BatchDecoder(self.cache.manifest.request.tokenizer.pad_token_id, targets)
+
+    @property
+    def _loaded(self) -> list[str]:
+        """The kinds that are loaded: those of a field, with a layer of it where there are layers."""
+        return [kind for kind in LOADED if self._choice.of(kind) and self.layers.get(kind) != ()]
 
     def _encoded(self, part: Part[Block]) -> Encoded:
         block, rows, whole, weight = part
-        axes = [f"{self._field(kind)[0]}/position" for kind in ("hidden", "attention")]
-        positions, attended = (block.counts(axis, whole) for axis in axes)
-        sizes = Sizes(len(whole), int(positions.sum()), int((attended * attended).sum()), weight)
-        return Encoded(block.take(rows), sizes)
+        totals = {
+            kind: LOADED[kind].total(block.counts(f"{self._choice.of(kind)[0]}/{LOADED[kind].axis}", whole))
+            for kind in self._loaded
+            if LOADED[kind].axis
+        }
+        return Encoded(block.take(rows), Sizes(len(whole), totals, weight))
 
-    def _field(self, kind: str) -> tuple[str, Field | None]:
-        """The name of the field of hidden states or attention, and what it stores; empty and None without one."""
-        name = next(iter(self._choice.of(kind)), "")
-        return name, self.cache.fields.get(name)
-
-    def _known_layers(self, kind: str, what: str, wanted: tuple[int, ...] | None) -> tuple[int, ...]:
-        name, field = self._field(kind)
-        stored = tuple(field.layers) if isinstance(field, HiddenField | AttentionField) else ()
+    def _known_layers(self, kind: str) -> tuple[int, ...]:
+        """The layers of a kind that are loaded."""
+        name, wanted = next(iter(self._choice.of(kind)), ""), self.layers.get(kind)
+        stored = tuple(self.cache.fields[name].stored_layers) if name else ()
         for layer in wanted or ():
             if layer not in stored:
                 kept = ", ".join(map(str, stored)) or "none"
                 where = f"field {name}" if name in self.cache.manifest.added else "the cache"
-                raise MismatchError(f"{where} has no {what} {layer}; it keeps {kept}: rebuild it with that layer")
+                raise MismatchError(
+                    f"{where} has no {LOADED[kind].of_layer} {layer}; it keeps {kept}: rebuild it with that layer"
+                )
         return stored if wanted is None else wanted
 
 

@@ -12,10 +12,9 @@ from torch import Tensor
 from hskcache.cache import Cache, check_positions, row_offsets
 from hskcache.errors import DamageError
 from hskcache.ragged import Integers
+from hskcache.store.fields import INPUTS, OFFSETS
 from trainer.loading.block import ROW, TOKEN, Block, axis_of, concatenate
 
-# Stored arrays that divide the others into rows.
-_OFFSETS = ("row_offsets", "position_offsets")
 # A row's number in the data: it is its place in the cache too, which the loader knows without reading it.
 _UNUSED = frozenset({"row_ids"})
 
@@ -83,9 +82,9 @@ class Reader:
         for name in self.fields:
             field = self.cache.fields[name]
             arrays = self.cache.read(name, shard, list(self._names(name, shard)))
-            lengths = np.diff(offsets[TOKEN]) if name != "inputs" else None
+            lengths = np.diff(offsets[TOKEN]) if name != INPUTS else None
             self._check(name, shard, arrays, lengths)
-            stored = {key: arrays.pop(key).astype(np.int64) for key in _OFFSETS if key in arrays}
+            stored = {key: arrays.pop(key).astype(np.int64) for key in OFFSETS & arrays.keys()}
             for key, array in arrays.items():
                 axis = axes[f"{name}/{key}"] = axis_of(name, field, key)
                 if axis != ROW and axis not in offsets:

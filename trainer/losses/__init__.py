@@ -1,7 +1,37 @@
-"""Distillation losses. Each is a sum over a slice divided by the size of the global batch, so that slices add up."""
+"""Distillation losses. Each is a sum over a slice divided by the size of the global batch, so that slices add up.
 
-from trainer.losses.attention import attention_loss
-from trainer.losses.hidden import hidden_loss
-from trainer.losses.logits import label_loss, soft_label_loss
+One file a kind of knowledge, and the table of the terms that a recipe may have.
+"""
 
-__all__ = ["attention_loss", "hidden_loss", "label_loss", "soft_label_loss"]
+from typing import Any
+
+from hskcache.table import Table
+from trainer.losses.abc import LossTerm
+from trainer.losses.attention import AttentionLoss, attention_loss
+from trainer.losses.hidden import EmbeddingLoss, HiddenLoss, hidden_loss
+from trainer.losses.logits import LabelLoss, SoftLoss, label_loss, soft_label_loss
+from trainer.losses.matches import LayerMatch, Matches
+from trainer.recipe import Losses
+
+__all__ = ["LOSSES", "LossTerm", "attention_loss", "hidden_loss", "label_loss", "pairs_of", "soft_label_loss"]
+
+LOSSES: Table[LossTerm[Any]] = Table(
+    "a term of a loss",
+    {
+        "embedding": EmbeddingLoss(),
+        "hidden": HiddenLoss(),
+        "attention": AttentionLoss(),
+        "soft": SoftLoss(),
+        "label": LabelLoss(),
+    },
+)
+"""By the name of the term, as in :data:`trainer.recipe.TERMS`."""
+
+
+def pairs_of(losses: Losses, matches: Matches) -> dict[str, tuple[LayerMatch, ...]]:
+    """By kind of knowledge, the pairs of layers that the terms of a stage compare; of a kind without layers none."""
+    found: dict[str, tuple[LayerMatch, ...]] = {}
+    for name, settings in losses.terms.items():
+        if settings.kind is not None and LOSSES[name].has_layers:
+            found[settings.kind] = (*found.get(settings.kind, ()), *LOSSES[name].pairs(settings, matches))
+    return found

@@ -1,15 +1,20 @@
 """Attention loss between kept positions [TinyBERT 3.1, eq. 7], and which heads of student and teacher are compared."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedModel
 
+from hskcache.attention import IMPLEMENTATION
 from hskcache.cache import AttentionField
 from hskcache.errors import MismatchError
 from trainer.batch import AttentionTarget
+from trainer.losses.abc import LossTerm, Seen, present, total
+from trainer.losses.matches import Matches
+from trainer.recipe import AttentionTerm
 
 HeadSetting = Literal["match", "mean"] | Sequence[int]
 
@@ -108,3 +113,60 @@ def _picked(scores_BHKK: Tensor, heads: tuple[int, ...] | None) -> Tensor:
     if heads is None:
         return scores_BHKK
     return scores_BHKK.index_select(1, torch.tensor(heads).to(scores_BHKK.device, non_blocking=True))
+
+
+class AttentionLoss(LossTerm[AttentionTerm]):
+    """The loss of the layers whose attention is compared, added up."""
+
+    listens = True
+    has_layers = True
+    keep: ClassVar[Mapping[str, str]] = {"--attention": "full"}
+
+    def check(self, settings: AttentionTerm, matches: Matches, num_heads: int) -> None:
+        """Pair the heads, where it is known which are stored."""
+        _heads(settings, matches, num_heads)
+
+    def check_student(self, student: PreTrainedModel) -> None:
+        """See that queries and keys are shown, of as many heads in every layer."""
+        if not can_show_attention(student):
+            raise MismatchError(
+                f"the attention of {type(student).__name__} cannot be seen; use a BERT, RoBERTa, ELECTRA or DistilBERT "
+                "student, or leave out the attention term"
+            )
+        if (numbers := getattr(student.config, "heads_by_layer", None)) is not None:
+            raise MismatchError(
+                f"the student has {', '.join(map(str, numbers))} heads in its layers, and attention is taught to as "
+                "many in each; leave out the attention term, or prune without --global"
+            )
+
+    def loss(self, settings: AttentionTerm, seen: Seen) -> Tensor:
+        """Over the pairs of kept positions of the global batch, or over those of padded rows."""
+        batch, matches = seen.batch, seen.matches
+        losses, num_pairs = [], batch.num_pairs
+        if settings.mean == "padded":
+            assert matches.max_length is not None
+            num_pairs = batch.num_rows * matches.max_length**2
+        heads = _heads(settings, matches, seen.num_heads)
+        for match in self.pairs(settings, matches):
+            target = present(batch.attention.get(match.teacher), f"attention scores of layer {match.teacher}")
+            scores_BHKK = seen.attentions.scores(match.student, target.positions_BK)
+            losses.append(attention_loss(scores_BHKK, target, num_pairs, heads))
+        return total(losses, "attention scores")
+
+
+def can_show_attention(student: PreTrainedModel) -> bool:
+    """True if the student's queries and keys can be seen; it is left as it was."""
+    before = student.config._attn_implementation
+    try:
+        student.set_attn_implementation(IMPLEMENTATION)
+    except ValueError:
+        # A model without any attention of the usual kind.
+        return False
+    seen: bool = student.config._attn_implementation == IMPLEMENTATION
+    student.set_attn_implementation(before)
+    return seen
+
+
+def _heads(settings: AttentionTerm, matches: Matches, num_heads: int) -> HeadPairs:
+    field = matches.fields.get(settings.kind)
+    return pair_heads(settings.heads, field, num_heads) if isinstance(field, AttentionField) else IN_ORDER

@@ -1,14 +1,57 @@
 """Hidden-state loss on the kept entries alone [MUD 2.2]; no dense [L, D] target is ever built."""
 
-from typing import Literal, assert_never
+from collections.abc import Mapping
+from typing import ClassVar, Literal, TypeVar, assert_never
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from trainer.batch import HiddenTarget
+from trainer.losses.abc import LossTerm, Seen, present, total
+from trainer.losses.matches import LayerMatch, Matches
+from trainer.recipe import EmbeddingTerm, HiddenTerm, StatesTerm
 
 Missing = Literal["zero", "ignore"]
+States = TypeVar("States", bound=StatesTerm)
+
+
+class _OnStates(LossTerm[States]):
+    """The loss of the layers that a term compares, added up."""
+
+    sees_states = True
+    has_layers = True
+
+    def loss(self, settings: States, seen: Seen) -> Tensor:
+        """Over the kept positions of the global batch."""
+        losses = []
+        for match in self.pairs(settings, seen.matches):
+            target = present(seen.batch.hidden.get(match.teacher), f"hidden states of layer {match.teacher}")
+            projection = seen.projection(match, settings)
+            states_BLd = seen.output.hidden_states[match.student]
+            losses.append(hidden_loss(states_BLd, target, projection, settings.missing, seen.batch.num_positions))
+        return total(losses, "hidden states")
+
+
+class EmbeddingLoss(_OnStates[EmbeddingTerm]):
+    """Of the embedding outputs."""
+
+    what = "the embedding output (layer 0)"
+    keep: ClassVar[Mapping[str, str]] = {"--keep": "full"}
+
+    def pairs(self, settings: EmbeddingTerm, matches: Matches) -> tuple[LayerMatch, ...]:
+        """That of layer 0, where the embedding output is kept."""
+        return tuple(match for match in super().pairs(settings, matches) if match.student == 0)
+
+
+class HiddenLoss(_OnStates[HiddenTerm]):
+    """Of the layers, and of the embedding outputs where the settings say so."""
+
+    keep: ClassVar[Mapping[str, str]] = {"--keep": "1l_10t_0.1h"}
+
+    def pairs(self, settings: HiddenTerm, matches: Matches) -> tuple[LayerMatch, ...]:
+        """Those of the layers, and that of layer 0."""
+        return tuple(match for match in super().pairs(settings, matches) if match.student > 0 or settings.embedding)
 
 
 def hidden_loss(

@@ -5,6 +5,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from hskcache.classes import NO_CLASS
+from trainer.losses.abc import LossTerm, Seen, present
+from trainer.recipe import LabelTerm, SoftTerm
 
 
 def soft_label_loss(
@@ -42,3 +44,21 @@ def label_loss(student_BC: Tensor, labels_B: Tensor, num_rows: int) -> Tensor:
         labels_B = torch.where(labels_B.isnan(), scores_B.detach(), labels_B)
         return F.mse_loss(scores_B, labels_B, reduction="sum") / num_rows
     return F.cross_entropy(student_BC, labels_B, ignore_index=NO_CLASS, reduction="sum") / num_rows
+
+
+class SoftLoss(LossTerm[SoftTerm]):
+    """Against the teacher's logits."""
+
+    def loss(self, settings: SoftTerm, seen: Seen) -> Tensor:
+        """Over the rows of the global batch."""
+        teacher_BC = present(seen.batch.logits, "logits")
+        how = (settings.temperature, seen.batch.num_rows, settings.temperature_squared)
+        return soft_label_loss(seen.output.logits, teacher_BC, *how)
+
+
+class LabelLoss(LossTerm[LabelTerm]):
+    """Against the labels."""
+
+    def loss(self, settings: LabelTerm, seen: Seen) -> Tensor:
+        """Over the rows of the global batch."""
+        return label_loss(seen.output.logits, present(seen.batch.labels, "labels"), seen.batch.num_rows)

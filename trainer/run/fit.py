@@ -20,6 +20,8 @@ from hskcache.model.save import load_weights, save_model
 from hskcache.text import remembered
 from hskcache.text.remembered import Remembered
 from trainer import chance
+from trainer.losses import pairs_of
+from trainer.losses.matches import LayerMatch, Matches
 from trainer.recipe import Recipe, Stage
 from trainer.run import processes
 from trainer.run.checkpoints import (
@@ -43,7 +45,6 @@ from trainer.run.resume import Place, newest, stopped
 from trainer.run.selecting import Best, EvaluateOften, Patience
 from trainer.source import projections
 from trainer.source.gate import check_recipe, check_student
-from trainer.source.matches import LayerMatch, Matches
 from trainer.source.objective import Objective, restore_attention
 from trainer.source.source import Slice, Source
 from trainer.student import origin
@@ -243,15 +244,14 @@ def _matches(job: Fit, learner: Learner) -> Matches:
 
 def _trainer(job: Fit, stage: Stage, objective: Objective, folder: Path, machine: Machine) -> DistillTrainer:
     arguments = training_arguments(stage, machine, folder / CHECKPOINTS, job.metric, job.seed)
-    used = objective.matches.for_losses(stage.losses)
+    used = pairs_of(stage.losses, objective.matches)
     part = Slice(
         batch_size=arguments.per_device_train_batch_size,
         rank=arguments.process_index,
         world_size=arguments.world_size,
         accumulation=machine.accumulation,
         device=str(arguments.device),
-        layers=_teacher_layers(used.hidden),
-        attention_layers=_teacher_layers(used.attention),
+        layers={kind: _teacher_layers(pairs) for kind, pairs in used.items()},
         num_tokens=objective.student.get_input_embeddings().num_embeddings,
     )
     loader = job.source.loader(stage.losses, part, job.seed)

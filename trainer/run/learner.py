@@ -12,8 +12,8 @@ from transformers import PreTrainedModel
 from hskcache.encoder import weights_digest
 from hskcache.errors import MismatchError
 from hskcache.model.load import folder_of, load_again
+from trainer.losses.matches import Matches
 from trainer.recipe import Losses, Recipe, Stage
-from trainer.source.matches import Matches
 from trainer.source.projections import (
     FILE,
     REMEDY,
@@ -141,7 +141,7 @@ def left_behind(
     widths = {name: widths_of(projection) for name, projection in held.items()}
     for shared in (True, False):
         change = {"project_equal_widths": True, "shared_projection": shared}
-        stages = [_changed(stage, change) for stage in recipe.stages if stage.losses.needs_hidden]
+        stages = [_changed(stage, change) for stage in recipe.stages if stage.losses.projected]
         wanted = [needed(losses, matches, student.config.hidden_size) for losses, _ in stages]
         if any(wanted) and all(needs.items() <= widths.items() for needs in wanted):
             settings = " ".join(setting for _, settings in stages for setting in settings)

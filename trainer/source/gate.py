@@ -7,13 +7,14 @@ from transformers import PreTrainedModel
 from hskcache.classes import require_one_answer
 from hskcache.encoder import num_positions
 from hskcache.errors import MismatchError, SpecError
-from hskcache.store.kinds import KINDS
+from hskcache.store.kinds import KINDS, LOGITS
+from hskcache.store.kinds import knowledge as learned_kinds
 from hskcache.text.tokenize import vocabulary_difference
-from trainer.losses.attention import pair_heads
+from trainer.loading.kinds import LOADED
+from trainer.losses import LOSSES, pairs_of
+from trainer.losses.matches import Matches
 from trainer.recipe import Recipe, Stage, known_recipes, load_recipe
 from trainer.source.knowledge import Knowledge
-from trainer.source.matches import Matches
-from trainer.source.objective import can_show_attention
 
 
 def check_recipe(knowledge: Knowledge, recipe: Recipe, slices: int = 1) -> None:
@@ -29,10 +30,10 @@ def check_recipe(knowledge: Knowledge, recipe: Recipe, slices: int = 1) -> None:
         SpecError: a batch size that ``slices`` does not divide, or a field that was chosen and no stage learns from.
     """
     _check_choice(knowledge, recipe)
-    if knowledge.logits is not None and any(stage.losses.needs_task for stage in recipe.stages):
-        teacher = knowledge.request_for("logits").teacher
-        where = f"{teacher.name}, the teacher of {knowledge.where_of('logits')},"
-        require_one_answer(where, teacher.config, knowledge.logits.num_labels)
+    if knowledge.num_answers is not None and any(stage.losses.needs_task for stage in recipe.stages):
+        teacher = knowledge.request_for(LOGITS).teacher
+        where = f"{teacher.name}, the teacher of {knowledge.where_of(LOGITS)},"
+        require_one_answer(where, teacher.config, knowledge.num_answers)
     for stage in recipe.stages:
         what = _called(stage, recipe)
         if (lacking := _lacking(knowledge, stage)) is not None:
@@ -46,21 +47,16 @@ def check_recipe(knowledge: Knowledge, recipe: Recipe, slices: int = 1) -> None:
 
 def _check_choice(knowledge: Knowledge, recipe: Recipe) -> None:
     """See that what was chosen in place of the cache's own fields is learned from, and answers what the rows ask."""
-    needs = {
-        "logits": any(stage.losses.soft is not None for stage in recipe.stages),
-        "hidden": recipe.needs_hidden,
-        "attention": recipe.needs_attention,
-    }
-    for kind, needed in needs.items():
-        if (names := knowledge.choice.of(kind)) and not needed:
+    for kind in learned_kinds():
+        if (names := knowledge.choice.of(kind)) and kind not in recipe.kinds:
             raise SpecError(
                 f"--field {names[0]}: recipe {recipe.name!r} learns from no {KINDS[kind].words}; leave the flag out"
             )
-    data, logits = knowledge.request.data, knowledge.logits
+    data, given = knowledge.request.data, knowledge.num_answers
     outputs = 1 if data.problem == "regression" else len(data.label_names)
-    if knowledge.choice.logits and logits is not None and outputs and logits.num_labels != outputs:
+    if knowledge.choice.of(LOGITS) and given is not None and outputs and given != outputs:
         raise MismatchError(
-            f"{knowledge.where_of('logits')} has {logits.num_labels} outputs and the rows ask for {outputs} (1 is a "
+            f"{knowledge.where_of(LOGITS)} has {given} outputs and the rows ask for {outputs} (1 is a "
             "score); give --field the name of logits of this task"
         )
 
@@ -72,12 +68,9 @@ def _lacking(knowledge: Knowledge, stage: Stage) -> str | None:
         return f"learns from a classifier's answers, and {where} holds a corpus without a task"
     if knowledge.is_corpus and stage.select == "best":
         return f"picks the epoch that scores best, and {where} holds a corpus without a task"
-    if losses.needs_hidden and knowledge.hidden is None:
-        return f"learns from hidden states, and {where} keeps none"
-    if losses.needs_attention and knowledge.attention is None:
-        return f"learns from attention scores, and {where} keeps none"
-    if losses.soft is not None and knowledge.logits is None:
-        return f"learns from logits, and {where} keeps none"
+    for kind in losses.kinds:
+        if kind not in knowledge.fields:
+            return f"learns from {KINDS[kind].words}, and {where} keeps none"
     if losses.label is not None and not knowledge.has_labels:
         return f"learns from labels, and the rows of {where} have none"
     return None
@@ -106,18 +99,18 @@ def _fits(knowledge: Knowledge, recipe: Recipe) -> bool:
 
 def _kept(knowledge: Knowledge, recipe: Recipe) -> str:
     """What a build must keep for a recipe, all at once; a field that was added to the cache may do in its place."""
-    lacking = {"hidden": recipe.needs_hidden, "attention": recipe.needs_attention}
-    lacking = {kind: needed and getattr(knowledge, kind) is None for kind, needed in lacking.items()}
-    given = [f"--field {knowledge.added[kind][0]}" for kind in lacking if lacking[kind] and knowledge.added.get(kind)]
-    flags = []
-    if recipe.needs_hidden:
-        full = any(stage.losses.embedding is not None for stage in recipe.stages)
-        flags.append(f"--keep {'full' if full else '1l_10t_0.1h'}")
-    if recipe.needs_attention:
-        flags.append("--attention full")
+    optional = {term.kind for name, term in recipe.terms.items() if LOSSES[name].keep}
+    lacking = [kind for kind in recipe.kinds if kind in optional and kind not in knowledge.fields]
+    given = [f"--field {knowledge.added[kind][0]}" for kind in lacking if knowledge.added.get(kind)]
+    options: dict[str, str] = {}
+    for name in recipe.terms:
+        for flag, value in LOSSES[name].keep.items():
+            # Of terms with one option the first keeps the most.
+            options.setdefault(flag, value)
+    flags = [f"{flag} {value}" for flag, value in options.items()]
     if not knowledge.has_labels and any(stage.losses.label is not None for stage in recipe.stages):
         flags.append("--label COLUMN")
-    elif given and len(given) == sum(lacking.values()):
+    elif given and len(given) == len(lacking):
         return f"give {' '.join(given)}, which {'was' if len(given) == 1 else 'were'} added to it"
     return f"build it with {' '.join(flags)}" if flags else "build it again"
 
@@ -137,7 +130,7 @@ def check_student(knowledge: Knowledge, recipe: Recipe, student: PreTrainedModel
     """
     config, where = student.config, knowledge.where
     _check_layers(knowledge, recipe, int(config.num_hidden_layers), layer_map)
-    _check_attention(knowledge, recipe, student)
+    _check_terms(knowledge, recipe, student)
     if not knowledge.is_corpus and int(config.num_labels) != knowledge.num_labels:
         raise MismatchError(
             f"the student has {config.num_labels} outputs and {where} has {knowledge.num_labels} (1 is a score); use a "
@@ -162,8 +155,7 @@ def _called(stage: Stage, recipe: Recipe) -> str:
 
 def _check_layers(knowledge: Knowledge, recipe: Recipe, layers: int, layer_map: str | None) -> None:
     where = knowledge.where
-    needs = {"hidden": recipe.needs_hidden, "attention": recipe.needs_attention}
-    wanted = [name for name, needed in needs.items() if needed]
+    wanted = [kind for kind in recipe.kinds if kind in knowledge.depths]
     if layer_map is not None and not wanted:
         raise SpecError(f"--layer-map {layer_map}: recipe {recipe.name!r} learns from no layer; leave the flag out")
     for name in wanted if layer_map is None else ():
@@ -197,50 +189,40 @@ def _check_layers(knowledge: Knowledge, recipe: Recipe, layers: int, layer_map: 
 
 def _not_stored(knowledge: Knowledge, recipe: Recipe, matches: Matches) -> str:
     """Teacher layers that the stages need and that are not stored, in words; empty where all are."""
-    needed = [matches.for_losses(stage.losses) for stage in recipe.stages]
-    kinds = {
-        "hidden": ("hidden layers", {match.teacher for one in needed for match in one.hidden}),
-        "attention": ("attention of layers", {match.teacher for one in needed for match in one.attention}),
-    }
+    wanted: dict[str, set[int]] = {}
+    for stage in recipe.stages:
+        for kind, pairs in pairs_of(stage.losses, matches).items():
+            wanted.setdefault(kind, set()).update(pair.teacher for pair in pairs)
     missing = []
-    for field, (kind, (what, wanted)) in zip((knowledge.hidden, knowledge.attention), kinds.items(), strict=True):
-        if layers := sorted(wanted - set(field.layers if field is not None else ())):
+    for kind, needed in wanted.items():
+        field = knowledge.fields.get(kind)
+        if layers := sorted(needed - set(field.stored_layers if field is not None else ())):
             chosen = "".join(f" of field {name}" for name in knowledge.choice.of(kind))
-            missing.append(f"{what} {', '.join(map(str, layers))}{chosen}")
+            missing.append(f"{LOADED[kind].of_layers} {', '.join(map(str, layers))}{chosen}")
     return " and ".join(missing)
 
 
 def _without_pairs(stage: Stage, matches: Matches) -> tuple[str, str] | None:
     """A term of the stage that no pair of layers serves: the kind it is about, and it in words."""
-    losses = stage.losses
-    if losses.embedding is not None and not matches.embedding_pairs(losses):
-        return "hidden", "the embedding output (layer 0)"
-    if losses.hidden is not None and not matches.hidden_pairs(losses):
-        return "hidden", KINDS["hidden"].words
-    if losses.attention is not None and not matches.attention:
-        return "attention", KINDS["attention"].words
+    for name, settings in stage.losses.terms.items():
+        term = LOSSES[name]
+        if term.has_layers and settings.kind is not None and not term.pairs(settings, matches):
+            return settings.kind, term.what or KINDS[settings.kind].words
     return None
 
 
-def _check_attention(knowledge: Knowledge, recipe: Recipe, student: PreTrainedModel) -> None:
-    """See that the student's attention can be compared with what is kept."""
+def _check_terms(knowledge: Knowledge, recipe: Recipe, student: PreTrainedModel) -> None:
+    """Raise unless the student shows what the terms compare, and as they are set."""
+    num_heads = int(getattr(student.config, "num_attention_heads", 0))
     for stage in recipe.stages:
-        if (term := stage.losses.attention) is None or knowledge.attention is None:
-            continue
-        if not can_show_attention(student):
-            raise MismatchError(
-                f"the attention of {type(student).__name__} cannot be seen; use a BERT, RoBERTa, ELECTRA or DistilBERT "
-                "student, or leave out the attention term"
-            )
-        if (numbers := getattr(student.config, "heads_by_layer", None)) is not None:
-            raise MismatchError(
-                f"the student has {', '.join(map(str, numbers))} heads in its layers, and attention is taught to as "
-                "many in each; leave out the attention term, or prune without --global"
-            )
-        try:
-            pair_heads(term.heads, knowledge.attention, int(student.config.num_attention_heads))
-        except MismatchError as error:
-            raise MismatchError(f"{error} (--set {stage.name}.losses.attention.heads=...)") from None
+        for name, settings in stage.losses.terms.items():
+            if settings.kind is not None and settings.kind not in knowledge.fields:
+                continue
+            LOSSES[name].check_student(student)
+            try:
+                LOSSES[name].check(settings, knowledge.matches, num_heads)
+            except MismatchError as error:
+                raise MismatchError(f"{error} (--set {stage.name}.losses.attention.heads=...)") from None
 
 
 def check_tokenizer(knowledge: Knowledge, theirs: Mapping[str, int], ours: Mapping[str, int], student: str) -> None:

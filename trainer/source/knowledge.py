@@ -5,15 +5,15 @@ from dataclasses import dataclass, field, replace
 
 from pydantic import ValidationError
 
-from hskcache.cache import AttentionField, Cache, HiddenField, InputsField, LogitsField, Request
+from hskcache.cache import Cache, Request
 from hskcache.errors import SpecError
 from hskcache.recall import of_cache
 from hskcache.selection.depth import kept_layers
 from hskcache.spec import Depth, layer_map_changes
-from hskcache.store.kinds import knowledge
+from hskcache.store.fields import INPUTS, KINDS, LOGITS, InputsField, StoredField, kind_of, knowledge
 from hskcache.strict import first_problem
 from trainer.loading.choice import OWN, Choice, resolved
-from trainer.source.matches import LayerMatch, Matches
+from trainer.losses.matches import LayerMatch, Matches
 from trainer.student.create import Interface
 
 
@@ -23,7 +23,7 @@ class Knowledge:
 
     Attributes:
         request: teacher, tokenizer, data and spec it was asked for with.
-        logits, hidden, attention: the fields, or None.
+        fields: by kind, how it is stored; a kind of which there is none is missing.
         has_labels: whether the rows carry gold labels.
         where: what to call it in an error.
         choice: fields of a cache that were chosen in place of its own.
@@ -33,23 +33,21 @@ class Knowledge:
     """
 
     request: Request
-    logits: LogitsField | None
-    hidden: HiddenField | None
+    fields: Mapping[str, StoredField]
     has_labels: bool
     where: str
-    attention: AttentionField | None = None
     choice: Choice = OWN
     requests: Mapping[str, Request] = field(default_factory=dict)
     added: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def is_corpus(self) -> bool:
-        """Whether the rows are plain text without a task: nothing of a classifier can be learned or scored."""
+        """True if the rows are plain text without a task: nothing of a classifier can be learned or scored."""
         return self.request.data.problem == "text"
 
     @property
     def reads_pairs(self) -> bool:
-        """Whether rows are known to be pairs of texts, which token types tell apart."""
+        """True if rows are known to be pairs of texts, which token types tell apart."""
         if not self.request.tokenizer.has_token_types:
             return False
         if self.is_corpus:
@@ -69,21 +67,19 @@ class Knowledge:
 
     @property
     def depths(self) -> dict[str, Depth]:
-        """The depth asked for of ``hidden`` and ``attention``, as far as they are kept."""
-        kept = {
-            "hidden": self.request_for("hidden").spec.hidden,
-            "attention": self.request_for("attention").spec.attention,
-        }
-        return {name: asked.depth for name, asked in kept.items() if asked is not None}
+        """The depth asked for of every kind that has layers, as far as it is kept."""
+        kept = {kind: one.kept(self.request_for(kind).spec) for kind, one in KINDS.items()}
+        return {kind: asked.depth for kind, asked in kept.items() if asked is not None}
 
     @property
     def matches(self) -> Matches:
         """The pairs of layers it was made for."""
-        pairs = (self.request_for("hidden").layers, self.request_for("attention").attention_layers)
-        hidden, attention = (tuple(LayerMatch(pair.student, pair.teacher) for pair in given) for given in pairs)
-        width = self.hidden.width if self.hidden is not None else None
-        max_length = self.request.spec.max_length if self.attention is not None else None
-        return Matches(hidden, attention, width, self.attention, max_length)
+        pairs = {
+            kind: tuple(LayerMatch(pair.student, pair.teacher) for pair in found)
+            for kind, one in KINDS.items()
+            if (found := one.pairs(self.request_for(kind)))
+        }
+        return Matches(pairs, self.fields, self.request.spec.max_length)
 
     def matches_for(self, student_layers: int, layer_map: str | None) -> Matches:
         """The pairs of layers for a student, whether their teacher layers are stored or not.
@@ -103,13 +99,19 @@ class Knowledge:
         for name, depth in self.depths.items():
             asked = _mapped(depth, student_layers, layer_map)
             kept = kept_layers(asked, self.request_for(name).teacher.num_layers)
-            pairs[name] = tuple(LayerMatch(*pair) for pair in kept if pair.student > 0 or name == "hidden")
-        return replace(made_for, hidden=pairs.get("hidden", ()), attention=pairs.get("attention", ()))
+            pairs[name] = tuple(LayerMatch(*pair) for pair in kept if pair.teacher >= KINDS[name].first_layer)
+        return replace(made_for, pairs=pairs)
 
     @property
     def num_labels(self) -> int:
         """Outputs C of the teacher; 1 for a regression."""
-        return self.logits.num_labels if self.logits is not None else max(1, len(self.request.data.label_names))
+        return self.num_answers or max(1, len(self.request.data.label_names))
+
+    @property
+    def num_answers(self) -> int | None:
+        """Outputs of the teacher whose answers there are to learn from; None where there are none."""
+        stored = self.fields.get(LOGITS)
+        return None if stored is None else kind_of(stored).num_answers(stored)
 
     @property
     def label_names(self) -> tuple[str, ...]:
@@ -145,16 +147,13 @@ def cached_knowledge(cache: Cache, choice: Choice = OWN) -> Knowledge:
         MismatchError, SpecError: the cache has no such fields, or they cannot go together.
     """
     manifest, chosen = cache.manifest, resolved(cache, choice)
-    names = {kind: next(iter(chosen.of(kind)), "") for kind in knowledge()}
-    logits, hidden, attention = (cache.fields.get(names[kind]) for kind in knowledge())
-    inputs = cache.fields["inputs"]
+    names = {kind: chosen.of(kind)[0] for kind in knowledge() if chosen.of(kind)}
+    inputs = cache.fields[INPUTS]
     return Knowledge(
         request=manifest.request,
-        logits=logits if isinstance(logits, LogitsField) else None,
-        hidden=hidden if isinstance(hidden, HiddenField) else None,
+        fields={kind: cache.fields[name] for kind, name in names.items()},
         has_labels=isinstance(inputs, InputsField) and inputs.has_labels,
         where=f"the cache {cache.name}",
-        attention=attention if isinstance(attention, AttentionField) else None,
         choice=choice,
         requests={kind: manifest.request_for(name) for kind, name in names.items() if name in manifest.added},
         added={kind: tuple(name for name in manifest.added if cache.fields[name].kind == kind) for kind in knowledge()},

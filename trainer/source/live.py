@@ -19,6 +19,7 @@ from hskcache.build.extract import Extractor
 from hskcache.build.knowledge import HiddenSelector, Kept
 from hskcache.build.positions import Rows
 from hskcache.spec import Spec
+from hskcache.store.kinds import LOGITS, knowledge
 from hskcache.teacher.load import load_teacher
 from hskcache.text import tokenize
 from hskcache.text.cut import tell_cut
@@ -26,6 +27,7 @@ from hskcache.text.layout import Layout
 from hskcache.text.remembered import of_model
 from hskcache.text.tokenize import reach_of
 from trainer.batch import AttentionTarget, Batch, HiddenTarget
+from trainer.loading.kinds import LOADED
 from trainer.loading.ordered import Ordered, Part
 from trainer.loading.plan import Integers, Window
 from trainer.recipe import Losses
@@ -70,13 +72,12 @@ def live_source(teacher: str, data: str, layout: Layout, spec: Spec, device: str
 def live_knowledge(job: Job) -> Knowledge:
     """What a teacher in the loop offers to learn from."""
     request, fields = describe_job(job)
+    stored = fields.stored()
     return Knowledge(
         request=request,
-        logits=fields.logits,
-        hidden=fields.hidden,
+        fields={kind: stored[kind] for kind in knowledge() if kind in stored},
         has_labels=job.labels is not None,
         where=f"the teacher {job.teacher.info.name}",
-        attention=fields.attention,
     )
 
 
@@ -122,20 +123,19 @@ class LiveLoader(Ordered[Job]):
     def produce(self, parts: Generator[Part[Job], None, None]) -> Generator[Batch, None, None]:
         """Run the teacher over each slice."""
         labels, kept_N = self.job.labels, self.job.layout.kept_N
-        none = np.zeros(len(self.job.rows), np.int64)
         with closing(parts):
             for _, own, whole, weight in parts:
                 inputs, rows = self.extractor.batch(own)
                 logits, kept = self._targets(inputs, rows)
+                targets: dict[str, Any] = {} if logits is None else {LOGITS: logits}
+                for kind, layers in kept.items():
+                    targets[kind] = {layer: self._target(kind, layer, one, rows) for layer, one in layers.items()}
                 yield Batch(
                     inputs=inputs,
                     labels=None if labels is None else torch.from_numpy(labels[own]).to(self.device),
-                    logits=logits,
-                    hidden={layer: self._hidden(layer, one, rows) for layer, one in kept.get("hidden", {}).items()},
-                    attention={layer: _attention(one) for layer, one in kept.get("attention", {}).items()},
+                    targets=targets,
                     num_rows=len(whole),
-                    num_positions=int(kept_N.get("hidden", none)[whole].sum()),
-                    num_pairs=int((kept_N.get("attention", none)[whole] ** 2).sum()),
+                    totals={kind: LOADED[kind].total(counts[whole]) for kind, counts in kept_N.items()},
                     row_ids=tuple(own.tolist()),
                     weight=weight,
                 )
@@ -147,12 +147,18 @@ class LiveLoader(Ordered[Job]):
             return None, {}
         logits, kept = self.extractor.knowledge(inputs, rows)
         values = [] if logits is None else [logits]
-        values += [one.values_PW for one in kept.get("hidden", {}).values()]
-        values += [one.scores_BHKK for one in kept.get("attention", {}).values()]
+        values += [
+            one.values_PW if isinstance(one, Kept) else one.scores_BHKK
+            for layers in kept.values()
+            for one in layers.values()
+        ]
         for tensor in values:
             self._num_nonfinite += (~tensor.isfinite()).sum()
         # Clones: what was made in inference mode cannot be saved for a backward pass.
         return None if logits is None else logits.clone(), kept
+
+    def _target(self, kind: str, layer: int, kept: Any, rows: Rows) -> HiddenTarget | AttentionTarget:
+        return self._hidden(layer, kept, rows) if isinstance(kept, Kept) else _attention(kept)
 
     def _hidden(self, layer: int, kept: Kept, rows: Rows) -> HiddenTarget:
         selector = next(one for one in self.extractor.selectors if isinstance(one, HiddenSelector))

@@ -18,8 +18,10 @@ from torch import Tensor, nn
 from hskcache.errors import DamageError
 from hskcache.model.save import save_weights
 from hskcache.model.weights import LAYER_PROJECTIONS, SHARED_PROJECTION, read_tensors, tensor_names
+from hskcache.store.fields import HiddenField
+from trainer.losses import LOSSES
+from trainer.losses.matches import LayerMatch, Matches
 from trainer.recipe import Losses, StatesTerm
-from trainer.source.matches import LayerMatch, Matches
 from trainer.student.create import seeded
 
 FILE = "projection.safetensors"
@@ -50,7 +52,7 @@ def name_of(match: LayerMatch, term: StatesTerm) -> str:
 
 
 def is_projected(term: StatesTerm, widths: Widths) -> bool:
-    """Whether there is a projection at all: where the widths differ, or one is asked for."""
+    """True if there is a projection at all: where the widths differ, or one is asked for."""
     return widths.student != widths.teacher or term.project_equal_widths
 
 
@@ -62,15 +64,19 @@ def needed(losses: Losses, matches: Matches, width: int) -> dict[str, Widths]:
         matches: which layers learn from which.
         width: of the student.
     """
-    if matches.width is None:
-        return {}
-    widths = Widths(width, matches.width)
-    terms = (
-        (losses.embedding, matches.embedding_pairs(losses)),
-        (losses.hidden, matches.hidden_pairs(losses)),
-    )
-    asked = [(term, match) for term, pairs in terms if term is not None for match in pairs]
-    return {name_of(match, term): widths for term, match in asked if is_projected(term, widths)}
+    found = {}
+    for name, term in losses.terms.items():
+        if not isinstance(term, StatesTerm) or (widths := widths_for(width, matches, term)) is None:
+            continue
+        for match in LOSSES[name].pairs(term, matches) if is_projected(term, widths) else ():
+            found[name_of(match, term)] = widths
+    return found
+
+
+def widths_for(width: int, matches: Matches, term: StatesTerm) -> Widths | None:
+    """Widths between a student and the states that a term learns from; None where the teacher's is not known."""
+    field = matches.fields.get(term.kind)
+    return Widths(width, field.width) if isinstance(field, HiddenField) else None
 
 
 def draw(needs: Mapping[str, Widths], held: Projections, seed: int) -> nn.ModuleDict:

@@ -1,7 +1,7 @@
 """Where the batches of a run come from: here a cache, in ``live`` a teacher in the loop."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +9,10 @@ from hskcache.cache import Cache, open_cache
 from hskcache.errors import SpecError
 from hskcache.remote.mirror import LOCAL_BYTES, open_mirror
 from hskcache.remote.remote import is_url
+from hskcache.store.kinds import INPUTS, knowledge
 from trainer.loading import KnowledgeLoader
 from trainer.loading.choice import Choice, identity_of, parse_choice, resolved
+from trainer.loading.kinds import LOADED
 from trainer.loading.loader import first_shards
 from trainer.loading.ordered import Ordered
 from trainer.loading.plan import Plan
@@ -28,8 +30,7 @@ class Slice:
         rank, world_size: this process and their number.
         accumulation: forward passes of one optimiser step.
         device: where it is to be.
-        layers: hidden layers it must have; None: all there are. It may have more.
-        attention_layers: layers of attention scores, likewise.
+        layers: by kind, the layers it must have, of a kind that is not there all; it may have more.
         num_tokens: token ids that the student knows, counted from 0; None: whatever comes.
     """
 
@@ -38,8 +39,7 @@ class Slice:
     world_size: int
     accumulation: int
     device: str
-    layers: tuple[int, ...] | None = None
-    attention_layers: tuple[int, ...] | None = None
+    layers: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     num_tokens: int | None = None
 
 
@@ -75,8 +75,7 @@ class Local:
 
 def fields_of(losses: Losses) -> tuple[str, ...]:
     """The kinds of field that a stage learns from, beside the inputs; each is also the name of the own field."""
-    needs = {"logits": losses.soft is not None, "hidden": losses.needs_hidden, "attention": losses.needs_attention}
-    return tuple(field for field, needed in needs.items() if needed)
+    return tuple(kind for kind in knowledge() if kind in losses.kinds)
 
 
 def cached_source(
@@ -105,7 +104,7 @@ def cached_source(
     shards = first_shards(opened, num_rows)
     choice = fields if isinstance(fields, Choice) else parse_choice(opened, fields)
     chosen = resolved(opened, choice)
-    window_bytes = most_window_bytes(opened, ("inputs", *chosen.names), Plan(tuple(shards), batch_size=1))
+    window_bytes = most_window_bytes(opened, (INPUTS, *chosen.names), Plan(tuple(shards), batch_size=1))
     opened.shelf.require(window_bytes, "the shards that are read at once")
 
     def loader(losses: Losses, part: Slice, seed: int) -> KnowledgeLoader:
@@ -114,9 +113,8 @@ def cached_source(
             opened,
             residency=residency,
             fields=tuple(name for kind in kinds for name in chosen.of(kind)),
-            weights=chosen.logits if "logits" in kinds else {},
+            weights={name: weight for kind in kinds if LOADED[kind].is_averaged for name, weight in chosen.share(kind)},
             layers=part.layers,
-            attention_layers=part.attention_layers,
             num_rows=num_rows,
             batch_size=part.batch_size,
             seed=seed,

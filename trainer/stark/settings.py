@@ -5,8 +5,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from hskcache.describe import DESCRIPTIONS
 from hskcache.errors import SpecError
 from hskcache.sparsity.levels import check_balance, level_name, parse_levels
+from hskcache.store.kinds import LOGITS
 from hskcache.text.layout import Layout
 from trainer.recipe import Recipe
 from trainer.run.distill import Machine
@@ -36,7 +38,7 @@ class Level(NamedTuple):
     @property
     def field(self) -> str:
         """Field of the cache with its teacher's logits."""
-        return "logits" if self.percent == 0 else self.folder
+        return LOGITS if self.percent == 0 else self.folder
 
 
 DENSE = Level(KNOWLEDGE, 0)
@@ -86,11 +88,10 @@ def soft_temperature(recipe: Recipe) -> float:
         SpecError: it learns from something else than logits and labels, or not from logits.
     """
     for stage in recipe.stages:
-        if stage.losses.needs_hidden or stage.losses.needs_attention:
-            what = "hidden states" if stage.losses.needs_hidden else "attention"
+        if others := [kind for kind in stage.losses.kinds if kind != LOGITS]:
             raise SpecError(
-                f"stage {stage.name!r} of recipe {recipe.name!r} learns from {what}, and of sparse teachers there are "
-                "logits alone; use --recipe stark or logits"
+                f"stage {stage.name!r} of recipe {recipe.name!r} learns from {DESCRIPTIONS[others[0]].noun}, and of "
+                "sparse teachers there are logits alone; use --recipe stark or logits"
             )
     soft = [stage.losses.soft for stage in recipe.stages if stage.losses.soft is not None]
     if not soft:

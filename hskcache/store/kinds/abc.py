@@ -65,12 +65,14 @@ class Kind(Generic[FieldModel]):
         name: the word of manifests and commands; also the name of a cache's own field of the kind.
         words: what it holds, for messages; empty where it is no knowledge of a teacher.
         field: the model of its fields.
+        first_layer: the lowest layer that the kind has; 0 is the embedding output.
         derived: axes whose entries a row follow from its tokens or positions without being as many, see ``entries``.
     """
 
     name: ClassVar[str]
     words: ClassVar[str] = ""
     field: type[FieldModel]
+    first_layer: ClassVar[int] = 0
     derived: ClassVar[tuple[str, ...]] = ()
 
     def arrays(self, field: FieldModel) -> dict[str, Array]:
@@ -119,7 +121,7 @@ class Kind(Generic[FieldModel]):
         return None
 
     def is_asked(self, request: "Request") -> bool:
-        """Whether a build of a request writes a field of this kind under the name of the kind."""
+        """True if a build of a request writes a field of this kind under the name of the kind."""
         return self.kept(request.spec) is not None
 
     def kept(self, spec: Spec) -> Kept | None:

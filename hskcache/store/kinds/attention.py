@@ -67,6 +67,7 @@ class AttentionScores(Kind[AttentionField]):
     name = "attention"
     words = "attention scores"
     field = AttentionField
+    first_layer = 1
     derived = (VALUE, VECTOR)
 
     def arrays(self, field: AttentionField) -> dict[str, Array]:

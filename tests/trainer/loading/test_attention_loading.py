@@ -96,7 +96,7 @@ def same(ours: Batch, theirs: Batch) -> bool:
 def test_batches_are_the_same_in_every_residency_and_from_every_place(
     residency: Any, prefetch: int, long_row: int, written: Written, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whether rows are copied whole or entry by entry, and with rows carried from window to window."""
+    """True if rows are copied whole or entry by entry, and with rows carried from window to window."""
     cache = written(encoding="int4")
     settings: dict[str, Any] = {"batch_size": 5, "window_shards": 2, "seed": 1}
     expected = list(KnowledgeLoader(cache, residency="host", prefetch=0, **settings))
@@ -122,14 +122,14 @@ def test_every_slice_knows_the_pairs_of_the_whole_batch(written: Written) -> Non
 
 def test_layers_and_fields_that_are_not_asked_for_are_not_loaded(written: Written) -> None:
     cache = written()
-    batch = next(iter(KnowledgeLoader(cache, fields=("attention",), attention_layers=(4,))))
+    batch = next(iter(KnowledgeLoader(cache, fields=("attention",), layers={"attention": (4,)})))
     assert (batch.logits, batch.hidden, list(batch.attention)) == (None, {}, [4])
-    batch = next(iter(KnowledgeLoader(cache, attention_layers=(), layers=(0,))))
+    batch = next(iter(KnowledgeLoader(cache, layers={"attention": (), "hidden": (0,)})))
     assert (list(batch.hidden), batch.attention) == ([0], {})
-    whole, part = (KnowledgeLoader(cache, attention_layers=layers).reader.num_bytes for layers in (None, (4,)))
+    whole, part = (KnowledgeLoader(cache, layers=layers).reader.num_bytes for layers in ({}, {"attention": (4,)}))
     assert part < whole
     with pytest.raises(MismatchError, match="has no attention of layer 3; it keeps 2, 4"):
-        KnowledgeLoader(cache, attention_layers=(3,))
+        KnowledgeLoader(cache, layers={"attention": (3,)})
     with pytest.raises(MismatchError, match="has no field attention to load; it has logits, hidden"):
         KnowledgeLoader(written(attention=False), fields=("attention",))
 
@@ -153,7 +153,7 @@ def test_nothing_asks_the_device_for_a_value(encoding: str, tokens: int, written
     meta = torch.device("meta")
     loader.device = meta
     encoded = loader.reader.read([0, 1]).to(meta).take(np.array([7, 0, 3]))
-    batch = loader._decoder.decode(encoded, Sizes(3, 30, 300))
+    batch = loader._decoder.decode(encoded, Sizes(3, {"hidden": 30, "attention": 300}))
     length = batch.inputs["input_ids"].shape[1]
     target = batch.attention[2]
     assert target.scores_BHKK.shape == (3, 4, tokens, tokens)

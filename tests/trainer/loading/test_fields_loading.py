@@ -15,7 +15,7 @@ from hskcache.errors import MismatchError, SpecError
 from trainer.batch import Batch
 from trainer.loading import KnowledgeLoader
 from trainer.loading.block import ROW, Block
-from trainer.loading.targets import LogitsDecoder
+from trainer.loading.kinds.logits import LogitsDecoder
 
 RESIDENCIES = ("device", "host", "stream")
 ENSEMBLE = ("s30", "s50", "hidden2", "attention2")
@@ -112,7 +112,7 @@ def test_the_average_is_exact_where_float32_can_hold_it(fields: list[Any], share
     names = ("a", "b", "c")
     block = block_of(dict(zip(names, fields, strict=True)))
     before = {name: tensor.clone() for name, tensor in block.tensors.items()}
-    mean = LogitsDecoder(dict(zip(names, shares, strict=True))).decode(block)
+    mean = LogitsDecoder(dict(zip(names, shares, strict=True))).decode(block, np.zeros(0, np.int64))
     expected = np.tensordot(np.array(shares), np.array(fields), 1)
     assert np.array_equal(mean.numpy(), expected)
     assert all(torch.equal(tensor, before[name]) for name, tensor in block.tensors.items()), "the cache is untouched"
@@ -120,7 +120,7 @@ def test_the_average_is_exact_where_float32_can_hold_it(fields: list[Any], share
 
 def test_logits_of_one_field_are_handed_on_without_any_computation() -> None:
     block = block_of({"a": [[0.1]] * 4, "b": [[0.2]] * 4})
-    assert LogitsDecoder({"b": 1.0}).decode(block) is block.tensors["b/logits"]
+    assert LogitsDecoder({"b": 1.0}).decode(block, np.zeros(0, np.int64)) is block.tensors["b/logits"]
 
 
 @pytest.mark.parametrize("residency", RESIDENCIES)
@@ -143,7 +143,7 @@ def test_slices_know_the_positions_and_pairs_of_the_whole_batch(grown: Grown) ->
 
 
 def test_only_the_layers_asked_for_are_loaded_of_a_chosen_field(grown: Grown) -> None:
-    loader = KnowledgeLoader(grown.cache, fields=("hidden2", "attention2"), layers=(6,), attention_layers=())
+    loader = KnowledgeLoader(grown.cache, fields=("hidden2", "attention2"), layers={"hidden": (6,), "attention": ()})
     batch = next(iter(loader))
     assert (list(batch.hidden), batch.attention, batch.num_pairs) == ([6], {}, 0)
     whole = KnowledgeLoader(grown.cache, fields=("hidden2", "attention2"))
@@ -234,7 +234,7 @@ REFUSALS: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
         "field s50 has a weight and is not among the fields",
     ),
     "an absent layer": (
-        {"fields": ("hidden2",), "layers": (4,)},
+        {"fields": ("hidden2",), "layers": {"hidden": (4,)}},
         MismatchError,
         "field hidden2 has no hidden layer 4; it keeps 3, 6",
     ),

@@ -216,14 +216,16 @@ def test_slices_of_all_processes_make_up_each_global_batch_once(
 
 
 def test_fields_and_layers_that_are_not_asked_for_are_not_loaded(caches: Callable[[str], Cache]) -> None:
-    batch = next(iter(KnowledgeLoader(caches("bitmask"), fields=("hidden",), layers=(4,))))
+    batch = next(iter(KnowledgeLoader(caches("bitmask"), fields=("hidden",), layers={"hidden": (4,)})))
     assert batch.logits is None
     assert list(batch.hidden) == [4]
     batch = next(iter(KnowledgeLoader(caches("bitmask"), fields=())))
     assert batch.logits is None
     assert batch.hidden == {}
     assert batch.labels is not None
-    whole, part = (KnowledgeLoader(caches("bitmask"), layers=layers).reader.num_bytes for layers in (None, (4,)))
+    whole, part = (
+        KnowledgeLoader(caches("bitmask"), layers=layers).reader.num_bytes for layers in ({}, {"hidden": (4,)})
+    )
     assert part < 0.7 * whole
 
 
@@ -231,8 +233,8 @@ def test_fields_and_layers_that_are_not_asked_for_are_not_loaded(caches: Callabl
     ("changes", "error", "complaint"),
     [
         ({"fields": ("hiden",)}, MismatchError, "has no field hiden to load; it has logits, hidden"),
-        ({"layers": (3,)}, MismatchError, "has no hidden layer 3; it keeps 2, 4"),
-        ({"fields": ("logits",), "layers": (4,)}, MismatchError, "has no hidden layer 4; it keeps none"),
+        ({"layers": {"hidden": (3,)}}, MismatchError, "has no hidden layer 3; it keeps 2, 4"),
+        ({"fields": ("logits",), "layers": {"hidden": (4,)}}, MismatchError, "has no hidden layer 4; it keeps none"),
         ({"residency": "disk"}, SpecError, "none of auto, device, host and stream"),
         ({"batch_size": 0}, SpecError, "at least 1"),
         ({"rank": 1}, SpecError, "rank 1 is none of 1 processes"),
@@ -252,8 +254,8 @@ def test_auto_takes_host_memory_while_there_is_enough() -> None:
 
 
 def test_positions_and_ids_beyond_fifteen_bits_come_back_unsigned() -> None:
+    from trainer.loading.kinds.abc import unsigned
     from trainer.loading.reader import _tensor
-    from trainer.loading.targets import unsigned
 
     stored = np.array([0, 1, 32767, 32768, 65535], np.uint16)
     assert unsigned(_tensor(stored)).tolist() == stored.tolist()

@@ -370,7 +370,7 @@ def test_what_fits_in_part_is_taken_up_whole(make: MakeFit) -> None:
     job = make(recipe_of(first=HIDDEN | {"losses": {"hidden": {"shared_projection": False}}}))
     held = {f"layer_{layer:02d}": nn.Linear(16, 32) for layer in range(3)}
     matches = job.source.knowledge.matches
-    assert {pair.student for pair in matches.hidden} == {1, 2}
+    assert {pair.student for pair in matches.of("hidden")} == {1, 2}
     assert take_up("general", held, job.recipe, matches, job.student) == held
     with pytest.raises(MismatchError, match="general brings a projection of layer 2, 16 -> 32"):
         take_up("general", {"layer_02": held["layer_02"]}, job.recipe, matches, job.student)

@@ -20,7 +20,7 @@ KEPT = list(product((False, True), repeat=3))
 def whole(written: Callable[..., Cache]) -> Knowledge:
     """Rows of a task with labels, logits, hidden states of all layers and attention."""
     knowledge = cached_knowledge(written())
-    assert None not in (knowledge.hidden, knowledge.attention, knowledge.logits)
+    assert set(knowledge.fields) == {"hidden", "attention", "logits"}
     assert knowledge.has_labels
     return knowledge
 
@@ -28,16 +28,13 @@ def whole(written: Callable[..., Cache]) -> Knowledge:
 def holding(whole: Knowledge, is_corpus: bool, kept: tuple[bool, bool, bool]) -> Knowledge:
     """What a cache offers that keeps less: labels, hidden states, attention; or that of a corpus."""
     labels, hidden, attention = kept
-    less = replace(
-        whole,
-        has_labels=labels and not is_corpus,
-        hidden=whole.hidden if hidden else None,
-        attention=whole.attention if attention else None,
-    )
+    kinds = {"logits": not is_corpus, "hidden": hidden, "attention": attention}
+    fields = {kind: field for kind, field in whole.fields.items() if kinds[kind]}
+    less = replace(whole, has_labels=labels and not is_corpus, fields=fields)
     if not is_corpus:
         return less
     data = whole.request.data.model_copy(update={"problem": "text", "label_names": [], "task": None})
-    return replace(less, logits=None, request=whole.request.model_copy(update={"data": data}))
+    return replace(less, request=whole.request.model_copy(update={"data": data}))
 
 
 def built(whole: Knowledge, is_corpus: bool, flags: str) -> Knowledge:

@@ -17,11 +17,11 @@ from tiny import CPU, HIDDEN, PREDICTION, config_file, fit_of, recipe_of, studen
 from hskcache.cache import Cache
 from hskcache.errors import MismatchError, SpecError
 from trainer.loading.choice import Choice, choice_of, parse_choice
+from trainer.losses.matches import LayerMatch
 from trainer.recipe import Recipe
 from trainer.run.fit import Fit, fit
 from trainer.source.gate import check_recipe, check_student
 from trainer.source.knowledge import cached_knowledge
-from trainer.source.matches import LayerMatch
 from trainer.source.source import cached_source
 
 SOFT = recipe_of(prediction=PREDICTION | {"losses": {"soft": {}}, "epochs": 1})
@@ -30,28 +30,34 @@ STAGES = recipe_of(hidden=HIDDEN | {"epochs": 1, "select": "best"}, prediction=P
 positive = st.floats(1e-300, 1e300)
 
 
+def choose(logits: dict[str, float] | None = None, hidden: str | None = None, attention: str | None = None) -> Choice:
+    """Weights of fields of logits, and a field of each other kind."""
+    weights = {"logits": logits or {}, "hidden": {hidden: 1.0}, "attention": {attention: 1.0}}
+    return Choice({kind: named for kind, given in weights.items() if (named := {n: w for n, w in given.items() if n})})
+
+
 @pytest.mark.parametrize(
     ("texts", "choice"),
     [
         ([], Choice()),
-        (["s30"], Choice({"s30": 1.0})),
-        (["s30=0.2"], Choice({"s30": 1.0})),
-        (["s50=0.3", "s30=0.7"], Choice({"s30": 0.7, "s50": 0.3})),
-        (["s50", "logits", "s30"], Choice({"logits": 1 / 3, "s30": 1 / 3, "s50": 1 / 3})),
-        (["hidden2", "s30=1e0"], Choice({"s30": 1.0}, "hidden2")),
-        (["attention2", "hidden"], Choice({}, "hidden", "attention2")),
+        (["s30"], choose({"s30": 1.0})),
+        (["s30=0.2"], choose({"s30": 1.0})),
+        (["s50=0.3", "s30=0.7"], choose({"s30": 0.7, "s50": 0.3})),
+        (["s50", "logits", "s30"], choose({"logits": 1 / 3, "s30": 1 / 3, "s50": 1 / 3})),
+        (["hidden2", "s30=1e0"], choose({"s30": 1.0}, "hidden2")),
+        (["attention2", "hidden"], choose({}, "hidden", "attention2")),
     ],
 )
 def test_fields_are_named_with_or_without_a_weight(texts: list[str], choice: Choice, grown: Grown) -> None:
     found = parse_choice(grown.cache, texts)
     assert found == choice
-    assert list(found.logits) == sorted(found.logits)
+    assert list(found.of("logits")) == sorted(found.of("logits"))
 
 
 @given(weights=st.tuples(positive, positive, positive))
 def test_weights_keep_their_proportions_and_add_up_to_1(weights: tuple[float, float, float], grown: Grown) -> None:
     given_weights = dict(zip(("s30", "s50", "logits"), weights, strict=True))
-    shares = choice_of(grown.cache, list(given_weights), given_weights).logits
+    shares = choice_of(grown.cache, list(given_weights), given_weights).weights["logits"]
     assert sum(shares.values()) == pytest.approx(1)
     largest = max(weights)
     assert all(
@@ -78,7 +84,10 @@ def test_layers_and_widths_are_those_of_the_chosen_fields_teacher(fields: list[s
     own, other = cached_knowledge(grown.plain), cached_knowledge(grown.six)
     mixed = cached_knowledge(grown.cache, parse_choice(grown.cache, fields))
     hidden, attention = (other if name in fields else own for name in ("hidden2", "attention2"))
-    assert (mixed.hidden, mixed.attention) == (hidden.hidden, attention.attention)
+    assert (mixed.fields["hidden"], mixed.fields["attention"]) == (
+        hidden.fields["hidden"],
+        attention.fields["attention"],
+    )
     assert mixed.depths == {"hidden": hidden.depths["hidden"], "attention": attention.depths["attention"]}
     for matches, theirs, ours in (
         (mixed.matches, (hidden.matches, attention.matches), own.matches),
@@ -88,19 +97,19 @@ def test_layers_and_widths_are_those_of_the_chosen_fields_teacher(fields: list[s
             own.matches_for(3, "top"),
         ),
     ):
-        assert (matches.hidden, matches.width) == (theirs[0].hidden, theirs[0].width)
-        assert (matches.attention, matches.scores) == (theirs[1].attention, theirs[1].scores)
+        for kind, one in zip(("hidden", "attention"), theirs, strict=True):
+            assert (matches.of(kind), matches.fields[kind]) == (one.of(kind), one.fields[kind])
         assert matches != ours
     assert mixed.request == own.request
     assert mixed.interface() == own.interface()
 
 
 def test_pairs_of_a_chosen_field_are_counted_by_its_own_teachers_layers(grown: Grown) -> None:
-    chosen = cached_knowledge(grown.cache, Choice(hidden="hidden2"))
-    assert chosen.matches.hidden == (LayerMatch(1, 3), LayerMatch(2, 6))
-    assert chosen.matches_for(2, "bottom").hidden[-1] == LayerMatch(2, 2)
-    assert chosen.matches_for(3, "top").hidden[-1] == LayerMatch(3, 6)
-    assert chosen.matches_for(3, "top").attention[-1] == LayerMatch(3, 4)
+    chosen = cached_knowledge(grown.cache, choose(hidden="hidden2"))
+    assert chosen.matches.of("hidden") == (LayerMatch(1, 3), LayerMatch(2, 6))
+    assert chosen.matches_for(2, "bottom").of("hidden")[-1] == LayerMatch(2, 2)
+    assert chosen.matches_for(3, "top").of("hidden")[-1] == LayerMatch(3, 6)
+    assert chosen.matches_for(3, "top").of("attention")[-1] == LayerMatch(3, 4)
 
 
 def with_manifest(cache: Cache, **changes: Any) -> Cache:
@@ -163,7 +172,7 @@ def test_a_run_learns_from_fields_of_different_teachers(make: MakeFit, tmp_path:
     recipe = recipe_of(layers=HIDDEN | {"losses": losses, "epochs": 1}, prediction=PREDICTION)
     result = fit(make(recipe, ("hidden2", "s30=2", "s50=1")), tmp_path / "out", CPU)
     assert [set(stage["losses"]) for stage in result["stages"]] == [{"hidden", "attention"}, {"soft", "label"}]
-    again = make(recipe, Choice({"s30": 2, "s50": 1}, "hidden2"))
+    again = make(recipe, choose({"s30": 2, "s50": 1}, "hidden2"))
     assert fit(again, tmp_path / "out", CPU) == result
 
 
@@ -241,12 +250,12 @@ LEARN_LABELS = recipe_of(learn=HIDDEN | {"losses": {"label": {}}})
 @pytest.mark.parametrize(
     ("choice", "recipe", "layers", "layer_map", "complaint"),
     [
-        (Choice({"odd": 1}), SOFT, 2, None, "field odd of the cache .* has 3 outputs and the rows ask for 2"),
-        (Choice({"s30": 1}), LEARN_LABELS, 2, None, "--field s30: recipe 'tiny' learns from no logits; leave the flag"),
-        (Choice({}, "hidden2"), SOFT, 2, None, "--field hidden2: recipe 'tiny' learns from no hidden states"),
-        (Choice({}, None, "attention2"), LEARN_HIDDEN, 2, None, "--field attention2: .* learns from no attention scor"),
-        (Choice({}, "hidden2"), LEARN_HIDDEN, 3, None, "has 3 layers and field hidden2 of the cache .* student of 2"),
-        (Choice({}, "hidden2"), LEARN_HIDDEN, 2, "top", "needs hidden layers 5 of field hidden2, which the cache"),
+        (choose({"odd": 1}), SOFT, 2, None, "field odd of the cache .* has 3 outputs and the rows ask for 2"),
+        (choose({"s30": 1}), LEARN_LABELS, 2, None, "--field s30: recipe 'tiny' learns from no logits; leave the flag"),
+        (choose({}, "hidden2"), SOFT, 2, None, "--field hidden2: recipe 'tiny' learns from no hidden states"),
+        (choose({}, None, "attention2"), LEARN_HIDDEN, 2, None, "--field attention2: .* learns from no attention scor"),
+        (choose({}, "hidden2"), LEARN_HIDDEN, 3, None, "has 3 layers and field hidden2 of the cache .* student of 2"),
+        (choose({}, "hidden2"), LEARN_HIDDEN, 2, "top", "needs hidden layers 5 of field hidden2, which the cache"),
     ],
 )
 def test_a_chosen_field_that_does_not_fit_is_named_with_what_to_change(
@@ -263,7 +272,8 @@ def test_a_chosen_field_that_does_not_fit_is_named_with_what_to_change(
 
 
 def test_a_field_that_was_added_is_offered_where_the_cache_has_none_of_its_own(grown: Grown) -> None:
-    knowledge = replace(cached_knowledge(grown.cache), hidden=None, attention=None)
+    whole = cached_knowledge(grown.cache)
+    knowledge = replace(whole, fields={"logits": whole.fields["logits"]})
     with pytest.raises(MismatchError, match="keeps none; give --field hidden2, which was added to it"):
         check_recipe(knowledge, LEARN_HIDDEN)
     recipe = recipe_of(learn=HIDDEN | {"losses": {"attention": {}}})
@@ -273,10 +283,10 @@ def test_a_field_that_was_added_is_offered_where_the_cache_has_none_of_its_own(g
 
 def test_a_choice_made_by_hand_is_checked_like_a_parsed_one(grown: Grown) -> None:
     for choice, complaint in (
-        (Choice({"s70": 1.0}), "no field s70"),
-        (Choice({"s30": -1.0}), "the weight -1"),
-        (Choice({"s30": 1.0, "odd": 1.0}), "cannot be averaged"),
-        (Choice(hidden="s30"), "field s30 holds logits; choose it for those, not for hidden states"),
+        (choose({"s70": 1.0}), "no field s70"),
+        (choose({"s30": -1.0}), "the weight -1"),
+        (choose({"s30": 1.0, "odd": 1.0}), "cannot be averaged"),
+        (choose(hidden="s30"), "field s30 holds logits; choose it for those, not for hidden states"),
     ):
         with pytest.raises((MismatchError, SpecError), match=complaint):
             cached_source(grown.cache.root, fields=choice)

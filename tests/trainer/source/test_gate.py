@@ -10,10 +10,10 @@ from tiny import cache_of, config_file, job_of, recipe_of, spec_of, student_of, 
 
 from hskcache.cache import Cache
 from hskcache.errors import MismatchError, SpecError
+from trainer.losses.matches import LayerMatch
 from trainer.recipe import Recipe
 from trainer.source.gate import check_recipe, check_student, check_tokenizer
 from trainer.source.knowledge import Knowledge, cached_knowledge
-from trainer.source.matches import LayerMatch, Matches
 from trainer.source.source import cached_source
 
 
@@ -38,7 +38,7 @@ def test_what_fits_passes(knowledge: Knowledge, cache_dir: Path, wide: Path) -> 
     recipe = stage(hidden={}, soft={}, label={})
     check_recipe(knowledge, recipe, slices=4)
     check_student(knowledge, recipe, student_of(cached_source(cache_dir), wide))
-    assert knowledge.matches == Matches((LayerMatch(1, 2), LayerMatch(2, 4)), width=32)
+    assert knowledge.matches.pairs == {"hidden": (LayerMatch(1, 2), LayerMatch(2, 4))}
     assert knowledge.label_names == ("0", "1")
 
 
@@ -63,7 +63,7 @@ def test_a_cache_without_labels_cannot_teach_them(tiny_teacher_dir: Path, tsv_fi
 
 
 def test_logits_that_nobody_kept_cannot_be_learned(knowledge: Knowledge) -> None:
-    assert "learns from logits" in refusal(lambda: check_recipe(replace(knowledge, logits=None), stage(soft={})))
+    assert "learns from logits" in refusal(lambda: check_recipe(replace(knowledge, fields={}), stage(soft={})))
 
 
 def test_a_batch_that_cannot_be_cut_is_refused(knowledge: Knowledge) -> None:

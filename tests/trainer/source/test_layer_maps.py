@@ -27,7 +27,9 @@ STORED = Depth(student_layers=2, stored="all")
 
 def pairs(knowledge: Knowledge, layers: int, layer_map: str | None) -> tuple[list[tuple[int, int]], ...]:
     matches = knowledge.matches_for(layers, layer_map)
-    return tuple([(match.student, match.teacher) for match in one] for one in (matches.hidden, matches.attention))
+    return tuple(
+        [(match.student, match.teacher) for match in one] for one in (matches.of("hidden"), matches.of("attention"))
+    )
 
 
 @pytest.mark.parametrize(
@@ -133,7 +135,7 @@ def test_a_map_needs_only_the_layers_that_a_stage_learns_from(written: Written, 
 def test_only_the_layers_of_the_map_are_loaded(written: Written) -> None:
     source = cached_source(written(depth=STORED).root)
     losses = recipe_of(learn={"losses": ALL, "epochs": 1}).stages[0].losses
-    batch = next(iter(source.loader(losses, Slice(8, 0, 1, 1, "cpu", (0, 1, 3), (3,)), 0)))
+    batch = next(iter(source.loader(losses, Slice(8, 0, 1, 1, "cpu", {"hidden": (0, 1, 3), "attention": (3,)}), 0)))
     assert (list(batch.hidden), list(batch.attention)) == ([0, 1, 3], [3])
 
 
@@ -187,7 +189,7 @@ def test_a_cache_of_all_layers_serves_every_layer_of_a_map_though_it_was_asked_f
     knowledge = cached_knowledge(cache)
     assert "give --layer-map uniform: the layers are there" in refusal(knowledge, student, None, ALL, MismatchError)
     check_student(knowledge, recipe_of(learn={"losses": ALL, "epochs": 1}), student, "uniform")
-    assert [match.teacher for match in knowledge.matches_for(2, "top").hidden] == [0, 3, 4]
+    assert [match.teacher for match in knowledge.matches_for(2, "top").of("hidden")] == [0, 3, 4]
 
 
 def test_a_student_without_attention_of_the_usual_kind_is_refused(written: Written) -> None:

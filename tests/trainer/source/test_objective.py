@@ -9,15 +9,17 @@ from tiny import config_file, student_of
 
 from hskcache.cache import Cache
 from hskcache.errors import MismatchError
+from hskcache.store.fields import HiddenField
 from trainer.batch import Batch
 from trainer.loading import KnowledgeLoader
+from trainer.losses.matches import LayerMatch, Matches
 from trainer.recipe import HiddenTerm, LabelTerm, Losses, SoftTerm
-from trainer.source.matches import LayerMatch, Matches
 from trainer.source.objective import Objective
 from trainer.source.source import Source, cached_source
 
 PAIRS = (LayerMatch(1, 2), LayerMatch(2, 4))
-MATCHES = Matches(hidden=PAIRS, width=32)
+WIDE = HiddenField(width=32, num_columns=32, columns="all", encoding="float32", layers=[0, 2, 4])
+MATCHES = Matches({"hidden": PAIRS}, {"hidden": WIDE})
 
 
 @pytest.fixture(scope="session")
@@ -64,7 +66,8 @@ def test_hidden_losses_of_the_layers_add_up(source: Source, batch: Batch, wide: 
     student = student_of(source, wide)
     losses = Losses(hidden=HiddenTerm())
     both, first, second = (
-        Objective(student, losses, Matches(pairs, width=32))(batch)[0] for pairs in (PAIRS, PAIRS[:1], PAIRS[1:])
+        Objective(student, losses, Matches({"hidden": pairs}, {"hidden": WIDE}))(batch)[0]
+        for pairs in (PAIRS, PAIRS[:1], PAIRS[1:])
     )
     assert both.item() == pytest.approx(first.item() + second.item(), rel=1e-6)
 

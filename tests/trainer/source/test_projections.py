@@ -10,11 +10,13 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from hskcache.errors import DamageError
+from hskcache.store.fields import HiddenField
+from trainer.losses.matches import LayerMatch, Matches
 from trainer.recipe import EmbeddingTerm, HiddenTerm, Losses
-from trainer.source.matches import LayerMatch, Matches
 from trainer.source.projections import FILE, Widths, described, draw, load, needed, save, widths_of
 
-MATCHES = Matches(hidden=(LayerMatch(0, 0), LayerMatch(1, 2), LayerMatch(2, 4)), width=32)
+WIDE = HiddenField(width=32, num_columns=32, columns="all", encoding="float32", layers=[0, 2, 4])
+MATCHES = Matches({"hidden": (LayerMatch(0, 0), LayerMatch(1, 2), LayerMatch(2, 4))}, {"hidden": WIDE})
 ALONE = HiddenTerm(embedding=False)
 
 

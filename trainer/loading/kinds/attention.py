@@ -1,102 +1,20 @@
-"""From stored targets to what the losses compare with, on the device where they are; nothing waits for the device."""
+"""Attention scores as they are loaded: padded tables between the kept positions of each row, layer by layer."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple, assert_never
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from hskcache.cache import AttentionField, HiddenField
 from hskcache.encoded import ENCODED
 from hskcache.encoding import get_encoding
-from hskcache.encoding.bitmask import unpack_columns
 from hskcache.ragged import Integers
 from hskcache.store.fields import layer_name
-from trainer.batch import AttentionTarget, HiddenTarget
+from hskcache.store.kinds.attention import AttentionField
+from trainer.batch import AttentionTarget
 from trainer.loading.block import Block
-
-
-@dataclass(frozen=True, eq=False)
-class LogitsDecoder:
-    """Average the logits of an ensemble (see :class:`~trainer.loading.choice.Choice`); those of one teacher stay.
-
-    Attributes:
-        weights: by field, adding up to 1; at least one.
-    """
-
-    weights: Mapping[str, float]
-
-    def decode(self, block: Block) -> Tensor:
-        """Logits [B, C] float32."""
-        (name, weight), *others = self.weights.items()
-        first = block.tensors[f"{name}/logits"]
-        if not others:
-            return first
-        # Numbers of the host, as factors, go to the device with the kernel: no copy to wait for.
-        total = first * weight
-        for name, weight in others:
-            total.add_(block.tensors[f"{name}/logits"], alpha=weight)
-        return total
-
-
-@dataclass(frozen=True, eq=False)
-class HiddenDecoder:
-    """Decode kept hidden states.
-
-    Attributes:
-        name: of the field.
-        field: how its states are stored.
-        layers: teacher layers to decode.
-        constants: ``field/array`` -> what all rows share, on the device of the batches.
-    """
-
-    name: str
-    field: HiddenField
-    layers: tuple[int, ...]
-    constants: Mapping[str, Tensor]
-
-    def decode(self, block: Block, begin: Integers) -> dict[int, HiddenTarget]:
-        """Targets by teacher layer.
-
-        Args:
-            block: encoded rows.
-            begin: where each of them begins in the flattened batch.
-        """
-        encoding = get_encoding(self.field.encoding)
-        counts = np.diff(block.offsets[f"{self.name}/position"])
-        table = torch.from_numpy(np.stack([counts, begin])).to(block.device, non_blocking=True)
-        row_start = torch.repeat_interleave(table[1], table[0], output_size=int(counts.sum()))
-        targets = {}
-        for layer in self.layers:
-            name = f"{self.name}/{layer_name(layer)}"
-            parts = {
-                part: block.tensors[f"{name}/{part}"]
-                for part in ENCODED[self.field.encoding].of(self.field.num_columns)
-            }
-            targets[layer] = HiddenTarget(
-                index_P=row_start + unsigned(block.tensors[f"{name}/positions"]),
-                values_PW=encoding.decode(parts, self.field.num_columns),
-                columns=self._columns(block, name),
-                width=self.field.width,
-                mean_D=self.constants.get(f"{name}/mean"),
-                basis_WD=self.constants.get(f"{name}/basis"),
-            )
-        return targets
-
-    def _columns(self, block: Block, name: str) -> Tensor | None:
-        match self.field.columns:
-            case "shared":
-                return unsigned(self.constants[f"{name}/columns"])
-            case "indices":
-                return unsigned(block.tensors[f"{name}/columns"])
-            case "bitmask":
-                return unpack_columns(block.tensors[f"{name}/bitmask"], self.field.num_columns, self.field.width)
-            case "all" | "pca":
-                return None
-            case unknown:
-                assert_never(unknown)
+from trainer.loading.kinds.abc import OfLayers, Stored, unsigned
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,7 +31,7 @@ class AttentionDecoder:
     field: AttentionField
     layers: tuple[int, ...]
 
-    def decode(self, block: Block) -> dict[int, AttentionTarget]:
+    def decode(self, block: Block, begin: Integers) -> dict[int, AttentionTarget]:
         """Targets by teacher layer, padded to the row with the most positions."""
         encoding = get_encoding(self.field.encoding)
         counts = np.diff(block.offsets[f"{self.name}/position"])
@@ -133,6 +51,21 @@ class AttentionDecoder:
                 scores_BHKK=encoding.decode(parts, most),
             )
         return targets
+
+
+class LoadedAttention(OfLayers[AttentionField]):
+    """Teacher layer -> :class:`~trainer.batch.AttentionTarget` in a batch; losses divide by pairs of kept positions."""
+
+    of_layers = "attention of layers"
+    of_layer = "attention of layer"
+
+    def decoder(self, stored: Stored) -> AttentionDecoder:
+        """Of one field."""
+        return AttentionDecoder(stored.name, stored.field, stored.layers)
+
+    def total(self, counts: Integers) -> int:
+        """Pairs of a kept query and a kept key."""
+        return int((counts * counts).sum())
 
 
 class _Table(NamedTuple):
@@ -189,8 +122,3 @@ def _padded(flat: Tensor, table: _Table) -> Tensor:
     if table.place is None:
         return flat.view(table.shape)
     return flat.index_select(0, table.place.view(-1)).view(table.shape)
-
-
-def unsigned(tensor: Tensor) -> Tensor:
-    """Stored 16-bit bits or 32-bit integers as int64."""
-    return tensor.long() & 0xFFFF if tensor.dtype == torch.int16 else tensor.long()

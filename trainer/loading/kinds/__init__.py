@@ -1,0 +1,16 @@
+"""The kinds of knowledge that can be loaded: one file a kind, and the table of them."""
+
+from typing import Any
+
+from hskcache.table import Table
+from trainer.loading.kinds.abc import LoadedKind
+from trainer.loading.kinds.attention import LoadedAttention
+from trainer.loading.kinds.hidden import LoadedHidden
+from trainer.loading.kinds.logits import LoadedLogits
+
+__all__ = ["LOADED", "LoadedKind"]
+
+LOADED: Table[LoadedKind[Any]] = Table(
+    "a kind that is loaded", {"logits": LoadedLogits(), "hidden": LoadedHidden(), "attention": LoadedAttention()}
+)
+"""By the name of the kind."""

@@ -1,0 +1,81 @@
+"""A kind of knowledge as it is loaded: from stored targets to those of a batch, on the device where they are."""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar
+
+import torch
+from torch import Tensor
+
+from hskcache.ragged import Integers
+from hskcache.store.fields import StoredField
+from trainer.loading.block import Block
+
+FieldModel = TypeVar("FieldModel", bound=StoredField)
+
+
+class Stored(NamedTuple):
+    """What targets are decoded from.
+
+    Attributes:
+        weights: by name of a field, what it counts in the mean; one field with 1 where nothing is averaged.
+        field: how they are stored, those of all fields alike.
+        layers: teacher layers to decode; empty where the kind has none.
+        constants: ``field/array`` -> what all rows share, on the device of the batches.
+    """
+
+    weights: Mapping[str, float]
+    field: Any
+    layers: tuple[int, ...]
+    constants: Mapping[str, Tensor]
+
+    @property
+    def name(self) -> str:
+        """The field, of a kind that is not averaged."""
+        return next(iter(self.weights))
+
+
+class Decoder(Protocol):
+    """Decodes the targets of one kind; nothing waits for the device."""
+
+    def decode(self, block: Block, begin: Integers) -> Any:
+        """Targets as a batch holds them.
+
+        Args:
+            block: encoded rows.
+            begin: where each of them begins in the flattened batch, on the host.
+        """
+        ...
+
+
+class LoadedKind(Generic[FieldModel]):
+    """How one kind is loaded. An object of it stands in the table under the kind's name.
+
+    Attributes:
+        is_averaged: whether several fields may be loaded, as the weighted mean of theirs.
+        of_layer, of_layers: what a layer is, or several are, of, for messages; empty where there are none.
+        axis: of which the losses divide by a total of the global batch; empty where they divide by its rows.
+    """
+
+    is_averaged: ClassVar[bool] = False
+    of_layer: ClassVar[str] = ""
+    of_layers: ClassVar[str] = ""
+    axis: ClassVar[str] = ""
+
+    def decoder(self, stored: Stored) -> Decoder:
+        """What decodes the targets of a batch."""
+        raise NotImplementedError
+
+    def total(self, counts: Integers) -> int:
+        """What losses divide by, from the entries of each row of the global batch along the axis."""
+        return int(counts.sum())
+
+
+class OfLayers(LoadedKind[FieldModel]):
+    """A kind whose targets are by teacher layer."""
+
+    axis = "position"
+
+
+def unsigned(tensor: Tensor) -> Tensor:
+    """Stored 16-bit bits or 32-bit integers as int64."""
+    return tensor.long() & 0xFFFF if tensor.dtype == torch.int16 else tensor.long()

@@ -1,0 +1,44 @@
+"""Logits as they are loaded: those of one teacher, or the weighted mean of several."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from hskcache.ragged import Integers
+from hskcache.store.kinds.logits import LogitsField
+from trainer.loading.block import Block
+from trainer.loading.kinds.abc import LoadedKind, Stored
+
+
+@dataclass(frozen=True, eq=False)
+class LogitsDecoder:
+    """Average the logits of an ensemble (see :class:`~trainer.loading.choice.Choice`); those of one teacher stay.
+
+    Attributes:
+        weights: by field, adding up to 1; at least one.
+    """
+
+    weights: Mapping[str, float]
+
+    def decode(self, block: Block, begin: Integers) -> Tensor:
+        """Logits [B, C] float32."""
+        (name, weight), *others = self.weights.items()
+        first = block.tensors[f"{name}/logits"]
+        if not others:
+            return first
+        # Numbers of the host, as factors, go to the device with the kernel: no copy to wait for.
+        total = first * weight
+        for name, weight in others:
+            total.add_(block.tensors[f"{name}/logits"], alpha=weight)
+        return total
+
+
+class LoadedLogits(LoadedKind[LogitsField]):
+    """[B, C] float32 in a batch."""
+
+    is_averaged = True
+
+    def decoder(self, stored: Stored) -> LogitsDecoder:
+        """The mean of the fields."""
+        return LogitsDecoder(stored.weights)

@@ -1,0 +1,115 @@
+"""A term of a stage's loss: which layers it compares, and how."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from hskcache.attention import scores_between
+from hskcache.errors import MismatchError
+from trainer.batch import Batch
+from trainer.losses.matches import LayerMatch, Matches
+from trainer.recipe import StatesTerm, Term
+
+Settings = TypeVar("Settings", bound=Term)
+Target = TypeVar("Target")
+
+
+class Attentions:
+    """What every self-attention of one forward pass computed with, in the order of the layers."""
+
+    def __init__(self) -> None:
+        self.layers: list[tuple[Tensor, Tensor, float]] = []
+
+    def __call__(self, query_BHLd: Tensor, key_BHLd: Tensor, _mask: Tensor | None, scaling: float) -> None:
+        """Listen."""
+        self.layers.append((query_BHLd, key_BHLd, scaling))
+
+    def scores(self, layer: int, positions_BK: Tensor) -> Tensor:
+        """Scores [B, H, K, K] of a layer, counted from 1, between some positions of each row, and of no others."""
+        query_BHLd, key_BHLd, scaling = self.layers[layer - 1]
+        return scores_between(query_BHLd, key_BHLd, positions_BK, scaling)
+
+
+class Seen(NamedTuple):
+    """What a term sees of one forward pass.
+
+    Attributes:
+        output: of the student, as transformers gives it.
+        attentions: of its layers, where a term listens to them.
+        batch: what it read, with the targets.
+        matches: which layers learn from which.
+        num_heads: attention heads of the student.
+        projection: leads a student's layer to the teacher's width, or None where nothing does.
+    """
+
+    output: Any
+    attentions: Attentions
+    batch: Batch
+    matches: Matches
+    num_heads: int
+    projection: Callable[[LayerMatch, StatesTerm], nn.Linear | None]
+
+
+class LossTerm(Generic[Settings]):
+    """How one term of a recipe is computed. An object of it stands in the table under the term's name.
+
+    Attributes:
+        sees_states: whether the student must give its hidden states.
+        listens: whether the queries and keys of its attention must be seen.
+        has_layers: whether it compares pairs of layers.
+        what: it learns from, in words, where a pair of layers is missing; empty: what its kind holds.
+        keep: options of a build that keeps what it learns from.
+    """
+
+    sees_states: ClassVar[bool] = False
+    listens: ClassVar[bool] = False
+    has_layers: ClassVar[bool] = False
+    what: ClassVar[str] = ""
+    keep: ClassVar[Mapping[str, str]] = {}
+
+    def pairs(self, settings: Settings, matches: Matches) -> tuple[LayerMatch, ...]:
+        """The pairs of layers that the term compares."""
+        return matches.of(settings.kind) if self.has_layers and settings.kind is not None else ()
+
+    def check(self, settings: Settings, matches: Matches, num_heads: int) -> None:
+        """Raise unless a student of so many attention heads can be compared as asked.
+
+        Raises:
+            MismatchError: it cannot.
+        """
+
+    def check_student(self, student: PreTrainedModel) -> None:
+        """Raise unless a student shows what the term compares.
+
+        Raises:
+            MismatchError: it does not.
+        """
+
+    def loss(self, settings: Settings, seen: Seen) -> Tensor:
+        """The term without its weight: a scalar in float32 of a slice, such that slices of a global batch add up."""
+        raise NotImplementedError
+
+
+def total(losses: Sequence[Tensor], what: str) -> Tensor:
+    """The sum over the layers.
+
+    Raises:
+        MismatchError: there are none.
+    """
+    if not losses:
+        raise MismatchError(f"a loss learns from {what} and no pair of layers is given; match some, or leave it out")
+    return torch.stack(list(losses)).sum()
+
+
+def present(target: Target | None, what: str) -> Target:
+    """A target of a batch.
+
+    Raises:
+        MismatchError: it has none.
+    """
+    if target is None:
+        raise MismatchError(f"a loss learns from {what} and the batch has none; load them, or leave the loss out")
+    return target

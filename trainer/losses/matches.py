@@ -1,0 +1,33 @@
+"""Which layers of a student learn from which of the teacher's."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from hskcache.store.fields import StoredField
+
+
+@dataclass(frozen=True)
+class LayerMatch:
+    """A student layer and the teacher layer it learns from; of hidden states, layer 0 is the embedding output."""
+
+    student: int
+    teacher: int
+
+
+@dataclass(frozen=True)
+class Matches:
+    """Which layers learn from which, and what of the teacher's shape the losses need.
+
+    Attributes:
+        pairs: by kind of knowledge, its pairs of layers.
+        fields: by kind, how it is stored.
+        max_length: tokens of a row at most; None where that is not known.
+    """
+
+    pairs: Mapping[str, Sequence[LayerMatch]] = field(default_factory=dict)
+    fields: Mapping[str, StoredField] = field(default_factory=dict)
+    max_length: int | None = None
+
+    def of(self, kind: str) -> tuple[LayerMatch, ...]:
+        """The pairs of a kind."""
+        return tuple(self.pairs.get(kind, ()))
