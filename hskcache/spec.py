@@ -16,12 +16,11 @@ from hskcache.errors import SpecError
 from hskcache.strict import Strict, first_problem, parse_yaml
 from hskcache.table import OneOf
 
-FORMAT_VERSION = 1
-
 ScoreName = Literal["attention", "attention-logit", "received", "left", "right", "random", "cls", "all"]
 ScoreLayer = Literal["producing", "last", "mapped"]
 WidthName = Literal["magnitude", "uniform", "random", "pca", "all"]
 EncodingName = Annotated[str, OneOf(ENCODED)]
+CodecName = Literal["zstd"]
 LayerMapName = Literal["uniform", "top", "bottom"]
 PairsName = Literal["none", "next", "random", "mixed"]
 _PAIRS: dict[PairsName, str] = {

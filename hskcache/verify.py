@@ -1,10 +1,10 @@
 """Integrity of a cache from its files alone: no teacher, no data set, no torch."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -12,22 +12,23 @@ from numpy.typing import NDArray
 from pydantic import Field as Key
 from pydantic import computed_field
 
-from hskcache.errors import DamageError
+from hskcache.errors import DamageError, MismatchError
 from hskcache.store.additions import ADDING, is_being_added
 from hskcache.store.appending import APPENDING, under_way
+from hskcache.store.consistency import parse_manifest
 from hskcache.store.content import check_content
 from hskcache.store.fields import OFFSETS, check_positions
-from hskcache.store.files import tokenizer_digest
-from hskcache.store.ledger import MANIFEST, TOKENIZER, Ledger
+from hskcache.store.ledger import TOKENIZER, Ledger
 from hskcache.store.manifest import Manifest
+from hskcache.store.pages import PagedRecords, make_page
+from hskcache.store.publishing import MANIFEST, is_swept, manifest_files
 from hskcache.store.reading import read_document, read_shard
-from hskcache.store.record import CONSTANTS, Record, Skipped, parse
+from hskcache.store.record import CONSTANTS, Record, Skipped
+from hskcache.store.tokenizer import tokenizer_digest
 from hskcache.strict import Strict
 
 MAX_THREADS = 4
 """More would mostly wait for the disk, each with a shard in memory."""
-
-_BATCH = 1024
 
 
 class Problem(Strict):
@@ -71,8 +72,9 @@ class Report(Strict):
 def verify(root: str | Path, on_progress: Callable[[int], None] | None = None, deep: bool = False) -> Report:
     """Read every file of a cache and compare it with the manifest.
 
-    Checked are the manifest's digests, that the shards of every field cover every row once, each shard's size, digest,
-    documents, offsets and positions, each commit record, the tokenizer's digest, and that no other file stands there.
+    Checked are the manifest's digests, its copy, the pages of records, that the shards of every field cover every row
+    once, each shard's size, digest, documents, offsets and positions, in version 1 each commit record, the tokenizer's
+    digest, and that no other file stands there.
     Entries of the cache's folder that begin with a dot, and a README.md, are left alone: hubs put them there.
 
     The other arrays need no decompressing: a shard of the right digest is what its writer wrote, and whoever reads it
@@ -98,15 +100,17 @@ def verify(root: str | Path, on_progress: Callable[[int], None] | None = None, d
         what = str(error).removeprefix(f"{root / MANIFEST} ")
         return Report(checked_bytes=0, problems=[Problem(field=None, shard=None, file=MANIFEST, what=what)])
     problems = [Problem(field=None, shard=None, file=MANIFEST, what=f"was edited: {edit}") for edit in manifest.edits()]
-    checked_bytes = 0
-    for record, found in _Shards(ledger, manifest, deep).check():
+    problems += _copy_problems(ledger, manifest)
+    checked_bytes, shards = 0, _Shards(ledger, manifest, deep)
+    for record, found in shards.check():
         problems += found
         checked_bytes += record.num_bytes
         if on_progress is not None:
             on_progress(record.num_bytes)
+    problems += shards.bad_pages
     problems += _tokenizer_problems(root, manifest)
-    problems += _extra_problems(ledger, manifest)
-    skipped = {name: rows for name, records in manifest.shards.items() if (rows := list(records.skipped()))}
+    problems += _extra_problems(ledger, manifest, {problem.field for problem in shards.bad_pages})
+    skipped = {name: rows for name, rows in shards.skipped.items() if rows}
     return Report(checked_bytes=checked_bytes, num_rows=manifest.request.num_rows, skipped=skipped, problems=problems)
 
 
@@ -119,32 +123,60 @@ class _Shards:
         manifest: what it should be.
         deep: whether to decompress every array.
         lengths: by shard, the tokens of its rows, once the inputs are read; of damaged inputs there are none.
+        bad_pages: pages of records that are not as they were written; nothing is said of the shards that they are of.
+        skipped: by field, the rows that its records leave out, as far as they can be read.
     """
 
     ledger: Ledger
     manifest: Manifest
     deep: bool
     lengths: dict[int, NDArray[np.int64]] = field(default_factory=dict)
+    bad_pages: list[Problem] = field(default_factory=list)
+    skipped: dict[str, list[Skipped]] = field(default_factory=dict)
 
     def check(self) -> Iterator[tuple[Record, list[Problem]]]:
         """Every record with what is wrong with it and its shard; the inputs first, which tell how long rows are."""
-        inputs = (record for record in self.manifest.records if record.field == "inputs")
-        others = (record for record in self.manifest.records if record.field != "inputs")
+        names = sorted(self.manifest.fields, key=lambda name: name != "inputs")
         # Hashing and decompressing let other threads run; each holds one shard at a time.
         pool = ThreadPoolExecutor(min(MAX_THREADS, os.cpu_count() or 1), thread_name_prefix="hskcache-verify")
         try:
-            for records in (inputs, others):
-                while batch := list(islice(records, _BATCH)):
+            for name in names:
+                for batch in self._batches(name):
+                    self.skipped.setdefault(name, []).extend(one for record in batch for one in record.skipped)
                     yield from zip(batch, pool.map(self._problems, batch), strict=True)
         finally:
             pool.shutdown(cancel_futures=True)
 
+    def _batches(self, name: str) -> Iterator[list[Record]]:
+        """The records of a field, some at a time: those of pages that are as they should be."""
+        records, constants = self.manifest.shards[name], self.manifest.constants.get(name)
+        if constants is not None:
+            yield [constants]
+        if not isinstance(records, PagedRecords):
+            yield list(records)
+            return
+        for page in records.pages:
+            path = records.path(page)
+            try:
+                found = list(records.of_page(page))
+                if make_page(page.shard, found)[0] != page:
+                    raise DamageError("holds other records than the manifest says")
+            except DamageError as error:
+                what = str(error).removeprefix(f"{self.ledger.root / path} ").partition(";")[0]
+                self.bad_pages.append(Problem(field=name, shard=None, file=path, what=what))
+            else:
+                yield found
+
     def _problems(self, record: Record) -> list[Problem]:
-        paths = self.ledger.shard_path(record), self.ledger.record_path(record.field, record.shard)
         shard = None if record.shard == CONSTANTS else record.shard
+        path = self.ledger.shard_path(record)
+        found = {path: self._shard(record, path)}
+        if self.manifest.format.keeps_records:
+            path = self.ledger.record_path(record.field, record.shard)
+            found[path] = self._record(record, path)
         return [
             Problem(field=record.field, shard=shard, file=path.relative_to(self.ledger.root).as_posix(), what=what)
-            for path, what in zip(paths, (self._shard(record, paths[0]), self._record(record, paths[1])), strict=True)
+            for path, what in found.items()
             if what is not None
         ]
 
@@ -166,7 +198,7 @@ class _Shards:
         """Problem of a commit record's file, or None."""
         try:
             data = read_document(path)
-            found = parse(Record, data, str(path))
+            found = self.manifest.format.parse_record(data, str(path))
             if found != record:
                 return "differs from the manifest's record"
             # What an earlier version did not write is not missing; all else is spelled as it was written.
@@ -194,11 +226,34 @@ def _tokenizer_problems(root: Path, manifest: Manifest) -> Iterator[Problem]:
         yield Problem(field=None, shard=None, file=TOKENIZER, what=what)
 
 
-def _extra_problems(ledger: Ledger, manifest: Manifest) -> Iterator[Problem]:
-    expected = {ledger.root / MANIFEST, ledger.root / "README.md"}
-    for record in manifest.records:
+def _copy_problems(ledger: Ledger, manifest: Manifest) -> Iterator[Problem]:
+    """Whichever of the files that hold the manifest is not the one that was read."""
+    for name in manifest_files(manifest):
+        path, what = ledger.root / name, None
+        try:
+            if (data := read_document(path)) != manifest.to_json() and not manifest.format.keeps_records:
+                found = parse_manifest(data, str(path), ledger.read_page)
+                what = f"is of another cache, {found.cache_id[:12]}, or was edited"
+        except (FileNotFoundError, NotADirectoryError):
+            what = "is missing"
+        except (DamageError, MismatchError) as error:
+            what = str(error).removeprefix(f"{path} ")
+        if what is not None:
+            yield Problem(field=None, shard=None, file=name, what=what)
+
+
+def _extra_problems(ledger: Ledger, manifest: Manifest, unknown: Collection[str | None]) -> Iterator[Problem]:
+    """Files that belong to nothing; in the fields ``unknown`` it is not known which shards there are."""
+    expected = {ledger.root / "README.md", *(ledger.root / name for name in manifest_files(manifest))}
+    expected |= {ledger.root / file.path for file in manifest.index}
+    for name in unknown:
+        expected |= {path for path in (ledger.root / str(name)).iterdir() if is_swept(path.name, manifest)}
+    for record in chain(
+        manifest.constants.values(), *(records for name, records in manifest.shards.items() if name not in unknown)
+    ):
         expected.add(ledger.shard_path(record))
-        expected.add(ledger.record_path(record.field, record.shard))
+        if manifest.format.keeps_records:
+            expected.add(ledger.record_path(record.field, record.shard))
     for path in sorted(ledger.root.glob(f"*/{ADDING}")):
         name = path.parent.name
         expected |= {path} if name in manifest.fields else set(path.parent.iterdir())

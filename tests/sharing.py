@@ -8,6 +8,7 @@ import pytest
 from click.testing import CliRunner, Result
 from fsspec.config import conf, set_conf_env
 from servers import Server
+from stored import plain
 
 from hskcache.cli import main
 
@@ -31,7 +32,7 @@ def refused(*args: object) -> str:
     assert result.stderr.splitlines()[-1:] == errors
     assert result.stdout == ""
     assert "Traceback" not in result.stderr
-    return errors[0].removeprefix("error: ")
+    return plain(errors[0].removeprefix("error: "))
 
 
 def reach(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+from stored import plain
+
 _PIECE_BYTES = 8192
 
 
@@ -46,7 +48,7 @@ class Unsteady(ThreadingHTTPServer):
 
     @property
     def shards_begun(self) -> dict[str, int]:
-        return {name: count for name, count in self.begun.items() if name.endswith(".zarr.zip")}
+        return {plain(name): count for name, count in self.begun.items() if name.endswith(".zarr.zip")}
 
     def handle_error(self, request: object, client_address: object) -> None:
         """Clients that are killed are what the tests are about."""
@@ -62,7 +64,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             return
         with server.lock:
-            fails = name in server.refused or server.num_failures > 0
+            fails = plain(name) in server.refused or server.num_failures > 0
             server.num_failures = max(0, server.num_failures - fails)
         path = server.root / name
         if fails or not path.is_file():
@@ -71,7 +73,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.end_headers()
             return
         data = path.read_bytes()
-        if name in server.altered:
+        if plain(name) in server.altered:
             data = data[:-1] + bytes([data[-1] ^ 1])
         start, stop = self._range(len(data))
         with server.lock:

@@ -17,9 +17,11 @@ from hskcache.disk import writing_to
 from hskcache.errors import MismatchError
 from hskcache.runtime import environment
 from hskcache.store.claims import CLAIMS, Claims, claiming
-from hskcache.store.files import TEMPORARY_SUFFIX, make_folder, tokenizer_digest, write_atomic
-from hskcache.store.ledger import BUILDING, MANIFEST, TOKENIZER, Ledger
+from hskcache.store.files import TEMPORARY_SUFFIX, make_folder, write_atomic
+from hskcache.store.ledger import BUILDING, TOKENIZER, Ledger
 from hskcache.store.manifest import Manifest
+from hskcache.store.publishing import MANIFEST, manifest_files
+from hskcache.store.tokenizer import tokenizer_digest
 
 __all__ = ["Job", "build", "building", "describe_job", "extractor_for", "finished", "is_complete", "prepare_job"]
 
@@ -103,6 +105,8 @@ def is_complete(out: Path, tokenizer_sha256: str) -> Manifest | None:
         return None
     ledger = Ledger(out)
     manifest = ledger.intact()
+    if not all((out / name).exists() for name in manifest_files(manifest)):
+        return None
     if not set(manifest.request.fields) <= manifest.fields.keys():
         # A part that was pulled without some of the fields.
         return None

@@ -130,12 +130,12 @@ class Writing:
         """What all rows share: that of a build that was cut off, whose shards were made with it, or else made now."""
         field, name = self.job.layout.hidden, self.names["hidden"]
         assert field is not None
-        if not self.ledger.is_committed(name, CONSTANTS):
+        record = self.ledger.committed(name, CONSTANTS)
+        if record is None:
             constants = constants_for(self.job)
             if constants:
                 self.ledger.commit_constants(name, constants)
             return constants
-        record = self.ledger.record(name, CONSTANTS)
         path = self.ledger.shard_path(record)
         try:
             return read_shard(path, record, field)

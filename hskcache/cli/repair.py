@@ -14,7 +14,6 @@ from hskcache.cli.options import (
     data_or_corpus_option,
     device_option,
     json_option,
-    spec_options,
 )
 from hskcache.data_options import layout
 from hskcache.errors import CacheError, MismatchError, SpecError
@@ -26,7 +25,9 @@ if TYPE_CHECKING:
     from hskcache.cache import Cache
     from hskcache.cli.jobs import Rows
     from hskcache.repair.mending import Damage
+    from hskcache.store.ledger import Ledger
     from hskcache.store.manifest import Manifest
+    from hskcache.store.pages import IndexFile
     from hskcache.store.record import Record
     from hskcache.verify import Problem, Report
 
@@ -44,7 +45,6 @@ class _Means:
     field: str | None
     device: str
     remove_extra: bool
-    given: dict[str, Any]
 
     def check(self) -> None:
         """See that rows and columns were given to a teacher alone.
@@ -69,7 +69,6 @@ class _Means:
 @click.option("--field", metavar="NAME", help="Mend this field alone; an added one needs its --teacher and no --data.")
 @click.option("--remove-extra", is_flag=True, help="Remove files that do not belong to the cache.")
 @device_option
-@spec_options
 @json_option
 def repair(
     cache: Path,
@@ -84,14 +83,14 @@ def repair(
 ) -> None:
     """Find what is damaged, and mend that alone; exit 1 if something remains.
 
-    Commit records and leftovers follow from the manifest; files come from another copy, or the teacher computes them
-    again. Nothing is put in place that is not what the manifest says, so the cache keeps its id. What to keep (--keep
-    and so on) is asked for only where the manifest itself is damaged and is to be written anew.
+    The manifest follows from its copy, records and leftovers from the manifest; files come from another copy of the
+    cache, or the teacher computes them again. Nothing is put in place that is not what the manifest says, so the cache
+    keeps its id.
     """
     from hskcache.cli.jobs import Rows
 
     rows = Rows(given.pop("data"), layout, given.pop("corpus"))
-    means = _Means(other, teacher, rows, field, device, remove_extra, given)
+    means = _Means(other, teacher, rows, field, device, remove_extra)
     means.check()
     before = _checked(cache, means)
     problems = before.problems
@@ -106,12 +105,13 @@ def repair(
 
 
 def _checked(cache: Path, means: _Means) -> "Report":
-    """What ``verify`` finds; a manifest that is missing is damage where there is something to mend it with."""
-    from hskcache.store.ledger import MANIFEST
+    """What ``verify`` finds; a manifest that is missing is damage where there is a copy to mend it from."""
+    from hskcache.store.ledger import Ledger
+    from hskcache.store.publishing import MANIFEST
     from hskcache.verify import Problem, Report, verify
 
-    is_lost = cache.is_dir() and not (cache / MANIFEST).exists()
-    if is_lost and (means.other is not None or means.teacher is not None) and any(cache.glob("*/[0-9]*.zarr.zip")):
+    is_lost = cache.is_dir() and not Ledger(cache).is_complete()
+    if is_lost and means.other is not None and any(cache.glob("*/[0-9]*.zarr.zip")):
         problem = Problem(field=None, shard=None, file=MANIFEST, what="is missing")
         return Report(checked_bytes=0, num_rows=0, skipped={}, problems=[problem])
     with console.progress("bytes") as bar:
@@ -133,18 +133,21 @@ def _tidy(cache: Path) -> Reasons:
 def _mend(cache: Path, means: _Means, problems: "list[Problem]") -> Reasons:
     """Mend what can be; returns by field and shard why some of it cannot."""
     from hskcache.disk import writing_to
-    from hskcache.repair.mending import clear, damage_of, mend_from_manifest, repairing
-    from hskcache.store.ledger import MANIFEST, Ledger
+    from hskcache.repair.mending import bad_pages, clear, damage_of, mend_from_manifest, repairing
+    from hskcache.store.ledger import Ledger
 
     ledger = Ledger(cache)
     with writing_to(cache, _SINCE), repairing(ledger):
-        if any(problem.file == MANIFEST for problem in problems):
-            if not _mend_manifest(cache, means):
+        if _cache_id(cache) is None:
+            if means.other is None:
+                return {}
+            _take_manifest(cache, means.other)
+            problems = _checked(cache, means).problems
+        manifest = ledger.intact()
+        if bad := bad_pages(ledger, manifest):
+            if not all(_mend_page(ledger, manifest, file, means.other) for file in bad):
                 return {}
             problems = _checked(cache, means).problems
-        elif any(value is not None for value in means.given.values()):
-            raise SpecError(f"the manifest of {cache} is whole and says what is kept; leave that out")
-        manifest = ledger.intact()
         if means.field is not None and means.field not in manifest.fields:
             near = meant(means.field, manifest.fields)
             raise MismatchError(f"{cache} has no field {means.field}; it has {', '.join(manifest.fields)}{near}")
@@ -155,36 +158,23 @@ def _mend(cache: Path, means: _Means, problems: "list[Problem]") -> Reasons:
         return reasons
 
 
-def _mend_manifest(cache: Path, means: _Means) -> bool:
-    """Take the manifest from the other copy, or finish the build anew; False where neither was given."""
+def _take_manifest(cache: Path, other: str) -> None:
+    """Take the manifest from the other copy."""
+    from hskcache.repair.replica import Replica
     from hskcache.store.ledger import Ledger
 
-    if means.other is not None:
-        from hskcache.repair.replica import Replica
-
-        manifest, known = Replica(means.other).restore_manifest(Ledger(cache))
-    elif means.teacher is not None:
-        manifest, known = _renewed(cache, means.teacher, means)
-    else:
-        return False
+    manifest, known = Replica(other).restore_manifest(Ledger(cache))
     console.say(f"{cache} has a manifest again: id {manifest.cache_id[:12]}, {known}")
-    return True
 
 
-def _renewed(cache: Path, teacher: str, means: _Means) -> "tuple[Manifest, str]":
-    from hskcache.cli.jobs import make_corpus_build, make_job, packed, spec_for
+def _mend_page(ledger: "Ledger", manifest: "Manifest", file: "IndexFile", other: str | None) -> bool:
+    """Take a page of records from the other copy, or write it anew from the shards that it is of."""
+    from hskcache.repair.mending import rebuild_page
+    from hskcache.repair.replica import Replica
 
-    means.rows.check()
-    spec = spec_for(means.given, teacher, means.rows)
-    if means.rows.corpus is None:
-        job = make_job(teacher, means.device, spec, means.rows)
-    else:
-        job = packed(make_corpus_build(teacher, means.device, spec, means.rows.corpus), _spool(cache))
-    from hskcache.repair.renewal import renew
-
-    with console.progress("rows") as bar:
-        task = bar.add_task("build", total=len(job.rows))
-        return renew(job, cache, lambda count: bar.advance(task, count))
+    if other is not None and Replica(other).take_page(ledger, file):
+        return True
+    return rebuild_page(ledger, manifest, file)
 
 
 def _mend_files(cache: Path, manifest: "Manifest", damage: "Damage", means: _Means) -> Reasons:

@@ -14,19 +14,14 @@ from hskcache import disk
 from hskcache.disk import sync_folder
 from hskcache.errors import CacheError, DamageError, MismatchError
 from hskcache.locks import locked
-from hskcache.store.beside import README, Beside, checked_manifest, digest_of, is_file_of, spelled
-from hskcache.store.files import (
-    TEMPORARY_SUFFIX,
-    make_folder,
-    read_file,
-    remove_matching,
-    tokenizer_digest,
-    write_atomic,
-)
-from hskcache.store.ledger import BUILDING, MANIFEST, TEMPORARY, TOKENIZER, Ledger
+from hskcache.store.beside import README, Beside, checked_manifest, is_file_of, spelled
+from hskcache.store.files import TEMPORARY_SUFFIX, make_folder, read_file, remove_matching, write_atomic
+from hskcache.store.ledger import BUILDING, TOKENIZER, Ledger
 from hskcache.store.manifest import Manifest
+from hskcache.store.publishing import TEMPORARY, manifest_files, sweep_index, write_index
 from hskcache.store.reading import MAX_DOCUMENT_BYTES
 from hskcache.store.record import Record
+from hskcache.store.tokenizer import digest_of, tokenizer_digest
 
 ARRIVING = ".arriving.json"
 
@@ -65,7 +60,7 @@ def standing_manifest(path: Path) -> Manifest:
         FileNotFoundError: there is none.
         DamageError: it is damaged or was edited.
     """
-    return checked_manifest(read_file(path, MAX_DOCUMENT_BYTES), str(path))
+    return checked_manifest(read_file(path, MAX_DOCUMENT_BYTES), str(path), Ledger(path.parent).read_page)
 
 
 @contextmanager
@@ -82,7 +77,7 @@ def arriving(root: Path, manifest: Manifest) -> Iterator["Arrival"]:
             arrival = Arrival(root, manifest)
             need = sum(record.num_bytes for record in manifest.records if not arrival.may_have(record))
             disk.require_space(root, need, f"the shards of {root} need", "let them arrive elsewhere", "folder")
-            if not (root / MANIFEST).exists():
+            if not Ledger(root).is_complete():
                 arrival.begin()
             yield arrival
 
@@ -97,17 +92,25 @@ class Arrival:
 
     def __init__(self, root: Path, manifest: Manifest) -> None:
         self._ledger = Ledger(root)
+        self._ledger.format = manifest.format
         self._root = root
         self._manifest = manifest
+        self._has_records = manifest.format.keeps_records
         self.num_written = self.num_kept = 0
 
     def begin(self) -> None:
-        """Leave word of what arrives here."""
+        """Leave word of what arrives here, and the pages of its records."""
         write_atomic(self._root / ARRIVING, self._manifest.to_json())
+        write_index(self._root, self._manifest)
 
     def may_have(self, record: Record) -> bool:
-        """True if a shard seems to stand here: its record does, and a file of its size."""
-        return self._ledger.committed(record.field, record.shard) == record
+        """True if a shard seems to stand here: a file of its size and, where shards have such, its record."""
+        if self._has_records:
+            return self._ledger.committed(record.field, record.shard) == record
+        try:
+            return self._ledger.shard_path(record).lstat().st_size == record.num_bytes
+        except OSError:
+            return False
 
     def keeps(self, record: Record) -> bool:
         """True if a shard and its record stand here with the content they should have; then it counts as kept."""
@@ -122,15 +125,18 @@ class Arrival:
         write_atomic(self._ledger.shard_path(record), data)
 
     def disown(self, record: Record) -> None:
-        """Remove the record of a shard that is about to be replaced, as it is of another file."""
+        """Remove the record of a shard that is about to be replaced, if it has one, as it is of another file."""
+        if not self._has_records:
+            return
         path = self._ledger.record_path(record.field, record.shard)
         if path.exists() or path.is_symlink():
             path.unlink()
             sync_folder(path.parent)
 
     def put_record(self, record: Record) -> None:
-        """Write a shard's record."""
-        write_atomic(self._ledger.record_path(record.field, record.shard), spelled(record))
+        """Count a shard as written, and write its record where shards have such."""
+        if self._has_records:
+            write_atomic(self._ledger.record_path(record.field, record.shard), spelled(record))
         self.num_written += 1
 
     def put_beside(self, beside: Beside) -> None:
@@ -171,13 +177,16 @@ class Arrival:
             data: content of manifest.json; one that stands here stays as it is.
             manifest: the same, read.
         """
-        if not (self._root / MANIFEST).exists():
-            write_atomic(self._root / MANIFEST, data)
+        write_index(self._root, manifest)
+        for name in manifest_files(manifest):
+            if not (self._root / name).exists():
+                write_atomic(self._root / name, data)
         self.clear(manifest)
         return Landed(manifest, self.num_written, self.num_kept)
 
     def clear(self, manifest: Manifest) -> None:
         """Remove the word of what arrives, which is here, and what a kill may have left."""
+        sweep_index(self._root, manifest)
         remove_matching(self._root, ARRIVING)
         for folder in [self._root, *(self._root / name for name in manifest.fields)]:
             remove_matching(folder, TEMPORARY)
@@ -185,7 +194,7 @@ class Arrival:
 
 def _check_room(root: Path, manifest: Manifest) -> None:
     """Raise unless a folder is free for a cache, or has some of it."""
-    if (root / MANIFEST).exists():
+    if Ledger(root).is_complete():
         standing = Ledger(root).intact().cache_id
     elif (root / ARRIVING).exists():
         standing = standing_manifest(root / ARRIVING).cache_id

@@ -1,9 +1,10 @@
 """A cache as one tar, for a copy from machine to machine: to a file, or through a pipe with nothing in between.
 
 The tar is one of plain files in a fixed order, without clocks or owners, so that the same cache gives the same bytes:
-the manifest, README.md if there is one, the tokenizer, then every field's shards, each followed by its record. Any
-tar program unpacks it to a cache. Reading is stricter than that: nothing but what the manifest, which comes first,
-leads to expect is taken, and a shard appears under its name only once its digest is known to fit.
+the manifest, README.md if there is one, the tokenizer, the manifest's copy, the pages of records, then every field's
+shards; of version 1 each shard is followed by its record, and there are no pages and no copy. Any tar program unpacks
+it to a cache. Reading is stricter than that: nothing but what the manifest, which comes first, leads to expect is
+taken, and a shard appears under its name only once its digest is known to fit.
 """
 
 import hashlib
@@ -17,22 +18,14 @@ from hskcache.errors import DamageError
 from hskcache.move.arrival import Arrival, Landed, arriving
 from hskcache.move.tar import AGAIN, BLOCK_BYTES, Member, TarReader, add_end, add_member
 from hskcache.move.whole import OnProgress, Written, is_written, replacing
-from hskcache.store.beside import (
-    MAX_README_BYTES,
-    MAX_TOKENIZER_BYTES,
-    MAX_TOKENIZER_FILES,
-    README,
-    Beside,
-    check_tokenizer_name,
-    checked_manifest,
-    read_beside,
-    spelled,
-)
+from hskcache.store.beside import MAX_README_BYTES, README, Beside, checked_manifest, read_beside, spelled
 from hskcache.store.files import read_file, sha256_hex
-from hskcache.store.ledger import MANIFEST, TOKENIZER, Ledger
+from hskcache.store.ledger import TOKENIZER, Ledger
 from hskcache.store.manifest import Manifest
+from hskcache.store.publishing import COPY, MANIFEST, manifest_files
 from hskcache.store.reading import MAX_DOCUMENT_BYTES
 from hskcache.store.record import Record, parse
+from hskcache.store.tokenizer import MAX_TOKENIZER_BYTES, MAX_TOKENIZER_FILES, check_tokenizer_name
 
 
 def pack(root: Path, target: Path, force: bool = False, on_progress: OnProgress | None = None) -> Written:
@@ -93,10 +86,16 @@ def unpack(stream: BinaryIO, name: str, root: Path, on_progress: OnProgress | No
     """
     tar = TarReader(stream, name)
     data = tar.whole(tar.expect(MANIFEST), MAX_DOCUMENT_BYTES)
-    manifest = checked_manifest(data, f"{name}: {MANIFEST}")
-    beside, records = _take_beside(tar, manifest, data), ordered(manifest)
+    pages: dict[str, bytes] = {}
+    manifest = checked_manifest(data, f"{name}: {MANIFEST}", lambda path, _num_bytes: pages[path])
+    beside = _take_beside(tar, manifest, data)
+    if COPY in manifest_files(manifest) and tar.whole(tar.expect(COPY), MAX_DOCUMENT_BYTES) != data:
+        raise DamageError(f"{name}: {COPY} differs from {MANIFEST}; {AGAIN}")
+    for file in manifest.index:
+        pages[file.path] = tar.whole(tar.expect(file.path), file.page.index_bytes)
+    records = ordered(manifest)
     if records:
-        tar.expect(_names(records[0])[0])
+        tar.expect(records[0].path)
     total = manifest.num_bytes
     with arriving(root, manifest) as arrival:
         try:
@@ -104,7 +103,7 @@ def unpack(stream: BinaryIO, name: str, root: Path, on_progress: OnProgress | No
         except DamageError as error:
             raise DamageError(f"{name} {error}; fetch or pack it again") from None
         for record in records:
-            _take(tar, arrival, record)
+            _take(tar, arrival, record, manifest.format.keeps_records)
             if on_progress is not None:
                 on_progress(record.num_bytes, total)
         tar.end()
@@ -112,7 +111,11 @@ def unpack(stream: BinaryIO, name: str, root: Path, on_progress: OnProgress | No
 
 
 def ordered(manifest: Manifest) -> list[Record]:
-    """The records in the order of the tar: by field, constants before shards."""
+    """The records in the order of the tar: by field, constants before shards.
+
+    Raises:
+        DamageError: a page of records is missing or another.
+    """
     return sorted(manifest.records, key=lambda record: (record.field, record.shard))
 
 
@@ -132,9 +135,9 @@ def _take_beside(tar: TarReader, manifest: Manifest, data: bytes) -> Beside:
     return Beside(manifest, data, tokenizer, readme)
 
 
-def _take(tar: TarReader, arrival: Arrival, record: Record) -> None:
-    """Take a shard and its record, or pass over them where they stand already."""
-    shard_name, record_name = _names(record)
+def _take(tar: TarReader, arrival: Arrival, record: Record, has_record: bool) -> None:
+    """Take a shard and, where shards have such, its record, or pass over them where they stand already."""
+    shard_name = record.path
     member = tar.expect(shard_name)
     if member.num_bytes != record.num_bytes:
         raise DamageError(
@@ -146,6 +149,11 @@ def _take(tar: TarReader, arrival: Arrival, record: Record) -> None:
             pass
     else:
         arrival.put_shard(record, _verified(tar, member, record))
+    if not has_record:
+        if not is_here:
+            arrival.put_record(record)
+        return
+    record_name = _record_name(record)
     member = tar.expect(record_name)
     data = tar.whole(member, 2 * len(record.model_dump_json()) + BLOCK_BYTES)
     found = parse(Record, data, f"{tar.name}: {record_name}")
@@ -176,9 +184,9 @@ def _manifest_of(path: Path) -> Manifest:
     return checked_manifest(data, str(path))
 
 
-def _names(record: Record) -> tuple[str, str]:
-    """Members of a shard and of its record: their paths within the cache."""
-    return record.path, Ledger(Path()).record_path(record.field, record.shard).as_posix()
+def _record_name(record: Record) -> str:
+    """Member of a shard's record: its path within the cache."""
+    return Ledger(Path()).record_path(record.field, record.shard).as_posix()
 
 
 def _num_bytes(beside: Beside) -> int:
@@ -192,12 +200,15 @@ def _write(root: Path, beside: Beside, stream: BinaryIO, on_progress: OnProgress
     total, done = beside.manifest.num_bytes, 0
     first = {MANIFEST: beside.data} | ({} if beside.readme is None else {README: beside.readme})
     first |= {f"{TOKENIZER}/{name}": data for name, data in beside.tokenizer.items()}
+    first |= dict.fromkeys(manifest_files(beside.manifest), beside.data)
     for name, data in first.items():
         done += add_member(stream, name, data)
+    for file in beside.manifest.index:
+        done += add_member(stream, file.path, file.read())
     for record in ordered(beside.manifest):
-        shard_name, record_name = _names(record)
-        done += add_member(stream, shard_name, _read_shard(root / shard_name, record))
-        done += add_member(stream, record_name, _read_record(Ledger(root), record))
+        done += add_member(stream, record.path, _read_shard(root / record.path, record))
+        if beside.manifest.format.keeps_records:
+            done += add_member(stream, _record_name(record), _read_record(root, record))
         if on_progress is not None:
             on_progress(record.num_bytes, total)
     add_end(stream, done)
@@ -215,12 +226,13 @@ def _read_shard(path: Path, record: Record) -> bytes:
     return data
 
 
-def _read_record(ledger: Ledger, record: Record) -> bytes:
+def _read_record(root: Path, record: Record) -> bytes:
     """Content of a record's file."""
-    path = ledger.record_path(record.field, record.shard)
+    path = root / _record_name(record)
     try:
-        found = ledger.record(record.field, record.shard)
-        if found != record or read_file(path, MAX_DOCUMENT_BYTES) != spelled(found):
+        data = read_file(path, MAX_DOCUMENT_BYTES)
+        found = parse(Record, data, str(path))
+        if found != record or data != spelled(found):
             raise DamageError(f"{path} differs from the manifest's record; {_MEND}")
         return spelled(found)
     except (FileNotFoundError, NotADirectoryError):

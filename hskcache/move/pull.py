@@ -20,9 +20,10 @@ from hskcache.remote.fetch import fetch, fetch_tokenizer, partial_path, read_man
 from hskcache.remote.remote import Remote
 from hskcache.remote.systems import HTTP
 from hskcache.store.beside import is_file_of
-from hskcache.store.files import read_file, write_atomic
-from hskcache.store.ledger import BUILDING, LOCK, MANIFEST, Ledger
+from hskcache.store.files import read_file
+from hskcache.store.ledger import BUILDING, LOCK, Ledger
 from hskcache.store.manifest import Manifest
+from hskcache.store.publishing import MANIFEST, is_page, write_manifest
 from hskcache.store.reading import MAX_DOCUMENT_BYTES
 from hskcache.store.record import Record, parse
 
@@ -76,7 +77,7 @@ def pull(remote: Remote, root: Path, choice: Choice, jobs: int = 8, watch: Watch
         CacheError: there is no cache, the server is out of reach, another process pulls, or the disk is full.
     """
     watch = watch or Watch()
-    source = Side(remote.url, read_manifest(remote))
+    source = Side(remote.url, read_manifest(remote, root))
     with disk.writing_to(root, "the shards that are there"), alone_in(root):
         standing, before = _standing(root, source.manifest), _identity(root / MANIFEST)
         selected = select(source, None if standing is None else Side(str(root), standing), choice)
@@ -116,7 +117,7 @@ class _Pull:
         if not is_file_of(path, record):
             return False
         self.tell(record.num_bytes)
-        if self.ledger.committed(record.field, record.shard) != record:
+        if self.selected.manifest.format.keeps_records and not self.arrival.may_have(record):
             self.arrival.put_record(record)
         return True
 
@@ -141,8 +142,7 @@ class _Pull:
         with locked(root / LOCK, remove=True):
             if _identity(path) not in {before, manifest.cache_id}:
                 raise MismatchError(f"{root} was changed by another process; run the same command again")
-            if not path.is_file() or path.read_bytes() != manifest.to_json():
-                write_atomic(path, manifest.to_json())
+            write_manifest(root, manifest)
         self.arrival.clear(manifest)
 
 
@@ -152,22 +152,30 @@ def _standing(root: Path, source: Manifest) -> Manifest | None:
     Raises:
         MismatchError: nothing tells that what stands there is of the cache to pull.
     """
-    found = []
+    found, begun = [], False
     for name in (ARRIVING, MANIFEST):
         with suppress(FileNotFoundError, DamageError):
-            found.append(standing_manifest(root / name))
+            manifest = standing_manifest(root / name)
+            # Nothing has come yet that the pages of its records would tell of, where one of those is missing.
+            if all(is_page(root, file) for file in manifest.index):
+                found.append(manifest)
+            elif name == ARRIVING:
+                begun = True
     if found:
         # A field that was added to the cache after a pull was cut off is not in what that pull has begun.
         return found[-1] if found[-1].fields.keys() - found[0].fields.keys() else found[0]
     if (root / BUILDING).exists():
         raise MismatchError(f"{root} is a build that was cut off; choose another folder, or delete this one")
-    if any(not is_leftover(path) for path in root.iterdir()) and not _holds_part(root, source):
+    if not begun and any(not is_leftover(path) for path in root.iterdir()) and not _holds_part(root, source):
         raise MismatchError(f"{root} holds files that are not of this cache; choose another folder or empty it")
     return None
 
 
 def _holds_part(root: Path, source: Manifest) -> bool:
-    """True if there are commit records in the folder, and all of them are of shards of the source, of any number."""
+    """True if there are shards in the folder, and all are of the source, of any number there: by record or by name."""
+    if not source.format.keeps_records:
+        standing = {path.relative_to(root).as_posix() for path in root.glob("*/*.zarr.zip")}
+        return bool(standing) and standing <= {record.path for record in source.records}
     digests = {record.sha256 for record in source.records}
     found = set()
     for path in root.glob("*/*.json"):

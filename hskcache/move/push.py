@@ -1,9 +1,9 @@
 """A cache to a URL: what is missing or different there is sent, every shard verified while it is read here.
 
-The order is that of a build: each shard, then its commit record, the tokenizer, the card, and the manifest last, so
-that a URL holds a whole cache or, until the same command has gone on, none that anybody could take for one. A record
-there with the content of the one here vouches for a shard of the right size. The tokenizer's names are not in the
-manifest; a list of them is left beside it for servers that list no folders.
+The order is that of a build: the shards, the pages of their records, the tokenizer, the card, and the manifest last, so
+that a URL holds a whole cache or, until the same command has gone on, none that anybody could take for one. A shard of
+the right name, which tells its digest, and of the right size is there. Of a cache of version 1, a record there with the
+content of the one here vouches for that, and a list of the tokenizer's files is left for servers that list no folders.
 """
 
 import json
@@ -19,8 +19,10 @@ from hskcache.remote.fetch import TOKENIZER_FILES, read_manifest, remote_sha256
 from hskcache.remote.remote import Remote
 from hskcache.store.beside import MAX_README_BYTES, README, Beside, read_beside, spelled
 from hskcache.store.files import read_file, sha256_hex
-from hskcache.store.ledger import MANIFEST, TOKENIZER, Ledger
+from hskcache.store.ledger import TOKENIZER, Ledger
 from hskcache.store.manifest import Manifest
+from hskcache.store.pages import IndexFile
+from hskcache.store.publishing import MANIFEST, manifest_files
 from hskcache.store.record import Record, parse
 
 MOST_BYTES = 1 << 30
@@ -87,7 +89,7 @@ def push(
         )
     beside = read_beside(root)
     source = Side(str(root), beside.manifest)
-    standing = _standing(remote, manner.replace)
+    standing = _standing(remote, root, manner.replace)
     try:
         selected = select(source, None if standing is None else Side(remote.url, standing), choice)
     except MismatchError as error:
@@ -114,10 +116,19 @@ class _Push:
         num_bytes = manifest.num_bytes
         self.watch.on_total(num_bytes * (2 if manner.verify else 1))
         sent = in_parallel(self._send, self.selected.records, manner.jobs, self.remote.give_up)
+        in_parallel(self._send_page, manifest.index, manner.jobs, self.remote.give_up)
         self._send_tokenizer(beside, manner.jobs)
         self._send_card(beside.readme)
-        if standing is None or standing.to_json() != manifest.to_json():
-            self.remote.write(MANIFEST, manifest.to_json())
+        for name in manifest_files(manifest):
+            self._write(name, manifest.to_json())
+        if standing is not None:
+            kept = {file.path for file in manifest.index}
+            in_parallel(
+                self.remote.remove,
+                [file.path for file in standing.index if file.path not in kept],
+                manner.jobs,
+                self.remote.give_up,
+            )
         if manner.verify:
             self._verify(beside, manner.jobs)
         there = [record for (_, record), was_sent in zip(self.selected.records, sent, strict=True) if not was_sent]
@@ -128,14 +139,19 @@ class _Push:
     def _send(self, pair: tuple[Record, Record]) -> bool:
         """Send a shard and then its record; whether they were not there."""
         ours, theirs = pair
-        shard, record = _names(theirs)
-        is_there = self._is_vouched(record, theirs) and self.remote.size(shard) == theirs.num_bytes
+        is_there = self._is_vouched(theirs) and self.remote.size(theirs.path) == theirs.num_bytes
         if not is_there:
             with self.memory.holding(ours.num_bytes):
-                self.remote.write(shard, self._verified(ours))
-            self.remote.write(record, spelled(theirs))
+                self.remote.write(theirs.path, self._verified(ours))
+            for record in _record_names(self.selected.manifest, theirs):
+                self.remote.write(record, spelled(theirs))
         self.tell(ours.num_bytes)
         return not is_there
+
+    def _send_page(self, file: IndexFile) -> None:
+        """Send a page of records, unless it is there: its name is that of its content."""
+        if self.remote.size(file.path) != file.page.index_bytes:
+            self.remote.write(file.path, file.read())
 
     def _verified(self, record: Record) -> bytes:
         """A shard's bytes, which are what was written."""
@@ -153,7 +169,15 @@ class _Push:
         return data
 
     def _send_tokenizer(self, beside: Beside, jobs: int) -> None:
-        """Send the tokenizer's files and, last, the list of them, which vouches for them as a record does."""
+        """Send the tokenizer's files and, where the manifest does not list them, last a list that vouches for them."""
+        if beside.manifest.tokenizer is not None:
+            in_parallel(
+                lambda item: self._write(f"{TOKENIZER}/{item[0]}", item[1]),
+                beside.tokenizer.items(),
+                jobs,
+                self.remote.give_up,
+            )
+            return
         digests = {name: sha256_hex(data) for name, data in beside.tokenizer.items()}
         content = json.dumps(digests, indent=1).encode() + b"\n"
         listed = self._is_there(TOKENIZER_FILES, content)
@@ -179,13 +203,16 @@ class _Push:
         if not self._is_there(name, data):
             self.remote.write(name, data)
 
-    def _is_vouched(self, name: str, record: Record) -> bool:
-        """True if a commit record is there, in the spelling of whichever version has written it."""
+    def _is_vouched(self, record: Record) -> bool:
+        """True if the commit record is there, where shards have such, in the spelling of whichever version wrote it."""
         try:
-            data = self.remote.read(name, 2 * len(spelled(record)) + _SPELLING_BYTES)
-            return parse(Record, data, name) == record
+            for name in _record_names(self.selected.manifest, record):
+                data = self.remote.read(name, 2 * len(spelled(record)) + _SPELLING_BYTES)
+                if parse(Record, data, name) != record:
+                    return False
         except (FileNotFoundError, DamageError):
             return False
+        return True
 
     def _is_there(self, name: str, data: bytes) -> bool:
         """True if a small file is there with this content."""
@@ -202,11 +229,12 @@ class _Push:
         """
 
         def check(pair: tuple[Record, Record]) -> None:
-            shard, record = _names(pair[1])
+            shard = pair[1].path
             if remote_sha256(self.remote, shard, pair[1].num_bytes) != pair[1].sha256:
                 raise DamageError(f"{self.remote.describe(shard)} is not what was sent; {_AGAIN}")
-            if not self._is_vouched(record, pair[1]):
-                raise DamageError(f"{self.remote.describe(record)} is not what was sent; {_AGAIN}")
+            if not self._is_vouched(pair[1]):
+                record = self.remote.describe(Ledger(Path()).record_path(pair[1].field, pair[1].shard).as_posix())
+                raise DamageError(f"{record} is not what was sent; {_AGAIN}")
             self.tell(pair[1].num_bytes)
 
         def require(name: str, data: bytes) -> None:
@@ -216,18 +244,21 @@ class _Push:
         in_parallel(check, self.selected.records, jobs, self.remote.give_up)
         for name, data in beside.tokenizer.items():
             require(f"{TOKENIZER}/{name}", data)
-        require(MANIFEST, self.selected.manifest.to_json())
+        for file in self.selected.manifest.index:
+            require(file.path, file.read())
+        for name in manifest_files(self.selected.manifest):
+            require(name, self.selected.manifest.to_json())
 
 
 _AGAIN = "delete it there, push again, and see whether that storage is sound"
 
 
-def _standing(remote: Remote, replace: bool) -> Manifest | None:
+def _standing(remote: Remote, root: Path, replace: bool) -> Manifest | None:
     """The manifest at the URL; None where there is none, or none that can be read and is to be replaced."""
     if remote.size(MANIFEST) is None:
         return None
     try:
-        return read_manifest(remote)
+        return read_manifest(remote, root)
     except (DamageError, MismatchError) as error:
         if replace:
             return None
@@ -236,11 +267,12 @@ def _standing(remote: Remote, replace: bool) -> Manifest | None:
 
 def _clear(remote: Remote, standing: Manifest) -> None:
     """Remove the cache at a URL, the manifest last: whoever is killed finds it by the manifest again."""
-    names = [name for record in standing.records for name in reversed(_names(record))]
+    names = [name for record in standing.records for name in (*_record_names(standing, record), record.path)]
     in_parallel(remote.remove, names, 8, remote.give_up)
-    remote.remove(MANIFEST)
+    for name in (*(file.path for file in standing.index), *manifest_files(standing)):
+        remote.remove(name)
 
 
-def _names(record: Record) -> tuple[str, str]:
-    """The shard and its record, from the URL."""
-    return record.path, Ledger(Path()).record_path(record.field, record.shard).as_posix()
+def _record_names(manifest: Manifest, record: Record) -> list[str]:
+    """The commit record of a shard, from the URL, if shards have such."""
+    return [Ledger(Path()).record_path(record.field, record.shard).as_posix()] if manifest.format.keeps_records else []

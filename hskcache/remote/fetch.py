@@ -3,7 +3,8 @@
 import hashlib
 import json
 from collections.abc import Callable, Iterator
-from itertools import combinations
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -11,56 +12,68 @@ from hskcache.disk import sync_file, sync_folder
 from hskcache.errors import CacheError, DamageError
 from hskcache.remote.remote import Remote
 from hskcache.remote.retry import OutOfReachError
-from hskcache.store.beside import MAX_TOKENIZER_BYTES, MAX_TOKENIZER_FILES, check_tokenizer_name, digest_of
 from hskcache.store.consistency import parse_manifest
-from hskcache.store.files import TEMPORARY_SUFFIX, canonical_json, make_folder, sha256_hex
-from hskcache.store.ledger import MANIFEST, TOKENIZER
+from hskcache.store.files import TEMPORARY_SUFFIX, make_folder, read_file, sha256_hex
+from hskcache.store.ledger import TOKENIZER
 from hskcache.store.manifest import Manifest
+from hskcache.store.publishing import COPY, MANIFEST
 from hskcache.store.reading import MAX_DOCUMENT_BYTES
+from hskcache.store.tokenizer import MAX_TOKENIZER_BYTES, MAX_TOKENIZER_FILES, check_tokenizer_name, digest_of
 
 TOKENIZER_FILES = ".tokenizer.json"
-"""What a push leaves for servers that list no folders: the SHA-256 of each of the tokenizer's files, by name."""
+"""What a push of version 1 leaves for servers that list no folders: the SHA-256 of the tokenizer's files, by name."""
 
 _MOST_LIST_BYTES = 1 << 16
-# What transformers has saved for tokenizers, one class and version or another.
-_USUAL = (
-    "added_tokens.json",
-    "chat_template.jinja",
-    "config.json",
-    "merges.txt",
-    "sentencepiece.bpe.model",
-    "special_tokens_map.json",
-    "spiece.model",
-    "tokenizer.json",
-    "tokenizer.model",
-    "tokenizer_config.json",
-    "vocab.json",
-    "vocab.txt",
-)
-
 _READ_BYTES = 1 << 20
 
 
-def read_manifest(remote: Remote) -> Manifest:
+def read_manifest(remote: Remote, near: Path | None = None) -> Manifest:
     """The manifest of the cache at a URL, consistent and as it was written.
+
+    Args:
+        remote: the folder at a URL.
+        near: a folder here; pages of records that stand in it are not fetched.
 
     Raises:
         CacheError: there is no cache, or the server cannot be read.
         MismatchError: its format is newer than this program.
         DamageError: it is damaged or was edited.
     """
-    file = remote.describe(MANIFEST)
     try:
-        data = remote.read(MANIFEST, MAX_DOCUMENT_BYTES)
+        return _read_manifest(remote, MANIFEST, near)
     except FileNotFoundError:
-        raise CacheError(
+        lost: CacheError = CacheError(
             f"{remote.url} has no manifest.json, so it is not a cache, or not yet: a push that was cut off goes on "
             "when it is run again"
-        ) from None
+        )
+    except DamageError as error:
+        lost = error
+    with suppress(FileNotFoundError, DamageError):
+        return _read_manifest(remote, COPY, near)
+    raise lost
+
+
+def read_page(remote: Remote, near: Path, path: str, most_bytes: int) -> bytes:
+    """Content of a page of records: that of a folder here if it is the right one, or else that at a URL.
+
+    Raises:
+        FileNotFoundError: it is not there either.
+        CacheError: the server is out of reach, or refuses.
+    """
+    with suppress(OSError, DamageError):
+        # Its name tells its digest; that it is the right one is seen once more by whoever reads it.
+        if sha256_hex(data := read_file(near / path, most_bytes))[:16] in path:
+            return data
+    return remote.read(path, most_bytes)
+
+
+def _read_manifest(remote: Remote, name: str, near: Path | None) -> Manifest:
+    file = remote.describe(name)
+    data = remote.read(name, MAX_DOCUMENT_BYTES)
     if not data.lstrip().startswith(b"{"):
         # Some servers answer with a page of words where there is no such file.
         raise DamageError(f"{file} is no manifest, so {remote.url} is not a cache; it begins with {data[:40]!r}")
-    manifest = parse_manifest(data, file)
+    manifest = parse_manifest(data, file, remote.read if near is None else partial(read_page, remote, near))
     if edits := manifest.edits():
         raise DamageError(f"{file} was edited: {edits[0]}; push the cache again")
     return manifest
@@ -178,10 +191,10 @@ def remote_sha256(remote: Remote, name: str, num_bytes: int) -> str | None:
 
 
 def fetch_tokenizer(remote: Remote, manifest: Manifest) -> dict[str, bytes]:
-    """Fetch the tokenizer's files, whose digest the manifest knows and whose names it does not.
+    """Fetch the tokenizer's files: those that the manifest names.
 
-    They are those of the list that a push has left, of the server's listing, or, of a folder that was copied to a
-    server without one, those that tokenizers have; the first that have the digest are the tokenizer.
+    Of version 1 the manifest knows their digest alone, and their names are those of the list that a push has left, or
+    of the server's listing.
 
     Args:
         remote: the cache at a URL.
@@ -194,13 +207,9 @@ def fetch_tokenizer(remote: Remote, manifest: Manifest) -> dict[str, bytes]:
         DamageError: they are missing, others, more or larger than a tokenizer's, or lead out of the folder.
         CacheError: the server is out of reach, or refuses.
     """
-    tried: list[list[str]] = []
-    for names in _candidates(remote):
-        if not names or names in tried:
-            continue
-        tried.append(names)
-        files = _matching(_read_tokenizer(remote, names), manifest.request.tokenizer.sha256)
-        if files is not None:
+    for names in _candidates(remote, manifest):
+        files = _read_tokenizer(remote, names)
+        if digest_of(files) == manifest.request.tokenizer.sha256:
             return files
     where = remote.describe(TOKENIZER)
     raise DamageError(
@@ -209,27 +218,12 @@ def fetch_tokenizer(remote: Remote, manifest: Manifest) -> dict[str, bytes]:
     )
 
 
-def _matching(files: dict[str, bytes], sha256: str) -> dict[str, bytes] | None:
-    """Those of some files that are the tokenizer; None where no choice of them is.
-
-    A server that answers with a page of words where there is no file seems to have every one.
-    """
-    if digest_of(files) == sha256:
-        return files
-    if len(files) > len(_USUAL):
-        return None
-    digests = {name: sha256_hex(data) for name, data in files.items()}
-    for count in range(len(files) - 1, 0, -1):
-        for names in combinations(sorted(files), count):
-            if sha256_hex(canonical_json([(name, digests[name]) for name in names])) == sha256:
-                return {name: files[name] for name in names}
-    return None
-
-
-def _candidates(remote: Remote) -> Iterator[list[str]]:
+def _candidates(remote: Remote, manifest: Manifest) -> Iterator[list[str]]:
+    if manifest.tokenizer is not None:
+        yield _checked(remote, list(manifest.tokenizer))
+        return
     yield _listed(remote)
     yield _checked(remote, remote.names(TOKENIZER) or [])
-    yield list(_USUAL)
 
 
 def _listed(remote: Remote) -> list[str]:

@@ -11,7 +11,8 @@ import shutil
 import threading
 from collections import deque
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,16 +24,19 @@ from hskcache.disk import writing_to
 from hskcache.errors import CacheError, DamageError
 from hskcache.locks import locked
 from hskcache.remote.bounded import BoundedFolder, Wanted
-from hskcache.remote.fetch import fetch, fetch_tokenizer, read_manifest
+from hskcache.remote.fetch import fetch, fetch_tokenizer, read_manifest, read_page
 from hskcache.remote.home import in_home
 from hskcache.remote.remote import Remote, is_url, open_remote
 from hskcache.remote.retry import OutOfReachError
+from hskcache.store.consistency import parse_manifest
 from hskcache.store.fields import Field
-from hskcache.store.files import make_folder, sha256_hex, tokenizer_digest, write_atomic
-from hskcache.store.ledger import MANIFEST, TOKENIZER, Ledger
+from hskcache.store.files import make_folder, sha256_hex, write_atomic
+from hskcache.store.ledger import TOKENIZER, Ledger
 from hskcache.store.manifest import Manifest
+from hskcache.store.publishing import MANIFEST
 from hskcache.store.reading import reread_shard
 from hskcache.store.record import Record
+from hskcache.store.tokenizer import tokenizer_digest
 
 LOCAL_BYTES = 20_000_000_000
 """What a folder may hold where nobody says otherwise."""
@@ -257,9 +261,21 @@ def _manifest(remote: Remote, kept: Path) -> Manifest:
             raise error from None
         console.say(f"{error}; going on with cache {manifest.cache_id[:12]}, as far as it is in {kept.parent}")
         return manifest
-    _keep(kept / manifest.cache_id / MANIFEST, manifest.to_json())
+    root = kept / manifest.cache_id
+    _keep(root / MANIFEST, manifest.to_json())
     _keep(pointer, manifest.cache_id.encode())
-    return manifest
+    return parse_manifest(manifest.to_json(), str(root / MANIFEST), partial(_page, remote, root))
+
+
+def _page(remote: Remote, root: Path, path: str, most_bytes: int) -> bytes:
+    """Content of a page, kept here from the first time that it is read."""
+    data = read_page(remote, root, path, most_bytes)
+    # Its name tells its digest; another content would be kept in its place for ever.
+    if sha256_hex(data)[:16] in path:
+        # Whoever reads a shard is told of a folder that cannot be written; a page is read without it.
+        with suppress(OSError):
+            _keep(root / path, data)
+    return data
 
 
 def _keep(path: Path, data: bytes) -> None:

@@ -2,13 +2,16 @@
 
 import shlex
 from collections.abc import Mapping
+from itertools import chain
 from pathlib import Path
 
 from hskcache.recall import column_flags
+from hskcache.repair.mending import record_file
 from hskcache.store.additions import ADDING
 from hskcache.store.appending import APPENDING
-from hskcache.store.ledger import MANIFEST, TOKENIZER, Ledger
+from hskcache.store.ledger import TOKENIZER, Ledger
 from hskcache.store.manifest import Manifest
+from hskcache.store.publishing import MANIFEST
 from hskcache.store.record import CONSTANTS
 from hskcache.verify import Problem
 
@@ -27,28 +30,31 @@ def what_to_do(ledger: Ledger, problem: Problem, reasons: Mapping[tuple[str, int
         None where the words of the problem say it themselves.
     """
     if problem.file == MANIFEST:
-        return f"is damaged; {_COPY}, or give --teacher, --data and the flags of its build"
+        return f"is damaged; {_COPY}, or build the cache again"
     if problem.file.rpartition("/")[2] in {ADDING, APPENDING}:
         return None
     path = ledger.root / problem.file
     if path.is_dir() and problem.file != TOKENIZER:
         return "is a folder where a file is needed; move it away and give the same command again"
     manifest = ledger.intact()
+    if problem.file in {file.path for file in manifest.index}:
+        return f"is damaged; {_COPY}"
     if problem.file == TOKENIZER:
         return f"is damaged; {_COPY}, or give --teacher and --data, and --remove-extra if it holds a file too many"
     shard = CONSTANTS if problem.shard is None else problem.shard
-    if problem.field is None or not _is_listed(manifest, ledger, problem):
+    if problem.field is None or not _is_listed(manifest, problem):
         return "does not belong to the cache; --remove-extra removes it"
     known = reasons.get((problem.field, shard))
     return known or f"is damaged; {_COPY}, or compute it again: {_repair(ledger, manifest, problem.field, shard)}"
 
 
-def _is_listed(manifest: Manifest, ledger: Ledger, problem: Problem) -> bool:
-    return any(
-        ledger.root / problem.file in (ledger.shard_path(one), ledger.record_path(one.field, one.shard))
-        for one in manifest.records
-        if one.field == problem.field
-    )
+def _is_listed(manifest: Manifest, problem: Problem) -> bool:
+    found = chain(manifest.constants.values(), manifest.shards.get(str(problem.field), ()))
+    names = {one.path for one in found if one.field == problem.field}
+    if manifest.format.keeps_records:
+        names |= {record_file(one) for one in manifest.shards.get(str(problem.field), ())}
+        names |= {record_file(one) for one in manifest.constants.values()}
+    return problem.file in names
 
 
 def _repair(ledger: Ledger, manifest: Manifest, field: str, shard: int) -> str:

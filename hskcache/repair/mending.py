@@ -21,7 +21,9 @@ from hskcache.store.beside import is_file_of
 from hskcache.store.files import canonical_json, file_sha256, sha256_hex, write_atomic
 from hskcache.store.ledger import BUILDING, LOCK, SPOOL, SPOOL_FILES, TOKENIZER, Ledger
 from hskcache.store.manifest import Manifest
-from hskcache.store.record import Record
+from hskcache.store.pages import INDEX, IndexFile, make_page
+from hskcache.store.publishing import is_page, is_swept, manifest_files, write_manifest
+from hskcache.store.record import NamedRecord, Record
 from hskcache.verify import Problem
 
 REPAIR = ".repair"
@@ -39,7 +41,8 @@ class Damage:
 
     Attributes:
         shards: whose files are missing or altered.
-        records: whose commit records are, while their files are good.
+        records: whose commit records are, in version 1, while their files are good.
+        has_bad_manifest: whether the manifest or its copy is missing or altered, while the other is good.
         has_bad_tokenizer: whether the tokenizer's files are others than the rows were made with.
         leftovers: what a build or an addition has left that is done; paths within the cache.
         extra: files that belong to nothing; paths within the cache.
@@ -47,6 +50,7 @@ class Damage:
 
     shards: list[Record]
     records: list[Record]
+    has_bad_manifest: bool
     has_bad_tokenizer: bool
     leftovers: list[str]
     extra: list[str]
@@ -59,6 +63,7 @@ class Damage:
         return Damage(
             shards=[record for record in self.shards if record.field == name],
             records=[record for record in self.records if record.field == name],
+            has_bad_manifest=self.has_bad_manifest,
             has_bad_tokenizer=False,
             leftovers=[file for file in self.leftovers if file.startswith(inside)],
             extra=[file for file in self.extra if file.startswith(inside)],
@@ -74,14 +79,16 @@ def damage_of(ledger: Ledger, manifest: Manifest, problems: Iterable[Problem]) -
         problems: as :func:`hskcache.verify.verify` reports them.
     """
     files = {problem.file for problem in problems}
-    known = {TOKENIZER}
+    known = {TOKENIZER, *manifest_files(manifest), *(file.path for file in manifest.index)}
     shards, records = [], []
     for record in manifest.records:
-        shard, own = files_of(record)
-        known |= {shard, own}
+        shard, own = record.path, record_file(record)
+        known.add(shard)
+        if manifest.format.keeps_records:
+            known.add(own)
         if shard in files:
             shards.append(record)
-        elif own in files:
+        elif own in files and manifest.format.keeps_records:
             records.append(record)
     other = sorted(file for file in files - known if _is_there(ledger.root / file))
     leftovers = [file for file in other if _is_leftover(ledger, manifest, file)]
@@ -89,12 +96,45 @@ def damage_of(ledger: Ledger, manifest: Manifest, problems: Iterable[Problem]) -
     if TOKENIZER in files:
         inside = (f"{TOKENIZER}/{name}" for name in _names_in(ledger.root / TOKENIZER))
         leftovers += sorted(file for file in inside if _is_leftover(ledger, manifest, file))
-    return Damage(shards, records, TOKENIZER in files, leftovers, extra)
+    has_bad_manifest = not files.isdisjoint(manifest_files(manifest))
+    return Damage(shards, records, has_bad_manifest, TOKENIZER in files, leftovers, extra)
 
 
-def files_of(record: Record) -> tuple[str, str]:
-    """The shard and its commit record, as paths within a cache."""
-    return record.path, Ledger(Path()).record_path(record.field, record.shard).as_posix()
+def record_file(record: Record) -> str:
+    """The commit record of a shard, as a path within a cache."""
+    return Ledger(Path()).record_path(record.field, record.shard).as_posix()
+
+
+def bad_pages(ledger: Ledger, manifest: Manifest) -> list[IndexFile]:
+    """The pages of records that are missing or altered."""
+    return [file for file in manifest.index if not is_page(ledger.root, file)]
+
+
+def rebuild_page(ledger: Ledger, manifest: Manifest, file: IndexFile) -> bool:
+    """Write a page of records anew from the shards that it is of, if they are all whole.
+
+    Returns:
+        Whether that gives the page. It does not where values were not finite, as the shards do not tell which.
+    """
+    page, folder = file.page, ledger.root / file.field
+    shards = range(page.shard, page.shard + page.num_records)
+    found = sorted(path for path in folder.glob("[0-9]*.zarr.zip") if path.is_file() and not path.is_symlink())
+    if len(found) != len(manifest.shards[file.field]) or _is_blocked(ledger.root / file.path):
+        return False
+    records = []
+    try:
+        for shard in shards:
+            start, stop = manifest.request.rows(shard)
+            facts = {"field": file.field, "shard": shard, "start": start, "stop": stop, "num_nonfinite": 0}
+            record = manifest.format.record(found[shard].read_bytes(), facts | {"skipped": []})
+            records.append(record.model_copy(update={"file": found[shard].name}))
+    except (OSError, DamageError):
+        return False
+    data = make_page(page.shard, records)[1]
+    if sha256_hex(data) != page.sha256:
+        return False
+    write_atomic(ledger.root / file.path, data)
+    return True
 
 
 @contextmanager
@@ -134,8 +174,19 @@ def mend_from_manifest(ledger: Ledger, damage: Damage, remove_extra: bool) -> li
                 forget_append(ledger, ledger.intact())
             _remove(ledger.root, file)
             mended.append(file)
-    mended += [files_of(record)[1] for record in damage.records if write_record(ledger, record)]
-    return mended + [files_of(record)[0] for record in damage.shards if put_in_place(ledger, record)]
+        if damage.has_bad_manifest:
+            mended += _write_manifest(ledger)
+    mended += [record_file(record) for record in damage.records if write_record(ledger, record)]
+    return mended + [record.path for record in damage.shards if put_in_place(ledger, record)]
+
+
+def _write_manifest(ledger: Ledger) -> list[str]:
+    """Write whichever of the manifest and its copy is not what the other says."""
+    manifest = ledger.intact()
+    names = [name for name in manifest_files(manifest) if not _is_blocked(ledger.root / name)]
+    if len(names) == len(manifest_files(manifest)) and not manifest.format.keeps_records:
+        write_manifest(ledger.root, manifest)
+    return names
 
 
 def write_record(ledger: Ledger, record: Record) -> bool:
@@ -165,7 +216,8 @@ def put_in_place(ledger: Ledger, record: Record) -> bool:
     path.parent.mkdir(exist_ok=True)
     waiting.replace(path)
     sync_folder(path.parent)
-    write_record(ledger, record)
+    if not isinstance(record, NamedRecord):
+        write_record(ledger, record)
     return True
 
 
@@ -231,6 +283,11 @@ def _is_leftover(ledger: Ledger, manifest: Manifest, file: str) -> bool:
         return is_spent(ledger, manifest)
     if _is_under_way(ledger, manifest, file):
         return False
+    if folder in manifest.fields and not manifest.format.keeps_records:
+        # What has led to the manifest and was not swept away: only what belongs to the cache has another such name.
+        is_old_page = len(path.parts) == 3 and path.parts[1] == INDEX and path.suffix == ".jsonl"
+        if is_old_page or (len(path.parts) == 2 and is_swept(path.name, manifest)):
+            return True
     return folder in {"", TOKENIZER, *manifest.fields} and _TEMPORARY.fullmatch(path.name) is not None
 
 

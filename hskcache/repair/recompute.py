@@ -161,13 +161,14 @@ class _Piece:
 
     def _make_constants(self, record: Record) -> None:
         workplace = Ledger(self.cache.root / REPAIR)
+        workplace.format = self.cache.manifest.format
         workplace.commit_constants(record.field, constants_for(self.job))
 
     def _write(self, wanted: Collection[Record], on_rows: Progress | None) -> None:
         for record in wanted:
             # What a run that was cut off has left here is in place by now, or is not what is wanted.
             waiting_path(Ledger(self.cache.root), record).unlink(missing_ok=True)
-        workplace = Workplace(self.cache.root / REPAIR, wanted)
+        workplace = Workplace(self.cache.root / REPAIR, wanted, self.cache.manifest.format)
         for name in self.names.values():
             self._lend_constants(workplace, name)
         # A row that was left out is left out again; where none was, the record tells the difference.

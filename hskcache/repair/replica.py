@@ -8,10 +8,12 @@ from hskcache.errors import CacheError, DamageError, MismatchError
 from hskcache.remote.fetch import fetch, fetch_tokenizer, read_manifest
 from hskcache.remote.remote import Remote, is_url, open_remote
 from hskcache.remote.retry import OutOfReachError
-from hskcache.repair.mending import files_of, put_in_place, waiting_path
-from hskcache.store.files import write_atomic
-from hskcache.store.ledger import MANIFEST, Ledger
+from hskcache.repair.mending import put_in_place, waiting_path
+from hskcache.store.ledger import Ledger
 from hskcache.store.manifest import Manifest
+from hskcache.store.pages import IndexFile
+from hskcache.store.publishing import MANIFEST, write_index, write_manifest
+from hskcache.store.reading import read_document
 from hskcache.store.record import Record
 
 
@@ -58,14 +60,14 @@ class Replica:
         Raises:
             OutOfReachError: the server has gone; the same command goes on.
         """
-        names = {record.sha256: files_of(record)[0] for record in self.manifest.records} if self.manifest else {}
+        names = {record.sha256: record.path for record in self.manifest.records} if self.manifest else {}
         need = sum(record.num_bytes for record in records)
         otherwise = "mend one field at a time with --field"
         require_space(ledger.root, need, "the files to be fetched need", otherwise, "disk")
         taken: list[Record] = []
         reasons: dict[tuple[str, int], str] = {}
         for record in records:
-            name = names.get(record.sha256, files_of(record)[0])
+            name = names.get(record.sha256, record.path)
             try:
                 fetch(self.remote, name, waiting_path(ledger, record), (record.num_bytes, record.sha256))
             except DamageError:
@@ -76,6 +78,18 @@ class Replica:
             if on_bytes is not None:
                 on_bytes(record.num_bytes)
         return taken, reasons
+
+    def take_page(self, ledger: Ledger, file: IndexFile) -> bool:
+        """Put a good page of records in the place of a bad one; whether the copy has it.
+
+        Raises:
+            OutOfReachError: the server has gone; the same command goes on.
+        """
+        try:
+            fetch(self.remote, file.path, ledger.root / file.path, (file.page.index_bytes, file.page.sha256))
+        except DamageError:
+            return False
+        return True
 
     def tokenizer_files(self, manifest: Manifest) -> dict[str, bytes]:
         """The tokenizer's files of the copy, by path within their folder; none where they are not the right ones.
@@ -91,7 +105,8 @@ class Replica:
     def restore_manifest(self, ledger: Ledger) -> tuple[Manifest, str]:
         """Put the copy's manifest in the place of a damaged one, if the files that stand here are those it lists.
 
-        Commit records tell what stands here, and the damaged manifest itself, where its cache id can still be read.
+        Records and names of shards tell what stands here, and the damaged manifest itself, where its cache id can still
+        be read.
 
         Returns:
             The manifest, and what is known of its being the right one.
@@ -104,19 +119,19 @@ class Replica:
         if manifest is None:
             raise DamageError(f"{self.remote.url} has no manifest that is intact; give another copy with --from")
         known = _damaged_text(ledger)
-        found = {(record.field, record.shard): _record(ledger, record) for record in manifest.records}
-        agree = sum(found[record.field, record.shard] == record for record in manifest.records)
-        differ = sum(one is not None for one in found.values()) - agree
+        agree = sum(_stands(ledger, manifest, record) for record in manifest.records)
+        differ = len(list(ledger.root.glob("*/*.zarr.zip"))) - agree
         same_id = manifest.cache_id.encode() in known
         if not same_id and agree <= differ:
             raise MismatchError(
-                f"{self.remote.url} is another cache: of the commit records in {ledger.root}, {agree} are in its "
-                f"manifest and {differ} are not; give a copy of this one"
+                f"{self.remote.url} is another cache: of the shards in {ledger.root}, {agree} are in its manifest and "
+                f"{differ} are not; give a copy of this one"
             )
-        write_atomic(ledger.root / MANIFEST, manifest.to_json())
+        write_index(ledger.root, manifest)
+        write_manifest(ledger.root, manifest)
         if same_id:
             return manifest, "its id is the one that the damaged manifest tells"
-        return manifest, f"{agree} commit records agree with it; the id that the cache had cannot be read any more"
+        return manifest, f"{agree} shards agree with it; the id that the cache had cannot be read any more"
 
 
 def _damaged_text(ledger: Ledger) -> bytes:
@@ -124,8 +139,12 @@ def _damaged_text(ledger: Ledger) -> bytes:
     return path.read_bytes() if path.is_file() and not path.is_symlink() else b""
 
 
-def _record(ledger: Ledger, record: Record) -> Record | None:
+def _stands(ledger: Ledger, manifest: Manifest, record: Record) -> bool:
+    """True if a shard seems to stand here: its commit record, or its file, whose name tells its digest."""
+    if not manifest.format.keeps_records:
+        return (ledger.root / record.path).is_file()
     try:
-        return ledger.record(record.field, record.shard)
+        path = ledger.record_path(record.field, record.shard)
+        return manifest.format.parse_record(read_document(path), str(path)) == record
     except (OSError, DamageError):
-        return None
+        return False

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from hskcache.store.files import write_atomic
 from hskcache.store.ledger import Ledger
+from hskcache.store.manifest import Format
 from hskcache.store.record import CONSTANTS, Record
 
 
@@ -14,10 +15,12 @@ class Workplace(Ledger):
     Args:
         root: the folder.
         wanted: records of the shards to be made, one at least.
+        version: of the format that they are in.
     """
 
-    def __init__(self, root: Path, wanted: Collection[Record]) -> None:
+    def __init__(self, root: Path, wanted: Collection[Record], version: Format) -> None:
         super().__init__(root)
+        self.format = version
         self._wanted = {(record.field, record.shard): record for record in wanted}
 
     def committed(self, field: str, shard: int) -> Record | None:

@@ -16,11 +16,11 @@ from hskcache.errors import DamageError, MismatchError, SpecError
 from hskcache.locks import LockFile, is_locked, locked
 from hskcache.store.agreement import Agreement
 from hskcache.store.claims import CLAIMS, Claims, claiming
-from hskcache.store.consistency import check
 from hskcache.store.fields import KINDS, Field
 from hskcache.store.files import TEMPORARY_SUFFIX, remove_matching, write_atomic
-from hskcache.store.ledger import LOCK, MANIFEST, SPOOL, TEMPORARY, TOKENIZER, Ledger
+from hskcache.store.ledger import LOCK, SPOOL, TOKENIZER, Ledger
 from hskcache.store.manifest import Added, Manifest
+from hskcache.store.publishing import COPY, MANIFEST, TEMPORARY, publish, sweep
 from hskcache.store.reading import read_document
 from hskcache.store.record import CONSTANTS, is_field_name, parse
 from hskcache.strict import Strict
@@ -66,6 +66,7 @@ def is_added(ledger: Ledger, name: str, draft: Draft) -> Manifest | None:
     check_name(manifest, name)
     standing = _standing(ledger, manifest, name)
     if standing is None:
+        ledger.require_current(manifest)
         if folder.exists() and not _is_leftover(folder):
             raise MismatchError(f"{folder} holds what is no field of this cache; delete it or give another --name")
         return None
@@ -132,6 +133,7 @@ def finish_field(ledger: Ledger, name: str, draft: Draft, agreement: Agreement |
     """
     with locked(ledger.root / LOCK):
         manifest = ledger.intact()
+        ledger.require_current(manifest)
         constants = ledger.committed(name, CONSTANTS)
         changes = {
             "fields": manifest.fields | {name: draft.field},
@@ -142,11 +144,11 @@ def finish_field(ledger: Ledger, name: str, draft: Draft, agreement: Agreement |
         grown = (
             manifest.with_records({name: ledger.records(name, manifest.request)}).model_copy(update=changes).signed()
         )
-        check(grown)
-        write_atomic(ledger.root / MANIFEST, grown.to_json())
+        publish(ledger.root, grown)
         # While nobody else may write a manifest, one that is half written is what a kill has left.
-        remove_matching(ledger.root, f"{MANIFEST}{TEMPORARY}")
-    remove_matching(ledger.root / name, TEMPORARY)
+        for file in (COPY, MANIFEST):
+            remove_matching(ledger.root, f"{file}{TEMPORARY}")
+    sweep(ledger.root, grown, [name])
     remove_matching(ledger.root / name, ADDING)
     return grown
 

@@ -16,10 +16,10 @@ from pydantic import Field as Key
 from hskcache.errors import CacheError, DamageError, MismatchError
 from hskcache.locks import is_locked, locked
 from hskcache.store.agreement import Agreement, joined
-from hskcache.store.consistency import check
 from hskcache.store.files import remove_matching, write_atomic
-from hskcache.store.ledger import LOCK, MANIFEST, TEMPORARY, Ledger
+from hskcache.store.ledger import LOCK, Ledger
 from hskcache.store.manifest import DataInfo, Manifest, Request
+from hskcache.store.publishing import COPY, MANIFEST, TEMPORARY, publish, sweep
 from hskcache.store.reading import read_document
 from hskcache.store.record import Record, parse
 from hskcache.strict import Strict
@@ -27,7 +27,7 @@ from hskcache.strict import Strict
 APPENDING = "appending.json"
 
 _LOCK = f"{LOCK}-append"
-_SHARD = re.compile(r"([0-9]{6,})\.(zarr\.zip|json)(\.[0-9a-f]+\.tmp)?")
+_SHARD = re.compile(r"([0-9]{6,})(-[0-9a-f]{16}\.zarr\.zip|\.json)(\.[0-9a-f]+\.tmp)?")
 _DRAFT = re.compile(rf"{re.escape(APPENDING)}(\.[0-9a-f]+\.tmp)?")
 
 
@@ -188,6 +188,7 @@ def check_may_append(ledger: Ledger, manifest: Manifest, data: DataInfo) -> None
         MismatchError: other rows are on their way, or as :func:`check_may_grow`.
         DamageError: ``appending.json`` cannot be read.
     """
+    ledger.require_current(manifest)
     check_may_grow(ledger.root, manifest)
     draft = _standing(ledger)
     if draft is not None and _is_ahead(draft, manifest) and not _same(draft.data, data):
@@ -240,19 +241,18 @@ def finish_append(
                 if (both := joined(one, (agreement or {}).get(name))) is not None
             },
         }
-        shards = {name: [*records, *_new(ledger, name, request, manifest)] for name, records in manifest.shards.items()}
-        grown = manifest.with_records(shards).model_copy(update=changes).signed()
-        check(grown)
-        write_atomic(ledger.root / MANIFEST, grown.to_json())
-        remove_matching(ledger.root, f"{MANIFEST}{TEMPORARY}")
+        more = {name: _new(ledger, name, request, manifest) for name in manifest.shards}
+        grown = manifest.extended(more).model_copy(update=changes).signed()
+        publish(ledger.root, grown)
+        for file in (COPY, MANIFEST):
+            remove_matching(ledger.root, f"{file}{TEMPORARY}")
     tidy_append(ledger, grown)
     return grown
 
 
 def tidy_append(ledger: Ledger, manifest: Manifest) -> None:
     """Remove what appending rows has left that the manifest lists."""
-    for name in manifest.own_fields:
-        remove_matching(ledger.root / name, TEMPORARY)
+    sweep(ledger.root, manifest, manifest.own_fields)
     remove_matching(ledger.root, f"{APPENDING}*")
 
 

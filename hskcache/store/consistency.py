@@ -4,27 +4,32 @@ It must list what it should: every row range of every field once, with arrays of
 """
 
 import json
+from collections.abc import Callable
 from itertools import pairwise
 from typing import NoReturn
 
 from hskcache.errors import DamageError, MismatchError
-from hskcache.spec import FORMAT_VERSION
 from hskcache.store.agreement import Agreement, ClassAgreement
 from hskcache.store.fields import StoredField, check_record, kind_of
+from hskcache.store.files import canonical_json, sha256_hex
 from hskcache.store.manifest import Manifest, Request, without_checksum
+from hskcache.store.pages import CheckRecord, PageStore, ReadPage
 from hskcache.store.record import CONSTANTS, Record
+from hskcache.store.tokenizer import check_tokenizer_name
 from hskcache.store.version1 import parse_version1
+from hskcache.store.version2 import parse_version2
 
 
-def parse_manifest(data: bytes, file: str) -> Manifest:
+def parse_manifest(data: bytes, file: str, read: ReadPage | None = None) -> Manifest:
     """Read ``manifest.json`` and see that it is consistent and covers every row of every field.
 
     Args:
         data: content of the file.
         file: its name, for messages.
+        read: reads the pages that it refers to; None where none is needed.
 
     Raises:
-        MismatchError: a newer format version.
+        MismatchError: a format version that this program does not know.
         DamageError: anything else that is not a manifest.
     """
     try:
@@ -34,14 +39,19 @@ def parse_manifest(data: bytes, file: str) -> Manifest:
     if not isinstance(document, dict) or document.get("format") != "hskcache":
         raise DamageError(f"{file} is damaged: it is not the manifest of a cache")
     version = document.get("format_version")
-    if isinstance(version, int) and version > FORMAT_VERSION:
+    if type(version) is not int:
+        raise DamageError(f"{file} is damaged: it does not tell the version of its format")
+    if version not in VERSIONS:
         raise MismatchError(
-            f"{file} is of format version {version}; this hskcache reads {FORMAT_VERSION}: upgrade hskcache"
+            f"{file} is of format version {version}; this hskcache reads {' and '.join(map(str, VERSIONS))}: "
+            "upgrade hskcache"
         )
     body, is_intact = without_checksum(data)
-    manifest = parse_version1(body, file)
+    manifest = VERSIONS[version](body, file, read or _unread)
     try:
         check(manifest)
+        if manifest.format.keeps_records:
+            check_records(manifest)
     except DamageError as error:
         raise DamageError(f"{file} is damaged: {error}") from None
     if not is_intact and not manifest.edits():
@@ -50,11 +60,28 @@ def parse_manifest(data: bytes, file: str) -> Manifest:
     return manifest
 
 
+def _parsed1(body: bytes, file: str, _read: ReadPage) -> Manifest:
+    return parse_version1(body, file)
+
+
+def _parsed2(body: bytes, file: str, read: ReadPage) -> Manifest:
+    folder = file.rpartition("/")[0]
+    return parse_version2(body, file, PageStore(read, lambda path: f"{folder}/{path}" if folder else path), _checks)
+
+
+VERSIONS: dict[int, Callable[[bytes, str, ReadPage], Manifest]] = {1: _parsed1, 2: _parsed2}
+"""Every version of the format that is read: what makes a manifest of its ``manifest.json``."""
+
+
+def _unread(path: str, _num_bytes: int) -> bytes:
+    raise DamageError(f"is not at hand: {path} stands beside the manifest")
+
+
 def check(manifest: Manifest) -> None:
-    """See that a manifest lists one record for every row range of every field, each with the arrays it should have.
+    """Raise unless a manifest has records for every row range of every field, and constants where they should be.
 
     Raises:
-        DamageError: it does not.
+        DamageError: it has not.
     """
     request, fields = manifest.request, manifest.fields
     described = manifest.constants.keys() | manifest.added.keys()
@@ -64,24 +91,52 @@ def check(manifest: Manifest) -> None:
         raise DamageError(f"field {min(asked)} is said to be added, but the request asks for it")
     for name, agreement in manifest.agreement.items():
         _check_agreement(name, agreement, fields.get(name))
+    _check_tokenizer(manifest)
     for name, field in fields.items():
         kind_of(field).check_teacher(name, field, manifest.request_for(name).teacher)
         _check_pairs(name, field, manifest.request_for(name))
-        records = manifest.shards[name]
-        if len(records) != request.num_shards:
-            raise DamageError(
-                f"{name} lists {len(records)} shards, but {request.num_rows} rows make {request.num_shards}"
-            )
+        if (count := len(manifest.shards[name])) != request.num_shards:
+            raise DamageError(f"{name} lists {count} shards, but {request.num_rows} rows make {request.num_shards}")
         needed = bool(kind_of(field).constants(field))
         if needed != (name in manifest.constants):
             raise DamageError(f"{name} {'lacks' if needed else 'should not have'} constants")
-        for shard, (record, rows) in enumerate(zip(records, request.shards, strict=True)):
-            _check_place(record, (name, shard), rows)
-            check_record(field, record)
-            _check_skipped(record)
         if needed:
             _check_place(manifest.constants[name], (name, CONSTANTS), (0, 0))
             check_record(field, manifest.constants[name])
+
+
+def check_records(manifest: Manifest) -> None:
+    """Raise unless every record is of its place and lists the arrays that its shard should have.
+
+    Raises:
+        DamageError: one does not.
+    """
+    for name, field in manifest.fields.items():
+        check_at = _checks(manifest.request, name, field)
+        for shard, record in enumerate(manifest.shards[name]):
+            check_at(shard, record)
+
+
+def _checks(request: Request, name: str, field: StoredField) -> CheckRecord:
+    def check_at(shard: int, record: Record) -> None:
+        _check_place(record, (name, shard), request.rows(shard))
+        check_record(field, record)
+        _check_skipped(record)
+
+    return check_at
+
+
+def _check_tokenizer(manifest: Manifest) -> None:
+    """Raise unless the tokenizer's files are named once, within their folder, and are those of its digest."""
+    if manifest.tokenizer is None:
+        return
+    names: list[str] = []
+    for name in manifest.tokenizer:
+        check_tokenizer_name(name, names)
+        names.append(name)
+    pairs = sorted((name, file.sha256) for name, file in manifest.tokenizer.items())
+    if sha256_hex(canonical_json(pairs)) != manifest.request.tokenizer.sha256:
+        raise DamageError("it lists other tokenizer files than the rows were tokenized with")
 
 
 def _check_agreement(name: str, agreement: Agreement, field: StoredField | None) -> None:

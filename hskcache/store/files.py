@@ -6,7 +6,8 @@ import json
 import os
 import secrets
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -56,14 +57,23 @@ def read_file(path: Path, most_bytes: int) -> bytes:
         DamageError: it is a symbolic link, no regular file, or larger. The message says so without naming the file.
         OSError: it is missing or cannot be read.
     """
-    return read_with_status(path, most_bytes)[0]
+    with opened(path) as (descriptor, found):
+        if found.st_size > most_bytes:
+            raise DamageError(f"has {found.st_size} bytes, of at most {most_bytes}")
+        with open(descriptor, "rb", closefd=False) as file:
+            return file.read(found.st_size)
 
 
-def read_with_status(path: Path, most_bytes: int) -> tuple[bytes, os.stat_result]:
-    """Read a file as :func:`read_file` does, and its status after the last byte was read.
+@contextmanager
+def opened(path: Path) -> Iterator[tuple[int, os.stat_result]]:
+    """Open a file of a cache to read it.
+
+    Returns:
+        Its descriptor and its status.
 
     Raises:
-        DamageError, OSError: as :func:`read_file`.
+        DamageError: it is a symbolic link or no regular file. The message says so without naming the file.
+        OSError: it is missing or cannot be read.
     """
     try:
         # A pipe, opened so, does not wait for its other end.
@@ -76,10 +86,7 @@ def read_with_status(path: Path, most_bytes: int) -> tuple[bytes, os.stat_result
         found = os.fstat(descriptor)
         if not stat.S_ISREG(found.st_mode):
             raise DamageError("is not a regular file")
-        if found.st_size > most_bytes:
-            raise DamageError(f"has {found.st_size} bytes, of at most {most_bytes}")
-        with open(descriptor, "rb", closefd=False) as file:
-            return file.read(found.st_size), os.fstat(descriptor)
+        yield descriptor, found
     finally:
         os.close(descriptor)
 
@@ -122,19 +129,3 @@ def canonical_json(value: Any) -> bytes:
     """
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     return text.encode("utf-8")
-
-
-def tokenizer_digest(folder: Path) -> str:
-    """SHA-256 over the names and contents of a tokenizer's files, whatever their order on the disk.
-
-    Raises:
-        DamageError: the folder is missing or empty, or holds what is no file of its own.
-    """
-    found = list(folder.rglob("*"))
-    if odd := [path for path in found if path.is_symlink() or not (path.is_file() or path.is_dir())]:
-        raise DamageError(f"{folder} holds {min(odd).name}, which is a symbolic link or no regular file")
-    files = [path for path in found if path.is_file()]
-    if not files:
-        raise DamageError(f"{folder} is missing or empty; fetch or build the cache again")
-    pairs = sorted((path.relative_to(folder).as_posix(), file_sha256(path)) for path in files)
-    return sha256_hex(canonical_json(pairs))

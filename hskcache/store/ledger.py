@@ -1,11 +1,14 @@
 """The commit protocol: which files make a cache, in which order they appear, and what their presence proves.
 
 A build begins with ``building.json`` (the request). Each shard is written, then its commit record; a shard without
-a record that fits it does not count. ``manifest.json`` comes last, and with it the cache is complete. Every file
-appears at once (``files.write_atomic``), so that a kill at any moment leaves a folder from which the same build goes
-on: what is recorded is whole, and what is not is computed again. Several processes may commit different shards.
+a record that fits it does not count. At the end come the pages of records, ``manifest.copy.json`` and, the same again,
+``manifest.json``, with which the cache is complete; then the commit records are removed, and ``building.json`` last.
+Every file appears at once (``files.write_atomic``), so that a kill at any moment leaves a folder from which the same
+build goes on: what is recorded is whole, and what is not is computed again. Several processes may commit different
+shards.
 """
 
+import shlex
 from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
@@ -18,21 +21,20 @@ from hskcache.errors import CacheError, DamageError, MismatchError
 from hskcache.locks import locked
 from hskcache.store.agreement import Agreement
 from hskcache.store.claims import CLAIMS
-from hskcache.store.consistency import check, parse_manifest
+from hskcache.store.consistency import parse_manifest
 from hskcache.store.fields import Field
-from hskcache.store.files import TEMPORARY_SUFFIX, remove_matching, sha256_hex, write_atomic
-from hskcache.store.manifest import Manifest, Request
+from hskcache.store.files import TEMPORARY_SUFFIX, read_file, remove_matching, write_atomic
+from hskcache.store.manifest import Format, Manifest, Request
+from hskcache.store.publishing import COPY, MANIFEST, TEMPORARY, publish, sweep
 from hskcache.store.reading import read_document
-from hskcache.store.record import CONSTANTS, Record, Skipped, describe, parse
-from hskcache.store.shard import pack_shard
-from hskcache.store.version1 import VERSION_1
+from hskcache.store.record import CONSTANTS, Record, Skipped, parse, stem_of
+from hskcache.store.tokenizer import tokenizer_files
+from hskcache.store.version2 import VERSION_2
 
-MANIFEST = "manifest.json"
 BUILDING = "building.json"
 TOKENIZER = "tokenizer"
 LOCK = ".lock"
 """Held by whoever replaces the manifest of a complete cache; readers and hubs leave such names alone."""
-TEMPORARY = f"*{TEMPORARY_SUFFIX}"
 SPOOL = "building"
 """Folder of the rows of a corpus, which a build needs until it is done."""
 SPOOL_FILES = frozenset(
@@ -47,10 +49,14 @@ class Ledger:
 
     Attributes:
         root: the cache's directory.
+        format: version of the format in which shards are committed.
     """
+
+    format: Format = VERSION_2
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self._known: tuple[object, Manifest | None] = None, None
 
     def shard_path(self, record: Record) -> Path:
         """File of a shard, or of the constants."""
@@ -58,7 +64,11 @@ class Ledger:
 
     def record_path(self, field: str, shard: int) -> Path:
         """File of a shard's commit record."""
-        return self.root / field / f"{_stem(shard)}.json"
+        return self.root / field / f"{stem_of(shard)}.json"
+
+    def is_complete(self) -> bool:
+        """Whether a manifest stands here, itself or its copy."""
+        return (self.root / MANIFEST).exists() or (self.root / COPY).exists()
 
     def begin(self, request: Request) -> None:
         """Start a build here, or go on with one of the same request.
@@ -67,6 +77,8 @@ class Ledger:
             MismatchError: the folder holds another request's cache, or something that is no cache; nothing is touched.
             DamageError: the folder holds a cache whose manifest or request cannot be read.
         """
+        if self.is_complete():
+            self.require_current(self.manifest())
         found = self.request()
         if found is None:
             self.require_room()
@@ -93,6 +105,18 @@ class Ledger:
             "folder, delete this one, or ask for the same"
         )
 
+    def require_current(self, manifest: Manifest) -> None:
+        """Raise unless the cache is of the version of the format that is written.
+
+        Raises:
+            MismatchError: it is of an older one.
+        """
+        if manifest.format != VERSION_2:
+            raise MismatchError(
+                f"{self.root} is of format version {manifest.format_version}, which is read and no longer written; "
+                f"first give {shlex.join(['hskcache', 'upgrade', str(self.root), 'NEW'])}"
+            )
+
     def require_room(self) -> None:
         """See that a build may begin here, where none has begun.
 
@@ -104,7 +128,7 @@ class Ledger:
 
     def request(self) -> Request | None:
         """The request of the cache or the unfinished build that stands here, or None."""
-        if (self.root / MANIFEST).exists():
+        if self.is_complete():
             return self.manifest().request
         try:
             return parse(Request, read_document(self.root / BUILDING), str(self.root / BUILDING))
@@ -145,19 +169,26 @@ class Ledger:
             nonfinite: rows of the cache that are left out, with how many of their values were NaN or infinite; the
                 arrays hold zeros in their place.
         """
-        data = pack_shard(arrays)
-        record = Record(
-            field=field,
-            shard=shard,
-            start=rows[0],
-            stop=rows[1],
-            num_bytes=len(data),
-            sha256=sha256_hex(data),
-            num_nonfinite=sum((nonfinite or {}).values()),
-            skipped=[Skipped(row=row, reason="nonfinite") for row in sorted(nonfinite or {})],
-            arrays=describe(arrays),
-        )
-        path = self.record_path(field, shard)
+        data = self.format.pack(arrays)
+        facts = {
+            "field": field,
+            "shard": shard,
+            "start": rows[0],
+            "stop": rows[1],
+            "num_nonfinite": sum((nonfinite or {}).values()),
+            "skipped": [Skipped(row=row, reason="nonfinite") for row in sorted(nonfinite or {})],
+        }
+        return self.commit_packed(data, facts)
+
+    def commit_packed(self, data: bytes, facts: Mapping[str, Any]) -> Record:
+        """Write a shard that is packed already, and then its record.
+
+        Args:
+            data: the shard.
+            facts: of its record, as :attr:`~hskcache.store.record.Record.facts`.
+        """
+        record = self.format.record(data, facts)
+        path = self.record_path(record.field, record.shard)
         if path.exists():
             # The old record must not vouch for the new shard if the build is killed between the two.
             path.unlink()
@@ -178,7 +209,7 @@ class Ledger:
             OSError: it is missing or cannot be read.
         """
         path = self.record_path(field, shard)
-        record = parse(Record, read_document(path), str(path))
+        record = self.format.parse_record(read_document(path), str(path))
         if (record.field, record.shard) != (field, shard):
             raise DamageError(f"{path} is the record of {record.field} shard {record.shard}; build again")
         return record
@@ -204,39 +235,64 @@ class Ledger:
             MismatchError: a shard is not committed, or rows were appended meanwhile to what another process finished.
             DamageError: a shard does not hold what its field stores.
         """
+        # What a kill has left half written is none of the tokenizer's files.
+        remove_matching(self.root / TOKENIZER, TEMPORARY)
         manifest = Manifest(
-            format=VERSION_1,
+            format=VERSION_2,
             cache_id="0" * 64,
             request_digest=request.digest,
             request=request,
             fields=dict(fields),
-            shards={field: VERSION_1.records(self.records(field, request)) for field in fields},
+            shards={field: VERSION_2.records(field, self.records(field, request)) for field in fields},
             constants={field: record for field in fields if (record := self.committed(field, CONSTANTS)) is not None},
+            tokenizer=tokenizer_files(self.root / TOKENIZER),
             environment=dict(environment),
             agreement=dict(agreement or {}),
         )
         # Where there is no manifest yet, nobody else may write one.
-        with locked(self.root / LOCK, remove=True) if (self.root / MANIFEST).exists() else nullcontext():
-            if (self.root / MANIFEST).exists():
+        with locked(self.root / LOCK, remove=True) if self.is_complete() else nullcontext():
+            if self.is_complete():
                 standing = self.intact()
+                self.require_current(standing)
                 self._compare(standing.request, request)
                 manifest = manifest.with_added(standing)
             manifest = manifest.signed()
-            check(manifest)
-            write_atomic(self.root / MANIFEST, manifest.to_json())
+            publish(self.root, manifest)
             remove_matching(self.root, TEMPORARY)
+        sweep(self.root, manifest, fields)
         _remove_spool(self.root / SPOOL)
         (self.root / BUILDING).unlink(missing_ok=True)
-        for name in [TOKENIZER, *fields]:
-            remove_matching(self.root / name, TEMPORARY)
         return manifest
 
     def committed(self, field: str, shard: int) -> Record | None:
-        """A shard's commit record if the shard is whole, else None."""
+        """The record of a shard that is whole, from beside it or, where it is removed, from the manifest; else None."""
         try:
-            record = self.record(field, shard)
-            return record if self.shard_path(record).stat().st_size == record.num_bytes else None
+            record: Record | None = self.record(field, shard)
         except (OSError, DamageError):
+            record = self._listed(field, shard)
+        try:
+            whole = record is not None and self.shard_path(record).stat().st_size == record.num_bytes
+        except OSError:
+            return None
+        return record if whole else None
+
+    def _listed(self, field: str, shard: int) -> Record | None:
+        """The record of a shard in the manifest that stands here, if there is one and it lists that."""
+        known = tuple(_stat(self.root / name) for name in (MANIFEST, COPY))
+        if self._known[0] != known:
+            try:
+                self._known = known, self.manifest() if any(known) else None
+            except CacheError:
+                self._known = known, None
+        manifest = self._known[1]
+        if manifest is None or field not in manifest.fields:
+            return None
+        if shard == CONSTANTS:
+            return manifest.constants.get(field)
+        records = manifest.shards[field]
+        try:
+            return records[shard] if shard < len(records) else None
+        except DamageError:
             return None
 
     def records(self, field: str, request: Request) -> list[Record]:
@@ -262,11 +318,24 @@ class Ledger:
             MismatchError: the build is not finished, or the format is newer than this program.
             DamageError: the manifest cannot be read.
         """
-        path = self.root / MANIFEST
-        try:
-            return parse_manifest(read_document(path), str(path))
-        except (FileNotFoundError, NotADirectoryError):
-            pass
+        damage, edited = None, None
+        for name in (MANIFEST, COPY):
+            path = self.root / name
+            try:
+                manifest = parse_manifest(read_document(path), str(path), self.read_page)
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+            except DamageError as error:
+                # What is wrong with the manifest itself says more than what is with its copy.
+                damage = damage or error
+                continue
+            if not manifest.edits():
+                return manifest
+            edited = edited or manifest
+        if damage is not None:
+            raise damage
+        if edited is not None:
+            return edited
         request = self.request()
         if request is not None:
             raise MismatchError(
@@ -275,6 +344,15 @@ class Ledger:
             )
         what = "has no manifest.json, so it is not a cache" if self.root.exists() else "does not exist"
         raise CacheError(f"{self.root} {what}; give the folder that a build wrote")
+
+    def read_page(self, path: str, most_bytes: int) -> bytes:
+        """Content of a page, by its path from the cache's directory.
+
+        Raises:
+            DamageError: it is no regular file, or larger.
+            OSError: it is missing or cannot be read.
+        """
+        return read_file(self.root / path, most_bytes)
 
     def intact(self) -> Manifest:
         """The manifest of the complete cache that stands here, once it is known that nobody has changed it by hand.
@@ -291,8 +369,12 @@ class Ledger:
         return manifest
 
 
-def _stem(shard: int) -> str:
-    return "constants" if shard == CONSTANTS else f"{shard:06d}"
+def _stat(path: Path) -> tuple[int, int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns, found.st_size
 
 
 def _is_leftover(path: Path) -> bool:

@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from itertools import chain
 from typing import Any
 
+from numpy.typing import NDArray
 from pydantic import ConfigDict
 from pydantic import Field as Key
 
@@ -20,9 +21,11 @@ from hskcache.nearest import meant
 from hskcache.store.agreement import Agreement
 from hskcache.store.fields import INPUTS, AttentionField, Field, HiddenField, InputsField, LogitsField
 from hskcache.store.files import sha256_hex
+from hskcache.store.pages import IndexFile, PagedRecords
 from hskcache.store.record import FieldName, Record, Sha256
 from hskcache.store.records import Records
 from hskcache.store.request import Added, DataInfo, LayerKept, Request, TeacherInfo, TokenizerInfo
+from hskcache.store.tokenizer import TokenizerFile
 from hskcache.strict import Strict
 
 __all__ = [
@@ -64,9 +67,11 @@ class Format(ABC):
 
     Attributes:
         version: its number.
+        keeps_records: whether every shard of a complete cache has its commit record beside it.
     """
 
     version: int
+    keeps_records: bool
 
     @abstractmethod
     def spelled(self, manifest: "Manifest") -> bytes:
@@ -77,8 +82,33 @@ class Format(ABC):
         """SHA-256 that names the content of some fields, as 64 hexadecimal digits; of all fields it is the cache id."""
 
     @abstractmethod
-    def records(self, records: Iterable[Record]) -> Records:
+    def records(self, field: str, records: Iterable[Record]) -> Records:
         """Records of a field, as this version keeps them."""
+
+    @abstractmethod
+    def extended(self, records: Records, more: Iterable[Record]) -> Records:
+        """Records of a field, and more after them."""
+
+    @abstractmethod
+    def pack(self, arrays: Mapping[str, NDArray[Any]]) -> bytes:
+        """Arrays as the bytes of a shard, see :func:`~hskcache.store.shard.pack_shard`."""
+
+    @abstractmethod
+    def record(self, data: bytes, facts: Mapping[str, Any]) -> Record:
+        """The record of a shard.
+
+        Args:
+            data: the shard.
+            facts: ``field``, ``shard``, ``start`` and ``stop``, and whatever else does not follow from the bytes.
+        """
+
+    @abstractmethod
+    def parse_record(self, data: bytes, file: str) -> Record:
+        """Read a commit record.
+
+        Raises:
+            DamageError: it is none; names ``file``.
+        """
 
 
 class Manifest(Strict):
@@ -90,7 +120,9 @@ class Manifest(Strict):
         shards: by field, one record for each row range of the request, in order.
         constants: by field, for those that have any.
         added: by field, where those came from that the request does not ask for.
+        tokenizer: its files by path within their folder; None in version 1, which keeps their digest alone.
         part: the cache that this one is a part of, if it is; told to readers, not digested.
+        upgraded_from: id of the cache of an older version that this one was made from; told to readers, not digested.
         environment: package versions and device, several where rows were appended with others; told to readers, not
             digested.
         agreement: of the teacher's answers with the labels, by field of logits, where rows have labels; told to
@@ -106,8 +138,10 @@ class Manifest(Strict):
     fields: dict[FieldName, Field]
     shards: dict[FieldName, Records]
     constants: dict[FieldName, Record]
+    tokenizer: dict[str, TokenizerFile] | None = None
     added: dict[FieldName, Added] = Key(default={})
     part: Part | None = None
+    upgraded_from: Sha256 | None = None
     environment: dict[str, str]
     agreement: dict[FieldName, Agreement] = Key(default={})
 
@@ -125,6 +159,11 @@ class Manifest(Strict):
     def num_records(self) -> int:
         """How many :attr:`records` are."""
         return len(self.constants) + sum(map(len, self.shards.values()))
+
+    @property
+    def index(self) -> Iterator[IndexFile]:
+        """Files of the cache that hold records; in version 1 there are none."""
+        return (file for records in self.shards.values() if isinstance(records, PagedRecords) for file in records.files)
 
     @property
     def num_bytes(self) -> int:
@@ -156,8 +195,14 @@ class Manifest(Strict):
 
     def with_records(self, records: Mapping[str, Iterable[Record]]) -> "Manifest":
         """This manifest with other shards of some fields, unsigned."""
-        others = {name: self.format.records(found) for name, found in records.items()}
+        others = {name: self.format.records(name, found) for name, found in records.items()}
         return self.model_copy(update={"shards": self.shards | others})
+
+    def extended(self, records: Mapping[str, Iterable[Record]]) -> "Manifest":
+        """This manifest with more shards of some fields after those that there are, unsigned."""
+        return self.with_records(
+            {name: self.format.extended(self.shards[name], more) for name, more in records.items()}
+        )
 
     def with_added(self, other: "Manifest") -> "Manifest":
         """This manifest with the fields that were added to another, of the same rows."""
@@ -233,7 +278,7 @@ class Manifest(Strict):
         """Records of some neighbouring shards of a field as those of a cache that begins at row ``start`` here."""
         if len(shards) == len(self.shards[name]):
             return self.shards[name]
-        return self.format.records(_renumbered(self.shards[name][shards.start : shards.stop], start))
+        return self.format.records(name, _renumbered(self.shards[name][shards.start : shards.stop], start))
 
 
 def named_content(manifest: Manifest, names: Collection[str]) -> dict[str, Any]:
@@ -268,7 +313,7 @@ def without_checksum(data: bytes) -> tuple[bytes, bool]:
     return body, sha256_hex(body) == found[1].decode()
 
 
-def _renumbered(records: list[Record], start: int) -> list[Record]:
+def _renumbered(records: Iterable[Record], start: int) -> list[Record]:
     """Records of neighbouring shards as those of a cache that begins with them, at row ``start`` here."""
     return [
         record.model_copy(

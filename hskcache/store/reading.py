@@ -2,7 +2,8 @@
 
 import os
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,13 +11,13 @@ from typing import Any, NamedTuple
 from numpy.typing import NDArray
 
 from hskcache.errors import DamageError
-from hskcache.store.fields import Field, check_offsets
-from hskcache.store.files import read_file, read_with_status, sha256_hex
-from hskcache.store.record import Record, describe
-from hskcache.store.shard import unpack_shard
+from hskcache.store.fields import StoredField, check_offsets
+from hskcache.store.files import opened, read_file, sha256_hex
+from hskcache.store.record import NamedRecord, Record, StoredArray
+from hskcache.store.shard import unpack_array, unpack_shard
 
 MAX_DOCUMENT_BYTES = 512 << 20
-"""Of a manifest: a record takes about 1 kB of it, so that 100,000 shards of four fields still fit."""
+"""Of a manifest: in version 1 a record takes about 1 kB of it, so that 100,000 shards of four fields still fit."""
 MOST_REMEMBERED = 1 << 16
 """Files whose digests a process remembers; of more, those that were read longest ago are hashed again."""
 
@@ -25,9 +26,9 @@ _STEP_NS = 2_000_000_000
 
 
 def read_shard(
-    path: Path, record: Record, field: Field, names: Collection[str] | None = None
+    path: Path, record: Record, field: StoredField, names: Collection[str] | None = None
 ) -> dict[str, NDArray[Any]]:
-    """Read a shard with one read of its file, and verify it.
+    """Read a shard with one read of its file, and verify all of it.
 
     Args:
         path: the file.
@@ -39,17 +40,28 @@ def read_shard(
         DamageError: the file is missing or not what the record says. The message tells what is wrong without naming
             the file; the caller knows how the user calls it.
     """
-    data, _ = _read(path, record.num_bytes)
-    _check_digest(data, record)
-    return _unpack(data, record, field, names)
+    with _File(path, record.num_bytes).opened() as file:
+        data = file.part(0, record.num_bytes)
+    _check_digest(data, record.sha256)
+    arrays = unpack_shard(data, names)
+    for name in arrays:
+        info = record.arrays.get(name)
+        if (
+            isinstance(info, StoredArray)
+            and sha256_hex(data[info.offset : info.offset + info.num_bytes]) != info.sha256
+        ):
+            raise DamageError(f"holds {name} elsewhere, or another, than its record says")
+    return _checked(arrays, record, field, names)
 
 
 def reread_shard(
-    path: Path, record: Record, field: Field, names: Collection[str] | None = None
+    path: Path, record: Record, field: StoredField, names: Collection[str] | None = None
 ) -> dict[str, NDArray[Any]]:
-    """Read a shard as :func:`read_shard` does, without hashing a file twice that has not changed in between.
+    """Read a shard as :func:`read_shard` does, but no more of it than is wanted and hashing nothing twice.
 
-    Whoever reads a cache epoch after epoch hashes each file once. The checksums of the chunks are compared every time.
+    Where the record tells in which part of the file each array is, the parts of those that are wanted are read and
+    verified. Whoever reads a cache epoch after epoch hashes each part once, as long as the file does not change. The
+    checksums of the chunks are compared every time.
 
     Args:
         path: the file.
@@ -60,13 +72,16 @@ def reread_shard(
     Raises:
         DamageError: as :func:`read_shard`.
     """
-    data, status = _read(path, record.num_bytes)
-    hashed = _digests(_State.of(path, status))
-    if record.sha256 not in hashed:
-        _check_digest(data, record)
-        if _is_settled(status):
-            hashed.add(record.sha256)
-    return _unpack(data, record, field, names)
+    with _File(path, record.num_bytes).opened() as file:
+        if isinstance(record, NamedRecord) and names is not None:
+            parts = {name: record.arrays[name] for name in names}
+            arrays = {
+                name: unpack_array(file.verified(info.offset, info.num_bytes, info.sha256), name)
+                for name, info in parts.items()
+            }
+        else:
+            arrays = unpack_shard(file.verified(0, record.num_bytes, record.sha256), names)
+    return _checked(arrays, record, field, names)
 
 
 class _State(NamedTuple):
@@ -86,7 +101,7 @@ class _State(NamedTuple):
 
 @lru_cache(MOST_REMEMBERED)
 def _digests(_state: _State) -> set[str]:
-    """The digests that a file was found to have; empty until it is hashed.
+    """The digests that a file, or parts of it, were found to have; empty until it is hashed.
 
     The table belongs to the interpreter, which lets threads share it, and no lock of it can be held across a fork.
     """
@@ -98,26 +113,61 @@ def _is_settled(status: os.stat_result) -> bool:
     return time.time_ns() - max(status.st_mtime_ns, status.st_ctime_ns) > _STEP_NS
 
 
-def _check_digest(data: bytes, record: Record) -> None:
-    if sha256_hex(data) != record.sha256:
+class _File:
+    """The file of a shard, while it is read."""
+
+    def __init__(self, path: Path, num_bytes: int) -> None:
+        self._path = path
+        self._num_bytes = num_bytes
+        self._descriptor = -1
+
+    @contextmanager
+    def opened(self) -> Iterator["_File"]:
+        try:
+            with opened(self._path) as (self._descriptor, status):
+                if status.st_size != self._num_bytes:
+                    raise DamageError(f"has {status.st_size} bytes where {self._num_bytes} were written")
+                yield self
+        except (FileNotFoundError, NotADirectoryError):
+            raise DamageError("is missing") from None
+
+    def part(self, offset: int, num_bytes: int) -> bytes:
+        """Some bytes of the file; fewer where it is cut short meanwhile."""
+        pieces, end = [], offset + num_bytes
+        while offset < end and (piece := os.pread(self._descriptor, end - offset, offset)):
+            pieces.append(piece)
+            offset += len(piece)
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def verified(self, offset: int, num_bytes: int, sha256: str) -> bytes:
+        """Some bytes of the file, which have this digest, known from before or computed now."""
+        data = self.part(offset, num_bytes)
+        # As it is after the last byte was read.
+        status = os.fstat(self._descriptor)
+        hashed, known = _digests(_State.of(self._path, status)), f"{offset} {num_bytes} {sha256}"
+        if known not in hashed:
+            _check_digest(data, sha256)
+            if _is_settled(status):
+                hashed.add(known)
+        return data
+
+
+def _check_digest(data: bytes, sha256: str) -> None:
+    if sha256_hex(data) != sha256:
         raise DamageError("has another content than was written: its SHA-256 differs")
 
 
-def _unpack(data: bytes, record: Record, field: Field, names: Collection[str] | None) -> dict[str, NDArray[Any]]:
-    arrays = unpack_shard(data, names)
-    if describe(arrays) != {name: info for name, info in record.arrays.items() if names is None or name in names}:
+def _checked(
+    arrays: dict[str, NDArray[Any]], record: Record, field: StoredField, names: Collection[str] | None
+) -> dict[str, NDArray[Any]]:
+    """Arrays of a shard that are those of its record, divided into rows as they should be."""
+    expected = {
+        name: (tuple(info.shape), info.dtype) for name, info in record.arrays.items() if names is None or name in names
+    }
+    if {name: (array.shape, array.dtype.name) for name, array in arrays.items()} != expected:
         raise DamageError("holds other arrays than its record says")
     check_offsets(field, record, arrays)
     return arrays
-
-
-def _read(path: Path, num_bytes: int) -> tuple[bytes, os.stat_result]:
-    try:
-        if (size := path.lstat().st_size) != num_bytes and path.is_file() and not path.is_symlink():
-            raise DamageError(f"has {size} bytes where {num_bytes} were written")
-        return read_with_status(path, num_bytes)
-    except (FileNotFoundError, NotADirectoryError):
-        raise DamageError("is missing") from None
 
 
 def read_document(path: Path) -> bytes:

@@ -7,9 +7,10 @@ from typing import Annotated, Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from hskcache.errors import DamageError
+from hskcache.spec import CodecName
 from hskcache.strict import Strict, first_problem
 
 CONSTANTS = -1
@@ -22,6 +23,9 @@ FieldName = Annotated[str, Field(pattern=rf"^{_FIELD_NAME}$")]
 """A field is a folder of the cache, so a name from a stranger's manifest must not lead out of it."""
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+_DIGITS = 16
+_FACTS = ("field", "shard", "start", "stop", "num_nonfinite", "skipped")
 
 Model = TypeVar("Model", bound=Strict)
 
@@ -38,6 +42,21 @@ class ArrayInfo(Strict):
         return math.prod(self.shape) * np.dtype(self.dtype).itemsize
 
 
+class StoredArray(ArrayInfo):
+    """An array of a shard, and where its part of the shard's file is.
+
+    Attributes:
+        codec: how its bytes are compressed.
+        offset, num_bytes: its part of the file, [offset, offset + num_bytes): all of its entries and no others.
+        sha256: digest of that part.
+    """
+
+    codec: CodecName
+    offset: int = Field(ge=0)
+    num_bytes: int = Field(ge=0)
+    sha256: Sha256
+
+
 class Skipped(Strict):
     """A row of a field that holds zeros in place of what the teacher gave.
 
@@ -51,7 +70,7 @@ class Skipped(Strict):
 
 
 class Record(Strict):
-    """A shard that is complete.
+    """A shard that is complete; in version 1 of the format its file is named by its number.
 
     Attributes:
         field: the folder it is in.
@@ -73,7 +92,12 @@ class Record(Strict):
     sha256: Sha256
     num_nonfinite: int = Field(default=0, ge=0)
     skipped: list[Skipped] = Field(default=[])
-    arrays: dict[str, ArrayInfo]
+    arrays: Mapping[str, ArrayInfo]
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """Of the record that which does not follow from the shard's bytes."""
+        return {name: getattr(self, name) for name in _FACTS}
 
     @property
     def num_rows(self) -> int:
@@ -83,7 +107,43 @@ class Record(Strict):
     @property
     def path(self) -> str:
         """The shard's file, from the cache's directory."""
-        return f"{self.field}/{'constants' if self.shard == CONSTANTS else f'{self.shard:06d}'}.zarr.zip"
+        return f"{self.field}/{stem_of(self.shard)}.zarr.zip"
+
+
+class NamedRecord(Record):
+    """A shard that is complete and whose file has the name that the record gives.
+
+    Attributes:
+        file: name of the shard's file within the field's folder, see :func:`file_name`; a part of a cache keeps the
+            names of the whole, whatever numbers its shards have.
+        arrays: what the shard holds, each array in a part of the file.
+    """
+
+    file: str = Field(pattern=r"^(constants|[0-9]{6,12})-[0-9a-f]{16}\.zarr\.zip$")
+    arrays: Mapping[str, StoredArray]
+
+    @property
+    def path(self) -> str:
+        """The shard's file, from the cache's directory."""
+        return f"{self.field}/{self.file}"
+
+    @model_validator(mode="after")
+    def _check(self) -> "NamedRecord":
+        if self.sha256[:_DIGITS] not in self.file:
+            raise ValueError("file is not named by the shard's digest")
+        if any(info.offset + info.num_bytes > self.num_bytes for info in self.arrays.values()):
+            raise ValueError("an array lies beyond the end of the shard's file")
+        return self
+
+
+def stem_of(shard: int) -> str:
+    """How names of files of a shard, or of the constants, begin: ``000123``."""
+    return "constants" if shard == CONSTANTS else f"{shard:06d}"
+
+
+def file_name(shard: int, sha256: str) -> str:
+    """Name of a shard's file: its number and the beginning of its digest."""
+    return f"{stem_of(shard)}-{sha256[:_DIGITS]}.zarr.zip"
 
 
 def is_field_name(name: str) -> bool:

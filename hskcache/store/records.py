@@ -4,6 +4,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import overload
 
+import numpy as np
+from numpy.typing import NDArray
+
 from hskcache.store.record import Record, Skipped
 
 
@@ -17,6 +20,10 @@ class Records(Sequence[Record], ABC):
     @abstractmethod
     def num_bytes(self) -> int:
         """Bytes of the shards on disk."""
+
+    @abstractmethod
+    def shard_bytes(self) -> NDArray[np.int64]:
+        """Bytes on disk of each shard, int64 [number of shards]."""
 
     @property
     @abstractmethod
@@ -40,7 +47,7 @@ class Records(Sequence[Record], ABC):
         return self._at(place % len(self))
 
     def __eq__(self, other: object) -> bool:
-        """Whether the records are the same, one by one."""
+        """True if the records are the same, one by one."""
         if not isinstance(other, Records):
             return NotImplemented
         return len(self) == len(other) and all(ours == theirs for ours, theirs in zip(self, other, strict=True))
@@ -68,6 +75,10 @@ class ListedRecords(Records):
     def num_bytes(self) -> int:
         """Bytes of the shards on disk."""
         return sum(record.num_bytes for record in self._records)
+
+    def shard_bytes(self) -> NDArray[np.int64]:
+        """Bytes on disk of each shard, int64 [number of shards]."""
+        return np.array([record.num_bytes for record in self._records], np.int64)
 
     @property
     def array_bytes(self) -> Mapping[str, int]:

@@ -6,7 +6,7 @@ exactly of the form written here is refused before anything is allocated, where 
 reads a missing chunk as zeros. And reading starts no event loop, which threads would share and a fork would break: a
 shard of 1 MB takes a fifth of zarr-python's time, one of 7 MB half, one of 30 MB nine tenths.
 
-A chunk is Blosc (byte shuffle for types wider than a byte, then Zstandard at its lowest level), then CRC-32C. Measured
+A chunk goes through a codec, then CRC-32C. The codec zstd is Blosc with byte shuffle and Zstandard. Measured
 on 10 positions of 77 int8 values and a 10 % bitmask per row: levels 3 and above are slower and no smaller (bitmasks
 grow from 0.50 to 0.54 of their size); the shuffle brings float32 states from 0.92 to 0.84 and float16 from 0.92 to
 0.85 of their size and doubles the speed of decoding. A chunk is one Blosc block of at most 4 MiB: blocks of 16 MiB
@@ -15,8 +15,7 @@ decode wide types at a third of the speed, because their buffers come fresh from
 
 import json
 import math
-import struct
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import google_crc32c
@@ -24,11 +23,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hskcache.errors import DamageError, SpecError
-from hskcache.store.archive import Bytes, read_archive, write_archive
-from hskcache.store.codec import blosc
-from hskcache.store.files import canonical_json
+from hskcache.spec import CodecName
+from hskcache.store.archive import Bytes, read_archive, read_entries, spans, write_archive
+from hskcache.store.codec import CHUNK_BYTES, CODECS, DEFAULT_CODEC
+from hskcache.store.files import canonical_json, sha256_hex
+from hskcache.store.record import StoredArray
 
-CHUNK_BYTES = 4 << 20
 MAX_SHARD_BYTES = 4 << 30
 MAX_EXPANSION = 256
 """How many times its file a shard may take in memory, where that is more than ``HARMLESS_BYTES``."""
@@ -37,22 +37,19 @@ DTYPES = frozenset(
     {"int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float16", "float32", "float64"}
 )
 
-# Blosc's own threads put blocks into a chunk in the order in which they finish, so bytes would vary from run to run,
-# and they do not survive a fork. That a chunk is one block ensures the first even if another library turns them on.
-blosc.use_threads = False
-
 _GROUP = {"attributes": {}, "node_type": "group", "zarr_format": 3}
 _DOCUMENT = "zarr.json"
-_BLOSC_HEADER = struct.Struct("<4xI4xI")
 _CRC_BYTES = 4
 
 
 class _Grid(NamedTuple):
-    """Shape, type and chunks of one array; chunks split the first axis alone."""
+    """Shape, type, chunks and codec of one array, and what its axes are called; chunks split the first axis alone."""
 
     shape: tuple[int, ...]
     dtype: str
     chunk_rows: int
+    names: tuple[str, ...] | None = None
+    codec: CodecName = DEFAULT_CODEC
 
     @property
     def chunk_shape(self) -> tuple[int, ...]:
@@ -71,16 +68,17 @@ class _Grid(NamedTuple):
         rest = "/0" * (len(self.shape) - 1)
         return [f"{name}/c/{index}{rest}" for index in range(self.num_chunks)]
 
-    def document(self, blosc: Mapping[str, Any]) -> dict[str, Any]:
-        """The array's ``zarr.json``, with the settings of its Blosc codec."""
+    def document(self, codec: Mapping[str, Any]) -> dict[str, Any]:
+        """The array's ``zarr.json``, with what it says of its codec."""
         wide = np.dtype(self.dtype).itemsize > 1
         order = {"name": "bytes", "configuration": {"endian": "little"}} if wide else {"name": "bytes"}
         return {
             "attributes": {},
             "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": list(self.chunk_shape)}},
             "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
-            "codecs": [order, {"name": "blosc", "configuration": dict(blosc)}, {"name": "crc32c"}],
+            "codecs": [order, dict(codec), {"name": "crc32c"}],
             "data_type": self.dtype,
+            **({} if self.names is None else {"dimension_names": list(self.names)}),
             "fill_value": 0.0 if self.dtype.startswith("float") else 0,
             "node_type": "array",
             "shape": list(self.shape),
@@ -89,11 +87,12 @@ class _Grid(NamedTuple):
         }
 
 
-def pack_shard(arrays: Mapping[str, NDArray[Any]]) -> bytes:
+def pack_shard(arrays: Mapping[str, NDArray[Any]], names: Mapping[str, tuple[str, ...]] | None = None) -> bytes:
     """Arrays as the bytes of one shard; the same arrays give the same bytes.
 
     Args:
         arrays: by name; names may have parts, ``layer_06/values``. At least one axis each, types of ``DTYPES``.
+        names: what the axes of arrays are called; of those that are not among them nothing is said, as in version 1.
 
     Raises:
         SpecError: more than ``MAX_SHARD_BYTES`` together, or next to nothing in much space.
@@ -110,7 +109,7 @@ def pack_shard(arrays: Mapping[str, NDArray[Any]]) -> bytes:
             raise ValueError(f"array name {name!r} is not of the form layer_06/values")
         if array.dtype.name not in DTYPES or not array.ndim:
             raise ValueError(f"array {name!r} is {array.dtype} with {array.ndim} axes; give a number type and an axis")
-        entries |= _encode(name, array)
+        entries |= _encode(name, array, (names or {}).get(name))
     if total > max(HARMLESS_BYTES, MAX_EXPANSION * sum(map(len, entries.values()))):
         raise SpecError(
             f"a shard of {total} bytes shrinks to less than a part in {MAX_EXPANSION}, which readers take for an "
@@ -142,6 +141,70 @@ def unpack_shard(data: bytes, names: Collection[str] | None = None) -> dict[str,
     return {name: _decode(name, grids[name], chunks[name]) for name in wanted}
 
 
+def with_names(data: bytes, name: Callable[[Mapping[str, int]], Mapping[str, tuple[str, ...]]]) -> bytes:
+    """A shard with other names of its arrays' axes; its chunks stay what they are.
+
+    Args:
+        data: the shard.
+        name: gives the names of the axes of arrays, as :func:`pack_shard` takes them, from how many axes each has.
+
+    Raises:
+        DamageError: it is no shard.
+    """
+    entries = read_archive(data)
+    grids = _grids(entries)
+    names = name({array: len(grid.shape) for array, grid in grids.items()})
+    others = {key: entry.tobytes() for key, entry in entries.items()}
+    for array, grid in grids.items():
+        key = f"{array}/{_DOCUMENT}"
+        codec = _document(entries[key], key)["codecs"][1]
+        others[key] = canonical_json(grid._replace(names=names.get(array)).document(codec))
+    return write_archive(others)
+
+
+def stored_arrays(data: bytes) -> dict[str, StoredArray]:
+    """What a shard holds, and where: shape, type, codec, part of the file and its digest, by the arrays' names.
+
+    Raises:
+        DamageError: it is no shard, or other entries lie between those of an array.
+    """
+    grids = _grids(read_archive(data))
+    places = spans(data, {f"{name}/" for name in grids})
+    found = {}
+    for name, grid in grids.items():
+        start, stop = places[f"{name}/"]
+        found[name] = StoredArray(
+            shape=list(grid.shape),
+            dtype=grid.dtype,
+            codec=grid.codec,
+            offset=start,
+            num_bytes=stop - start,
+            sha256=sha256_hex(data[start:stop]),
+        )
+    return found
+
+
+def unpack_array(data: bytes, name: str) -> NDArray[Any]:
+    """One array from its part of a shard's file, every chunk's checksum verified.
+
+    Args:
+        data: the part, as :func:`stored_arrays` tells it.
+        name: of the array.
+
+    Raises:
+        DamageError: it is not what :func:`pack_shard` writes; nothing is allocated before that is known.
+    """
+    entries, document = read_entries(data), f"{name}/{_DOCUMENT}"
+    if document not in entries:
+        raise DamageError(f"holds no array {name}")
+    grid = _grid(_document(entries[document], document), document)
+    if grid.num_bytes > min(MAX_SHARD_BYTES, max(HARMLESS_BYTES, MAX_EXPANSION * len(data))):
+        raise DamageError(f"claims to hold {grid.num_bytes} bytes, more than {MAX_EXPANSION} times its own size")
+    if odd := {document, *_chunk_keys({name: grid}, len(entries))} ^ entries.keys():
+        raise DamageError(f"lacks or should not hold {min(odd)!r}")
+    return _decode(name, grid, [_payload(entries, key, grid) for key in grid.keys(name)])
+
+
 def _groups(names: Collection[str]) -> set[str]:
     """Every group above the named arrays, the root ("") included."""
     groups = {""} | {name[:end] for name in names for end, letter in enumerate(name) if letter == "/"}
@@ -154,20 +217,12 @@ def _join(group: str, name: str) -> str:
     return f"{group}/{name}" if group else name
 
 
-def _encode(name: str, array: NDArray[Any]) -> dict[str, bytes]:
+def _encode(name: str, array: NDArray[Any], names: tuple[str, ...] | None) -> dict[str, bytes]:
     """Entries of one array: its document and its chunks."""
     num_chunks = max(1, -(-array.nbytes // CHUNK_BYTES))
-    grid = _Grid(array.shape, array.dtype.name, max(1, -(-array.shape[0] // num_chunks)))
-    shuffle = 1 if array.itemsize > 1 else 0
-    settings = {
-        "blocksize": CHUNK_BYTES,
-        "clevel": 1,
-        "cname": "zstd",
-        "shuffle": ("noshuffle", "shuffle")[shuffle],
-        "typesize": array.itemsize,
-    }
-    codec = blosc.Blosc(cname="zstd", clevel=1, shuffle=shuffle, blocksize=CHUNK_BYTES)
-    entries = {f"{name}/{_DOCUMENT}": canonical_json(grid.document(settings))}
+    grid = _Grid(array.shape, array.dtype.name, max(1, -(-array.shape[0] // num_chunks)), names)
+    codec = CODECS[grid.codec]
+    entries = {f"{name}/{_DOCUMENT}": canonical_json(grid.document(codec.document(array.itemsize)))}
     for index, key in enumerate(grid.keys(name)):
         rows = array[index * grid.chunk_rows : (index + 1) * grid.chunk_rows]
         chunk = np.ascontiguousarray(rows, array.dtype.newbyteorder("<"))
@@ -229,23 +284,34 @@ def _document(entry: Bytes, key: str) -> Any:
 
 
 def _grid(document: Any, key: str) -> _Grid:
-    """Shape, type and chunks of a document, which must otherwise be word for word what :func:`pack_shard` writes.
+    """Shape, type, chunks and codec of a document, which must otherwise be word for word as :func:`pack_shard` has it.
 
-    The codec's settings may differ, since decoding does not need them.
+    The codec's settings may differ, since decoding does not need them, and so may the names of the axes.
     """
     try:
         shape, dtype = document["shape"], document["data_type"]
         rows = document["chunk_grid"]["configuration"]["chunk_shape"][0]
-        settings = document["codecs"][1]["configuration"]
+        codec, names = document["codecs"][1], document.get("dimension_names")
         sizes = [*shape, rows]
         if dtype not in DTYPES or any(type(size) is not int or not 0 <= size <= MAX_SHARD_BYTES for size in sizes):
             raise DamageError(f"claims an absurd array in {key}: {dtype!s:.20} {sizes!s:.80}")
-        grid = _Grid(tuple(shape), dtype, rows)
-        if not 1 <= rows <= max(1, shape[0]) or document != grid.document(settings):
+        grid = _Grid(tuple(shape), dtype, rows, None if names is None else tuple(names), _codec_name(codec))
+        named = names is None or (len(names) == len(shape) and all(type(name) is str for name in names))
+        if not 1 <= rows <= max(1, shape[0]) or not named or document != grid.document(codec):
             raise DamageError(f"holds a {key} that is not of this format")
     except (KeyError, IndexError, TypeError, ValueError, AttributeError):
         raise DamageError(f"holds a {key} that is not of this format") from None
     return grid
+
+
+def _codec_name(document: Any) -> CodecName:
+    """The codec that an entry among the codecs of a document is of, whatever its settings."""
+    for name, codec in CODECS.items():
+        known = codec.document(1)
+        is_same = document.keys() == known.keys() and document["name"] == known["name"]
+        if is_same and isinstance(document["configuration"], dict):
+            return name
+    raise DamageError(f"is compressed by {document['name']!s:.40}, which this program does not know")
 
 
 def _payload(entries: Mapping[str, Bytes], key: str, grid: _Grid) -> Bytes:
@@ -254,14 +320,14 @@ def _payload(entries: Mapping[str, Bytes], key: str, grid: _Grid) -> Bytes:
     if _crc32c(payload) != crc.tobytes():
         raise DamageError(f"has a wrong checksum in {key}")
     expected = math.prod(grid.chunk_shape) * np.dtype(grid.dtype).itemsize
-    if len(payload) < 16 or _BLOSC_HEADER.unpack(payload[:16].tobytes()) != (expected, len(payload)):
+    if not CODECS[grid.codec].fits(payload, expected):
         raise DamageError(f"holds a chunk of another size in {key}")
     return payload
 
 
 def _decode(name: str, grid: _Grid, chunks: list[Bytes]) -> NDArray[Any]:
     array = np.empty(grid.shape, np.dtype(grid.dtype).newbyteorder("<"))
-    codec = blosc.Blosc()
+    codec = CODECS[grid.codec]
     for index, payload in enumerate(chunks):
         rows = array[index * grid.chunk_rows : (index + 1) * grid.chunk_rows]
         whole = rows if len(rows) == grid.chunk_rows else np.empty(grid.chunk_shape, array.dtype)

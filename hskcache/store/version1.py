@@ -1,17 +1,22 @@
-"""Format version 1: every record in the manifest, every value of it spelled out there and digested one by one."""
+"""Format version 1: every record in the manifest and again beside its shard, whose file is named by its number.
 
-from collections.abc import Collection, Iterable
-from typing import Literal
+It is read for ever. Of it is written what carries or mends a cache that there is, and no cache is begun in it.
+"""
 
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any, Literal
+
+from numpy.typing import NDArray
 from pydantic import Field as Key
 
 from hskcache.store.agreement import Agreement
 from hskcache.store.fields import Field
 from hskcache.store.files import canonical_json, sha256_hex
 from hskcache.store.manifest import Format, Manifest, Part, named_content, with_checksum
-from hskcache.store.record import FieldName, Record, Sha256, parse
+from hskcache.store.record import ArrayInfo, FieldName, Record, Sha256, parse
 from hskcache.store.records import ListedRecords, Records
 from hskcache.store.request import Added, Request
+from hskcache.store.shard import pack_shard, stored_arrays
 from hskcache.strict import Strict
 
 
@@ -37,6 +42,7 @@ _SHARED = tuple(name for name in Document.model_fields if name not in {"format",
 
 class _Version1(Format):
     version = 1
+    keeps_records = True
 
     def spelled(self, manifest: Manifest) -> bytes:
         """Content of ``manifest.json``, its checksum included."""
@@ -52,9 +58,26 @@ class _Version1(Format):
         records = [record.model_dump(mode="json", exclude_defaults=True) for record in ordered]
         return sha256_hex(canonical_json({**named_content(manifest, names), "records": records}))
 
-    def records(self, records: Iterable[Record]) -> Records:
+    def records(self, field: str, records: Iterable[Record]) -> Records:
         """Records of a field, in memory."""
         return ListedRecords(records)
+
+    def extended(self, records: Records, more: Iterable[Record]) -> Records:
+        """Records of a field, and more after them."""
+        return ListedRecords([*records, *more])
+
+    def pack(self, arrays: Mapping[str, NDArray[Any]]) -> bytes:
+        """Arrays as the bytes of a shard, whose axes have no names."""
+        return pack_shard(arrays)
+
+    def record(self, data: bytes, facts: Mapping[str, Any]) -> Record:
+        """The record of a shard."""
+        arrays = {name: ArrayInfo(shape=info.shape, dtype=info.dtype) for name, info in stored_arrays(data).items()}
+        return Record(num_bytes=len(data), sha256=sha256_hex(data), arrays=arrays, **facts)
+
+    def parse_record(self, data: bytes, file: str) -> Record:
+        """Read a commit record."""
+        return parse(Record, data, file)
 
 
 VERSION_1 = _Version1()

@@ -11,7 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hskcache.encoder import num_positions, takes_token_types, trained_length
 from hskcache.errors import CacheError, TeacherError
-from hskcache.store.files import tokenizer_digest
+from hskcache.store.tokenizer import tokenizer_digest
 from hskcache.text import TokenizedRows
 from hskcache.text.cut import tell_beyond
 

@@ -6,12 +6,14 @@ import struct
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 from typing import NamedTuple
 
-from stored import shard_file
+from stored import plain
 
-from hskcache.store.ledger import MANIFEST, TOKENIZER, Ledger
+from hskcache.store.ledger import TOKENIZER, Ledger
+from hskcache.store.publishing import COPY, MANIFEST
 from hskcache.store.record import CONSTANTS
 
 _EXTRA = ("notes.txt", "inputs/000099.zarr.zip", "hidden/000000.json.0f.tmp", "attention/000000.zarr.zip.old", "x/y/z")
@@ -99,16 +101,11 @@ class Suite:
     @property
     def files(self) -> dict[str, Place]:
         """Every file of the cache, and where verify must see what is done to it."""
-        ledger, manifest = Ledger(self.root), Ledger(self.root).manifest()
-        found = {MANIFEST: Place(MANIFEST)}
+        manifest = Ledger(self.root).manifest()
+        found = {name: Place(name) for name in (MANIFEST, COPY)}
+        found |= {file.path: Place(file.path, file.field) for file in manifest.index}
         for record in manifest.records:
-            shard = None if record.shard == CONSTANTS else record.shard
-            for path in (
-                shard_file(ledger.root, record.field, record.shard),
-                ledger.record_path(record.field, record.shard),
-            ):
-                name = path.relative_to(self.root).as_posix()
-                found[name] = Place(name, record.field, shard)
+            found[record.path] = Place(record.path, record.field, None if record.shard == CONSTANTS else record.shard)
         for path in sorted((self.root / TOKENIZER).rglob("*")):
             found[path.relative_to(self.root).as_posix()] = Place(TOKENIZER)
         return found
@@ -159,33 +156,38 @@ class Suite:
     def _swaps(self) -> Iterator[Damage]:
         """Files of one kind in each other's places: of two shards, and of two fields."""
         files = self.files
-        for suffix in (".zarr.zip", ".json"):
-            named = [file for file, place in files.items() if place.shard is not None and file.endswith(suffix)]
-            for one in named:
-                field, shard = files[one].field, files[one].shard
-                others = [other for other in named if (files[other].field == field) != (files[other].shard == shard)]
-                for other in others:
-                    if one < other:
-                        yield _swap(one, other, (files[one], files[other]))
+        named = [file for file, place in files.items() if place.shard is not None]
+        for one in named:
+            field, shard = files[one].field, files[one].shard
+            others = [other for other in named if (files[other].field == field) != (files[other].shard == shard)]
+            for other in others:
+                if one < other:
+                    yield _swap(one, other, (files[one], files[other]))
+        pages = [file for file in files if kind_of(file) == "page"]
+        for one, other in combinations(pages, 2):
+            yield _swap(one, other, (files[one], files[other]))
 
     def _stale(self) -> Iterator[Damage]:
         """Files of an older build in the place of today's."""
+        older = {plain(path.relative_to(self.older).as_posix()): path for path in self.older.rglob("*")}
         for file, place in self.files.items():
-            path = self.older / file
-            if path.is_file() and path.read_bytes() != (self.root / file).read_bytes():
+            path = older.get(plain(file))
+            if path is not None and path.is_file() and path.read_bytes() != (self.root / file).read_bytes():
                 # A manifest of another build is true of itself; that the files are others shows at each of them.
-                where = place if file != MANIFEST else None
+                where = place if file not in {MANIFEST, COPY} else None
                 yield _written("stale", kind_of(file), file, path.read_bytes(), where, f"{file} of an older build")
 
 
 def kind_of(file: str) -> str:
     """The kind of a file of a cache."""
-    if file == MANIFEST:
+    if file in {MANIFEST, COPY}:
         return "manifest"
+    if file.endswith(".jsonl"):
+        return "page"
     if file.startswith(f"{TOKENIZER}/"):
         return "tokenizer"
     constants = "constants " if "constants" in file else ""
-    return constants + ("shard" if file.endswith(".zarr.zip") else "record")
+    return f"{constants}shard"
 
 
 def regions(file: str, data: bytes) -> Iterator[tuple[str, range]]:

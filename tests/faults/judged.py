@@ -29,7 +29,7 @@ def is_detected(root: Path, damage: Damage) -> bool:
         problems = verify(root).problems
     except CacheError:
         # There is no cache, or none that can be judged; only of its manifest can that be said.
-        return damage.touched[0] == "manifest.json"
+        return damage.touched[0].startswith("manifest.")
     named = {(problem.file, problem.field, problem.shard) for problem in problems}
     return bool(named) and (damage.places is None or {tuple(place) for place in damage.places} <= named)
 

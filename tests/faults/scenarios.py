@@ -17,7 +17,9 @@ from stored import shard_file
 from hskcache.cache import open_cache
 from hskcache.errors import CacheError
 from hskcache.store.files import sha256_hex
-from hskcache.store.ledger import MANIFEST, TOKENIZER, Ledger
+from hskcache.store.ledger import TOKENIZER, Ledger
+from hskcache.store.pages import INDEX
+from hskcache.store.publishing import MANIFEST
 from hskcache.verify import verify
 
 CACHE = "c"
@@ -132,11 +134,9 @@ def visible(root: Path) -> dict[str, str]:
 
 def _named(root: Path) -> list[str]:
     """Files that a manifest stands for."""
-    ledger = Ledger(root)
-    paths = [root / MANIFEST, *(path for path in (root / TOKENIZER).rglob("*") if path.is_file())]
-    for record in ledger.manifest().records:
-        paths += [shard_file(ledger.root, record.field, record.shard), ledger.record_path(record.field, record.shard)]
-    return [path.relative_to(root).as_posix() for path in paths]
+    manifest = Ledger(root).manifest()
+    paths = [path.relative_to(root).as_posix() for path in (root / TOKENIZER).rglob("*") if path.is_file()]
+    return [*paths, *(file.path for file in manifest.index), *(record.path for record in manifest.records)]
 
 
 def never_seen(name: str) -> Callable[[Path, Path], None]:
@@ -171,7 +171,7 @@ def _copy_of(cache: Path) -> Callable[[Path], object]:
 
 
 def _damaged(cache: Path) -> Callable[[Path], object]:
-    """Start from a cache with a shard of each field damaged, in different ways, and a record gone."""
+    """Start from a cache with a shard of each field damaged, and a page of records and the manifest gone."""
 
     def prepare(folder: Path) -> None:
         ledger = Ledger(Path(shutil.copytree(cache, folder / CACHE)))
@@ -179,7 +179,8 @@ def _damaged(cache: Path) -> Callable[[Path], object]:
         shard_file(ledger.root, "attention", 2).write_bytes(b"")
         path = shard_file(ledger.root, "inputs", 0)
         path.write_bytes(path.read_bytes()[:-1] + b"?")
-        ledger.record_path("logits", 0).unlink()
+        next((ledger.root / "logits" / INDEX).iterdir()).unlink()
+        (ledger.root / MANIFEST).unlink()
 
     return prepare
 

@@ -19,7 +19,7 @@ def suite(material: Material, built: Path) -> Suite:
     assert SPEC.hidden is not None
     older = SPEC.hidden.model_copy(update={"width": Width(scheme="random", fraction=0.25, seed=1)})
     older_dir = material.built("older", SPEC.model_copy(update={"hidden": older}))
-    return Suite(built, older_dir, small=Cut(2, 1), shard=Cut(1, 1))
+    return Suite(built, older_dir, small=Cut(4, 2), shard=Cut(1, 1))
 
 
 @pytest.fixture
@@ -53,10 +53,12 @@ def test_training_refuses_every_damage_to_what_it_reads_before_a_row_of_it_is_ha
             continue
         damage.apply(copied)
         verdict = trained_on(copied, whole, "host" if number % 8 else "stream")
-        is_read = kind_of(damage.touched[0]) in {"manifest", "shard", "constants shard"} and damage.region not in {
+        # A manifest has a copy, and of a shard no more is read than the arrays that training needs.
+        is_read = kind_of(damage.touched[0]) in {"page", "shard", "constants shard"} and damage.region not in {
             "extra",
             "folder",
         }
+        is_read = is_read and (damage.kind != "flipped bit" or damage.region.startswith("page"))
         if verdict == "other batches" or (is_read and verdict != "refused"):
             found.append(f"{damage.kind}: {damage.what}: {verdict}")
         restore(copied, suite.root, damage)

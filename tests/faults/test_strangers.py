@@ -25,7 +25,8 @@ from strangers import KINDS, Truth, lie, refusals, signed
 from hskcache.cache import open_cache
 from hskcache.errors import CacheError, DamageError
 from hskcache.store.consistency import parse_manifest
-from hskcache.store.ledger import MANIFEST, Ledger
+from hskcache.store.ledger import Ledger
+from hskcache.store.publishing import MANIFEST
 from hskcache.text import load_tokenizer
 from hskcache.verify import verify
 

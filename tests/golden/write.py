@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hskcache.spec import Depth, Hidden, Length, Spec, Width
-from hskcache.store.files import tokenizer_digest, write_atomic
+from hskcache.store.files import write_atomic
 from hskcache.store.ledger import Ledger
 from hskcache.store.manifest import (
     DataInfo,
@@ -25,6 +25,7 @@ from hskcache.store.manifest import (
     TeacherInfo,
     TokenizerInfo,
 )
+from hskcache.store.tokenizer import tokenizer_digest
 
 Arrays = dict[str, NDArray[Any]]
 

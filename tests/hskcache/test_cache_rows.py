@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from stored import shard_file
 
 from hskcache.cache import Cache, open_cache
 from hskcache.errors import DamageError, MismatchError
@@ -67,7 +68,7 @@ def test_what_is_read_is_verified(tmp_path: Path) -> None:
     cache = open_cache(root)
     with pytest.raises(MismatchError, match="has no field x"):
         read_rows(cache, "x", np.array([0]))
-    path = root / "logits" / "000000.zarr.zip"
+    path = shard_file(root, "logits", 0)
     path.write_bytes(path.read_bytes()[:-1] + b"x")
     with pytest.raises(DamageError, match="logits shard 0"):
         read_rows(cache, "logits", np.array([0]))

@@ -7,20 +7,34 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from stored import both_manifests
 
 from hskcache.cache import open_cache
-from hskcache.errors import CacheError, MismatchError
+from hskcache.errors import CacheError, DamageError, MismatchError
 from hskcache.store.ledger import Ledger
+from hskcache.store.pages import PagedRecords
 from hskcache.verify import Problem, verify
 
-GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "tiny.hsk"
-FILES = sorted(path.relative_to(GOLDEN).as_posix() for path in GOLDEN.rglob("*") if path.is_file())
+FOLDER = Path(__file__).resolve().parents[1] / "golden"
+GOLDEN = FOLDER / "tiny.hsk"
+FILES = [
+    (version, path.relative_to(FOLDER / f"{version}.hsk").as_posix())
+    for version in ("tiny", "tiny-2")
+    for path in sorted((FOLDER / f"{version}.hsk").rglob("*"))
+    if path.is_file() and path.name != "manifest.json"
+]
 
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     """A cache of its own for each test, to damage at will."""
     return shutil.copytree(GOLDEN, tmp_path / "tiny.hsk")
+
+
+@pytest.fixture
+def today(tmp_path: Path) -> Path:
+    """The same in the version of the format that is written."""
+    return shutil.copytree(FOLDER / "tiny-2.hsk", tmp_path / "tiny-2.hsk")
 
 
 def named(root: Path) -> set[tuple[str | None, int | None, str]]:
@@ -32,7 +46,9 @@ def place(file: str) -> tuple[str | None, int | None, str]:
     field, _, inner = file.rpartition("/")
     if field in {"", "tokenizer"}:
         return (None, None, field or file)
-    stem = inner.partition(".")[0]
+    if field.endswith("/index"):
+        return (field.removesuffix("/index"), None, file)
+    stem = inner.partition(".")[0].partition("-")[0]
     return (field, None if stem == "constants" else int(stem), file)
 
 
@@ -46,8 +62,9 @@ def test_whole_cache_has_no_problem_and_every_byte_is_counted(root: Path) -> Non
     assert found == {"checked_bytes": sum(sizes), "num_rows": 5, "skipped": {}, "problems": [], "ok": True}
 
 
-@pytest.mark.parametrize("file", [file for file in FILES if file != "manifest.json"])
-def test_flipped_byte_is_found_in_every_file(root: Path, file: str) -> None:
+@pytest.mark.parametrize(("version", "file"), FILES)
+def test_flipped_byte_is_found_in_every_file(root: Path, today: Path, version: str, file: str) -> None:
+    root = today if version == "tiny-2" else root
     content = bytearray((root / file).read_bytes())
     content[len(content) // 2] ^= 1
     (root / file).write_bytes(content)
@@ -55,8 +72,9 @@ def test_flipped_byte_is_found_in_every_file(root: Path, file: str) -> None:
     assert not verify(root).ok
 
 
-@pytest.mark.parametrize("file", [file for file in FILES if file != "manifest.json"])
-def test_missing_and_cut_files_are_found(root: Path, file: str) -> None:
+@pytest.mark.parametrize(("version", "file"), FILES)
+def test_missing_and_cut_files_are_found(root: Path, today: Path, version: str, file: str) -> None:
+    root = today if version == "tiny-2" else root
     content = (root / file).read_bytes()
     (root / file).write_bytes(content[: len(content) // 2])
     assert named(root) == {place(file)}
@@ -159,6 +177,45 @@ def test_record_edited_in_the_manifest_is_found_there_and_at_the_files(root: Pat
     }
 
 
+@pytest.mark.parametrize("name", ["manifest.json", "manifest.copy.json"])
+@pytest.mark.parametrize("damage", ["missing", "torn", "edited", "another"])
+def test_a_manifest_that_is_lost_is_read_from_its_copy_and_told(today: Path, name: str, damage: str) -> None:
+    cache, path = open_cache(today), today / name
+    if damage == "missing":
+        path.unlink()
+    elif damage == "torn":
+        path.write_bytes(path.read_bytes()[:1000])
+    elif damage == "edited":
+        path.write_bytes(path.read_bytes().replace(b"golden/teacher", b"another/teacher"))
+    elif name == "manifest.copy.json":
+        path.write_bytes(cache.manifest.subset(["logits"]).to_json())
+    else:
+        path.write_bytes(path.read_bytes().replace(b'"num_rows": 5', b'"num_rows": 6', 1))
+    assert open_cache(today).manifest == cache.manifest
+    assert named(today) == {(None, None, name)}
+
+
+def test_a_page_that_is_damaged_leaves_its_field_unread_and_the_others_as_they_are(today: Path) -> None:
+    (page,) = (today / "hidden" / "index").iterdir()
+    page.write_bytes(page.read_bytes().replace(b'"start":2', b'"start":3'))
+    cache = open_cache(today)
+    with pytest.raises(DamageError, match=rf"{page} has another content than was written"):
+        cache.read("hidden", 0)
+    assert cache.read("logits", 0)["logits"].shape == (2, 2)
+    assert named(today) == {("hidden", None, page.relative_to(today).as_posix())}
+
+
+def test_sums_of_a_page_that_are_not_those_of_its_records_are_found(today: Path) -> None:
+    manifest = open_cache(today).manifest
+    records = manifest.shards["logits"]
+    assert isinstance(records, PagedRecords)
+    pages = [page.model_copy(update={"num_skipped": 1}) for page in records.pages]
+    other = PagedRecords("logits", pages, records.store)
+    both_manifests(today, manifest.model_copy(update={"shards": {**manifest.shards, "logits": other}}).to_json())
+    (problem,) = verify(today).problems
+    assert (problem.field, problem.what) == ("logits", "holds other records than the manifest says")
+
+
 def test_unreadable_manifest_is_a_problem_and_not_an_error(root: Path) -> None:
     (root / "manifest.json").write_bytes(b"{")
     (problem,) = verify(root).problems
@@ -168,7 +225,7 @@ def test_unreadable_manifest_is_a_problem_and_not_an_error(root: Path) -> None:
 
 def test_newer_format_and_unfinished_builds_and_nothing_at_all_cannot_be_judged(root: Path, tmp_path: Path) -> None:
     path = root / "manifest.json"
-    path.write_text(path.read_text().replace('"format_version": 1', '"format_version": 2'))
+    path.write_text(path.read_text().replace('"format_version": 1', '"format_version": 3'))
     with pytest.raises(MismatchError, match="upgrade"):
         verify(root)
     Ledger(tmp_path / "begun").begin(open_cache(GOLDEN).manifest.request)
@@ -180,22 +237,22 @@ def test_newer_format_and_unfinished_builds_and_nothing_at_all_cannot_be_judged(
             verify(missing)
 
 
-def test_shard_whose_digests_were_all_made_to_fit_is_still_decoded_and_found(root: Path) -> None:
-    ledger, cache = Ledger(root), open_cache(root)
+def test_shard_whose_digests_were_all_made_to_fit_is_still_decoded_and_found(today: Path) -> None:
+    ledger, cache = Ledger(today), open_cache(today)
     arrays = cache.read("inputs", 0) | {"row_offsets": np.array([0, 9, 7])}
     ledger.commit("inputs", 0, cache.shards[0], arrays)
     ledger.finish(cache.manifest.request, cache.fields, {})
-    (problem,) = verify(root).problems
-    assert problem.file == "inputs/000000.zarr.zip"
+    (problem,) = verify(today).problems
+    assert problem.file.startswith("inputs/000000-")
     assert problem.what == "row_offsets does not divide input_ids into rows"
 
 
-def test_positions_beyond_their_row_are_found_though_all_digests_fit(root: Path) -> None:
-    ledger, cache = Ledger(root), open_cache(root)
+def test_positions_beyond_their_row_are_found_though_all_digests_fit(today: Path) -> None:
+    ledger, cache = Ledger(today), open_cache(today)
     arrays = cache.read("hidden", 0)
     arrays["layer_02/positions"] = arrays["layer_02/positions"] + np.uint16(60_000)
     ledger.commit("hidden", 0, cache.shards[0], arrays)
     ledger.finish(cache.manifest.request, cache.fields, {})
-    (problem,) = verify(root).problems
-    assert problem.file == "hidden/000000.zarr.zip"
+    (problem,) = verify(today).problems
+    assert problem.file.startswith("hidden/000000-")
     assert problem.what == "layer_02/positions points beyond the end of its row"

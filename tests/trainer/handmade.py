@@ -19,9 +19,9 @@ from hskcache.encoding import get_encoding
 from hskcache.selection.depth import kept_layers, stored_layers
 from hskcache.spec import Attention, Depth, Hidden, Length, Spec
 from hskcache.store.fields import layer_name
-from hskcache.store.files import tokenizer_digest
 from hskcache.store.ledger import Ledger
 from hskcache.store.manifest import DataInfo, Field, LayerKept, Request, TeacherInfo, TokenizerInfo
+from hskcache.store.tokenizer import tokenizer_digest
 
 MAX_LENGTH = 24
 TEACHER_LAYERS = 4

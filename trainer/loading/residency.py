@@ -103,7 +103,6 @@ def most_window_bytes(cache: Cache, fields: Sequence[str], plan: Plan) -> int:
         fields: that are read.
         plan: the order; every epoch has windows of the same numbers of shards.
     """
-    records = cache.manifest.shards
-    sizes = [sum(records[name][shard].num_bytes for name in fields) for shard in range(len(plan.shards))]
+    sizes = np.sum([cache.manifest.shards[name].shard_bytes() for name in fields], axis=0)[: len(plan.shards)]
     count = max(len(window.shards) for window in plan.windows(0))
-    return sum(sorted(sizes)[-count:])
+    return int(np.sort(sizes)[-count:].sum())

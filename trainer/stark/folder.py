@@ -15,7 +15,8 @@ from hskcache.disk import writing_to
 from hskcache.errors import DamageError, MismatchError
 from hskcache.locks import WRITING
 from hskcache.store.additions import ADDING
-from hskcache.store.ledger import BUILDING, MANIFEST
+from hskcache.store.ledger import BUILDING
+from hskcache.store.publishing import MANIFEST
 from trainer.chance import is_at_chance
 from trainer.run.checkpoints import LOGS, METRICS, RUN, damaged, difference, read_json, read_object, write_json
 from trainer.stark.settings import Level, level_of

@@ -15,6 +15,7 @@ from hskcache.move.hdf5.describe import dataset_attributes, file_attributes
 from hskcache.move.hdf5.layout import (
     BESIDE_DIGEST,
     DIGESTS,
+    INDEX,
     LAYOUT_VERSION,
     MANIFEST,
     README,
@@ -94,6 +95,8 @@ class _Writer:
         manifest = beside.manifest
         self._file.attrs.update(file_attributes(manifest, LAYOUT_VERSION))
         self._content(MANIFEST, beside.data)
+        for page in manifest.index:
+            self._content(f"{INDEX}/{page.path}", page.read())
         if beside.readme is not None:
             self._content(README, beside.readme)
         self._content(BESIDE_DIGEST, beside_sha256(beside.data, beside.readme))

@@ -9,17 +9,14 @@ from numpy.typing import NDArray
 
 from hskcache.errors import DamageError, MismatchError
 from hskcache.move.arrival import Arrival, arriving
-from hskcache.move.hdf5.layout import DIGESTS, MANIFEST, Block, Stored, blocks, content_sha256, place
+from hskcache.move.hdf5.layout import DIGESTS, Block, Stored, blocks, content_sha256, place
 from hskcache.move.hdf5.reading import Source, opened
 from hskcache.move.whole import OnProgress
-from hskcache.store.beside import checked_manifest
 from hskcache.store.content import check_content
 from hskcache.store.fields import check_offsets, check_positions
 from hskcache.store.files import sha256_hex
 from hskcache.store.manifest import Manifest
-from hskcache.store.reading import MAX_DOCUMENT_BYTES
 from hskcache.store.record import CONSTANTS, Record
-from hskcache.store.shard import pack_shard
 from hskcache.versions import version_of
 
 _PACKER = "numcodecs"
@@ -58,8 +55,7 @@ def import_hdf5(path: Path, root: Path, new_id: bool = False, on_progress: OnPro
         CacheError: the folder cannot be written.
     """
     with opened(path) as source:
-        data = source.content(MANIFEST, MAX_DOCUMENT_BYTES)
-        manifest = checked_manifest(data, f"{path}: {MANIFEST}")
+        manifest, data = source.manifest()
         layout = blocks(manifest)
         taking = _Taking(source, path, manifest, new_id)
         total = manifest.num_bytes
@@ -98,10 +94,10 @@ class _Taking:
         if arrival.keeps(record):
             return record
         arrays = {name: self._entries(stored, index) for name, stored in block.arrays.items()}
-        data = pack_shard(arrays)
+        data = self._manifest.format.pack(arrays)
         if sha256_hex(data) != record.sha256:
             self._check_content(record, arrays)
-            record = record.model_copy(update={"num_bytes": len(data), "sha256": sha256_hex(data)})
+            record = self._manifest.format.record(data, record.facts)
             if arrival.keeps(record):
                 return record
         arrival.put_shard(record, data)

@@ -24,6 +24,8 @@ README = "README.md"
 ROWS = "_shards/rows"
 DIGESTS = "_shards/sha256"
 BESIDE_DIGEST = "_shards/beside_sha256"
+INDEX = "_index"
+"""Group of the pages of records, by their paths within the cache."""
 
 
 class Stored(NamedTuple):

@@ -15,18 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hskcache.errors import DamageError, MismatchError
-from hskcache.move.hdf5.layout import BESIDE_DIGEST, LAYOUT_VERSION, MANIFEST, README, Stored, beside_sha256
-from hskcache.store.beside import (
-    MAX_README_BYTES,
-    MAX_TOKENIZER_BYTES,
-    MAX_TOKENIZER_FILES,
-    Beside,
-    check_tokenizer_name,
-    checked_manifest,
-)
+from hskcache.move.hdf5.layout import BESIDE_DIGEST, INDEX, LAYOUT_VERSION, MANIFEST, README, Stored, beside_sha256
+from hskcache.store.beside import MAX_README_BYTES, Beside, checked_manifest
 from hskcache.store.ledger import TOKENIZER
 from hskcache.store.manifest import Manifest
 from hskcache.store.reading import MAX_DOCUMENT_BYTES
+from hskcache.store.tokenizer import MAX_TOKENIZER_BYTES, MAX_TOKENIZER_FILES, check_tokenizer_name
 
 _MAX_CHUNK_BYTES = 4 << 20
 _MAX_RATIO = 100
@@ -41,7 +35,7 @@ def manifest_of(path: Path) -> Manifest:
         DamageError: it is no HDF5 file of a cache, or damaged.
     """
     with opened(path) as source:
-        return checked_manifest(source.content(MANIFEST, MAX_DOCUMENT_BYTES), f"{path}: {MANIFEST}")
+        return source.manifest()[0]
 
 
 @contextmanager
@@ -96,6 +90,14 @@ class Source:
             raise MismatchError(
                 f"{self._path} is of layout version {version}; this hskcache reads {LAYOUT_VERSION}: upgrade hskcache"
             )
+
+    def manifest(self) -> tuple[Manifest, bytes]:
+        """The manifest, whose pages are read from here, and the content of its file."""
+        data = self.content(MANIFEST, MAX_DOCUMENT_BYTES)
+        return checked_manifest(data, f"{self._path}: {MANIFEST}", self._page), data
+
+    def _page(self, path: str, most_bytes: int) -> bytes:
+        return self.content(f"{INDEX}/{path}", most_bytes)
 
     def beside(self, manifest: Manifest, data: bytes) -> Beside:
         """The tokenizer's files and README.md."""

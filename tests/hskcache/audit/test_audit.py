@@ -20,7 +20,8 @@ from hskcache.cache import Cache, open_cache
 from hskcache.errors import DamageError
 from hskcache.spec import Attention, Depth, Length, Spec
 from hskcache.store.files import write_atomic
-from hskcache.store.ledger import MANIFEST, Ledger
+from hskcache.store.ledger import Ledger
+from hskcache.store.publishing import MANIFEST
 from hskcache.teacher.load import Teacher, load_encoder, load_teacher
 from hskcache.text import Examples
 

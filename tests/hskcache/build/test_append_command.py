@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from commanded import KEEP, SMALL, parsed, refused, run
 from folders import contents
+from stored import shard_file
 
 from hskcache.cache import open_cache
 
@@ -42,7 +43,7 @@ def test_rows_are_appended_told_shown_and_mended(
     line = refused("build", *sources, "--task", "sst2", *KEEP, *SMALL, "--out", root)
     assert "is built, and 25 rows were appended to it since" in line
     assert contents(root) == before
-    (root / "hidden" / "000006.zarr.zip").unlink()
+    shard_file(root, "hidden", 6).unlink()
     assert "more.tsv" in run("repair", root).stdout
     assert run("repair", root, *sources).exit_code == 1
     assert run("repair", root, *teacher, "--data", more_file).exit_code == 0
@@ -62,7 +63,7 @@ def test_a_corpus_goes_on_with_more_text(tiny_teacher_dir: Path, tsv_file: Path,
     assert parsed("append", root, *teacher, "--corpus", second)["num_rows"] > total
     assert run("verify", root).exit_code == 0
     before = contents(root)
-    (root / "inputs" / "000000.zarr.zip").unlink()
+    shard_file(root, "inputs", 0).unlink()
     assert run("repair", root, *teacher, "--corpus", first).exit_code == 0
     assert contents(root) == before
     assert not any(root.glob(".[ar]*"))

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from models import reweighted
+from stored import shard_file
 
 from hskcache.cache import open_cache
 from hskcache.store.ledger import Ledger
@@ -161,7 +162,7 @@ def test_what_cannot_be_audited_is_refused_in_one_line(
 
 
 def test_a_damaged_cache_ends_in_one_line(refused: Any, own: Path, tiny_teacher_dir: Path, tmp_path: Path) -> None:
-    (own / "hidden" / "000001.zarr.zip").unlink()
+    shard_file(own, "hidden", 1).unlink()
     line = refused("audit", own, "--teacher", tiny_teacher_dir, "--device", "cpu")
     assert line.startswith("hidden shard 1: ")
     assert "does not exist" in refused("audit", tmp_path / "none", "--teacher", tiny_teacher_dir)

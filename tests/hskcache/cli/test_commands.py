@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from stored import shard_file
 from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
 
 from hskcache.cache import open_cache
@@ -59,8 +60,8 @@ def test_seeds_of_a_spec_file_reach_the_cache(sources: Any, data: Any, tmp_path:
             (tmp_path / "s.yaml").write_text(yaml.safe_dump(spec))
             out = tmp_path / f"{part}-{seed}"
             data("build", *sources, "--task", "sst2", "--spec", tmp_path / "s.yaml", "--out", out)
-            ids.add(sha256_hex((out / "hidden" / "000000.zarr.zip").read_bytes()))
-            ids.add(sha256_hex((out / "hidden" / "constants.zarr.zip").read_bytes()))
+            ids.add(sha256_hex(shard_file(out, "hidden", 0).read_bytes()))
+            ids.add(sha256_hex(shard_file(out, "hidden", -1).read_bytes()))
     # Four choices of positions; of columns those of seeds 0, 1 and 2.
     assert len(ids) == 4 + 3
 
@@ -101,7 +102,7 @@ def test_verify_names_the_shard_of_a_flipped_byte_and_exits_1(cache: Path, run: 
     assert run("verify", cache).exit_code == 0
     assert data("verify", cache)["ok"] is True
     broken = Path(shutil.copytree(cache, tmp_path / "c"))
-    shard = broken / "hidden" / "000003.zarr.zip"
+    shard = shard_file(broken, "hidden", 3)
     content = bytearray(shard.read_bytes())
     content[len(content) // 2] ^= 1
     shard.write_bytes(content)

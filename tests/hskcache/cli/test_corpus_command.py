@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from stored import shard_file
 
 KEEP = ("--keep", "full", "--attention", "4t", "--student-layers", "2", "--max-length", "16", "--device", "cpu")
 
@@ -93,10 +94,10 @@ def test_rows_are_pairs_for_a_teacher_with_two_types_and_every_command_knows_it(
     total = data("info", cache)
     assert [part["num_rows"] > 0 for part in total["appended"]] == [True]
     assert data("view", cache, total["num_rows"] - 1)["token_type_ids"][-1] == 1
-    before = (cache / "inputs" / "000000.zarr.zip").read_bytes()
-    (cache / "inputs" / "000000.zarr.zip").unlink()
+    before = shard_file(cache, "inputs", 0).read_bytes()
+    shard_file(cache, "inputs", 0).unlink()
     assert run("repair", cache, *teacher, "--corpus", corpus).exit_code == 0
-    assert (cache / "inputs" / "000000.zarr.zip").read_bytes() == before
+    assert shard_file(cache, "inputs", 0).read_bytes() == before
     assert "packing" in refused("build", *teacher, "--corpus", corpus, *flags, "--copies", "2", "--out", cache)
 
 

@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from stored import shard_file
 
 from hskcache.cache import open_cache
 from hskcache.store.files import write_atomic
-from hskcache.store.ledger import MANIFEST, Ledger
+from hskcache.store.ledger import Ledger
+from hskcache.store.publishing import MANIFEST
 
 
 @pytest.fixture(scope="module")
@@ -145,5 +147,5 @@ def test_what_is_no_cache_is_refused_in_one_line(refused: Any, cache: Path, tmp_
 
 def test_damage_that_is_met_ends_in_one_line(refused: Any, cache: Path, coarse: Path, tmp_path: Path) -> None:
     damaged = Path(shutil.copytree(coarse, tmp_path / "damaged"))
-    (damaged / "hidden" / "000002.zarr.zip").unlink()
+    shard_file(damaged, "hidden", 2).unlink()
     assert refused("diff", cache, damaged).startswith("hidden shard 2: ")

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from click.testing import Result
+from stored import shard_file
 
 from hskcache.verify import verify
 
@@ -108,7 +109,7 @@ def test_what_cannot_be_done_ends_in_one_line(
 @pytest.mark.parametrize("command", ["export", "pack"])
 def test_a_damaged_cache_does_not_leave(command: str, refused: Callable[..., str], tmp_path: Path) -> None:
     root = shutil.copytree(GOLDEN, tmp_path / "c")
-    (root / "logits" / "000001.zarr.zip").write_bytes(b"")
+    shard_file(root, "logits", 1).write_bytes(b"")
     assert "000001.zarr.zip" in refused(command, root, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from stored import shard_file
 
 from hskcache.cache import open_cache
 from hskcache.move.card import card
@@ -98,7 +99,7 @@ def test_more_rows_need_no_columns(pairs: Path, run: Any, refused: Any, tiny_tea
 
 
 def test_the_command_that_is_advised_runs_as_it_stands(pairs: Path, run: Any) -> None:
-    (pairs / "logits" / "000000.zarr.zip").write_bytes(b"")
+    shard_file(pairs, "logits", 0).write_bytes(b"")
     advised = run("repair", pairs)
     assert advised.exit_code == 1, advised.output
     _, _, command = advised.stdout.partition("compute it again: ")

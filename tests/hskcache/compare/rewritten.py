@@ -11,16 +11,20 @@ from hskcache.cache import Cache, Field, open_cache
 from hskcache.compare.difference import Difference, Values
 from hskcache.rows import read_rows
 from hskcache.store.files import make_folder, write_atomic
-from hskcache.store.ledger import MANIFEST, Ledger
+from hskcache.store.ledger import Ledger
+from hskcache.store.publishing import write_index, write_manifest
 
 GOLDEN = Path(__file__).resolve().parents[2] / "golden"
+
+ANOTHER = "another.json"
+"""A file more of the tokenizer, where a cache is to have another one."""
 
 Change = Callable[[str, int, dict[str, Any]], dict[str, Any] | None]
 
 
 def golden(name: str = "tiny") -> Cache:
     """``tiny`` has hidden states of an int8 bitmask, ``corpus`` attention, ``added`` an added field."""
-    return open_cache(GOLDEN / f"{name}.hsk")
+    return open_cache(GOLDEN / f"{name}-2.hsk")
 
 
 def rewritten(
@@ -45,6 +49,8 @@ def rewritten(
     ledger.begin(asked)
     for path in source.tokenizer_path.iterdir():
         write_atomic(out / "tokenizer" / path.name, path.read_bytes())
+    if asked.tokenizer != source.manifest.request.tokenizer:
+        write_atomic(out / "tokenizer" / ANOTHER, b"{}")
     for name, (_, constants) in stored.items():
         if constants:
             ledger.commit_constants(name, constants)
@@ -57,16 +63,19 @@ def rewritten(
 
 def part(source: Cache, out: Path, fields: list[str], shards: range) -> Cache:
     """Some shards of a cache as one of their own."""
-    manifest, ledger = source.manifest.subset(fields, shards), Ledger(out)
+    manifest = source.manifest.subset(fields, shards)
     for record in manifest.records:
         begin = shards.start if record.shard >= 0 else 0
         path = shard_file(source.root, record.field, record.shard + begin)
-        write_atomic(shard_file(ledger.root, record.field, record.shard), path.read_bytes())
-        write_atomic(ledger.record_path(record.field, record.shard), record.model_dump_json().encode())
+        write_atomic(out / record.path, path.read_bytes())
+        if manifest.format.keeps_records:
+            own = Ledger(out).record_path(record.field, record.shard)
+            write_atomic(own, record.model_dump_json().encode())
     make_folder(out / "tokenizer")
     for path in source.tokenizer_path.iterdir():
         write_atomic(out / "tokenizer" / path.name, path.read_bytes())
-    write_atomic(out / MANIFEST, manifest.to_json())
+    write_index(out, manifest)
+    write_manifest(out, manifest)
     return open_cache(out)
 
 

@@ -9,15 +9,16 @@ import numpy as np
 import pytest
 import torch
 from numcodecs.blosc import Blosc
-from rewritten import changing, golden, part, rewritten, values_of
+from rewritten import ANOTHER, changing, golden, part, rewritten, values_of
 from stored import shard_file
 
 from hskcache.cache import Cache
 from hskcache.compare.difference import Change, Difference, SameShards, difference, work_rows
 from hskcache.errors import DamageError
 from hskcache.rows import read_rows
-from hskcache.store import shard as shards
+from hskcache.store import codec as shards
 from hskcache.store.ledger import Ledger
+from hskcache.store.tokenizer import digest_of, read_tokenizer
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -97,13 +98,14 @@ def test_what_was_asked_for_differs_key_by_key_and_names_are_told_too(tmp_path: 
     request = golden().manifest.request
     teacher = request.teacher.model_copy(update={"name": "another", "weights_sha256": "f" * 64})
     data = request.data.model_copy(update={"fingerprint": "other"})
-    tokenizer = request.tokenizer.model_copy(update={"sha256": "e" * 64})
+    files = read_tokenizer(golden().tokenizer_path) | {ANOTHER: b"{}"}
+    tokenizer = request.tokenizer.model_copy(update={"sha256": digest_of(files)})
     other = rewritten(golden(), tmp_path / "c", teacher=teacher, data=data, tokenizer=tokenizer)
     found = difference(golden(), other)
     assert found.changes == [
         Change(key="teacher.name", here=request.teacher.name, there="another"),
         Change(key="teacher.weights_sha256", here=request.teacher.weights_sha256, there="f" * 64),
-        Change(key="tokenizer.sha256", here=request.tokenizer.sha256, there="e" * 64),
+        Change(key="tokenizer.sha256", here=request.tokenizer.sha256, there=digest_of(files)),
         Change(key="data.fingerprint", here=request.data.fingerprint, there="other"),
     ]
     assert not found.same_request

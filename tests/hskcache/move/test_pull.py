@@ -15,6 +15,7 @@ from noise import NUM_SHARDS
 from noise import files as files_of
 from servers import Faults, Server, http_server, misbehave
 from sharing import done, hskcache, refused
+from stored import shard_file
 
 from hskcache.cache import Cache
 from hskcache.locks import locked
@@ -89,11 +90,11 @@ def test_a_server_that_is_busy_and_breaks_off_is_asked_again(server: Server, ori
 
 
 def test_a_connection_that_breaks_off_goes_on_in_the_middle(server: Server, original: Cache, back: Path) -> None:
-    misbehave(server, Faults(of="logits/000001.zarr.zip", cut=1))
+    misbehave(server, Faults(of="logits/000001-", cut=1))
     before = len(server.requests())
     done("pull", url(server), back)
     size = original.manifest.shards["logits"][1].num_bytes
-    asked = [line.split()[-1] for line in server.requests()[before:] if "logits/000001.zarr.zip" in line]
+    asked = [line.split()[-1] for line in server.requests()[before:] if "logits/000001-" in line]
     assert asked == [f"bytes=0-{size - 1}", f"bytes={size // 2}-{size - 1}"]
 
 
@@ -104,11 +105,11 @@ def test_a_server_without_ranges_serves(server: Server, original: Cache, back: P
     assert open_remote(url(server)).read("manifest.json", 10, start=2, stop=12) == b' "format":'
 
 
-@pytest.mark.parametrize("of", ["logits/000002.zarr.zip", "hidden_uniform/constants", "manifest.json", "tokenizer/"])
+@pytest.mark.parametrize("of", ["logits/000002-", "hidden_uniform/constants", "manifest", "logits/index", "tokenizer/"])
 def test_wrong_bytes_are_refused_and_never_appear(server: Server, back: Path, of: str) -> None:
     misbehave(server, Faults(of=of, wrong=True))
     line = refused("pull", url(server), back)
-    assert of.rstrip("/") in line
+    assert of.rstrip("/-") in line
     assert not (back / "manifest.json").exists()
     assert not list(back.glob(f"{of}*.zarr.zip"))
     assert not (back / "tokenizer").exists() or of != "tokenizer/"
@@ -139,8 +140,8 @@ def test_a_server_that_is_gone_ends_in_a_line_and_the_same_command_goes_on(
     assert "is out of reach" in line
     assert "run the same command again when the server is back" in line
     assert not (back / "manifest.json").exists()
-    whole = [path for path in back.glob("*/*.zarr.zip") if path.with_name(f"{path.name[:-9]}.json").exists()]
-    assert len(whole) >= 8
+    whole = list(back.glob("*/*.zarr.zip"))
+    assert len(whole) >= 5
     server.kill()
     misbehave(server, Faults())
     server.start()
@@ -174,7 +175,7 @@ def test_a_server_that_says_no_is_not_asked_again(server: Server, back: Path) ->
     assert len(server.requests()) == before + 1
 
 
-@pytest.mark.parametrize("left", [0, 1, 5, 30, 51, 53])
+@pytest.mark.parametrize("left", [0, 1, 5, 20, 29, 31])
 def test_a_pull_that_is_killed_goes_on_and_fetches_nothing_twice(original: Cache, back: Path, left: int) -> None:
     """Killed before the n-th file gets its name; the first says what is pulled, the last is the manifest."""
     count = left
@@ -203,7 +204,7 @@ def test_a_file_that_was_begun_goes_on_and_one_that_a_power_cut_spoilt_begins_an
 
     done("pull", url(server), back)
     record = original.manifest.shards["logits"][4]
-    path = back / "logits" / "000004.zarr.zip"
+    path = shard_file(back, "logits", 4)
     data = path.read_bytes()
     for begun, ranges in ((data[:1000], ["bytes=1000-"]), (bytes(1000), ["bytes=1000-", "bytes=0-"])):
         path.unlink()
@@ -217,18 +218,19 @@ def test_a_file_that_was_begun_goes_on_and_one_that_a_power_cut_spoilt_begins_an
 
 def test_a_pull_over_a_damaged_copy_mends_it(original: Cache, back: Path) -> None:
     done("pull", local(original), back)
-    data = bytearray((back / "logits" / "000001.zarr.zip").read_bytes())
+    data = bytearray(shard_file(back, "logits", 1).read_bytes())
     data[100] ^= 1
-    (back / "logits" / "000001.zarr.zip").write_bytes(data)
-    (back / "inputs" / "000002.zarr.zip").unlink()
-    (back / "inputs" / "000002.zarr.zip").symlink_to(original.root / "inputs" / "000002.zarr.zip")
-    (back / "hidden_uniform" / "000003.json").write_text("{}")
+    shard_file(back, "logits", 1).write_bytes(data)
+    linked = shard_file(back, "inputs", 2)
+    linked.unlink()
+    linked.symlink_to(shard_file(original.root, "inputs", 2))
+    next((back / "hidden_uniform" / "index").iterdir()).write_text("{}")
     (back / "tokenizer" / "vocab.txt").write_text("other")
     (back / "tokenizer" / "extra.txt").write_text("extra")
     facts = done("pull", local(original), back)
     assert (facts["num_fetched"], facts["cache_id"]) == (2, original.id)
     assert files_of(back) == files_of(original.root)
-    assert not (back / "inputs" / "000002.zarr.zip").is_symlink()
+    assert not linked.is_symlink()
     for spoil in (lambda path: path.unlink(), lambda path: path.write_bytes(path.read_bytes()[:-9])):
         spoil(back / "manifest.json")
         assert done("pull", local(original), back)["num_fetched"] == 0
@@ -259,4 +261,4 @@ def test_the_folder_is_named_after_the_url(server: Server, tmp_path: Path, monke
     assert (tmp_path / "c.hsk" / "manifest.json").exists()
     output = hskcache("pull", f"{url(server)}?token=secret-token", "--json").output
     assert "secret-token" not in output
-    assert any("/c.hsk/logits/000000.zarr.zip" in line for line in server.requests())
+    assert any("/c.hsk/logits/000000-" in line for line in server.requests())

@@ -9,6 +9,7 @@ from noise import NUM_SHARDS
 from noise import files as files_of
 from servers import BUCKET, PASSWORD, Server, http_server, nginx_server, s3_server, sftp_server, sshd_server
 from sharing import done, hskcache, reach, refused
+from stored import both_manifests
 
 from hskcache.cache import Cache
 from hskcache.remote.remote import open_remote
@@ -71,7 +72,7 @@ def test_some_fields_and_rows_go_and_the_rest_follows(writable: Server, original
 
 @pytest.mark.parametrize("kind", ["aiohttp", "nginx"])
 def test_a_folder_that_was_copied_to_an_http_server_is_pulled(kind: str, original: Cache, tmp_path: Path) -> None:
-    """Nobody pushed it, so that nothing lists the tokenizer's files."""
+    """Nobody pushed it; the manifest lists the tokenizer's files."""
     root = tmp_path / "served"
     shutil.copytree(original.root, root / "c.hsk")
     make = http_server if kind == "aiohttp" else nginx_server
@@ -90,9 +91,9 @@ def test_a_folder_that_was_copied_to_an_http_server_is_pulled(kind: str, origina
 
 
 def test_a_pushed_cache_with_an_unusual_tokenizer_is_pulled_over_http(original: Cache, tmp_path: Path) -> None:
-    """Its names are those of the list that push leaves, as the server lists nothing."""
-    from hskcache.store.files import tokenizer_digest
+    """Its names are those of the manifest, as the server lists nothing."""
     from hskcache.store.ledger import Ledger
+    from hskcache.store.tokenizer import tokenizer_digest, tokenizer_files
 
     root = tmp_path / "unusual"
     shutil.copytree(original.root, root)
@@ -101,13 +102,13 @@ def test_a_pushed_cache_with_an_unusual_tokenizer_is_pulled_over_http(original: 
     manifest = Ledger(root).manifest()
     own = manifest.request.tokenizer.model_copy(update={"sha256": tokenizer_digest(root / "tokenizer")})
     asked = manifest.request.model_copy(update={"tokenizer": own})
-    manifest = manifest.model_copy(update={"request": asked, "request_digest": asked.digest}).signed()
-    (root / "manifest.json").write_bytes(manifest.to_json())
+    changes = {"request": asked, "request_digest": asked.digest, "tokenizer": tokenizer_files(root / "tokenizer")}
+    both_manifests(root, manifest.model_copy(update=changes).signed().to_json())
     done("push", root, f"file://{tmp_path}/served/c.hsk")
     with http_server(tmp_path / "served", tmp_path / "state") as server:
         done("pull", f"{server.url}/c.hsk", tmp_path / "back")
         assert files_of(tmp_path / "back") == files_of(root)
-        (tmp_path / "served" / "c.hsk" / ".tokenizer.json").unlink()
+        (tmp_path / "served" / "c.hsk" / "tokenizer" / "deep" / "rules.bin").unlink()
         line = refused("pull", f"{server.url}/c.hsk", tmp_path / "again")
         assert "tokenizer is missing, or holds other files" in line
         assert not (tmp_path / "again" / "manifest.json").exists()

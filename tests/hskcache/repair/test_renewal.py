@@ -11,12 +11,13 @@ from typing import Any
 import pytest
 from folders import KEEP, contents, touched
 from forked import start
+from hskcache.repair.renewal import renew
+from stored import shard_file
 
 from hskcache.build.build import build
 from hskcache.build.job import Job
 from hskcache.cache import open_cache
 from hskcache.errors import DamageError, MismatchError
-from hskcache.repair.renewal import renew
 from hskcache.store.manifest import Manifest
 from hskcache.teacher.load import Teacher
 from hskcache.verify import verify
@@ -60,7 +61,7 @@ def test_a_damaged_manifest_is_written_anew_and_whole_shards_are_kept(
 ) -> None:
     identity = open_cache(root).id
     damage(root)
-    flip(root / "logits" / "000006.zarr.zip")
+    flip(shard_file(root, "logits", 6))
     before = touched(root)
     with pytest.raises(DamageError):
         open_cache(root)
@@ -97,7 +98,7 @@ def test_a_manifest_that_tells_of_another_build_is_not_replaced(job_of: Any, roo
 def test_a_renewal_that_is_killed_is_a_build_that_goes_on(job: Job, root: Path) -> None:
     identity = open_cache(root).id
     manifest_cut(root)
-    (root / "logits" / "000006.zarr.zip").unlink()
+    shard_file(root, "logits", 6).unlink()
 
     def kill(event: str, arguments: tuple[Any, ...]) -> None:
         if event == "os.rename" and str(arguments[1]).endswith("000006.zarr.zip"):

@@ -13,6 +13,7 @@ import pytest
 from folders import KEEP, contents, touched
 from forked import start
 from rows_like import with_content
+from stored import shard_file
 
 from hskcache.build.addition import add_field, prepare_addition
 from hskcache.build.append import append
@@ -88,8 +89,8 @@ def test_damaged_shards_are_computed_again_and_no_other_file_is_touched(
 
 
 def test_damaged_constants_and_a_shard_made_with_them(job: Job, whole: Path, root: Path) -> None:
-    flip(root / "hidden" / "constants.zarr.zip")
-    flip(root / "hidden" / "000004.zarr.zip")
+    flip(shard_file(root, "hidden", -1))
+    flip(shard_file(root, "hidden", 4))
     assert mend(root, lambda cache: source_of(job, cache)) == {}
     assert visible(contents(root)) == contents(whole)
 
@@ -178,14 +179,14 @@ def with_other_truth(root: Path, field: str, shard: int) -> Record:
 
 def test_a_shard_that_comes_out_different_is_not_put_in_place(job: Job, root: Path) -> None:
     with_other_truth(root, "logits", 2)
-    truth = (root / "logits" / "000002.zarr.zip").read_bytes()
-    flip(root / "logits" / "000002.zarr.zip")
-    flip(root / "hidden" / "000005.zarr.zip")
-    damaged = (root / "logits" / "000002.zarr.zip").read_bytes()
+    truth = shard_file(root, "logits", 2).read_bytes()
+    flip(shard_file(root, "logits", 2))
+    flip(shard_file(root, "hidden", 5))
+    damaged = shard_file(root, "logits", 2).read_bytes()
     reasons = mend(root, lambda cache: source_of(job, cache))
     assert list(reasons) == [("logits", 2)]
     assert re.search(r"different .*torch 1\.0 there and 2\.\S+ here.*--from", reasons["logits", 2])
-    assert (root / "logits" / "000002.zarr.zip").read_bytes() == damaged != truth
+    assert shard_file(root, "logits", 2).read_bytes() == damaged != truth
     assert {problem.file for problem in verify(root).problems} == {"logits/000002.zarr.zip"}
 
 
@@ -220,7 +221,7 @@ def test_a_repair_that_is_killed_goes_on_and_readers_see_nothing_half(
 ) -> None:
     for shard in range(3):
         for field in ("inputs", "hidden"):
-            flip(root / field / f"{shard:06d}.zarr.zip")
+            flip(shard_file(root, field, shard))
     renames = 0
 
     def kill(event: str, arguments: tuple[Any, ...]) -> None:
@@ -249,8 +250,8 @@ def test_an_added_field_is_computed_from_the_rows_of_the_cache(
     add_field(prepare_addition(other, open_cache(root), "logits", "large"))
     add_field(prepare_addition(other, open_cache(root), "hidden", "large-hidden", spec))
     before = contents(root)
-    flip(root / "large" / f"{shard:06d}.zarr.zip")
-    flip(root / "large-hidden" / f"{shard:06d}.zarr.zip")
+    flip(shard_file(root, "large", shard))
+    flip(shard_file(root, "large-hidden", shard))
     flip(root / "large-hidden" / "constants.zarr.zip")
     with pytest.raises(MismatchError, match=r"large .*teacher.weights_sha256"):
         addition_source(teacher, open_cache(root), "large")

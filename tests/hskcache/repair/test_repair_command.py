@@ -14,6 +14,7 @@ import pytest
 from commanded import parsed, refused, run
 from folders import contents, touched
 from forked import in_child
+from stored import shard_file
 
 from hskcache.cache import open_cache
 from hskcache.verify import verify
@@ -27,12 +28,12 @@ def root(built: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 def damaged(root: Path) -> Path:
     """Of every kind: a flipped byte, a cut, a missing and a swapped file, a stale record, a leftover."""
-    path = root / "hidden" / "000001.zarr.zip"
+    path = shard_file(root, "hidden", 1)
     data = bytearray(path.read_bytes())
     data[len(data) // 3] ^= 16
     path.write_bytes(data)
-    (root / "hidden" / "constants.zarr.zip").write_bytes(b"short")
-    (root / "logits" / "000000.zarr.zip").unlink()
+    shard_file(root, "hidden", -1).write_bytes(b"short")
+    shard_file(root, "logits", 0).unlink()
     (root / "logits" / "000004.json").unlink()
     one, two = (root / "inputs" / f"00000{shard}.zarr.zip" for shard in (2, 3))
     first = one.read_bytes()
@@ -133,14 +134,14 @@ def test_a_copy_that_is_damaged_itself_gives_what_is_whole_of_it(
 ) -> None:
     other = Path(shutil.copytree(built, tmp_path / "other"))
     (other / "manifest.json").write_bytes(b"{")
-    (other / "logits" / "000000.zarr.zip").write_bytes(b"other")
-    shutil.copy(other / "hidden" / "000002.zarr.zip", other / "hidden" / "000001.zarr.zip")
-    before = (damaged / "hidden" / "000001.zarr.zip").read_bytes()
+    shard_file(other, "logits", 0).write_bytes(b"other")
+    shutil.copy(shard_file(other, "hidden", 2), shard_file(other, "hidden", 1))
+    before = shard_file(damaged, "hidden", 1).read_bytes()
     found = parsed("repair", damaged, "--from", other, code=1)
     left = {problem["file"]: problem["advice"] for problem in found["remaining"]}
     assert left.keys() == {"logits/000000.zarr.zip", "hidden/000001.zarr.zip"}
     assert all(f"is missing or another at file://{other}" in words for words in left.values())
-    assert (damaged / "hidden" / "000001.zarr.zip").read_bytes() == before
+    assert shard_file(damaged, "hidden", 1).read_bytes() == before
     # What the copy lacks, the teacher makes.
     assert run("repair", damaged, "--from", other, *sources).exit_code == 0
     assert contents(damaged) == contents(built)
@@ -159,7 +160,7 @@ def test_extra_files_stay_until_they_are_to_be_removed(root: Path, built: Path) 
 
 
 def test_a_folder_in_the_place_of_a_file_is_told(root: Path, built: Path, sources: tuple[object, ...]) -> None:
-    path = root / "hidden" / "000001.zarr.zip"
+    path = shard_file(root, "hidden", 1)
     path.unlink()
     path.mkdir()
     result = run("repair", root, "--from", built)
@@ -183,7 +184,7 @@ def test_an_added_field_needs_its_teacher_and_no_rows(
     add = ("--add-field", "logits", "--name", "s30", "--teacher", tiny_teacher_dir)
     assert run("build", *add, "--out", root).exit_code == 0
     before = contents(root)
-    (root / "s30" / "000003.zarr.zip").unlink()
+    shard_file(root, "s30", 3).unlink()
     assert "--field s30 --teacher" in run("repair", root).stdout
     teacher = ("--teacher", tiny_teacher_dir)
     assert "give that, or for an added field (s30) --field" in refused("repair", root, *teacher)
@@ -249,7 +250,7 @@ def test_a_part_is_mended_from_the_whole(built: Path, tmp_path: Path) -> None:
 
 def test_what_a_repair_has_left_that_was_cut_off_at_the_end_is_removed(root: Path, built: Path) -> None:
     (root / ".repair" / "hidden").mkdir(parents=True)
-    (root / ".repair" / "hidden" / "000001.zarr.zip").write_bytes(b"new")
+    shard_file(root / ".repair", "hidden", 1).write_bytes(b"new")
     assert run("verify", root).exit_code == 0
     assert "nothing to repair" in run("repair", root).stderr
     assert contents(root) == contents(built)

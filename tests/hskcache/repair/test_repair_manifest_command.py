@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from commanded import KEEP, SMALL, parsed, refused, run
 from folders import contents
+from stored import shard_file
 
 from hskcache.cache import open_cache
 
@@ -69,7 +70,7 @@ def test_new_files_are_never_written_where_a_link_leads(root: Path, built: Path,
         (root / ".repair").symlink_to(tmp_path / "elsewhere")
     else:
         (root / ".repair").write_text("mine")
-    (root / "logits" / "000001.zarr.zip").unlink()
+    shard_file(root, "logits", 1).unlink()
     line = refused("repair", root, "--from", built)
     assert line == f"{root / '.repair'} is a file or a symbolic link where a folder is needed; delete it"
     assert not any((tmp_path / "elsewhere").iterdir())
@@ -80,7 +81,7 @@ def test_new_files_are_never_written_where_a_link_leads(root: Path, built: Path,
 
 def test_what_is_left_of_an_append_and_cannot_be_read_stops_no_other_repair(root: Path, built: Path) -> None:
     (root / "appending.json").write_text('{"data"')
-    (root / "logits" / "000001.zarr.zip").unlink()
+    shard_file(root, "logits", 1).unlink()
     found = parsed("repair", root, "--from", built, code=1)
     assert [problem["file"] for problem in found["mended"]] == ["logits/000001.zarr.zip"]
     assert [problem["file"] for problem in found["remaining"]] == ["appending.json"]

@@ -8,14 +8,16 @@ from typing import Any
 import numpy as np
 import pytest
 from forked import in_child, start
-from test_ledger import CONTENT, GOLDEN, REQUEST, build, kill_before_step, listing, with_tokenizer
+from stored import both_manifests, shard_file
+from test_ledger import CONTENT, GOLDEN, REQUEST, build, kill_before_step, listing
 
 from hskcache.cache import open_cache
 from hskcache.errors import DamageError, MismatchError, SpecError
 from hskcache.store.additions import ADDING, Draft, adding, begin_field, check_name, finish_field, is_added
 from hskcache.store.fields import LogitsField
-from hskcache.store.ledger import MANIFEST, Ledger
+from hskcache.store.ledger import Ledger
 from hskcache.store.manifest import Added, Manifest
+from hskcache.store.publishing import COPY, MANIFEST
 from hskcache.verify import verify
 
 FIELDS = tuple(GOLDEN.fields)
@@ -48,15 +50,15 @@ def add(root: Path, name: str = "s30", one: Draft | None = None, shift: float = 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     build(tmp_path / "c", FIELDS)
-    return with_tokenizer(tmp_path / "c")
+    return tmp_path / "c"
 
 
 def test_what_was_there_stays_byte_for_byte_and_the_new_field_is_read_beside_it(root: Path) -> None:
     before, own = listing(root), open_cache(root)
     manifest = add(root)
     after = listing(root)
-    assert {name: data for name, data in after.items() if name in before and name != MANIFEST} == {
-        name: data for name, data in before.items() if name != MANIFEST
+    assert {name: data for name, data in after.items() if name in before and name not in {MANIFEST, COPY}} == {
+        name: data for name, data in before.items() if name not in {MANIFEST, COPY}
     }
     assert {name.partition("/")[0] for name in after.keys() - before.keys()} == {"s30", ".lock", ".lock-s30"}
     cache = open_cache(root)
@@ -146,7 +148,7 @@ def test_a_finished_field_is_left_alone_and_one_that_lost_a_shard_is_mended(root
     expected = add(root)
     before = listing(root)
     assert add(root) == expected
-    (root / "s30" / "000001.zarr.zip").unlink()
+    shard_file(root, "s30", 1).unlink()
     assert is_added(Ledger(root), "s30", draft()) is None
     assert add(root) == expected
     assert listing(root) == before
@@ -154,14 +156,14 @@ def test_a_finished_field_is_left_alone_and_one_that_lost_a_shard_is_mended(root
 
 def test_building_the_cache_again_keeps_the_fields_that_were_added(root: Path) -> None:
     expected = add(root)
-    (root / "hidden" / "000002.json").unlink()
+    shard_file(root, "hidden", 2).unlink()
     assert build(root, FIELDS).cache_id == expected.cache_id
     assert open_cache(root).manifest == expected
 
 
 def test_an_edited_manifest_gets_no_new_signature(root: Path) -> None:
     path = root / MANIFEST
-    path.write_text(path.read_text().replace('"max_length": 8', '"max_length": 9'))
+    both_manifests(root, path.read_bytes().replace(b'"max_length": 8', b'"max_length": 9'))
     edited = path.read_bytes()
     with pytest.raises(DamageError, match="was edited"):
         add(root)
@@ -192,7 +194,7 @@ def test_what_a_manifest_may_not_say_of_added_fields(root: Path) -> None:
         ({"added": manifest.added | {"t": manifest.added["s30"]}}, "field t has no shards"),
         ({"added": manifest.added | {"logits": manifest.added["s30"]}}, "logits is said to be added"),
     ):
-        (root / MANIFEST).write_bytes(manifest.model_copy(update=changes).signed().to_json())
+        both_manifests(root, manifest.model_copy(update=changes).signed().to_json())
         with pytest.raises(DamageError, match=words):
             open_cache(root)
 

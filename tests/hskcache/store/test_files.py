@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hskcache.errors import DamageError
-from hskcache.store.files import canonical_json, file_sha256, read_file, sha256_hex, tokenizer_digest, write_atomic
+from hskcache.store.files import canonical_json, file_sha256, read_file, sha256_hex, write_atomic
+from hskcache.store.tokenizer import tokenizer_digest
 
 Json = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text("aé\n0"),

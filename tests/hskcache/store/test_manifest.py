@@ -145,16 +145,20 @@ def test_cache_id_changes_with_the_request_and_the_fields_but_not_with_their_ord
     assert identity(fields=other) != MANIFEST.cache_id
 
 
-def test_newer_format_says_which_and_what_to_do() -> None:
-    with pytest.raises(MismatchError, match=r"format version 7; this hskcache reads 1: upgrade hskcache"):
-        parse_edited(("format_version",), 7)
+@pytest.mark.parametrize("version", [-1, 0, 3, 7])
+def test_an_unknown_format_says_which_and_what_to_do(version: int) -> None:
+    with pytest.raises(
+        MismatchError, match=rf"format version {version}; this hskcache reads 1 and 2: upgrade hskcache"
+    ):
+        parse_edited(("format_version",), version)
 
 
 @pytest.mark.parametrize(
     ("path", "value"),
     [
         (("format",), "other"),
-        (("format_version",), 0),
+        (("format_version",), True),
+        (("format_version",), 2),
         (("format_version",), "1"),
         (("cache_id",), "A" * 64),
         (("cache_id",), None),

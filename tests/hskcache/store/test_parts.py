@@ -31,7 +31,7 @@ def skipping(rows: list[int]) -> Manifest:
     """The golden cache as if the second shard of its logits, rows 2 and 3, left some rows out."""
     first, second, *others = MANIFEST.shards["logits"]
     left_out = second.model_copy(update={"skipped": [Skipped(row=row, reason="nonfinite") for row in rows]})
-    return MANIFEST.model_copy(update={"shards": MANIFEST.shards | {"logits": [first, left_out, *others]}}).signed()
+    return MANIFEST.with_records({"logits": [first, left_out, *others]}).signed()
 
 
 @given(st.lists(st.integers(0, 30), min_size=1, max_size=4), st.integers(1, 12))
@@ -102,7 +102,7 @@ def test_all_of_a_cache_is_the_cache_and_none_of_it_is_refused() -> None:
 def test_rows_that_were_left_out_are_told_and_belong_to_the_id() -> None:
     manifest = parse_manifest(skipping([2, 3]).to_json(), "manifest.json")
     assert manifest.cache_id != MANIFEST.cache_id
-    cache = Cache(GOLDEN, manifest)
+    cache = Cache(manifest, CACHE.shelf)
     assert cache.skipped(["logits", "inputs"]).tolist() == [2, 3]
     assert cache.skipped(["inputs"]).tolist() == []
     moved = manifest.subset(["logits"], range(1, 3))

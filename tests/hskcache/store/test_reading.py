@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from forked import in_child
+from stored import shard_file
 
 from hskcache.cache import Cache, open_cache
 from hskcache.errors import DamageError
@@ -42,7 +43,7 @@ def settled(tmp_path: Path) -> Cache:
 
 
 def shard_of(cache: Cache) -> Path:
-    return cache.root / "logits" / "000000.zarr.zip"
+    return shard_file(cache.root, "logits", 0)
 
 
 def flipped(path: Path) -> bytes:

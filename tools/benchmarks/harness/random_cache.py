@@ -13,9 +13,9 @@ from benchmarks.harness import synthetic
 from hskcache import console
 from hskcache.cache import AttentionField, HiddenField, InputsField, LogitsField
 from hskcache.spec import Attention, Depth, Hidden, Length, Spec, Width
-from hskcache.store.files import tokenizer_digest
 from hskcache.store.ledger import Ledger
 from hskcache.store.manifest import DataInfo, Field, LayerKept, Request, TeacherInfo, TokenizerInfo
+from hskcache.store.tokenizer import tokenizer_digest
 
 VOCABULARY, LAYER = 1000, 12
 POSITIONS, WIDTH, HEADS = 10, 768, 12

@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 
 from hskcache.cache import open_cache
 from hskcache.store.fields import AttentionField, Field, HiddenField, InputsField, LogitsField, layer_name
-from hskcache.store.files import sha256_hex, tokenizer_digest, write_atomic
+from hskcache.store.files import sha256_hex, write_atomic
 from hskcache.store.ledger import Ledger
 from hskcache.store.manifest import Manifest, Request
+from hskcache.store.tokenizer import tokenizer_digest
 
 Arrays = dict[str, NDArray[Any]]
 

@@ -12,13 +12,11 @@ import pytest
 from handwritten import CACHES, Shape, contents, write_cache
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from stored import shard_file
 
 from hskcache.cache import open_cache
 from hskcache.errors import MismatchError
 from hskcache.move.hdf5 import COMPRESSIONS, export_hdf5, import_hdf5
 from hskcache.store.archive import read_archive, write_archive
-from hskcache.store.files import sha256_hex, write_atomic
 from hskcache.store.ledger import Ledger
 from hskcache.verify import verify
 
@@ -162,12 +160,9 @@ def test_the_same_values_in_other_bytes_are_told_apart_from_damage_and_get_a_new
     write_cache(root, Shape(columns="pca", encoding="float32", width=64))
     ledger, cache = Ledger(root), open_cache(root)
     for field, shard in (("hidden", 1), ("hidden", -1), ("inputs", 0)):
-        path = shard_file(ledger.root, field, shard)
-        data = recompressed(path.read_bytes())
-        write_atomic(path, data)
-        changes = {"num_bytes": len(data), "sha256": sha256_hex(data)}
-        record = ledger.record(field, shard).model_copy(update=changes)
-        write_atomic(ledger.record_path(field, shard), record.model_dump_json().encode() + b"\n")
+        record = ledger.committed(field, shard)
+        assert record is not None
+        ledger.commit_packed(recompressed(ledger.shard_path(record).read_bytes()), record.facts)
     exported = ledger.finish(cache.manifest.request, cache.fields, cache.manifest.environment)
     assert verify(root).ok
     export_hdf5(root, tmp_path / "c.h5")

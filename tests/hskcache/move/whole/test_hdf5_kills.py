@@ -42,7 +42,7 @@ def test_a_finished_file_is_left_alone_and_another_is_not_replaced_unasked(
 
 def test_a_damaged_shard_ends_an_export_and_leaves_nothing(tmp_path: Path) -> None:
     write_cache(tmp_path / "c", Shape())
-    shard = tmp_path / "c" / "hidden" / "000001.zarr.zip"
+    shard = shard_file(tmp_path / "c", "hidden", 1)
     shard.write_bytes(shard.read_bytes()[:-1] + b"x")
     with pytest.raises(DamageError, match="hidden shard 1"):
         export_hdf5(tmp_path / "c", tmp_path / "out" / "c.h5")
@@ -85,7 +85,7 @@ def test_two_exports_to_one_file_do_not_mix(whole: Path, tmp_path: Path) -> None
     assert import_hdf5(out, tmp_path / "c").num_kept == 0
 
 
-@pytest.mark.parametrize("times", [1, 2, 5, 17, 30, 40])
+@pytest.mark.parametrize("times", [1, 2, 5, 17, 25, 30])
 def test_a_killed_import_goes_on_and_keeps_what_is_there(
     whole: Path, exported: Path, tmp_path: Path, times: int
 ) -> None:
@@ -93,9 +93,7 @@ def test_a_killed_import_goes_on_and_keeps_what_is_there(
     assert in_child(lambda: import_hdf5(exported, out), killer("os.rename", times)) == -signal.SIGKILL
     assert not (out / "manifest.json").exists()
     committed = {
-        shard_file(out, record.field, record.shard).as_posix()
-        for record in open_cache(whole).manifest.records
-        if Ledger(out).is_committed(record.field, record.shard)
+        (out / record.path).as_posix() for record in open_cache(whole).manifest.records if (out / record.path).exists()
     }
     before = {path: inode for path, inode in inodes(out).items() if path in committed}
     landed = import_hdf5(exported, out)
@@ -112,7 +110,7 @@ def test_a_finished_import_is_not_run_again_and_mends_what_was_damaged(
     before = inodes(out)
     assert import_hdf5(exported, out).num_written == 0
     assert inodes(out) == before
-    (out / "logits" / "000002.zarr.zip").write_bytes(b"")
+    shard_file(out, "logits", 2).write_bytes(b"")
     (out / "tokenizer" / "vocab.txt").unlink()
     assert import_hdf5(exported, out).num_written == 1
     assert contents(out) == contents(whole)

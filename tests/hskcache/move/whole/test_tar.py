@@ -15,12 +15,12 @@ from forked import fork, in_child
 from handwritten import CACHES, Shape, contents, killer, write_cache
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from stored import plain
 
 from hskcache.cache import open_cache
 from hskcache.errors import CacheError, DamageError, MismatchError
 from hskcache.move.arrival import Landed
 from hskcache.move.pack import pack, pack_to, unpack
-from hskcache.store.ledger import Ledger
 from hskcache.verify import verify
 
 
@@ -84,7 +84,11 @@ def test_the_tar_says_nothing_of_when_and_who_and_any_tar_program_unpacks_it(
     assert contents(tmp_path / "plain") == contents(whole)
     names = [info.name for info, _ in members(packed.read_bytes())]
     assert names[:3] == ["manifest.json", "tokenizer/extra/config.json", "tokenizer/vocab.txt"]
-    assert names[3:5] == ["attention/000000.zarr.zip", "attention/000000.json"]
+    assert names[3] == "manifest.copy.json"
+    assert [plain(name) for name in names[4:9]] == [
+        *(f"{field}/index/000000.jsonl" for field in ("inputs", "logits", "hidden", "attention")),
+        "attention/000000.zarr.zip",
+    ]
 
 
 def test_a_readme_travels_along(tmp_path: Path) -> None:
@@ -110,10 +114,10 @@ def test_a_finished_tar_is_left_alone_and_another_is_not_replaced_unasked(
         pack(whole, out)
 
 
-@pytest.mark.parametrize("file", ["hidden/000001.zarr.zip", "hidden/000001.json", "tokenizer/vocab.txt"])
+@pytest.mark.parametrize("file", ["hidden/000001-*.zip", "hidden/index/*", "tokenizer/vocab.txt"])
 def test_a_damaged_cache_is_not_packed_and_the_file_is_named(file: str, tmp_path: Path) -> None:
     write_cache(tmp_path / "c", Shape())
-    path = tmp_path / "c" / file
+    (path,) = (tmp_path / "c").glob(file)
     for content in (b"x" + path.read_bytes()[1:], path.read_bytes()[:-1], None):
         path.unlink()
         if content is not None:
@@ -134,7 +138,7 @@ def test_what_was_whole_of_a_tar_that_was_cut_short_is_kept(
     assert not (out / "manifest.json").exists()
     assert not any(out.rglob("*.tmp"))
     records = list(open_cache(whole).manifest.records)
-    committed = [one for one in records if Ledger(out).is_committed(one.field, one.shard)]
+    committed = [one for one in records if (out / one.path).exists()]
     if share > 0.2:
         assert any(f"{record.field}/" in str(error.value) for record in records)
         assert len(committed) > 1
@@ -143,7 +147,7 @@ def test_what_was_whole_of_a_tar_that_was_cut_short_is_kept(
     assert contents(out) == contents(whole)
 
 
-@pytest.mark.parametrize("times", [1, 2, 3, 9, 20, 36])
+@pytest.mark.parametrize("times", [1, 2, 3, 9, 20, 27])
 def test_a_killed_unpack_goes_on(whole: Path, packed: Path, tmp_path: Path, times: int) -> None:
     data, out = packed.read_bytes(), tmp_path / "c"
     assert in_child(lambda: take(data, out), killer("os.rename", times)) == -signal.SIGKILL

@@ -10,6 +10,7 @@ from mirrored import (
     shards_in,
     write_cache,
 )
+from stored import plain
 from unsteady import Unsteady, serving
 
 from hskcache.cache import Cache
@@ -28,7 +29,7 @@ def test_every_byte_is_that_of_the_original_and_each_file_is_fetched_once(
     assert read_all(mirror) == expected
     assert read_all(open_mirror(server.url, tmp_path)) == expected
     assert server.shards_begun == {
-        path.relative_to(original.root).as_posix(): 1 for path in original.root.rglob("*.zarr.zip")
+        plain(path.relative_to(original.root).as_posix()): 1 for path in original.root.rglob("*.zarr.zip")
     }
     for path in original.tokenizer_path.iterdir():
         assert (mirror.tokenizer_path / path.name).read_bytes() == path.read_bytes()
@@ -77,7 +78,7 @@ def test_a_server_that_is_gone_ends_the_run_in_one_line(original: Cache, tmp_pat
         url = running.url
     mirror.ahead([("logits", 3)])
     assert read_all(mirror, range(1)) == read_all(original, range(1)), "what is here is read"
-    with pytest.raises(CacheError, match=f"{url}/logits/000001.zarr.zip is out of reach") as told:
+    with pytest.raises(CacheError, match=rf"{url}/logits/000001-\w+.zarr.zip is out of reach") as told:
         mirror.read("logits", 1)
     assert "\n" not in str(told.value)
 
@@ -104,7 +105,7 @@ def test_bytes_other_than_the_manifests_are_refused_and_not_kept(
     server.altered = {"logits/000002.zarr.zip"}
     mirror = open_mirror(server.url, tmp_path)
     mirror.ahead([("logits", 2)])
-    with pytest.raises(DamageError, match=r"logits/000002.zarr.zip has another content than its manifest says"):
+    with pytest.raises(DamageError, match=r"logits/000002-\w+.zarr.zip has another content than its manifest says"):
         mirror.read("logits", 2)
     assert not shards_in(tmp_path)
     server.altered = set()
@@ -133,7 +134,7 @@ def test_a_cache_that_changes_at_the_url_changes_nothing_for_who_has_opened_it(
     mirror = open_mirror(server.url, tmp_path / "local")
     first = read_all(mirror, range(4))
     server.root = write_cache(tmp_path / "other.hsk", seed=1).root
-    with pytest.raises(DamageError, match="another content"):
+    with pytest.raises(DamageError, match="is missing"):
         mirror.read("logits", 5)
     assert read_all(mirror, range(4)) == first == read_all(original, range(4))
     assert open_mirror(server.url, tmp_path / "local").id != original.id

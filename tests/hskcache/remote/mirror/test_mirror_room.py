@@ -23,6 +23,7 @@ from unsteady import Unsteady
 from hskcache.cache import Cache
 from hskcache.errors import SpecError
 from hskcache.remote.mirror import open_mirror
+from hskcache.store.publishing import write_index, write_manifest
 
 
 class Watch:
@@ -71,7 +72,7 @@ def test_what_was_used_least_recently_goes_first(server: Unsteady, tmp_path: Pat
         mirror.read("logits", shard)
     assert server.shards_begun == {f"logits/{shard:06d}.zarr.zip": 1 for shard in range(4)}
     mirror.read("logits", 1)
-    assert server.begun["logits/000001.zarr.zip"] == 2
+    assert server.shards_begun["logits/000001.zarr.zip"] == 2
 
 
 def test_a_bound_that_no_shard_fits_into_is_refused_with_the_one_that_is_needed(
@@ -142,7 +143,7 @@ def test_a_process_that_is_killed_while_it_fetches_leaves_nothing_that_stands_in
 
     mirror = open_mirror(server.url, tmp_path, bound)
     assert mirror.read("logits", 0)["logits"].tobytes() == read_all(original)[1]
-    assert server.begun[name] == 1
+    assert server.shards_begun[name] == 1
     assert [path.name[64:] for path in (tmp_path / "shards").iterdir()] == [".zarr.zip"]
 
     other = open_mirror(server.url, left, bound)
@@ -183,7 +184,8 @@ def test_caches_of_the_same_bytes_share_them(original: Cache, server: Unsteady, 
     read_all(open_mirror(server.url, tmp_path))
     folder = tmp_path / "part.hsk"
     shutil.copytree(original.tokenizer_path, folder / "tokenizer")
-    (folder / "manifest.json").write_bytes(part.to_json())
+    write_index(folder, part)
+    write_manifest(folder, part)
     mirror = open_mirror(f"file://{folder}", tmp_path)
     assert mirror.id != original.id
     assert read_all(mirror, range(NUM_SHARDS - 2)) == read_all(original)[4:]

@@ -1,0 +1,47 @@
+"""``hskcache upgrade``: a cache of an older version of the format, written anew in today's."""
+
+from pathlib import Path
+
+import click
+
+from hskcache import console
+from hskcache.cli.options import json_option
+
+
+@click.command()
+@click.argument("old", metavar="OLD", type=click.Path(path_type=Path))
+@click.argument("new", metavar="NEW", type=click.Path(path_type=Path))
+@json_option
+def upgrade(old: Path, new: Path, as_json: bool) -> None:
+    """Write the cache OLD, of an older version of the format, into the folder NEW in today's.
+
+    Rows, values and the order of batches stay the same, and OLD is not touched. Nothing is computed or decompressed.
+    The new cache has an id of its own and tells that of the old one. What was written before an interrupt stays, and
+    the same command goes on from there.
+    """
+    from hskcache.move.upgrade import upgrade as make
+
+    with console.progress("bytes") as bar:
+        task = bar.add_task("upgrade", total=None)
+        done = make(old, new, lambda count, total: bar.update(task, advance=count, total=total))
+    manifest = done.manifest
+    if as_json:
+        console.print_json(
+            {
+                "cache": str(new),
+                "cache_id": manifest.cache_id,
+                "format_version": manifest.format_version,
+                "upgraded_from": done.old.cache_id,
+                "old_format_version": done.old.format_version,
+                "num_rows": manifest.request.num_rows,
+                "num_written": done.num_written,
+                "num_kept": done.num_kept,
+                "num_bytes": manifest.num_bytes,
+            }
+        )
+    what = "is upgraded" if done.num_written else "was upgraded before"
+    console.say(
+        f"{new} {what}: format version {done.old.format_version} to {manifest.format_version}, "
+        f"{done.num_written:,} shards written and {done.num_kept:,} kept, {manifest.request.num_rows:,} rows, "
+        f"id {done.old.cache_id[:12]} to {manifest.cache_id[:12]}; {old} is as it was"
+    )

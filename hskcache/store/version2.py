@@ -1,0 +1,141 @@
+"""Format version 2: records in pages that the manifest refers to, and shards whose files are named by their digests."""
+
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import Any, Literal
+
+from numpy.typing import NDArray
+from pydantic import Field as Key
+
+from hskcache.errors import DamageError
+from hskcache.store.agreement import Agreement
+from hskcache.store.dimensions import dimension_names
+from hskcache.store.fields import Field, StoredField
+from hskcache.store.files import canonical_json, sha256_hex
+from hskcache.store.manifest import Format, Manifest, Part, named_content, with_checksum
+from hskcache.store.pages import CheckRecord, Page, PagedRecords, PageStore, paged
+from hskcache.store.record import FieldName, NamedRecord, Record, Sha256, file_name, parse
+from hskcache.store.records import Records
+from hskcache.store.request import Added, Request
+from hskcache.store.shard import pack_shard, stored_arrays
+from hskcache.store.tokenizer import TokenizerFile
+from hskcache.strict import Strict
+
+Checks = Callable[[Request, str, StoredField], CheckRecord]
+"""Makes of a request and a field of it, and its name, the check of the records of its shards."""
+
+
+class Document(Strict):
+    """``manifest.json``; the keys are those of :class:`~hskcache.store.manifest.Manifest`, but for the records.
+
+    Attributes:
+        index: by field, the pages of its records.
+    """
+
+    format: Literal["hskcache"] = "hskcache"
+    format_version: Literal[2] = 2
+    cache_id: Sha256
+    request_digest: Sha256
+    request: Request
+    fields: dict[FieldName, Field]
+    index: dict[FieldName, list[Page]]
+    constants: dict[FieldName, NamedRecord]
+    tokenizer: dict[str, TokenizerFile]
+    added: dict[FieldName, Added] = Key(default={})
+    part: Part | None = None
+    upgraded_from: Sha256 | None = None
+    environment: dict[str, str]
+    agreement: dict[FieldName, Agreement] = Key(default={})
+
+
+_SHARED = tuple(name for name in Document.model_fields if name not in {"format", "format_version", "index"})
+
+
+class _Version2(Format):
+    version = 2
+    keeps_records = False
+
+    def spelled(self, manifest: Manifest) -> bytes:
+        """Content of ``manifest.json``, its checksum included."""
+        shared = {name: getattr(manifest, name) for name in _SHARED}
+        document = Document(index={name: list(pages) for name, pages in _pages(manifest).items()}, **shared)
+        return with_checksum(document.model_dump_json(indent=1).encode() + b"\n")
+
+    def identity(self, manifest: Manifest, names: Collection[str]) -> str:
+        """SHA-256 over the request, the fields and the digests of the pages, which are over every shard's."""
+        content = named_content(manifest, names)
+        content["pages"] = {
+            name: [page.sha256 for page in pages] for name, pages in _pages(manifest).items() if name in names
+        }
+        content["constants"] = {
+            name: record.model_dump(mode="json", exclude_defaults=True)
+            for name, record in manifest.constants.items()
+            if name in names
+        }
+        return sha256_hex(canonical_json(content))
+
+    def records(self, field: str, records: Iterable[Record]) -> Records:
+        """Records of a field, in pages."""
+        return records if isinstance(records, PagedRecords) else paged(field, records)
+
+    def extended(self, records: Records, more: Iterable[Record]) -> Records:
+        """Records of a field, and more after them in pages of their own."""
+        assert isinstance(records, PagedRecords)
+        return paged(records.field, more, records)
+
+    def pack(self, arrays: Mapping[str, NDArray[Any]]) -> bytes:
+        """Arrays as the bytes of a shard, whose axes have names."""
+        return pack_shard(arrays, dimension_names({name: array.ndim for name, array in arrays.items()}))
+
+    def record(self, data: bytes, facts: Mapping[str, Any]) -> Record:
+        """The record of a shard."""
+        digest = sha256_hex(data)
+        file = file_name(facts["shard"], digest)
+        return NamedRecord(file=file, num_bytes=len(data), sha256=digest, arrays=stored_arrays(data), **facts)
+
+    def parse_record(self, data: bytes, file: str) -> Record:
+        """Read a commit record."""
+        return parse(NamedRecord, data, file)
+
+
+VERSION_2 = _Version2()
+
+
+def parse_version2(body: bytes, file: str, store: PageStore, checks: Checks) -> Manifest:
+    """Read ``manifest.json`` without its checksum; no page is read.
+
+    Args:
+        body: the content.
+        file: what to call it in messages.
+        store: reads the pages.
+        checks: of every record, once its page is read.
+
+    Raises:
+        DamageError: it is not what it should be; names ``file``.
+    """
+    document = parse(Document, body, file)
+    for name, pages in document.index.items():
+        _check_pages(file, name, pages)
+    request, fields = document.request, document.fields
+    shards: dict[str, Records] = {
+        name: PagedRecords(name, pages, store, checks(request, name, fields[name]) if name in fields else None)
+        for name, pages in document.index.items()
+    }
+    return Manifest(format=VERSION_2, shards=shards, **{name: getattr(document, name) for name in _SHARED})
+
+
+def _check_pages(file: str, name: str, pages: list[Page]) -> None:
+    """Raise unless pages follow each other."""
+    shard = 0
+    for number, page in enumerate(pages):
+        if page.shard != shard:
+            raise DamageError(f"{file} is damaged: page {number} of {name} does not follow the one before")
+        shard += page.num_records
+
+
+def _pages(manifest: Manifest) -> dict[str, tuple[Page, ...]]:
+    """The pages by field, in the order of the fields."""
+    found = {}
+    for name, records in manifest.shards.items():
+        assert isinstance(records, PagedRecords)
+        found[name] = records.pages
+    return found
