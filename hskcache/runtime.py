@@ -14,19 +14,29 @@ if TYPE_CHECKING:
     import torch
 
 
+def check_device(name: str) -> None:
+    """Raise unless ``name`` is the form of a device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+
+    Raises:
+        SpecError: it is none of these.
+    """
+    kind, _, number = name.partition(":")
+    if name != "auto" and (kind not in {"cpu", "cuda"} or (":" in name and not number.isdigit())):
+        raise SpecError(f"--device {name!r} is not a device; give auto, cpu, cuda or cuda:N")
+
+
 def resolve_device(name: str) -> str:
     """``cpu``, ``cuda`` or ``cuda:N`` for the value of ``--device``; ``auto`` is CUDA where there is one.
 
     Raises:
         SpecError: it is none of these, or this machine has no such device.
     """
+    check_device(name)
     import torch
 
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     kind, _, number = name.partition(":")
-    if kind not in {"cpu", "cuda"} or (":" in name and not number.isdigit()):
-        raise SpecError(f"--device {name!r} is not a device; give auto, cpu, cuda or cuda:N")
     if kind == "cuda" and int(number or 0) >= torch.cuda.device_count():
         raise SpecError(f"--device {name}: this machine has {torch.cuda.device_count()} CUDA devices; give cpu or auto")
     return name

@@ -1,1 +1,23 @@
-"""Train students: from a cache, or plainly on labels."""
+"""Train students: from a cache, or plainly on labels.
+
+``fit`` trains the student that a ``FitRequest`` asks for; the command ``hsktrain fit`` does the same.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from trainer.run.request import FitRequest, FromCache, FromTeacher, Machine
+    from trainer.run.requested import fit
+
+__all__ = ["FitRequest", "FromCache", "FromTeacher", "Machine", "fit"]
+
+_DOORS = {"fit"}
+
+
+def __getattr__(name: str) -> Any:
+    """Load what trains on first use: it needs torch."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f"trainer.run.{'requested' if name in _DOORS else 'request'}"), name)

@@ -16,7 +16,7 @@ from hskcache.cli.options import (
     teacher_option,
 )
 from hskcache.cli.outcome import facts, tell_agreement, tell_skipped
-from hskcache.data_options import layout
+from hskcache.options import layout
 from hskcache.text.layout import Layout
 
 _SPOOL = ".appending"

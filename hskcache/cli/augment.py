@@ -7,8 +7,8 @@ import click
 
 from hskcache import console
 from hskcache.cli.options import data_option, device_option, json_option
-from hskcache.data_options import layout
 from hskcache.errors import SpecError
+from hskcache.options import layout
 from hskcache.ranges import Finite, Whole
 from hskcache.text.layout import Layout
 

@@ -7,9 +7,9 @@ from typing import Any, TypeVar, get_args
 import click
 from pydantic import ValidationError
 
-from hskcache.data_options import layout
 from hskcache.encoded import ENCODED
 from hskcache.errors import SpecError
+from hskcache.options import layout
 from hskcache.ranges import Whole
 from hskcache.spec import (
     Attention,

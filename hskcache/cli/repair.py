@@ -15,9 +15,9 @@ from hskcache.cli.options import (
     device_option,
     json_option,
 )
-from hskcache.data_options import layout
 from hskcache.errors import CacheError, MismatchError, SpecError
 from hskcache.nearest import meant
+from hskcache.options import layout
 from hskcache.text.layout import Layout
 
 if TYPE_CHECKING:

@@ -10,9 +10,9 @@ from click.core import ParameterSource
 
 from hskcache import console
 from hskcache.cli.options import device_option, json_option
-from hskcache.data_options import layout
 from hskcache.errors import SpecError
 from hskcache.locks import sole_writer
+from hskcache.options import layout
 from hskcache.ranges import Finite, Whole
 from hskcache.sparsity.levels import Method, Ranking, Scope, check_balance, parse_levels
 from hskcache.text.layout import OPTIONS, Layout

@@ -17,8 +17,8 @@ from hskcache.teacher.load import load_teacher
 from hskcache.text import examples_for, load_task, tokenize
 from trainer.evaluation import evaluate, metrics_for
 from trainer.recipe import Recipe
-from trainer.run.distill import Machine
 from trainer.run.fit import Fit
+from trainer.run.request import Machine
 from trainer.source.source import Source, cached_source
 from trainer.student.create import create_student
 

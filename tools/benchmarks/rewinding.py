@@ -82,8 +82,8 @@ class Steps:
         """The whole of ``fit``, from the one start that all levels have."""
         from hskcache.text import load_tokenizer, tokenize
         from trainer.evaluation import evaluate, metrics_for
-        from trainer.run.distill import Machine
         from trainer.run.fit import Fit, fit
+        from trainer.run.request import Machine
         from trainer.student.create import create_student
 
         tokenizer, metrics = load_tokenizer(self.tokenizer), metrics_for("classification")

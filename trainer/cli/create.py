@@ -8,10 +8,10 @@ import click
 from click.core import ParameterSource
 
 from hskcache import console, runtime
-from hskcache.data_options import layout
 from hskcache.disk import writing_to
 from hskcache.errors import DataError, MismatchError, SpecError
 from hskcache.locks import WRITING, sole_writer
+from hskcache.options import as_json, device, layout
 from hskcache.ranges import Finite, Whole
 from hskcache.text.layout import OPTIONS, Layout
 from hskcache.text.remembered import Remembered, of_model, save
@@ -79,12 +79,12 @@ class Created:
     help="With --prune: rows of a batch; importance adds up over batches.",
 )
 @options.trained_max_length
-@options.device
+@device
 @click.option("--tokenizer", help="Folder or hub id of the tokenizer [default with a teacher: the teacher's].")
 @click.option("--labels", help="Number of classes, or their names: negative,positive. 1 is a regression.")
 @click.option("--out", required=True, type=click.Path(path_type=Path, file_okay=False), help="Folder of the student.")
 @options.seed
-@options.as_json
+@as_json
 def create(out: Path, as_json: bool, **settings: Any) -> None:
     """Create a student and save it with its tokenizer.
 

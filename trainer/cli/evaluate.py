@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hskcache import console, runtime
-from hskcache.data_options import layout
 from hskcache.errors import MismatchError
+from hskcache.options import as_json, device, layout
 from hskcache.text.layout import Layout, class_order
 from trainer.cli import options
 
@@ -20,21 +20,30 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.option("--model", required=True, help="Folder or hub id of a fine-tuned model and its tokenizer.")
+@options.classifier
 @click.option(
     "--data",
     "sources",
     required=True,
     multiple=True,
     metavar="FILE",
+    callback=options.each_once,
     help="Labelled rows; may be repeated, each file is scored by itself.",
 )
 @layout
 @options.trained_max_length
 @options.bf16
-@options.device
-@options.as_json
-def evaluate(model: str, sources: Sequence[str], layout: Layout, as_json: bool, **settings: Any) -> None:
+@device
+@as_json
+def evaluate(
+    model: str,
+    sources: Sequence[str],
+    layout: Layout,
+    max_length: int | None,
+    bf16: bool,
+    device: str,
+    as_json: bool,
+) -> None:
     """Score a model on labelled rows.
 
     Class indices follow the order of the labels in the model's config. Columns that are not given are those that the
@@ -46,18 +55,17 @@ def evaluate(model: str, sources: Sequence[str], layout: Layout, as_json: bool, 
     from trainer import chance
     from trainer.student.create import load_classifier
 
-    sources = options.each_once(sources, "--data")
     memory = of_model(model)
-    device = runtime.resolve_device(settings["device"])
+    place = runtime.resolve_device(device)
     columns = layout.recalling(memory, sources[0], labelled=True)
     for source in sources[1:]:
         columns.check(source)
-    max_length = settings["max_length"] or memory.length(columns.task)
+    max_length = max_length or memory.length(columns.task)
     with runtime.quiet():
         tokenizer = load_tokenizer(tokenizer_of(model))
-        scored = _Scored(model, load_classifier(model), tokenizer, max_length, settings["bf16"])
+        scored = _Scored(model, load_classifier(model), tokenizer, max_length, bf16)
     rows = [scored.read(source, columns) for source in sources]
-    scored.classifier.to(device)
+    scored.classifier.to(place)
     found = [scored.score(examples, columns) for examples in rows]
     if as_json:
         plain = [{"data": source, **one} for source, one in zip(sources, found, strict=True)]

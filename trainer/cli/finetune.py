@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from hskcache import console, runtime
-from hskcache.data_options import layout
+from hskcache.options import as_json, device, layout
 from hskcache.ranges import Finite, Whole
 from hskcache.text.layout import Layout
 from trainer.cli import options
@@ -51,8 +51,8 @@ from trainer.cli import options
 @options.task_max_length
 @options.seed
 @options.bf16
-@options.device
-@options.as_json
+@device
+@as_json
 def finetune(data: str, eval_data: str, out: Path, layout: Layout, as_json: bool, **settings: Any) -> None:
     """Fine-tune a model on labels and keep it as it was at its best evaluation.
 

@@ -1,15 +1,68 @@
 """``hsktrain fit``: train a student from a cache, or from a teacher in the loop for comparison."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
-from hskcache import console, runtime
-from hskcache.data_options import layout
+from hskcache import console
+from hskcache.console import parse_bytes
 from hskcache.errors import SpecError
+from hskcache.options import as_json, device, gathered, layout
 from hskcache.ranges import Whole
+from hskcache.spec import Spec, parse_spec
 from trainer.cli import options
+from trainer.run.request import FitRequest, FromCache, FromTeacher, Machine
+
+if TYPE_CHECKING:
+    from trainer.loading.residency import Residency
+
+
+def _source(
+    *,
+    cache: str | None,
+    local_dir: Path | None,
+    local_bytes: str | None,
+    fields: tuple[str, ...],
+    rows: int | None,
+    residency: "Residency",
+    teacher: str | None,
+    data: str | None,
+    spec_file: Path | None,
+) -> FromCache | FromTeacher:
+    """A cache or a teacher to learn from, once it is seen that nothing was given that belongs to the other.
+
+    Raises:
+        SpecError: it was, or something is missing.
+    """
+    if (cache is None) == (teacher is None):
+        raise SpecError("give either --cache CACHE or --teacher DIR --data FILE --spec SPEC.yaml")
+    if cache is not None:
+        for flag, value in {"data": data, "spec": spec_file}.items():
+            if value is not None:
+                raise SpecError(f"--{flag} belongs to --teacher; a cache holds its rows and its spec")
+        most = None if local_bytes is None else parse_bytes(local_bytes, "--local-bytes")
+        return FromCache(cache, fields, rows, residency, local_dir, most)
+    for flag, value in {"local-dir": local_dir, "local-bytes": local_bytes}.items():
+        if value is not None:
+            raise SpecError(f"--{flag} belongs to --cache URL; a teacher in the loop fetches no cache")
+    if rows is not None:
+        raise SpecError("--rows belongs to --cache; with --teacher give a shorter file with --data")
+    if fields:
+        raise SpecError(f"--field {fields[0]} belongs to --cache; with --teacher give that field's teacher and spec")
+    if data is None:
+        raise SpecError("--teacher needs the training rows: give --data FILE with --task or columns")
+    if spec_file is None:
+        raise SpecError("--teacher needs --spec: what `hskcache info CACHE --spec` prints makes the two comparable")
+    assert teacher is not None
+    return FromTeacher(teacher, data, _spec(spec_file))
+
+
+def _spec(path: Path) -> Spec:
+    try:
+        return parse_spec(path.read_text(encoding="utf-8"), str(path))
+    except (OSError, UnicodeDecodeError) as error:
+        raise SpecError(f"--spec {path}: {getattr(error, 'strerror', None) or 'not UTF-8 text'}") from None
 
 
 @click.command()
@@ -28,26 +81,17 @@ from trainer.cli import options
 @click.option(
     "--spec", "spec_file", type=click.Path(path_type=Path), help="What to keep, with --teacher: YAML or JSON."
 )
-@click.option("--student", required=True, help="tinybert4, tinybert6, a config.json, a folder or a hub id.")
+@options.student
 @click.option(
     "--eval-data",
-    "eval_files",
     multiple=True,
     metavar="FILE",
+    callback=options.each_once,
     help="Rows that score the student and pick its best evaluation; none for a corpus. Given again, further rows that "
     "score the finished student and pick nothing.",
 )
-@click.option("--out", required=True, type=click.Path(path_type=Path, file_okay=False), help="Folder of the student.")
-@click.option(
-    "--recipe",
-    is_eager=True,
-    default="mud",
-    show_default=True,
-    help="One that ships, such as tinybert-task, or a .yaml file.",
-)
-@click.option(
-    "--set", "changes", multiple=True, metavar="STAGE.KEY=VALUE", help="Change a recipe: prediction.epochs=3."
-)
+@options.out("the student")
+@options.recipe("mud", "One that ships, such as tinybert-task, or a .yaml file.", "prediction.epochs=3")
 @click.option(
     "--layer-map",
     metavar="MAP",
@@ -79,55 +123,44 @@ from trainer.cli import options
     help="From the student's hidden states to the teacher's width: keep that of earlier stages and of the student's "
     "folder, or draw it afresh in every stage.",
 )
-@click.option("--no-projection", is_flag=True, help="Leave the projection out of the folder of the student.")
 @click.option(
-    "--gradient-accumulation",
-    "accumulation",
-    type=Whole(min=1),
-    default=1,
-    show_default=True,
-    help="Forward passes of one optimizer step; the batch of the recipe is divided by it.",
+    "--no-projection",
+    "exports_projection",
+    flag_value=False,
+    default=True,
+    help="Leave the projection out of the folder of the student.",
 )
+@options.accumulation
 @options.metric
 @options.eval_steps
 @options.save_steps
 @options.seed
 @options.bf16
-@options.device
-@options.as_json
-def fit(out: Path, as_json: bool, **given: Any) -> None:
+@device
+@as_json
+@gathered(Machine, "machine")
+@gathered(_source, "source")
+@gathered(options.load_recipe, "recipe")
+@gathered(FitRequest, "request")
+def fit(request: FitRequest, out: Path, machine: Machine, as_json: bool) -> None:
     """Train a student through the stages of a recipe.
 
     The result is an ordinary checkpoint with its tokenizer: a classifier, or from the cache of a corpus an encoder that
     classifiers begin from. The same command goes on where a cut-off run stopped.
     """
-    if (given["cache"] is None) == (given["teacher"] is None):
-        raise SpecError("give either --cache CACHE or --teacher DIR --data FILE --spec SPEC.yaml")
-    from hskcache.disk import writing_to
     from trainer import chance
-    from trainer.cli.jobs import make_fit
     from trainer.run import processes
-    from trainer.run.checkpoints import reached, require_room
-    from trainer.run.distill import Machine
-    from trainer.run.fit import fit as run
+    from trainer.run.requested import fit as run
     from trainer.source import projections
 
-    sources = options.each_once(given.pop("eval_files"), "--eval-data")
-    given["eval_data"], others = next(iter(sources), None), sources[1:]
-    device = runtime.resolve_device(given["device"])
-    machine = Machine(device, given["bf16"], given["accumulation"], given["save_steps"])
-    require_room(out)
-    with console.going_on_from(lambda: reached(out)):
-        job = make_fit(given | {"others": others}, device, machine.slices)
-        with writing_to(out, "here"):
-            result = run(job, out, machine)
+    result = run(request, out, machine)
     processes.disconnect()
     if not processes.is_first():
         return
     chance.tell(result, str(out), chance.help_of_fit(result))
-    if missing := [source for source in others if source not in result.get("others", {})]:
+    if missing := [source for source in request.eval_data[1:] if source not in result.get("others", {})]:
         console.say(f"{out} was finished without {missing[0]}; score it with hsktrain evaluate --model {out}")
-    if given["no_projection"] and (projection := out / projections.FILE).is_file():
+    if not request.exports_projection and (projection := out / projections.FILE).is_file():
         console.say(f"{out} was finished with its projection; delete {projection} to leave it out")
     if as_json:
         console.print_json(result)
@@ -136,7 +169,8 @@ def fit(out: Path, as_json: bool, **given: Any) -> None:
         f"{stage['name']} {term}": loss for stage in result["stages"] for term, loss in stage.get("losses", {}).items()
     }
     # Without a task there is no score: the last losses are what a person can judge by.
-    options.print_scores({str(given["eval_data"]): result["scores"] or losses, **result.get("others", {})})
+    scored = str(next(iter(request.eval_data), None))
+    options.print_scores({scored: result["scores"] or losses, **result.get("others", {})})
     for stage in result["stages"]:
         pace = f", {stage['seconds_per_step']:.3f} s a step" if stage["seconds_per_step"] else ""
         console.say(f"{stage['name']}: {stage['steps']} steps{pace}")

@@ -1,18 +1,22 @@
-"""The options that commands share, and what they turn into."""
+"""The options that commands of the trainer share, beside those of :mod:`hskcache.options`."""
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from hskcache import options as shared
 from hskcache.errors import SpecError
 from hskcache.ranges import Whole
 
 if TYPE_CHECKING:
-    pass
+    from trainer.recipe import Recipe
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
+student = click.option("--student", required=True, help="tinybert4, tinybert6, a config.json, a folder or a hub id.")
+classifier = click.option("--model", required=True, help="Folder or hub id of a fine-tuned model and its tokenizer.")
 task_max_length = click.option(
     "--max-length",
     type=Whole(min=3),
@@ -24,16 +28,7 @@ trained_max_length = click.option(
     help="Tokens of a row at most, special tokens included.  [default: those that the model was trained on, the task's "
     "or 128]",
 )
-device = click.option(
-    "--device",
-    type=click.Choice(["auto", "cpu", "cuda"]),
-    default="auto",
-    show_default=True,
-    help="Where to compute; auto takes CUDA where there is one.",
-)
-seed = click.option(
-    "--seed", type=Whole(min=0), default=0, show_default=True, help="Of everything that is drawn at random."
-)
+seed = shared.seed("everything that is drawn at random")
 bf16 = click.option("--bf16", is_flag=True, help="Compute in bfloat16 where that is safe.")
 metric = click.option(
     "--metric",
@@ -48,7 +43,47 @@ eval_steps = click.option(
     help="Evaluate every so many steps, too, where the best is kept.  [default: every epoch alone]",
 )
 save_steps = click.option("--save-steps", type=Whole(min=1), help="Save a checkpoint every so many steps, too.")
-as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs on stdout.")
+accumulation = click.option(
+    "--gradient-accumulation",
+    "accumulation",
+    type=Whole(min=1),
+    default=1,
+    show_default=True,
+    help="Forward passes of one optimizer step; the batch of the recipe is divided by it.",
+)
+
+
+def out(of: str) -> Callable[[Command], Command]:
+    """The option ``--out``, the folder of ``of``."""
+    return click.option(
+        "--out", required=True, type=click.Path(path_type=Path, file_okay=False), help=f"Folder of {of}."
+    )
+
+
+def recipe(default: str, named: str, changed: str) -> Callable[[Command], Command]:
+    """The options ``--recipe`` and ``--set``.
+
+    Args:
+        default: the recipe where none is given.
+        named: the help of ``--recipe``.
+        changed: an example of ``--set``.
+    """
+    name = click.option("--recipe", is_eager=True, default=default, show_default=True, help=named)
+    changes = click.option(
+        "--set", "changes", multiple=True, metavar="STAGE.KEY=VALUE", help=f"Change a recipe: {changed}."
+    )
+    return lambda command: name(changes(command))
+
+
+def load_recipe(*, recipe: str, changes: Sequence[str], eval_steps: int | None) -> "Recipe":
+    """The recipe that ``--recipe``, ``--set`` and ``--eval-steps`` say.
+
+    Raises:
+        SpecError: there is none such, or it cannot be changed so.
+    """
+    from trainer.recipe import load_recipe as load
+
+    return load(recipe, changes).evaluated_every(eval_steps)
 
 
 # What people give to a trainer, and what it is called in a stage of a recipe.
@@ -92,16 +127,16 @@ def _refused(key: str) -> Callable[[click.Context, click.Parameter, str | None],
     return refuse
 
 
-def each_once(sources: Sequence[str], flag: str) -> list[str]:
-    """Files that a repeated flag names.
+def each_once(_context: click.Context, parameter: click.Parameter, sources: tuple[str, ...]) -> tuple[str, ...]:
+    """Files that a repeated option names: a callback of the option.
 
     Raises:
         SpecError: one is named twice.
     """
     for place, source in enumerate(sources):
         if source in sources[:place]:
-            raise SpecError(f"{flag} {source} is given twice; give each file once")
-    return list(sources)
+            raise SpecError(f"{parameter.opts[0]} {source} is given twice; give each file once")
+    return sources
 
 
 def print_scores(scores: Mapping[str, Mapping[str, float]]) -> None:

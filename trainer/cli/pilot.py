@@ -2,12 +2,11 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import click
 
 from hskcache import console, runtime
-from hskcache.data_options import layout
+from hskcache.options import as_json, device, layout
 from hskcache.ranges import Whole
 from hskcache.text.layout import Layout
 from trainer.cli import options
@@ -16,7 +15,7 @@ from trainer.cli import options
 @click.command()
 @click.option("--teacher", required=True, metavar="DIR_OR_ID", help="A teacher that is fine-tuned on the task.")
 @click.option("--data", required=True, metavar="FILE", help="Labelled rows to score it on, best development rows.")
-@click.option("--out", required=True, type=click.Path(path_type=Path, file_okay=False), help="Folder of the study.")
+@options.out("the study")
 @layout
 @click.option(
     "--sparsity",
@@ -29,9 +28,19 @@ from trainer.cli import options
     "--seeds", type=Whole(min=1), default=5, show_default=True, help="So many draws of each, by seeds 0, 1, ..."
 )
 @options.trained_max_length
-@options.device
-@options.as_json
-def pilot(layout: Layout, out: Path, as_json: bool, **given: Any) -> None:
+@device
+@as_json
+def pilot(
+    teacher: str,
+    data: str,
+    out: Path,
+    layout: Layout,
+    sparsity: str,
+    seeds: int,
+    max_length: int | None,
+    device: str,
+    as_json: bool,
+) -> None:
     """Show what random sparsity does to a teacher, as StarK's pilot study does.
 
     A share of random weights is removed, several times, and the teacher is scored: by the task's metrics, and by how
@@ -39,7 +48,7 @@ def pilot(layout: Layout, out: Path, as_json: bool, **given: Any) -> None:
     errors. The same command goes on where it was cut off; with other shares or seeds only what is new is computed, and
     those that are asked for are told of.
     """
-    device = runtime.resolve_device(given["device"])
+    device = runtime.resolve_device(device)
     from hskcache.text.remembered import of_model
     from trainer.stark.folder import RESULTS, Folder
     from trainer.stark.pilot import PLOT, Asked, begin, run
@@ -47,11 +56,11 @@ def pilot(layout: Layout, out: Path, as_json: bool, **given: Any) -> None:
     from trainer.stark.settings import parse_percents
     from trainer.stark.shares import table
 
-    percents, memory, data = parse_percents(given["sparsity"]), of_model(given["teacher"]), given["data"]
+    percents, memory = parse_percents(sparsity), of_model(teacher)
     columns = layout.of_labelled_rows().recalling(memory, data, labelled=True)
     columns.check(data)
-    max_length = given["max_length"] or Folder(out).max_length or memory.length(columns.task)
-    study = begin(Asked(given["teacher"], data, columns, percents, given["seeds"], max_length, device))
+    max_length = max_length or Folder(out).max_length or memory.length(columns.task)
+    study = begin(Asked(teacher, data, columns, percents, seeds, max_length, device))
     with console.progress("cells") as bar:
         task = bar.add_task("pilot", total=len(study.cells))
         shares = run(study, out, lambda count: bar.advance(task, count))
@@ -62,7 +71,7 @@ def pilot(layout: Layout, out: Path, as_json: bool, **given: Any) -> None:
     click.echo(table(shares))
     metric, num_rows = next(iter(study.metrics)), len(study.examples)
     if (error := error_by_rows(metric, shares[0].measures[metric].mean, num_rows)) is not None:
-        over_seeds = "± is one standard error over seeds; that" if given["seeds"] > 1 else "the standard error"
+        over_seeds = "± is one standard error over seeds; that" if seeds > 1 else "the standard error"
         console.say(
             f"{over_seeds} of the {metric} on {num_rows:,} rows is {error:.4f}: differences of this order may be chance"
         )

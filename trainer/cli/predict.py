@@ -5,8 +5,8 @@ from typing import Any
 
 import click
 
-from hskcache.data_options import layout
 from hskcache.errors import CacheError, SpecError
+from hskcache.options import as_json, device, layout
 from hskcache.text.layout import Layout
 from trainer.cli import options
 
@@ -32,8 +32,8 @@ _STDOUT = Path("-")
 @click.option("--force", is_flag=True, help="Replace whatever stands at --out.")
 @options.trained_max_length
 @options.bf16
-@options.device
-@options.as_json
+@device
+@as_json
 def predict(model: str, layout: Layout, out: Path | None, as_json: bool, **given: Any) -> None:
     """Write what a model answers for every row: its class and the probability of each, or its score.
 

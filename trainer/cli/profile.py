@@ -6,6 +6,7 @@ import click
 
 from hskcache import console, runtime
 from hskcache.errors import SpecError
+from hskcache.options import as_json, device
 from hskcache.ranges import Whole
 from trainer.cli import options
 
@@ -40,8 +41,8 @@ class _Numbers(click.ParamType):  # type: ignore[type-arg]
 @click.option("--repetitions", type=Whole(min=1), default=7, show_default=True, help="Of each side in each setting.")
 @click.option("--no-speed", is_flag=True, help="Leave out rows a second, which alone take long.")
 @options.bf16
-@options.device
-@options.as_json
+@device
+@as_json
 def profile(model: str, against: str | None, as_json: bool, **given: Any) -> None:
     """Tell parameters, bytes, FLOPs a row and rows a second of MODEL.
 

@@ -1,30 +1,40 @@
 """``hsktrain stark``: students of sparse teachers, and the sparsity that teaches best."""
 
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from hskcache import console, runtime
-from hskcache.data_options import layout
+from hskcache.options import as_json, device, gathered, layout
 from hskcache.ranges import Whole
 from hskcache.text.layout import Layout
 from trainer.cli import options
+from trainer.run.request import Machine
 
 if TYPE_CHECKING:
-    from trainer.run.fit import Fit
-    from trainer.stark.settings import Stark
+    from trainer.recipe import Recipe
+    from trainer.stark.results import Results
+    from trainer.stark.settings import Data
+
+
+def _data(*, data: str, eval_data: str, score_data: str | None, score_rows: int | None, layout: Layout) -> "Data":
+    """The rows; heads and neurons are ranked by the task loss, too: those without a gold label are left out."""
+    from trainer.stark.settings import Data
+
+    return Data(data, eval_data, score_data, score_rows, layout.of_labelled_rows())
 
 
 @click.command()
 @options.of_recipe
 @click.option("--teacher", required=True, metavar="DIR_OR_ID", help="The dense teacher, fine-tuned on the task.")
-@click.option("--student", required=True, help="tinybert4, tinybert6, a config.json, a folder or a hub id.")
+@options.student
 @click.option("--data", required=True, metavar="FILE", help="Training rows with labels.")
 @click.option(
     "--eval-data", required=True, metavar="FILE", help="Rows that score students and pick the best epoch and level."
 )
-@click.option("--out", required=True, type=click.Path(path_type=Path, file_okay=False), help="Folder of the run.")
+@options.out("the run")
 @layout
 @click.option(
     "--sparsity",
@@ -64,32 +74,36 @@ if TYPE_CHECKING:
     show_default=True,
     help="Rows of a batch in scoring; gradients are summed up by batch, so it changes the scores.",
 )
-@click.option(
-    "--recipe",
-    is_eager=True,
-    default="stark",
-    show_default=True,
-    help="Of every student: one that ships or a .yaml file, of logits and labels alone.",
+@options.recipe(
+    "stark", "Of every student: one that ships or a .yaml file, of logits and labels alone.", "distillation.epochs=3"
 )
-@click.option(
-    "--set", "changes", multiple=True, metavar="STAGE.KEY=VALUE", help="Change a recipe: distillation.epochs=3."
-)
-@click.option(
-    "--gradient-accumulation",
-    "accumulation",
-    type=Whole(min=1),
-    default=1,
-    show_default=True,
-    help="Forward passes of one optimizer step; the batch of the recipe is divided by it.",
-)
+@options.accumulation
 @options.metric
 @options.eval_steps
 @options.trained_max_length
 @options.seed
 @options.bf16
-@options.device
-@options.as_json
-def stark(out: Path, as_json: bool, **given: Any) -> None:
+@device
+@as_json
+@gathered(_data, "data")
+@gathered(options.load_recipe, "recipe")
+@gathered(Machine, "machine", ("device", "bf16", "accumulation"))
+def stark(
+    teacher: str,
+    student: str,
+    data: "Data",
+    out: Path,
+    sparsity: str,
+    compare: str,
+    balance: float,
+    recipe: "Recipe",
+    max_length: int | None,
+    batch_size: int,
+    metric: str | None,
+    seed: int,
+    machine: Machine,
+    as_json: bool,
+) -> None:
     """Find the sparsity at which a teacher teaches a student best.
 
     A trial student is distilled from the dense teacher. One pass over some rows scores heads and neurons by what they
@@ -99,11 +113,49 @@ def stark(out: Path, as_json: bool, **given: Any) -> None:
 
     The same command goes on where a cut-off run stopped.
     """
-    given["device"] = runtime.resolve_device(given["device"])
-    from trainer.stark.results import table
+    machine = replace(machine, device=runtime.resolve_device(machine.device))
     from trainer.stark.run import run
+    from trainer.stark.settings import Stark, parse_methods, parse_percents, soft_temperature
 
-    results = run(_stark(out, given), out)
+    data, length = _recalled(data, teacher, out)
+    task = data.layout.task
+    recipe = recipe.for_task(None if task is None else task.name)
+    soft_temperature(recipe)
+    asked = Stark(
+        teacher=teacher,
+        student=student,
+        data=data,
+        recipe=recipe,
+        percents=parse_percents(sparsity),
+        others=parse_methods(compare),
+        balance=balance,
+        max_length=max_length or length,
+        batch_size=batch_size,
+        seed=seed,
+        machine=machine,
+        metric=metric,
+    )
+    _tell(run(asked, out), out, as_json)
+
+
+def _recalled(data: "Data", teacher: str, out: Path) -> "tuple[Data, int]":
+    """The data with its columns, and the tokens of a row, as the run that goes on has them or the teacher's rows."""
+    from hskcache.recall import of_cache
+    from hskcache.text.remembered import of_model
+    from trainer.stark.folder import Folder
+
+    memory = of_model(teacher)
+    if not memory.is_known and (cache := Folder(out).open_cache()) is not None:
+        # A run that goes on may do so without its teacher, by what its cache tells.
+        memory = of_cache(f"the cache {cache.name}", cache.manifest.request)
+    columns = data.layout.recalling(memory, data.train, labelled=True)
+    return replace(data, layout=columns), Folder(out).max_length or memory.length(columns.task)
+
+
+def _tell(results: "Results", out: Path, as_json: bool) -> None:
+    """What the levels came to."""
+    from trainer.stark.results import table
+
     if as_json:
         console.print_json(results.to_json())
         return
@@ -122,54 +174,3 @@ def stark(out: Path, as_json: bool, **given: Any) -> None:
             "this order may be chance"
         )
     console.say(f"{out / 'sparsity.png'} shows the scores over the sparsity; {out / 'results.json'} has them all")
-
-
-def _stark(out: Path, given: dict[str, Any]) -> "Stark":
-    """The run that the flags ask for; nothing is read yet but the recipe."""
-    from hskcache.recall import of_cache
-    from hskcache.text.remembered import of_model
-    from trainer.cli.jobs import make_fit
-    from trainer.recipe import load_recipe
-    from trainer.run.distill import Machine
-    from trainer.stark.folder import Folder
-    from trainer.stark.settings import Data, Stark, parse_methods, parse_percents, soft_temperature
-
-    memory, named = of_model(given["teacher"]), given["layout"]
-    assert isinstance(named, Layout)
-    if not memory.is_known and (cache := Folder(out).open_cache()) is not None:
-        # A run that goes on may do so without its teacher, by what its cache tells.
-        memory = of_cache(f"the cache {cache.name}", cache.manifest.request)
-    # The task loss ranks heads and neurons on these rows, too: without a gold label they are left out.
-    given["layout"] = named = named.of_labelled_rows()
-    columns = named.recalling(memory, given["data"], labelled=True)
-    task = columns.task
-    max_length = given["max_length"] or Folder(out).max_length or memory.length(task)
-    recipe = load_recipe(given["recipe"], given["changes"]).evaluated_every(given["eval_steps"])
-    recipe = recipe.for_task(None if task is None else task.name)
-    soft_temperature(recipe)
-    machine = Machine(given["device"], given["bf16"], given["accumulation"])
-
-    def fit_of(field: str) -> "Fit":
-        # Flags of `fit` that this command does not have.
-        fixed: dict[str, Any] = {"teacher": None, "data": None, "spec_file": None, "layer_map": None, "rows": None}
-        fixed |= {"projection": "keep", "no_projection": False}
-        fixed |= {"others": (), "local_dir": None, "local_bytes": None, "layout": columns}
-        fixed |= {"cache": Folder(out).cache, "residency": "auto", "fields": () if field == "logits" else (field,)}
-        # What is to be told of the rows is told once, of the first student.
-        return make_fit(given | fixed, machine.device, machine.slices, tells=field == "logits")
-
-    return Stark(
-        teacher=given["teacher"],
-        student=given["student"],
-        data=Data(given["data"], given["eval_data"], given["score_data"], given["score_rows"], columns),
-        recipe=recipe,
-        percents=parse_percents(given["sparsity"]),
-        others=parse_methods(given["compare"]),
-        balance=given["balance"],
-        max_length=max_length,
-        batch_size=given["batch_size"],
-        seed=given["seed"],
-        machine=machine,
-        make_fit=fit_of,
-        metric=given["metric"],
-    )

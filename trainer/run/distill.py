@@ -1,7 +1,6 @@
 """The Hugging Face Trainer over batches of knowledge: one stage of a recipe."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,33 +15,12 @@ from trainer.loading.ordered import Ordered
 from trainer.recipe import Stage
 from trainer.run import processes
 from trainer.run.midway import MidwayTrainer
+from trainer.run.request import Machine
 from trainer.run.resume import seeking
 from trainer.source.objective import Objective
 
 Score = Callable[[transformers.PreTrainedModel], dict[str, float]]
 """The task's metrics of a student; empty where there is no task."""
-
-
-@dataclass(frozen=True)
-class Machine:
-    """Ways to compute, apart from what: the same run may go on with other values.
-
-    Attributes:
-        device: ``auto``, ``cpu`` or ``cuda``.
-        bf16: mixed precision.
-        accumulation: forward passes of one optimiser step.
-        save_steps: steps between checkpoints, beside the one at the end of every epoch; None: that one alone.
-    """
-
-    device: str = "auto"
-    bf16: bool = False
-    accumulation: int = 1
-    save_steps: int | None = None
-
-    @property
-    def slices(self) -> int:
-        """Parts into which every batch is cut."""
-        return processes.count() * self.accumulation
 
 
 class DistillTrainer(MidwayTrainer):
@@ -187,6 +165,5 @@ def training_arguments(
         # Without a loss on the logits the classifier gets no gradient.
         ddp_find_unused_parameters=stage.losses.soft is None and stage.losses.label is None,
     )
-    # Several devices are for several processes: a Batch is no dict that DataParallel could scatter.
-    arguments._n_gpu = min(arguments.n_gpu, 1)
+    processes.pin(arguments, machine.device)
     return arguments

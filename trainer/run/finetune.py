@@ -54,7 +54,7 @@ class FinetuneArguments:
         bf16: train and evaluate under bfloat16 autocast.
         gradient_accumulation: batches of one optimizer step.
         patience: stop after this many epochs without a better evaluation; None trains all epochs.
-        device: ``cpu`` or ``cuda``.
+        device: ``cpu``, ``cuda`` or ``cuda:N``.
         save_steps: steps between checkpoints, beside the one at the end of every epoch; None: that one alone.
         metrics: names for metrics_for, the one that picks the best evaluation first; empty takes the defaults.
         eval_steps: optimizer steps between evaluations, beside the one at the end of every epoch; None: that one alone.
@@ -158,7 +158,7 @@ def _check(arguments: FinetuneArguments, train: Labelled, dev: Labelled) -> None
             "read both with the same classes"
         )
     remembered.of_examples(train.examples, arguments.max_length).check_pairs(dev.examples)
-    if arguments.bf16 and arguments.device == "cuda" and not torch.cuda.is_bf16_supported():
+    if arguments.bf16 and arguments.device.startswith("cuda") and not torch.cuda.is_bf16_supported():
         raise SpecError("--bf16 is asked for and this device has no bfloat16; leave it out")
 
 
@@ -233,8 +233,7 @@ def _training_arguments(arguments: FinetuneArguments, metric: str, out: Path) ->
         log_level="error",
         ddp_find_unused_parameters=False,
     )
-    # Several devices are for several processes; otherwise the batch would grow with the machine.
-    settings._n_gpu = min(settings.n_gpu, 1)
+    processes.pin(settings, arguments.device)
     return settings
 
 

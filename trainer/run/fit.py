@@ -36,11 +36,12 @@ from trainer.run.checkpoints import (
     step_of,
     write_json,
 )
-from trainer.run.distill import DistillTrainer, Machine, Score, training_arguments
+from trainer.run.distill import DistillTrainer, Score, training_arguments
 from trainer.run.interrupts import Interrupts
 from trainer.run.learner import Learner, Projecting, told
 from trainer.run.midway import Midway
 from trainer.run.progress import Pace, StepBar
+from trainer.run.request import Machine
 from trainer.run.resume import Place, newest, stopped
 from trainer.run.selecting import Best, EvaluateOften, Patience
 from trainer.source import projections

@@ -18,8 +18,9 @@ from hskcache.processes import count, is_first, rank
 
 if TYPE_CHECKING:
     import torch
+    from transformers import TrainingArguments
 
-__all__ = ["agree", "connect", "count", "disconnect", "gathered", "is_first", "on_first", "rank", "wait"]
+__all__ = ["agree", "connect", "count", "disconnect", "gathered", "is_first", "on_first", "pin", "rank", "wait"]
 
 Value = TypeVar("Value")
 
@@ -32,22 +33,55 @@ def connect(device: str) -> "torch.device":
     """Let the processes find each other; needed before anything below, and harmless twice.
 
     Args:
-        device: what they compute on, ``auto``, ``cpu`` or ``cuda``.
+        device: what they compute on, ``auto``, ``cpu``, ``cuda`` or, one process alone, ``cuda:N``.
 
     Returns:
         The one that this process computes on.
 
     Raises:
-        SpecError: the environment tells of several processes, but not how they find each other.
+        SpecError: the environment tells of several processes, but not how they find each other; or they were given one
+            device.
     """
+    if count() > 1 and ":" in device:
+        raise SpecError(
+            f"--device {device} is one device, and {count()} processes train together; give cuda, a device for each"
+        )
     missing = [name for name in _TOLD if not os.environ.get(name)]
     if count() > 1 and missing:
         raise _lonely(f"nothing says how they find each other: no {' and no '.join(missing)} is set")
     state = PartialState(cpu=device == "cpu")
     if state.num_processes != count():
         raise _lonely(f"this one was not told that it is one of them: LOCAL_RANK is {os.environ.get('LOCAL_RANK')!r}")
+    if ":" in device:
+        state.device = _chosen(device)
     own: torch.device = state.device
     return own
+
+
+def pin(arguments: "TrainingArguments", device: str) -> None:
+    """Let the Trainer compute on one device, that of this process.
+
+    Several are for several processes: the Trainer would scatter what cannot be scattered over them, and a batch would
+    grow with the machine.
+
+    Args:
+        arguments: of the Trainer, which takes the first CUDA device of a process by itself.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``, as it was connected with.
+    """
+    arguments._n_gpu = min(arguments.n_gpu, 1)
+    if ":" in device:
+        # A cached property, and the only thing that says where.
+        arguments.__dict__["_setup_devices"] = PartialState().device = _chosen(device)
+
+
+def _chosen(device: str) -> "torch.device":
+    """One device of this machine, which CUDA computes on where nothing else is said."""
+    import torch
+
+    chosen = torch.device(device)
+    if chosen.type == "cuda":
+        torch.cuda.set_device(chosen)
+    return chosen
 
 
 def disconnect() -> None:

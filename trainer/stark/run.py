@@ -16,6 +16,7 @@ from trainer import chance
 from trainer.run import processes
 from trainer.run.checkpoints import write_json
 from trainer.run.fit import fit
+from trainer.run.prepare import prepare_fit
 from trainer.stark.confidence import Confidence, cached_confidence
 from trainer.stark.folder import PLOT, RESULTS, Folder, remade
 from trainer.stark.plot import plot
@@ -75,7 +76,9 @@ def _run(stark: Stark, folder: Folder) -> Results:
 def _train(stark: Stark, folder: Folder, level: Level) -> None:
     if folder.outcome(level) is not None:
         return
-    result = fit(stark.make_fit(level.field), folder.student(level), stark.machine)
+    # What is to be told of the rows is told once, of the first student.
+    job = prepare_fit(stark.request(level, folder.cache), stark.machine, tells=level == DENSE)
+    result = fit(job, folder.student(level), stark.machine)
     console.say(f"student of {level.folder}: {result['metric']} {result['scores'][result['metric']]:.4f}")
     chance.tell(result, f"the student of {level.folder}", chance.help_of_fit(result))
     # In bfloat16 accelerate leaves the model in a cycle, which would wait on the device beside the next student.

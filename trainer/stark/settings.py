@@ -1,8 +1,9 @@
 """Settings of a run over levels of sparsity."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 from hskcache.describe import DESCRIPTIONS
@@ -11,8 +12,7 @@ from hskcache.sparsity.levels import check_balance, level_name, parse_levels
 from hskcache.store.kinds import LOGITS
 from hskcache.text.layout import Layout
 from trainer.recipe import Recipe
-from trainer.run.distill import Machine
-from trainer.run.fit import Fit
+from trainer.run.request import FitRequest, FromCache, Machine
 
 KNOWLEDGE = "knowledge"
 """The method: expressive and student-friendly scores together [StarK 3.2]."""
@@ -139,7 +139,6 @@ class Stark:
         batch_size: rows of a batch whose gradients are summed up as one in scoring.
         seed: of all that is drawn.
         machine: how to compute.
-        make_fit: the run that trains a student from a field of the cache, given its name.
         metric: that was chosen to pick the best evaluation and the best level; None: the task's.
 
     Raises:
@@ -157,7 +156,6 @@ class Stark:
     batch_size: int
     seed: int
     machine: Machine
-    make_fit: Callable[[str], Fit]
     metric: str | None = None
 
     def __post_init__(self) -> None:
@@ -172,3 +170,15 @@ class Stark:
     def levels(self) -> tuple[Level, ...]:
         """Levels above 0."""
         return levels_of(self.percents, self.others)
+
+    def request(self, level: Level, cache: Path) -> FitRequest:
+        """The run that trains the student of a level from its field of a cache."""
+        return FitRequest(
+            source=FromCache(cache, () if level == DENSE else (level.field,)),
+            student=self.student,
+            recipe=self.recipe,
+            eval_data=(self.data.evaluation,),
+            layout=self.data.layout,
+            metric=self.metric,
+            seed=self.seed,
+        )

@@ -17,9 +17,9 @@ from hskcache.errors import MismatchError, SpecError
 from trainer.cli import main
 from trainer.run import processes
 from trainer.run.checkpoints import read_json
-from trainer.run.distill import Machine
 from trainer.run.fit import fit
 from trainer.run.learner import Projecting
+from trainer.run.request import Machine
 from trainer.source.projections import FILE, linear
 from trainer.source.source import cached_source
 

@@ -19,8 +19,8 @@ from trainer.batch import Batch
 from trainer.loading import KnowledgeLoader
 from trainer.recipe import Losses
 from trainer.run.checkpoints import read_json
-from trainer.run.distill import Machine
 from trainer.run.fit import Fit, fit
+from trainer.run.request import Machine
 from trainer.source.projections import FILE
 from trainer.source.source import Slice, fields_of
 

@@ -11,7 +11,6 @@ from typing import Any
 
 import children
 import pytest
-from tiny import fit_of
 from transformers import BertForSequenceClassification, PreTrainedModel
 from whole import QUICK, STUDENTS, Places, files, invoke, read, same_weights
 
@@ -25,10 +24,10 @@ from hskcache.teacher.load import Teacher, load_teacher
 from hskcache.text.layout import Layout
 from trainer.cli import main
 from trainer.recipe import load_recipe
-from trainer.run.distill import Machine
 from trainer.run.fit import Fit
-from trainer.source.source import cached_source
-from trainer.stark.run import run
+from trainer.run.prepare import prepare_fit
+from trainer.run.request import FitRequest, FromCache, Machine
+from trainer.stark import run as steps
 from trainer.stark.settings import Data, Stark
 
 
@@ -165,25 +164,23 @@ def watched(places: Places, out: Path) -> None:
     gc.disable()
     machine = Machine("cpu", bf16=True)
 
-    def make_fit(field: str) -> Fit:
+    def watching(request: FitRequest, *args: Any, **given: Any) -> Fit:
         # By type: to ask some objects for their class loads modules.
         found = [type(one) for one in gc.get_objects() if issubclass(type(one), (Teacher, PreTrainedModel))]
         assert found == [], found
-        if field != "logits":
+        assert isinstance(request.source, FromCache)
+        if request.source.fields:
             places.teacher.rename(places.teacher.with_name("away"))
-        fields.append(field)
-        return fit_of(out / "cache.hsk", places.dev, places.student, recipe, source=_source(out, field))
+        fields.append(request.source.fields)
+        return prepare_fit(request, *args, **given)
 
+    steps.prepare_fit = watching
     data = Data(str(places.train), str(places.dev), None, None, Layout("sst2", None, None, None, None))
     settings: dict[str, Any] = {"balance": 0.5, "max_length": 24, "batch_size": 32, "seed": 0}
     given = {"teacher": str(places.teacher), "student": str(places.student), "data": data, "recipe": recipe}
-    results = run(Stark(**given, **settings, percents=(0, 50), others=(), machine=machine, make_fit=make_fit), out)
-    assert fields == ["logits", "s50"]
+    results = steps.run(Stark(**given, **settings, percents=(0, 50), others=(), machine=machine), out)
+    assert fields == [(), ("s50",)]
     assert [row.percent for row in results.rows] == [0, 50]
-
-
-def _source(out: Path, field: str) -> Any:
-    return cached_source(out / "cache.hsk", fields=(field,))
 
 
 def test_no_model_is_in_memory_when_a_student_begins_nor_a_teacher_loaded_for_levels(

@@ -1,0 +1,116 @@
+"""The options that both command lines have, and how options become one argument of a command."""
+
+import functools
+import inspect
+from collections.abc import Callable, Iterable
+from typing import Any, get_args
+
+import click
+
+from hskcache.errors import SpecError
+from hskcache.ranges import Whole
+from hskcache.runtime import check_device
+from hskcache.text.layout import OPTIONS, Layout
+from hskcache.text.table import BadRows, Unlabelled
+
+Command = Callable[..., Any]
+
+
+def gathered(kind: Callable[..., Any], name: str, of: Iterable[str] | None = None) -> Callable[[Command], Command]:
+    """Give a command one argument in place of the options that it is made of.
+
+    Args:
+        kind: makes the argument, from the values of the options by the names of their parameters.
+        name: of the argument.
+        of: the parameters; None takes those of ``kind``.
+    """
+    names = tuple(inspect.signature(kind).parameters) if of is None else tuple(of)
+
+    def decorate(command: Command) -> Command:
+        @functools.wraps(command)
+        def wrapper(*args: Any, **values: Any) -> Any:
+            return command(*args, **{name: kind(**{one: values.pop(one) for one in names})}, **values)
+
+        return wrapper
+
+    return decorate
+
+
+class Device(click.ParamType):  # type: ignore[type-arg]
+    """Where to compute: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``; whether it is there is seen when it is used."""
+
+    name = "device"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """The same.
+
+        Raises:
+            SpecError: it is none of these.
+        """
+        check_device(str(value))
+        return str(value)
+
+
+class _ClassNames(click.ParamType):  # type: ignore[type-arg]
+    """Names with commas between them."""
+
+    name = "names"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
+        names = tuple(name.strip() for name in str(value).split(","))
+        if len(names) < 2 or not all(names) or len(set(names)) < len(names):
+            raise SpecError(f"--classes {value!r}: give two classes or more, each once: neg,pos")
+        return names
+
+
+device = click.option(
+    "--device",
+    type=Device(),
+    metavar="auto|cpu|cuda|cuda:N",
+    default="auto",
+    show_default=True,
+    help="Where to compute; auto takes CUDA where there is one.",
+)
+as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs on stdout.")
+
+
+def seed(of: str) -> Callable[[Command], Command]:
+    """The option ``--seed``, 0 where it is not given, of what is drawn by it."""
+    return click.option("--seed", type=Whole(min=0), default=0, show_default=True, help=f"Of {of}.")
+
+
+_LAYOUT = (
+    click.option(
+        "--task", "task_name", metavar="NAME", help="Task preset (sst2, rte, ...): columns, labels and metrics."
+    ),
+    click.option("--text", metavar="COLUMN", help="Column of the text: its name, or its number counted from 0."),
+    click.option("--text-pair", metavar="COLUMN", help="Column of the second text of a pair."),
+    click.option("--label", metavar="COLUMN", help="Column of the label."),
+    click.option("--header/--no-header", default=None, help="Whether the first line names columns [default: detect]."),
+    click.option(
+        "--classes",
+        type=_ClassNames(),
+        metavar="neg,pos",
+        help="Classes as the data writes them, in the order of the model's.  [default: those of model, task or data]",
+    ),
+    click.option(
+        "--unlabelled",
+        type=click.Choice(get_args(Unlabelled)),
+        help="Rows without a gold label (empty, -, -1) among others: an error, left out, or distilled "
+        "without one.  [default: fail]",
+    ),
+    click.option(
+        "--bad-rows",
+        type=click.Choice(get_args(BadRows)),
+        help="Rows that cannot be used (no text, another width, an unknown label): an error, or left out.  "
+        "[default: fail]",
+    ),
+)
+
+
+def layout(command: Command) -> Command:
+    """Give a command ``--task``, the column options and those of rows as one argument ``layout``."""
+    command = gathered(Layout, "layout", OPTIONS)(command)
+    for option in reversed(_LAYOUT):
+        command = option(command)
+    return command

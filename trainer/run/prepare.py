@@ -1,0 +1,189 @@
+"""From what a run is asked for with to one that can begin: everything is opened and fits, nothing is written."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, NamedTuple
+
+from hskcache import console, runtime
+from hskcache.encoder import trained_length, weights_digest
+from hskcache.errors import DataError, MismatchError, SpecError
+from hskcache.recall import of_cache, tell_cut_of
+from hskcache.text import Examples, TokenizedRows, load_tokenizer, tokenized
+from hskcache.text.cut import tell_beyond, tell_cut
+from hskcache.text.layout import Layout
+from hskcache.text.remembered import of_examples
+from hskcache.text.tokenize import reach_of
+from trainer.evaluation import Metric, check_labels, evaluate, metrics_for
+from trainer.inference import check_fit
+from trainer.run.distill import Score
+from trainer.run.fit import Fit
+from trainer.run.learner import Projecting, left_behind, projections_of, take_up
+from trainer.run.request import FitRequest, FromCache, Machine
+from trainer.source.gate import check_recipe, check_student, check_tokenizer
+from trainer.source.knowledge import Knowledge
+from trainer.source.source import Local, Source, cached_source
+from trainer.student.create import create_student
+from trainer.student.encoder import create_encoder
+from trainer.student.token_types import token_types_after
+from trainer.student.vocabulary import own_vocabulary
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+_KEEP = "a cache built with --max-length"
+_NO_EVALUATION = "give --eval-data FILE: labelled rows that score the student and pick its best epoch"
+
+
+class Scoring(NamedTuple):
+    """How a student is scored; of a corpus without a task there is nothing to score.
+
+    Attributes:
+        score: the task's metrics of a student.
+        metric: the one that picks the best epoch; None without a task.
+        fingerprint: of the rows it is scored on; None without a task.
+    """
+
+    score: Score
+    metric: str | None
+    fingerprint: str | None
+
+
+def prepare_fit(request: FitRequest, machine: Machine, tells: bool = True) -> Fit:
+    """Open what there is to learn from, create the student and see that everything fits; nothing is written.
+
+    Args:
+        request: the run.
+        machine: how to compute.
+        tells: whether to say which rows were cut.
+
+    Raises:
+        CacheError: whichever of them is at fault.
+    """
+    recipe = request.recipe
+    source = _source(request, machine)
+    knowledge = source.knowledge
+    check_recipe(knowledge, recipe, machine.slices)
+    memory, max_length = of_cache(knowledge.where, knowledge.request), knowledge.request.spec.max_length
+    data, others = next(iter(request.eval_data), None), request.eval_data[1:]
+    # The columns that the user named, or those that the rows of the knowledge were read with.
+    layout = request.layout if data is None else request.layout.recalling(memory, data, labelled=True)
+    examples = _evaluation_rows(data, layout, knowledge)
+    further = {source: _evaluation_rows(source, layout, knowledge) for source in others}
+    metrics = _metrics(request.metric, layout, knowledge)
+    with runtime.quiet():
+        tokenizer = load_tokenizer(source.tokenizer)
+        student = _student(request, knowledge, tokenizer.get_vocab())
+        projecting = _projecting(request, knowledge, student, tells)
+    reach = reach_of(student, request.student, max_length, _KEEP)
+    if tells:
+        tell_cut_of(knowledge.request, knowledge.where, reach)
+
+    def scoring_on(examples: Examples | None, source: str) -> Scoring:
+        if examples is None:
+            return Scoring(lambda _student: {}, None, None)
+        rows = tokenized(examples, tokenizer, max_length)
+        check_fit(student, rows)
+        if tells:
+            tell_cut(rows.cut, len(rows), source, reach)
+            tell_beyond(int(rows.lengths.max(initial=0)), trained_length(student), source, request.student)
+        return _scoring(examples, rows, metrics, machine.bf16)
+
+    scoring = scoring_on(examples, str(data))
+    types = token_types_after(request.student, knowledge.is_corpus, knowledge.reads_pairs)
+    return Fit(
+        source=source,
+        recipe=recipe.for_task(memory.task if (task := layout.task) is None else task.name),
+        student=student,
+        tokenizer=tokenizer,
+        score=scoring.score,
+        metric=scoring.metric,
+        seed=request.seed,
+        layer_map=request.layer_map,
+        run={"student": weights_digest(student), "eval": scoring.fingerprint},
+        rows=replace(memory if examples is None else of_examples(examples, max_length, memory.cut), token_types=types),
+        origin=request.student,
+        projecting=projecting,
+        others={source: scoring_on(rows, source).score for source, rows in further.items()},
+    )
+
+
+def _source(request: FitRequest, machine: Machine) -> Source:
+    asked = request.source
+    if isinstance(asked, FromCache):
+        local = Local(asked.local_dir, asked.local_bytes)
+        return cached_source(asked.cache, asked.residency, asked.num_rows, asked.fields, local)
+    if not request.eval_data:
+        raise SpecError(_NO_EVALUATION)
+    for source in (asked.data, request.eval_data[0]):
+        if request.layout.names_columns:
+            request.layout.check(source)
+    from trainer.source.live import live_source
+
+    return live_source(asked.teacher, asked.data, request.layout, asked.spec, runtime.own_device(machine.device))
+
+
+def _student(request: FitRequest, knowledge: Knowledge, vocabulary: Mapping[str, int]) -> "PreTrainedModel":
+    """The student at its start, once it is known to fit what there is to learn from."""
+    create = create_encoder if knowledge.is_corpus else create_student
+    student = create(request.student, knowledge.interface(1 + max(vocabulary.values())), request.seed)
+    check_student(knowledge, request.recipe, student, request.layer_map)
+    if (theirs := own_vocabulary(request.student)) is not None:
+        check_tokenizer(knowledge, theirs, vocabulary, request.student)
+    return student
+
+
+def _projecting(request: FitRequest, knowledge: Knowledge, student: "PreTrainedModel", tells: bool) -> Projecting:
+    name, recipe, fresh = request.student, request.recipe, request.projection == "fresh"
+    matches = knowledge.matches_for(int(student.config.num_hidden_layers), request.layer_map)
+    is_projected = any(stage.losses.projected for stage in recipe.stages)
+    held = projections_of(name) if is_projected and not fresh else {}
+    taken = take_up(name, held, recipe, matches, student)
+    if not taken and tells and (line := left_behind(name, held, recipe, matches, student)) is not None:
+        console.say(line)
+    return Projecting(taken, fresh, exported=request.exports_projection)
+
+
+def _metrics(chosen: str | None, layout: Layout, knowledge: Knowledge) -> dict[str, Metric]:
+    """Of the task, the one that was chosen first; none of a corpus."""
+    if knowledge.is_corpus:
+        if chosen is not None:
+            raise SpecError(
+                f"--metric {chosen} scores a classifier, and {knowledge.where} holds a corpus; leave it out"
+            )
+        return {}
+    return metrics_for(knowledge.request.data.problem, layout.task.metrics if layout.task else None, chosen)
+
+
+def _scoring(examples: Examples, rows: TokenizedRows, metrics: dict[str, Metric], bf16: bool) -> Scoring:
+    def score(model: "PreTrainedModel") -> dict[str, float]:
+        return evaluate(model, examples, rows, metrics, bf16=bf16)
+
+    return Scoring(score, next(iter(metrics)), examples.fingerprint)
+
+
+def _evaluation_rows(data: str | None, layout: Layout, knowledge: Knowledge) -> Examples | None:
+    """Labelled rows, their classes in the order of the knowledge; None for a corpus, which has nothing to score."""
+    if knowledge.is_corpus:
+        if data is not None:
+            raise SpecError(
+                f"--eval-data {data} scores a classifier, and {knowledge.where} holds a corpus without a task; leave "
+                "it out"
+            )
+        if not layout.is_empty:
+            raise SpecError(f"{knowledge.where} holds a corpus without columns; leave out --task, --text and --label")
+        return None
+    if data is None:
+        raise SpecError(_NO_EVALUATION)
+    task = layout.task
+    if task is not None and (1 if task.problem == "regression" else len(task.labels)) != knowledge.num_labels:
+        raise MismatchError(
+            f"--task {task.name} has {len(task.labels) or 1} outputs and {knowledge.where} has {knowledge.num_labels} "
+            "(1 is a score); evaluate on the task that the teacher was trained for"
+        )
+    examples = layout.of_labelled_rows().read(data, knowledge.label_names, knowledge.request.data.problem)
+    examples.require_gold("to score the student on")
+    if examples.labels is None:
+        raise DataError(f"--eval-data {data} is read without labels to score the student on; give --task or --label")
+    check_labels(examples)
+    return examples

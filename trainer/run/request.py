@@ -1,0 +1,104 @@
+"""What a training run is asked for with: by a command line, by another command, or in Python."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from hskcache import processes
+from hskcache.spec import Spec
+from hskcache.text.layout import Layout
+from trainer.recipe import Recipe
+
+if TYPE_CHECKING:
+    # Commands build requests, and their help works without torch.
+    from trainer.loading.residency import Residency
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Ways to compute, apart from what: the same run may go on with other values.
+
+    Attributes:
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        bf16: mixed precision.
+        accumulation: forward passes of one optimiser step.
+        save_steps: steps between checkpoints, beside the one at the end of every epoch; None: that one alone.
+    """
+
+    device: str = "auto"
+    bf16: bool = False
+    accumulation: int = 1
+    save_steps: int | None = None
+
+    @property
+    def slices(self) -> int:
+        """Parts into which every batch is cut."""
+        return processes.count() * self.accumulation
+
+
+@dataclass(frozen=True)
+class FromCache:
+    """A cache to learn from.
+
+    Attributes:
+        cache: its path or URL.
+        fields: names of fields to learn from in place of the cache's own of the same kind; logits may be weighted, as
+            in ``s30=0.7``.
+        num_rows: the first so many rows alone; None: all.
+        residency: where its encoded rows live while training.
+        local_dir: of a cache at a URL, the folder of what is fetched, shared by all runs; None: the usual one, see
+            :func:`hskcache.remote.mirror.local_folder`.
+        local_bytes: what that folder may hold; None: :data:`hskcache.remote.mirror.LOCAL_BYTES`.
+    """
+
+    cache: Path | str
+    fields: tuple[str, ...] = ()
+    num_rows: int | None = None
+    residency: "Residency" = "auto"
+    local_dir: Path | None = None
+    local_bytes: int | None = None
+
+
+@dataclass(frozen=True)
+class FromTeacher:
+    """A teacher in the loop to learn from, for comparison.
+
+    Attributes:
+        teacher: folder or hub id.
+        data: the training rows.
+        spec: what to keep of it, as of a cache.
+    """
+
+    teacher: str
+    data: str
+    spec: Spec
+
+
+@dataclass(frozen=True)
+class FitRequest:
+    """A student to train through the stages of a recipe, apart from how it is computed.
+
+    Attributes:
+        source: what it learns from.
+        student: where it begins: tinybert4, tinybert6, a config.json, a folder or a hub id.
+        recipe: the stages.
+        eval_data: rows that score it; those of the first file pick its best evaluation, the others score the finished
+            student alone. None for a corpus.
+        layout: which columns of these rows, and of a teacher's, to read.
+        metric: picks the best evaluation; None: the task's first.
+        layer_map: uniform, top, bottom or teacher layers such as 3,6,9,12; None: the pairs of the cache.
+        projection: ``keep`` that of earlier stages and of the student's folder, or draw a ``fresh`` one in every stage.
+        exports_projection: whether it is saved in the folder of the student.
+        seed: of all that is drawn.
+    """
+
+    source: FromCache | FromTeacher
+    student: str
+    recipe: Recipe
+    eval_data: tuple[str, ...] = ()
+    layout: Layout = field(default_factory=Layout)
+    metric: str | None = None
+    layer_map: str | None = None
+    projection: Literal["keep", "fresh"] = "keep"
+    exports_projection: bool = True
+    seed: int = 0
