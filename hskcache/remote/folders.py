@@ -4,12 +4,14 @@ Each attempt writes under a name of its own and renames. What a kill leaves is r
 file; should somebody be writing it at that moment, who comes to rename finds it in place and is done.
 """
 
+import os
 import re
 import secrets
 from abc import abstractmethod
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from stat import S_ISDIR, S_ISREG
 from typing import Any
 
 from hskcache.disk import sync_file, sync_folder
@@ -20,77 +22,110 @@ _TEMPORARY = re.compile(r"(.+)\.[0-9a-f]{24}\.tmp")
 
 
 class Files(Objects):
-    """A folder on a disk, where a file grows in sight of all until it is renamed into place."""
+    """A folder on a disk, where a file grows in sight of all until it is renamed into place.
 
-    def __init__(self, system: Any) -> None:
-        super().__init__(system)
+    Args:
+        system: has what :mod:`os` has for files: ``stat``, ``listdir``, ``mkdir`` and ``remove``.
+        root: path of the folder.
+    """
+
+    def __init__(self, system: Any, root: str) -> None:
+        super().__init__(system, root)
         self._left: dict[str, dict[str, list[str]]] = {}
 
-    def pieces(self, url: str, start: int, stop: int) -> Iterator[bytes]:
+    def pieces(self, name: str, start: int, stop: int) -> Iterator[bytes]:
         """As :meth:`Objects.pieces`."""
-        with self.system.open(url, "rb") as file:
+        with self._open(self._path(name), "rb") as file:
             file.seek(start)
-            yield from self._rest(file, start, stop)
+            while piece := file.read(min(PIECE_BYTES, stop - start)):
+                yield piece
+                start += len(piece)
 
-    def write(self, url: str, data: bytes) -> None:
+    def size(self, name: str) -> int:
+        """As :meth:`Objects.size`."""
+        found = self.system.stat(self._path(name))
+        if not S_ISREG(found.st_mode):
+            raise FileNotFoundError(name)
+        return int(found.st_size)
+
+    def write(self, name: str, data: bytes) -> None:
         """As :meth:`Objects.write`."""
-        folder, _, name = url.rpartition("/")
-        left = self._left_in(folder).get(name, [])
-        temporary = f"{url}.{secrets.token_hex(12)}.tmp"
+        path = self._path(name)
+        folder, _, last = path.rpartition("/")
+        left = self._left_in(folder).get(last, [])
+        temporary = f"{path}.{secrets.token_hex(12)}.tmp"
         try:
-            with self._open_new(temporary) as file:
+            with self._open(temporary, "wb") as file:
                 self._fill(file, data)
         except TimeoutError:
             raise
         except OSError:
             with suppress(OSError):
-                self.remove(temporary)
+                self.system.remove(temporary)
             raise
         try:
-            self.system.mv(temporary, url)
+            self._rename(temporary, path)
         except FileNotFoundError:
             # Taken for left by a kill.
-            if not self.system.exists(url) or self.size(url) != len(data):
-                raise ConnectionError("somebody else is writing another file there") from None
+            with suppress(FileNotFoundError):
+                if self.size(name) == len(data):
+                    return
+            raise ConnectionError("somebody else is writing another file there") from None
         while left:
             with suppress(FileNotFoundError, PermissionError):
-                self.remove(f"{folder}/{left.pop()}")
+                self.system.remove(f"{folder}/{left.pop()}")
 
-    def remove(self, url: str) -> None:
+    def remove(self, name: str) -> None:
         """As :meth:`Objects.remove`."""
-        # Not rm, which takes a name with [ for a pattern.
-        self.system.rm_file(self.system._strip_protocol(url))
+        self.system.remove(self._path(name))
+
+    def names(self, folder: str) -> list[str]:
+        """As :meth:`Objects.names`; links are files, whatever they lead to, and folders that may not be read empty."""
+        found, folders = [], [""]
+        root = self._path(folder).rstrip("/")
+        while folders:
+            below = folders.pop()
+            with suppress(FileNotFoundError, PermissionError):
+                for name, is_folder in self._entries(f"{root}/{below}"):
+                    if is_folder:
+                        folders.append(f"{below}{name}/")
+                    else:
+                        found.append(below + name)
+        return found
 
     def _left_in(self, folder: str) -> dict[str, list[str]]:
         """What kills have left in a folder, by the name of the file that was to be; the folder is made."""
         if folder not in self._left:
             try:
-                paths = self.system.ls(self.system._strip_protocol(folder), detail=False)
+                names = self.system.listdir(folder)
             except FileNotFoundError:
                 self._make_folder(folder)
-                paths = []
+                names = []
             left: dict[str, list[str]] = {}
-            for name in (path.rpartition("/")[2] for path in paths):
+            for name in names:
                 if found := _TEMPORARY.fullmatch(name):
                     left.setdefault(found[1], []).append(name)
             self._left[folder] = left
         return self._left[folder]
 
-    def _rest(self, file: Any, start: int, stop: int) -> Iterator[bytes]:
-        while piece := file.read(min(PIECE_BYTES, stop - start)):
-            yield piece
-            start += len(piece)
-
     @abstractmethod
-    def _open_new(self, url: str) -> Any:
-        """A file to be written, in a folder that is there."""
+    def _open(self, path: str, mode: str) -> Any:
+        """An open file."""
 
     @abstractmethod
     def _fill(self, file: Any, data: bytes) -> None:
         """Write what a file is to hold."""
 
     @abstractmethod
-    def _make_folder(self, url: str) -> None:
+    def _rename(self, path: str, target: str) -> None:
+        """Give a file its name, in place of what may have it."""
+
+    @abstractmethod
+    def _entries(self, path: str) -> list[tuple[str, bool]]:
+        """The names in a folder, each with whether it is of a folder."""
+
+    @abstractmethod
+    def _make_folder(self, path: str) -> None:
         """Make a folder and those above it, where somebody else may be quicker."""
 
 
@@ -98,38 +133,38 @@ class SftpFiles(Files):
     """A folder behind sftp.
 
     Args:
-        system: a :class:`~hskcache.remote.sftp.KnownHosts`.
+        client: the connection, a :class:`paramiko.SSHClient`.
+        system: the :class:`paramiko.SFTPClient` over it.
+        root: path of the folder.
     """
+
+    def __init__(self, client: Any, system: Any, root: str) -> None:
+        super().__init__(system, root)
+        self._client = client
 
     def close(self) -> None:
         """As :meth:`Objects.close`."""
-        self.system.client.close()
+        self._client.close()
 
-    def _rest(self, file: Any, start: int, stop: int) -> Iterator[bytes]:
-        try:
-            if start < (size := min(file.stat().st_size, stop)):
-                # Asked for ahead, so that not every 32 kB wait for the way there and back.
-                file.prefetch(size, max_concurrent_requests=512)
-            yield from super()._rest(file, start, stop)
-        finally:
-            # The thread that asks would wait for answers that nobody takes any more, and then asks no more.
-            file.close()
-            getattr(file, "_prefetch_extents", {}).clear()
-
-    def _open_new(self, url: str) -> Any:
-        return self.system.open(url, "wb")
+    def _open(self, path: str, mode: str) -> Any:
+        return self.system.open(path, mode)
 
     def _fill(self, file: Any, data: bytes) -> None:
         file.set_pipelined(True)
         file.write(data)
 
-    def _make_folder(self, url: str) -> None:
-        path = self.system._strip_protocol(url)
+    def _rename(self, path: str, target: str) -> None:
+        self.system.posix_rename(path, target)
+
+    def _entries(self, path: str) -> list[tuple[str, bool]]:
+        return [(entry.filename, S_ISDIR(entry.st_mode)) for entry in self.system.listdir_attr(path)]
+
+    def _make_folder(self, path: str) -> None:
         if self._is_folder(path):
             return
         self._make_folder(path.rpartition("/")[0])
         try:
-            self.system.ftp.mkdir(path)
+            self.system.mkdir(path)
         except TimeoutError:
             raise
         except OSError:
@@ -139,29 +174,40 @@ class SftpFiles(Files):
 
     def _is_folder(self, path: str) -> bool:
         try:
-            return not path.strip("/") or bool(self.system.info(path)["type"] == "directory")
+            return not path.strip("/") or S_ISDIR(self.system.stat(path).st_mode)
         except FileNotFoundError:
             return False
 
 
 class LocalFiles(Files):
-    """A folder on a disk of this machine, where what was written outlives a power cut."""
+    """A folder on a disk of this machine, where what was written outlives a power cut.
 
-    def write(self, url: str, data: bytes) -> None:
+    Args:
+        root: path of the folder.
+    """
+
+    def __init__(self, root: str) -> None:
+        super().__init__(os, root)
+
+    def write(self, name: str, data: bytes) -> None:
         """As :meth:`Objects.write`."""
-        super().write(url, data)
-        sync_folder(self._local(url).parent)
+        super().write(name, data)
+        sync_folder(Path(self._path(name)).parent)
 
-    def _open_new(self, url: str) -> Any:
-        return self._local(url).open("wb")
+    def _open(self, path: str, mode: str) -> Any:
+        return Path(path).open(mode)
 
     def _fill(self, file: Any, data: bytes) -> None:
         file.write(data)
         file.flush()
         sync_file(file)
 
-    def _make_folder(self, url: str) -> None:
-        make_folder(self._local(url))
+    def _rename(self, path: str, target: str) -> None:
+        Path(path).rename(target)
 
-    def _local(self, url: str) -> Path:
-        return Path(self.system._strip_protocol(url))
+    def _entries(self, path: str) -> list[tuple[str, bool]]:
+        with os.scandir(path) as entries:
+            return [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
+
+    def _make_folder(self, path: str) -> None:
+        make_folder(Path(path))

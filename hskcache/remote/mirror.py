@@ -62,6 +62,7 @@ def open_mirror(url: str, local_dir: Path | None = None, most_bytes: int = LOCAL
     """Open a complete cache at a URL by its manifest; its tokenizer and its shards come when they are asked for.
 
     Where the server is out of reach, the manifest that it gave last is taken, and a line on stderr says so.
+    Whoever forks opens it after the fork, or spawns: in a forked child, what its parent opened raises CacheError.
 
     Args:
         url: of the cache.
@@ -125,6 +126,7 @@ class Mirror:
             DamageError: the server has another tokenizer than the rows were made with.
             CacheError: the server does not answer, or the folder cannot be written.
         """
+        self.remote.check_process()
         root = self.folder.kept / self.manifest.cache_id
         with writing_to(root, _SINCE):
             _bring_tokenizer(self.remote, self.manifest, root)
@@ -166,6 +168,8 @@ class Mirror:
             CacheError: the folder cannot be written, or may not hold as much.
             Exception: whatever else ended a thread that fetched in the background.
         """
+        # Before any lock, which a thread that a forked child lacks may hold for ever.
+        self.remote.check_process()
         with ExitStack() as stack:
             with self._mutex:
                 if self._failure is not None:
@@ -187,6 +191,7 @@ class Mirror:
         Servers and disks that fail are not told of: whoever reads the shard tries again. Whatever else ends a thread is
         raised by the next :meth:`holding`.
         """
+        self.remote.check_process()
         with self._mutex:
             new = {record.sha256: record for record in records if record.sha256 not in self._soon}
             self._soon |= new

@@ -4,11 +4,14 @@ from collections.abc import Iterator
 from typing import Any
 
 from hskcache.remote.retry import status
+from hskcache.remote.waiting import SILENCE_S
 
 PIECE_BYTES = 8 << 20
 """Bytes that are asked for, or held, at a time."""
 
 _PAST_THE_END = 416
+# Whoever takes a file slower than that has stopped: nobody tells how much of it has gone, and libraries wait for ever.
+_SLOWEST_BYTES_PER_S = 10_000
 
 
 class Objects:
@@ -16,17 +19,20 @@ class Objects:
 
     Args:
         system: the fsspec file system.
+        root: path in it of the folder below which all names are.
+        query: of a URL, which is sent along with every name.
     """
 
-    def __init__(self, system: Any) -> None:
+    def __init__(self, system: Any, root: str, query: str = "") -> None:
         self.system = system
+        self._root, self._query = root.rstrip("/"), query
 
-    def pieces(self, url: str, start: int, stop: int) -> Iterator[bytes]:
+    def pieces(self, name: str, start: int, stop: int) -> Iterator[bytes]:
         """The bytes [start, stop) of a file, or those up to its end, at most ``PIECE_BYTES`` at a time."""
         while start < stop:
             end = min(start + PIECE_BYTES, stop)
             try:
-                piece = self.system.cat_file(url, start=start, end=end)
+                piece = self.system.cat_file(self._path(name), start=start, end=end)
             except Exception as error:
                 if not is_past_the_end(error):
                     raise
@@ -36,29 +42,33 @@ class Objects:
             if start < end:
                 return
 
-    def size(self, url: str) -> int:
+    def size(self, name: str) -> int:
         """Bytes of a file."""
-        found = self.system.info(url)
+        found = self.system.info(self._path(name))
         if found["type"] != "file":
-            raise FileNotFoundError(url)
+            raise FileNotFoundError(name)
         return int(found["size"])
 
-    def write(self, url: str, data: bytes) -> None:
+    def write(self, name: str, data: bytes) -> None:
         """Write a file whole."""
-        self.system.pipe_file(url, data)
+        limit = {"timeout": SILENCE_S + len(data) / _SLOWEST_BYTES_PER_S} if self.system.async_impl else {}
+        self.system.pipe_file(self._path(name), data, **limit)
 
-    def remove(self, url: str) -> None:
+    def remove(self, name: str) -> None:
         """Remove a file."""
-        self.system.rm_file(url)
+        self.system.rm_file(self._path(name))
+
+    def names(self, folder: str) -> list[str]:
+        """Names of the files in a folder and below it, from there."""
+        self.system.invalidate_cache()
+        root = self._path(folder).rstrip("/") + "/"
+        return [path.removeprefix(root) for path in self.system.find(root) if path.startswith(root)]
 
     def close(self) -> None:
         """Let go of a connection that is lost."""
 
-    def names(self, url: str) -> list[str]:
-        """Names of the files in a folder and below it, from there."""
-        self.system.invalidate_cache()
-        root = self.system._strip_protocol(url).rstrip("/") + "/"
-        return [path.removeprefix(root) for path in self.system.find(root) if path.startswith(root)]
+    def _path(self, name: str) -> str:
+        return f"{self._root}/{name}{self._query}"
 
 
 def is_past_the_end(error: BaseException) -> bool:

@@ -17,7 +17,6 @@ from typing import TypeVar
 from urllib.parse import unquote, urlsplit
 
 from hskcache.errors import CacheError, DamageError
-from hskcache.remote.forks import keep
 from hskcache.remote.objects import Objects
 from hskcache.remote.retry import OutOfReachError, patiently, reaching, retry_seconds
 from hskcache.remote.systems import HTTP, SFTP, check_protocol, open_system
@@ -33,6 +32,8 @@ def is_url(text: str) -> bool:
 
 def open_remote(url: str, retry_s: float | None = None) -> "Remote":
     """The folder at a URL; nothing is read, so it need not be there.
+
+    It belongs to the process that opens it: forked children are refused, and open their own.
 
     Args:
         url: such as ``s3://bucket/sst2.hsk``; the query of an http one is sent along with every name.
@@ -61,7 +62,7 @@ def open_remote(url: str, retry_s: float | None = None) -> "Remote":
 
 
 class Remote:
-    """A folder at a URL. Threads may share it, and so may processes that are forked.
+    """A folder at a URL. Threads may share it; a process that is forked opens its own.
 
     Attributes:
         url: as people may read it, without user, password and query.
@@ -100,6 +101,21 @@ class Remote:
             except ValueError:
                 known = "s3://, gs://, http(s)://, sftp://, hf:// or file://"
                 raise CacheError(f"{self.url}: nothing is known of {self._protocol}://; give {known}") from None
+
+    def check_process(self) -> None:
+        """Raise unless this process is the one that opened it.
+
+        A forked child has copies of its parent's connections and none of the threads that serve them: it would wait
+        for ever, or take what its parent waits for.
+
+        Raises:
+            CacheError: it was opened before a fork.
+        """
+        if self._process != os.getpid():
+            raise CacheError(
+                f"{self.url} was opened before this process was forked, which cannot use what its parent opened; open "
+                "it after the fork, or spawn processes instead"
+            )
 
     def describe(self, name: str) -> str:
         """The URL of a file as people may read it."""
@@ -143,7 +159,7 @@ class Remote:
             CacheError: it may not be read.
         """
         with self._awaited(name) as wait, self._connected(name) as system:
-            for piece in system.pieces(self._path(name), start, stop):
+            for piece in system.pieces(name, start, stop):
                 wait.rests()
                 yield piece
                 wait.goes_on()
@@ -157,7 +173,7 @@ class Remote:
         """
         try:
             # Nothing tells how much of a file has gone, so that a long way is no silence.
-            self._ask(name, lambda system: system.write(self._path(name), data), is_awaited=False)
+            self._ask(name, lambda system: system.write(name, data), is_awaited=False)
         except FileNotFoundError:
             raise CacheError(
                 f"{self.describe(name)} cannot be written: its bucket is not there; make it first"
@@ -170,7 +186,7 @@ class Remote:
             OutOfReachError, CacheError: as :meth:`read`.
         """
         try:
-            return self._ask(name, lambda system: system.size(self._path(name)))
+            return self._ask(name, lambda system: system.size(name))
         except FileNotFoundError:
             return None
 
@@ -181,7 +197,7 @@ class Remote:
             OutOfReachError, CacheError: as :meth:`write`.
         """
         try:
-            self._ask(name, lambda system: system.remove(self._path(name)))
+            self._ask(name, lambda system: system.remove(name))
         except FileNotFoundError:
             return
 
@@ -196,7 +212,7 @@ class Remote:
         if self._protocol in HTTP:
             return None
         try:
-            return self._ask(folder, lambda system: system.names(self._path(folder)))
+            return self._ask(folder, lambda system: system.names(folder))
         except FileNotFoundError:
             return []
 
@@ -221,18 +237,16 @@ class Remote:
 
     @contextmanager
     def _connected(self, name: str) -> Iterator[Objects]:
-        """A connection that nobody else uses meanwhile: not every library knows threads, and none outlives a fork."""
+        """A connection that nobody else uses meanwhile, as not every library knows threads."""
+        self.check_process()
         if self._is_given_up:
             raise CacheError(f"{self.describe(name)} was given up")
-        if self._process != os.getpid():
-            keep(self._idle)
-            self._idle, self._process = [], os.getpid()
         is_lost = False
         try:
             system = self._idle.pop()
         except IndexError:
             with reaching(self.describe(name), self._redact):
-                system = open_system(self._protocol, self._base + self._query)
+                system = open_system(self._protocol, self._base, self._query)
         try:
             with reaching(self.describe(name), self._redact):
                 yield system
@@ -244,9 +258,6 @@ class Remote:
                 system.close()
             else:
                 self._idle.append(system)
-
-    def _path(self, name: str) -> str:
-        return f"{self._base}/{name}{self._query}"
 
     def _redact(self, text: str) -> str:
         for secret in self._secrets:

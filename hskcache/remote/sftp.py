@@ -6,133 +6,107 @@ FSSPEC_SFTP_HOST_KEY_POLICY=auto_add a host that is not in there is taken at its
 
 import os
 import re
+import socket
 import threading
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
-from functools import partial
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import paramiko  # type: ignore[import-untyped]
-from fsspec.implementations.sftp import SFTPFileSystem
+from fsspec.utils import infer_storage_options
 
 from hskcache.errors import CacheError, SpecError
+from hskcache.remote.folders import SftpFiles
 from hskcache.remote.home import in_home, user_name
+from hskcache.remote.waiting import SILENCE_S
 
-_POLICY = "host_key_policy"
-_FILE = "known_hosts"
+_POLICY, _FILE = "host_key_policy", "known_hosts"
 # A server that died or hung while we signed in, and not one that said no.
 _UNANSWERED = re.compile("timeout|shut down")
-# Service not available, connection lost, too many connections.
-_BUSY = (7, 10, 12)
+_PORT = 22
 
 
-class KnownHosts(SFTPFileSystem):  # type: ignore[misc]
-    """fsspec's sftp; ``known_hosts`` and ``host_key_policy`` are of its configuration or arguments."""
+def open_sftp(url: str, options: dict[str, Any]) -> SftpFiles:
+    """Sign in to a server.
 
-    cachable = False
+    Args:
+        url: of a folder.
+        options: of paramiko's ``SSHClient.connect``, with ``channel_timeout``; ``known_hosts`` is a file, and with
+            the ``host_key_policy`` auto_add hosts that are not in it are taken at their word.
 
-    def __init__(self, host: str, **options: Any) -> None:
-        self._takes_unknown = options.pop(_POLICY, "reject") in {"auto_add", "warning"}
-        self._file = self._known(options.pop(_FILE, "~/.ssh/known_hosts"))
-        super().__init__(host, **options)
-
-    def _known(self, path: str) -> Path:
-        try:
-            return in_home(path, "give the file of known hosts in FSSPEC_SFTP_KNOWN_HOSTS")
-        except SpecError:
-            if not self._takes_unknown:
-                raise
-            return Path(os.devnull)
-
-    # Before 2025.10 fsspec takes what it is given here for paths.
-    def info(self, path: str, **options: Any) -> Any:
-        """Size and kind of what a URL or path names."""
-        return super().info(self._strip_protocol(path), **options)
-
-    def mv(self, old: str, new: str, **options: Any) -> None:
-        """Rename, over what stands there."""
-        super().mv(self._strip_protocol(old), self._strip_protocol(new), **options)
-
-    def _connect(self) -> None:
-        self.client = paramiko.SSHClient()
-        if self._file.is_file():
-            self.client.load_system_host_keys(str(self._file))
-        if self._takes_unknown:
-            self.client.set_missing_host_key_policy(paramiko.AutoAddPolicy())
-        else:
-            self.client.set_missing_host_key_policy(_Refused(self._file))
-        try:
-            self._sign_in()
-            with self._hurried():
-                self.ftp = self.client.open_sftp()
-        except BaseException:
-            self.client.close()
-            raise
-
-    def _sign_in(self) -> None:
-        # paramiko would look the name up, and not survive it where there is none.
-        given = dict(self.ssh_kwargs)
-        given["username"] = given.get("username") or user_name("give one in the URL: sftp://USER@HOST/PATH")
-        try:
-            self.client.connect(self.host, transport_factory=_Transport, **given)
-        except paramiko.BadHostKeyException as error:
-            raise CacheError(
-                f"{error.hostname} shows another host key ({_fingerprint(error.key)}) than {self._file} has: it was "
-                "set up anew, or somebody stands in between; ask who runs it before you change that file"
-            ) from None
-        except paramiko.SSHException as error:
-            _tell_lost_from_refused(error, self.client.get_transport())
-            raise
-
-    @contextmanager
-    def _hurried(self) -> Iterator[None]:
-        """Hang up on a server that takes its time, for which paramiko would wait without end."""
-        hurry = threading.Timer(float(self.ssh_kwargs["channel_timeout"]), self.client.close)
-        hurry.daemon = True
-        hurry.start()
-        try:
-            yield
-        finally:
-            hurry.cancel()
-
-    def _open(self, path: str, *arguments: Any, **options: Any) -> Any:
-        file = super()._open(path, *arguments, **options)
-        if (ask_ahead := getattr(file, "_prefetch_thread", None)) is not None:
-            file._prefetch_thread = partial(_ask_quietly, file, ask_ahead)
-        return file
-
-
-def _ask_quietly(file: Any, ask_ahead: Callable[..., None], chunks: Iterable[Any], *limits: Any) -> None:
-    """Ask for what comes next in a file as long as somebody reads it.
-
-    It would print a traceback when the connection ends, of which who reads tells anyway.
+    Raises:
+        CacheError: the host is not known, or not by the key that it shows.
+        Exception: paramiko's and the system's, for whatever else.
     """
-    with suppress(EOFError, OSError, paramiko.SSHException):
-        ask_ahead((chunk for chunk in chunks if not file.closed), *limits)
+    place = infer_storage_options(url)
+    given = options | {name: place[name] for name in ("port", "username", "password") if name in place}
+    takes_unknown = given.pop(_POLICY, "reject") in {"auto_add", "warning"}
+    known_hosts = _known_hosts(given.pop(_FILE, "~/.ssh/known_hosts"), takes_unknown)
+    client = _client(known_hosts, takes_unknown)
+    try:
+        _sign_in(client, place["host"], given, known_hosts)
+        with _hurried(client, float(given["channel_timeout"])):
+            system = client.open_sftp()
+    except BaseException:
+        client.close()
+        raise
+    system.get_channel().settimeout(SILENCE_S)
+    return SftpFiles(client, system, place["path"])
 
 
-class _Transport(paramiko.Transport):  # type: ignore[misc]
-    """Keeps why a server hangs up, which paramiko only logs: the code of RFC 4253, section 11.1, and words."""
-
-    code = 0
-    reason = ""
-
-    def _parse_disconnect(self, message: paramiko.Message) -> None:
-        super()._parse_disconnect(message)
-        message.rewind()
-        self.code = message.get_int()
-        self.reason = message.get_text()
+def _known_hosts(path: str, takes_unknown: bool) -> Path:
+    try:
+        return in_home(path, "give the file of known hosts in FSSPEC_SFTP_KNOWN_HOSTS")
+    except SpecError:
+        if not takes_unknown:
+            raise
+        return Path(os.devnull)
 
 
-def _tell_lost_from_refused(error: paramiko.SSHException, transport: _Transport) -> None:
-    """Whom nobody answers is refused for paramiko, and who is sent away while signing in has merely no session."""
-    if transport.code in _BUSY:
-        raise ConnectionError(transport.reason) from None
-    if transport.auth_handler is not None and transport.reason:
-        raise paramiko.AuthenticationException(transport.reason) from None
-    if isinstance(error, paramiko.AuthenticationException) and _UNANSWERED.search(str(error)):
-        raise ConnectionError(str(error)) from None
+def _client(known_hosts: Path, takes_unknown: bool) -> paramiko.SSHClient:
+    client = paramiko.SSHClient()
+    if known_hosts.is_file():
+        client.load_system_host_keys(str(known_hosts))
+    client.set_missing_host_key_policy(paramiko.AutoAddPolicy() if takes_unknown else _Refused(known_hosts))
+    return client
+
+
+def _sign_in(client: paramiko.SSHClient, host: str, options: dict[str, Any], known_hosts: Path) -> None:
+    # paramiko would look the name up, and not survive it where there is none.
+    name = options.get("username") or user_name("give one in the URL: sftp://USER@HOST/PATH")
+    try:
+        client.connect(host, **options | {"username": name, "sock": _connected(host, options)})
+    except paramiko.BadHostKeyException as error:
+        raise CacheError(
+            f"{error.hostname} shows another host key ({_fingerprint(error.key)}) than {known_hosts} has: it was "
+            "set up anew, or somebody stands in between; ask who runs it before you change that file"
+        ) from None
+    except paramiko.AuthenticationException as error:
+        # For paramiko, who does not answer has refused.
+        if _UNANSWERED.search(str(error)):
+            raise ConnectionError(str(error)) from None
+        raise
+
+
+def _connected(host: str, options: dict[str, Any]) -> socket.socket:
+    connection = socket.create_connection((host, options.get("port", _PORT)), options["timeout"])
+    if hasattr(socket, "TCP_USER_TIMEOUT"):
+        # paramiko would try for ever to send to a server that takes no more.
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(SILENCE_S * 1000))
+    return connection
+
+
+@contextmanager
+def _hurried(client: paramiko.SSHClient, seconds: float) -> Iterator[None]:
+    """Hang up on a server that takes its time, for which paramiko would wait without end."""
+    hurry = threading.Timer(seconds, client.close)
+    hurry.daemon = True
+    hurry.start()
+    try:
+        yield
+    finally:
+        hurry.cancel()
 
 
 class _Refused(paramiko.MissingHostKeyPolicy):  # type: ignore[misc]

@@ -8,8 +8,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from hskcache.remote.folders import LocalFiles, SftpFiles
-from hskcache.remote.forks import keep
+from hskcache.remote.folders import LocalFiles
 from hskcache.remote.objects import PIECE_BYTES, Objects, is_past_the_end
 from hskcache.remote.waiting import SILENCE_S
 
@@ -24,12 +23,12 @@ _CONNECT_S = 15.0
 class Pages(Objects):
     """An http server: it gives files, says nothing of folders and takes nothing."""
 
-    def pieces(self, url: str, start: int, stop: int) -> Iterator[bytes]:
+    def pieces(self, name: str, start: int, stop: int) -> Iterator[bytes]:
         """As :meth:`Objects.pieces`; a server that knows no ranges sends what was there before ``start``, too."""
         end, before = stop, -1
         # Once, but for servers that give only so much at a time.
         while before < start < end:
-            before, response = start, self._get(url, start, end)
+            before, response = start, self._get(name, start, end)
             if response is None:
                 return
             with response as file:
@@ -42,33 +41,33 @@ class Pages(Objects):
                     yield piece
                     start += len(piece)
 
-    def size(self, url: str) -> int:
+    def size(self, name: str) -> int:
         """As :meth:`Objects.size`; the headers of a first byte tell it, where there is one."""
-        response = self._get(url, 0, 1)
+        response = self._get(name, 0, 1)
         if response is None:
             return 0
         with response as file:
             whole = str(file.r.headers.get("Content-Range", "")).rpartition("/")[2]
             return int(file.r.headers["Content-Length"] if file.r.status == _WITHOUT_RANGE else whole)
 
-    def write(self, url: str, data: bytes) -> None:
+    def write(self, name: str, data: bytes) -> None:
         """Raises NotImplementedError."""
-        raise NotImplementedError(url)
+        raise NotImplementedError(name)
 
-    def remove(self, url: str) -> None:
+    def remove(self, name: str) -> None:
         """Raises NotImplementedError."""
-        raise NotImplementedError(url)
+        raise NotImplementedError(name)
 
-    def names(self, url: str) -> list[str]:
+    def names(self, folder: str) -> list[str]:
         """Raises NotImplementedError."""
-        raise NotImplementedError(url)
+        raise NotImplementedError(folder)
 
-    def _get(self, url: str, start: int, stop: int) -> Any:
+    def _get(self, name: str, start: int, stop: int) -> Any:
         """An open response; None where the file ends before ``start``."""
         headers = {"Range": f"bytes={start}-{stop - 1}", "Accept-Encoding": "identity"}
         try:
             # A size keeps fsspec from asking for one first, and no blocks make it stream.
-            return self.system.open(url, "rb", block_size=0, size=1, headers=headers)
+            return self.system.open(self._path(name), "rb", block_size=0, size=1, headers=headers)
         except Exception as error:
             if not is_past_the_end(error):
                 raise
@@ -87,53 +86,54 @@ def check_protocol(protocol: str) -> None:
     get_filesystem_class(protocol)
 
 
-def open_system(protocol: str, url: str) -> Objects:
-    """Connect to a server, for one thread of one process."""
+def open_system(protocol: str, url: str, query: str = "") -> Objects:
+    """Connect to a server, for one thread of one process.
+
+    Args:
+        protocol: that of the URL.
+        url: of the folder.
+        query: that is sent along with every name, of an http URL.
+    """
     from fsspec import get_filesystem_class
     from fsspec.core import url_to_fs
 
     for library in ("paramiko", "asyncio", "stamina"):
         # Where nobody has set logging up, they print each lost connection, and a traceback with it.
         logging.getLogger(library).addHandler(logging.NullHandler())
+    options = _options(protocol)
     if protocol in SFTP:
-        return SftpFiles(_open_sftp(url))
-    options, waits_in_a_loop = _options(protocol), get_filesystem_class(protocol).async_impl
-    if not waits_in_a_loop:
+        from hskcache.remote.sftp import open_sftp
+
+        return open_sftp(url, options)
+    if not get_filesystem_class(protocol).async_impl:
         options["skip_instance_cache"] = True
-    system = url_to_fs(url, **options)[0]
-    if waits_in_a_loop:
-        keep(system)
+    system, root = url_to_fs(url, **options)
+    if protocol in ("file", "local"):
+        return LocalFiles(root)
     if hasattr(system, "retries"):
         # Of s3fs and gcsfs, which would try again five times before the time for attempts is looked at.
         system.retries = 1
-    if protocol in HTTP:
-        return Pages(system)
-    return LocalFiles(system) if protocol in ("file", "local") else Objects(system)
-
-
-def _open_sftp(url: str) -> Any:
-    from hskcache.remote.sftp import KnownHosts
-
-    place = KnownHosts._get_kwargs_from_urls(url)
-    # Of a # in the path, which it has already been made a part of.
-    place.pop("url_fragment", None)
-    system = KnownHosts(**_options("sftp") | place)
-    system.ftp.get_channel().settimeout(SILENCE_S)
-    return system
+    return Pages(system, root, query) if protocol in HTTP else Objects(system, root)
 
 
 def _options(protocol: str) -> dict[str, Any]:
-    """What fsspec is told unless its own configuration says otherwise: how long to wait, and to leave retries to us."""
+    """How long to wait, and to leave retries to us, unless fsspec's own configuration says otherwise.
+
+    fsspec adds its configuration for the systems that it opens itself; that for sftp is added here.
+    """
     from fsspec.config import conf
 
     options: dict[str, Any] = {}
+    if protocol in SFTP:
+        options |= dict.fromkeys(("timeout", "banner_timeout", "auth_timeout", "channel_timeout"), _CONNECT_S)
+        for name in SFTP:
+            options |= conf.get(name, {})
+        return options
     if protocol in HTTP:
         import aiohttp
 
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_S, sock_read=SILENCE_S)
         options["client_kwargs"] = {"timeout": timeout, "trust_env": True}
-    elif protocol in SFTP:
-        options |= dict.fromkeys(("timeout", "banner_timeout", "auth_timeout", "channel_timeout"), _CONNECT_S)
     elif protocol in ("s3", "s3a"):
         options["config_kwargs"] = {"retries": {"total_max_attempts": 1}}
     return {name: value for name, value in options.items() if name not in conf.get(protocol, {})}

@@ -28,9 +28,8 @@ for number in range(40):
 DYING = f"""
 import os, signal
 die = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
-from fsspec.implementations.local import LocalFileSystem
-from hskcache.remote.sftp import KnownHosts
-LocalFileSystem.mv = KnownHosts.mv = die
+from hskcache.remote.folders import LocalFiles, SftpFiles
+LocalFiles._rename = SftpFiles._rename = die
 {WRITER}
 """
 

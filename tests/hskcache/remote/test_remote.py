@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -9,6 +10,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 from forked import in_child
@@ -21,6 +23,8 @@ from sharing import done, reach, refused
 
 from hskcache.errors import CacheError, DamageError, SpecError
 from hskcache.move.parallel import in_parallel
+from hskcache.remote import objects, sftp
+from hskcache.remote.folders import SftpFiles
 from hskcache.remote.remote import Remote, is_url, open_remote
 from hskcache.remote.retry import OutOfReachError, patiently, retry_seconds
 from hskcache.verify import verify
@@ -30,6 +34,8 @@ CHILD = """
 import os, signal, sys
 from hskcache.cli import main
 from hskcache.move.parallel import in_parallel
+from hskcache.remote import objects, sftp
+from hskcache.remote.folders import SftpFiles
 from hskcache.remote.remote import Remote
 name, left = sys.argv[1], int(sys.argv[2])
 work = getattr(Remote, name)
@@ -41,16 +47,6 @@ def dying(*args):
     return work(*args)
 setattr(Remote, name, dying)
 main(sys.argv[3:])
-"""
-FORKING = """
-import gc, os, sys
-from hskcache.remote.remote import open_remote
-for _ in range(3):
-    open_remote(sys.argv[1], retry_s=0).read("a", 100_000)
-    gc.collect()
-    if (child := os.fork()) == 0:
-        {"os._exit": os._exit, "sys.exit": sys.exit}[sys.argv[2]](0)
-    assert os.waitpid(child, 0)[1] == 0
 """
 
 
@@ -177,47 +173,81 @@ def test_a_local_file_is_written_whole_in_folders_that_are_made(tmp_path: Path) 
     assert (remote.names("x"), remote.names("none")) == ([], [])
 
 
-def test_threads_and_forked_processes_share_a_remote(
-    served: Path, server: Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_threads_share_a_remote(served: Path, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     contents = {f"{number}": os.urandom(1000 + number) for number in range(40)}
-    with sftp_server(served) as sftp:
-        reach(sftp, monkeypatch)
-        remote = open_remote(sftp.url, retry_s=5)
+    with sftp_server(served) as other:
+        reach(other, monkeypatch)
+        remote = open_remote(other.url, retry_s=5)
         with ThreadPoolExecutor(6) as threads:
             list(threads.map(lambda name: remote.write(name, contents[name]), contents))
-
-        def read(one: Remote) -> None:
+        for one in (remote, open_remote(server.url, retry_s=5)):
             with ThreadPoolExecutor(6) as threads:
-                found = list(threads.map(lambda name: one.read(name, 2000), contents))
+                found = list(threads.map(lambda name: one.read(name, 2000), contents))  # noqa: B023
             assert found == list(contents.values())
 
-        http = open_remote(server.url, retry_s=5)
-        for one in (remote, http):
-            read(one)
-            assert in_child(lambda one=one: read(one)) == 0  # type: ignore[misc]
-            read(one)
 
+def test_a_forked_child_is_told_to_open_its_own_and_its_parent_reads_on(served: Path, server: Server) -> None:
+    (served / "a").write_bytes(b"abc")
+    remote = open_remote(server.url, retry_s=60)
 
-@pytest.mark.parametrize("end", ["os._exit", "sys.exit"])
-def test_what_a_forked_child_clears_away_stays_open_for_its_parent(end: str, served: Path, server: Server) -> None:
-    """fsspec forgets its systems in a child at once, and Python what is left when the child ends."""
-    (served / "a").write_bytes(bytes(100_000))
-    ended = subprocess.run([sys.executable, "-c", FORKING, server.url, end], capture_output=True, text=True)
-    assert (ended.returncode, ended.stderr) == (0, "")
+    def use() -> None:
+        begun = time.monotonic()
+        uses = [lambda: remote.read("a", 9), lambda: remote.size("a"), lambda: next(remote.pieces("a", 0, 3))]
+        for use in (*uses, lambda: remote.write("a", b""), lambda: remote.remove("a")):
+            with pytest.raises(CacheError, match="open it after the fork, or spawn processes instead") as told:
+                use()
+            assert "\n" not in str(told.value)
+        assert time.monotonic() - begun < 10
+        assert open_remote(server.url, retry_s=60).read("a", 9) == b"abc"
+
+    assert in_child(use) == 0, "before anything was asked for"
+    for _ in range(3):
+        assert remote.read("a", 9) == b"abc"
+        assert in_child(use) == 0
 
 
 def test_a_server_that_comes_back_is_found_again(served: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (served / "a").write_bytes(b"abc")
-    with sftp_server(served) as sftp:
-        reach(sftp, monkeypatch)
-        remote = open_remote(sftp.url, retry_s=20)
+    with sftp_server(served) as server:
+        reach(server, monkeypatch)
+        remote = open_remote(server.url, retry_s=20)
         assert remote.read("a", 9) == b"abc"
-        sftp.kill()
+        server.kill()
         with ThreadPoolExecutor(1) as threads:
             waiting = threads.submit(remote.read, "a", 9)
-            sftp.start()
+            server.start()
             assert waiting.result() == b"abc"
+
+
+def test_an_s3_server_that_takes_no_more_of_a_file_ends_the_attempt(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(objects, "SILENCE_S", 1.0)
+    monkeypatch.setattr(objects, "_SLOWEST_BYTES_PER_S", 1e8)
+    with s3_server() as server:
+        reach(server, monkeypatch)
+        remote = open_remote(server.url, retry_s=0)
+        remote.write("a", b"")
+        server.process.send_signal(signal.SIGSTOP)
+        with pytest.raises(OutOfReachError, match="FSTimeoutError"):
+            remote.write("a", bytes(1 << 26))
+
+
+def test_an_sftp_server_that_takes_no_more_of_a_file_ends_the_attempt(
+    served: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Even where the system keeps so little of what is sent that the server's own window is never full."""
+    monkeypatch.setattr(sftp, "SILENCE_S", 1.0)
+    fill = SftpFiles._fill
+
+    def frozen(files: SftpFiles, file: Any, data: bytes) -> None:
+        files._client.get_transport().sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 16)
+        server.process.send_signal(signal.SIGSTOP)
+        fill(files, file, data)
+
+    monkeypatch.setattr(SftpFiles, "_fill", frozen)
+    with sftp_server(served) as server:
+        reach(server, monkeypatch)
+        with pytest.raises(OutOfReachError):
+            open_remote(server.url, retry_s=0).write("a", bytes(1 << 26))
 
 
 def test_what_may_pass_is_tried_again_and_what_may_not_is_not(server: Server, served: Path) -> None:
@@ -279,7 +309,7 @@ def test_commands_on_s3_that_are_killed_go_on_and_a_server_that_dies_is_told(
     with s3_server() as server:
         reach(server, monkeypatch)
         url = f"{server.url}/c.hsk"
-        assert killed("write", 21, "push", cache.root, url, "--jobs", 2) == -signal.SIGKILL
+        assert killed("write", 10, "push", cache.root, url, "--jobs", 2) == -signal.SIGKILL
         assert "has no manifest.json" in refused("pull", url, back)
         assert 8 <= done("push", cache.root, url)["num_there"] <= 10
         assert killed("pieces", 14, "pull", url, back, "--jobs", 2) == -signal.SIGKILL

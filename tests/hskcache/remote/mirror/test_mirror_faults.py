@@ -27,10 +27,11 @@ def ahead(server: Unsteady, tmp_path: Path) -> Cache:
     return open_mirror(server.url, tmp_path / "local")
 
 
-def refused_in_child(mirror: Cache, disturb: Callable[[], object]) -> None:
+def refused_in_child(server: Unsteady, local: Path, disturb: Callable[[], object]) -> None:
     """In a child, disturb what fetches ahead, and read: the reader is told in one line, and soon."""
 
     def work() -> None:
+        mirror = open_mirror(server.url, local)
         disturb()
         mirror.ahead(ALL)
         begun = time.monotonic()
@@ -42,18 +43,20 @@ def refused_in_child(mirror: Cache, disturb: Callable[[], object]) -> None:
     assert in_child(work) == 0
 
 
-def test_a_disk_that_takes_no_more_is_told(ahead: Cache) -> None:
+def test_a_disk_that_takes_no_more_is_told(server: Unsteady, tmp_path: Path) -> None:
     size = SHARD_BYTES // 2
-    refused_in_child(ahead, lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size)))
+    refused_in_child(server, tmp_path, lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size)))
 
 
-def test_a_folder_that_is_removed_is_told(ahead: Cache) -> None:
-    refused_in_child(ahead, lambda: shutil.rmtree(ahead.shelf.folder.root))
+def test_a_folder_that_is_removed_is_told(server: Unsteady, tmp_path: Path) -> None:
+    refused_in_child(server, tmp_path / "local", lambda: shutil.rmtree(tmp_path / "local"))
 
 
-def test_a_folder_that_may_not_be_written_any_more_is_told(ahead: Cache, tmp_path: Path) -> None:
+def test_a_folder_that_may_not_be_written_any_more_is_told(server: Unsteady, tmp_path: Path) -> None:
+    local = tmp_path / "local"
+
     def lose_rights() -> None:
-        for folder in (ahead.shelf.folder.root, ahead.shelf.folder.files):
+        for folder in (local, local / "shards"):
             folder.chmod(0o555)
         if os.getuid() == 0:
             # Root may write anywhere; somebody else is to reach the folder, and no more.
@@ -61,7 +64,28 @@ def test_a_folder_that_may_not_be_written_any_more_is_told(ahead: Cache, tmp_pat
                 folder.chmod(0o755)
             os.setuid(65534)
 
-    refused_in_child(ahead, lose_rights)
+    refused_in_child(server, local, lose_rights)
+
+
+def test_a_forked_child_is_told_to_open_its_own_and_waits_for_no_thread_of_its_parent(
+    ahead: Cache, server: Unsteady, tmp_path: Path
+) -> None:
+    """The fork comes while other threads fetch, and one has the lock that all of them need."""
+    server.pause_s = 0.05
+    ahead.ahead(ALL)
+
+    def use() -> None:
+        begun = time.monotonic()
+        for use in (lambda: ahead.read("logits", 0), lambda: ahead.ahead(ALL), lambda: ahead.tokenizer_path):
+            with pytest.raises(CacheError, match="open it after the fork, or spawn processes instead"):
+                use()
+        assert time.monotonic() - begun < 10
+        assert open_mirror(server.url, tmp_path / "own").read("logits", 0)
+
+    with ahead.shelf._mutex:
+        assert in_child(use) == 0
+    server.pause_s = 0.0
+    assert len(read_all(ahead)) == 2 * NUM_SHARDS
 
 
 @pytest.mark.parametrize("error", [MemoryError("no more"), ValueError("not a number")])
