@@ -11,7 +11,7 @@ import numpy as np
 from hskcache.table import Table
 
 
-class Part(NamedTuple):
+class EncodedArray(NamedTuple):
     """One stored array of an encoding.
 
     Attributes:
@@ -25,7 +25,7 @@ class Part(NamedTuple):
     logical: str
 
 
-class Parts(NamedTuple):
+class EncodedForm(NamedTuple):
     """Arrays that an encoding stores of vectors: ``values``, and those of one number a vector beside them.
 
     Attributes:
@@ -46,10 +46,10 @@ class Parts(NamedTuple):
         """Entries of a vector of ``width`` values; of an array of widths, an array."""
         return -(-width // self.per_entry)
 
-    def of(self, width: int) -> dict[str, Part]:
+    def of(self, width: int) -> dict[str, EncodedArray]:
         """The stored arrays of vectors of ``width`` values, by name; ``values`` first."""
-        values = Part((self.entries(width),), self.dtype, self.logical)
-        return {"values": values} | {name: Part((), dtype, dtype) for name, dtype in self.beside.items()}
+        values = EncodedArray((self.entries(width),), self.dtype, self.logical)
+        return {"values": values} | {name: EncodedArray((), dtype, dtype) for name, dtype in self.beside.items()}
 
     def num_bytes(self, width: int) -> int:
         """Bytes of a vector of ``width`` values, before compression."""
@@ -59,23 +59,23 @@ class Parts(NamedTuple):
 _AS_THEY_ARE = "values as they are"
 _SCALES = {"scales": "float32"}
 
-ENCODED: Table[Parts] = Table(
+ENCODED: Table[EncodedForm] = Table(
     "an encoding",
     {
-        "float32": Parts("float32", "float32", _AS_THEY_ARE),
-        "float16": Parts("float16", "float16", _AS_THEY_ARE),
-        "bfloat16": Parts(
+        "float32": EncodedForm("float32", "float32", _AS_THEY_ARE),
+        "float16": EncodedForm("float16", "float16", _AS_THEY_ARE),
+        "bfloat16": EncodedForm(
             "int16",
             "bfloat16",
             "bits of bfloat16 in int16: (values.view('u2').astype('u4') << 16).view('f4')",
         ),
-        "int8": Parts(
+        "int8": EncodedForm(
             "int8",
             "int8",
             "integers -127 to 127, times the scale of their position or vector",
             beside=_SCALES,
         ),
-        "int4": Parts(
+        "int4": EncodedForm(
             "uint8",
             "int4",
             "integers -7 to 7 in two's complement, two to a byte, the first in the low half, times the scale of their "

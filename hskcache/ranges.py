@@ -25,7 +25,7 @@ class Whole(click.IntRange):
         return number
 
 
-class Finite(click.FloatRange):
+class FiniteRange(click.FloatRange):
     """A number in a range, and neither NaN nor infinite, which are in all open ranges."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:

@@ -18,7 +18,7 @@ from transformers import AutoConfig, PreTrainedModel
 
 from hskcache.encoder import num_positions
 from hskcache.errors import MismatchError, TeacherError
-from hskcache.model.load import CLASSIFIER, Wanted, draw_model, folder_of, load_config, load_model
+from hskcache.model.load import CLASSIFIER, ModelDemands, draw_model, folder_of, load_config, load_model
 from hskcache.model.weights import weights_bytes
 from hskcache.nearest import meant
 from trainer.student.create import seeded
@@ -48,7 +48,7 @@ _LEAST_S = 0.2
 
 
 @dataclass(frozen=True, eq=False)
-class Side:
+class ProfiledModel:
     """A model to look at.
 
     Attributes:
@@ -129,7 +129,7 @@ class Speed:
         return 1 / self.times.median(side)
 
 
-def open_side(source: str, device: str) -> Side:
+def open_side(source: str, device: str) -> ProfiledModel:
     """A model by the name of a shape, of a config.json, a folder or the hub.
 
     Args:
@@ -144,21 +144,21 @@ def open_side(source: str, device: str) -> Side:
         shape = SHAPES[source]
         config = AutoConfig.for_model(**shape)
         with seeded(0):
-            return _placed(Side(source, draw_model(source, CLASSIFIER, config, "a model"), None), device)
+            return _placed(ProfiledModel(source, draw_model(source, CLASSIFIER, config, "a model"), None), device)
     if has_no_weights(source):
         with seeded(0):
             model = draw_model(source, CLASSIFIER, load_config(source, "a model"), "a model")
-        return _placed(Side(source, model, None), device)
+        return _placed(ProfiledModel(source, model, None), device)
     try:
         with seeded(0):
-            model = load_model(source, Wanted(CLASSIFIER, "a model", new_head=True)).model
+            model = load_model(source, ModelDemands(CLASSIFIER, "a model", new_head=True)).model
     except TeacherError as error:
         raise TeacherError(f"{error}{'' if Path(source).exists() else meant(source, SHAPES)}") from None
     folder = folder_of(source, "config.json")
-    return _placed(Side(source, model, None if folder is None else weights_bytes(folder)), device)
+    return _placed(ProfiledModel(source, model, None if folder is None else weights_bytes(folder)), device)
 
 
-def _placed(side: Side, device: str) -> Side:
+def _placed(side: ProfiledModel, device: str) -> ProfiledModel:
     if side.model.config.pad_token_id is None:
         # Decoders look for the last token that is no padding, and refuse batches where none is named.
         side.model.config.pad_token_id = 0
@@ -169,7 +169,7 @@ def _placed(side: Side, device: str) -> Side:
 
 
 def speeds(
-    sides: Mapping[str, Side],
+    sides: Mapping[str, ProfiledModel],
     settings: tuple[Sequence[int], Sequence[int]],
     repetitions: int,
     bf16: bool = False,
@@ -199,7 +199,7 @@ def speeds(
         yield Speed(length, batch_size, Times({name: [s / rows[name] for s in times[name]] for name in sides}))
 
 
-def _work(side: Side, ids_BL: torch.Tensor, passes: int, bf16: bool) -> Callable[[], None]:
+def _work(side: ProfiledModel, ids_BL: torch.Tensor, passes: int, bf16: bool) -> Callable[[], None]:
     def work() -> None:
         for _ in range(passes):
             side.forward(ids_BL, bf16)

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from hskcache.audit.findings import Identity, Layer, Report, found
-from hskcache.audit.measure import Audited, Batch
+from hskcache.audit.findings import AuditReport, Identity, Layer, found
+from hskcache.audit.measure import Audited, CapturedBatch
 from hskcache.audit.origins import Origin, compute_dtype, origins
 from hskcache.build.constants import extractor_for
 from hskcache.build.extract import Extractor
@@ -118,7 +118,7 @@ def prepare_audit(teacher: Teacher, cache: Cache, question: Question | None = No
     return Audit(teacher, cache, sources, drawn, len(skipped), tolerance)
 
 
-def audit(prepared: Audit, on_rows: Callable[[int], None] | None = None) -> Report:
+def audit(prepared: Audit, on_rows: Callable[[int], None] | None = None) -> AuditReport:
     """Run the teacher over the rows and compare.
 
     Args:
@@ -134,7 +134,7 @@ def audit(prepared: Audit, on_rows: Callable[[int], None] | None = None) -> Repo
         run = _Run(prepared, origin)
         run.compare(on_rows or (lambda _rows: None))
         layers += list(run.layers())
-    return Report(
+    return AuditReport(
         num_rows=len(prepared.drawn),
         num_skipped=prepared.num_skipped,
         tolerance=prepared.tolerance,
@@ -210,13 +210,13 @@ class _Run:
         rows = self.drawn[inside] - self.cache.shards[shard][0]
         return take(self.cache.fields[name], self.cache.read(name, shard), rows)
 
-    def _batch(self, index_B: Integers) -> Batch:
+    def _batch(self, index_B: Integers) -> CapturedBatch:
         inputs, rows = self.extractor.batch(index_B)
         rows = replace(rows, row_ids_B=torch.from_numpy(self.row_ids[index_B]).to(rows.row_ids_B.device))
         with torch.inference_mode():
             captured = capture(self.extractor.job.teacher.model, inputs, self.extractor.wanted)
             lengths: NDArray[np.int64] = self.extractor.job.layout.lengths_N[index_B]
-            return Batch(captured, rows, self.drawn[index_B], lengths)
+            return CapturedBatch(captured, rows, self.drawn[index_B], lengths)
 
 
 def _job(teacher: Teacher, cache: Cache, origin: Origin, inputs: Arrays) -> Job:

@@ -70,7 +70,7 @@ class Identity(Strict):
     config: str | None
 
 
-class Report(Strict):
+class AuditReport(Strict):
     """The outcome of an audit.
 
     Attributes:

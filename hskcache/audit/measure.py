@@ -55,7 +55,7 @@ class Measured:
     rows: dict[int, float] = field(default_factory=dict)
 
 
-class Batch(NamedTuple):
+class CapturedBatch(NamedTuple):
     """Rows that the teacher has run over.
 
     Attributes:
@@ -89,7 +89,7 @@ class Audited:
     tolerance: float
     layers: dict[int | None, Measured] = field(default_factory=dict)
 
-    def add(self, batch: Batch, arrays: Arrays) -> None:
+    def add(self, batch: CapturedBatch, arrays: Arrays) -> None:
         """Compare the stored arrays of the rows of a batch, in its order.
 
         Raises:
@@ -110,7 +110,7 @@ class Audited:
             for place in ((excess_B > 1.0) | wrong_B).nonzero()[:, 0].tolist():
                 measured.rows[int(batch.numbers_B[place])] = float(excess_B[place])
 
-    def _compare(self, measured: Measured, vectors: Vectors, table: "_Table", num_rows: int) -> Tensor:
+    def _compare(self, measured: Measured, vectors: Vectors, table: "_TeacherVectors", num_rows: int) -> Tensor:
         """Compare the values; the largest excess of each row, float64 [B]."""
         valid_VE = vectors.entries_VE >= 0
         fresh_VE = table.values_VE.gather(1, vectors.entries_VE.clamp(min=0)).masked_fill(~valid_VE, 0.0)
@@ -132,7 +132,7 @@ class Audited:
         return _by_row(vectors.rows_V, excess_VE.amax(-1), num_rows)
 
 
-class _Table(NamedTuple):
+class _TeacherVectors(NamedTuple):
     """Values of the teacher for vectors: everything that could have been stored of each.
 
     Attributes:
@@ -151,20 +151,20 @@ class _Fresh:
     """Values of the teacher for the rows of a batch, on the host."""
 
     audited: Audited
-    batch: Batch
+    batch: CapturedBatch
 
-    def table(self, layer: int | None, vectors: Vectors) -> _Table:
+    def table(self, layer: int | None, vectors: Vectors) -> _TeacherVectors:
         """Values of the teacher for the vectors of a layer."""
         captured, kept = self.batch.captured, self.audited.kept
         if layer is None:
             assert captured.logits is not None
             logits_VC = captured.logits.cpu()[vectors.rows_V]
-            return _Table(logits_VC, _scale_of_scores(logits_VC))
+            return _TeacherVectors(logits_VC, _scale_of_scores(logits_VC))
         if isinstance(kept, AttentionField):
             scores_BHLL = self._scores(kept, layer)
             scale_BH = _scale_of_scores(scores_BHLL.flatten(2))
             rows, heads = vectors.rows_V, vectors.heads_V
-            return _Table(scores_BHLL[rows, heads, vectors.positions_V], scale_BH[rows, heads])
+            return _TeacherVectors(scores_BHLL[rows, heads, vectors.positions_V], scale_BH[rows, heads])
         states_PD = captured.hidden[layer][self.batch.rows.valid_BL].float().cpu()
         states_VD = states_PD[torch.from_numpy(starts_of(self.batch.lengths_B))[vectors.rows_V] + vectors.positions_V]
         scale_V, values = states_VD.abs().amax(-1), states_VD
@@ -173,7 +173,7 @@ class _Fresh:
                 torch.from_numpy(self.audited.constants[f"{layer_name(layer)}/{part}"]) for part in ("mean", "basis")
             )
             values = (states_VD - mean) @ basis.T
-        return _Table(values, scale_V, states_VD)
+        return _TeacherVectors(values, scale_V, states_VD)
 
     def wrong_positions(self, measured: Measured, layer: int, arrays: Arrays) -> Tensor:
         """Rows whose positions are not the best, or not best first, bool [B]."""
@@ -190,7 +190,7 @@ class _Fresh:
         is_shuffled_B = _rises(score_BL, rows_P, positions_P, slack_B)
         return is_repeated_B | is_shuffled_B | _is_worse(then_BL, now_BL, score_BL, slack_B)
 
-    def wrong_columns(self, measured: Measured, vectors: Vectors, table: _Table) -> Tensor:
+    def wrong_columns(self, measured: Measured, vectors: Vectors, table: _TeacherVectors) -> Tensor:
         """Rows with a state whose columns are not those of largest magnitude, bool [B]."""
         kept, num_rows = self.audited.kept, len(self.batch.numbers_B)
         if not isinstance(kept, HiddenField) or kept.columns not in {"indices", "bitmask"}:

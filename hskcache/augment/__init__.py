@@ -2,20 +2,20 @@
 
 from hskcache.augment.candidates import Proposer, Sentence
 from hskcache.augment.copies import Chance, Pairs
-from hskcache.augment.run import Finished, Job, augment
-from hskcache.augment.source import Source, open_source, output_suffix
+from hskcache.augment.run import Augmentation, Finished, augment
+from hskcache.augment.source import RewritableRows, open_source, output_suffix
 from hskcache.augment.vectors import WordVectors, load_vectors
 from hskcache.augment.words import Eligible, eligible
 
 __all__ = [
+    "Augmentation",
     "Chance",
     "Eligible",
     "Finished",
-    "Job",
     "Pairs",
     "Proposer",
+    "RewritableRows",
     "Sentence",
-    "Source",
     "WordVectors",
     "augment",
     "eligible",

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 Origin = Literal["masked_lm", "vectors"]
 
 
-class Choice(NamedTuple):
+class ReplaceableWord(NamedTuple):
     """A word that may be replaced.
 
     Attributes:
@@ -48,7 +48,7 @@ class Sentence(NamedTuple):
 
     text: str
     num_words: int
-    choices: list[Choice]
+    choices: list[ReplaceableWord]
     num_left: int
 
 
@@ -108,7 +108,7 @@ class Proposer:
                     written = plan.text[slice(*word.span)]
                     instead = tuple(written if candidate == word.folded else candidate for candidate in found)
                     origin: Origin = "vectors" if masked is None else "masked_lm"
-                    choices.append(Choice(word.number, word.span, instead, origin))
+                    choices.append(ReplaceableWord(word.number, word.span, instead, origin))
             sentences.append(Sentence(plan.text, plan.num_words, choices, len(plan.words) - len(choices)))
         return sentences
 

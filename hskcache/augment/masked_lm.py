@@ -19,7 +19,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from hskcache.augment.vocabulary import word_pieces
 from hskcache.encoder import identifying_config, num_positions, takes_token_types, weights_digest
 from hskcache.errors import TeacherError
-from hskcache.model.load import MASKED_LM, Wanted, load_model
+from hskcache.model.load import MASKED_LM, ModelDemands, load_model
 from hskcache.runtime import quiet, resolve_device
 from hskcache.store.files import canonical_json, sha256_hex
 from hskcache.text import load_tokenizer
@@ -31,7 +31,7 @@ Batch = dict[str, Tensor]
 
 
 @dataclass(frozen=True, eq=False)
-class Template:
+class PairTemplate:
     """Tokens around the two texts of a pair: ids int64, and the token type of every part.
 
     Attributes:
@@ -69,7 +69,7 @@ class MaskedLM:
     tokenizer: PreTrainedTokenizerBase
     name: str
     words: dict[int, str]
-    template: Template
+    template: PairTemplate
     gathers: bool
 
     @property
@@ -132,7 +132,7 @@ def load_masked_lm(name: str, device: str = "auto") -> MaskedLM:
     remedy = (
         "give a model as it was pre-trained, such as bert-base-uncased, not one that was fine-tuned for another task"
     )
-    model, _ = load_model(name, Wanted(MASKED_LM, "a masked LM", remedy))
+    model, _ = load_model(name, ModelDemands(MASKED_LM, "a masked LM", remedy))
     model.to(place)
     return prepare(model, tokenizer, name)
 
@@ -158,7 +158,7 @@ def prepare(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: st
     return MaskedLM(model, tokenizer, name, words, _template(tokenizer), _can_gather(model, tokenizer))
 
 
-def _template(tokenizer: PreTrainedTokenizerBase) -> Template:
+def _template(tokenizer: PreTrainedTokenizerBase) -> PairTemplate:
     pair = tokenizer("a", "a", return_token_type_ids=True, truncation=False, padding=False)
     sides = pair.sequence_ids(0)
     ids = np.array(pair["input_ids"], np.int64)
@@ -167,7 +167,7 @@ def _template(tokenizer: PreTrainedTokenizerBase) -> Template:
     between, after = (len(sides) - sides[::-1].index(side) for side in (0, 1))
     bounds = ((0, first), (first, first + 1), (between, second), (second, second + 1), (after, None))
     parts = [slice(*bound) for bound in bounds]
-    return Template(ids[parts[0]], ids[parts[2]], ids[parts[4]], tuple(types[part] for part in parts))
+    return PairTemplate(ids[parts[0]], ids[parts[2]], ids[parts[4]], tuple(types[part] for part in parts))
 
 
 def _gathered(model: PreTrainedModel, batch: Batch, position_B: Tensor) -> Tensor:

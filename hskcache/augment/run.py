@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from hskcache.augment.candidates import Origin, Proposer, Sentence
 from hskcache.augment.copies import Chance, copies_of
 from hskcache.augment.output import Counts, Output, Progress
-from hskcache.augment.source import Source
+from hskcache.augment.source import RewritableRows
 from hskcache.augment.words import has_possessive
 from hskcache.locks import sole_writer
 from hskcache.store.files import canonical_json, sha256_hex
@@ -21,7 +21,7 @@ CHUNK_ROWS = 64
 
 
 @dataclass(frozen=True, eq=False)
-class Job:
+class Augmentation:
     """Rows to augment, and the means.
 
     Attributes:
@@ -31,7 +31,7 @@ class Job:
         provenance: names for the record, such as of the files that were read; they decide nothing.
     """
 
-    source: Source
+    source: RewritableRows
     proposer: Proposer
     chance: Chance
     provenance: dict[str, Any] = field(default_factory=dict)
@@ -75,7 +75,7 @@ class Finished(NamedTuple):
 
 
 def augment(
-    job: Job, out: Path, on_rows: Callable[[int], None] = lambda _rows: None, chunk_rows: int = CHUNK_ROWS
+    job: Augmentation, out: Path, on_rows: Callable[[int], None] = lambda _rows: None, chunk_rows: int = CHUNK_ROWS
 ) -> Finished:
     """Write the augmented file, or finish one that was cut off; a finished one is left as it is.
 
@@ -95,7 +95,7 @@ def augment(
         return _augment(job, out, on_rows, chunk_rows)
 
 
-def _augment(job: Job, out: Path, on_rows: Callable[[int], None], chunk_rows: int) -> Finished:
+def _augment(job: Augmentation, out: Path, on_rows: Callable[[int], None], chunk_rows: int) -> Finished:
     output = Output(out, job.request())
     done = output.finished()
     if done is not None:
@@ -114,7 +114,7 @@ def _augment(job: Job, out: Path, on_rows: Callable[[int], None], chunk_rows: in
     return Finished(output.finish(progress.model_copy(update={"provenance": job.provenance})), was_there=False)
 
 
-def _originals(job: Job, progress: Progress) -> tuple[bytes, Progress]:
+def _originals(job: Augmentation, progress: Progress) -> tuple[bytes, Progress]:
     """The bytes of all rows as they are: they come first, so that the first N rows are the data without its copies."""
     source = job.source
     lines = [source.head, *(source.line(row, source.texts(row), 0) for row in range(len(source)))]
@@ -122,7 +122,7 @@ def _originals(job: Job, progress: Progress) -> tuple[bytes, Progress]:
     return "".join(lines).encode(), progress.model_copy(update={"counts": counts})
 
 
-def _chunks(job: Job, first: int, chunk_rows: int) -> Iterator[tuple[bytes, Counts]]:
+def _chunks(job: Augmentation, first: int, chunk_rows: int) -> Iterator[tuple[bytes, Counts]]:
     """The bytes of the copies of some rows after the other, from row ``first`` on, and what was done for them."""
     source, known = job.source, _Known(job, first)
     for start in range(first, len(source), chunk_rows):
@@ -146,7 +146,7 @@ class _Known:
         first: row from which on they are counted.
     """
 
-    def __init__(self, job: Job, first: int) -> None:
+    def __init__(self, job: Augmentation, first: int) -> None:
         source = job.source
         self.proposer = job.proposer
         self.to_come = Counter(text for row in range(first, len(source)) for text in source.texts(row))

@@ -27,7 +27,7 @@ ORIGIN, COPY = "origin", "copy"
 _TYPED = ".jsonl"
 
 
-class Source(Protocol):
+class RewritableRows(Protocol):
     """Rows that can be written again with other texts."""
 
     @property
@@ -62,7 +62,7 @@ def output_suffix(source: str) -> str:
     return suffix if suffix in DIALECTS else _TYPED
 
 
-def open_source(source: str, layout: Layout) -> Source:
+def open_source(source: str, layout: Layout) -> RewritableRows:
     """Read and check rows as every command does.
 
     Args:
@@ -86,7 +86,7 @@ class Delimited:
     """A ``.tsv`` or ``.csv`` file.
 
     Attributes:
-        facts: see Source.
+        facts: see RewritableRows.
         header: the names of its columns, or None.
         records: [N] the fields of every row.
         columns: positions of the text columns.
@@ -133,10 +133,10 @@ class JsonLines:
     """A ``.jsonl`` file, or the columns that were read of a typed source.
 
     Attributes:
-        facts: see Source.
+        facts: see RewritableRows.
         rows: [N] objects as JSON.
         keys: of the text columns.
-        notes: see Source.
+        notes: see RewritableRows.
     """
 
     facts: dict[str, Any]

@@ -7,11 +7,11 @@ import click
 
 from hskcache import console
 from hskcache.cli.options import cache_or_url_argument, device_option, json_option
-from hskcache.ranges import Finite, Whole
+from hskcache.ranges import FiniteRange, Whole
 
 if TYPE_CHECKING:
     from hskcache.audit.audit import Question
-    from hskcache.audit.findings import Identity, Layer, Report
+    from hskcache.audit.findings import AuditReport, Identity, Layer
     from hskcache.cache import Cache
 
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the draw.")
 @click.option(
     "--tolerance",
-    type=Finite(min=0),
+    type=FiniteRange(min=0),
     help="Allowed beyond the bound of the encoding, as a share of the largest magnitude of the teacher's vector."
     "  [default: 1e-4 for a teacher in float32, 0.1 in bfloat16, 0.015 in float16]",
 )
@@ -73,7 +73,7 @@ def audit(
         sys.exit(1)
 
 
-def _audited(cache: "Cache", name: str, device: str, question: "Question") -> "Report":
+def _audited(cache: "Cache", name: str, device: str, question: "Question") -> "AuditReport":
     """Load the teacher, say what is known of it before it runs, and run it."""
     from hskcache.audit.audit import audit as run
     from hskcache.audit.audit import compute_dtype, prepare_audit
@@ -102,7 +102,7 @@ def _words(teacher: str, identity: "Identity") -> list[str]:
     return lines
 
 
-def _summary(report: "Report") -> str:
+def _summary(report: "AuditReport") -> str:
     skipped = f", {report.num_skipped} left out of the cache" if report.num_skipped else ""
     said = f"{report.num_rows} rows audited{skipped}"
     bad = {row for layer in report.layers for row in layer.bad_rows}
@@ -118,7 +118,7 @@ def _summary(report: "Report") -> str:
     return f"{said}: {', '.join(faults)}" if faults else f"{said}, all as the teacher gives them"
 
 
-def _print(report: "Report") -> None:
+def _print(report: "AuditReport") -> None:
     # Narrower than 80 columns with fields of the usual names, and with longer ones no figure is cut off.
     printer = console.printer(folds=False)
     printer.print(_errors(report))
@@ -133,7 +133,7 @@ def _print(report: "Report") -> None:
             printer.print(f"{where}: bad rows, the worst first: {rows}{wrong}")
 
 
-def _errors(report: "Report") -> Any:
+def _errors(report: "AuditReport") -> Any:
     heads = ("max\nerror", "mean\nerror", "\ncosine", "\nKL", "\nbound", "of\nallowed", "bad\nrows")
     table = _table("\nfield", "stored\nas", *heads)
     for layer in report.layers:

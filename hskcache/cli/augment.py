@@ -9,11 +9,11 @@ from hskcache import console
 from hskcache.cli.options import data_option, device_option, json_option
 from hskcache.errors import SpecError
 from hskcache.options import layout
-from hskcache.ranges import Finite, Whole
+from hskcache.ranges import FiniteRange, Whole
 from hskcache.text.layout import Layout
 
 if TYPE_CHECKING:
-    from hskcache.augment import Finished, Job
+    from hskcache.augment import Augmentation, Finished
 
 COPIES, MOST_COPIES = 20, 10_000
 
@@ -46,7 +46,7 @@ COPIES, MOST_COPIES = 20, 10_000
 )
 @click.option(
     "--probability",
-    type=Finite(0, 1),
+    type=FiniteRange(0, 1),
     default=0.4,
     show_default=True,
     help="That a word of a copy is replaced.",
@@ -108,9 +108,9 @@ def augment(data: str, layout: Layout, out: Path, as_json: bool, **given: Any) -
     console.say(_summary(out, done))
 
 
-def _job(data: str, layout: Layout, out: Path, given: dict[str, Any]) -> "Job":
+def _job(data: str, layout: Layout, out: Path, given: dict[str, Any]) -> "Augmentation":
     """Check what costs nothing to check, then read the rows, then load what takes long."""
-    from hskcache.augment import Chance, Job, Proposer, eligible, load_vectors, open_source, output_suffix
+    from hskcache.augment import Augmentation, Chance, Proposer, eligible, load_vectors, open_source, output_suffix
 
     if given["masked_lm"] is None and given["vectors"] is None:
         raise SpecError("neither --masked-lm nor --vectors says what words are replaced by; give at least one of them")
@@ -143,7 +143,7 @@ def _job(data: str, layout: Layout, out: Path, given: dict[str, Any]) -> "Job":
     }
     provenance = names | {"vectors": None if vectors is None else vectors.source}
     chance = Chance(copies, given["probability"], given["seed"], given["pairs"])
-    return Job(source, proposer, chance, provenance)
+    return Augmentation(source, proposer, chance, provenance)
 
 
 def _facts(out: Path, done: "Finished") -> dict[str, Any]:

@@ -12,7 +12,7 @@ from hskcache.spec import SECTIONS, format_keep
 
 if TYPE_CHECKING:
     from hskcache.cache import Cache
-    from hskcache.compare.difference import Difference, Rows
+    from hskcache.compare.difference import Difference, MatchedRows
 
 _MOST_CHARACTERS = 60
 _ID_CHARACTERS = 12
@@ -110,7 +110,7 @@ def _shortened(text: str) -> str:
     return text if len(text) <= _MOST_CHARACTERS else f"{text[: _MOST_CHARACTERS - 4]} ..."
 
 
-def _rows(rows: "Rows") -> str:
+def _rows(rows: "MatchedRows") -> str:
     text = f"rows: {rows.here} in A, {rows.there} in B, {rows.common} in both"
     if rows.num_other_tokens:
         ranges = ", ".join(f"{start} to {stop - 1}" for start, stop in rows.other_tokens)

@@ -25,10 +25,10 @@ def pull(url: str, folder: Path | None, fields: str | None, rows: str | None, jo
     from hskcache.move.pull import pull as fetch
     from hskcache.remote.remote import open_remote
 
-    choice, remote = choose(fields, rows), open_remote(url)
+    subset, remote = choose(fields, rows), open_remote(url)
     root = folder or default_folder(remote.url)
-    with watched("pull", choice) as watch:
-        pulled = fetch(remote, root, choice, jobs, watch)
+    with watched("pull", subset) as watch:
+        pulled = fetch(remote, root, subset, jobs, watch)
     if as_json:
         moved = {
             "num_fetched": pulled.num_fetched,

@@ -33,9 +33,9 @@ def push(
     from hskcache.move.push import push as send
     from hskcache.remote.remote import open_remote
 
-    choice, remote = choose(fields, rows), open_remote(url)
-    with watched("push", choice) as watch:
-        pushed = send(cache, remote, choice, Manner(jobs, verify, replace), watch)
+    subset, remote = choose(fields, rows), open_remote(url)
+    with watched("push", subset) as watch:
+        pushed = send(cache, remote, subset, Manner(jobs, verify, replace), watch)
     if as_json:
         console.print_json({"cache": str(cache), "url": remote.url, **facts(pushed.selected), **_moved(pushed)})
     said = f"{pushed.num_sent} shards sent ({console.human_bytes(pushed.bytes_sent)}), {pushed.num_there} were there"

@@ -13,7 +13,7 @@ from hskcache.ranges import Whole
 
 if TYPE_CHECKING:
     from hskcache.move.parallel import Watch
-    from hskcache.move.selected import Choice, Selected
+    from hskcache.move.selected import Selected, Subset
 
 _OPTIONS = (
     click.option("--fields", metavar="A,B", help="Only these fields; the inputs always come along.  [default: all]"),
@@ -31,18 +31,18 @@ def choice_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-def choose(fields: str | None, rows: str | None) -> "Choice":
+def choose(fields: str | None, rows: str | None) -> "Subset":
     """What ``--fields`` and ``--rows`` say.
 
     Raises:
         SpecError: one of them is malformed.
     """
-    from hskcache.move.selected import Choice
+    from hskcache.move.selected import Subset
 
     names = None if fields is None else tuple(name.strip() for name in fields.split(","))
     if names is not None and "" in names:
         raise SpecError(f"--fields {fields!r} has an empty name; give names such as logits,hidden")
-    return Choice(names, None if rows is None else _rows(rows))
+    return Subset(names, None if rows is None else _rows(rows))
 
 
 def _rows(text: str) -> tuple[int, int]:
@@ -56,7 +56,7 @@ def _rows(text: str) -> tuple[int, int]:
 
 
 @contextmanager
-def watched(verb: str, choice: "Choice") -> "Iterator[Watch]":
+def watched(verb: str, subset: "Subset") -> "Iterator[Watch]":
     """A bar of bytes; and a line, where rows were asked for that only whole shards hold."""
     from hskcache.move.parallel import Watch
 
@@ -68,7 +68,7 @@ def watched(verb: str, choice: "Choice") -> "Iterator[Watch]":
         def advance(num_bytes: int) -> None:
             bar.advance(bar.task_ids[0], num_bytes)
 
-        yield Watch(lambda selected: _tell_rounding(choice, selected), begin, advance)
+        yield Watch(lambda selected: _tell_rounding(subset, selected), begin, advance)
 
 
 def facts(selected: "Selected") -> dict[str, Any]:
@@ -83,9 +83,9 @@ def facts(selected: "Selected") -> dict[str, Any]:
     }
 
 
-def _tell_rounding(choice: "Choice", selected: "Selected") -> None:
-    stop = min(choice.rows[1], selected.stop) if choice.rows else selected.stop
-    asked = (choice.rows[0] if choice.rows else selected.start, stop)
+def _tell_rounding(subset: "Subset", selected: "Selected") -> None:
+    stop = min(subset.rows[1], selected.stop) if subset.rows else selected.stop
+    asked = (subset.rows[0] if subset.rows else selected.start, stop)
     if asked != (selected.start, selected.stop):
         console.say(
             f"rows {asked[0]} to {asked[1]} are asked for; in whole shards, with what may be there, these are rows "

@@ -13,7 +13,7 @@ from hskcache.cli.options import device_option, json_option
 from hskcache.errors import SpecError
 from hskcache.locks import sole_writer
 from hskcache.options import layout
-from hskcache.ranges import Finite, Whole
+from hskcache.ranges import FiniteRange, Whole
 from hskcache.sparsity.levels import Method, Ranking, Scope, check_balance, parse_levels
 from hskcache.text.layout import OPTIONS, Layout
 from hskcache.text.remembered import of_model
@@ -21,8 +21,8 @@ from hskcache.text.remembered import of_model
 if TYPE_CHECKING:
     from hskcache.sparsity.artifact import ScoreInfo
     from hskcache.sparsity.ranked import Ranked
-    from hskcache.sparsity.run import Level
-    from hskcache.sparsity.scoring import Scoring
+    from hskcache.sparsity.run import SparseTeacher
+    from hskcache.sparsity.scoring import ScoringPass
     from hskcache.sparsity.subjects import AnyScores, Subject
     from hskcache.teacher.load import Teacher
 
@@ -48,7 +48,7 @@ _COUNTS = {"percent", *(f"num_{name}" for name in _COUNTED), *(f"{name}_removed"
 @layout
 @click.option(
     "--balance",
-    type=Finite(0, 1),
+    type=FiniteRange(0, 1),
     default=0.5,
     show_default=True,
     help="Share of expressive scores; the rest are student-friendly ones.",
@@ -93,7 +93,7 @@ _COUNTS = {"percent", *(f"num_{name}" for name in _COUNTED), *(f"{name}_removed"
 )
 @click.option(
     "--temperature",
-    type=Finite(min=0, min_open=True),
+    type=FiniteRange(min=0, min_open=True),
     default=2.0,
     show_default=True,
     help="Of the distillation loss.",
@@ -230,9 +230,9 @@ def _ranked(dense: "Teacher", ranking: Ranking, layout: Layout, out: Path, given
     return Ranked(dense, ranking, importance, info.sha256)
 
 
-def _scoring(dense: "Teacher", subject: "Subject", layout: Layout, given: dict[str, Any]) -> "Scoring":
+def _scoring(dense: "Teacher", subject: "Subject", layout: Layout, given: dict[str, Any]) -> "ScoringPass":
     """The pass that was asked for: the trial student and the rows are read."""
-    from hskcache.sparsity.scoring import ScoreSettings, Scoring, draw
+    from hskcache.sparsity.scoring import ScoreSettings, ScoringPass, draw
     from hskcache.sparsity.student import load_trial
 
     trial = None if given["trial_student"] is None else load_trial(given["trial_student"], dense, layout.task)
@@ -240,10 +240,10 @@ def _scoring(dense: "Teacher", subject: "Subject", layout: Layout, given: dict[s
     if given["balance"] > 0:
         examples.require_gold("which the task loss needs")
     settings = ScoreSettings(given["batch_size"], given["temperature"], given["max_length"])
-    return Scoring(dense, trial, draw(examples, given["rows"], given["seed"]), settings, subject)
+    return ScoringPass(dense, trial, draw(examples, given["rows"], given["seed"]), settings, subject)
 
 
-def _scored(scoring: "Scoring", out: Path) -> "tuple[AnyScores, ScoreInfo]":
+def _scored(scoring: "ScoringPass", out: Path) -> "tuple[AnyScores, ScoreInfo]":
     """The scores in ``out``, if they are of this pass, or those of the pass, which are saved there."""
     from hskcache.sparsity.run import keep_scores, stored_scores
 
@@ -255,7 +255,7 @@ def _scored(scoring: "Scoring", out: Path) -> "tuple[AnyScores, ScoreInfo]":
     return scores, keep_scores(out, scores, scoring.info)
 
 
-def _facts(out: Path, ranking: Ranking, done: "list[Level]") -> dict[str, Any]:
+def _facts(out: Path, ranking: Ranking, done: "list[SparseTeacher]") -> dict[str, Any]:
     scores = str(out / "scores.safetensors") if ranking.method == "knowledge" else None
     levels = [
         {
@@ -271,7 +271,7 @@ def _facts(out: Path, ranking: Ranking, done: "list[Level]") -> dict[str, Any]:
     return {"out": str(out), **asked, "scores": scores, "levels": levels}
 
 
-def _print(done: "list[Level]") -> None:
+def _print(done: "list[SparseTeacher]") -> None:
     from rich.table import Table
 
     facts = [level.info.model_dump(include=_COUNTS) for level in done]

@@ -36,7 +36,7 @@ class Change(Strict):
     there: Any
 
 
-class Rows(Strict):
+class MatchedRows(Strict):
     """The rows of two caches, matched by their numbers in the data set.
 
     Attributes:
@@ -123,7 +123,7 @@ class Difference(Strict):
     changes: list[Change] = Key(default=[])
     fields_here: list[str] = Key(default=[])
     fields_there: list[str] = Key(default=[])
-    rows: Rows | None = None
+    rows: MatchedRows | None = None
     shards: list[SameShards] = Key(default=[])
     values: list[Values] | None = Key(default=[])
     same_request: bool = True
@@ -233,9 +233,9 @@ def _same_tokens(here: Arrays, there: Arrays) -> Flags:
     return same
 
 
-def _rows(matched: Matched, same_tokens: Flags, num_other_labels: int) -> Rows:
+def _rows(matched: Matched, same_tokens: Flags, num_other_labels: int) -> MatchedRows:
     other = _ranges(np.flatnonzero(~same_tokens) + matched.start)
-    return Rows(
+    return MatchedRows(
         here=matched.here.num_rows,
         there=matched.there.num_rows,
         common=matched.num_rows,

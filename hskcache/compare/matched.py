@@ -120,7 +120,7 @@ class Matched:
         Raises:
             DamageError: a file is missing or altered.
         """
-        ours, theirs = _Shards(self.here, field, names[0]), _Shards(self.there, field, names[1])
+        ours, theirs = _FieldRows(self.here, field, names[0]), _FieldRows(self.there, field, names[1])
         segments = [segment for segment in self.segments() if not self.same_shard(field, segment)]
         self.here.ahead((field, shard) for shard in dict.fromkeys(segment.here for segment in segments))
         self.there.ahead((field, shard) for shard in dict.fromkeys(segment.there for segment in segments))
@@ -137,7 +137,7 @@ class Matched:
         )
 
 
-class _Shards:
+class _FieldRows:
     """Rows of a field of one cache, the last shard of which that was read stays in memory."""
 
     def __init__(self, cache: Cache, field: str, names: Collection[str] | None) -> None:

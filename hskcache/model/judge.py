@@ -18,7 +18,7 @@ from hskcache.model.weights import LAYER_PROJECTIONS, SHARED_PROJECTION, tensor_
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from hskcache.model.load import Wanted
+    from hskcache.model.load import ModelDemands
 
 # Buffers that say nothing a model was trained to know, and poolers, which only some heads read.
 _IDLE = re.compile(r"(^|\.)(position_ids|token_type_ids|inv_freq|masked_bias|num_batches_tracked)$|(^|\.)pooler\.")
@@ -84,20 +84,20 @@ class Judged(NamedTuple):
     resized: tuple[Resized, ...]
 
 
-def judge(name: str, model: "PreTrainedModel", loading: Mapping[str, Any], wanted: "Wanted") -> Judged:
+def judge(name: str, model: "PreTrainedModel", loading: Mapping[str, Any], demands: "ModelDemands") -> Judged:
     """Accept or refuse a loaded model by what transformers says of its weights.
 
     Args:
         name: where it was loaded from.
         model: as transformers made it.
         loading: the loading info of ``from_pretrained``.
-        wanted: what was to be loaded, and whether its head may be drawn anew.
+        demands: what was to be loaded, and whether its head may be drawn anew.
 
     Raises:
         TeacherError: weights of its own that nothing uses, that are missing, or that have another shape; or it was
             saved as a model of another task.
     """
-    load = _Load(name, model, loading, wanted)
+    load = _Load(name, model, loading, demands)
     # In this order: the task explains what is missing, and what is missing or misshapen why others found no place.
     load.check_task()
     resized = load.check_shapes()
@@ -110,8 +110,10 @@ def judge(name: str, model: "PreTrainedModel", loading: Mapping[str, Any], wante
 class _Load:
     """One load, and the questions asked of it."""
 
-    def __init__(self, name: str, model: "PreTrainedModel", loading: Mapping[str, Any], wanted: "Wanted") -> None:
-        self.name, self.model, self.wanted = name, model, wanted
+    def __init__(
+        self, name: str, model: "PreTrainedModel", loading: Mapping[str, Any], demands: "ModelDemands"
+    ) -> None:
+        self.name, self.model, self.demands = name, model, demands
         self.missing: list[str] = sorted(loading["missing_keys"])
         self.unused: list[str] = sorted(loading["unexpected_keys"])
         self.resized = sorted(
@@ -136,7 +138,7 @@ class _Load:
         """The resized weights of a head that may be drawn anew."""
         config = self.model.config
         for entry in self.resized:
-            if self.wanted.new_head and not self.in_encoder(entry.name):
+            if self.demands.new_head and not self.in_encoder(entry.name):
                 continue
             key = _decided_by(entry, config, self.in_encoder(entry.name))
             raise TeacherError(
@@ -156,9 +158,10 @@ class _Load:
                 f"{self.name} lacks {len(encoder)} weights of its own encoder ({_some(encoder)})"
                 f"{self._hint(self.unused) or _instead(unplaced)}; save it again"
             )
-        if self.missing and not self.wanted.new_head and not self.is_base:
+        if self.missing and not self.demands.new_head and not self.is_base:
             raise TeacherError(
-                f"{self.name} lacks weights of a {self.wanted.kind.word} ({_some(self.missing)}); {self.wanted.remedy}"
+                f"{self.name} lacks weights of a {self.demands.kind.word} ({_some(self.missing)}); "
+                f"{self.demands.remedy}"
             )
         return tuple(self.missing)
 
@@ -182,7 +185,7 @@ class _Load:
             return
         if self.is_base or not self.has_own_head:
             # That an encoder is taken without its head is meant; that a new head replaces one may not be.
-            if self.wanted.new_head or self._is_unknown():
+            if self.demands.new_head or self._is_unknown():
                 console.say(f"{self.name}: {len(head)} weights of its own head are left behind ({_some(head)})")
             return
         raise TeacherError(
@@ -237,7 +240,7 @@ class _Load:
     def _is_harmless(self, key: str) -> bool:
         first = key.partition(".")[0]
         own = {ours.partition(".")[0] for ours in self.model.state_dict() if not self.in_encoder(ours)}
-        if self.wanted.kind.word == "masked LM":
+        if self.demands.kind.word == "masked LM":
             return first not in own or any(word in key for word in _SENTENCE_ORDER)
         # ModernBERT's masked LM shares its head with the classifier and adds a decoder.
         return first in _PRETRAINING or (first == "decoder" and first not in own)

@@ -27,20 +27,20 @@ from hskcache.spec import ComputeDtype
 from hskcache.untyped import untyped_bert
 
 
-class Kind(NamedTuple):
+class ModelKind(NamedTuple):
     """A kind of model: what transformers loads it with, and its name in words."""
 
     auto: Any
     word: str
 
 
-CLASSIFIER = Kind(AutoModelForSequenceClassification, "classifier")
-ENCODER = Kind(AutoModel, "plain encoder")
-MASKED_LM = Kind(AutoModelForMaskedLM, "masked LM")
+CLASSIFIER = ModelKind(AutoModelForSequenceClassification, "classifier")
+ENCODER = ModelKind(AutoModel, "plain encoder")
+MASKED_LM = ModelKind(AutoModelForMaskedLM, "masked LM")
 
 
 @dataclass(frozen=True)
-class Wanted:
+class ModelDemands:
     """Demands on a model that is to be loaded.
 
     Attributes:
@@ -52,7 +52,7 @@ class Wanted:
         config: in place of the checkpoint's own.
     """
 
-    kind: Kind
+    kind: ModelKind
     called: str
     remedy: str = ""
     new_head: bool = False
@@ -67,54 +67,54 @@ class Loaded(NamedTuple):
     drawn: Judged
 
 
-def load_model(name: str, wanted: Wanted) -> Loaded:
+def load_model(name: str, demands: ModelDemands) -> Loaded:
     """Load a model whole, or refuse it in a sentence.
 
     Args:
         name: a folder with weights, or a hub id; no code of the model's is run.
-        wanted: what it is to be.
+        demands: what it is to be.
 
     Raises:
         TeacherError: it cannot be read, holds no weights, needs code of its own, or is not wholly what is wanted.
     """
     if is_adapter(name):
-        return _load_adapter(name, wanted)
+        return _load_adapter(name, demands)
     if Path(name).is_dir():
-        require_weights(name, wanted.called)
-    config = wanted.config or load_config(name, wanted.called)
-    _refuse_own_code(name, config, wanted)
+        require_weights(name, demands.called)
+    config = demands.config or load_config(name, demands.called)
+    _refuse_own_code(name, config, demands)
     with looked_up(name):
         try:
             with quiet():
-                model, loading = wanted.kind.auto.from_pretrained(
+                model, loading = demands.kind.auto.from_pretrained(
                     name,
                     config=config,
-                    dtype=getattr(torch, wanted.dtype),
+                    dtype=getattr(torch, demands.dtype),
                     output_loading_info=True,
                     # Shapes that differ are judged below: the library's own error points to a report that nobody sees.
                     ignore_mismatched_sizes=True,
                     trust_remote_code=False,
                 )
         except Exception as error:  # noqa: BLE001  (a damaged file makes each of the libraries below raise its own kind)
-            raise _refusal(name, wanted.called, error) from None
-    drawn = judge(name, model, loading, wanted)
+            raise _refusal(name, demands.called, error) from None
+    drawn = judge(name, model, loading, demands)
     _own_storage(model)
     return Loaded(model.eval(), drawn)
 
 
-def _load_adapter(name: str, wanted: Wanted) -> Loaded:
+def _load_adapter(name: str, demands: ModelDemands) -> Loaded:
     """A base with its adapter merged into it; a head that the base lacks, or has in another size, comes with that."""
-    require_mergeable(name, wanted.called)
-    config = wanted.config or load_config(name, wanted.called)
-    any_head = wanted.new_head or wanted.kind is CLASSIFIER
-    base, drawn = load_model(base_of(name), replace(wanted, new_head=any_head, config=config))
+    require_mergeable(name, demands.called)
+    config = demands.config or load_config(name, demands.called)
+    any_head = demands.new_head or demands.kind is CLASSIFIER
+    base, drawn = load_model(base_of(name), replace(demands, new_head=any_head, config=config))
     merged, brought = merge(name, base)
     _own_storage(merged)
     new = tuple(key for key in drawn.new if not key.endswith(brought))
     resized = tuple(entry for entry in drawn.resized if not entry.name.endswith(brought))
     lacking = [*new, *(entry.name for entry in resized)]
-    if lacking and wanted.kind is CLASSIFIER and not wanted.new_head:
-        raise TeacherError(f"{name} and its base lack weights of a classifier ({lacking[0]}); {wanted.remedy}")
+    if lacking and demands.kind is CLASSIFIER and not demands.new_head:
+        raise TeacherError(f"{name} and its base lack weights of a classifier ({lacking[0]}); {demands.remedy}")
     return Loaded(merged.eval(), Judged(new, resized))
 
 
@@ -124,19 +124,19 @@ def load_again(model: PreTrainedModel, folder: Path) -> PreTrainedModel:
     Raises:
         TeacherError: the folder does not hold what was saved.
     """
-    again = load_model(str(folder), Wanted(Kind(type(model), "model"), "the student")).model
+    again = load_model(str(folder), ModelDemands(ModelKind(type(model), "model"), "the student")).model
     again.set_attn_implementation(model.config._attn_implementation)
     return again
 
 
-def draw_model(name: str, kind: Kind, config: PreTrainedConfig, called: str) -> PreTrainedModel:
+def draw_model(name: str, kind: ModelKind, config: PreTrainedConfig, called: str) -> PreTrainedModel:
     """A model of random weights, drawn from torch's generator: in eval mode on the CPU, in float32.
 
     Args:
         name: where the configuration is from, for an error.
         kind: of model.
         config: its shape.
-        called: it in words, as in :class:`Wanted`.
+        called: it in words, as in :class:`ModelDemands`.
 
     Raises:
         TeacherError: the configuration gives no such model.
@@ -210,14 +210,14 @@ def require_weights(name: str, called: str) -> None:
         raise TeacherError(f"cannot load {called} from {name}: it has no weights; give the folder of a trained model")
 
 
-def _refuse_own_code(name: str, config: PreTrainedConfig, wanted: Wanted) -> None:
+def _refuse_own_code(name: str, config: PreTrainedConfig, demands: ModelDemands) -> None:
     """Refuse a model whose class is code beside its weights, unless transformers has a class of that name."""
     mapped: dict[str, Any] = getattr(config, "auto_map", None) or {}
-    for auto in (wanted.kind.auto, AutoModel):
+    for auto in (demands.kind.auto, AutoModel):
         own = str(mapped.get(auto.__name__) or "").rpartition(".")[2]
         if own and own not in _stock(auto, config):
             raise TeacherError(
-                f"cannot load {wanted.called} from {name}: it needs code of its own ({mapped[auto.__name__]}, by "
+                f"cannot load {demands.called} from {name}: it needs code of its own ({mapped[auto.__name__]}, by "
                 "auto_map in its config.json), and no code of a model's is run; give a model of a class of transformers"
             )
 

@@ -15,7 +15,7 @@ from hskcache.errors import CacheError, DamageError, MismatchError
 from hskcache.locks import locked
 from hskcache.move.arrival import ARRIVING, Arrival, alone_in, is_leftover, standing_manifest
 from hskcache.move.parallel import Watch, in_parallel
-from hskcache.move.selected import Choice, Selected, Side, select
+from hskcache.move.selected import NamedManifest, Selected, Subset, select
 from hskcache.remote.fetch import fetch, fetch_tokenizer, partial_path, read_manifest
 from hskcache.remote.remote import Remote
 from hskcache.remote.systems import HTTP
@@ -61,13 +61,13 @@ def default_folder(url: str) -> Path:
     return Path(name)
 
 
-def pull(remote: Remote, root: Path, choice: Choice, jobs: int = 8, watch: Watch | None = None) -> Pulled:
+def pull(remote: Remote, root: Path, subset: Subset, jobs: int = 8, watch: Watch | None = None) -> Pulled:
     """Bring a cache, or some fields and rows of it, into a folder that is new, empty, or has a part of it.
 
     Args:
         remote: where it is.
         root: the folder; made if missing.
-        choice: what to bring.
+        subset: what to bring.
         jobs: files at a time.
         watch: is told of it.
 
@@ -77,10 +77,10 @@ def pull(remote: Remote, root: Path, choice: Choice, jobs: int = 8, watch: Watch
         CacheError: there is no cache, the server is out of reach, another process pulls, or the disk is full.
     """
     watch = watch or Watch()
-    source = Side(remote.url, read_manifest(remote, root))
+    source = NamedManifest(remote.url, read_manifest(remote, root))
     with disk.writing_to(root, "the shards that are there"), alone_in(root):
         standing, before = _standing(root, source.manifest), _identity(root / MANIFEST)
-        selected = select(source, None if standing is None else Side(str(root), standing), choice)
+        selected = select(source, None if standing is None else NamedManifest(str(root), standing), subset)
         watch.on_select(selected)
         return _Pull(remote, root, selected, watch).run(jobs, before)
 

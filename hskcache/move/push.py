@@ -14,7 +14,7 @@ from pathlib import Path
 from hskcache.errors import CacheError, DamageError, MismatchError
 from hskcache.move.card import card, is_card
 from hskcache.move.parallel import Budget, Watch, in_parallel
-from hskcache.move.selected import Choice, Selected, Side, select
+from hskcache.move.selected import NamedManifest, Selected, Subset, select
 from hskcache.remote.fetch import TOKENIZER_FILES, read_manifest, remote_sha256
 from hskcache.remote.remote import Remote
 from hskcache.store.beside import MAX_README_BYTES, README, Beside, read_beside, spelled
@@ -66,14 +66,14 @@ class Manner:
 
 
 def push(
-    root: Path, remote: Remote, choice: Choice, manner: Manner | None = None, watch: Watch | None = None
+    root: Path, remote: Remote, subset: Subset, manner: Manner | None = None, watch: Watch | None = None
 ) -> Pushed:
     """Send a cache, or some fields and rows of it, to a URL that is empty or has a part of it.
 
     Args:
         root: the cache's directory.
         remote: where it is to go.
-        choice: what to send.
+        subset: what to send.
         manner: how.
         watch: is told of it.
 
@@ -88,14 +88,14 @@ def push(
             f"{remote.url} cannot be written: http servers only give; push to s3://, gs://, sftp://, hf:// or file://"
         )
     beside = read_beside(root)
-    source = Side(str(root), beside.manifest)
+    source = NamedManifest(str(root), beside.manifest)
     standing = _standing(remote, root, manner.replace)
     try:
-        selected = select(source, None if standing is None else Side(remote.url, standing), choice)
+        selected = select(source, None if standing is None else NamedManifest(remote.url, standing), subset)
     except MismatchError as error:
         if not manner.replace or standing is None:
             raise MismatchError(f"{error}" + (", or give --replace" if standing is not None else "")) from None
-        selected = select(source, None, choice)
+        selected = select(source, None, subset)
         _clear(remote, standing)
         standing = None
     watch.on_select(selected)

@@ -10,7 +10,7 @@ from hskcache.store.record import Record
 
 
 @dataclass(frozen=True)
-class Choice:
+class Subset:
     """Fields and rows that are asked for.
 
     Attributes:
@@ -43,31 +43,31 @@ class Selected:
 
 
 @dataclass(frozen=True)
-class Side:
+class NamedManifest:
     """A cache and what to call it."""
 
     name: str
     manifest: Manifest
 
 
-def select(source: Side, standing: Side | None, choice: Choice) -> Selected:
+def select(source: NamedManifest, standing: NamedManifest | None, subset: Subset) -> Selected:
     """Content for a place: what is asked for, rounded outward to whole shards, and what it has already.
 
     Args:
         source: where the cache comes from.
         standing: what the place has, complete or begun; None: nothing.
-        choice: what is asked for.
+        subset: what is asked for.
 
     Raises:
         MismatchError: the source has no such field or rows, or the place holds something that is no part of it, or
             whose rows begin elsewhere.
     """
     manifest = source.manifest
-    fields = {"inputs", *(manifest.fields if choice.fields is None else choice.fields)}
+    fields = {"inputs", *(manifest.fields if subset.fields is None else subset.fields)}
     if unknown := fields - manifest.fields.keys():
         known, near = ", ".join(manifest.fields), meant(min(unknown), manifest.fields)
         raise MismatchError(f"{source.name} has no field {min(unknown)}; it has {known}{near}")
-    shards = _shards(source, choice.rows)
+    shards = _shards(source, subset.rows)
     if standing is not None:
         begin = _begin(source, standing)
         if begin != shards.start:
@@ -85,7 +85,7 @@ def select(source: Side, standing: Side | None, choice: Choice) -> Selected:
     return Selected(chosen, pairs, manifest.request.rows(shards.start)[0])
 
 
-def _shards(source: Side, rows: tuple[int, int] | None) -> range:
+def _shards(source: NamedManifest, rows: tuple[int, int] | None) -> range:
     """The shards that hold some rows."""
     ranges, num_rows = source.manifest.request.shards, source.manifest.request.num_rows
     if rows is None:
@@ -97,7 +97,7 @@ def _shards(source: Side, rows: tuple[int, int] | None) -> range:
     return range(held[0], held[-1] + 1)
 
 
-def _begin(source: Side, standing: Side) -> int:
+def _begin(source: NamedManifest, standing: NamedManifest) -> int:
     """The shard of the source that shard 0 of what stands at the place is.
 
     Raises:
@@ -127,7 +127,7 @@ def _constants(manifest: Manifest, name: str) -> list[Record]:
     return [manifest.constants[name]] if name in manifest.constants else []
 
 
-def _refuse(source: Side, standing: Side, why: str) -> NoReturn:
+def _refuse(source: NamedManifest, standing: NamedManifest, why: str) -> NoReturn:
     raise MismatchError(
         f"{standing.name} holds another cache ({standing.manifest.cache_id[:12]}) that is no part of {source.name} "
         f"({source.manifest.cache_id[:12]}): {why}; choose another place"

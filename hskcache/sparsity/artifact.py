@@ -12,7 +12,7 @@ from safetensors.numpy import load, save
 from hskcache.difference import first_difference
 from hskcache.errors import DamageError, MismatchError
 from hskcache.sparsity.levels import Importance
-from hskcache.sparsity.scores import Scores
+from hskcache.sparsity.scores import UnitScores
 from hskcache.sparsity.weights import WeightScores
 from hskcache.store.files import sha256_hex, write_atomic
 from hskcache.store.record import Sha256, parse
@@ -105,7 +105,7 @@ class ScoreInfo(Strict):
         return first_difference(here, there)
 
 
-def save_scores(folder: Path, scores: Scores | WeightScores, provenance: ScoreInfo) -> ScoreInfo:
+def save_scores(folder: Path, scores: UnitScores | WeightScores, provenance: ScoreInfo) -> ScoreInfo:
     """Write both files; a kill in between leaves no scores.
 
     Returns:
@@ -118,7 +118,7 @@ def save_scores(folder: Path, scores: Scores | WeightScores, provenance: ScoreIn
     return info
 
 
-def load_scores(path: Path) -> tuple[Scores, ScoreInfo]:
+def load_scores(path: Path) -> tuple[UnitScores, ScoreInfo]:
     """Read scores of heads and neurons that :func:`save_scores` wrote.
 
     Args:
@@ -134,7 +134,7 @@ def load_scores(path: Path) -> tuple[Scores, ScoreInfo]:
         for name in _PARTS
         if f"{name}/heads" in arrays
     }
-    return Scores(parts.get("expressive"), parts.get("friendly")), info
+    return UnitScores(parts.get("expressive"), parts.get("friendly")), info
 
 
 def load_weight_scores(path: Path) -> tuple[WeightScores, ScoreInfo]:
@@ -195,7 +195,7 @@ def files_of(path: Path) -> tuple[Path, Path]:
     return scores, scores.with_suffix(".json")
 
 
-def _arrays(scores: Scores | WeightScores) -> dict[str, NDArray[Any]]:
+def _arrays(scores: UnitScores | WeightScores) -> dict[str, NDArray[Any]]:
     found: dict[str, NDArray[Any]] = {}
     for name in _PARTS:
         part = getattr(scores, name)

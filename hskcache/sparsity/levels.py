@@ -72,7 +72,7 @@ class Importance:
 
 
 @dataclass(frozen=True, eq=False)
-class Kept:
+class KeptUnits:
     """The heads and neurons that stay.
 
     Attributes:
@@ -89,13 +89,13 @@ def num_removed(total: int, percent: int) -> int:
     return round(Fraction(total * percent, 100))
 
 
-def kept_at(importance: Importance, percent: int) -> Kept:
+def kept_at(importance: Importance, percent: int) -> KeptUnits:
     """Heads and neurons that stay where the lowest ``percent`` of all heads and of all neurons go.
 
     Of equals the one of the lower layer stays, in a layer the one of the lower number; so a level keeps nothing that a
     lower level removes.
     """
-    return Kept(_kept(importance.heads_LH, percent), _kept(importance.neurons_LF, percent))
+    return KeptUnits(_kept(importance.heads_LH, percent), _kept(importance.neurons_LF, percent))
 
 
 def kept_weights(values_LP: NDArray[np.floating], percent: int, scope: Scope) -> NDArray[np.bool_]:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from hskcache.sparsity.levels import Kept
+from hskcache.sparsity.levels import KeptUnits
 from hskcache.teacher.load import Teacher, describe
 from hskcache.teacher.places import places
 
@@ -46,7 +46,7 @@ def _multiplier(mask: Tensor) -> Callable[[nn.Module, tuple[Any, ...]], tuple[Te
     return multiply
 
 
-def zero_(model: PreTrainedModel, kept: Kept) -> None:
+def zero_(model: PreTrainedModel, kept: KeptUnits) -> None:
     """Set the weights through which removed heads and neurons contribute to 0.0, in place."""
     with torch.no_grad():
         for weight, columns in _removed(model, kept):
@@ -54,7 +54,7 @@ def zero_(model: PreTrainedModel, kept: Kept) -> None:
 
 
 @contextmanager
-def zeroed(model: PreTrainedModel, kept: Kept) -> Iterator[None]:
+def zeroed(model: PreTrainedModel, kept: KeptUnits) -> Iterator[None]:
     """As :func:`zero_`, for a while; the weights come back bit for bit, whatever happens inside."""
     with torch.no_grad():
         saved = [(weight, columns, weight.index_select(1, columns)) for weight, columns in _removed(model, kept)]
@@ -68,7 +68,7 @@ def zeroed(model: PreTrainedModel, kept: Kept) -> Iterator[None]:
 
 
 @contextmanager
-def sparse(teacher: Teacher, kept: Kept, name: str) -> Iterator[Teacher]:
+def sparse(teacher: Teacher, kept: KeptUnits, name: str) -> Iterator[Teacher]:
     """The teacher without its removed heads and neurons, as a teacher of its own.
 
     Args:
@@ -80,7 +80,7 @@ def sparse(teacher: Teacher, kept: Kept, name: str) -> Iterator[Teacher]:
         yield replace(teacher, info=describe(teacher.model, name))
 
 
-def _removed(model: PreTrainedModel, kept: Kept) -> list[tuple[Tensor, Tensor]]:
+def _removed(model: PreTrainedModel, kept: KeptUnits) -> list[tuple[Tensor, Tensor]]:
     """Weights [out, in] and the numbers of their columns that belong to removed heads and neurons, int64."""
     found = []
     for place, heads_H, neurons_F in zip(places(model), kept.heads_LH, kept.neurons_LF, strict=True):

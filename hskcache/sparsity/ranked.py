@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from hskcache.sparsity.artifact import ModelId
 from hskcache.sparsity.checkpoint import LevelInfo, SparsityInfo, WeightSparsityInfo
-from hskcache.sparsity.levels import Importance, Kept, Ranking, kept_at, kept_weights
+from hskcache.sparsity.levels import Importance, KeptUnits, Ranking, kept_at, kept_weights
 from hskcache.sparsity.masks import zeroed
 from hskcache.sparsity.subjects import AnyImportance
 from hskcache.sparsity.weights import without_weights
@@ -61,7 +61,7 @@ class Ranked:
         return Lacking(without_weights(model, kept_LP), info)
 
 
-def _units(kept: Kept) -> dict[str, Any]:
+def _units(kept: KeptUnits) -> dict[str, Any]:
     """The entries of a record that tell of heads and neurons."""
     return {
         "num_heads": kept.heads_LH.size,

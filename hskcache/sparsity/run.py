@@ -44,7 +44,7 @@ _BESIDE_BYTES = 10_000_000
 
 
 @dataclass(frozen=True)
-class Level:
+class SparseTeacher:
     """A sparse teacher in its folder, and whether it was there already."""
 
     info: LevelInfo
@@ -143,7 +143,7 @@ def copy_scores(path: Path, out: Path) -> None:
 
 def write_levels(
     ranked: Ranked, levels: Sequence[int], out: Path, on_level: Callable[[], None] | None = None
-) -> list[Level]:
+) -> list[SparseTeacher]:
     """Write the sparse teachers of some levels that are not there yet, each as an ordinary checkpoint.
 
     Args:
@@ -167,7 +167,7 @@ def write_levels(
         if percent not in there:
             with writing_to(out, _SINCE):
                 write_checkpoint(ranked.teacher, zeros, info, folder)
-        done.append(Level(info, folder, percent in there))
+        done.append(SparseTeacher(info, folder, percent in there))
         if on_level is not None:
             on_level()
     return done

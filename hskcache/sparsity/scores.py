@@ -26,7 +26,7 @@ from hskcache.teacher.places import places
 
 Part = TypeVar("Part")
 
-__all__ = ["Sample", "Scores", "magnitude", "random_importance", "score"]
+__all__ = ["Sample", "UnitScores", "magnitude", "random_importance", "score"]
 
 EPSILON = 1e-7
 """Added to the norm of a layer's scores, which may all be 0."""
@@ -43,7 +43,7 @@ _SILENT = {
 
 
 @dataclass(frozen=True, eq=False)
-class Scores:
+class UnitScores:
     """Raw sums over batches, of which any balance can be formed.
 
     Attributes:
@@ -120,7 +120,7 @@ def score(
     student: PreTrainedModel | None,
     sample: Sample,
     on_rows: Callable[[int], None] | None = None,
-) -> Scores:
+) -> UnitScores:
     """Score heads and neurons in one pass over some rows, on the device of the teacher.
 
     Args:
@@ -134,7 +134,7 @@ def score(
         MismatchError: there is neither a student nor a label, or one of them does not fit the teacher.
         TeacherError: masks have no place in the teacher, a model cannot read the rows, or a score is not finite.
     """
-    tally = _Tally(teacher.model)
+    tally = _MaskTally(teacher.model)
     sum_gradients(teacher, student, sample, tally, on_rows)
     return tally.scores(teacher.info.name)
 
@@ -157,7 +157,7 @@ def random_importance(model: PreTrainedModel, seed: int) -> Importance:
     return Importance(drawn[: heads[0] * heads[1]].reshape(heads), drawn[heads[0] * heads[1] :].reshape(neurons))
 
 
-class _Tally:
+class _MaskTally:
     """Masks of ones and the sums over batches of what losses' gradients with respect to them are worth."""
 
     def __init__(self, model: PreTrainedModel) -> None:
@@ -178,7 +178,7 @@ class _Tally:
         for total, gradient in zip(sums, gradients, strict=True):
             total += gradient.abs()
 
-    def scores(self, teacher: str) -> Scores:
+    def scores(self, teacher: str) -> UnitScores:
         """Scores that were summed up.
 
         Raises:
@@ -186,7 +186,7 @@ class _Tally:
         """
         require_finite([total for sums in self.sums.values() for total in sums], teacher)
         parts = {part: _importance(sums) for part, sums in self.sums.items()}
-        return Scores(parts.get(EXPRESSIVE), parts.get(FRIENDLY))
+        return UnitScores(parts.get(EXPRESSIVE), parts.get(FRIENDLY))
 
 
 def _importance(tensors: list[Tensor]) -> Importance:

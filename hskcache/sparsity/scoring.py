@@ -20,7 +20,7 @@ OnRows = Callable[[int], None]
 
 
 @dataclass(frozen=True, eq=False)
-class Drawn:
+class DrawnRows:
     """Rows of a data set that heads and neurons are scored on.
 
     Attributes:
@@ -58,11 +58,11 @@ class Drawn:
         )
 
 
-def draw(examples: Examples, limit: int | None, seed: int) -> Drawn:
+def draw(examples: Examples, limit: int | None, seed: int) -> DrawnRows:
     """``limit`` rows of a data set, drawn by ``seed``; all where it is None or there are no more."""
     if limit is None or limit >= len(examples):
-        return Drawn(examples)
-    return Drawn(examples, draw_rows(len(examples), limit, seed), seed)
+        return DrawnRows(examples)
+    return DrawnRows(examples, draw_rows(len(examples), limit, seed), seed)
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class ScoreSettings:
 
 
 @dataclass(frozen=True, eq=False)
-class Scoring:
+class ScoringPass:
     """A scoring pass before it is made.
 
     Attributes:
@@ -94,7 +94,7 @@ class Scoring:
 
     teacher: Teacher
     trial: Trial | None
-    drawn: Drawn
+    drawn: DrawnRows
     settings: ScoreSettings
     subject: Subject = UNITS
 

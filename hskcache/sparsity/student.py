@@ -8,7 +8,7 @@ from hskcache.classes import reordering, require_one_answer
 from hskcache.encoder import weights_digest
 from hskcache.errors import MismatchError
 from hskcache.model.adapter import tokenizer_of
-from hskcache.model.load import CLASSIFIER, Wanted, load_model
+from hskcache.model.load import CLASSIFIER, ModelDemands, load_model
 from hskcache.runtime import quiet
 from hskcache.sparsity.artifact import ModelId
 from hskcache.teacher.load import Teacher
@@ -37,7 +37,7 @@ def load_trial(name: str, teacher: Teacher, task: Task | None = None) -> Trial:
         MismatchError: it knows other tokens, or answers for other classes.
     """
     remedy = "distill it from the teacher first: hsktrain fit"
-    model, _ = load_model(name, Wanted(CLASSIFIER, "a trial student", remedy))
+    model, _ = load_model(name, ModelDemands(CLASSIFIER, "a trial student", remedy))
     with quiet():
         vocabulary = load_tokenizer(tokenizer_of(name)).get_vocab()
     if (found := vocabulary_difference(vocabulary, teacher.tokenizer.get_vocab())) is not None:

@@ -17,10 +17,10 @@ from hskcache.sparsity.artifact import (
     load_weight_scores,
 )
 from hskcache.sparsity.levels import Importance, Ranking
-from hskcache.sparsity.scores import Scores, magnitude, random_importance, score
+from hskcache.sparsity.scores import UnitScores, magnitude, random_importance, score
 from hskcache.sparsity.weights import WeightScores, random_weights, score_weights, weight_magnitude
 
-AnyScores: TypeAlias = Scores | WeightScores
+AnyScores: TypeAlias = UnitScores | WeightScores
 AnyImportance: TypeAlias = Importance | NDArray[np.float32]
 
 

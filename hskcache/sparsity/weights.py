@@ -88,7 +88,7 @@ def score_weights(
 
     It takes the memory of two gradients and two sums: 16 bytes a weight, and as much as a backward pass beside.
     """
-    tally = _Tally(teacher.model)
+    tally = _WeightTally(teacher.model)
     sum_gradients(teacher, student, sample, tally, on_rows)
     return tally.scores(teacher.info.name)
 
@@ -139,7 +139,7 @@ def _stacked(layers: Sequence[Sequence[Tensor]]) -> NDArray[np.float32]:
     return np.stack([torch.cat([one.reshape(-1).float() for one in layer]).cpu().numpy() for layer in layers])
 
 
-class _Tally:
+class _WeightTally:
     """Sums over batches of |w * dL/dw|, float32 where the weights are."""
 
     def __init__(self, model: PreTrainedModel) -> None:

@@ -7,7 +7,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hskcache.encoder import identifying_config, weights_digest
 from hskcache.model.adapter import tokenizer_of
-from hskcache.model.load import CLASSIFIER, ENCODER, Wanted, load_model
+from hskcache.model.load import CLASSIFIER, ENCODER, ModelDemands, load_model
 from hskcache.runtime import quiet, resolve_device
 from hskcache.spec import ComputeDtype
 from hskcache.store.manifest import TeacherInfo
@@ -47,7 +47,7 @@ def load_teacher(name: str, device: str = "auto", dtype: ComputeDtype = "float32
         TeacherError: it cannot be loaded whole, has no classification head, or cannot be captured.
     """
     remedy = f"fine-tune it on the task first: hsktrain finetune --model {name}"
-    model, tokenizer = _load(name, Wanted(CLASSIFIER, "a teacher", remedy, dtype=dtype), device)
+    model, tokenizer = _load(name, ModelDemands(CLASSIFIER, "a teacher", remedy, dtype=dtype), device)
     prepare(model)
     return Teacher(model, tokenizer, describe(model, name), int(model.config.num_labels))
 
@@ -59,7 +59,7 @@ def load_encoder(name: str, device: str = "auto", dtype: ComputeDtype = "float32
         SpecError: no such device.
         TeacherError: it cannot be loaded whole, or cannot be captured.
     """
-    model, tokenizer = _load(name, Wanted(ENCODER, "a teacher", dtype=dtype), device)
+    model, tokenizer = _load(name, ModelDemands(ENCODER, "a teacher", dtype=dtype), device)
     if hasattr(model, "pooler"):
         # Nothing of it is kept; where a checkpoint has none, it would be drawn anew and change the weights' digest.
         model.pooler = None
@@ -67,7 +67,7 @@ def load_encoder(name: str, device: str = "auto", dtype: ComputeDtype = "float32
     return Teacher(model, tokenizer, describe(model, name), None)
 
 
-def _load(name: str, wanted: Wanted, device: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+def _load(name: str, wanted: ModelDemands, device: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """A model on its device, and its tokenizer."""
     place = resolve_device(device)
     with quiet():

@@ -14,9 +14,9 @@ import numpy as np
 from hskcache import console
 from hskcache.errors import DataError
 from hskcache.spec import Packing
-from hskcache.text.documents import AHEAD, STEM, DocumentsWriter, Window
+from hskcache.text.documents import AHEAD, STEM, DocumentsWriter, TokenWindow
 from hskcache.text.lines import text_batches
-from hskcache.text.packing import Packer, Template, template_of
+from hskcache.text.packing import Packer, RowTemplate, template_of
 from hskcache.text.spool import Spool, SpooledRows, SpoolWriter, read_spool, remove_spool
 from hskcache.text.tokenize import TokenizedRows, special_ids
 
@@ -210,7 +210,7 @@ def _tokenize(
 
 
 def _pack(
-    name: str, documents: SpooledRows, template: Template, place: tuple[Spool, dict[str, Any]], has_types: bool
+    name: str, documents: SpooledRows, template: RowTemplate, place: tuple[Spool, dict[str, Any]], has_types: bool
 ) -> SpooledRows:
     """Rows on the disk of documents that are there."""
     spool, identity = place
@@ -223,7 +223,9 @@ def _pack(
     if documents.num_documents == 1 and packing.pairs == "mixed":
         console.say(f"{name} is one document without blank lines, so that no second text is of another one")
     with (spool.folder / f"{STEM}ids.bin").open("rb") as file, SpoolWriter(spool.folder, "", has_types) as writer:
-        for rows in Packer(documents.offsets, (Window(file, AHEAD), Window(file)), template, packing).blocks():
+        for rows in Packer(
+            documents.offsets, (TokenWindow(file, AHEAD), TokenWindow(file)), template, packing
+        ).blocks():
             writer.append(rows.ids, rows.lengths, rows.types if has_types else None)
         writer.commit(identity, documents.num_documents, documents.num_tokens)
     spooled = read_spool(spool.folder, identity)

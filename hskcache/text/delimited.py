@@ -12,7 +12,7 @@ from typing import NamedTuple
 from hskcache.errors import ColumnError, DataError
 from hskcache.text.header import find_header
 from hskcache.text.labels import LabelSet
-from hskcache.text.table import Columns, Faults, Table, Values, named_column, numbered_column, read_text
+from hskcache.text.table import Columns, Faults, RawTable, Values, named_column, numbered_column, read_text
 
 _SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 _FIELD_LIMIT = threading.Lock()
@@ -30,14 +30,14 @@ DIALECTS = {".tsv": Dialect("\t", quoted=False), ".csv": Dialect(",", quoted=Tru
 """Dialects by the suffix of a file; of a ``.csv`` the separator is the first that gives it the wanted columns."""
 
 
-class Record(NamedTuple):
+class DelimitedRow(NamedTuple):
     """One row as written and the line, counted from 1, on which it begins."""
 
     line: int
     fields: list[str]
 
 
-def read_records(text: str, dialect: Dialect, faults: Faults) -> list[Record]:
+def read_records(text: str, dialect: Dialect, faults: Faults) -> list[DelimitedRow]:
     """All records of a file's text, its header among them.
 
     Raises:
@@ -49,17 +49,17 @@ def read_records(text: str, dialect: Dialect, faults: Faults) -> list[Record]:
         return list(_quoted(text, dialect.separator, faults))
 
 
-def _unquoted(text: str, separator: str) -> list[Record]:
+def _unquoted(text: str, separator: str) -> list[DelimitedRow]:
     """Records in which a quote is a character like any other, as in GLUE; blank lines are passed over.
 
     Only a line feed ends a line: the csv module and ``splitlines`` also break at a lone carriage return or U+2028,
     which occur inside texts.
     """
     lines = (line.removesuffix("\r") for line in text.split("\n"))
-    return [Record(number, line.split(separator)) for number, line in enumerate(lines, start=1) if line]
+    return [DelimitedRow(number, line.split(separator)) for number, line in enumerate(lines, start=1) if line]
 
 
-def _quoted(text: str, separator: str, faults: Faults) -> Iterator[Record]:
+def _quoted(text: str, separator: str, faults: Faults) -> Iterator[DelimitedRow]:
     """Records in which a quoted text may run over several lines; blank lines are passed over."""
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
     while True:
@@ -77,7 +77,7 @@ def _quoted(text: str, separator: str, faults: Faults) -> Iterator[Record]:
             faults.add(line, f"{error}{lost}", "quote the text as CSV does, doubling inner quotes")
             continue
         if fields:
-            yield Record(line, fields)
+            yield DelimitedRow(line, fields)
 
 
 @contextmanager
@@ -113,7 +113,7 @@ def _first_fields(text: str, separator: str) -> list[str]:
     return [] if record is None else [name.strip() for name in record.fields]
 
 
-def read_delimited(path: Path, columns: Columns, labels: LabelSet, faults: Faults) -> Table:
+def read_delimited(path: Path, columns: Columns, labels: LabelSet, faults: Faults) -> RawTable:
     """The wanted columns of a ``.tsv`` or ``.csv`` file.
 
     Args:
@@ -153,10 +153,10 @@ def read_delimited(path: Path, columns: Columns, labels: LabelSet, faults: Fault
         remarks.append(remark)
     read = replace(columns, header=header.is_there)
     numbers = [record.line for record in records]
-    return Table(faults, read, texts, pairs, given, numbers, remarks=tuple(remarks))
+    return RawTable(faults, read, texts, pairs, given, numbers, remarks=tuple(remarks))
 
 
-def _of_one_width(records: list[Record], first: Record, faults: Faults) -> list[Record]:
+def _of_one_width(records: list[DelimitedRow], first: DelimitedRow, faults: Faults) -> list[DelimitedRow]:
     expected = len(first.fields)
     kept = []
     for record in records:

@@ -88,7 +88,7 @@ def _marked(encodings: Sequence[Any]) -> Tokens:
     return np.where(starts, ids, ~ids)
 
 
-class Window:
+class TokenWindow:
     """Some tokens of a corpus in memory, moved along the file as they are asked for.
 
     Args:

@@ -7,7 +7,7 @@ from itertools import islice
 from pathlib import Path
 
 from hskcache.errors import DataError
-from hskcache.text.delimited import DIALECTS, Record, dialect_of, read_records
+from hskcache.text.delimited import DIALECTS, DelimitedRow, dialect_of, read_records
 from hskcache.text.table import Columns, Faults, named_column, numbered_column
 from hskcache.text.typed import is_saved_set, parse_hub
 
@@ -72,7 +72,7 @@ def _check_delimited(path: Path, text: str, columns: Columns) -> None:
             numbered_column(column, len(first.fields), where)
 
 
-def _first(path: Path, text: str, columns: Columns) -> Record | None:
+def _first(path: Path, text: str, columns: Columns) -> DelimitedRow | None:
     """The first record; None where the head does not show it whole."""
     lines = text.split("\n")
     for end in (1, 2, 8, len(lines) - 1):

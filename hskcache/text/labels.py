@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from hskcache.classes import NO_CLASS, has_gold
 from hskcache.errors import DataError, SpecError
 from hskcache.text.gold import Unlabelled, unlabelled_classes, unlabelled_scores
-from hskcache.text.table import RowPolicy, Table
+from hskcache.text.table import RawTable, RowPolicy
 
 Problem: TypeAlias = Literal["classification", "regression"]
 Labels: TypeAlias = NDArray[np.int64] | NDArray[np.float32]
@@ -79,7 +79,7 @@ def is_number(text: str) -> bool:
     return True
 
 
-def resolve_labels(table: Table, labels: LabelSet, policy: RowPolicy) -> Resolved:
+def resolve_labels(table: RawTable, labels: LabelSet, policy: RowPolicy) -> Resolved:
     """The label column of ``table`` as numbers.
 
     Args:
@@ -100,7 +100,7 @@ def resolve_labels(table: Table, labels: LabelSet, policy: RowPolicy) -> Resolve
     return _classes(table, written, labels, policy)
 
 
-def _written(table: Table, index: int, value: object) -> str:
+def _written(table: RawTable, index: int, value: object) -> str:
     """One label in the spelling of a text file, the same in every format; empty for none."""
     if isinstance(value, str):
         return value.strip()
@@ -117,14 +117,14 @@ def _written(table: Table, index: int, value: object) -> str:
     return ""
 
 
-def _infer_problem(table: Table, counts: Iterable[str]) -> Problem:
+def _infer_problem(table: RawTable, counts: Iterable[str]) -> Problem:
     texts = set(counts) - {"-"}
     if table.class_names is not None or all(_INTEGER.fullmatch(text) or _WHOLE.fullmatch(text) for text in texts):
         return "classification"
     return "regression" if all(map(is_number, texts)) else "classification"
 
 
-def _scores(table: Table, written: list[str], none: Unlabelled, is_told: bool) -> Resolved:
+def _scores(table: RawTable, written: list[str], none: Unlabelled, is_told: bool) -> Resolved:
     scores = np.full(len(written), math.nan, np.float32)
     for index, text in enumerate(written):
         if not text or text in none.spellings:
@@ -142,7 +142,7 @@ def _scores(table: Table, written: list[str], none: Unlabelled, is_told: bool) -
     return Resolved(scores, (), "regression", tuple(remarks))
 
 
-def _classes(table: Table, written: list[str], labels: LabelSet, policy: RowPolicy) -> Resolved:
+def _classes(table: RawTable, written: list[str], labels: LabelSet, policy: RowPolicy) -> Resolved:
     known = labels.names or table.class_names
     spelled = _spelled(set(written) - {""}, known or ())
     counts = Counter(spelled[text] for text in written if text)
@@ -188,7 +188,7 @@ def _whole(text: str) -> str:
     return text if found is None else found[1].replace("-0", "0") if int(found[1]) == 0 else found[1]
 
 
-def _infer_names(table: Table, gold: Collection[str], num_classes: int | None) -> tuple[str, ...]:
+def _infer_names(table: RawTable, gold: Collection[str], num_classes: int | None) -> tuple[str, ...]:
     if num_classes is not None:
         numbers = tuple(map(str, range(num_classes)))
         if set(gold) <= set(numbers):

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from hskcache.errors import SpecError
 from hskcache.spec import Packing
-from hskcache.text.documents import Tokens, Window, decoded
+from hskcache.text.documents import Tokens, TokenWindow, decoded
 from hskcache.text.frame import Frame, Ids, Types, check_room, frame_of
 from hskcache.text.tokenize import special_ids
 
@@ -37,7 +37,7 @@ class PackedRows(NamedTuple):
     types: Types
 
 
-class Drawn(NamedTuple):
+class RowDraws(NamedTuple):
     """Five random words of 64 bits, all that one row draws."""
 
     shortness: int
@@ -48,7 +48,7 @@ class Drawn(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Template:
+class RowTemplate:
     """Everything that rows are made of beside text.
 
     Attributes:
@@ -62,7 +62,7 @@ class Template:
     masks: "Masks | None"
 
 
-def template_of(tokenizer: "PreTrainedTokenizerBase", max_length: int, packing: Packing) -> Template:
+def template_of(tokenizer: "PreTrainedTokenizerBase", max_length: int, packing: Packing) -> RowTemplate:
     """The rows of a tokenizer before they have text; asked before anything is tokenized.
 
     Raises:
@@ -71,7 +71,7 @@ def template_of(tokenizer: "PreTrainedTokenizerBase", max_length: int, packing: 
     """
     frames = tuple(frame_of(tokenizer, num_texts) for num_texts in ((1,) if packing.pairs == "none" else (1, 2)))
     room = check_room(frames[-1], max_length)
-    return Template(frames, room, masks_of(tokenizer, packing) if packing.mask else None)
+    return RowTemplate(frames, room, masks_of(tokenizer, packing) if packing.mask else None)
 
 
 class Packer:
@@ -95,8 +95,8 @@ class Packer:
     def __init__(
         self,
         documents: NDArray[np.int64],
-        windows: tuple[Window, Window],
-        template: Template,
+        windows: tuple[TokenWindow, TokenWindow],
+        template: RowTemplate,
         packing: Packing,
     ) -> None:
         self._offsets = np.asarray(documents)
@@ -123,7 +123,9 @@ class Packer:
                     texts, at = self._row(drawn, at, (begin, end), copy > 0 and at == begin)
                     yield texts
 
-    def _row(self, drawn: Drawn, at: int, document: tuple[int, int], is_moved: bool) -> tuple[tuple[Tokens, ...], int]:
+    def _row(
+        self, drawn: RowDraws, at: int, document: tuple[int, int], is_moved: bool
+    ) -> tuple[tuple[Tokens, ...], int]:
         """The texts of the row that begins at a token, and where the next one begins.
 
         Args:
@@ -149,7 +151,7 @@ class Packer:
         first = self._window.tokens(at, stop)
         return (first, self._partner(drawn, document, (max(1, length - len(first)), room - len(first)))), stop
 
-    def _middle(self, drawn: Drawn, at: int, stop: int) -> int | None:
+    def _middle(self, drawn: RowDraws, at: int, stop: int) -> int | None:
         """Beginning of the second text of some that follow one another; None if they are one word."""
         if stop - at < 2:
             return None
@@ -157,7 +159,7 @@ class Packer:
         before = self._window.start_before(at + 1, place)
         return before if before is not None else self._window.start_after(place, stop - 1)
 
-    def _partner(self, drawn: Drawn, document: tuple[int, int], lengths: tuple[int, int]) -> Tokens:
+    def _partner(self, drawn: RowDraws, document: tuple[int, int], lengths: tuple[int, int]) -> Tokens:
         """A text of another document.
 
         Args:
@@ -181,7 +183,7 @@ class Packer:
         return self._partners.tokens(start, _cut(self._partners, start, (start + wanted, start + most), end))
 
 
-def _cut(window: Window, begin: int, places: tuple[int, int], end: int) -> int:
+def _cut(window: TokenWindow, begin: int, places: tuple[int, int], end: int) -> int:
     """End of a text that begins at ``begin``: with the last word that ends by a place, or with the first one.
 
     Args:
@@ -202,13 +204,13 @@ def _cut(window: Window, begin: int, places: tuple[int, int], end: int) -> int:
     return end if end <= latest else latest
 
 
-def _draws(seed: int, copy: int) -> Iterator[Drawn]:
+def _draws(seed: int, copy: int) -> Iterator[RowDraws]:
     bits = np.random.Philox(key=seed & ((1 << _BITS) - 1), counter=(1 + copy) << _BITS)
     while True:
-        yield from map(Drawn._make, bits.random_raw(_WORDS * BLOCK_ROWS).reshape(-1, _WORDS).tolist())
+        yield from map(RowDraws._make, bits.random_raw(_WORDS * BLOCK_ROWS).reshape(-1, _WORDS).tolist())
 
 
-def _laid(block: Sequence[tuple[Tokens, ...]], template: Template) -> PackedRows:
+def _laid(block: Sequence[tuple[Tokens, ...]], template: RowTemplate) -> PackedRows:
     """Rows of texts with the special tokens around them."""
     pieces: list[Tokens] = []
     types: list[Types] = []

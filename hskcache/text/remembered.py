@@ -121,7 +121,7 @@ class _Cut(BaseModel):
     longest: int = Field(default=0, ge=0)
 
 
-class _File(BaseModel):
+class _RowsFile(BaseModel):
     """Content of ``rows.json``; keys of later versions are passed over."""
 
     model_config = ConfigDict(strict=True)
@@ -146,7 +146,7 @@ def of_model(name: str | Path) -> Remembered:
     """
     path, where = Path(name) / ROWS, f"the model {name}"
     try:
-        found = _File.model_validate_json(path.read_bytes())
+        found = _RowsFile.model_validate_json(path.read_bytes())
     except (FileNotFoundError, NotADirectoryError):
         return Remembered(where)
     except (ValidationError, OSError) as error:

@@ -11,7 +11,7 @@ from hskcache.errors import DataError, SpecError
 from hskcache.text.delimited import DIALECTS, read_delimited
 from hskcache.text.examples import Examples, Reading, fingerprint
 from hskcache.text.labels import LabelSet, Resolved, resolve_labels
-from hskcache.text.table import Columns, Faults, RowPolicy, Table, Values
+from hskcache.text.table import Columns, Faults, RawTable, RowPolicy, Values
 from hskcache.text.tasks import Task
 from hskcache.text.typed import is_saved_set, read_hub, read_jsonl, read_parquet, read_saved_set
 
@@ -64,7 +64,7 @@ def read_examples(
     return _with_policy(kept, found._replace(labels=values), policy)
 
 
-def _with_policy(table: Table, found: Resolved, policy: RowPolicy) -> Examples:
+def _with_policy(table: RawTable, found: Resolved, policy: RowPolicy) -> Examples:
     """The rows with what becomes of those that have no gold label."""
     total, values = len(table.numbers), found.labels
     is_gold = np.zeros(total, bool) if values is None else has_gold(values)
@@ -94,7 +94,7 @@ def _with_policy(table: Table, found: Resolved, policy: RowPolicy) -> Examples:
     return _examples(_taken(table, np.flatnonzero(is_gold).tolist()), kept, replace(reading, notes=(note,)))
 
 
-def _examples(table: Table, found: Resolved, reading: Reading) -> Examples:
+def _examples(table: RawTable, found: Resolved, reading: Reading) -> Examples:
     """Rows all of which stay, with what is to be told of them."""
     texts = [str(text) for text in table.texts]
     pairs = None if table.pairs is None else [str(text) for text in table.pairs]
@@ -115,13 +115,13 @@ def _examples(table: Table, found: Resolved, reading: Reading) -> Examples:
     return Examples(texts, pairs, found.labels, found.names, found.problem, table.source, table.split, digest, reading)
 
 
-def _left_out(table: Table, bad: Sequence[tuple[int, str]]) -> str:
+def _left_out(table: RawTable, bad: Sequence[tuple[int, str]]) -> str:
     rows = "1 bad row is" if len(bad) == 1 else f"{len(bad):,} bad rows are"
     number, problem = bad[0]
     return f"{table.source}: {rows} left out, the first in {table.faults.unit} {number}: {problem}"
 
 
-def _without_faults(table: Table) -> Table:
+def _without_faults(table: RawTable) -> RawTable:
     """The rows that can be used.
 
     Raises:
@@ -134,12 +134,12 @@ def _without_faults(table: Table) -> Table:
     return table if len(good) == len(table.numbers) else _taken(table, good)
 
 
-def _good(table: Table) -> list[int]:
+def _good(table: RawTable) -> list[int]:
     """Indices of the rows that can be used."""
     return [index for index, number in enumerate(table.numbers) if number not in table.faults.found]
 
 
-def _taken(table: Table, indices: Sequence[int]) -> Table:
+def _taken(table: RawTable, indices: Sequence[int]) -> RawTable:
     texts, pairs, labels = (
         None if values is None else [values[index] for index in indices]
         for values in (table.texts, table.pairs, table.labels)
@@ -209,7 +209,7 @@ def _column(column: str | int | None) -> str | int | None:
     return int(column) if isinstance(column, str) and column.isascii() and column.isdigit() else column
 
 
-def _read_table(source: str | Path, columns: Columns, labels: LabelSet, policy: RowPolicy) -> Table:
+def _read_table(source: str | Path, columns: Columns, labels: LabelSet, policy: RowPolicy) -> RawTable:
     if str(source).startswith("hub:"):
         return read_hub(str(source), columns, policy.bad_rows)
     path = Path(source)
@@ -227,7 +227,7 @@ def _read_table(source: str | Path, columns: Columns, labels: LabelSet, policy: 
     raise DataError(f"{path}: unknown format {suffix!r}; give one of {', '.join(FORMATS)}, or hub:REPO[:CONFIG]:SPLIT")
 
 
-def _check_texts(table: Table, values: Values, what: str) -> None:
+def _check_texts(table: RawTable, values: Values, what: str) -> None:
     """Find the rows whose text is none, or none that a tokenizer can read."""
     for index, value in enumerate(values):
         if not isinstance(value, str):

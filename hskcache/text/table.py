@@ -88,7 +88,7 @@ class Faults:
 
 
 @dataclass(frozen=True)
-class Table:
+class RawTable:
     """Raw columns of one source; values are strings, or what a typed format gave.
 
     Attributes:

@@ -8,13 +8,13 @@ from typing import Any, NamedTuple
 
 from hskcache.errors import ColumnError, DataError
 from hskcache.hub import looked_up
-from hskcache.text.table import BadRows, Columns, Faults, Table, named_column, read_text
+from hskcache.text.table import BadRows, Columns, Faults, RawTable, named_column, read_text
 
 _HUB = re.compile(r"hub:(?P<repo>[^:]+)(?::(?P<config>[^:\[]+))?:(?P<split>[^:\[]+(?:\[[^\]]*\][^:\[]*)*)")
 _INSTALL = "install it with: pip install 'hskcache[hub]'"
 
 
-def read_jsonl(path: Path, columns: Columns, policy: BadRows) -> Table:
+def read_jsonl(path: Path, columns: Columns, policy: BadRows) -> RawTable:
     """The wanted keys of a file with one JSON object a line; blank lines are passed over.
 
     Raises:
@@ -32,7 +32,7 @@ def read_jsonl(path: Path, columns: Columns, policy: BadRows) -> Table:
             # A line that cannot be read is a row all the same, so that all are counted in one place.
             rows.append(_object_values(line, columns, faults, number))
             numbers.append(number)
-    return Table(faults, columns, *columns.assign(zip(*rows, strict=True)), numbers=numbers)
+    return RawTable(faults, columns, *columns.assign(zip(*rows, strict=True)), numbers=numbers)
 
 
 def _object_values(line: str, columns: Columns, faults: Faults, number: int) -> list[object]:
@@ -53,7 +53,7 @@ def _object_values(line: str, columns: Columns, faults: Faults, number: int) -> 
     return [value[column] for column in columns.wanted]
 
 
-def read_parquet(path: Path, columns: Columns, policy: BadRows) -> Table:
+def read_parquet(path: Path, columns: Columns, policy: BadRows) -> RawTable:
     """The wanted columns of a Parquet file, with the class names that ``datasets`` leaves in its metadata.
 
     Raises:
@@ -75,7 +75,7 @@ def read_parquet(path: Path, columns: Columns, policy: BadRows) -> Table:
         raise DataError(f"{path} is not a whole Parquet file ({shorten(str(error), 200)}); write it again") from None
     if not table.num_rows:
         raise DataError(f"{path} has no rows; give a file with at least one row")
-    return Table(
+    return RawTable(
         Faults(str(path), policy, "row"),
         columns,
         *columns.assign(table.column(name).to_pylist() for name in names),
@@ -112,7 +112,7 @@ def parse_hub(source: str) -> HubSource:
     return HubSource(match["repo"], match["config"], match["split"])
 
 
-def read_hub(source: str, columns: Columns, policy: BadRows) -> Table:
+def read_hub(source: str, columns: Columns, policy: BadRows) -> RawTable:
     """The wanted columns of a data set that ``datasets.load_dataset`` can load, or of a part of a saved one.
 
     Raises:
@@ -137,7 +137,7 @@ def is_saved_set(path: Path) -> bool:
     return (path / "state.json").is_file() or (path / "dataset_dict.json").is_file()
 
 
-def read_saved_set(path: Path, columns: Columns, policy: BadRows) -> Table:
+def read_saved_set(path: Path, columns: Columns, policy: BadRows) -> RawTable:
     """The wanted columns of a data set that ``save_to_disk`` wrote.
 
     Raises:
@@ -163,14 +163,14 @@ def _datasets(source: str) -> Any:
     return datasets
 
 
-def _of_data_set(data: Any, faults: Faults, columns: Columns, split: str | None) -> Table:
+def _of_data_set(data: Any, faults: Faults, columns: Columns, split: str | None) -> RawTable:
     if not len(data):
         raise DataError(f"{faults.source} has no rows; give a split with at least one row")
     names = list(data.column_names)
     found = [names[named_column(column, names, faults.source)] for column in columns.wanted]
     feature = data.features[found[-1]] if columns.label is not None else None
     is_class = type(feature).__name__ == "ClassLabel"
-    return Table(
+    return RawTable(
         faults,
         columns,
         *columns.assign(list(data[name]) for name in found),

@@ -21,13 +21,14 @@ from hskcache.text.typed import read_hub
 CHILD = """
 import sys, time
 from hskcache.errors import CacheError
-from hskcache.model.load import CLASSIFIER, Wanted, load_model
+from hskcache.model.load import CLASSIFIER, ModelDemands, load_model
 from hskcache.text.tokenize import load_tokenizer
 import transformers
 begun = time.monotonic()
 assert len(load_tokenizer("tiny/model")) > 5
-load_model("tiny/model", Wanted(CLASSIFIER, "a teacher"))
-for look in (lambda: load_tokenizer("some/name"), lambda: load_model("some/name", Wanted(CLASSIFIER, "a teacher"))):
+demands = ModelDemands(CLASSIFIER, "a teacher")
+load_model("tiny/model", demands)
+for look in (lambda: load_tokenizer("some/name"), lambda: load_model("some/name", demands)):
     try:
         look()
     except CacheError as error:

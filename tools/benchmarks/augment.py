@@ -14,7 +14,7 @@ from benchmarks.harness.measure import environment, ratio, synchronise, take_tur
 from trainer.timing import Times
 
 if TYPE_CHECKING:
-    from hskcache.augment import Job
+    from hskcache.augment import Augmentation
     from hskcache.augment.masked_lm import MaskedLM
 
 WHOLE, BARE, SINGLE = "augment", "bare forward", "a call for each word"
@@ -40,9 +40,9 @@ def random_masked_lm(device: str) -> "MaskedLM":
     return prepare(model, tokenizer, "random weights")
 
 
-def make_job(rows: Path, given: dict[str, Any]) -> "Job":
+def make_job(rows: Path, given: dict[str, Any]) -> "Augmentation":
     """The augmentation with the command's defaults, and SST-2's number of copies."""
-    from hskcache.augment import Chance, Job, Proposer, eligible, load_vectors, open_source
+    from hskcache.augment import Augmentation, Chance, Proposer, eligible, load_vectors, open_source
     from hskcache.augment.masked_lm import load_masked_lm
     from hskcache.text.layout import Layout
 
@@ -51,10 +51,10 @@ def make_job(rows: Path, given: dict[str, Any]) -> "Job":
     vectors = None if given["vectors"] is None else load_vectors(given["vectors"])
     proposer = Proposer(eligible("[a-z]+", "english"), 15, lm, vectors, given["batch_size"])
     source = open_source(str(rows), Layout("sst2", None, None, None, None))
-    return Job(source, proposer, Chance(copies=20, probability=0.4, seed=0))
+    return Augmentation(source, proposer, Chance(copies=20, probability=0.4, seed=0))
 
 
-def chunks(job: "Job") -> list[list[Any]]:
+def chunks(job: "Augmentation") -> list[list[Any]]:
     """The masked LM's inputs of every chunk of rows."""
     from hskcache.augment.run import CHUNK_ROWS
 
@@ -70,7 +70,7 @@ def chunks(job: "Job") -> list[list[Any]]:
     return found
 
 
-def forward_alone(job: "Job", batch_size: int) -> Callable[[], None]:
+def forward_alone(job: "Augmentation", batch_size: int) -> Callable[[], None]:
     """The model with its head over all positions, over batches that are padded and on the device already."""
     import torch
 
@@ -93,7 +93,7 @@ def forward_alone(job: "Job", batch_size: int) -> Callable[[], None]:
     return run
 
 
-def whole(job: "Job", folder: Path) -> Callable[[], None]:
+def whole(job: "Augmentation", folder: Path) -> Callable[[], None]:
     """From the prepared job to a finished file in a fresh place below ``folder``."""
     from hskcache.augment import augment
 
@@ -105,7 +105,7 @@ def whole(job: "Job", folder: Path) -> Callable[[], None]:
     return run
 
 
-def measure(job: "Job", given: dict[str, Any]) -> tuple[Times, Times]:
+def measure(job: "Augmentation", given: dict[str, Any]) -> tuple[Times, Times]:
     """Seconds of the augmentation and the bare forward, and of the augmentation and single calls."""
     with tempfile.TemporaryDirectory(prefix="augment-") as folder:
         augmentation = whole(job, Path(folder))

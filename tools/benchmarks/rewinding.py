@@ -16,7 +16,7 @@ from trainer.timing import Times
 
 if TYPE_CHECKING:
     from hskcache.build.job import Job
-    from hskcache.sparsity.scores import Scores
+    from hskcache.sparsity.scores import UnitScores
     from hskcache.teacher.load import Teacher
     from trainer.recipe import Losses
     from trainer.source.source import Slice, Source
@@ -68,7 +68,7 @@ class Steps:
         rows = tokenize(examples, teacher.tokenizer, self.given["length"])
         return prepare_job(teacher, examples, rows, Spec(hidden=None, max_length=self.given["length"]))
 
-    def scores(self, teacher: "Teacher", trial: Path) -> "Scores":
+    def scores(self, teacher: "Teacher", trial: Path) -> "UnitScores":
         """One pass over as many training rows as there are to evaluate on."""
         from hskcache.sparsity.sample import Sample, draw_rows
         from hskcache.sparsity.scores import score

@@ -64,20 +64,20 @@ def push(cache: Path, url: str) -> None:
     """``hskcache push``."""
     from hskcache.move.push import Manner
     from hskcache.move.push import push as send
-    from hskcache.move.selected import Choice
+    from hskcache.move.selected import Subset
     from hskcache.remote.remote import open_remote
 
-    send(cache, open_remote(url), Choice(None, None), Manner(JOBS))
+    send(cache, open_remote(url), Subset(None, None), Manner(JOBS))
 
 
 def pull(url: str, target: Path) -> None:
     """``hskcache pull``."""
     from hskcache.move.pull import pull as bring
-    from hskcache.move.selected import Choice
+    from hskcache.move.selected import Subset
     from hskcache.remote.remote import open_remote
 
     shutil.rmtree(target, ignore_errors=True)
-    bring(open_remote(url), target, Choice(None, None), JOBS)
+    bring(open_remote(url), target, Subset(None, None), JOBS)
 
 
 def to_folder(cache: Path, folder: Path) -> dict[str, Callable[[], Any]]:

@@ -12,7 +12,7 @@ from hskcache.disk import writing_to
 from hskcache.errors import DataError, MismatchError, SpecError
 from hskcache.locks import WRITING, sole_writer
 from hskcache.options import as_json, device, layout
-from hskcache.ranges import Finite, Whole
+from hskcache.ranges import FiniteRange, Whole
 from hskcache.text.layout import OPTIONS, Layout
 from hskcache.text.remembered import Remembered, of_model, save
 from trainer.cli import options
@@ -20,8 +20,8 @@ from trainer.cli import options
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from trainer.student.importance import By, Importance, Sample
-    from trainer.student.prune import Cut, Pruned
+    from trainer.student.importance import By, LabelledBatches, LayerImportance
+    from trainer.student.prune import Pruned, Pruning
 
 # Options that say how to prune, by the names of their parameters; with any other way to begin they would do nothing.
 _PRUNING = ("heads", "ffn", "share", "embedding_rank", "data", "num_rows", "batch_size", "max_length", "device")
@@ -54,7 +54,7 @@ class Created:
     "--global",
     "share",
     metavar="SHARE",
-    type=Finite(0, 1, min_open=True),
+    type=FiniteRange(0, 1, min_open=True),
     help="With --prune: keep this share of all heads and of all neurons, the best of all layers; layers may keep "
     "different numbers, or none.",
 )
@@ -182,7 +182,7 @@ def _prune(settings: dict[str, Any]) -> Created:
     from hskcache.model.adapter import tokenizer_of
     from hskcache.text import load_tokenizer
     from trainer.student.create import load_classifier
-    from trainer.student.prune import Cut, check_cut, prunable_layers, prune
+    from trainer.student.prune import Pruning, check_cut, prunable_layers, prune
 
     if any(settings[name] is not None for name in ("student", "teacher", "labels")):
         raise SpecError("--prune brings its own layers and classifier; leave out --student, --from and --labels")
@@ -194,7 +194,7 @@ def _prune(settings: dict[str, Any]) -> Created:
     teacher = load_classifier(settings["prune"])
     tokenizer = load_tokenizer(settings["tokenizer"] or tokenizer_of(settings["prune"]))
     layers = prunable_layers(settings["layers"], teacher.config.num_hidden_layers)
-    cut = Cut(layers, settings["heads"], settings["ffn"], settings["embedding_rank"], settings["share"])
+    cut = Pruning(layers, settings["heads"], settings["ffn"], settings["embedding_rank"], settings["share"])
     check_cut(teacher, cut)
     scores, num_rows = None, 0
     if cut.needs_importance(teacher):
@@ -208,7 +208,7 @@ def _prune(settings: dict[str, Any]) -> Created:
     return Created(pruned.model, tokenizer, facts, _known(of_model(settings["prune"])))
 
 
-def _facts(teacher: "PreTrainedModel", pruned: "Pruned", cut: "Cut") -> dict[str, Any]:
+def _facts(teacher: "PreTrainedModel", pruned: "Pruned", cut: "Pruning") -> dict[str, Any]:
     """What there is to tell of a cut."""
     config = pruned.model.config
     facts = {
@@ -231,11 +231,13 @@ def _facts(teacher: "PreTrainedModel", pruned: "Pruned", cut: "Cut") -> dict[str
     }
 
 
-def _sample(settings: dict[str, Any], teacher: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase") -> "Sample":
+def _sample(
+    settings: dict[str, Any], teacher: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase"
+) -> "LabelledBatches":
     from hskcache.text import tokenized
     from hskcache.text.cut import tell_cut
     from hskcache.text.tokenize import reach_of
-    from trainer.student.importance import Sample, draw_batches
+    from trainer.student.importance import LabelledBatches, draw_batches
 
     data, columns = settings["data"], settings["layout"]
     assert isinstance(columns, Layout)
@@ -253,10 +255,10 @@ def _sample(settings: dict[str, Any], teacher: "PreTrainedModel", tokenizer: "Pr
     rows = tokenized(examples, tokenizer, max_length)
     tell_cut(rows.cut, len(rows), data, reach_of(teacher, settings["prune"], max_length))
     batches = draw_batches(len(examples), settings["batch_size"], settings["seed"], settings["num_rows"])
-    return Sample(rows, examples.labels, batches)
+    return LabelledBatches(rows, examples.labels, batches)
 
 
-def _importance(teacher: "PreTrainedModel", sample: "Sample", cut: "Cut") -> "dict[int, Importance]":
+def _importance(teacher: "PreTrainedModel", sample: "LabelledBatches", cut: "Pruning") -> "dict[int, LayerImportance]":
     from trainer.student.importance import importance
 
     with console.progress() as bar:

@@ -7,7 +7,7 @@ import click
 
 from hskcache import console, runtime
 from hskcache.options import as_json, device, layout
-from hskcache.ranges import Finite, Whole
+from hskcache.ranges import FiniteRange, Whole
 from hskcache.text.layout import Layout
 from trainer.cli import options
 
@@ -23,7 +23,7 @@ from trainer.cli import options
 @click.option(
     "--lr",
     "learning_rate",
-    type=Finite(min=0, min_open=True),
+    type=FiniteRange(min=0, min_open=True),
     default=2e-5,
     show_default=True,
     help="Highest learning rate.",
@@ -38,12 +38,12 @@ from trainer.cli import options
 )
 @click.option(
     "--warmup-ratio",
-    type=Finite(0, 1, max_open=True),
+    type=FiniteRange(0, 1, max_open=True),
     default=0.1,
     show_default=True,
     help="Share of the steps over which the learning rate rises.",
 )
-@click.option("--weight-decay", type=Finite(min=0), default=0.01, show_default=True, help="Of AdamW.")
+@click.option("--weight-decay", type=FiniteRange(min=0), default=0.01, show_default=True, help="Of AdamW.")
 @click.option("--patience", type=Whole(min=1), help="Stop after so many epochs without a better result.")
 @options.metric
 @options.eval_steps

@@ -11,7 +11,7 @@ from hskcache.ranges import Whole
 from trainer.cli import options
 
 if TYPE_CHECKING:
-    from trainer.profiling import Side, Speed
+    from trainer.profiling import ProfiledModel, Speed
 
 _LIMIT = 1 << 16
 
@@ -67,7 +67,7 @@ def profile(model: str, against: str | None, as_json: bool, **given: Any) -> Non
         click.echo(_table(sides, flops, found))
 
 
-def _timed(sides: "dict[str, Side]", settings: Any, given: dict[str, Any]) -> "list[Speed]":
+def _timed(sides: "dict[str, ProfiledModel]", settings: Any, given: dict[str, Any]) -> "list[Speed]":
     from trainer.profiling import speeds
 
     lengths, batch_sizes = settings
@@ -77,7 +77,7 @@ def _timed(sides: "dict[str, Side]", settings: Any, given: dict[str, Any]) -> "l
         return list(speeds(sides, settings, given["repetitions"], given["bf16"], lambda: bar.advance(task)))
 
 
-def _table(sides: "dict[str, Side]", flops: dict[str, dict[int, int]], found: "list[Speed]") -> str:
+def _table(sides: "dict[str, ProfiledModel]", flops: dict[str, dict[int, int]], found: "list[Speed]") -> str:
     from trainer.stark.results import aligned
 
     heads = ["ratio", "(quartiles)" if found else ""] if len(sides) > 1 else []
@@ -111,7 +111,7 @@ def _short(count: float) -> str:
 
 
 def _facts(
-    sides: "dict[str, Side]", flops: dict[str, dict[int, int]], found: "list[Speed]", device: str
+    sides: "dict[str, ProfiledModel]", flops: dict[str, dict[int, int]], found: "list[Speed]", device: str
 ) -> dict[str, Any]:
     import os
 

@@ -42,7 +42,7 @@ from trainer.run.learner import Learner, Projecting, told
 from trainer.run.midway import Midway
 from trainer.run.progress import Pace, StepBar
 from trainer.run.request import Machine
-from trainer.run.resume import Place, newest, stopped
+from trainer.run.resume import PlaceCallback, newest, stopped
 from trainer.run.selecting import Best, EvaluateOften, Patience
 from trainer.source import projections
 from trainer.source.gate import check_recipe, check_student
@@ -164,7 +164,7 @@ def _run_stage(job: Fit, stage: Stage, learner: Learner, folder: Path, machine: 
     trainer = _trainer(job, stage, objective, folder, machine)
     pace, best = Pace(), _best(objective, folder, job.metric or "")
     # In this order: a checkpoint is whole before what only an older one needs is dropped.
-    for callback in (Place(trainer.loader), best, pace):
+    for callback in (PlaceCallback(trainer.loader), best, pace):
         trainer.add_callback(callback)
     checkpoint = processes.on_first(lambda: newest(folder))
     if checkpoint is not None:

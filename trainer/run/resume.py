@@ -67,7 +67,7 @@ class LogFirst(TrainerCallback):  # type: ignore[misc]  # transformers is untype
             make_readable(Path(args.output_dir) / f"checkpoint-{state.global_step}")
 
 
-class Place(LogFirst):
+class PlaceCallback(LogFirst):
     """Put the order, and the place in it, into every checkpoint, whose last file this is; save every epoch."""
 
     def __init__(self, loader: Ordered[Any]) -> None:

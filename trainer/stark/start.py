@@ -15,7 +15,7 @@ from hskcache.cache import Cache
 from hskcache.disk import require_space
 from hskcache.encoder import weights_digest
 from hskcache.errors import DataError
-from hskcache.sparsity.scoring import Drawn, draw
+from hskcache.sparsity.scoring import DrawnRows, draw
 from hskcache.spec import Spec
 from hskcache.teacher.load import load_teacher
 from hskcache.teacher.places import places
@@ -42,7 +42,7 @@ class Begun(NamedTuple):
         num_evaluated: rows that students are scored on.
     """
 
-    drawn: Drawn
+    drawn: DrawnRows
     num_evaluated: int
 
 
@@ -147,7 +147,7 @@ def _labelled(flag: str, source: str, data: Data, knowledge: Knowledge) -> Examp
     return examples
 
 
-def _drawn(stark: Stark, begin: _Start, num_evaluated: int) -> Drawn:
+def _drawn(stark: Stark, begin: _Start, num_evaluated: int) -> DrawnRows:
     data = stark.data
     if data.scoring is None:
         begin.train.require_gold("to score heads and neurons by")
@@ -194,7 +194,7 @@ def _chosen_metric(stark: Stark, problem: str) -> str | None:
     return None if next(iter(own)) == next(iter(first)) else stark.metric
 
 
-def _identity(stark: Stark, train: Examples, evaluation: Examples, drawn: Drawn) -> dict[str, Any]:
+def _identity(stark: Stark, train: Examples, evaluation: Examples, drawn: DrawnRows) -> dict[str, Any]:
     """Facts that decide the result, apart from the models."""
     return {
         "data": train.fingerprint,

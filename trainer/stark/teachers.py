@@ -10,8 +10,8 @@ from hskcache.errors import DamageError, MismatchError
 from hskcache.sparsity.artifact import INFO, SCORES, load_scores, save_scores
 from hskcache.sparsity.levels import Importance, kept_at
 from hskcache.sparsity.masks import sparse
-from hskcache.sparsity.scores import Scores, magnitude, random_importance
-from hskcache.sparsity.scoring import Drawn, ScoreSettings, Scoring
+from hskcache.sparsity.scores import UnitScores, magnitude, random_importance
+from hskcache.sparsity.scoring import DrawnRows, ScoreSettings, ScoringPass
 from hskcache.sparsity.student import load_trial
 from hskcache.store.files import TEMPORARY_SUFFIX
 from hskcache.teacher.load import Teacher, load_teacher
@@ -21,7 +21,7 @@ from trainer.stark.settings import DENSE, KNOWLEDGE, Level, Stark
 OnStep = Callable[[bool], None]
 
 
-def score_and_add(stark: Stark, folder: Folder, drawn: Drawn, on_step: tuple[OnStep, OnStep]) -> tuple[int, int]:
+def score_and_add(stark: Stark, folder: Folder, drawn: DrawnRows, on_step: tuple[OnStep, OnStep]) -> tuple[int, int]:
     """Score heads and neurons and add the logits of the sparse teachers to the cache, as far as they are not there.
 
     The teacher is loaded once, where anything is left to do, and gone when this returns.
@@ -54,14 +54,14 @@ def score_and_add(stark: Stark, folder: Folder, drawn: Drawn, on_step: tuple[OnS
     return scores.expressive.heads_LH.size, scores.expressive.neurons_LF.size
 
 
-def _stored(folder: Folder) -> Scores | None:
+def _stored(folder: Folder) -> UnitScores | None:
     """The scores of the run; None where they are still to be made."""
     if not all((folder.out / name).is_file() for name in (SCORES, INFO)):
         return None
     try:
         scores, _ = load_scores(folder.out)
     except DamageError:
-        scores = Scores(None, None)
+        scores = UnitScores(None, None)
     if scores.expressive is None or scores.friendly is None:
         raise DamageError(
             f"the scores are not as they were written; delete {INFO} and {SCORES} in {folder.out} and run the same "
@@ -80,21 +80,21 @@ def _dense(stark: Stark, cache: Cache) -> Teacher:
     return teacher
 
 
-def _score(stark: Stark, folder: Folder, teacher: Teacher, drawn: Drawn) -> Scores:
+def _score(stark: Stark, folder: Folder, teacher: Teacher, drawn: DrawnRows) -> UnitScores:
     trial = load_trial(str(folder.student(DENSE)), teacher, stark.data.layout.task)
     settings = ScoreSettings(stark.batch_size, stark.temperature, stark.max_length)
-    scoring = Scoring(teacher, trial, drawn, settings)
+    scoring = ScoringPass(teacher, trial, drawn, settings)
     with console.progress("rows") as bar:
         tokens, rows = (partial(bar.advance, bar.add_task(name, total=len(drawn))) for name in ("tokenize", "score"))
         scores = scoring.run(rows, tokens)
-    assert isinstance(scores, Scores)
+    assert isinstance(scores, UnitScores)
     save_scores(folder.out, scores, scoring.info)
     for leftover in folder.out.glob(f"scores.*{TEMPORARY_SUFFIX}"):
         leftover.unlink()
     return scores
 
 
-def _add(stark: Stark, folder: Folder, scored: tuple[Teacher, Scores], levels: Sequence[Level]) -> None:
+def _add(stark: Stark, folder: Folder, scored: tuple[Teacher, UnitScores], levels: Sequence[Level]) -> None:
     teacher, scores = scored
     with console.progress("rows") as bar:
         for level in levels:
@@ -106,7 +106,7 @@ def _add(stark: Stark, folder: Folder, scored: tuple[Teacher, Scores], levels: S
                 add_field(addition, partial(bar.advance, task))
 
 
-def _importance(method: str, teacher: Teacher, scores: Scores, stark: Stark) -> Importance:
+def _importance(method: str, teacher: Teacher, scores: UnitScores, stark: Stark) -> Importance:
     rank: dict[str, Callable[[], Importance]] = {
         KNOWLEDGE: lambda: scores.knowledgeable(stark.balance),
         "plain": lambda: scores.knowledgeable(1.0),

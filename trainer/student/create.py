@@ -12,7 +12,7 @@ from transformers import BertConfig, PreTrainedConfig, PreTrainedModel
 
 from hskcache.classes import class_names, require_one_answer
 from hskcache.errors import MismatchError, SpecError, TeacherError
-from hskcache.model.load import CLASSIFIER, Wanted, draw_model, load_config, load_model
+from hskcache.model.load import CLASSIFIER, ModelDemands, draw_model, load_config, load_model
 from trainer.student.compact import BY_LAYER
 from trainer.student.head import keep_meaning
 from trainer.student.origin import STUDENTS, has_no_weights, is_preset
@@ -114,7 +114,7 @@ def _load_student(source: str, interface: Interface, seed: int) -> PreTrainedMod
     num_labels, names = config.num_labels, class_names(config)
     config.update(interface.head)
     with seeded(seed):
-        model, drawn = load_model(source, Wanted(CLASSIFIER, "a student", new_head=True, config=config))
+        model, drawn = load_model(source, ModelDemands(CLASSIFIER, "a student", new_head=True, config=config))
     if drawn.resized:
         raise MismatchError(
             f"{source} classifies into {num_labels} classes and {interface.num_labels} are asked for; "
@@ -150,7 +150,7 @@ def load_classifier(source: str) -> PreTrainedModel:
     config = load_config(source, "a classifier")
     require_one_answer(source, config)
     remedy = f"fine-tune it first: hsktrain finetune --model {source}"
-    return load_model(source, Wanted(CLASSIFIER, "a classifier", remedy, config=config)).model
+    return load_model(source, ModelDemands(CLASSIFIER, "a classifier", remedy, config=config)).model
 
 
 def resolve_layers(scheme: str, teacher_layers: int) -> tuple[int, ...]:

@@ -2,7 +2,7 @@
 
 from transformers import PreTrainedModel
 
-from hskcache.model.load import ENCODER, Wanted, draw_model, load_config, load_model
+from hskcache.model.load import ENCODER, ModelDemands, draw_model, load_config, load_model
 from trainer.student.create import Interface, check_vocabulary, seeded, student_config
 from trainer.student.origin import has_no_weights
 from trainer.student.token_types import copy_untrained
@@ -27,7 +27,7 @@ def create_encoder(source: str, interface: Interface, seed: int = 0) -> PreTrain
     config = load_config(source, "a student")
     check_vocabulary(source, config, interface)
     with seeded(seed):
-        model = load_model(source, Wanted(ENCODER, "a student", config=config)).model
+        model = load_model(source, ModelDemands(ENCODER, "a student", config=config)).model
     copy_untrained(model, source, interface.reads_pairs)
     return model
 

@@ -37,7 +37,7 @@ By: TypeAlias = Literal["weights", "masks"]
 
 
 @dataclass(frozen=True, eq=False)
-class Sample:
+class LabelledBatches:
     """Labelled rows, and the batches in which their loss is taken.
 
     Attributes:
@@ -52,7 +52,7 @@ class Sample:
 
 
 @dataclass(frozen=True, eq=False)
-class Importance:
+class LayerImportance:
     """Scores of one layer, float64, none negative.
 
     Attributes:
@@ -76,11 +76,11 @@ def draw_batches(num_rows: int, batch_size: int, seed: int, limit: int | None = 
 
 def importance(
     teacher: "PreTrainedModel",
-    sample: Sample,
+    sample: LabelledBatches,
     layers: Sequence[int],
     on_batch: Callable[[int], None] | None = None,
     by: By = "weights",
-) -> dict[int, Importance]:
+) -> dict[int, LayerImportance]:
     """Scores of the heads and neurons of some layers, in eval mode on the device where the teacher is.
 
     A batch's loss is its mean cross entropy, or its mean squared error where the teacher has one output.
@@ -122,7 +122,7 @@ def importance(
     return found
 
 
-class _Tally:
+class _MatrixTally:
     """Sums |w dL/dw| of one matrix over one of its dimensions, batch by batch, and lets each gradient go at once."""
 
     def __init__(self, weight: nn.Parameter, dim: int) -> None:
@@ -160,9 +160,9 @@ class _LayerMasks:
         self.neurons = _MaskTally(second, second.shape[1])
         self.matrices = (self.heads, self.neurons)
 
-    def importance(self) -> Importance:
+    def importance(self) -> LayerImportance:
         """Importance that was summed up."""
-        return Importance(self.heads.total.cpu().numpy(), self.neurons.total.cpu().numpy())
+        return LayerImportance(self.heads.total.cpu().numpy(), self.neurons.total.cpu().numpy())
 
 
 class _LayerTally:
@@ -170,20 +170,20 @@ class _LayerTally:
 
     def __init__(self, layer: nn.Module, num_heads: int) -> None:
         self.num_heads = num_heads
-        self.projection = _Tally(layer.get_parameter("attention.output.dense.weight"), dim=0)
-        self.first = _Tally(layer.get_parameter("intermediate.dense.weight"), dim=1)
-        self.second = _Tally(layer.get_parameter("output.dense.weight"), dim=0)
+        self.projection = _MatrixTally(layer.get_parameter("attention.output.dense.weight"), dim=0)
+        self.first = _MatrixTally(layer.get_parameter("intermediate.dense.weight"), dim=1)
+        self.second = _MatrixTally(layer.get_parameter("output.dense.weight"), dim=0)
         self.matrices = (self.projection, self.first, self.second)
 
-    def importance(self) -> Importance:
+    def importance(self) -> LayerImportance:
         """Importance that was summed up; the columns of a head are neighbours."""
         heads = self.projection.total.view(self.num_heads, -1).sum(dim=1)
         neurons = self.first.total + self.second.total
-        return Importance(heads.cpu().numpy(), neurons.cpu().numpy())
+        return LayerImportance(heads.cpu().numpy(), neurons.cpu().numpy())
 
 
 @contextmanager
-def _gradients_for(teacher: "PreTrainedModel", tallies: "Sequence[_Tally | _MaskTally]") -> Iterator[None]:
+def _gradients_for(teacher: "PreTrainedModel", tallies: "Sequence[_MatrixTally | _MaskTally]") -> Iterator[None]:
     """Let a backward pass compute the gradients of these matrices and of nothing else."""
     flags = [(parameter, parameter.requires_grad) for parameter in teacher.parameters()]
     with ExitStack() as stack:
@@ -198,7 +198,7 @@ def _gradients_for(teacher: "PreTrainedModel", tallies: "Sequence[_Tally | _Mask
         yield
 
 
-def _loss(teacher: "PreTrainedModel", sample: Sample, indices: "NDArray[np.int64]") -> Tensor:
+def _loss(teacher: "PreTrainedModel", sample: LabelledBatches, indices: "NDArray[np.int64]") -> Tensor:
     device = teacher.device
     inputs = pad_batch(sample.rows, indices, teacher.config.pad_token_id or 0)
     if not takes_token_types(teacher):

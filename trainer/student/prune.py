@@ -18,7 +18,7 @@ from transformers import BertForSequenceClassification, BertModel, PreTrainedCon
 from hskcache.errors import SpecError, TeacherError
 from trainer.student.compact import CompactBertConfig, CompactBertForSequenceClassification, CompactBertModel
 from trainer.student.create import from_teacher_layers, resolve_layers, seeded
-from trainer.student.importance import Importance
+from trainer.student.importance import LayerImportance
 
 # What can be cut, and what it becomes where heads are fewer or the embedding is factored.
 COMPACT: dict[type[PreTrainedModel], type[PreTrainedModel]] = {
@@ -33,7 +33,7 @@ _EXPANSION = "embeddings.word_expansion.weight"
 
 
 @dataclass(frozen=True)
-class Cut:
+class Pruning:
     """Parts of a teacher that stay; None keeps all of it.
 
     Attributes:
@@ -91,7 +91,7 @@ def prunable_layers(layers: str | None, teacher_layers: int) -> tuple[int, ...]:
     return tuple(range(1, int(layers) + 1))
 
 
-def check_cut(teacher: PreTrainedModel, cut: Cut) -> None:
+def check_cut(teacher: PreTrainedModel, cut: Pruning) -> None:
     """Refuse a cut that cannot be made, before any row is read.
 
     Raises:
@@ -121,7 +121,7 @@ def check_cut(teacher: PreTrainedModel, cut: Cut) -> None:
             )
 
 
-def prune(teacher: PreTrainedModel, cut: Cut, importance: Mapping[int, Importance] | None = None) -> Pruned:
+def prune(teacher: PreTrainedModel, cut: Pruning, importance: Mapping[int, LayerImportance] | None = None) -> Pruned:
     """Make a student of what ``cut`` keeps.
 
     It is a plain BERT where BERT has the shapes for it, and of the classes in ``trainer.student.compact`` where heads
@@ -154,7 +154,9 @@ def prune(teacher: PreTrainedModel, cut: Cut, importance: Mapping[int, Importanc
     return Pruned(model.eval(), _numbers(heads), _numbers(neurons))
 
 
-def _chosen(config: PreTrainedConfig, cut: Cut, importance: Mapping[int, Importance] | None) -> tuple[_Kept, _Kept]:
+def _chosen(
+    config: PreTrainedConfig, cut: Pruning, importance: Mapping[int, LayerImportance] | None
+) -> tuple[_Kept, _Kept]:
     """The heads and the neurons that stay."""
     num_heads, num_neurons = cut.heads or config.num_attention_heads, cut.ffn or config.intermediate_size
     if importance is None:
@@ -222,7 +224,7 @@ def _cut_layer(weights: dict[str, Tensor], layer: str, columns: NDArray[np.int64
             weights[f"{layer}{name}.bias"] = bias if dim == 1 else bias.index_select(0, index)
 
 
-def _empty(base: PreTrainedModel, cut: Cut, numbers: tuple[list[int], list[int]]) -> PreTrainedModel:
+def _empty(base: PreTrainedModel, cut: Pruning, numbers: tuple[list[int], list[int]]) -> PreTrainedModel:
     """A model of the student's shape, of so many heads and neurons by layer, whose weights are all still to come."""
     settings, (heads, neurons) = base.config.to_dict(), numbers
     head_size = settings["hidden_size"] // settings["num_attention_heads"]

@@ -20,7 +20,7 @@ from hskcache.move.hdf5.layout import (
     MANIFEST,
     README,
     ROWS,
-    Block,
+    DatasetGroup,
     Stored,
     beside_sha256,
     blocks,
@@ -90,7 +90,7 @@ class _Writer:
         self._compression = compression
         self._on_progress = on_progress
 
-    def write(self, cache: Cache, beside: Beside, layout: list[Block]) -> None:
+    def write(self, cache: Cache, beside: Beside, layout: list[DatasetGroup]) -> None:
         """Everything; fields one after the other, and of each a shard at a time."""
         manifest = beside.manifest
         self._file.attrs.update(file_attributes(manifest, LAYOUT_VERSION))
@@ -109,7 +109,7 @@ class _Writer:
         self._array(ROWS, np.array(cache.shards, np.int64).reshape(-1, 2))
         self._array(DIGESTS, np.frombuffer(b"".join(digests), np.uint8).reshape(-1, 32))
 
-    def _block(self, cache: Cache, block: Block, total: int) -> Iterator[bytes]:
+    def _block(self, cache: Cache, block: DatasetGroup, total: int) -> Iterator[bytes]:
         """Write the shards of a block; digests of their content."""
         field = cache.fields[block.name]
         kinds = block.arrays | derived(block, field)

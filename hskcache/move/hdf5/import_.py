@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from hskcache.errors import DamageError, MismatchError
 from hskcache.move.arrival import Arrival, arriving
-from hskcache.move.hdf5.layout import DIGESTS, Block, Stored, blocks, content_sha256, place
-from hskcache.move.hdf5.reading import Source, opened
+from hskcache.move.hdf5.layout import DIGESTS, DatasetGroup, Stored, blocks, content_sha256, place
+from hskcache.move.hdf5.reading import Hdf5File, opened
 from hskcache.move.whole import OnProgress
 from hskcache.store.content import check_content
 from hskcache.store.fields import check_offsets, check_positions
@@ -78,7 +78,7 @@ def import_hdf5(path: Path, root: Path, new_id: bool = False, on_progress: OnPro
 class _Taking:
     """Takes shards out of an open file."""
 
-    def __init__(self, source: Source, path: Path, manifest: Manifest, new_id: bool) -> None:
+    def __init__(self, source: Hdf5File, path: Path, manifest: Manifest, new_id: bool) -> None:
         self.exported_id = manifest.cache_id
         self._source = source
         self._path = path
@@ -88,7 +88,7 @@ class _Taking:
         self._digests = source.entries(Stored(DIGESTS, (count, 32), "uint8", []), 0, count)
         self._numbers = {(record.field, record.shard): number for number, record in enumerate(manifest.records)}
 
-    def take(self, arrival: Arrival, block: Block, index: int) -> Record:
+    def take(self, arrival: Arrival, block: DatasetGroup, index: int) -> Record:
         """Put one shard in place; its record, which is another one only if that was allowed."""
         record = block.records[index]
         if arrival.keeps(record):
@@ -140,7 +140,7 @@ class _Taking:
         return np.diff(self._source.entries(stored, record.start, record.stop + 1))
 
 
-def _shards(layout: list[Block]) -> Iterator[tuple[Record, Block, int]]:
+def _shards(layout: list[DatasetGroup]) -> Iterator[tuple[Record, DatasetGroup, int]]:
     for block in layout:
         for index, record in enumerate(block.records):
             yield record, block, index

@@ -55,7 +55,7 @@ class Stored(NamedTuple):
         return self.starts[index], self.starts[index + 1] + self.is_offsets
 
 
-class Block(NamedTuple):
+class DatasetGroup(NamedTuple):
     """The shards of a field, or its constants alone.
 
     Attributes:
@@ -71,7 +71,7 @@ class Block(NamedTuple):
     arrays: dict[str, Stored]
 
 
-def blocks(manifest: Manifest) -> list[Block]:
+def blocks(manifest: Manifest) -> list[DatasetGroup]:
     """Blocks of the file; the records of all, one after the other, are those of the manifest.
 
     Raises:
@@ -98,7 +98,7 @@ def derived_arrays(field: StoredField, arrays: Mapping[str, NDArray[Any]]) -> di
     return found
 
 
-def derived(block: Block, field: StoredField) -> dict[str, Stored]:
+def derived(block: DatasetGroup, field: StoredField) -> dict[str, Stored]:
     """Datasets of :func:`derived_arrays`."""
     stored = {axis: block.arrays.get(AXES[axis] or "") for axis in kind_of(field).derived}
     return {
@@ -131,14 +131,14 @@ def place(record: Record) -> str:
     return f"{record.field} " + ("constants" if record.shard == CONSTANTS else f"shard {record.shard}")
 
 
-def _block(name: str, path: str, records: list[Record], rows: list[int]) -> Block:
+def _block(name: str, path: str, records: list[Record], rows: list[int]) -> DatasetGroup:
     for record in records:
         _check_sizes(record)
     names = records[0].arrays if records else {}
     arrays = {
         array: _stored(f"{path}/{array}", array, [record.arrays[array] for record in records], rows) for array in names
     }
-    return Block(name, path, records, arrays)
+    return DatasetGroup(name, path, records, arrays)
 
 
 def _stored(path: str, name: str, infos: Sequence[ArrayInfo], rows: list[int]) -> Stored:

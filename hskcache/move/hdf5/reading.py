@@ -39,7 +39,7 @@ def manifest_of(path: Path) -> Manifest:
 
 
 @contextmanager
-def opened(path: Path) -> Iterator["Source"]:
+def opened(path: Path) -> Iterator["Hdf5File"]:
     """Open an HDF5 file of a cache to read it.
 
     Raises:
@@ -56,7 +56,7 @@ def opened(path: Path) -> Iterator["Source"]:
     with _reading(path, "the file"):
         file = h5py.File(path, "r")
     try:
-        source = Source(path, file)
+        source = Hdf5File(path, file)
         source.check_version()
         yield source
     finally:
@@ -64,7 +64,7 @@ def opened(path: Path) -> Iterator["Source"]:
             file.close()
 
 
-class Source:
+class Hdf5File:
     """An open HDF5 file of which only what is expected is read.
 
     Every method raises a DamageError that names the file and the dataset where what is there is something else.

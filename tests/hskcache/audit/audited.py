@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from hskcache.audit.audit import Question, audit, prepare_audit
-from hskcache.audit.findings import Layer, Report
+from hskcache.audit.findings import AuditReport, Layer
 from hskcache.build.build import build
 from hskcache.build.job import Job, prepare_job
 from hskcache.cache import Cache, open_cache
@@ -19,11 +19,11 @@ from hskcache.verify import verify
 FEW = Question(num_rows=13)
 
 
-def report_of(teacher: Teacher, cache: Cache, question: Question = FEW) -> Report:
+def report_of(teacher: Teacher, cache: Cache, question: Question = FEW) -> AuditReport:
     return audit(prepare_audit(teacher, cache, question))
 
 
-def layer_of(report: Report, field: str, layer: int | None = None) -> Layer:
+def layer_of(report: AuditReport, field: str, layer: int | None = None) -> Layer:
     (found,) = (one for one in report.layers if (one.field, one.layer) == (field, layer))
     return found
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from hskcache.augment import Chance, Job, Proposer, WordVectors, eligible, load_vectors, open_source
+from hskcache.augment import Augmentation, Chance, Proposer, WordVectors, eligible, load_vectors, open_source
 from hskcache.augment.masked_lm import MaskedLM, load_masked_lm
 from hskcache.text.layout import Layout
 
@@ -47,17 +47,17 @@ def vectors(vectors_file: Path) -> WordVectors:
 
 
 @pytest.fixture(scope="session")
-def job_of(lm: MaskedLM, vectors: WordVectors) -> Callable[..., Job]:
+def job_of(lm: MaskedLM, vectors: WordVectors) -> Callable[..., Augmentation]:
     """A job over a file: ``job_of(path, copies=5, batch_size=7)``."""
 
-    def make(path: Path, layout: Layout = SST2, **given: Any) -> Job:
+    def make(path: Path, layout: Layout = SST2, **given: Any) -> Augmentation:
         chance = {"copies": 20, "probability": 0.4, "seed": 0, "pairs": "one-at-a-time"}
         chance = {name: given.pop(name, value) for name, value in chance.items()}
         words = eligible(
             given.pop("words", "[a-z]+"), given.pop("stop_words", "english"), given.pop("possessives", True)
         )
         settings = {"num_candidates": 5, "masked_lm": lm, "vectors": vectors} | given
-        return Job(open_source(str(path), layout), Proposer(words, **settings), Chance(**chance))
+        return Augmentation(open_source(str(path), layout), Proposer(words, **settings), Chance(**chance))
 
     return make
 

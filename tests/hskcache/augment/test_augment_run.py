@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from forked import fork
 
-from hskcache.augment import Job, augment, load_vectors
+from hskcache.augment import Augmentation, augment, load_vectors
 from hskcache.augment.run import CHUNK_ROWS
 from hskcache.errors import DamageError, MismatchError
 from hskcache.locks import WRITING
@@ -23,19 +23,19 @@ ROWS_A_CHUNK = 16
 
 
 @pytest.fixture(scope="module")
-def job(job_of: Callable[..., Job], tsv_file: Path) -> Job:
+def job(job_of: Callable[..., Augmentation], tsv_file: Path) -> Augmentation:
     return job_of(tsv_file)
 
 
 @pytest.fixture(scope="module")
-def whole(job: Job, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def whole(job: Augmentation, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The file of an augmentation that nothing disturbed."""
     out = tmp_path_factory.mktemp("whole") / "o.tsv"
     augment(job, out, chunk_rows=ROWS_A_CHUNK)
     return out
 
 
-def killed(job: Job, out: Path, event: str, name: str, times: int) -> None:
+def killed(job: Augmentation, out: Path, event: str, name: str, times: int) -> None:
     """Run in a child that SIGKILL ends at the given time that it opens, renames or cuts a file of some name."""
     child = fork()
     if child == 0:
@@ -106,7 +106,7 @@ MOMENTS = [
 
 @pytest.mark.parametrize(("event", "name", "times"), MOMENTS)
 def test_a_killed_augmentation_ends_with_the_same_bytes(
-    job: Job, whole: Path, tmp_path: Path, event: str, name: str, times: int
+    job: Augmentation, whole: Path, tmp_path: Path, event: str, name: str, times: int
 ) -> None:
     out, done = tmp_path / "o.tsv", []
     killed(job, out, event, name, times)
@@ -119,7 +119,7 @@ def test_a_killed_augmentation_ends_with_the_same_bytes(
     assert finished.record.counts == augment(job, whole).record.counts
 
 
-def test_what_was_written_is_not_done_again(job: Job, whole: Path, tmp_path: Path) -> None:
+def test_what_was_written_is_not_done_again(job: Augmentation, whole: Path, tmp_path: Path) -> None:
     out, done = tmp_path / "o.tsv", []
     killed(job, out, "os.rename", "o.tsv.progress.json", 5)
     partial = out.with_name("o.tsv.partial")
@@ -132,7 +132,7 @@ def test_what_was_written_is_not_done_again(job: Job, whole: Path, tmp_path: Pat
     assert out.read_bytes() == whole.read_bytes()
 
 
-def test_a_finished_file_is_recognised_and_not_touched(job: Job, whole: Path) -> None:
+def test_a_finished_file_is_recognised_and_not_touched(job: Augmentation, whole: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in whole.parent.iterdir()}
     assert augment(job, whole).was_there
     assert {path: path.stat().st_mtime_ns for path in whole.parent.iterdir()} == before
@@ -153,7 +153,7 @@ CHANGES = [
 
 @pytest.mark.parametrize(("change", "message"), CHANGES)
 def test_another_request_is_refused_by_what_differs_and_touches_nothing(
-    job: Job, job_of: Any, whole: Path, tsv_file: Path, tmp_path: Path, change: dict[str, Any], message: str
+    job: Augmentation, job_of: Any, whole: Path, tsv_file: Path, tmp_path: Path, change: dict[str, Any], message: str
 ) -> None:
     other = job_of(tsv_file, **change)
     out = Path(shutil.copytree(whole.parent, tmp_path / "c")) / "o.tsv"
@@ -174,7 +174,7 @@ OLD_KEYS += ["copies", "probability", "seed"]
 
 
 def test_rules_that_came_later_enter_a_request_where_they_change_something(
-    job_of: Any, vectors_file: Path, job: Job, tsv_file: Path, tmp_path: Path
+    job_of: Any, vectors_file: Path, job: Augmentation, tsv_file: Path, tmp_path: Path
 ) -> None:
     """A file of single texts without possessives is the one it was before; so is any by the rules of before."""
     assert list(job.request()) == OLD_KEYS
@@ -226,7 +226,7 @@ def test_another_column_of_the_same_rows_is_another_request(job_of: Any, tmp_pat
         augment(job_of(path, given), out)
 
 
-def test_files_of_something_else_are_never_overwritten(job: Job, tmp_path: Path) -> None:
+def test_files_of_something_else_are_never_overwritten(job: Augmentation, tmp_path: Path) -> None:
     for name in ("o.tsv", "o.tsv.json", "o.tsv.partial", "o.tsv.progress.json"):
         out = tmp_path / name.replace(".", "_") / "o.tsv"
         out.parent.mkdir()
@@ -237,7 +237,7 @@ def test_files_of_something_else_are_never_overwritten(job: Job, tmp_path: Path)
         assert out.with_name(name).read_text() == "mine\n"
 
 
-def test_changed_rows_are_noticed(job: Job, whole: Path, tmp_path: Path) -> None:
+def test_changed_rows_are_noticed(job: Augmentation, whole: Path, tmp_path: Path) -> None:
     out = Path(shutil.copytree(whole.parent, tmp_path / "c")) / "o.tsv"
     out.write_bytes(out.read_bytes().replace(b"the", b"teh", 1))
     with pytest.raises(MismatchError, match="was changed after it was written"):

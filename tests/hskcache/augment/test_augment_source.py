@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hskcache.augment import Source, open_source, output_suffix
+from hskcache.augment import RewritableRows, open_source, output_suffix
 from hskcache.errors import DataError, SpecError
 from hskcache.text.layout import Layout
 
@@ -23,7 +23,7 @@ def write(path: Path, text: str) -> Path:
     return path
 
 
-def doubled(source: Source, path: Path) -> Path:
+def doubled(source: RewritableRows, path: Path) -> Path:
     """Every row and one copy of it whose texts end in an exclamation mark."""
     lines = [source.head]
     for row in range(len(source)):

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hskcache.augment import Chance, Sentence
-from hskcache.augment.candidates import Choice
+from hskcache.augment.candidates import ReplaceableWord
 from hskcache.augment.copies import copies_of
 from hskcache.augment.words import find_words
 
@@ -16,7 +16,9 @@ from hskcache.augment.words import find_words
 def sentence(text: str, words: tuple[str, ...] = ("x", "y", "z"), skip: frozenset[int] = frozenset()) -> Sentence:
     """Every word of a text may become one of ``words``, but for those whose number is to be skipped."""
     spans = find_words(text)
-    choices = [Choice(number, span, words, "vectors") for number, span in enumerate(spans) if number not in skip]
+    choices = [
+        ReplaceableWord(number, span, words, "vectors") for number, span in enumerate(spans) if number not in skip
+    ]
     return Sentence(text, len(spans), choices, 0)
 
 

@@ -14,7 +14,7 @@ from hskcache.build.job import Job
 from hskcache.cache import open_cache
 from hskcache.errors import MismatchError
 from hskcache.move.push import push
-from hskcache.move.selected import Choice
+from hskcache.move.selected import Subset
 from hskcache.remote.remote import open_remote
 from hskcache.repair.recompute import addition_source, recompute, source_of
 from hskcache.teacher.load import Teacher
@@ -22,7 +22,7 @@ from hskcache.verify import verify
 
 
 def part_of(root: Path, to: Path, fields: tuple[str, ...] | None, rows: tuple[int, int] | None = None) -> Path:
-    push(root, open_remote(f"file://{to}"), Choice(fields, rows))
+    push(root, open_remote(f"file://{to}"), Subset(fields, rows))
     return to
 
 

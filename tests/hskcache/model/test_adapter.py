@@ -12,7 +12,7 @@ from transformers import BertConfig, BertForMaskedLM, BertForSequenceClassificat
 
 from hskcache.errors import TeacherError
 from hskcache.model.adapter import tokenizer_of
-from hskcache.model.load import CLASSIFIER, Wanted, load_config, load_model
+from hskcache.model.load import CLASSIFIER, ModelDemands, load_config, load_model
 
 SIZES: dict[str, Any] = {
     "vocab_size": 40,
@@ -22,7 +22,7 @@ SIZES: dict[str, Any] = {
     "intermediate_size": 24,
     "max_position_embeddings": 32,
 }
-TEACHER = Wanted(CLASSIFIER, "a teacher", "fine-tune it")
+TEACHER = ModelDemands(CLASSIFIER, "a teacher", "fine-tune it")
 IDS = torch.arange(3, 9)[None]
 RANK = 4
 
@@ -76,7 +76,7 @@ def by_hand(name: str, base: Path) -> torch.Tensor:
     return logits
 
 
-def refusal(source: str, wanted: Wanted = TEACHER) -> str:
+def refusal(source: str, wanted: ModelDemands = TEACHER) -> str:
     with pytest.raises(TeacherError) as caught:
         load_model(source, wanted)
     message = str(caught.value)
@@ -151,5 +151,5 @@ def test_an_adapter_of_another_base_is_refused(tmp_path: Path) -> None:
 def test_a_student_may_begin_from_one_without_a_classifier(tmp_path: Path) -> None:
     source = adapter(tmp_path / "lora", saved(BertModel, tmp_path / "base"), outputs=None)
     assert "classifier" in refusal(source)
-    _, drawn = load_model(source, Wanted(CLASSIFIER, "a student", new_head=True))
+    _, drawn = load_model(source, ModelDemands(CLASSIFIER, "a student", new_head=True))
     assert set(drawn.new) == {"classifier.weight", "classifier.bias"}

@@ -26,7 +26,7 @@ from transformers import (
 )
 
 from hskcache.errors import TeacherError
-from hskcache.model.load import CLASSIFIER, ENCODER, MASKED_LM, Kind, Wanted, load_config, load_model
+from hskcache.model.load import CLASSIFIER, ENCODER, MASKED_LM, ModelDemands, ModelKind, load_config, load_model
 from hskcache.runtime import quiet
 
 SIZES: dict[str, Any] = {
@@ -57,11 +57,11 @@ def bert(kind: Any = BertForSequenceClassification, **changes: Any) -> Any:
     return kind(BertConfig(**SIZES | changes)).eval()
 
 
-def load(source: str, kind: Kind = CLASSIFIER, **given: Any) -> Any:
-    return load_model(source, Wanted(kind, "a teacher", "fine-tune it", **given))
+def load(source: str, kind: ModelKind = CLASSIFIER, **given: Any) -> Any:
+    return load_model(source, ModelDemands(kind, "a teacher", "fine-tune it", **given))
 
 
-def refusal(source: str, kind: Kind = CLASSIFIER, **given: Any) -> str:
+def refusal(source: str, kind: ModelKind = CLASSIFIER, **given: Any) -> str:
     with pytest.raises(TeacherError) as caught:
         load(source, kind, **given)
     message = str(caught.value)
@@ -79,7 +79,7 @@ RELATIVE = [f"encoder.layer.{layer}.attention.self.distance_embedding.weight" fo
 
 @pytest.mark.parametrize("kind", [CLASSIFIER, ENCODER])
 @pytest.mark.parametrize("new_head", [False, True])
-def test_relative_positions_that_nothing_computes_are_refused(kind: Kind, new_head: bool, tmp_path: Path) -> None:
+def test_relative_positions_that_nothing_computes_are_refused(kind: ModelKind, new_head: bool, tmp_path: Path) -> None:
     change = put(*(f"bert.{name}" for name in RELATIVE))
     source = saved(bert(), tmp_path, change, position_embedding_type="relative_key_query")
     message = refusal(source, kind, new_head=new_head)
@@ -173,7 +173,7 @@ def test_pruned_heads_of_an_old_checkpoint_are_refused(tmp_path: Path) -> None:
 
 def test_a_head_of_another_size_may_be_left_to_the_caller_where_a_new_one_is_wanted(tmp_path: Path) -> None:
     source = saved(bert(num_labels=3), tmp_path)
-    wanted = Wanted(CLASSIFIER, "a student", new_head=True, config=BertConfig(**SIZES))
+    wanted = ModelDemands(CLASSIFIER, "a student", new_head=True, config=BertConfig(**SIZES))
     assert {entry.name for entry in load_model(source, wanted).drawn.resized} == {
         "classifier.weight",
         "classifier.bias",
@@ -249,7 +249,7 @@ def test_heads_of_pretraining_and_poolers_are_harmless(
 @pytest.mark.parametrize("kind", [CLASSIFIER, ENCODER])
 @pytest.mark.parametrize("name", ["fit_dense", "fit_denses.1"])
 def test_a_projection_that_a_published_student_learned_through_is_harmless_and_told(
-    kind: Kind, name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    kind: ModelKind, name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     source = saved(bert(), tmp_path, put(f"{name}.weight"))
     model = load(source, kind).model

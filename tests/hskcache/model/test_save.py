@@ -24,7 +24,7 @@ from transformers import (
 )
 
 from hskcache.errors import DamageError
-from hskcache.model.load import CLASSIFIER, Wanted, load_model
+from hskcache.model.load import CLASSIFIER, ModelDemands, load_model
 from hskcache.model.save import load_weights, save_model, save_weights
 
 BERT = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 24}
@@ -71,13 +71,13 @@ def test_a_model_whose_weights_were_fused_can_be_saved_once_loaded(tmp_path: Pat
     """transformers splits them into views of one storage, which save_model of safetensors refuses."""
     config = NomicBertConfig(vocab_size=40, max_position_embeddings=32, **BERT)
     NomicBertForSequenceClassification(config).save_pretrained(tmp_path / "nomic")
-    model = load_model(str(tmp_path / "nomic"), Wanted(CLASSIFIER, "a student")).model
+    model = load_model(str(tmp_path / "nomic"), ModelDemands(CLASSIFIER, "a student")).model
     assert all(tensor.numel() * 4 == tensor.untyped_storage().nbytes() for tensor in model.parameters())
     save_weights(model, tmp_path / "w.safetensors")
     saved = load_file(tmp_path / "w.safetensors")
     assert all(torch.equal(saved[name], tensor) for name, tensor in model.state_dict().items())
     save_model(model, tmp_path / "again")
-    again = load_model(str(tmp_path / "again"), Wanted(CLASSIFIER, "a student")).model
+    again = load_model(str(tmp_path / "again"), ModelDemands(CLASSIFIER, "a student")).model
     assert all(torch.equal(again.state_dict()[name], tensor) for name, tensor in model.state_dict().items())
 
 

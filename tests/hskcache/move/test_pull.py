@@ -20,7 +20,7 @@ from stored import shard_file
 from hskcache.cache import Cache
 from hskcache.locks import locked
 from hskcache.move.pull import pull
-from hskcache.move.selected import Choice
+from hskcache.move.selected import Subset
 from hskcache.remote.remote import open_remote
 from hskcache.verify import verify
 
@@ -187,7 +187,7 @@ def test_a_pull_that_is_killed_goes_on_and_fetches_nothing_twice(original: Cache
             if count < 0:
                 os.kill(os.getpid(), signal.SIGKILL)
 
-    work = lambda: pull(open_remote(local(original)), back, Choice())  # noqa: E731
+    work = lambda: pull(open_remote(local(original)), back, Subset())  # noqa: E731
     assert in_child(work, die) == -signal.SIGKILL
     assert not (back / "manifest.json").exists()
     whole = {path: path.stat().st_mtime_ns for path in back.glob("*/*.zarr.zip")}

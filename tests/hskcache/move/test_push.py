@@ -17,7 +17,7 @@ from stored import MANIFESTS, both_manifests, plain, shard_file
 
 from hskcache.cache import Cache, open_cache
 from hskcache.move.push import push
-from hskcache.move.selected import Choice
+from hskcache.move.selected import Subset
 from hskcache.remote.remote import Remote, open_remote
 from hskcache.verify import verify
 
@@ -118,7 +118,7 @@ def test_a_push_that_is_killed_goes_on(original: Cache, there: Path, event: str,
             if count < 0:
                 os.kill(os.getpid(), signal.SIGKILL)
 
-    work = lambda: push(original.root, open_remote(url(there)), Choice())  # noqa: E731
+    work = lambda: push(original.root, open_remote(url(there)), Subset())  # noqa: E731
     assert in_child(work, die) == -signal.SIGKILL
     assert not (there / "manifest.json").exists()
     shards = list(there.glob("*/*.zarr.zip"))

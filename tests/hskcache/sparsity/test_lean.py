@@ -14,7 +14,7 @@ from hskcache.build.build import build
 from hskcache.build.job import prepare_job
 from hskcache.cache import open_cache
 from hskcache.encoder import weights_digest
-from hskcache.sparsity.levels import Kept, kept_at
+from hskcache.sparsity.levels import KeptUnits, kept_at
 from hskcache.sparsity.masks import sparse, zeroed
 from hskcache.sparsity.scores import random_importance
 from hskcache.spec import Attention, Depth, Spec
@@ -22,8 +22,8 @@ from hskcache.teacher.lean import lean
 from hskcache.text import tokenize
 
 
-def everything() -> Kept:
-    return Kept(np.ones((LAYERS, HEADS), np.bool_), np.ones((LAYERS, NEURONS), np.bool_))
+def everything() -> KeptUnits:
+    return KeptUnits(np.ones((LAYERS, HEADS), np.bool_), np.ones((LAYERS, NEURONS), np.bool_))
 
 
 def sizes(model: Any) -> list[dict[str, tuple[int, int]]]:

@@ -17,25 +17,25 @@ from transformers import (
 
 from hskcache.encoder import weights_digest
 from hskcache.errors import TeacherError
-from hskcache.sparsity.levels import Kept, kept_at
+from hskcache.sparsity.levels import KeptUnits, kept_at
 from hskcache.sparsity.masks import masked, sparse, zero_, zeroed
 from hskcache.sparsity.scores import random_importance
 from hskcache.teacher.load import load_teacher
 from hskcache.teacher.places import places
 
 
-def everything() -> Kept:
-    return Kept(np.ones((LAYERS, HEADS), np.bool_), np.ones((LAYERS, NEURONS), np.bool_))
+def everything() -> KeptUnits:
+    return KeptUnits(np.ones((LAYERS, HEADS), np.bool_), np.ones((LAYERS, NEURONS), np.bool_))
 
 
-def without(*removed: tuple[str, int, int]) -> Kept:
+def without(*removed: tuple[str, int, int]) -> KeptUnits:
     kept = everything()
     for kind, layer, number in removed:
         getattr(kept, "heads_LH" if kind == "heads" else "neurons_LF")[layer, number] = False
     return kept
 
 
-def masks_of(kept: Kept) -> tuple[torch.Tensor, torch.Tensor]:
+def masks_of(kept: KeptUnits) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.from_numpy(kept.heads_LH), torch.from_numpy(kept.neurons_LF)
 
 
@@ -129,7 +129,7 @@ def test_weights_come_back_bit_for_bit_even_after_an_error(folder_of: Any) -> No
     with torch.no_grad():
         weight[0, :3] = torch.tensor([-0.0, 1e-45, float("nan")])
     bits = {name: tensor.clone().view(torch.int32) for name, tensor in teacher.model.state_dict().items()}
-    everywhere = Kept(np.zeros((LAYERS, HEADS), np.bool_), np.zeros((LAYERS, NEURONS), np.bool_))
+    everywhere = KeptUnits(np.zeros((LAYERS, HEADS), np.bool_), np.zeros((LAYERS, NEURONS), np.bool_))
     with pytest.raises(KeyError, match="True"), sparse(teacher, everywhere, "s99"):
         raise KeyError(bool(weight.eq(0).all()))
     with zeroed(teacher.model, everywhere):

@@ -16,13 +16,13 @@ from hskcache.encoder import weights_digest
 from hskcache.errors import DataError, MismatchError, SpecError, TeacherError
 from hskcache.sparsity.levels import Importance, kept_at
 from hskcache.sparsity.sample import draw_rows
-from hskcache.sparsity.scores import Sample, Scores, magnitude, random_importance, score
+from hskcache.sparsity.scores import Sample, UnitScores, magnitude, random_importance, score
 
 BATCHES = (slice(0, 4), slice(4, 8), slice(8, 10))
 PLACES = [("heads", HEADS), ("neurons", NEURONS)]
 
 
-def both(scores: Scores) -> tuple[Importance, Importance]:
+def both(scores: UnitScores) -> tuple[Importance, Importance]:
     assert scores.expressive is not None
     assert scores.friendly is not None
     return scores.expressive, scores.friendly
@@ -147,15 +147,15 @@ def test_a_friendly_score_depends_on_the_student_alone(teacher_of: Any, student_
     assert not np.allclose(first[1].heads_LH, second[1].heads_LH)
     unlabelled = score(teacher, student_of(hidden_act="gelu"), replace(sample, labels=None))
     assert unlabelled.expressive is None
-    assert same(unlabelled.knowledgeable(0.0), Scores(None, first[1]).knowledgeable(0.0))
+    assert same(unlabelled.knowledgeable(0.0), UnitScores(None, first[1]).knowledgeable(0.0))
 
 
 def test_scaling_a_loss_leaves_the_ranking(teacher_of: Any, student_of: Any, sample: Any) -> None:
     expressive, friendly = both(score(teacher_of("bert"), student_of(), sample))
-    plain = Scores(expressive, friendly).knowledgeable(0.5)
+    plain = UnitScores(expressive, friendly).knowledgeable(0.5)
     for factor in (1e-2, 1e4):
         louder = Importance(expressive.heads_LH * factor, expressive.neurons_LF * factor)
-        scaled = Scores(louder, friendly).knowledgeable(0.5)
+        scaled = UnitScores(louder, friendly).knowledgeable(0.5)
         np.testing.assert_allclose(scaled.heads_LH, plain.heads_LH, rtol=1e-3)
         for percent in range(0, 100, 10):
             kept, expected = kept_at(scaled, percent), kept_at(plain, percent)
@@ -166,7 +166,7 @@ def test_scaling_a_loss_leaves_the_ranking(teacher_of: Any, student_of: Any, sam
 def test_each_layer_counts_the_same_and_a_silent_one_nothing() -> None:
     expressive = Importance(np.array([[3.0, 4.0], [0.3, 0.4], [0.0, 0.0]]), np.array([[1.0], [2.0], [0.0]]))
     friendly = Importance(np.array([[1.0, 0.0], [0.0, 5.0], [6.0, 8.0]]), np.array([[0.0], [1.0], [1.0]]))
-    found = Scores(expressive, friendly).knowledgeable(0.25)
+    found = UnitScores(expressive, friendly).knowledgeable(0.25)
     heads = [[0.25 * 0.6 + 0.75, 0.25 * 0.8], [0.25 * 0.6, 0.25 * 0.8 + 0.75], [0.75 * 0.6, 0.75 * 0.8]]
     np.testing.assert_allclose(found.heads_LH, heads, rtol=1e-6)
     np.testing.assert_allclose(found.neurons_LF, [[0.25], [1.0], [0.75]], rtol=1e-6)
@@ -187,13 +187,13 @@ def test_a_part_without_a_score_above_0_is_refused_where_it_counts(part: str, ki
     telling = {"heads_LH": np.eye(2, 3), "neurons_LF": np.eye(2, 4)}
     array = "heads_LH" if kind == "heads" else "neurons_LF"
     silent = Importance(**telling | {array: np.zeros_like(telling[array])})
-    scores = replace(Scores(Importance(**telling), Importance(**telling)), **{part: silent})
+    scores = replace(UnitScores(Importance(**telling), Importance(**telling)), **{part: silent})
     name, without = {"expressive": ("expressive", 0), "friendly": ("student-friendly", 1)}[part]
     for balance in (0.5, 1 - without, abs(without - 1e-9)):
         words = rf"counts {name} scores, and those of all {kind} are 0; [^\n]*give --balance {without}$"
         with pytest.raises(MismatchError, match=words):
             scores.knowledgeable(balance)
-    assert same(scores.knowledgeable(without), Scores(*[Importance(**telling)] * 2).knowledgeable(without))
+    assert same(scores.knowledgeable(without), UnitScores(*[Importance(**telling)] * 2).knowledgeable(without))
 
 
 def test_a_temperature_at_which_nothing_is_left_to_learn_is_refused(
@@ -209,7 +209,7 @@ def test_a_balance_outside_0_to_1_is_refused() -> None:
     one = Importance(np.ones((1, 1)), np.ones((1, 1)))
     for balance in (-0.1, 1.1, float("nan")):
         with pytest.raises(SpecError, match="--balance"):
-            Scores(one, one).knowledgeable(balance)
+            UnitScores(one, one).knowledgeable(balance)
 
 
 def test_models_are_left_as_they_were(teacher_of: Any, student_of: Any, sample: Any) -> None:

@@ -14,7 +14,7 @@ from hskcache.errors import CacheError, DamageError, MismatchError
 from hskcache.sparsity.artifact import ModelId, ScoredRows, ScoreInfo, load_scores, save_scores
 from hskcache.sparsity.levels import Importance
 from hskcache.sparsity.run import stored_scores
-from hskcache.sparsity.scores import Scores
+from hskcache.sparsity.scores import UnitScores
 from hskcache.store.files import file_sha256
 
 INFO = ScoreInfo(
@@ -28,10 +28,10 @@ INFO = ScoreInfo(
 )
 
 
-def scores_of(seed: int = 0, **changes: Any) -> Scores:
+def scores_of(seed: int = 0, **changes: Any) -> UnitScores:
     draw = np.random.default_rng(seed)
     parts = (Importance(draw.random((2, 3)), draw.random((2, 5)) * 1e-300) for _ in range(2))
-    return replace(Scores(*parts), **changes)
+    return replace(UnitScores(*parts), **changes)
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "o"
 
 
-def arrays(scores: Scores) -> list[list[Any]]:
+def arrays(scores: UnitScores) -> list[list[Any]]:
     parts = (scores.expressive, scores.friendly)
     return [[] if part is None else [part.heads_LH.tolist(), part.neurons_LF.tolist()] for part in parts]
 
@@ -87,7 +87,7 @@ def edited(**changes: Any) -> Callable[[Path], None]:
     return edit
 
 
-def resaved(scores: Scores) -> Callable[[Path], None]:
+def resaved(scores: UnitScores) -> Callable[[Path], None]:
     return lambda folder: void(save_scores(folder, scores, INFO))
 
 
@@ -112,7 +112,7 @@ OTHER = Importance(np.ones((2, 4)), np.ones((2, 5)))
         (resaved(scores_of(expressive=BAD)), DamageError, "expressive scores are not finite"),
         (resaved(scores_of(friendly=SHORT)), DamageError, "friendly scores are not finite float64 numbers of layers"),
         (resaved(scores_of(friendly=OTHER)), DamageError, "the scores of one teacher"),
-        (resaved(Scores(None, None)), DamageError, "the scores of one teacher"),
+        (resaved(UnitScores(None, None)), DamageError, "the scores of one teacher"),
     ],
 )
 def test_what_is_damaged_is_refused_in_one_line(

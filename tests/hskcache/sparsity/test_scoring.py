@@ -10,7 +10,7 @@ from hskcache.errors import SpecError, TeacherError
 from hskcache.sparsity.artifact import ModelId
 from hskcache.sparsity.sample import Sample, draw_rows
 from hskcache.sparsity.scores import score
-from hskcache.sparsity.scoring import Drawn, ScoreSettings, Scoring, draw
+from hskcache.sparsity.scoring import DrawnRows, ScoreSettings, ScoringPass, draw
 from hskcache.sparsity.student import Trial
 from hskcache.text import tokenize
 
@@ -28,7 +28,7 @@ def test_the_rows_that_count_are_scored_as_among_all(
     """In their order and with their labels, though only they are tokenized."""
     teacher, student, index_N = teacher_of("bert"), student_of(), draw_rows(10, 5, seed=3)
     drawn, done = draw(examples, 5, seed=3), {"rows": [], "tokens": []}
-    scoring = Scoring(teacher, Trial(student, STUDENT), drawn, ScoreSettings(2, 3.0, 48))
+    scoring = ScoringPass(teacher, Trial(student, STUDENT), drawn, ScoreSettings(2, 3.0, 48))
     found = scoring.run(done["rows"].append, done["tokens"].append)
     assert numbers(found) == numbers(score(teacher, student, Sample(rows, examples.labels, 2, 3.0, index_N)))
     assert done == {"rows": [2, 2, 1], "tokens": [5]}
@@ -38,13 +38,18 @@ def test_the_rows_that_count_are_scored_as_among_all(
 def test_all_rows_are_scored_where_none_are_drawn(teacher_of: Any, examples: Any, sample: Any) -> None:
     teacher = teacher_of("bert")
     whole = numbers(score(teacher, None, sample))
-    for drawn in (Drawn(examples), draw(examples, None, 0), draw(examples, 10, 0), Drawn(examples, np.arange(10))):
-        assert numbers(Scoring(teacher, None, drawn, ScoreSettings(4, max_length=48)).run()) == whole
+    for drawn in (
+        DrawnRows(examples),
+        draw(examples, None, 0),
+        draw(examples, 10, 0),
+        DrawnRows(examples, np.arange(10)),
+    ):
+        assert numbers(ScoringPass(teacher, None, drawn, ScoreSettings(4, max_length=48)).run()) == whole
 
 
 def test_rows_are_cut_at_the_length_asked_for(teacher_of: Any, examples: Any) -> None:
     teacher = teacher_of("bert")
-    short = Scoring(teacher, None, Drawn(examples), ScoreSettings(4, max_length=8))
+    short = ScoringPass(teacher, None, DrawnRows(examples), ScoreSettings(4, max_length=8))
     tokens = tokenize(examples, teacher.tokenizer, 8)
     assert numbers(short.run()) == numbers(score(teacher, None, Sample(tokens, examples.labels, 4)))
     with pytest.raises(SpecError, match="give at least"):
@@ -53,21 +58,21 @@ def test_rows_are_cut_at_the_length_asked_for(teacher_of: Any, examples: Any) ->
 
 def test_what_identifies_the_scores(teacher_of: Any, student_of: Any, examples: Any) -> None:
     teacher, settings = teacher_of("bert"), ScoreSettings(7, 3.0, 40)
-    both = Scoring(teacher, Trial(student_of(), STUDENT), draw(examples, 4, seed=9), settings).info
+    both = ScoringPass(teacher, Trial(student_of(), STUDENT), draw(examples, 4, seed=9), settings).info
     assert (both.teacher.weights_sha256, both.student) == (teacher.info.weights_sha256, STUDENT)
     assert both.data.model_dump() == {"name": "pairs", "fingerprint": "0", "num_rows": 4, "seed": 9}
     assert (both.has_labels, both.batch_size, both.temperature, both.max_length) == (True, 7, 3.0, 40)
     assert both.sha256 is None
     assert both.environment["device"].startswith("cpu ")
     # No student, no temperature: another one makes no other scores. All rows are the same whatever the seed.
-    alone = Scoring(teacher, None, draw(replace(examples, labels=None), 10, seed=9), settings).info
+    alone = ScoringPass(teacher, None, draw(replace(examples, labels=None), 10, seed=9), settings).info
     assert (alone.student, alone.temperature, alone.has_labels) == (None, None, False)
     assert (alone.data.num_rows, alone.data.seed) == (10, None)
 
 
 def test_a_row_in_an_error_counts_among_those_drawn(teacher_of: Any, examples: Any) -> None:
     teacher = teacher_of("bert", max_position_embeddings=10)
-    scoring = Scoring(teacher, None, draw(examples, 4, seed=0), ScoreSettings())
+    scoring = ScoringPass(teacher, None, draw(examples, 4, seed=0), ScoreSettings())
     lengths = tokenize(scoring.drawn.rows, teacher.tokenizer, 128).lengths
     words = rf"pairs \(4 rows drawn\) row {lengths.argmax()}, counted from 0, has {lengths.max()} tokens"
     with pytest.raises(TeacherError, match=words):

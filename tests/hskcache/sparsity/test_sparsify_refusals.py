@@ -22,7 +22,7 @@ from hskcache.errors import CacheError
 from hskcache.sparsity.artifact import load_scores, save_scores
 from hskcache.sparsity.levels import Ranking
 from hskcache.sparsity.run import check_out
-from hskcache.sparsity.scores import Scores
+from hskcache.sparsity.scores import UnitScores
 from hskcache.store.files import sha256_hex
 
 
@@ -114,7 +114,7 @@ def test_folders_of_something_else_are_left_alone(
     # Levels whose scores changed under them are not mixed with new ones.
     scores, info = load_scores(out)
     assert scores.expressive is not None
-    save_scores(out, Scores(scores.expressive, scores.expressive), info)
+    save_scores(out, UnitScores(scores.expressive, scores.expressive), info)
     assert "s0 is there with scores_sha256" in line_of(sparsify(*changed(args, sparsity="30")))
     assert not (out / "s30").exists()
 

@@ -13,7 +13,7 @@ from process import contents, line_of, sparsify, touched
 from hskcache.locks import WRITING
 from hskcache.sparsity.artifact import load_scores, save_scores
 from hskcache.sparsity.levels import Importance
-from hskcache.sparsity.scores import Scores
+from hskcache.sparsity.scores import UnitScores
 
 
 def test_a_second_run_writes_nothing(whole: Path, command: Any) -> None:
@@ -28,7 +28,7 @@ def test_the_scores_that_are_there_are_taken(whole: Path, args: Any, tmp_path: P
     info = load_scores(whole)[1]
     draw = np.random.default_rng(0)
     other = Importance(draw.random((4, 4)), draw.random((4, 64)))
-    marked = save_scores(tmp_path / "o", Scores(other, other), info)
+    marked = save_scores(tmp_path / "o", UnitScores(other, other), info)
     assert sparsify(*args).code == 0
     told = json.loads((tmp_path / "o" / "s50" / "sparsity.json").read_text())
     assert told["scores_sha256"] == marked.sha256 != info.sha256

@@ -19,8 +19,8 @@ from hskcache.text import examples_for, load_task, load_tokenizer, tokenize
 from trainer.cli import main
 from trainer.student import CompactBertForSequenceClassification
 from trainer.student.create import from_teacher_layers
-from trainer.student.importance import Sample, draw_batches, importance
-from trainer.student.prune import Cut, prune
+from trainer.student.importance import LabelledBatches, draw_batches, importance
+from trainer.student.prune import Pruning, prune
 
 HSKTRAIN = Path(sys.executable).with_name("hsktrain")
 CPU = ["--device", "cpu"]
@@ -76,8 +76,8 @@ def test_the_command_makes_the_student_of_the_definition(
     teacher = BertForSequenceClassification.from_pretrained(tiny_teacher_dir)
     examples = examples_for(tsv_file, load_task("sst2"))
     rows = tokenize(examples, load_tokenizer(tiny_teacher_dir), 12)
-    sample = Sample(rows, np.asarray(examples.labels), draw_batches(96, 16, seed=3))
-    expected = prune(teacher, Cut((1, 2), 2, 16, 8), importance(teacher, sample, (1, 2)))
+    sample = LabelledBatches(rows, np.asarray(examples.labels), draw_batches(96, 16, seed=3))
+    expected = prune(teacher, Pruning((1, 2), 2, 16, 8), importance(teacher, sample, (1, 2)))
     student = model_of(pruned["out"])
     assert type(student) is CompactBertForSequenceClassification
     for name, weight in expected.model.state_dict().items():
@@ -110,9 +110,9 @@ def test_a_share_of_all_is_cut_by_the_importance_of_masks(
     teacher = BertForSequenceClassification.from_pretrained(tiny_teacher_dir)
     examples = examples_for(tsv_file, load_task("sst2"))
     tokens = tokenize(examples, load_tokenizer(tiny_teacher_dir), 12)
-    sample = Sample(tokens, np.asarray(examples.labels), draw_batches(96, 16, seed=3))
+    sample = LabelledBatches(tokens, np.asarray(examples.labels), draw_batches(96, 16, seed=3))
     scores = importance(teacher, sample, (1, 2, 3, 4), by="masks")
-    expected = prune(teacher, Cut((1, 2, 3, 4), share=0.3), scores)
+    expected = prune(teacher, Pruning((1, 2, 3, 4), share=0.3), scores)
     assert (facts["heads"], facts["ffn"], facts["share"]) == (5, 77, 0.3)
     assert facts["of"] == {"heads": 16, "ffn": 256}
     assert facts["kept_heads"] == [{"layer": layer, "heads": list(of)} for layer, of in expected.heads.items()]

@@ -17,15 +17,16 @@ from hskcache.encoder import identifying_config, weights_digest
 from hskcache.errors import SpecError
 from trainer.student import CompactBertConfig, CompactBertForSequenceClassification
 from trainer.student.create import from_teacher_layers
-from trainer.student.importance import Importance
-from trainer.student.prune import Cut, Pruned, prune
+from trainer.student.importance import LayerImportance
+from trainer.student.prune import Pruned, Pruning, prune
 
 
-def scores_of(seed: int) -> dict[int, Importance]:
+def scores_of(seed: int) -> dict[int, LayerImportance]:
     """Layers whose scores are of different lengths, which must not count."""
     draw = np.random.default_rng(seed)
     return {
-        layer: Importance(10.0**layer * draw.random(HEADS) ** 4, 0.1**layer * draw.random(FFN) ** 4) for layer in ALL
+        layer: LayerImportance(10.0**layer * draw.random(HEADS) ** 4, 0.1**layer * draw.random(FFN) ** 4)
+        for layer in ALL
     }
 
 
@@ -40,7 +41,7 @@ def ranked(scores: dict[int, np.ndarray], share: float) -> dict[int, tuple[int, 
     return {layer: tuple(sorted(number for _, of, number in best if of == layer)) for layer in scores}
 
 
-def check(student: Pruned, scores: dict[int, Importance], share: float) -> None:
+def check(student: Pruned, scores: dict[int, LayerImportance], share: float) -> None:
     """The student answers as the teacher without what it lacks, and lacks exactly that."""
     teacher = bert()
     heads = ranked({layer: one.heads for layer, one in scores.items()}, share)
@@ -57,14 +58,14 @@ def check(student: Pruned, scores: dict[int, Importance], share: float) -> None:
 @given(st.integers(0, 99), st.sampled_from([0.1, 0.3, 0.5, 0.9]))
 def test_the_student_is_the_teacher_with_the_others_masked(seed: int, share: float) -> None:
     scores = scores_of(seed)
-    check(prune(bert(), Cut(ALL, share=share), scores), scores, share)
+    check(prune(bert(), Pruning(ALL, share=share), scores), scores, share)
 
 
 def test_a_layer_may_lose_all_heads_or_all_neurons(tmp_path: Path) -> None:
     """Also saved, loaded, trained and cut once more."""
     heads, neurons = {1: 1.0, 2: 0.0, 3: 1.0, 4: 0.0}, {1: 1.0, 2: 1.0, 3: 0.0, 4: 0.0}
-    scores = {layer: Importance(np.full(HEADS, heads[layer]), np.full(FFN, neurons[layer])) for layer in ALL}
-    student = prune(bert(), Cut(ALL, share=0.5), scores)
+    scores = {layer: LayerImportance(np.full(HEADS, heads[layer]), np.full(FFN, neurons[layer])) for layer in ALL}
+    student = prune(bert(), Pruning(ALL, share=0.5), scores)
     teacher = bert()
     for layer in ALL:
         silent = set(range(HEADS)) if not heads[layer] else set(), set(range(FFN)) if not neurons[layer] else set()
@@ -100,16 +101,16 @@ def test_drawn_weights_have_the_shapes_of_each_layer() -> None:
 
 def test_a_share_of_even_layers_has_one_number() -> None:
     """So that its configuration is the one that a cut by layer has, and a whole teacher a plain BERT."""
-    even = {layer: Importance(np.arange(HEADS)[::-1] + 1.0, np.arange(FFN)[::-1] + 1.0) for layer in ALL}
-    by_share = prune(bert(), Cut(ALL, share=0.5), even).model
-    by_layer = prune(bert(), Cut(ALL, HEADS // 2, FFN // 2), even).model
+    even = {layer: LayerImportance(np.arange(HEADS)[::-1] + 1.0, np.arange(FFN)[::-1] + 1.0) for layer in ALL}
+    by_share = prune(bert(), Pruning(ALL, share=0.5), even).model
+    by_layer = prune(bert(), Pruning(ALL, HEADS // 2, FFN // 2), even).model
     assert weights_digest(by_share) == weights_digest(by_layer)
     assert identifying_config(by_share.config) == identifying_config(by_layer.config)
-    assert type(prune(bert(), Cut(ALL, share=1.0)).model) is BertForSequenceClassification
+    assert type(prune(bert(), Pruning(ALL, share=1.0)).model) is BertForSequenceClassification
 
 
 def test_configurations_of_one_number_are_read_and_written_as_before(tmp_path: Path) -> None:
-    model = prune(bert(), Cut(ALL, 2, 5), scores_of(0)).model
+    model = prune(bert(), Pruning(ALL, 2, 5), scores_of(0)).model
     model.save_pretrained(tmp_path)
     saved = json.loads((tmp_path / "config.json").read_text())
     assert not {"heads_by_layer", "neurons_by_layer"} & saved.keys()
@@ -126,10 +127,10 @@ def test_numbers_that_are_not_one_a_layer_are_refused(numbers: list[int]) -> Non
 @pytest.mark.parametrize(
     ("cut", "complaint"),
     [
-        (Cut(ALL, heads=1, share=0.5), "leave out --heads and --ffn"),
-        (Cut(ALL, share=0.01), "--global 0.01 keeps none of 16 heads"),
+        (Pruning(ALL, heads=1, share=0.5), "leave out --heads and --ffn"),
+        (Pruning(ALL, share=0.01), "--global 0.01 keeps none of 16 heads"),
     ],
 )
-def test_shares_that_cannot_be_kept_are_refused(cut: Cut, complaint: str) -> None:
+def test_shares_that_cannot_be_kept_are_refused(cut: Pruning, complaint: str) -> None:
     with pytest.raises(SpecError, match=complaint):
         prune(bert(), cut, scores_of(0))

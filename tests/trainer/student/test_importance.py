@@ -13,7 +13,7 @@ from hskcache.errors import DataError, MismatchError, TeacherError
 from hskcache.sparsity.masks import masked
 from hskcache.text import TokenizedRows
 from trainer.inference import pad_batch
-from trainer.student.importance import Importance, Sample, draw_batches, importance
+from trainer.student.importance import LabelledBatches, LayerImportance, draw_batches, importance
 
 NUM_ROWS, LAYERS = 11, (1, 3)
 SIZES: dict[str, Any] = {
@@ -32,7 +32,7 @@ def bert(num_labels: int = 3) -> PreTrainedModel:
     return BertForSequenceClassification(BertConfig(**SIZES, num_labels=num_labels))
 
 
-def sample_of(num_labels: int = 3, batch_size: int = 4) -> Sample:
+def sample_of(num_labels: int = 3, batch_size: int = 4) -> LabelledBatches:
     draw = np.random.default_rng(0)
     offsets = np.concatenate([[0], np.cumsum(draw.integers(2, 10, NUM_ROWS))]).astype(np.int64)
     total = int(offsets[-1])
@@ -40,10 +40,10 @@ def sample_of(num_labels: int = 3, batch_size: int = 4) -> Sample:
     rows = TokenizedRows(draw.integers(1, 40, total, dtype=np.int32), offsets, types, frozenset())
     classes = draw.integers(0, num_labels, NUM_ROWS)
     labels = draw.normal(size=NUM_ROWS).astype(np.float32) if num_labels == 1 else classes.astype(np.int64)
-    return Sample(rows, labels, draw_batches(NUM_ROWS, batch_size, seed=0))
+    return LabelledBatches(rows, labels, draw_batches(NUM_ROWS, batch_size, seed=0))
 
 
-def defined(teacher: PreTrainedModel, sample: Sample, layer: int) -> Importance:
+def defined(teacher: PreTrainedModel, sample: LabelledBatches, layer: int) -> LayerImportance:
     """The definition as it is written: whole matrices, one gradient a batch, in float64."""
     names = ("attention.output.dense", "intermediate.dense", "output.dense")
     matrices = [teacher.bert.encoder.layer[layer - 1].get_submodule(name).weight for name in names]
@@ -57,7 +57,7 @@ def defined(teacher: PreTrainedModel, sample: Sample, layer: int) -> Importance:
     projection, first, second = (m.detach().abs() * total for m, total in zip(matrices, sums, strict=True))
     heads = [projection[:, 4 * head : 4 * head + 4].sum().item() for head in range(4)]
     neurons = [(first[neuron].sum() + second[:, neuron].sum()).item() for neuron in range(12)]
-    return Importance(np.array(heads), np.array(neurons))
+    return LayerImportance(np.array(heads), np.array(neurons))
 
 
 @pytest.mark.parametrize("num_labels", [3, 1])
@@ -140,10 +140,10 @@ def test_a_diverged_teacher_is_refused() -> None:
 def test_rows_that_cannot_be_used_are_refused() -> None:
     sample = sample_of()
     with pytest.raises(DataError, match="no rows"):
-        importance(bert(), Sample(sample.rows, sample.labels, []), [1])
+        importance(bert(), LabelledBatches(sample.rows, sample.labels, []), [1])
     long = TokenizedRows(np.ones(13, np.int32), np.array([0, 13]), None, frozenset())
     with pytest.raises(MismatchError, match="--max-length 12"):
-        importance(bert(), Sample(long, np.array([0]), draw_batches(1, 4, 0)), [1])
+        importance(bert(), LabelledBatches(long, np.array([0]), draw_batches(1, 4, 0)), [1])
 
 
 @given(st.integers(1, 60), st.integers(1, 20), st.integers(0, 5), st.integers(1, 80))

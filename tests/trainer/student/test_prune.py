@@ -21,8 +21,8 @@ from hskcache.encoder import weights_digest
 from hskcache.errors import SpecError, TeacherError
 from trainer.student import CompactBertConfig, CompactBertForSequenceClassification, CompactBertModel
 from trainer.student.create import from_teacher_layers
-from trainer.student.importance import Importance
-from trainer.student.prune import Cut, factor, prunable_layers, prune
+from trainer.student.importance import LayerImportance
+from trainer.student.prune import Pruning, factor, prunable_layers, prune
 
 HEADS, HEAD_SIZE, FFN = 4, 8, 24
 SIZES: dict[str, Any] = {
@@ -44,9 +44,9 @@ def bert() -> PreTrainedModel:
     return BertForSequenceClassification(BertConfig(**SIZES, num_labels=3)).eval()
 
 
-def scores_of(seed: int = 0) -> dict[int, Importance]:
+def scores_of(seed: int = 0) -> dict[int, LayerImportance]:
     draw = np.random.default_rng(seed)
-    return {layer: Importance(draw.random(HEADS), draw.random(FFN)) for layer in ALL}
+    return {layer: LayerImportance(draw.random(HEADS), draw.random(FFN)) for layer in ALL}
 
 
 def logits(model: PreTrainedModel) -> torch.Tensor:
@@ -69,7 +69,7 @@ def silenced(teacher: PreTrainedModel, layer: int, heads: set[int], neurons: set
 def test_cutting_is_silencing_all_but_the_most_important(seed: int, heads: int, ffn: int) -> None:
     """The student answers as the teacher with the other heads' and neurons' output weights at zero."""
     teacher, scores = bert(), scores_of(seed)
-    student = prune(teacher, Cut(ALL, heads, ffn), scores)
+    student = prune(teacher, Pruning(ALL, heads, ffn), scores)
     for layer in ALL:
         best_heads = set(np.argsort(scores[layer].heads)[-heads:].tolist())
         best_neurons = set(np.argsort(scores[layer].neurons)[-ffn:].tolist())
@@ -86,7 +86,7 @@ def test_what_contributes_nothing_is_cut_without_a_trace() -> None:
         silenced(teacher, layer, {layer - 1}, {layer, layer + 10})
         scores[layer].heads[layer - 1] = 0
         scores[layer].neurons[[layer, layer + 10]] = 0
-    student = prune(teacher, Cut(ALL, HEADS - 1, FFN - 2), scores)
+    student = prune(teacher, Pruning(ALL, HEADS - 1, FFN - 2), scores)
     for layer in ALL:
         assert set(student.heads[layer]) == set(range(HEADS)) - {layer - 1}
         assert set(student.neurons[layer]) == set(range(FFN)) - {layer, layer + 10}
@@ -95,7 +95,7 @@ def test_what_contributes_nothing_is_cut_without_a_trace() -> None:
 
 def test_kept_weights_are_the_teacher_s_own() -> None:
     teacher, scores = bert(), scores_of()
-    student = prune(teacher, Cut((4, 2), 2, 5), scores)
+    student = prune(teacher, Pruning((4, 2), 2, 5), scores)
     assert student.model.config.num_hidden_layers == 2
     for place, layer in enumerate((4, 2)):
         ours = student.model.bert.encoder.layer[place].state_dict()
@@ -112,14 +112,14 @@ def test_kept_weights_are_the_teacher_s_own() -> None:
 
 
 def test_ties_go_to_the_lowest_numbers() -> None:
-    same = {layer: Importance(np.ones(HEADS), np.ones(FFN)) for layer in ALL}
-    student = prune(bert(), Cut((1,), 2, 3), same)
+    same = {layer: LayerImportance(np.ones(HEADS), np.ones(FFN)) for layer in ALL}
+    student = prune(bert(), Pruning((1,), 2, 3), same)
     assert (student.heads, student.neurons) == ({1: (0, 1)}, {1: (0, 1, 2)})
 
 
 def test_layers_alone_give_the_student_of_those_layers() -> None:
     teacher = bert()
-    student = prune(teacher, Cut((1, 2))).model
+    student = prune(teacher, Pruning((1, 2))).model
     assert type(student) is BertForSequenceClassification
     assert weights_digest(student) == weights_digest(from_teacher_layers(teacher, [1, 2]))
     assert torch.equal(logits(student), logits(from_teacher_layers(teacher, [1, 2])))
@@ -128,13 +128,13 @@ def test_layers_alone_give_the_student_of_those_layers() -> None:
 @pytest.mark.parametrize(
     ("cut", "kind"),
     [
-        (Cut(ALL, HEADS, FFN), BertForSequenceClassification),
-        (Cut((1,), ffn=3), BertForSequenceClassification),
-        (Cut((1,), heads=1), CompactBertForSequenceClassification),
-        (Cut((1,), embedding_rank=32), CompactBertForSequenceClassification),
+        (Pruning(ALL, HEADS, FFN), BertForSequenceClassification),
+        (Pruning((1,), ffn=3), BertForSequenceClassification),
+        (Pruning((1,), heads=1), CompactBertForSequenceClassification),
+        (Pruning((1,), embedding_rank=32), CompactBertForSequenceClassification),
     ],
 )
-def test_a_student_of_bert_s_shapes_is_a_plain_bert(cut: Cut, kind: type) -> None:
+def test_a_student_of_bert_s_shapes_is_a_plain_bert(cut: Pruning, kind: type) -> None:
     student = prune(bert(), cut, scores_of()).model
     assert type(student) is kind
     assert student.config.model_type == ("bert" if kind is BertForSequenceClassification else "compact_bert")
@@ -144,7 +144,7 @@ def test_a_student_of_bert_s_shapes_is_a_plain_bert(cut: Cut, kind: type) -> Non
 
 def test_full_rank_gives_the_same_logits() -> None:
     teacher = bert()
-    student = prune(teacher, Cut(ALL, embedding_rank=32)).model
+    student = prune(teacher, Pruning(ALL, embedding_rank=32)).model
     torch.testing.assert_close(logits(student), logits(teacher), rtol=0, atol=1e-5)
 
 
@@ -152,7 +152,7 @@ def test_full_rank_gives_the_same_logits() -> None:
 def test_a_lower_rank_is_the_truncated_singular_value_decomposition(rank: int) -> None:
     """As if the word embedding were its best approximation of that rank."""
     teacher = bert()
-    student = prune(teacher, Cut(ALL, embedding_rank=rank)).model
+    student = prune(teacher, Pruning(ALL, embedding_rank=rank)).model
     table = student.bert.embeddings.word_embeddings.weight
     expansion = student.bert.embeddings.word_expansion.weight
     assert (table.shape, expansion.shape) == ((50, rank), (32, rank))
@@ -173,9 +173,9 @@ def test_the_factors_are_u_s_and_orthonormal_v() -> None:
 
 def test_an_encoder_without_a_classifier_can_be_cut() -> None:
     teacher = bert().bert
-    student = prune(copy.deepcopy(teacher), Cut((1, 2, 3), 3, 20, 32), scores_of()).model
+    student = prune(copy.deepcopy(teacher), Pruning((1, 2, 3), 3, 20, 32), scores_of()).model
     assert type(student) is CompactBertModel
-    assert type(prune(teacher, Cut((1,))).model) is BertModel
+    assert type(prune(teacher, Pruning((1,))).model) is BertModel
     with torch.no_grad():
         assert student(IDS).last_hidden_state.shape == (2, 7, 32)
         states = student.embeddings(IDS), teacher.embeddings(IDS)
@@ -185,7 +185,7 @@ def test_an_encoder_without_a_classifier_can_be_cut() -> None:
 def test_the_student_shares_no_memory_with_its_teacher() -> None:
     teacher = bert()
     digest = weights_digest(teacher)
-    for cut in (Cut(ALL, HEADS, FFN, 32), Cut((2, 1), 2, 3)):
+    for cut in (Pruning(ALL, HEADS, FFN, 32), Pruning((2, 1), 2, 3)):
         student = prune(teacher, cut, scores_of())
         with torch.no_grad():
             for parameter in student.model.parameters():
@@ -197,7 +197,7 @@ def test_the_student_shares_no_memory_with_its_teacher() -> None:
 def test_the_global_generator_stays_where_it_was() -> None:
     teacher = bert()
     state = torch.random.get_rng_state()
-    prune(teacher, Cut((1,), 2, 3, 4), scores_of())
+    prune(teacher, Pruning((1,), 2, 3, 4), scores_of())
     assert torch.equal(torch.random.get_rng_state(), state)
 
 
@@ -213,22 +213,22 @@ OTHERS: dict[str, Any] = {
 @pytest.mark.parametrize("name", OTHERS)
 def test_other_teachers_are_refused_in_one_line(name: str) -> None:
     with pytest.raises(TeacherError, match=f"{name} cannot be pruned; give a plain BERT") as caught:
-        prune(OTHERS[name](), Cut((1,)))
+        prune(OTHERS[name](), Pruning((1,)))
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
     ("cut", "complaint"),
     [
-        (Cut(ALL, heads=5), "--heads 5: the teacher has 4; ask for 1 to 4"),
-        (Cut(ALL, heads=0), "--heads 0"),
-        (Cut(ALL, ffn=25), "--ffn 25: the teacher has 24"),
-        (Cut(ALL, embedding_rank=33), "--embedding-rank 33: the teacher has 32"),
-        (Cut((1, 5)), "layers 1 to 4"),
-        (Cut(()), "layers"),
+        (Pruning(ALL, heads=5), "--heads 5: the teacher has 4; ask for 1 to 4"),
+        (Pruning(ALL, heads=0), "--heads 0"),
+        (Pruning(ALL, ffn=25), "--ffn 25: the teacher has 24"),
+        (Pruning(ALL, embedding_rank=33), "--embedding-rank 33: the teacher has 32"),
+        (Pruning((1, 5)), "layers 1 to 4"),
+        (Pruning(()), "layers"),
     ],
 )
-def test_a_cut_out_of_range_is_refused(cut: Cut, complaint: str) -> None:
+def test_a_cut_out_of_range_is_refused(cut: Pruning, complaint: str) -> None:
     with pytest.raises(SpecError, match=complaint):
         prune(bert(), cut, scores_of())
 
