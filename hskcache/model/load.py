@@ -6,6 +6,7 @@ from textwrap import shorten
 from typing import Any, NamedTuple
 
 import torch
+import transformers
 from torch import nn
 from transformers import (
     AutoConfig,
@@ -215,20 +216,11 @@ def _refuse_own_code(name: str, config: PreTrainedConfig, demands: ModelDemands)
     mapped: dict[str, Any] = getattr(config, "auto_map", None) or {}
     for auto in (demands.kind.auto, AutoModel):
         own = str(mapped.get(auto.__name__) or "").rpartition(".")[2]
-        if own and own not in _stock(auto, config):
+        if own and own not in dir(transformers):
             raise TeacherError(
                 f"cannot load {demands.called} from {name}: it needs code of its own ({mapped[auto.__name__]}, by "
                 "auto_map in its config.json), and no code of a model's is run; give a model of a class of transformers"
             )
-
-
-def _stock(auto: Any, config: PreTrainedConfig) -> set[str]:
-    """Names of the classes that transformers has for a configuration."""
-    try:
-        classes = auto._model_mapping[type(config)]
-    except (AttributeError, KeyError):
-        return set()
-    return {one.__name__ for one in (classes if isinstance(classes, (tuple, list)) else (classes,))}
 
 
 def _refusal(name: str, called: str, error: Exception) -> TeacherError:

@@ -181,7 +181,7 @@ def prepare(model: PreTrainedModel) -> None:
     config = model.config
     if getattr(config, "is_encoder_decoder", False) or getattr(config, "is_decoder", False):
         raise TeacherError(f"{name} is a decoder; its [CLS] row cannot score positions: use an encoder such as BERT")
-    if not getattr(model, "_supports_attention_backend", False):
+    if not model.is_backend_compatible():
         raise TeacherError(
             f"{name} computes attention in its own code, outside transformers' attention interface, and cannot be "
             "captured; use BERT, RoBERTa, DistilBERT, ELECTRA or another encoder that supports it"
