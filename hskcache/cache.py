@@ -27,6 +27,7 @@ from hskcache.store.manifest import Manifest, Request
 from hskcache.store.record import Record
 from hskcache.store.records import Records
 from hskcache.store.shelf import Directory, Shelf
+from hskcache.views import parse_view, viewed
 
 __all__ = [
     "AttentionField",
@@ -96,7 +97,9 @@ class Cache:
             MismatchError: it has none, so nothing can be written to it.
         """
         if not isinstance(self.shelf, Directory):
-            raise MismatchError(f"{self.name} is no folder of this machine; fetch it with hskcache pull and give that")
+            raise MismatchError(
+                f"{self.name} is no folder of this machine; make one of it with hskcache pull or hskcache extract"
+            )
         return self.shelf.root
 
     @property
@@ -113,6 +116,24 @@ class Cache:
     def tokenizer_path(self) -> Path:
         """Folder of the tokenizer's files, as transformers saves and loads them."""
         return self.shelf.tokenizer_path
+
+    def view(self, text: str = "", **parts: Any) -> "Cache":
+        """A part of the cache as if it had been built so; nothing is copied, and whoever reads a cache reads it.
+
+        What a view sees is what a build of the narrower spec would have stored, value by value. Of columns the largest
+        as they are stored are kept: where an encoding makes some of them equal, these are the lowest, while a build
+        chooses before it encodes.
+
+        Args:
+            text: such as ``1l_5t_0.05h`` or ``1l_5t_0.05h,attention=1l_5t,rows=1000,fields=logits+hidden``.
+            parts: the same by name: ``layers``, ``tokens`` and ``width`` of hidden states, ``attention``, ``rows``,
+                ``fields``; see :class:`~hskcache.views.View`.
+
+        Raises:
+            SpecError: it is no view.
+            MismatchError: it is not in the cache, or a build would have given other values; tells why.
+        """
+        return Cache(*viewed(self.manifest, self.shelf, parse_view(text, **parts)))
 
     def num_bytes(self, field: str) -> int:
         """Bytes of a field on disk, constants included."""

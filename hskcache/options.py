@@ -79,6 +79,17 @@ def seed(of: str) -> Callable[[Command], Command]:
     return click.option("--seed", type=Whole(min=0), default=0, show_default=True, help=f"Of {of}.")
 
 
+def view(what: str) -> Callable[[Command], Command]:
+    """The option ``--view``, empty where it is not given."""
+    return click.option(
+        "--view",
+        metavar="VIEW",
+        default="",
+        help=f"{what} as if it had been built so: 1l_5t_0.05h for layers, tokens and columns of hidden states, "
+        "attention=1l_5t, rows=1000, fields=logits+hidden, or several of these with commas between.",
+    )
+
+
 _LAYOUT = (
     click.option(
         "--task", "task_name", metavar="NAME", help="Task preset (sst2, rte, ...): columns, labels and metrics."

@@ -8,6 +8,7 @@ import click
 from hskcache import console
 from hskcache.cli.options import cache_or_url_argument, json_option
 from hskcache.cli.outcome import agreements
+from hskcache.options import view
 from hskcache.spec import Packing
 from hskcache.text.cut import Cut
 
@@ -19,19 +20,20 @@ if TYPE_CHECKING:
 @click.command()
 @cache_or_url_argument
 @click.option("--spec", "as_spec", is_flag=True, help="Print the resolved spec as YAML, as `build --spec` takes it.")
+@view("Show a part of the cache")
 @json_option
-def info(cache: str, as_spec: bool, as_json: bool) -> None:
+def info(cache: str, as_spec: bool, view: str, as_json: bool) -> None:
     """Show what is in a cache: rows, fields, bytes, teacher, data. At a URL only its manifest is read."""
     from hskcache.describe import DESCRIPTIONS
     from hskcache.remote.mirror import open_any
 
-    opened = open_any(cache)
+    opened = open_any(cache).view(view)
     if as_spec:
         import yaml
 
         click.echo(yaml.safe_dump(opened.manifest.request.spec.model_dump(), sort_keys=False), nl=False)
         return
-    facts = describe(opened)
+    facts = describe(opened) | {"view": view or None}
     if as_json:
         console.print_json(facts)
     else:
@@ -113,6 +115,7 @@ def _print(facts: dict[str, Any], told: dict[str, str]) -> None:
     for name, value in (
         ("cache", f"{facts['cache']}  (id {facts['cache_id'][:12]}, format {facts['format_version']})"),
         *((("part of", _part(facts["part"])),) if facts["part"] is not None else ()),
+        *((("view", f"{facts['view']}  (bytes are those that it is read from)"),) if facts["view"] is not None else ()),
         ("teacher", f"{teacher['name']}  ({architecture})"),
         ("data", f"{data['name']}  ({num_rows:,} rows, {facts['num_shards']} shards, {labels})"),
         *(("appended", f"{part['name']}  ({part['num_rows']:,} of the rows)") for part in facts["appended"]),

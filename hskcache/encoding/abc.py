@@ -46,6 +46,23 @@ class Encoding(Protocol):
         """
         ...
 
+    def take(self, parts: Mapping[str, Tensor], columns: Tensor) -> dict[str, Tensor]:
+        """Some of the values as they are stored: nothing is decoded, and a scale that values share stays.
+
+        Args:
+            parts: what :meth:`encode` returned.
+            columns: int64 [..., W'], each in 0..W-1.
+
+        Returns:
+            Arrays of which :meth:`decode` gives the values at the columns, with a width of W'.
+        """
+        ...
+
     def bound(self, values: Tensor) -> Tensor:
         """The largest ``|decode(encode(values)) - values|`` promised, float32 [..., W]; infinite where none is."""
         ...
+
+
+def gathered(parts: Mapping[str, Tensor], columns: Tensor) -> dict[str, Tensor]:
+    """Entries of ``values`` at some columns, where an entry is a value, and the other arrays as they are."""
+    return {**parts, "values": parts["values"].gather(-1, columns)}

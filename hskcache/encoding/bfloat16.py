@@ -5,6 +5,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from hskcache.encoding.abc import gathered
+
 # Halfway between the largest bfloat16 and 2**128: from here on, rounding gives infinity.
 _OVERFLOW = (2.0 - 2.0**-8) * 2.0**127
 
@@ -21,6 +23,10 @@ class BFloat16:
     def decode(self, parts: Mapping[str, Tensor], width: int) -> Tensor:
         """Widen to float32, exactly."""
         return parts["values"].view(torch.bfloat16).to(torch.float32)
+
+    def take(self, parts: Mapping[str, Tensor], columns: Tensor) -> dict[str, Tensor]:
+        """The entries of the columns."""
+        return gathered(parts, columns)
 
     def bound(self, values: Tensor) -> Tensor:
         """Half a unit in the last place: 2**-8 of the value, and 2**-134 among the subnormals."""

@@ -5,6 +5,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from hskcache.encoding.abc import gathered
+
 # Halfway between the largest float16 and the next power of two: from here on, rounding gives infinity.
 _OVERFLOW = 65520.0
 
@@ -21,6 +23,10 @@ class Float16:
     def decode(self, parts: Mapping[str, Tensor], width: int) -> Tensor:
         """Widen to float32, exactly."""
         return parts["values"].to(torch.float32)
+
+    def take(self, parts: Mapping[str, Tensor], columns: Tensor) -> dict[str, Tensor]:
+        """The entries of the columns."""
+        return gathered(parts, columns)
 
     def bound(self, values: Tensor) -> Tensor:
         """Half a unit in the last place: 2**-11 of the value, and 2**-25 among the subnormals."""

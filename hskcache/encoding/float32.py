@@ -5,6 +5,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from hskcache.encoding.abc import gathered
+
 
 class Float32:
     """Four bytes per value; nothing is lost."""
@@ -18,6 +20,10 @@ class Float32:
     def decode(self, parts: Mapping[str, Tensor], width: int) -> Tensor:
         """The stored values."""
         return parts["values"]
+
+    def take(self, parts: Mapping[str, Tensor], columns: Tensor) -> dict[str, Tensor]:
+        """The entries of the columns."""
+        return gathered(parts, columns)
 
     def bound(self, values: Tensor) -> Tensor:
         """Zero for every number."""

@@ -36,6 +36,15 @@ class Int4:
         pairs = torch.add(packed, packed & 0xF0, alpha=15).mul_(16)
         return symmetric.dequantise(pairs.view(torch.int8)[..., :width], parts["scales"] / 16)
 
+    def take(self, parts: Mapping[str, Tensor], columns: Tensor) -> dict[str, Tensor]:
+        """The halves of the bytes that hold the columns, two to a byte again."""
+        pairs = parts["values"].gather(-1, columns >> 1).to(torch.int16)
+        halves = (pairs >> (4 * (columns & 1)).to(torch.int16)) & 15
+        if columns.shape[-1] % 2:
+            halves = F.pad(halves, (0, 1))
+        values = (halves[..., ::2] | (halves[..., 1::2] << 4)).to(torch.uint8)
+        return {**parts, "values": values}
+
     def bound(self, values: Tensor) -> Tensor:
         """Half a step of the position."""
         return symmetric.bound(values, _LARGEST)

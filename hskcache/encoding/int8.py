@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from hskcache.encoding import symmetric
+from hskcache.encoding.abc import gathered
 
 _LARGEST = 127
 
@@ -22,6 +23,10 @@ class Int8:
     def decode(self, parts: Mapping[str, Tensor], width: int) -> Tensor:
         """Integers times scale."""
         return symmetric.dequantise(parts["values"], parts["scales"])
+
+    def take(self, parts: Mapping[str, Tensor], columns: Tensor) -> dict[str, Tensor]:
+        """The entries of the columns."""
+        return gathered(parts, columns)
 
     def bound(self, values: Tensor) -> Tensor:
         """Half a step of the position."""

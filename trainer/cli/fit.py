@@ -8,7 +8,7 @@ import click
 from hskcache import console
 from hskcache.console import parse_bytes
 from hskcache.errors import SpecError
-from hskcache.options import as_json, device, gathered, layout
+from hskcache.options import as_json, device, gathered, layout, view
 from hskcache.ranges import Whole
 from hskcache.spec import Spec, parse_spec
 from trainer.cli import options
@@ -24,6 +24,7 @@ def _source(
     local_dir: Path | None,
     local_bytes: str | None,
     fields: tuple[str, ...],
+    view: str,
     rows: int | None,
     residency: "Residency",
     teacher: str | None,
@@ -42,10 +43,12 @@ def _source(
             if value is not None:
                 raise SpecError(f"--{flag} belongs to --teacher; a cache holds its rows and its spec")
         most = None if local_bytes is None else parse_bytes(local_bytes, "--local-bytes")
-        return FromCache(cache, fields, rows, residency, local_dir, most)
+        return FromCache(cache, fields, rows, residency, local_dir, most, view)
     for flag, value in {"local-dir": local_dir, "local-bytes": local_bytes}.items():
         if value is not None:
             raise SpecError(f"--{flag} belongs to --cache URL; a teacher in the loop fetches no cache")
+    if view:
+        raise SpecError("--view belongs to --cache; with --teacher give a --spec that keeps less")
     if rows is not None:
         raise SpecError("--rows belongs to --cache; with --teacher give a shorter file with --data")
     if fields:
@@ -106,6 +109,7 @@ def _spec(path: Path) -> Spec:
     help="Learn from this field of the cache in place of its own of the same kind; may be repeated. Several fields of "
     "logits are averaged by their weights, alike without any.",
 )
+@view("Learn from a part of the cache")
 @click.option("--rows", type=Whole(min=1), help="Train on the first so many rows of the cache alone.")
 @layout
 @click.option(

@@ -13,6 +13,7 @@ from hskcache.text.cut import tell_beyond, tell_cut
 from hskcache.text.layout import Layout
 from hskcache.text.remembered import of_examples
 from hskcache.text.tokenize import reach_of
+from hskcache.views import View, parse_view
 from trainer.evaluation import Metric, check_labels, evaluate, metrics_for
 from trainer.inference import check_fit
 from trainer.run.distill import Score
@@ -21,7 +22,7 @@ from trainer.run.learner import Projecting, left_behind, projections_of, take_up
 from trainer.run.request import FitRequest, FromCache, Machine
 from trainer.source.gate import check_recipe, check_student, check_tokenizer
 from trainer.source.knowledge import Knowledge
-from trainer.source.source import Local, Source, cached_source
+from trainer.source.source import Local, Source, cached_source, opened_cache
 from trainer.student.create import create_student
 from trainer.student.encoder import create_encoder
 from trainer.student.token_types import token_types_after
@@ -100,7 +101,7 @@ def prepare_fit(request: FitRequest, machine: Machine, tells: bool = True) -> Fi
         metric=scoring.metric,
         seed=request.seed,
         layer_map=request.layer_map,
-        run={"student": weights_digest(student), "eval": scoring.fingerprint},
+        run={"student": weights_digest(student), "eval": scoring.fingerprint, **_seen(request)},
         rows=replace(memory if examples is None else of_examples(examples, max_length, memory.cut), token_types=types),
         origin=request.student,
         projecting=projecting,
@@ -108,11 +109,18 @@ def prepare_fit(request: FitRequest, machine: Machine, tells: bool = True) -> Fi
     )
 
 
+def _seen(request: FitRequest) -> dict[str, str]:
+    """The view of the cache as a run keeps it; nothing where all is seen, as in runs from before there were views."""
+    view = parse_view(request.source.view if isinstance(request.source, FromCache) else "")
+    return {} if view == View() else {"cache_view": str(view)}
+
+
 def _source(request: FitRequest, machine: Machine) -> Source:
     asked = request.source
     if isinstance(asked, FromCache):
         local = Local(asked.local_dir, asked.local_bytes)
-        return cached_source(asked.cache, asked.residency, asked.num_rows, asked.fields, local)
+        cache = opened_cache(asked.cache, local).view(asked.view)
+        return cached_source(cache, asked.residency, asked.num_rows, asked.fields)
     if not request.eval_data:
         raise SpecError(_NO_EVALUATION)
     for source in (asked.data, request.eval_data[0]):

@@ -49,6 +49,7 @@ class FromCache:
         local_dir: of a cache at a URL, the folder of what is fetched, shared by all runs; None: the usual one, see
             :func:`hskcache.remote.mirror.local_folder`.
         local_bytes: what that folder may hold; None: :data:`hskcache.remote.mirror.LOCAL_BYTES`.
+        view: the part of the cache to see, as :func:`hskcache.views.parse_view` reads it; empty: all.
     """
 
     cache: Path | str
@@ -57,6 +58,7 @@ class FromCache:
     residency: "Residency" = "auto"
     local_dir: Path | None = None
     local_bytes: int | None = None
+    view: str = ""
 
 
 @dataclass(frozen=True)

@@ -79,7 +79,7 @@ def fields_of(losses: Losses) -> tuple[str, ...]:
 
 
 def cached_source(
-    cache: Path | str,
+    cache: Path | str | Cache,
     residency: Residency = "auto",
     num_rows: int | None = None,
     fields: Sequence[str] | Choice = (),
@@ -88,18 +88,18 @@ def cached_source(
     """A cache to learn from, or its first rows.
 
     Args:
-        cache: its path or URL.
+        cache: its path or URL, or the open cache, which may be a view of one.
         residency: where its encoded rows live, see :class:`~trainer.loading.KnowledgeLoader`.
         num_rows: to learn from the first rows alone; None: from all.
         fields: what to learn from in place of the cache's own fields: a choice, or what ``--field`` says, such as
             ``s30=0.7``.
-        local: what this machine keeps of a cache at a URL.
+        local: what this machine keeps of a cache at a URL that is to be opened.
 
     Raises:
         CacheError: there is none, it is not complete, has fewer rows or no such fields; or it cannot be fetched.
         SpecError: the machine is to keep less of it than training reads at once.
     """
-    opened = opened_cache(cache, local)
+    opened = cache if isinstance(cache, Cache) else opened_cache(cache, local)
     # Now, and not when a stage begins: nothing has been written yet.
     shards = first_shards(opened, num_rows)
     choice = fields if isinstance(fields, Choice) else parse_choice(opened, fields)

@@ -248,3 +248,18 @@ def test_integers_never_leave_their_range_at_any_magnitude(name: str, peak: floa
     assert decoded[0] == -decoded[1]
     assert decoded[0] >= 0
     assert decoded.abs().amax() == decoded[0]
+
+
+@each_encoding
+@pytest.mark.parametrize("width", [1, 6, 7])
+@pytest.mark.parametrize("device", DEVICES)
+def test_some_values_are_taken_as_they_are_stored(encoding: Encoding, width: int, device: str) -> None:
+    values = (sample(5, width) * torch.tensor([[1e-40], [1.0], [0.0], [300.0], [5.0]])).to(device)
+    whole = encoding.encode(values)
+    for count in range(1, width + 1):
+        columns = torch.stack([torch.randperm(width)[:count] for _ in values]).to(device)
+        taken = encoding.take(whole, columns)
+        assert torch.equal(encoding.decode(taken, count), encoding.decode(whole, width).gather(-1, columns))
+        for name, part in ENCODED[encoding.name].of(count).items():
+            assert taken[name].shape == (5, *part.shape)
+            assert taken[name].cpu().numpy().dtype == np.dtype(part.dtype)

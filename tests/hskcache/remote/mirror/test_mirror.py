@@ -144,3 +144,16 @@ def test_a_folder_that_cannot_be_written_is_told_in_one_line(server: Unsteady, t
     (tmp_path / "file").write_text("in the way", encoding="utf-8")
     with pytest.raises(CacheError, match=r"cannot write .*file"):
         open_mirror(server.url, tmp_path / "file" / "local")
+
+
+def test_a_view_of_a_cache_at_a_url_fetches_what_it_reads(original: Cache, server: Unsteady, tmp_path: Path) -> None:
+    starts = [start for start, _ in original.shards]
+    rows = (starts[2], starts[3] + 1)
+    view = open_mirror(server.url, tmp_path).view(fields=["logits"], rows=rows)
+    expected = original.view(fields=["logits"], rows=rows)
+    view.ahead([("logits", 0), ("logits", 1)])
+    for shard in range(2):
+        assert view.read("logits", shard)["logits"].tobytes() == expected.read("logits", shard)["logits"].tobytes()
+    assert (view.name, view.id) == (f"the view rows={rows[0]}:{rows[1]},fields=logits of {server.url}", expected.id)
+    assert set(server.shards_begun) == {f"logits/{shard:06d}.zarr.zip" for shard in (2, 3)}
+    assert view.tokenizer_path.is_dir()

@@ -1,0 +1,108 @@
+"""Views of attention scores: fewer layers, and the scores between fewer positions.
+
+The scores of a head and query are one vector that is encoded alone: between fewer positions it is shorter, and where an
+encoding has a scale for each vector, a build would give the shorter one another.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hskcache.encoded import ENCODED
+from hskcache.resolved import attention_field, layer_pairs
+from hskcache.spec import Attention, Spec
+from hskcache.store.fields import AttentionField
+from hskcache.store.request import LayerKept, TeacherInfo
+from hskcache.views.abc import (
+    Arrays,
+    Narrowed,
+    ReadConstants,
+    Source,
+    best_first,
+    check_layers,
+    check_tokens,
+    narrower_depth,
+    spans,
+    starts_of,
+)
+from hskcache.views.view import View
+
+Integers = NDArray[np.int64]
+
+
+class AttentionNarrowing:
+    """The two dimensions of attention scores."""
+
+    def spec(self, view: View, kept: Attention) -> Attention:
+        """The spec with the dimensions of the view in place of its own."""
+        layers, tokens = view.attention_layers, view.attention_tokens
+        if layers is None and tokens is None:
+            return kept
+        changes: dict[str, Any] = {"depth": narrower_depth(kept.depth, layers)}
+        if tokens is not None:
+            changes["length"] = kept.length.model_copy(update={"tokens": tokens})
+        return kept.model_copy(update=changes)
+
+    def pairs(self, spec: Spec, teacher: TeacherInfo) -> dict[str, list[LayerKept]]:
+        """The pairs of layers whose attention is compared."""
+        return {"attention_layers": [pair for pair in layer_pairs(spec.attention, teacher) if pair.teacher > 0]}
+
+    def field(self, source: Source, kept: Attention) -> Narrowed:
+        """The field of the narrower spec.
+
+        Raises:
+            MismatchError: it has layers or positions that are not stored, or scores that a build would store otherwise.
+        """
+        stored, field = source.field, attention_field(kept, source.request.teacher)
+        assert isinstance(stored, AttentionField)
+        if (stored.heads, stored.encoding) != (field.heads, field.encoding):
+            source.refuse("it is stored otherwise than it was asked for; build the cache again")
+        check_layers(source, field.layers)
+        check_tokens(source, kept, stored.max_tokens)
+        if field.max_tokens != stored.max_tokens and ENCODED[field.encoding].beside:
+            source.refuse(
+                f"{field.encoding} has one scale for the scores of a query, which between fewer positions would be "
+                "another; leave its positions out, or build a cache with them or with a float encoding"
+            )
+        return NarrowedScores(stored, field)
+
+
+@dataclass(frozen=True)
+class NarrowedScores(Narrowed):
+    """Attention scores of a view, each stored by itself wherever positions are fewer."""
+
+    source: AttentionField
+    field: AttentionField
+
+    def shard(self, arrays: Arrays, constants: ReadConstants) -> Arrays:
+        """The scores between the best positions of each row: of every head the first rows and columns."""
+        if self.field.max_tokens is None or self.field.max_tokens == self.source.max_tokens:
+            return arrays
+        stored, heads = arrays["position_offsets"], self.field.num_heads
+        places, offsets = best_first(stored, self.field.max_tokens)
+        scores = _scores_between(stored, np.diff(offsets), heads)
+        found: Arrays = {"position_offsets": offsets}
+        for name, array in arrays.items():
+            if name != "position_offsets":
+                found[name] = array[places if name.endswith("/positions") else scores]
+        return found
+
+
+def _scores_between(offsets: Integers, kept: Integers, heads: int) -> Integers:
+    """The places of the scores between the first positions of each row, int64.
+
+    Args:
+        offsets: where the positions of each row begin, int64 [n + 1].
+        kept: how many are kept of each row, int64 [n].
+        heads: H; a row of K positions has H x K vectors of K scores.
+    """
+    counts = np.diff(offsets)
+    rows = np.repeat(np.arange(len(counts)), heads)
+    head = np.tile(np.arange(heads), len(counts))
+    # Of a head the first queries; of these the first keys.
+    queries = spans(head * counts[rows], kept[rows])
+    rows = np.repeat(rows, kept[rows])
+    begin = starts_of(heads * counts * counts)[rows] + queries * counts[rows]
+    return spans(begin, kept[rows])

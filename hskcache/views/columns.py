@@ -1,0 +1,58 @@
+"""Which columns a view has of hidden states, as far as torch tells; the rest of a view needs none."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from hskcache.encoded import ENCODED
+from hskcache.encoding import get_encoding
+from hskcache.encoding.bitmask import pack_columns, unpack_columns
+from hskcache.selection.width import magnitude_columns, random_columns
+from hskcache.store.fields import HiddenField
+
+Arrays = dict[str, NDArray[Any]]
+
+
+def drawn(field: HiddenField, seed: int) -> NDArray[np.uint16]:
+    """The columns that a seed draws, ascending, uint16 [W]."""
+    return random_columns(field.width, field.num_columns, seed).numpy().astype(np.uint16)
+
+
+def largest(source: HiddenField, field: HiddenField, parts: Arrays) -> Arrays:
+    """The largest columns of each position, as they are stored; of equal ones the lowest.
+
+    Values that differ by less than the encoding tells apart are equal here, where a build still knows which is larger.
+
+    Args:
+        source: how the parts are stored.
+        field: the same with fewer columns.
+        parts: arrays of one layer.
+    """
+    encoding, names = get_encoding(source.encoding), ENCODED[source.encoding].of(source.num_columns)
+    encoded = {name: _tensor(parts[name]) for name in names}
+    slots = magnitude_columns(encoding.decode(encoded, source.num_columns), field.num_columns)
+    columns = _stored(source, parts)
+    chosen = slots if columns is None else columns.gather(-1, slots)
+    kept = {name: part.numpy() for name, part in encoding.take(encoded, slots).items()}
+    if field.columns == "bitmask":
+        told = {"bitmask": pack_columns(chosen, field.width).numpy()}
+    else:
+        told = {"columns": chosen.numpy().astype(np.uint16)}
+    return {"positions": parts["positions"]} | kept | told
+
+
+def _stored(source: HiddenField, parts: Arrays) -> Tensor | None:
+    """The columns of each position, ascending, int64 [P, W]; None where all are stored."""
+    match source.columns:
+        case "bitmask":
+            return unpack_columns(_tensor(parts["bitmask"]), source.num_columns, source.width)
+        case "indices":
+            return _tensor(parts["columns"].astype(np.int64))
+    return None
+
+
+def _tensor(array: NDArray[Any]) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(array))

@@ -1,0 +1,129 @@
+"""A view worked out from a manifest: the narrower request, and the fields that a build of it would store."""
+
+from collections.abc import Collection
+
+from hskcache.errors import MismatchError
+from hskcache.nearest import meant
+from hskcache.resolved import resolve_spec
+from hskcache.spec import Kept
+from hskcache.store.fields import INPUTS, kind_of
+from hskcache.store.manifest import Added, Manifest, Part, Request
+from hskcache.store.shelf import Shelf
+from hskcache.views.abc import Narrowed, Narrowing, Source
+from hskcache.views.attention import AttentionNarrowing
+from hskcache.views.hidden import HiddenNarrowing
+from hskcache.views.records import ViewFormat, ViewRecords
+from hskcache.views.shelf import Origin, ViewShelf
+from hskcache.views.view import View
+
+NARROWINGS: dict[str, Narrowing] = {"hidden": HiddenNarrowing(), "attention": AttentionNarrowing()}
+"""By kind; of another kind rows alone can be fewer."""
+
+
+def viewed(manifest: Manifest, shelf: Shelf, view: View) -> tuple[Manifest, Shelf]:
+    """The manifest and the shelf of a view; those of the cache itself where the view sees all of it.
+
+    Args:
+        manifest: of a cache.
+        shelf: of the cache.
+        view: what to see of it.
+
+    Raises:
+        MismatchError: the cache has no such fields, rows, layers or positions, or a build of the view would have given
+            other values than the cache holds; tells why.
+        SpecError: the view contradicts how the cache was built.
+    """
+    origin = Origin(manifest, shelf)
+    names, (first, rows) = _names(origin, view), _rows(origin, view)
+    request = _narrower(manifest.request, view, names)
+    fields = {name: _narrowed(origin, name, view) for name in names}
+    if rows != (0, request.num_rows):
+        request = request.between(*rows)
+    if request == manifest.request and {name: one.field for name, one in fields.items()} == manifest.fields:
+        return manifest, shelf
+    is_whole = request.num_rows == manifest.request.num_rows
+    seen = manifest.model_copy(
+        update={
+            "format": ViewFormat(manifest, rows[0]),
+            "request": request,
+            "request_digest": request.digest,
+            "fields": {name: one.field for name, one in fields.items()},
+            "shards": {name: ViewRecords(manifest.shards[name], one, request, first) for name, one in fields.items()},
+            "constants": {name: record for name, record in manifest.constants.items() if name in names},
+            "added": {name: _added(manifest, name, view) for name in manifest.added if name in names},
+            "part": _part(manifest, request, names, rows),
+            "agreement": {name: one for name, one in manifest.agreement.items() if is_whole and name in names},
+        }
+    )
+    return seen.signed(), ViewShelf(str(view), origin, fields, first)
+
+
+def _names(origin: Origin, view: View) -> list[str]:
+    """The fields of a view, in the order of the cache."""
+    fields = origin.manifest.fields
+    if view.fields is None:
+        return list(fields)
+    if unknown := set(view.fields) - fields.keys():
+        known, near = ", ".join(fields), meant(min(unknown), fields)
+        raise MismatchError(f"{origin.shelf.name} has no field {min(unknown)}; it has {known}{near}")
+    return [name for name in fields if name == INPUTS or name in view.fields]
+
+
+def _rows(origin: Origin, view: View) -> tuple[int, tuple[int, int]]:
+    """The shard that a view begins with, and its rows [start, stop)."""
+    request, where = origin.manifest.request, origin.shelf.name
+    start, stop = (0, request.num_rows) if view.rows is None else view.rows
+    if stop > request.num_rows:
+        raise MismatchError(f"{where} has no rows {start} to {stop - 1}; it has {request.num_rows}, counted from 0")
+    starts = [first for first, _ in request.shards]
+    if start not in starts:
+        before = max(first for first in starts if first < start)
+        raise MismatchError(
+            f"rows from {start} of {where} are asked for, and a view begins with a shard, such as that of row {before}"
+        )
+    return starts.index(start), (start, stop)
+
+
+def _narrower(request: Request, view: View, names: Collection[str]) -> Request:
+    """A request with what the view asks for in place of its own; nothing is asked of kinds that are not among names."""
+    sections: dict[str, Kept | None] = {}
+    for name, kept in request.spec.sections.items():
+        if kept is not None and name not in names:
+            sections[name] = None
+        elif kept is not None and name in NARROWINGS and (changed := NARROWINGS[name].spec(view, kept)) is not kept:
+            sections[name] = changed
+    if not sections:
+        return request
+    spec = resolve_spec(request.spec.model_copy(update=sections), request.teacher)
+    pairs = {key: one for name in sections for key, one in NARROWINGS[name].pairs(spec, request.teacher).items()}
+    return request.model_copy(update={"spec": spec, **pairs})
+
+
+def _narrowed(origin: Origin, name: str, view: View) -> Narrowed:
+    """A field of the view."""
+    field, request = origin.manifest.fields[name], origin.manifest.request_for(name)
+    narrower = _narrower(request, view, request.spec.sections)
+    if narrower is request or field.kind not in NARROWINGS:
+        return Narrowed(field, field)
+    kept, was_kept = (kind_of(field).kept(one.spec) for one in (narrower, request))
+    if kept is None or kept == was_kept:
+        return Narrowed(field, field)
+    narrowed = NARROWINGS[field.kind].field(Source(f"{name} of {origin.shelf.name}", field, request), kept)
+    return narrowed if narrowed.field != field else Narrowed(field, field)
+
+
+def _added(manifest: Manifest, name: str, view: View) -> Added:
+    """Where an added field of the view would have come from."""
+    request = manifest.request_for(name)
+    narrower = _narrower(request, view, request.spec.sections)
+    changes = {key: getattr(narrower, key) for key in ("spec", "layers", "attention_layers")}
+    return manifest.added[name].model_copy(update=changes)
+
+
+def _part(manifest: Manifest, request: Request, names: Collection[str], rows: tuple[int, int]) -> Part | None:
+    """Of which cache the view is a part, where no build would give its rows or fields."""
+    is_built = manifest.part is None and rows == (0, manifest.request.num_rows) and set(request.fields) <= set(names)
+    if is_built:
+        return None
+    whole = manifest.cache_id if manifest.part is None else manifest.part.cache_id
+    return Part(cache_id=whole, start=manifest.first_row + rows[0], stop=manifest.first_row + rows[1])

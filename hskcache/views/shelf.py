@@ -1,0 +1,110 @@
+"""The shelf of a view: reads the shards of a cache and hands out the part of them that the view sees."""
+
+from collections.abc import Collection, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from numpy.typing import NDArray
+
+from hskcache.store.content import check_content
+from hskcache.store.fields import OFFSETS, StoredField, kind_of, row_offsets
+from hskcache.store.manifest import Manifest
+from hskcache.store.record import CONSTANTS, Record
+from hskcache.store.shelf import Shelf
+from hskcache.views.abc import Arrays, Narrowed
+
+
+class Origin(NamedTuple):
+    """The cache that a view is of.
+
+    Attributes:
+        manifest: what it is.
+        shelf: where its shards stand.
+    """
+
+    manifest: Manifest
+    shelf: Shelf
+
+
+class ViewShelf:
+    """Hands out the shards of a view.
+
+    Args:
+        name: of the view, for messages.
+        origin: the cache.
+        fields: of the view, by name.
+        first: number of the cache's shard that is the first of the view.
+    """
+
+    def __init__(self, name: str, origin: Origin, fields: Mapping[str, Narrowed], first: int) -> None:
+        self.name = f"the view {name} of {origin.shelf.name}"
+        self._origin = origin
+        self._fields = fields
+        self._first = first
+        self._shared: dict[str, Arrays] = {}
+
+    @property
+    def tokenizer_path(self) -> Path:
+        """Folder of the tokenizer's files, which are those of the cache."""
+        return self._origin.shelf.tokenizer_path
+
+    def read(self, record: Record, field: StoredField, names: Collection[str] | None) -> dict[str, NDArray[Any]]:
+        """Read a shard of the cache and narrow it.
+
+        Raises:
+            DamageError: the cache's file is missing or is not what its record says; names it.
+            CacheError: it is far away and cannot be fetched.
+        """
+        narrowed = self._fields[record.field]
+        constants = partial(self._constants, record.field)
+        if record.shard == CONSTANTS:
+            return _some(narrowed.constants(constants()), names)
+        stored = self._record(record)
+        wanted = kind_of(field).arrays(field).keys() if names is None else names
+        arrays = self._origin.shelf.read(stored, narrowed.source, _needed(narrowed, wanted))
+        check_content(self._origin.manifest.request, narrowed.source, arrays)
+        if record.num_rows < stored.num_rows:
+            arrays = _first_rows(narrowed.source, arrays, record.num_rows)
+        return _some(narrowed.shard(arrays, constants), wanted)
+
+    def ahead(self, records: Sequence[Record]) -> None:
+        """Tell the cache of shards that will be read soon."""
+        self._origin.shelf.ahead([self._record(record) for record in records])
+
+    def require(self, num_bytes: int, what: str) -> None:
+        """Raise unless so many bytes of the cache's shards can stand on this machine at once."""
+        self._origin.shelf.require(num_bytes, what)
+
+    def _record(self, record: Record) -> Record:
+        """The record of the cache's shard that a shard of the view is of."""
+        return self._origin.manifest.shards[record.field][self._first + record.shard]
+
+    def _constants(self, name: str) -> Arrays:
+        if name not in self._shared:
+            manifest, field = self._origin.manifest, self._fields[name].source
+            arrays = self._origin.shelf.read(manifest.constants[name], field, None)
+            check_content(manifest.request, field, arrays)
+            self._shared[name] = arrays
+        return self._shared[name]
+
+
+def _needed(narrowed: Narrowed, wanted: Collection[str]) -> list[str]:
+    """The arrays of the cache that some arrays of a view are made from: whole layers, and what divides them."""
+    layers = {name.partition("/")[0] for name in wanted if "/" in name}
+    stored = kind_of(narrowed.source).arrays(narrowed.source)
+    return [name for name in stored if name in OFFSETS or name in wanted or name.partition("/")[0] in layers]
+
+
+def _first_rows(field: StoredField, arrays: Arrays, num_rows: int) -> Arrays:
+    """The arrays of the first rows of a shard."""
+    found: Arrays = {}
+    for name, array in arrays.items():
+        offsets = row_offsets(field, name, arrays)
+        stop = num_rows + (name in OFFSETS) if offsets is None else int(offsets[num_rows])
+        found[name] = array[:stop].copy()
+    return found
+
+
+def _some(arrays: Arrays, names: Collection[str] | None) -> Arrays:
+    return arrays if names is None else {name: arrays[name] for name in names}

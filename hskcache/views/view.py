@@ -1,0 +1,146 @@
+"""What to see of a cache, and how that is written in one word: ``1l_5t_0.05h,attention=1l_5t,rows=1000``."""
+
+from collections.abc import Callable
+from typing import Annotated, Any, Self
+
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
+
+from hskcache.errors import SpecError
+from hskcache.nearest import meant
+from hskcache.spec import parse_keep
+from hskcache.strict import Strict, first_problem
+
+_FLAG = "--view"
+
+
+def _listed(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list | set | range) else value
+
+
+def _range(value: Any) -> Any:
+    """Rows as a range: N are the first N, as everywhere."""
+    if isinstance(value, int):
+        return (0, value)
+    return (value.start, value.stop) if isinstance(value, range) and value.step == 1 else _listed(value)
+
+
+Layer = Annotated[int, Field(ge=0)]
+Layers = Annotated[tuple[Layer, ...], Field(min_length=1)]
+
+
+class View(Strict):
+    """What to see of a cache; whatever is left out is seen as it is stored.
+
+    Attributes:
+        layers: of hidden states: the top so many of the student's map, or teacher layers.
+        tokens: of hidden states: the best so many positions of each row and layer.
+        width: of hidden states: share of the teacher's columns, above 0 and at most 1.
+        attention: of attention scores, in the short form ``1l_5t``: layers and positions.
+        rows: [start, stop), counted in the cache; an integer N stands for the first N.
+        fields: names; the rows are always among them.
+    """
+
+    layers: Annotated[int, Field(ge=1)] | Annotated[Layers, BeforeValidator(_listed)] | None = None
+    tokens: int | None = Field(default=None, ge=1)
+    width: float | None = Field(default=None, gt=0.0, le=1.0)
+    attention: str | None = None
+    rows: Annotated[tuple[int, int] | None, BeforeValidator(_range)] = None
+    fields: Annotated[tuple[str, ...] | None, BeforeValidator(_listed)] = None
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.rows is not None and not 0 <= self.rows[0] < self.rows[1]:
+            raise ValueError(f"rows {self.rows[0]} to {self.rows[1]} are none; give a start, and a larger stop")
+        if self.attention is not None:
+            _short(self.attention, "attention")
+        return self
+
+    @property
+    def attention_layers(self) -> int | None:
+        """Layers of attention scores, the top so many; None: all that are stored."""
+        return None if self.attention is None else _short(self.attention, "attention")[0]
+
+    @property
+    def attention_tokens(self) -> int | None:
+        """Positions of attention scores; None: all that are stored."""
+        return None if self.attention is None else _short(self.attention, "attention")[1]
+
+    def __str__(self) -> str:
+        """The view as :func:`parse_view` reads it; the same for the same view."""
+        count = self.layers if isinstance(self.layers, int) else None
+        short = {"l": count, "t": self.tokens, "h": None if self.width is None else f"{self.width!r}"}
+        parts = ["_".join(f"{value}{letter}" for letter, value in short.items() if value is not None)]
+        if isinstance(self.layers, tuple):
+            parts.append(f"layers={'+'.join(map(str, sorted(set(self.layers))))}")
+        if self.attention is not None:
+            parts.append(f"attention={self.attention}")
+        if self.rows is not None:
+            parts.append(f"rows={self.rows[0]}:{self.rows[1]}")
+        if self.fields is not None:
+            parts.append(f"fields={'+'.join(sorted(set(self.fields)))}")
+        return ",".join(filter(None, parts)) or "full"
+
+
+def parse_view(text: str = "", **parts: Any) -> View:
+    """A view from its text, its parts, or both.
+
+    Args:
+        text: parts between commas: a short form of hidden states such as ``1l_5t_0.05h``, ``layers=6+8`` (teacher
+            layers), ``attention=1l_5t``, ``rows=1000`` or ``rows=64:128``, ``fields=logits+hidden``.
+        parts: attributes of :class:`View`.
+
+    Raises:
+        SpecError: not of that form, a part that does not exist, or one that is given twice.
+    """
+    found: dict[str, Any] = dict(parts)
+    for part in filter(None, text.split(",")):
+        for name, value in _part(part).items():
+            if name in found:
+                raise SpecError(f"{_FLAG} {text!r} gives {name} twice; give each part once")
+            found[name] = value
+    try:
+        return View.model_validate(found)
+    except ValidationError as error:
+        raise SpecError(f"{_FLAG} {text!r}: {first_problem(error, View)}") from None
+
+
+def _part(part: str) -> dict[str, Any]:
+    """What one part of the text sets, by attribute."""
+    name, equals, value = part.partition("=")
+    if not equals:
+        layers, tokens, width = _short(part, "")
+        return {key: one for key, one in (("layers", layers), ("tokens", tokens), ("width", width)) if one is not None}
+    readers: dict[str, Callable[[str], Any]] = {
+        "layers": lambda text: tuple(map(_number, text.split("+"))),
+        "attention": str,
+        "rows": _rows,
+        "fields": lambda text: tuple(text.split("+")),
+    }
+    if name not in readers:
+        raise SpecError(
+            f"{_FLAG} {part!r}: there is no part {name}; there are {', '.join(readers)}, and a short form such as "
+            f"1l_5t_0.05h{meant(name, readers)}"
+        )
+    return {name: readers[name](value)}
+
+
+def _short(text: str, of: str) -> tuple[int | None, int | None, float | None]:
+    """Layers, positions and share of columns of a short form; None where all are meant."""
+    flag = f"{_FLAG} {of}".rstrip()
+    kept = parse_keep(text, flag)
+    if kept is None:
+        raise SpecError(f"{flag} none would see nothing; name the fields to see, as in fields=logits+hidden")
+    if of and kept.fraction != 1.0:
+        raise SpecError(f"{flag} {text!r}: attention scores have no columns; leave out the share, as in 1l_5t")
+    return kept.layers, kept.tokens, None if kept.fraction == 1.0 else kept.fraction
+
+
+def _rows(text: str) -> tuple[int, int]:
+    start, _, stop = text.rpartition(":")
+    return _number(start or "0"), _number(stop)
+
+
+def _number(text: str) -> int:
+    if not (text.isascii() and text.isdecimal() and len(text) < 10):
+        raise SpecError(f"{_FLAG}: {text!r} is not a number; give layers as 6+8, and rows as 1000 or 64:128")
+    return int(text)

@@ -1,0 +1,196 @@
+"""A view of a cache holds, array by array, what a build of the narrower spec stores."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from hskcache.build.build import build
+from hskcache.build.job import Job, prepare_job
+from hskcache.cache import AttentionField, Cache, HiddenField, open_cache
+from hskcache.decoded import decode
+from hskcache.encoded import ENCODED
+from hskcache.spec import Attention, Depth, Hidden, Length, Spec, Width
+from hskcache.teacher.load import Teacher
+from hskcache.text import Examples, tokenize
+
+ENCODINGS = list(ENCODED)
+# Rows have up to 17 tokens, so that these are all of them, best first, and others are fewer.
+ALL_TOKENS = 40
+
+
+@dataclass
+class Builds:
+    """Caches of the tiny teacher, each built once."""
+
+    teacher: Teacher
+    examples: Examples
+    folder: Path
+    known: dict[str, Cache] = field(default_factory=dict)
+
+    def job(self, spec: Spec) -> Job:
+        rows = tokenize(self.examples, self.teacher.tokenizer, spec.max_length)
+        return prepare_job(self.teacher, self.examples, rows, spec)
+
+    def __call__(self, hidden: Hidden | None, attention: Attention | None = None) -> Cache:
+        spec = Spec(hidden=hidden, attention=attention, max_length=48, shard_rows=7, token_budget=60)
+        job = self.job(spec)
+        if job.request.digest not in self.known:
+            out = self.folder / job.request.digest[:12]
+            build(job, out)
+            self.known[job.request.digest] = open_cache(out)
+        return self.known[job.request.digest]
+
+
+@pytest.fixture(scope="module")
+def builds(teacher: Teacher, examples: Examples, tmp_path_factory: pytest.TempPathFactory) -> Builds:
+    return Builds(teacher, examples, tmp_path_factory.mktemp("builds"))
+
+
+def hidden(
+    encoding: Any = "float32", layers: int | None = None, tokens: int | None = ALL_TOKENS, **width: Any
+) -> Hidden:
+    score = width.pop("score", "attention")
+    depth = Depth(student_layers=3, num_layers=layers)
+    return Hidden(depth=depth, length=Length(tokens=tokens, score=score), width=Width(**width), encoding=encoding)
+
+
+def attention(encoding: Any = "float32", layers: int | None = None, tokens: int | None = ALL_TOKENS) -> Attention:
+    return Attention(depth=Depth(student_layers=3, num_layers=layers), length=Length(tokens=tokens), encoding=encoding)
+
+
+def assert_same(view: Cache, built: Cache) -> None:
+    """The same request, fields, arrays and constants."""
+    assert view.manifest.request == built.manifest.request
+    assert view.fields == built.fields
+    assert view.shards == built.shards
+    for name in built.fields:
+        assert_equal(view.constants(name), built.constants(name))
+        for shard in range(len(built.shards)):
+            assert_equal(view.read(name, shard), built.read(name, shard))
+
+
+def assert_equal(ours: dict[str, Any], theirs: dict[str, Any]) -> None:
+    assert ours.keys() == theirs.keys()
+    for name, array in theirs.items():
+        assert ours[name].dtype == array.dtype, name
+        assert ours[name].flags.c_contiguous
+        assert ours[name].flags.writeable
+        assert np.array_equal(ours[name], array), name
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+@pytest.mark.parametrize(
+    ("text", "layers", "tokens"), [("1l", 1, 40), ("3l_5t", 3, 5), ("9t", None, 9), ("1l_1t", 1, 1)]
+)
+def test_fewer_layers_and_positions_are_those_of_a_build(
+    builds: Builds, encoding: str, text: str, layers: int | None, tokens: int
+) -> None:
+    whole = builds(hidden(encoding))
+    assert_same(whole.view(text), builds(hidden(encoding, layers, tokens)))
+
+
+@pytest.mark.parametrize("stored", [1.0, 0.5])
+@pytest.mark.parametrize("fraction", [0.25, 0.03])
+def test_fewer_columns_of_float32_are_those_of_a_build(builds: Builds, stored: float, fraction: float) -> None:
+    whole = builds(hidden("float32", fraction=stored))
+    built = builds(hidden("float32", 1, 5, fraction=fraction))
+    assert_same(whole.view(f"1l_5t_{fraction}h"), built)
+    assert {"columns", "bitmask"} & {name.rpartition("/")[2] for name in built.read("hidden", 0)}
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+@pytest.mark.parametrize("stored", [1.0, 0.7])
+@pytest.mark.parametrize("fraction", [0.4, 0.03])
+def test_fewer_columns_differ_from_a_build_only_where_the_encoding_makes_values_equal(
+    builds: Builds, encoding: str, stored: float, fraction: float
+) -> None:
+    view = builds(hidden(encoding, fraction=stored)).view(f"2l_5t_{fraction}h")
+    built = builds(hidden(encoding, 2, 5, fraction=fraction))
+    assert view.manifest.request == built.manifest.request
+    field = view.fields["hidden"]
+    assert isinstance(field, HiddenField)
+    num_other = 0
+    for shard in range(len(view.shards)):
+        ours, theirs = view.read("hidden", shard), built.read("hidden", shard)
+        assert {name: array.shape for name, array in ours.items()} == {n: array.shape for n, array in theirs.items()}
+        for name in ours:
+            if name.rpartition("/")[2] in {"position_offsets", "positions", "scales"}:
+                assert np.array_equal(ours[name], theirs[name])
+        for layer in field.layers:
+            here, there = (decode(field, arrays, layer, {}) for arrays in (ours, theirs))
+            num_other += assert_ties(dense(here, field.width), dense(there, field.width), field.num_columns)
+    if encoding == "float32":
+        assert num_other == 0
+
+
+def dense(vectors: Any, width: int) -> torch.Tensor:
+    """Values at their columns; NaN elsewhere, so that a value of 0 is not taken for none."""
+    return torch.full((len(vectors.values_VE), width), torch.nan).scatter_(1, vectors.entries_VE, vectors.values_VE)
+
+
+def assert_ties(ours: torch.Tensor, theirs: torch.Tensor, num_columns: int) -> int:
+    """Values of the same sizes, alike where both have one; where one alone has, the least."""
+    sizes = [side.abs().nan_to_num(nan=-1.0).sort(descending=True).values[:, :num_columns] for side in (ours, theirs)]
+    assert torch.equal(*sizes)
+    both = ~(ours.isnan() | theirs.isnan())
+    assert torch.equal(ours[both], theirs[both])
+    for side, other in ((ours, theirs), (theirs, ours)):
+        alone = ~side.isnan() & other.isnan()
+        least = sizes[0][:, -1:].expand(side.shape)
+        assert torch.equal(side.abs()[alone], least[alone])
+    return int((ours.isnan() != theirs.isnan()).sum())
+
+
+@pytest.mark.parametrize("encoding", ["float32", "float16", "bfloat16"])
+@pytest.mark.parametrize(
+    ("scheme", "stored", "fraction"),
+    [("uniform", 0.5, 0.25), ("random", 0.5, 0.2)],
+)
+def test_columns_that_all_positions_share_are_those_of_a_build_where_they_nest(
+    builds: Builds, encoding: str, scheme: str, stored: float, fraction: float
+) -> None:
+    whole = builds(hidden(encoding, scheme=scheme, fraction=stored, seed=3))
+    built = builds(hidden(encoding, 1, 4, scheme=scheme, fraction=fraction, seed=3))
+    assert_same(whole.view(f"1l_4t_{fraction}h"), built)
+
+
+def test_fewer_layers_of_principal_components_are_those_of_a_build(builds: Builds) -> None:
+    """They are fitted to a sample of the positions that are kept, layer by layer."""
+    whole = builds(hidden("int8", scheme="pca", fraction=0.25, tokens=6))
+    assert_same(whole.view("1l"), builds(hidden("int8", 1, 6, scheme="pca", fraction=0.25)))
+
+
+@pytest.mark.parametrize("score", ["left", "right", "random", "received", "cls"])
+def test_positions_by_any_score_are_those_of_a_build(builds: Builds, score: str) -> None:
+    whole = builds(hidden("int8", score=score))
+    assert_same(whole.view("2t"), builds(hidden("int8", tokens=2, score=score)))
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_fewer_layers_of_attention_are_those_of_a_build(builds: Builds, encoding: str) -> None:
+    whole = builds(hidden(), attention(encoding, tokens=6))
+    built = builds(hidden(tokens=3), attention(encoding, 1, 6))
+    assert_same(whole.view("3t,attention=1l"), built)
+
+
+@pytest.mark.parametrize(("encoding", "digits"), [("float32", 2e-6), ("float16", 2e-3), ("bfloat16", 2e-2)])
+@pytest.mark.parametrize("tokens", [5, 1])
+def test_attention_between_fewer_positions_is_that_of_a_build_but_for_the_last_digits(
+    builds: Builds, encoding: str, digits: float, tokens: int
+) -> None:
+    """A build multiplies the queries and keys of the kept positions alone, and other sizes round otherwise."""
+    whole = builds(None, attention(encoding))
+    view, built = whole.view(f"attention=2l_{tokens}t"), builds(None, attention(encoding, 2, tokens))
+    assert (view.manifest.request, view.fields) == (built.manifest.request, built.fields)
+    field = view.fields["attention"]
+    assert isinstance(field, AttentionField)
+    for shard in range(len(view.shards)):
+        for layer in field.layers:
+            ours, theirs = (decode(field, cache.read("attention", shard), layer, {}) for cache in (view, built))
+            assert torch.equal(ours.positions_V, theirs.positions_V)
+            assert torch.equal(ours.entries_VE, theirs.entries_VE)
+            assert (ours.values_VE - theirs.values_VE).abs().max() < digits
