@@ -16,8 +16,8 @@ _SEPARATORS = str.maketrans("", "", " -_")
 
 def has_gold(labels_N: NDArray[Any]) -> NDArray[np.bool_]:
     """Flags of labels that are a class, not NO_CLASS, or a score, not NaN: bool [N]."""
-    found: NDArray[np.bool_] = ~np.isnan(labels_N) if labels_N.dtype.kind == "f" else labels_N != NO_CLASS
-    return found
+    is_gold_N: NDArray[np.bool_] = ~np.isnan(labels_N) if labels_N.dtype.kind == "f" else labels_N != NO_CLASS
+    return is_gold_N
 
 
 def folded(name: str) -> str:

@@ -232,11 +232,11 @@ def parse_bytes(text: str, flag: str) -> int:
     Raises:
         SpecError: it is not a size, or none at all.
     """
-    found = re.fullmatch(r"([0-9]+(?:\.[0-9]*)?) *([kmgt]?)(i?)b?", text.strip(), re.IGNORECASE)
+    match = re.fullmatch(r"([0-9]+(?:\.[0-9]*)?) *([kmgt]?)(i?)b?", text.strip(), re.IGNORECASE)
     num_bytes = 0
-    if found is not None:
-        power = " kmgt".index(found[2].lower() or " ")
-        num_bytes = int(float(found[1]) * (1024 if found[3] else 1000) ** power)
+    if match is not None:
+        power = " kmgt".index(match[2].lower() or " ")
+        num_bytes = int(float(match[1]) * (1024 if match[3] else 1000) ** power)
     if num_bytes < 1:
         raise SpecError(f"{flag} {text!r} is not a size; give one such as 500MB or 20GB")
     return num_bytes

@@ -53,7 +53,7 @@ class EncodedForm(NamedTuple):
 
     def num_bytes(self, width: int) -> int:
         """Bytes of a vector of ``width`` values, before compression."""
-        return sum(int(np.prod(part.shape)) * np.dtype(part.dtype).itemsize for part in self.of(width).values())
+        return sum(int(np.prod(array.shape)) * np.dtype(array.dtype).itemsize for array in self.of(width).values())
 
 
 _AS_THEY_ARE = "values as they are"

@@ -49,8 +49,8 @@ def of_cache(where: str, request: Request, source: str | None = None) -> Remembe
     max_length, cut = request.spec.max_length, cut_of(request.parts)
     if data.problem == "text":
         return Remembered(where, max_length=max_length)
-    kept = data.provenance
-    columns = None if kept is None or kept.columns is None else Columns(**kept.columns.model_dump())
+    provenance = data.provenance
+    columns = None if provenance is None or provenance.columns is None else Columns(**provenance.columns.model_dump())
     definition = _definition(data, where)
     is_pairs = None
     if columns is not None:
@@ -74,11 +74,11 @@ def column_flags(data: DataInfo) -> list[str]:
     # A task that is known by its path is nothing to print for others.
     task = data.task if data.task in task_names() else None
     known: dict[str, Any] = {"task_name": task}
-    kept = data.provenance
-    if kept is not None and kept.task is not None:
+    provenance = data.provenance
+    if provenance is not None and provenance.task is not None:
         return []
-    if kept is not None and kept.columns is not None:
-        known = Remembered("", task, None, Columns(**kept.columns.model_dump())).flags(labelled=False, same=True)
+    if provenance is not None and provenance.columns is not None:
+        known = Remembered("", task, None, Columns(**provenance.columns.model_dump())).flags(labelled=False, same=True)
     names = {"task_name": "--task", "text": "--text", "text_pair": "--text-pair", "label": "--label"}
     flags = [word for name, flag in names.items() if known.get(name) is not None for word in (flag, known[name])]
     header = known.get("header")
@@ -87,8 +87,8 @@ def column_flags(data: DataInfo) -> list[str]:
 
 def cut_of(parts: Iterable[DataInfo]) -> Cut:
     """Parts that the rows of a cache lost when they were tokenized, as far as its manifest tells."""
-    kept = [part.provenance.cut for part in parts if part.provenance is not None]
-    return sum((Cut(**one.model_dump()) for one in kept), NOTHING)
+    cuts = [part.provenance.cut for part in parts if part.provenance is not None]
+    return sum((Cut(**cut.model_dump()) for cut in cuts), NOTHING)
 
 
 def tell_cut_of(request: Request, where: str, reach: Reach) -> None:
@@ -97,5 +97,7 @@ def tell_cut_of(request: Request, where: str, reach: Reach) -> None:
 
 
 def _definition(data: DataInfo, where: str) -> Task | None:
-    kept = data.provenance
-    return None if kept is None or kept.task is None else parse_task(kept.task, f"the task of {where}")
+    provenance = data.provenance
+    return (
+        None if provenance is None or provenance.task is None else parse_task(provenance.task, f"the task of {where}")
+    )

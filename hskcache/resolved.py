@@ -24,15 +24,15 @@ def resolve_spec(spec: Spec, teacher: TeacherInfo) -> Spec:
             "them out"
         )
     changes: dict[str, Hidden | Attention] = {}
-    for name, kept in (("hidden", hidden), ("attention", attention)):
-        if kept is None:
+    for name, section in (("hidden", hidden), ("attention", attention)):
+        if section is None:
             continue
-        if kept.length.score == "all" and kept.length.tokens is not None:
+        if section.length.score == "all" and section.length.tokens is not None:
             raise SpecError(
-                f"--score all keeps every position, but {kept.length.tokens} tokens are asked for; leave one of them "
-                "out"
+                f"--score all keeps every position, but {section.length.tokens} tokens are asked for; leave one of "
+                "them out"
             )
-        changes[name] = kept.model_copy(update={"depth": _resolve_depth(kept.depth, teacher.num_layers)})
+        changes[name] = section.model_copy(update={"depth": _resolve_depth(section.depth, teacher.num_layers)})
     spec = spec.model_copy(update=changes)
     if spec.hidden is not None:
         hidden_field(spec.hidden, teacher)
@@ -132,10 +132,10 @@ def attention_field(attention: Attention, teacher: TeacherInfo) -> AttentionFiel
             f"heads {heads} of the attention are to be kept, but the teacher has heads 0 to {teacher.num_heads - 1}; "
             "list some of those, each once"
         )
-    kept = list(range(teacher.num_heads)) if heads == "all" else heads
+    kept_heads = list(range(teacher.num_heads)) if heads == "all" else heads
     return AttentionField(
-        num_heads=1 if kept == "mean" else len(kept),
-        heads=kept,
+        num_heads=1 if kept_heads == "mean" else len(kept_heads),
+        heads=kept_heads,
         teacher_heads=teacher.num_heads,
         encoding=attention.encoding,
         layers=layers,

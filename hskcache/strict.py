@@ -90,9 +90,9 @@ def first_problem(error: ValidationError, model: type[BaseModel] | None = None) 
 
 def _keys(model: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
     """The keys of the model at a place within another, as pydantic tells places."""
-    for part in path:
-        if isinstance(part, str) and part in model.model_fields:
-            model = next(_models(model.model_fields[part].annotation), model)
+    for key in path:
+        if isinstance(key, str) and key in model.model_fields:
+            model = next(_models(model.model_fields[key].annotation), model)
     return list(model.model_fields)
 
 

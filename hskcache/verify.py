@@ -97,13 +97,13 @@ def verify(root: str | Path, on_progress: Callable[[int], None] | None = None, d
     try:
         manifest = ledger.manifest()
     except DamageError as error:
-        what = str(error).removeprefix(f"{root / MANIFEST} ")
-        return Report(checked_bytes=0, problems=[Problem(field=None, shard=None, file=MANIFEST, what=what)])
+        reason = str(error).removeprefix(f"{root / MANIFEST} ")
+        return Report(checked_bytes=0, problems=[Problem(field=None, shard=None, file=MANIFEST, what=reason)])
     problems = [Problem(field=None, shard=None, file=MANIFEST, what=f"was edited: {edit}") for edit in manifest.edits()]
     problems += _copy_problems(ledger, manifest)
     checked_bytes, shards = 0, _Shards(ledger, manifest, deep)
-    for record, found in shards.check():
-        problems += found
+    for record, shard_problems in shards.check():
+        problems += shard_problems
         checked_bytes += record.num_bytes
         if on_progress is not None:
             on_progress(record.num_bytes)
@@ -142,7 +142,7 @@ class _Shards:
         try:
             for name in names:
                 for batch in self._batches(name):
-                    self.skipped.setdefault(name, []).extend(one for record in batch for one in record.skipped)
+                    self.skipped.setdefault(name, []).extend(skipped for record in batch for skipped in record.skipped)
                     yield from zip(batch, pool.map(self._problems, batch), strict=True)
         finally:
             pool.shutdown(cancel_futures=True)
@@ -158,26 +158,26 @@ class _Shards:
         for page in records.pages:
             path = records.path(page)
             try:
-                found = list(records.of_page(page))
-                if make_page(page.shard, found)[0] != page:
+                listed = list(records.of_page(page))
+                if make_page(page.shard, listed)[0] != page:
                     raise DamageError("holds other records than the manifest says")
             except DamageError as error:
-                what = str(error).removeprefix(f"{self.ledger.root / path} ").partition(";")[0]
-                self.bad_pages.append(Problem(field=name, shard=None, file=path, what=what))
+                reason = str(error).removeprefix(f"{self.ledger.root / path} ").partition(";")[0]
+                self.bad_pages.append(Problem(field=name, shard=None, file=path, what=reason))
             else:
-                yield found
+                yield listed
 
     def _problems(self, record: Record) -> list[Problem]:
         shard = None if record.shard == CONSTANTS else record.shard
         path = self.ledger.shard_path(record)
-        found = {path: self._shard(record, path)}
+        by_file = {path: self._shard(record, path)}
         if self.manifest.format.keeps_records:
             path = self.ledger.record_path(record.field, record.shard)
-            found[path] = self._record(record, path)
+            by_file[path] = self._record(record, path)
         return [
-            Problem(field=record.field, shard=shard, file=path.relative_to(self.ledger.root).as_posix(), what=what)
-            for path, what in found.items()
-            if what is not None
+            Problem(field=record.field, shard=shard, file=path.relative_to(self.ledger.root).as_posix(), what=reason)
+            for path, reason in by_file.items()
+            if reason is not None
         ]
 
     def _shard(self, record: Record, path: Path) -> str | None:
@@ -198,11 +198,11 @@ class _Shards:
         """Problem of a commit record's file, or None."""
         try:
             data = read_document(path)
-            found = self.manifest.format.parse_record(data, str(path))
-            if found != record:
+            stored = self.manifest.format.parse_record(data, str(path))
+            if stored != record:
                 return "differs from the manifest's record"
             # What an earlier version did not write is not missing; all else is spelled as it was written.
-            written = found.model_dump_json(exclude_unset=True).encode() + b"\n"
+            written = stored.model_dump_json(exclude_unset=True).encode() + b"\n"
             return None if data == written else "says what it should, but not as it was written"
         except FileNotFoundError:
             return "is missing"
@@ -232,8 +232,8 @@ def _copy_problems(ledger: Ledger, manifest: Manifest) -> Iterator[Problem]:
         path, what = ledger.root / name, None
         try:
             if (data := read_document(path)) != manifest.to_json() and not manifest.format.keeps_records:
-                found = parse_manifest(data, str(path), ledger.read_page)
-                what = f"is of another cache, {found.cache_id[:12]}, or was edited"
+                copy = parse_manifest(data, str(path), ledger.read_page)
+                what = f"is of another cache, {copy.cache_id[:12]}, or was edited"
         except (FileNotFoundError, NotADirectoryError):
             what = "is missing"
         except (DamageError, MismatchError) as error:

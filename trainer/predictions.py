@@ -47,12 +47,12 @@ class Predictions:
 
         Beside a teacher the same of it: ``teacher`` and ``teacher_probability_CLASS``. Numbers have six digits.
         """
-        found: Columns = {"index": self.index_N.tolist(), "prediction": self.answers(self.logits_NC)}
-        found |= self._probabilities("probability", self.logits_NC)
+        columns: Columns = {"index": self.index_N.tolist(), "prediction": self.answers(self.logits_NC)}
+        columns |= self._probabilities("probability", self.logits_NC)
         if self.teacher_NC is not None:
-            found["teacher"] = self.answers(self.teacher_NC)
-            found |= self._probabilities("teacher_probability", self.teacher_NC)
-        return found
+            columns["teacher"] = self.answers(self.teacher_NC)
+            columns |= self._probabilities("teacher_probability", self.teacher_NC)
+        return columns
 
     def glue_columns(self, num_rows: int) -> Columns:
         """The two columns that GLUE's server reads: the label words of its files, scores with three decimals.

@@ -244,11 +244,11 @@ def _check_shape(teacher: Teacher, cache: Cache, origin: Origin) -> None:
         MismatchError: it does not.
     """
     theirs, ours = origin.request.teacher, teacher.info
-    for what in ("num_layers", "num_heads", "width"):
-        if getattr(ours, what) != getattr(theirs, what):
+    for size in ("num_layers", "num_heads", "width"):
+        if getattr(ours, size) != getattr(theirs, size):
             raise MismatchError(
-                f"{ours.name} has {what} {getattr(ours, what)} and the teacher of {cache.name}, {theirs.name}, had "
-                f"{getattr(theirs, what)}; give that one"
+                f"{ours.name} has {size} {getattr(ours, size)} and the teacher of {cache.name}, {theirs.name}, had "
+                f"{getattr(theirs, size)}; give that one"
             )
     logits = [cache.fields[name] for kind, name in origin.names.items() if kind == "logits"]
     for field in logits:

@@ -91,7 +91,7 @@ class AuditReport(Strict):
     @property
     def ok(self) -> bool:
         """True if the teacher is the cache's and every row holds what it gives."""
-        known = all(one.same_weights and one.same_tokenizer for one in self.identities)
+        known = all(identity.same_weights and identity.same_tokenizer for identity in self.identities)
         return known and not any(layer.num_bad_rows for layer in self.layers)
 
 

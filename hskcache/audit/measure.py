@@ -155,20 +155,20 @@ class _Fresh:
 
     def table(self, layer: int | None, vectors: Vectors) -> _TeacherVectors:
         """Values of the teacher for the vectors of a layer."""
-        captured, kept = self.batch.captured, self.audited.kept
+        captured, field = self.batch.captured, self.audited.kept
         if layer is None:
             assert captured.logits is not None
             logits_VC = captured.logits.cpu()[vectors.rows_V]
             return _TeacherVectors(logits_VC, _scale_of_scores(logits_VC))
-        if isinstance(kept, AttentionField):
-            scores_BHLL = self._scores(kept, layer)
+        if isinstance(field, AttentionField):
+            scores_BHLL = self._scores(field, layer)
             scale_BH = _scale_of_scores(scores_BHLL.flatten(2))
             rows, heads = vectors.rows_V, vectors.heads_V
             return _TeacherVectors(scores_BHLL[rows, heads, vectors.positions_V], scale_BH[rows, heads])
         states_PD = captured.hidden[layer][self.batch.rows.valid_BL].float().cpu()
         states_VD = states_PD[torch.from_numpy(starts_of(self.batch.lengths_B))[vectors.rows_V] + vectors.positions_V]
         scale_V, values = states_VD.abs().amax(-1), states_VD
-        if isinstance(kept, HiddenField) and kept.columns == "pca":
+        if isinstance(field, HiddenField) and field.columns == "pca":
             mean, basis = (
                 torch.from_numpy(self.audited.constants[f"{layer_name(layer)}/{part}"]) for part in ("mean", "basis")
             )
@@ -192,11 +192,11 @@ class _Fresh:
 
     def wrong_columns(self, measured: Measured, vectors: Vectors, table: _TeacherVectors) -> Tensor:
         """Rows with a state whose columns are not those of largest magnitude, bool [B]."""
-        kept, num_rows = self.audited.kept, len(self.batch.numbers_B)
-        if not isinstance(kept, HiddenField) or kept.columns not in {"indices", "bitmask"}:
+        field, num_rows = self.audited.kept, len(self.batch.numbers_B)
+        if not isinstance(field, HiddenField) or field.columns not in {"indices", "bitmask"}:
             return torch.zeros(num_rows, dtype=torch.bool)
         assert table.states_VD is not None
-        now = magnitude_columns(table.states_VD, kept.num_columns)
+        now = magnitude_columns(table.states_VD, field.num_columns)
         nothing = torch.zeros(table.states_VD.shape, dtype=torch.bool)
         then_VD, now_VD = (nothing.scatter(1, columns, True) for columns in (vectors.entries_VE, now))
         measured.columns.add(then_VD, now_VD)
@@ -235,14 +235,14 @@ class _Fresh:
         scale_B = score_BL.abs().masked_fill(~self._eligible_BL, 0.0).amax(-1)
         return score_BL.masked_fill(~self._eligible_BL, -torch.inf), scale_B
 
-    def _scores(self, kept: AttentionField, layer: int) -> Tensor:
+    def _scores(self, field: AttentionField, layer: int) -> Tensor:
         """Attention scores [B, H, L, L] of the stored heads between all positions."""
-        whole = AttentionSelector(
-            kept.model_copy(update={"layers": [layer]}), self._positions(Length(score="all"), layer)
+        selector = AttentionSelector(
+            field.model_copy(update={"layers": [layer]}), self._positions(Length(score="all"), layer)
         )
         rows = self.batch.rows
-        rows = Rows(rows.input_ids_BL, rows.valid_BL, rows.row_ids_B, {whole.name: self.batch.lengths_B})
-        scores: Tensor = whole.select(self.batch.captured, rows)[layer].scores_BHKK.cpu()
+        rows = Rows(rows.input_ids_BL, rows.valid_BL, rows.row_ids_B, {selector.name: self.batch.lengths_B})
+        scores: Tensor = selector.select(self.batch.captured, rows)[layer].scores_BHKK.cpu()
         return scores
 
     def _positions(self, length: Length, layer: int) -> Positions:

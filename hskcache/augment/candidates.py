@@ -103,10 +103,10 @@ class Proposer:
         for plan in plans:
             choices = []
             for word, masked in zip(plan.words, plan.masked, strict=True):
-                found = near.get(word.folded, []) if masked is None else next(likely)
-                if found:
+                candidates = near.get(word.folded, []) if masked is None else next(likely)
+                if candidates:
                     written = plan.text[slice(*word.span)]
-                    instead = tuple(written if candidate == word.folded else candidate for candidate in found)
+                    instead = tuple(written if candidate == word.folded else candidate for candidate in candidates)
                     origin: Origin = "vectors" if masked is None else "masked_lm"
                     choices.append(ReplaceableWord(word.number, word.span, instead, origin))
             sentences.append(Sentence(plan.text, plan.num_words, choices, len(plan.words) - len(choices)))
@@ -136,8 +136,8 @@ class Proposer:
         from hskcache.augment.predict import best_ids
 
         words = self.masked_lm.words
-        found = best_ids(self.masked_lm, texts, self.num_candidates, self.batch_size)
-        return [[words[int(number)] for number in ids] for ids in found]
+        best = best_ids(self.masked_lm, texts, self.num_candidates, self.batch_size)
+        return [[words[int(number)] for number in ids] for ids in best]
 
     def _near(self, words: Sequence[str]) -> dict[str, list[str]]:
         """The nearest neighbours of those words that have a vector."""

@@ -125,19 +125,19 @@ class Output:
             DamageError: the rows so far are not those that were recorded.
             CacheError: the folder cannot be written.
         """
-        found = self._read(self.progress_path)
-        if found is None:
+        progress = self._read(self.progress_path)
+        if progress is None:
             if self.partial.exists():
                 raise MismatchError(
                     f"{self.partial} is there already and has no {self.progress_path.name}; delete it, or choose "
                     "another --out"
                 )
-            found = Progress(identity=identity(self.request), request=self.request)
-            self.write(found)
-        self._check_same(found, self.progress_path)
+            progress = Progress(identity=identity(self.request), request=self.request)
+            self.write(progress)
+        self._check_same(progress, self.progress_path)
         with self._writing():
-            self._take_up(found)
-        return found
+            self._take_up(progress)
+        return progress
 
     def append(self, data: bytes, progress: Progress) -> Progress:
         """Write some rows.

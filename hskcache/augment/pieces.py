@@ -36,14 +36,14 @@ def cut(tokenizer: "PreTrainedTokenizerBase", texts: Sequence[str], words: Seque
         return_attention_mask=False,
         verbose=False,
     )
-    found = []
+    cut_texts = []
     for text, row, offsets, spans in zip(texts, encoded["input_ids"], encoded["offset_mapping"], words, strict=True):
         ids = np.array(row, np.int64)
         bounds = np.array(offsets, np.int64).reshape(-1, 2)
         tokens = [_token(text, bounds, span) for span in spans]
         unknown = tokenizer.unk_token_id
-        found.append(Pieces(ids, [None if token is None or ids[token] == unknown else token for token in tokens]))
-    return found
+        cut_texts.append(Pieces(ids, [None if token is None or ids[token] == unknown else token for token in tokens]))
+    return cut_texts
 
 
 def _token(text: str, bounds: NDArray[np.int64], span: Span) -> int | None:

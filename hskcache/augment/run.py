@@ -156,12 +156,12 @@ class _Known:
         """The sentences of some texts, which are those that come next."""
         new = [text for text in dict.fromkeys(texts) if text not in self.kept]
         self.kept |= {sentence.text: sentence for sentence in self.proposer.propose(new)}
-        found = {text: self.kept[text] for text in texts}
+        sentences = {text: self.kept[text] for text in texts}
         self.to_come.subtract(texts)
-        for text in found:
+        for text in sentences:
             if not self.to_come[text]:
                 del self.kept[text], self.to_come[text]
-        return found
+        return sentences
 
 
 def _counts(columns: list[Sentence], rows_out: int, replaced: Counter[Origin]) -> Counts:

@@ -189,15 +189,15 @@ def _delimited(path: Path, examples: Examples, layout: Layout) -> Delimited:
     )
     _check_distinct(columns)
     facts = _facts(path, examples) | {"columns": columns, "header": header is not None}
-    kept = frozenset(reading.numbers)
-    rows = [record.fields for record in records if record.line in kept]
+    numbers = frozenset(reading.numbers)
+    rows = [record.fields for record in records if record.line in numbers]
     return Delimited(facts, None if header is None else first.fields, rows, columns[: _num_texts(examples)], dialect)
 
 
 def _json_lines(path: Path, examples: Examples, layout: Layout) -> JsonLines:
-    rows, kept = [], frozenset(examples.reading.numbers)
+    rows, numbers = [], frozenset(examples.reading.numbers)
     for number, line in enumerate(read_text(path, examples.reading.policy.bad_rows).split("\n"), start=1):
-        if number in kept:
+        if number in numbers:
             _check_names(json.loads(line), f"{path} line {number}")
             rows.append(line)
     # Numbers were refused when the rows were read.

@@ -41,14 +41,14 @@ def word_pieces(tokenizer: "PreTrainedTokenizerBase", name: str) -> dict[int, st
             "byte-level BPE or SentencePiece vocabulary"
         )
     special = set(tokenizer.all_special_ids)
-    found = {}
+    words = {}
     for piece, number in tokenizer.get_vocab().items():
         if number in special or (prefix and piece.startswith(prefix)) or (mark and not piece.startswith(mark)):
             continue
         word = tokenizer.convert_tokens_to_string([piece]).strip() if mark == _BYTE_LEVEL else piece[len(mark or "") :]
         if can_stand_for_a_word(word) and _SENTENCE_PIECE not in word:
-            found[number] = word
-    return found
+            words[number] = word
+    return words
 
 
 def _mark(layout: dict[str, Any]) -> str | None:

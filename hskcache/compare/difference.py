@@ -186,21 +186,21 @@ def work_rows(here: Cache, there: Cache, with_values: bool = True) -> int:
 def _changes(matched: Matched) -> list[Change]:
     """Keys that differ, names included; of fields that both have."""
     here, there = matched.here.manifest, matched.there.manifest
-    found = list(differences(here.request.model_dump(mode="json"), there.request.model_dump(mode="json")))
+    changes = list(differences(here.request.model_dump(mode="json"), there.request.model_dump(mode="json")))
     both = [name for name in here.fields if name in there.fields]
-    for part in ("fields", "added"):
+    for section in ("fields", "added"):
         ours, theirs = (
             {
                 name: value.model_dump(mode="json", exclude={"environment"})
-                for name, value in getattr(manifest, part).items()
+                for name, value in getattr(manifest, section).items()
                 if name in both
             }
             for manifest in (here, there)
         )
-        found += differences(ours, theirs, part)
+        changes += differences(ours, theirs, section)
     for name in both:
-        found += differences(*matched.skipped(name), f"skipped.{name}")
-    return [Change(key=key, here=ours, there=theirs) for key, ours, theirs in found]
+        changes += differences(*matched.skipped(name), f"skipped.{name}")
+    return [Change(key=key, here=ours, there=theirs) for key, ours, theirs in changes]
 
 
 def _compare_inputs(matched: Matched) -> tuple[Flags, int]:
@@ -264,13 +264,13 @@ def _values(matched: Matched, same_tokens: Flags, report: Callable[[int], None])
     # Decoding needs torch, which reading does not.
     from hskcache.compare.values import distances
 
-    found = []
+    values = []
     for name in matched.fields[1:]:
         counts = same_tokens & ~matched.same_rows(name)
         for skipped in matched.skipped(name):
             counts[skipped] = False
         for layer, distance, positions, entries in distances(matched, name, counts):
-            found.append(
+            values.append(
                 Values(
                     field=name,
                     layer=layer,
@@ -281,4 +281,4 @@ def _values(matched: Matched, same_tokens: Flags, report: Callable[[int], None])
                 )
             )
         report(matched.num_rows)
-    return found
+    return values

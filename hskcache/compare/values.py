@@ -56,7 +56,9 @@ def distances(matched: Matched, name: str, counts_C: Flags) -> list[LayerDistanc
     """
     sides = tuple(_Side(cache.fields[name], cache.constants(name)) for cache in (matched.here, matched.there))
     theirs = set(layers_of(sides[1].field))
-    found = [LayerDistance(layer, Distance(), Same(), Same()) for layer in layers_of(sides[0].field) if layer in theirs]
+    by_layer = [
+        LayerDistance(layer, Distance(), Same(), Same()) for layer in layers_of(sides[0].field) if layer in theirs
+    ]
     limits = [cache.manifest.request.spec.max_length for cache in (matched.here, matched.there)]
     for segment, *stored in matched.pairs(name):
         for arrays, limit in zip(stored, limits, strict=True):
@@ -64,9 +66,9 @@ def distances(matched: Matched, name: str, counts_C: Flags) -> list[LayerDistanc
         rows = np.flatnonzero(counts_C[segment.start : segment.stop])
         for piece in _pieces(sides, stored, rows):
             here, there = (take(side.field, arrays, piece) for side, arrays in zip(sides, stored, strict=True))
-            for layer in found:
+            for layer in by_layer:
                 _compare(layer, (sides[0], here), (sides[1], there))
-    return found
+    return by_layer
 
 
 def _check(name: str, arrays: Arrays, limit: int) -> None:
@@ -101,12 +103,12 @@ def _compare(layer: LayerDistance, here: tuple[_Side, Arrays], there: tuple[_Sid
     layer.positions.there += len(others)
     layer.positions.both += len(places[0])
     width = 1 + max(int(vectors.entries_VE.max()) if vectors.entries_VE.numel() else 0 for vectors in (ours, theirs))
-    (values, stored), (expected, kept) = (
+    (values, taken_here), (expected, taken_there) = (
         _spread(vectors, torch.from_numpy(place), width) for vectors, place in zip((ours, theirs), places, strict=True)
     )
-    layer.entries.add(stored, kept)
+    layer.entries.add(taken_here, taken_there)
     are_scores = DECODED[field.kind].are_scores(width)
-    layer.distance.add(values, expected, stored & kept, are_scores)
+    layer.distance.add(values, expected, taken_here & taken_there, are_scores)
 
 
 def _keys(field: StoredField, vectors: Vectors) -> NDArray[np.int64]:

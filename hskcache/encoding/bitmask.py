@@ -44,5 +44,5 @@ def unpack_columns(bitmask: Tensor, num_columns: int, width: int) -> Tensor:
     # Column c goes to the slot that its bit counts as; unset columns share slot 0, and surplus ones the last.
     slots = bits.cumsum(-1, dtype=torch.int32).mul_(bits).clamp_(max=num_columns + 1).to(torch.int64)
     columns = torch.arange(width, device=bitmask.device).expand(slots.shape)
-    found = torch.zeros(*slots.shape[:-1], num_columns + 2, dtype=torch.int64, device=bitmask.device)
-    return found.scatter_(-1, slots, columns)[..., 1 : num_columns + 1]
+    unpacked = torch.zeros(*slots.shape[:-1], num_columns + 2, dtype=torch.int64, device=bitmask.device)
+    return unpacked.scatter_(-1, slots, columns)[..., 1 : num_columns + 1]

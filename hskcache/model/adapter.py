@@ -90,10 +90,10 @@ def merge(name: str, base: "PreTrainedModel") -> "tuple[PreTrainedModel, tuple[s
     kind = str(_record(name).get("peft_type", "unknown"))
     try:
         with quiet():
-            whole = PeftModel.from_pretrained(base, name)
-            used = list(get_peft_model_state_dict(whole))
+            adapted = PeftModel.from_pretrained(base, name)
+            used = list(get_peft_model_state_dict(adapted))
             _check_used(name, used)
-            merged: PreTrainedModel = whole.merge_and_unload()
+            merged: PreTrainedModel = adapted.merge_and_unload()
             # To train an adapter its base is frozen; what came of the two is a model like any other.
             merged.requires_grad_(True)
     except TeacherError:
@@ -119,7 +119,7 @@ def _check_used(name: str, used: Iterable[str]) -> None:
 
 def _tensors(name: str) -> "dict[str, Tensor]":
     folder = Path(name)
-    file = next((folder / part for part in _WEIGHTS if (folder / part).is_file()), None)
+    file = next((folder / file_name for file_name in _WEIGHTS if (folder / file_name).is_file()), None)
     if file is None:
         raise TeacherError(f"{name} is an adapter without weights ({_WEIGHTS[0]}); download it again")
     try:

@@ -253,7 +253,7 @@ class _Load:
         if any("distance_embedding" in key for key in keys):
             kind = getattr(self.model.config, "position_embedding_type", "relative_key")
             return f": position_embedding_type {kind}, which this version of transformers does not compute"
-        layers = [int(found[1]) for key in keys if (found := _LAYER.search(key))]
+        layers = [int(match[1]) for key in keys if (match := _LAYER.search(key))]
         count = int(getattr(self.model.config, "num_hidden_layers", 0) or 0)
         if layers and min(layers) >= count:
             return (

@@ -108,13 +108,13 @@ def read_tensors(folder: Path, names: Collection[str]) -> "dict[str, Tensor]":
     Raises:
         TeacherError: a file of them cannot be read.
     """
-    found: dict[str, Tensor] = {}
+    tensors: dict[str, Tensor] = {}
     for path in _files(folder):
         try:
-            found |= _read(path, names)
+            tensors |= _read(path, names)
         except Exception as error:  # noqa: BLE001  (each library has errors of its own)
             raise TeacherError(f"{path} is damaged: {shorten(' '.join(str(error).split()), 200)}") from None
-    return found
+    return tensors
 
 
 def _read(path: Path, names: Collection[str]) -> "dict[str, Tensor]":

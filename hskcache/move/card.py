@@ -71,10 +71,10 @@ def _introduction(manifest: Manifest) -> str:
 def _fields(manifest: Manifest) -> str:
     lines = ["| field | what | bytes |", "|---|---|---|"]
     for name, field in manifest.fields.items():
-        what = DESCRIPTIONS[field.kind].holds
+        holds = DESCRIPTIONS[field.kind].holds
         if name in manifest.added:
-            what += f" of {_word(manifest.added[name].teacher.name)}"
-        lines.append(f"| `{name}` | {what} | {human_bytes(manifest.field_bytes(name))} |")
+            holds += f" of {_word(manifest.added[name].teacher.name)}"
+        lines.append(f"| `{name}` | {holds} | {human_bytes(manifest.field_bytes(name))} |")
     return "\n".join(lines)
 
 
@@ -88,9 +88,9 @@ def _origin(manifest: Manifest) -> str:
         )
     lines.append(f"- tokenizer: {request.tokenizer.vocab_size:,} pieces, SHA-256 `{request.tokenizer.sha256}`")
     spec = request.spec
-    kept = (f"{one.noun} `{format_keep(KINDS[name].kept(spec))}`" for name, one in DESCRIPTIONS.items() if one.flag)
+    options = (f"{one.noun} `{format_keep(KINDS[name].kept(spec))}`" for name, one in DESCRIPTIONS.items() if one.flag)
     lines.append(
-        f"- kept: {', '.join(kept)}, at most {spec.max_length} tokens a row"
+        f"- kept: {', '.join(options)}, at most {spec.max_length} tokens a row"
         + (f", {spec.packing.told}" if request.data.problem == "text" else "")
     )
     for name in manifest.added:

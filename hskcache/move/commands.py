@@ -21,8 +21,8 @@ def fit_command(manifest: Manifest, cache: str) -> str:
     """
     request, fields = manifest.request, manifest.own_fields
     is_corpus = request.data.problem == "text"
-    kept = next((one for one in (request.spec.hidden, request.spec.attention) if one is not None), None)
-    student = "tinybert4" if kept is None else _STUDENTS.get(kept.depth.student_layers, "CONFIG.json")
+    section = next((one for one in (request.spec.hidden, request.spec.attention) if one is not None), None)
+    student = "tinybert4" if section is None else _STUDENTS.get(section.depth.student_layers, "CONFIG.json")
     words = ["hsktrain", "fit", "--cache", cache, "--student", student]
     if is_corpus:
         words += ["--recipe", "tinybert-general" if {"hidden", "attention"} <= fields.keys() else "RECIPE.yaml"]

@@ -156,11 +156,11 @@ def _take(tar: TarReader, arrival: Arrival, record: Record, has_record: bool) ->
     record_name = _record_name(record)
     member = tar.expect(record_name)
     data = tar.whole(member, 2 * len(record.model_dump_json()) + BLOCK_BYTES)
-    found = parse(Record, data, f"{tar.name}: {record_name}")
-    if found != record or spelled(found) != data:
+    packed = parse(Record, data, f"{tar.name}: {record_name}")
+    if packed != record or spelled(packed) != data:
         raise DamageError(f"{tar.name}: {record_name} differs from the manifest's record; {AGAIN}")
     if not is_here:
-        arrival.put_record(found)
+        arrival.put_record(packed)
 
 
 def _verified(tar: TarReader, member: Member, record: Record) -> Iterator[bytes]:
@@ -231,10 +231,10 @@ def _read_record(root: Path, record: Record) -> bytes:
     path = root / _record_name(record)
     try:
         data = read_file(path, MAX_DOCUMENT_BYTES)
-        found = parse(Record, data, str(path))
-        if found != record or data != spelled(found):
+        stored = parse(Record, data, str(path))
+        if stored != record or data != spelled(stored):
             raise DamageError(f"{path} differs from the manifest's record; {_MEND}")
-        return spelled(found)
+        return spelled(stored)
     except (FileNotFoundError, NotADirectoryError):
         raise DamageError(f"{path} is missing; {_MEND}") from None
 

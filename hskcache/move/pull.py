@@ -98,8 +98,8 @@ class _Pull:
         """Fetch what is missing; ``before`` is the id of the cache that the folder holds."""
         root, manifest = self.ledger.root, self.selected.manifest
         self.watch.on_total(manifest.num_bytes)
-        whole = in_parallel(self._is_whole, self.selected.records, jobs, self.remote.give_up)
-        missing = [pair for pair, is_whole in zip(self.selected.records, whole, strict=True) if not is_whole]
+        are_whole = in_parallel(self._is_whole, self.selected.records, jobs, self.remote.give_up)
+        missing = [pair for pair, is_whole in zip(self.selected.records, are_whole, strict=True) if not is_whole]
         need = sum(max(record.num_bytes - self._num_partial(record), 0) for _, record in missing)
         disk.require_space(root, need, f"what {root} lacks needs", "pull fewer --fields or --rows", "folder")
         self.arrival.begin()
@@ -108,7 +108,7 @@ class _Pull:
         in_parallel(self._bring, missing, jobs, self.remote.give_up)
         self._finish(before)
         num_bytes = sum(record.num_bytes for _, record in missing)
-        return Pulled(self.selected, len(missing), len(whole) - len(missing), num_bytes)
+        return Pulled(self.selected, len(missing), len(are_whole) - len(missing), num_bytes)
 
     def _is_whole(self, pair: tuple[Record, Record]) -> bool:
         """True if a shard stands here with the bytes that it should have; then its record does so afterwards."""
@@ -152,18 +152,18 @@ def _standing(root: Path, source: Manifest) -> Manifest | None:
     Raises:
         MismatchError: nothing tells that what stands there is of the cache to pull.
     """
-    found, begun = [], False
+    manifests, begun = [], False
     for name in (ARRIVING, MANIFEST):
         with suppress(FileNotFoundError, DamageError):
             manifest = standing_manifest(root / name)
             # Nothing has come yet that the pages of its records would tell of, where one of those is missing.
             if all(is_page(root, file) for file in manifest.index):
-                found.append(manifest)
+                manifests.append(manifest)
             elif name == ARRIVING:
                 begun = True
-    if found:
+    if manifests:
         # A field that was added to the cache after a pull was cut off is not in what that pull has begun.
-        return found[-1] if found[-1].fields.keys() - found[0].fields.keys() else found[0]
+        return manifests[-1] if manifests[-1].fields.keys() - manifests[0].fields.keys() else manifests[0]
     if (root / BUILDING).exists():
         raise MismatchError(f"{root} is a build that was cut off; choose another folder, or delete this one")
     if not begun and any(not is_leftover(path) for path in root.iterdir()) and not _holds_part(root, source):

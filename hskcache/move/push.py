@@ -122,10 +122,10 @@ class _Push:
         for name in manifest_files(manifest):
             self._write(name, manifest.to_json())
         if standing is not None:
-            kept = {file.path for file in manifest.index}
+            pages = {file.path for file in manifest.index}
             in_parallel(
                 self.remote.remove,
-                [file.path for file in standing.index if file.path not in kept],
+                [file.path for file in standing.index if file.path not in pages],
                 manner.jobs,
                 self.remote.give_up,
             )

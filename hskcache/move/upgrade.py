@@ -44,7 +44,7 @@ class Upgraded(NamedTuple):
     num_kept: int
 
 
-class _Word(Strict):
+class _Upgrading(Strict):
     """Which cache is upgraded into a folder."""
 
     cache_id: str
@@ -70,7 +70,7 @@ def upgrade(old: Path, new: Path, on_progress: Callable[[int, int], object] | No
         done = _standing(new, beside.manifest)
         if done is not None:
             return Upgraded(done, beside.manifest, 0, beside.manifest.num_records)
-        write_atomic(new / UPGRADING, _Word(cache_id=beside.manifest.cache_id).model_dump_json().encode() + b"\n")
+        write_atomic(new / UPGRADING, _Upgrading(cache_id=beside.manifest.cache_id).model_dump_json().encode() + b"\n")
         return _Upgrade(old, new, beside).run(on_progress or (lambda _num_bytes, _total: None))
 
 
@@ -144,7 +144,7 @@ def _standing(new: Path, old: Manifest) -> Manifest | None:
     """
     refusal = f"{new} holds something else than what {old.cache_id[:12]} becomes; choose another folder or empty it"
     try:
-        begun = parse(_Word, read_file(new / UPGRADING, 1 << 10), str(new / UPGRADING)).cache_id == old.cache_id
+        begun = parse(_Upgrading, read_file(new / UPGRADING, 1 << 10), str(new / UPGRADING)).cache_id == old.cache_id
     except FileNotFoundError:
         begun = False
         if not Ledger(new).is_complete():

@@ -196,14 +196,14 @@ def files_of(path: Path) -> tuple[Path, Path]:
 
 
 def _arrays(scores: UnitScores | WeightScores) -> dict[str, NDArray[Any]]:
-    found: dict[str, NDArray[Any]] = {}
+    arrays: dict[str, NDArray[Any]] = {}
     for name in _PARTS:
         part = getattr(scores, name)
         if isinstance(part, Importance):
-            found |= {f"{name}/heads": part.heads_LH, f"{name}/neurons": part.neurons_LF}
+            arrays |= {f"{name}/heads": part.heads_LH, f"{name}/neurons": part.neurons_LF}
         elif part is not None:
-            found[f"{name}/weights"] = part
-    return {name: np.ascontiguousarray(array) for name, array in found.items()}
+            arrays[f"{name}/weights"] = part
+    return {name: np.ascontiguousarray(array) for name, array in arrays.items()}
 
 
 def _read(file: Path, data: bytes, content: _Content) -> dict[str, NDArray[Any]]:

@@ -82,11 +82,11 @@ def sparse(teacher: Teacher, kept: KeptUnits, name: str) -> Iterator[Teacher]:
 
 def _removed(model: PreTrainedModel, kept: KeptUnits) -> list[tuple[Tensor, Tensor]]:
     """Weights [out, in] and the numbers of their columns that belong to removed heads and neurons, int64."""
-    found = []
+    removed = []
     for place, heads_H, neurons_F in zip(places(model), kept.heads_LH, kept.neurons_LF, strict=True):
         columns = np.repeat(heads_H, place.head_size)
-        found += [(place.heads.weight, _numbers(columns, model)), (place.neurons.weight, _numbers(neurons_F, model))]
-    return found
+        removed += [(place.heads.weight, _numbers(columns, model)), (place.neurons.weight, _numbers(neurons_F, model))]
+    return removed
 
 
 def _numbers(kept: NDArray[np.bool_], model: PreTrainedModel) -> Tensor:

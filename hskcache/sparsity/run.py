@@ -176,14 +176,14 @@ def write_levels(
 def _infos(out: Path) -> dict[int, LevelInfo]:
     """Records of the levels that are in ``out``."""
     folders = sorted(path for path in out.glob("s*") if _LEVEL.fullmatch(path.name))
-    found = {}
+    infos = {}
     for folder in folders:
         if not (folder / SPARSITY).is_file():
             raise MismatchError(f"{folder} is there and holds no {SPARSITY}; give another --out")
         if not any(folder.glob(_WEIGHTS)):
             raise DamageError(f"{folder} lacks its weights, {_WEIGHTS}; delete it and run the same command again")
-        found[int(folder.name[1:])] = read_info(folder)
-    return found
+        infos[int(folder.name[1:])] = read_info(folder)
+    return infos
 
 
 def _refuse_other(folder: Path, info: LevelInfo, wanted: dict[str, Any]) -> None:

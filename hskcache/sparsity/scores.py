@@ -134,7 +134,7 @@ def score(
         MismatchError: there is neither a student nor a label, or one of them does not fit the teacher.
         TeacherError: masks have no place in the teacher, a model cannot read the rows, or a score is not finite.
     """
-    tally = _MaskTally(teacher.model)
+    tally = _UnitTally(teacher.model)
     sum_gradients(teacher, student, sample, tally, on_rows)
     return tally.scores(teacher.info.name)
 
@@ -151,18 +151,18 @@ def magnitude(model: PreTrainedModel) -> Importance:
 
 def random_importance(model: PreTrainedModel, seed: int) -> Importance:
     """Uniform draws in [0, 1) for heads and neurons, the same for a seed everywhere."""
-    found = places(model)
-    heads, neurons = (len(found), found[0].num_heads), (len(found), found[0].neurons.in_features)
+    layers = places(model)
+    heads, neurons = (len(layers), layers[0].num_heads), (len(layers), layers[0].neurons.in_features)
     drawn = uniform(seed, heads[0] * heads[1] + neurons[0] * neurons[1])
     return Importance(drawn[: heads[0] * heads[1]].reshape(heads), drawn[heads[0] * heads[1] :].reshape(neurons))
 
 
-class _MaskTally:
+class _UnitTally:
     """Masks of ones and the sums over batches of what losses' gradients with respect to them are worth."""
 
     def __init__(self, model: PreTrainedModel) -> None:
-        found = places(model)
-        shapes = ((len(found), found[0].num_heads), (len(found), found[0].neurons.in_features))
+        layers = places(model)
+        shapes = ((len(layers), layers[0].num_heads), (len(layers), layers[0].neurons.in_features))
         dtype = torch.promote_types(model.dtype, torch.float32)
         self.model = model
         self.watched = [torch.ones(shape, dtype=dtype, device=model.device, requires_grad=True) for shape in shapes]

@@ -71,11 +71,11 @@ def matrices(model: PreTrainedModel) -> list[list[Tensor]]:
     Raises:
         TeacherError: the model is not built as BERT, RoBERTa, ELECTRA or DistilBERT are.
     """
-    found = []
+    by_layer = []
     for place in places(model):
         names = (*place.names.attended, place.names.heads, place.names.first, place.names.neurons)
-        found.append([place.linear(name).weight for name in names])
-    return found
+        by_layer.append([place.linear(name).weight for name in names])
+    return by_layer
 
 
 def score_weights(
@@ -100,8 +100,8 @@ def weight_magnitude(model: PreTrainedModel) -> NDArray[np.float32]:
 
 def random_weights(model: PreTrainedModel, seed: int) -> NDArray[np.float32]:
     """Uniform draws in [0, 1) for all weights, the same for a seed everywhere: float32 [L, P], multiples of 2**-24."""
-    found = matrices(model)
-    drawn_LP = np.empty((len(found), sum(weight.numel() for weight in found[0])), np.float32)
+    by_layer = matrices(model)
+    drawn_LP = np.empty((len(by_layer), sum(weight.numel() for weight in by_layer[0])), np.float32)
     stream = np.random.Philox(key=seed % _MODULUS)
     for drawn_P in drawn_LP:
         drawn_P[:] = stream.random_raw(len(drawn_P)) >> np.uint64(40)

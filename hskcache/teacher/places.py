@@ -78,10 +78,10 @@ def places(model: PreTrainedModel) -> tuple[Place, ...]:
         TeacherError: the model is not built as BERT, RoBERTa, ELECTRA or DistilBERT are.
     """
     num_heads = int(model.config.num_attention_heads)
-    found = tuple(_place(layer, num_heads) for layer in encoder_layers(model))
-    known = [place for place in found if place is not None]
+    by_layer = tuple(_place(layer, num_heads) for layer in encoder_layers(model))
+    known = [place for place in by_layer if place is not None]
     sizes = {(place.heads.in_features, place.neurons.in_features) for place in known}
-    if len(known) < len(found) or len(sizes) != 1 or known[0].heads.in_features % num_heads:
+    if len(known) < len(by_layer) or len(sizes) != 1 or known[0].heads.in_features % num_heads:
         raise TeacherError(
             f"{type(model).__name__} does not have one output projection and one second feed-forward Linear in each "
             "layer, as BERT, RoBERTa, ELECTRA and DistilBERT have, so its heads and neurons cannot be taken out; give "

@@ -158,15 +158,15 @@ def read_delimited(path: Path, columns: Columns, labels: LabelSet, faults: Fault
 
 def _of_one_width(records: list[DelimitedRow], first: DelimitedRow, faults: Faults) -> list[DelimitedRow]:
     expected = len(first.fields)
-    kept = []
+    of_one_width = []
     for record in records:
         if len(record.fields) == expected:
-            kept.append(record)
+            of_one_width.append(record)
             continue
         given = f"{len(record.fields)} column{'s' * (len(record.fields) != 1)}"
         problem = f"{given} where line {first.line} has {expected}"
         faults.add(record.line, problem, "complete the line, or take out a separator that belongs to a text")
-    return kept
+    return of_one_width
 
 
 def _quotes(texts: Values) -> str | None:

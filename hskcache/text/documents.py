@@ -115,10 +115,10 @@ class TokenWindow:
 
     def start_before(self, first: int, place: int) -> int | None:
         """The last beginning of a word in [first, place], or None; both are shown."""
-        found = self._starts.rfind(_START, first - self._begin, place - self._begin + 1)
-        return None if found < 0 else self._begin + found
+        index = self._starts.rfind(_START, first - self._begin, place - self._begin + 1)
+        return None if index < 0 else self._begin + index
 
     def start_after(self, first: int, last: int) -> int | None:
         """The first beginning of a word in [first, last], or None; both are shown."""
-        found = self._starts.find(_START, first - self._begin, last - self._begin + 1)
-        return None if found < 0 else self._begin + found
+        index = self._starts.find(_START, first - self._begin, last - self._begin + 1)
+        return None if index < 0 else self._begin + index

@@ -56,12 +56,12 @@ def frame_of(tokenizer: "PreTrainedTokenizerBase", num_texts: int) -> Frame:
         text = whole.special_tokens_mask.index(0, begin)
         runs.append(slice(begin, text))
         begin = text + len(probe)
-        found = set(types[text:begin].tolist())
-        if len(found) > 1:
+        ids_of_types = set(types[text:begin].tolist())
+        if len(ids_of_types) > 1:
             raise TeacherError(
                 "the tokenizer gives one text several token types; give a teacher with another tokenizer"
             )
-        text_types.append(int(found.pop()))
+        text_types.append(int(ids_of_types.pop()))
     runs.append(slice(begin, None))
     return Frame(tuple(ids[run] for run in runs), tuple(types[run] for run in runs), tuple(text_types))
 

@@ -184,8 +184,8 @@ def _spelled(written: Iterable[str], names: Iterable[str]) -> dict[str, str]:
 
 
 def _whole(text: str) -> str:
-    found = _WHOLE.fullmatch(text)
-    return text if found is None else found[1].replace("-0", "0") if int(found[1]) == 0 else found[1]
+    match = _WHOLE.fullmatch(text)
+    return text if match is None else match[1].replace("-0", "0") if int(match[1]) == 0 else match[1]
 
 
 def _infer_names(table: RawTable, gold: Collection[str], num_classes: int | None) -> tuple[str, ...]:
@@ -193,14 +193,14 @@ def _infer_names(table: RawTable, gold: Collection[str], num_classes: int | None
         numbers = tuple(map(str, range(num_classes)))
         if set(gold) <= set(numbers):
             return numbers
-    found = sorted(gold)
-    if len(found) < 2:
+    names = sorted(gold)
+    if len(names) < 2:
         raise DataError(
-            f"{table.source}: every row has the label {found[0]!r}; name the classes, at least two, with --classes"
+            f"{table.source}: every row has the label {names[0]!r}; name the classes, at least two, with --classes"
         )
-    if all(_INTEGER.fullmatch(name) for name in found):
-        found.sort(key=int)
-    return tuple(found)
+    if all(_INTEGER.fullmatch(name) for name in names):
+        names.sort(key=int)
+    return tuple(names)
 
 
 def _numbered(

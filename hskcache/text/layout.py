@@ -203,10 +203,10 @@ class Layout:
             # The model alone tells what its answers mean.
             known = names or class_names(config)
             return replace(examples, problem=problem, label_names=() if problem == "regression" else known)
-        found = len(examples.label_names) if examples.problem == "classification" else 1
-        if found != config.num_labels:
+        outputs = len(examples.label_names) if examples.problem == "classification" else 1
+        if outputs != config.num_labels:
             raise MismatchError(
-                f"{model} has {config.num_labels} outputs and {source} has {found} (1 is a score); give a teacher of "
+                f"{model} has {config.num_labels} outputs and {source} has {outputs} (1 is a score); give a teacher of "
                 "this task, or --task or --classes to name the classes"
             )
         return examples

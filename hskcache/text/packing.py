@@ -266,8 +266,8 @@ class Masks:
         words, pieces = self._bits.random_raw(2 * len(ids)).reshape(-1, 2).T
         word = np.cumsum(starts) - 1
         is_masked = (words[starts] < self._share)[word] & ~np.isin(ids, self._special)
-        what, other = pieces % np.uint64(10), pieces // np.uint64(10) % np.uint64(len(self._others))
-        replaced = np.where(what < 8, np.int32(self._mask), np.where(what == 8, self._others[other], ids))
+        draw, other = pieces % np.uint64(10), pieces // np.uint64(10) % np.uint64(len(self._others))
+        replaced = np.where(draw < 8, np.int32(self._mask), np.where(draw == 8, self._others[other], ids))
         return np.where(is_masked, replaced, ids)
 
 

@@ -72,21 +72,21 @@ class Remembered:
             labelled: whether a task's labels are read even where they were not.
             same: whether it is to read the very same rows, of which it is known that no line is a header.
         """
-        found: dict[str, Any] = {"task_name": self.task}
+        options: dict[str, Any] = {"task_name": self.task}
         task = self.definition or (None if self.task is None else load_task(self.task))
         columns = self.columns
         if columns is None:
-            return found
+            return options
         for name in ("text", "text_pair", "label"):
             column = getattr(columns, name)
             presets = [None] if task is None else [getattr(task.columns, name), getattr(task.hub_columns, name)]
             needed = labelled and name == "label" and column is None
             if column not in presets and not needed:
-                found[name] = "" if column is None else str(column)
+                options[name] = "" if column is None else str(column)
         # A file whose columns have numbers shows by its labels whether its first line names them: another one may.
         if isinstance(columns.text, int) and (columns.label is None or (same and columns.header is False)):
-            found["header"] = columns.header
-        return found
+            options["header"] = columns.header
+        return options
 
     def check_pairs(self, examples: "Examples") -> None:
         """Raise unless rows are pairs, or single texts, as those were.
@@ -146,17 +146,17 @@ def of_model(name: str | Path) -> Remembered:
     """
     path, where = Path(name) / ROWS, f"the model {name}"
     try:
-        found = _RowsFile.model_validate_json(path.read_bytes())
+        content = _RowsFile.model_validate_json(path.read_bytes())
     except (FileNotFoundError, NotADirectoryError):
         return Remembered(where)
     except (ValidationError, OSError) as error:
-        what = first_problem(error) if isinstance(error, ValidationError) else str(error.strerror)
+        reason = first_problem(error) if isinstance(error, ValidationError) else str(error.strerror)
         raise DamageError(
-            f"{path} does not tell how the model's rows are read ({what}); delete it and name the columns"
+            f"{path} does not tell how the model's rows are read ({reason}); delete it and name the columns"
         ) from None
-    columns = None if found.columns is None else Columns(**found.columns.model_dump())
-    cut = Cut(**found.cut.model_dump())
-    told = found.task, found.definition, columns, found.pairs, found.max_length, cut, found.token_types
+    columns = None if content.columns is None else Columns(**content.columns.model_dump())
+    cut = Cut(**content.cut.model_dump())
+    told = content.task, content.definition, columns, content.pairs, content.max_length, cut, content.token_types
     return Remembered(where, *told)
 
 

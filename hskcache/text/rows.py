@@ -55,29 +55,29 @@ def read_examples(
         _check_texts(table, table.pairs, "second text")
     table = _without_faults(table)
     if table.labels is None:
-        found = Resolved(None, labels.names or (), labels.problem or "classification", ())
-        return _examples(table, found, Reading(policy=policy))
-    found = resolve_labels(table, labels, policy)
-    kept, values = _without_faults(table), found.labels
-    if values is not None and len(kept.numbers) < len(table.numbers):
+        resolved = Resolved(None, labels.names or (), labels.problem or "classification", ())
+        return _examples(table, resolved, Reading(policy=policy))
+    resolved = resolve_labels(table, labels, policy)
+    usable, values = _without_faults(table), resolved.labels
+    if values is not None and len(usable.numbers) < len(table.numbers):
         values = values[_good(table)]
-    return _with_policy(kept, found._replace(labels=values), policy)
+    return _with_policy(usable, resolved._replace(labels=values), policy)
 
 
-def _with_policy(table: RawTable, found: Resolved, policy: RowPolicy) -> Examples:
+def _with_policy(table: RawTable, resolved: Resolved, policy: RowPolicy) -> Examples:
     """The rows with what becomes of those that have no gold label."""
-    total, values = len(table.numbers), found.labels
+    total, values = len(table.numbers), resolved.labels
     is_gold = np.zeros(total, bool) if values is None else has_gold(values)
     missing = total - int(is_gold.sum())
     assert table.columns.label is not None
     reading = Reading(num_unlabelled=missing, policy=policy)
     if not missing:
-        return _examples(table, found, reading)
+        return _examples(table, resolved, reading)
     first = f"{table.faults.unit} {table.numbers[int(np.argmin(is_gold))]}"
     many, be = (f"{missing:,} of {total:,} rows have", "are") if missing > 1 else (f"1 of {total:,} rows has", "is")
     if missing == total and policy.unlabelled not in {"fail", "skip"}:
         note = f"{table.source}: no row has a gold label in the column {table.columns.label}; read without labels"
-        return _examples(table, found._replace(labels=None), replace(reading, notes=(note,)))
+        return _examples(table, resolved._replace(labels=None), replace(reading, notes=(note,)))
     if missing == total or policy.unlabelled in {"fail", None}:
         settled = (
             "give labelled rows"
@@ -87,11 +87,11 @@ def _with_policy(table: RawTable, found: Resolved, policy: RowPolicy) -> Example
         raise DataError(f"{table.source}: {many} no gold label, the first in {first}; {settled}")
     if policy.unlabelled == "keep":
         note = f"{table.source}: {many} no gold label and {be} kept without one"
-        return _examples(table, found, replace(reading, notes=(note,)))
+        return _examples(table, resolved, replace(reading, notes=(note,)))
     assert values is not None
     note = f"{table.source}: {many} no gold label and {be} left out"
-    kept = found._replace(labels=values[is_gold])
-    return _examples(_taken(table, np.flatnonzero(is_gold).tolist()), kept, replace(reading, notes=(note,)))
+    labelled = resolved._replace(labels=values[is_gold])
+    return _examples(_taken(table, np.flatnonzero(is_gold).tolist()), labelled, replace(reading, notes=(note,)))
 
 
 def _examples(table: RawTable, found: Resolved, reading: Reading) -> Examples:

@@ -156,12 +156,14 @@ def named_column(column: str | int, names: Sequence[str], where: str) -> int:
     """
     if isinstance(column, int):
         return numbered_column(column, len(names), where)
-    found = [position for position, name in enumerate(names) if name == column]
-    if len(found) == 1:
-        return found[0]
+    positions = [position for position, name in enumerate(names) if name == column]
+    if len(positions) == 1:
+        return positions[0]
     listed = ", ".join(names)
-    if found:
-        raise ColumnError(f"{where}: {len(found)} columns are called {column!r} ({listed}); give its number instead")
+    if positions:
+        raise ColumnError(
+            f"{where}: {len(positions)} columns are called {column!r} ({listed}); give its number instead"
+        )
     raise ColumnError(f"{where}: no column {column!r}; the columns are {listed}")
 
 

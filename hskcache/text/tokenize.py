@@ -142,9 +142,9 @@ def _cut_in(
     rust.no_truncation()
     rust.no_padding()
     rows = [texts[row] if pairs is None else (texts[row], pairs[row]) for row in full]
-    whole = [len(one) for one in rust.encode_batch_fast(rows)]
-    kept = (len(batch["input_ids"][row]) for row in full)
-    cut = [(length, length - left) for length, left in zip(whole, kept, strict=True) if length > left]
+    whole = [len(encoded) for encoded in rust.encode_batch_fast(rows)]
+    lengths_left = (len(batch["input_ids"][row]) for row in full)
+    cut = [(length, length - left) for length, left in zip(whole, lengths_left, strict=True) if length > left]
     lengths = [length for length, _ in cut]
     return Cut(len(cut), sum(lost for _, lost in cut), sum(lengths), max(lengths, default=0))
 

@@ -167,13 +167,13 @@ def _of_data_set(data: Any, faults: Faults, columns: Columns, split: str | None)
     if not len(data):
         raise DataError(f"{faults.source} has no rows; give a split with at least one row")
     names = list(data.column_names)
-    found = [names[named_column(column, names, faults.source)] for column in columns.wanted]
-    feature = data.features[found[-1]] if columns.label is not None else None
+    wanted = [names[named_column(column, names, faults.source)] for column in columns.wanted]
+    feature = data.features[wanted[-1]] if columns.label is not None else None
     is_class = type(feature).__name__ == "ClassLabel"
     return RawTable(
         faults,
         columns,
-        *columns.assign(list(data[name]) for name in found),
+        *columns.assign(list(data[name]) for name in wanted),
         numbers=range(1, len(data) + 1),
         class_names=tuple(feature.names) if is_class and feature is not None else None,
         split=split,

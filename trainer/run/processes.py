@@ -111,8 +111,8 @@ def on_first(work: Callable[[], Value]) -> Value:
 
 def gathered(value: Any) -> list[Any]:
     """Everybody's ``value``, of plain types, in the order of their ranks."""
-    found: list[Any] = gather_object([value])
-    return found
+    values: list[Any] = gather_object([value])
+    return values
 
 
 def agree(settings: Mapping[str, Any]) -> None:

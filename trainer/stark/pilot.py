@@ -180,9 +180,9 @@ def _measures(pilot: Pilot) -> dict[str, float]:
 def _shares(pilot: Pilot, results: Mapping[Cell, Mapping[str, float]]) -> list[Share]:
     shares = []
     for percent in pilot.asked.percents:
-        found = [results[cell] for cell in pilot.cells if cell.percent == percent]
+        draws = [results[cell] for cell in pilot.cells if cell.percent == percent]
         # A teacher that a draw has broken may answer nothing finite, and has no confidence then.
-        names = [name for name in (*pilot.metrics, *CONFIDENCE) if all(name in one for one in found)]
-        measures = {name: spread([one[name] for one in found]) for name in names}
-        shares.append(Share(percent, num_removed(pilot.num_weights, percent), len(found), measures))
+        names = [name for name in (*pilot.metrics, *CONFIDENCE) if all(name in draw for draw in draws)]
+        measures = {name: spread([draw[name] for draw in draws]) for name in names}
+        shares.append(Share(percent, num_removed(pilot.num_weights, percent), len(draws), measures))
     return shares

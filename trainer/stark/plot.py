@@ -84,5 +84,5 @@ def _figure(results: Results, evaluation: str) -> Figure:
 
 def _percents(rows: tuple[Row, ...]) -> list[int]:
     """Places of ticks: at the levels, or, where they are many, at every tenth."""
-    found = sorted({row.percent for row in rows})
-    return found if len(found) <= 12 else list(range(0, found[-1] + 1, 10))
+    percents = sorted({row.percent for row in rows})
+    return percents if len(percents) <= 12 else list(range(0, percents[-1] + 1, 10))

@@ -108,13 +108,13 @@ def _confidences(folder: Folder, levels: Sequence[Level]) -> dict[str, Confidenc
     except CacheError as error:
         console.say(f"the confidence of the teachers is not known: {error}")
         return {}
-    found: dict[str, Confidence | None] = {}
+    confidences: dict[str, Confidence | None] = {}
     for level in levels:
         try:
-            found[level.field] = cached_confidence(cache, level.field)
+            confidences[level.field] = cached_confidence(cache, level.field)
         except CacheError as error:
             console.say(f"the confidence of the teacher of {level.folder} is not known: {error}")
-    return found
+    return confidences
 
 
 def _say(number: int, what: str, is_done: bool) -> None:

@@ -53,8 +53,8 @@ def levels_of(percents: Sequence[int], others: Sequence[str]) -> tuple[Level, ..
 
 def level_of(folder: str) -> Level | None:
     """The level whose student is in a folder of this name; None where it is none of ours."""
-    found = _FOLDER.fullmatch(folder)
-    return Level(found[1] or KNOWLEDGE, int(found[2])) if found is not None else None
+    match = _FOLDER.fullmatch(folder)
+    return Level(match[1] or KNOWLEDGE, int(match[2])) if match is not None else None
 
 
 def parse_percents(text: str) -> tuple[int, ...]:

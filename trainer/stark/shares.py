@@ -95,7 +95,7 @@ def plot(shares: Sequence[Share], evaluation: tuple[str, int], path: Path) -> No
 
 
 def _panel(axes: Axes, percents: list[int], spreads: list[Spread], color: str) -> None:
-    means, errors = [one.mean for one in spreads], [one.standard_error or 0.0 for one in spreads]
+    means, errors = [spread.mean for spread in spreads], [spread.standard_error or 0.0 for spread in spreads]
     axes.errorbar(percents, means, errors, color=color, marker="o", markersize=4, linewidth=1.6, capsize=3)
     axes.set_xticks(percents, [str(percent) for percent in percents], fontsize=8)
     axes.set_xlabel("random weights removed, %", fontsize=9)

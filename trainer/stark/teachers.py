@@ -99,9 +99,9 @@ def _add(stark: Stark, folder: Folder, scored: tuple[Teacher, UnitScores], level
     with console.progress("rows") as bar:
         for level in levels:
             kept = kept_at(_importance(level.method, teacher, scores, stark), level.percent)
-            with sparse(teacher, kept, f"{teacher.info.name} {level.field}") as one:
+            with sparse(teacher, kept, f"{teacher.info.name} {level.field}") as sparse_teacher:
                 # Opened anew: it has a field more each time.
-                addition = prepare_addition(one, open_cache(folder.cache), "logits", level.field)
+                addition = prepare_addition(sparse_teacher, open_cache(folder.cache), "logits", level.field)
                 task = bar.add_task(level.field, total=len(addition.job.rows))
                 add_field(addition, partial(bar.advance, task))
 

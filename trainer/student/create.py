@@ -223,15 +223,15 @@ def from_teacher_layers(teacher: PreTrainedModel, layers: Sequence[int]) -> PreT
 
 def _layers_path(teacher: PreTrainedModel) -> str:
     num_layers = teacher.config.num_hidden_layers
-    found = [
+    paths = [
         name
         for name, module in teacher.named_modules()
         if isinstance(module, nn.ModuleList) and len(module) == num_layers
     ]
-    if len(found) != 1:
+    if len(paths) != 1:
         raise TeacherError(
-            f"{type(teacher).__name__} has {len(found)} lists of {num_layers} layers where one is expected; "
+            f"{type(teacher).__name__} has {len(paths)} lists of {num_layers} layers where one is expected; "
             "layers can be taken from BERT, RoBERTa, ELECTRA and DistilBERT"
         )
-    path: str = found[0]
+    path: str = paths[0]
     return path

@@ -61,13 +61,13 @@ def classifier_of(model: PreTrainedModel, source: str) -> nn.Linear:
         if not f"{name}.".startswith(_encoder(model))
         and any(len(parameter) == count for parameter in module.parameters(recurse=False) if parameter.dim())
     }
-    found = [module for module in beside.values() if isinstance(module, nn.Linear)]
-    if len(beside) != 1 or len(found) != 1:
+    linears = [module for module in beside.values() if isinstance(module, nn.Linear)]
+    if len(beside) != 1 or len(linears) != 1:
         raise TeacherError(
             f"{source} has its classes in another order, and of {type(model).__name__} it cannot be told which of "
             f"{len(beside)} layers holds a row for each of them; fine-tune a model without a classifier instead"
         )
-    return found[0]
+    return linears[0]
 
 
 def _encoder(model: PreTrainedModel) -> str:

@@ -112,14 +112,14 @@ def importance(
             torch.autograd.backward(_loss(teacher, sample, indices))
             if on_batch is not None:
                 on_batch(len(indices))
-    found = {layer: tally.importance() for layer, tally in tallies.items()}
-    for layer, scores in found.items():
+    by_layer = {layer: tally.importance() for layer, tally in tallies.items()}
+    for layer, scores in by_layer.items():
         if not (np.isfinite(scores.heads).all() and np.isfinite(scores.neurons).all()):
             raise TeacherError(
                 f"the gradients of the teacher's layer {layer} are not finite, so nothing tells which heads and "
                 "neurons matter; give a teacher whose loss on these rows is finite"
             )
-    return found
+    return by_layer
 
 
 class _MatrixTally:

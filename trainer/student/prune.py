@@ -114,10 +114,10 @@ def check_cut(teacher: PreTrainedModel, cut: Pruning) -> None:
         return
     if cut.heads is not None or cut.ffn is not None:
         raise SpecError("--global keeps a share of all heads and neurons; leave out --heads and --ffn")
-    for what, each in (("heads", config.num_attention_heads), ("neurons", config.intermediate_size)):
+    for units, each in (("heads", config.num_attention_heads), ("neurons", config.intermediate_size)):
         if not round(cut.share * each * len(cut.layers)):
             raise SpecError(
-                f"--global {cut.share:g} keeps none of {each * len(cut.layers)} {what}; give a larger share"
+                f"--global {cut.share:g} keeps none of {each * len(cut.layers)} {units}; give a larger share"
             )
 
 
@@ -176,12 +176,12 @@ def _chosen(
 
 def _highest(scores: Mapping[int, NDArray[np.float64]], share: float) -> _Kept:
     """The numbers of the highest of all layers together, each layer's scores at length 1; of equals the first stay."""
-    flat = np.concatenate([one / (np.linalg.norm(one) + EPSILON) for one in scores.values()])
+    flat = np.concatenate([scores_U / (np.linalg.norm(scores_U) + EPSILON) for scores_U in scores.values()])
     best = _best(flat, round(share * len(flat)))
     kept, start = {}, 0
-    for layer, one in scores.items():
-        kept[layer] = best[(best >= start) & (best < start + len(one))] - start
-        start += len(one)
+    for layer, scores_U in scores.items():
+        kept[layer] = best[(best >= start) & (best < start + len(scores_U))] - start
+        start += len(scores_U)
     return kept
 
 

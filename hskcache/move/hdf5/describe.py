@@ -29,11 +29,11 @@ def dataset_attributes(field: StoredField, name: str, stored: Stored, is_constan
     axes, about = known.get(name.rpartition("/")[2], About("", ""))
     if stored.is_offsets:
         axes = "row, and one more"
-    found = {"axes": axes, "about": about}
+    attributes = {"axes": axes, "about": about}
     offsets = None if is_constant or stored.is_offsets else _offsets(field, name)
     if offsets is not None:
-        found["offsets"] = f"/{stored.path.partition('/')[0]}/{offsets}"
-    return found
+        attributes["offsets"] = f"/{stored.path.partition('/')[0]}/{offsets}"
+    return attributes
 
 
 def _offsets(field: StoredField, name: str) -> str | None:

@@ -91,11 +91,11 @@ def derived_name(axis: str) -> str:
 def derived_arrays(field: StoredField, arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[np.int64]]:
     """Offsets of a shard that follow from its others, int64 [n + 1] each; most kinds have none."""
     kind = kind_of(field)
-    found = {}
+    derived = {}
     for axis in kind.derived:
         counts = kind.entries(field, axis, np.diff(arrays[AXES[axis] or ""]))
-        found[derived_name(axis)] = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-    return found
+        derived[derived_name(axis)] = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+    return derived
 
 
 def derived(block: DatasetGroup, field: StoredField) -> dict[str, Stored]:

@@ -130,38 +130,38 @@ class Hdf5File:
             self._check(dataset, stored)
             if dataset.chunks is not None and last > first:
                 self._check_chunks(dataset, stored, range(first, last))
-            found: NDArray[Any] = dataset[first:last]
-        return found
+            chunk: NDArray[Any] = dataset[first:last]
+        return chunk
 
     def _found(self, path: str) -> Any:
         """A group or a dataset, by links within the file alone, step by step."""
         import h5py
 
         here = self._file
-        for part in path.split("/"):
-            link = here.get(part, getlink=True) if isinstance(here, h5py.Group) else None
+        for name in path.split("/"):
+            link = here.get(name, getlink=True) if isinstance(here, h5py.Group) else None
             if link is None:
                 raise self._damage(path, "is missing")
             if not isinstance(link, h5py.HardLink):
                 raise self._damage(path, "is a link to elsewhere")
-            here = here[part]
+            here = here[name]
         return here
 
     def _group(self, path: str) -> Any:
         import h5py
 
-        found = self._found(path)
-        if not isinstance(found, h5py.Group):
+        group = self._found(path)
+        if not isinstance(group, h5py.Group):
             raise self._damage(path, "is no group")
-        return found
+        return group
 
     def _dataset(self, path: str) -> Any:
         import h5py
 
-        found = self._found(path)
-        if not isinstance(found, h5py.Dataset):
+        dataset = self._found(path)
+        if not isinstance(dataset, h5py.Dataset):
             raise self._damage(path, "is no dataset")
-        return found
+        return dataset
 
     def _tokenizer_names(self) -> list[str]:
         """Paths of the datasets in the tokenizer's group; groups may hold each other, so their number is limited."""
