@@ -247,7 +247,7 @@ def _extra_problems(ledger: Ledger, manifest: Manifest, unknown: Collection[str 
     expected = {ledger.root / "README.md", *(ledger.root / name for name in manifest_files(manifest))}
     expected |= {ledger.root / file.path for file in manifest.index}
     for name in unknown:
-        expected |= {path for path in (ledger.root / str(name)).iterdir() if is_swept(path.name, manifest)}
+        expected |= {path for path in (ledger.root / str(name)).glob("*") if is_swept(path.name, manifest)}
     for record in chain(
         manifest.constants.values(), *(records for name, records in manifest.shards.items() if name not in unknown)
     ):

@@ -4,7 +4,10 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from stored import MANIFESTS
+
 from hskcache.store.files import sha256_hex
+from hskcache.store.ledger import Ledger
 
 if TYPE_CHECKING:
     from hskcache.build.job import Job
@@ -28,6 +31,12 @@ def touched(root: Path) -> dict[str, tuple[int, int]]:
 def unfinished_copy(job: "Job", whole: Path, tmp_path: Path) -> Path:
     """A build that was killed right before its manifest."""
     out = Path(shutil.copytree(whole, tmp_path / "unfinished"))
-    (out / "manifest.json").unlink()
+    ledger, manifest = Ledger(out), Ledger(out).manifest()
+    for record in manifest.records:
+        ledger.record_path(record.field, record.shard).write_text(record.model_dump_json())
+    for name in manifest.fields:
+        shutil.rmtree(out / name / "index")
+    for name in MANIFESTS:
+        (out / name).unlink()
     (out / "building.json").write_text(job.request.model_dump_json())
     return out

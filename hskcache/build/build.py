@@ -20,7 +20,7 @@ from hskcache.store.claims import CLAIMS, Claims, claiming
 from hskcache.store.files import TEMPORARY_SUFFIX, make_folder, write_atomic
 from hskcache.store.ledger import BUILDING, TOKENIZER, Ledger
 from hskcache.store.manifest import Manifest
-from hskcache.store.publishing import MANIFEST, manifest_files
+from hskcache.store.publishing import MANIFEST, is_unswept, manifest_files
 from hskcache.store.tokenizer import tokenizer_digest
 
 __all__ = ["Job", "build", "building", "describe_job", "extractor_for", "finished", "is_complete", "prepare_job"]
@@ -109,6 +109,8 @@ def is_complete(out: Path, tokenizer_sha256: str) -> Manifest | None:
         return None
     if not set(manifest.request.fields) <= manifest.fields.keys():
         # A part that was pulled without some of the fields.
+        return None
+    if is_unswept(out, manifest, manifest.own_fields):
         return None
     folders = [out, out / TOKENIZER, *(out / name for name in manifest.own_fields)]
     if any(any(folder.glob(f"*{TEMPORARY_SUFFIX}")) for folder in folders):

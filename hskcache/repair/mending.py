@@ -22,7 +22,7 @@ from hskcache.store.files import canonical_json, file_sha256, sha256_hex, write_
 from hskcache.store.ledger import BUILDING, LOCK, SPOOL, SPOOL_FILES, TOKENIZER, Ledger
 from hskcache.store.manifest import Manifest
 from hskcache.store.pages import INDEX, IndexFile, make_page
-from hskcache.store.publishing import is_page, is_swept, manifest_files, write_manifest
+from hskcache.store.publishing import holds, is_page, is_swept, manifest_files, write_manifest
 from hskcache.store.record import NamedRecord, Record
 from hskcache.verify import Problem
 
@@ -169,7 +169,11 @@ def mend_from_manifest(ledger: Ledger, damage: Damage, remove_extra: bool) -> li
     mended = []
     # Whoever holds this lock is replacing the manifest, and the half written file is his.
     with locked(ledger.root / LOCK, remove=True):
+        listed = _listed(ledger.intact())
         for file in [*damage.leftovers, *(damage.extra if remove_extra else [])]:
+            if file in listed:
+                # Between the look and the lock another process has finished what it was writing.
+                continue
             if file == APPENDING and file in damage.leftovers:
                 forget_append(ledger, ledger.intact())
             _remove(ledger.root, file)
@@ -180,13 +184,19 @@ def mend_from_manifest(ledger: Ledger, damage: Damage, remove_extra: bool) -> li
     return mended + [record.path for record in damage.shards if put_in_place(ledger, record)]
 
 
+def _listed(manifest: Manifest) -> set[str]:
+    """Pages and shards that a manifest lists."""
+    return {file.path for file in manifest.index} | {record.path for record in manifest.records}
+
+
 def _write_manifest(ledger: Ledger) -> list[str]:
     """Write whichever of the manifest and its copy is not what the other says."""
     manifest = ledger.intact()
-    names = [name for name in manifest_files(manifest) if not _is_blocked(ledger.root / name)]
-    if len(names) == len(manifest_files(manifest)) and not manifest.format.keeps_records:
-        write_manifest(ledger.root, manifest)
-    return names
+    bad = [name for name in manifest_files(manifest) if not holds(ledger.root / name, manifest.to_json())]
+    if manifest.format.keeps_records or any(_is_blocked(ledger.root / name) for name in bad):
+        return []
+    write_manifest(ledger.root, manifest)
+    return bad
 
 
 def write_record(ledger: Ledger, record: Record) -> bool:

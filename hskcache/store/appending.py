@@ -19,6 +19,7 @@ from hskcache.store.agreement import Agreement, joined
 from hskcache.store.files import remove_matching, write_atomic
 from hskcache.store.ledger import LOCK, Ledger
 from hskcache.store.manifest import DataInfo, Manifest, Request
+from hskcache.store.pages import INDEX
 from hskcache.store.publishing import COPY, MANIFEST, TEMPORARY, publish, sweep
 from hskcache.store.reading import read_document
 from hskcache.store.record import Record, parse
@@ -137,7 +138,7 @@ def under_way(ledger: Ledger, manifest: Manifest) -> tuple[set[Path], str] | Non
         return {ledger.root / APPENDING}, str(error).removeprefix(f"{ledger.root / APPENDING} ")
     if not _is_ahead(draft, manifest):
         return {ledger.root / APPENDING}, "is what appending rows has left, which the cache has by now; delete it"
-    folders = [ledger.root, *(ledger.root / name for name in manifest.own_fields)]
+    folders = [ledger.root, *(ledger.root / name / below for name in manifest.own_fields for below in ("", INDEX))]
     files = {path for folder in folders if folder.is_dir() for path in folder.iterdir()}
     files = {path for path in files if is_of_append(ledger, manifest, path.relative_to(ledger.root).as_posix())}
     if is_being_appended(ledger):
@@ -159,7 +160,11 @@ def is_of_append(ledger: Ledger, manifest: Manifest, file: str) -> bool:
     path = Path(file)
     if _DRAFT.fullmatch(file):
         return file != APPENDING or is_unfinished(ledger, manifest)
-    if len(path.parts) != 2 or path.parts[0] not in manifest.own_fields:
+    if len(path.parts) < 2 or path.parts[0] not in manifest.own_fields:
+        return False
+    if path.parts[1] == INDEX:
+        return is_unfinished(ledger, manifest) and file not in {page.path for page in manifest.index}
+    if len(path.parts) != 2:
         return False
     return _is_beyond(path.name, manifest.request) and is_unfinished(ledger, manifest)
 

@@ -53,7 +53,7 @@ def write_manifest(root: Path, manifest: Manifest) -> None:
     """Write a manifest, its copy first where it has one; one that is there stays."""
     data = manifest.to_json()
     for name in manifest_files(manifest):
-        if not _holds(root / name, data):
+        if not holds(root / name, data):
             write_atomic(root / name, data)
 
 
@@ -92,13 +92,21 @@ def sweep(root: Path, manifest: Manifest, names: Iterable[str]) -> None:
         remove_matching(root / name, TEMPORARY)
 
 
+def is_unswept(root: Path, manifest: Manifest, names: Iterable[str]) -> bool:
+    """True if commit records stand in the folders of some fields that :func:`sweep` has still to remove."""
+    if manifest.format.keeps_records:
+        return False
+    return any(is_swept(path.name, manifest) for name in names for path in (root / name).glob("*.json"))
+
+
 def is_swept(name: str, manifest: Manifest) -> bool:
     """True if a file that a manifest does not list was on the way to it: of one of its shards, by the file's name."""
     found = _RECORD.fullmatch(name) or _SHARD.fullmatch(name)
     return found is not None and (found[1] == stem_of(CONSTANTS) or int(found[1]) < manifest.request.num_shards)
 
 
-def _holds(path: Path, data: bytes) -> bool:
+def holds(path: Path, data: bytes) -> bool:
+    """True if a file of its own has this content."""
     try:
         return read_file(path, len(data)) == data
     except (OSError, DamageError):

@@ -19,9 +19,8 @@ from hskcache.build.job import Job
 from hskcache.cache import Cache, open_cache
 from hskcache.errors import DamageError
 from hskcache.spec import Attention, Depth, Length, Spec
-from hskcache.store.files import write_atomic
 from hskcache.store.ledger import Ledger
-from hskcache.store.publishing import MANIFEST
+from hskcache.store.publishing import write_index, write_manifest
 from hskcache.teacher.load import Teacher, load_encoder, load_teacher
 from hskcache.text import Examples
 
@@ -215,15 +214,12 @@ def test_a_part_of_a_cache_is_audited_by_the_rows_of_the_whole(built: Any, teach
     """Positions drawn at random go by the row of the data set."""
     whole = built("1l_4t", length__score="random")
     part = whole.manifest.subset(["hidden"], range(3, 6))
-    ledgers = Ledger(whole.root), Ledger(tmp_path / "p")
-    for name in ("inputs", "hidden"):
-        for shard in range(3):
-            path = shard_file(ledgers[1].root, name, shard)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(shard_file(ledgers[0].root, name, shard + 3), path)
-            write_atomic(ledgers[1].record_path(name, shard), part.shards[name][shard].model_dump_json().encode())
+    for record in part.records:
+        (tmp_path / "p" / record.path).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(whole.root / record.path, tmp_path / "p" / record.path)
     shutil.copytree(whole.tokenizer_path, tmp_path / "p" / "tokenizer")
-    write_atomic(tmp_path / "p" / MANIFEST, part.to_json())
+    write_index(tmp_path / "p", part)
+    write_manifest(tmp_path / "p", part)
     report = report_of(teacher, open_cache(tmp_path / "p"), Question(num_rows=40))
     assert report.ok
     assert report.num_rows == 12

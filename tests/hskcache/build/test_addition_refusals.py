@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from models import saved
+from stored import both_manifests, shard_file
 from transformers import (
     DistilBertConfig,
     DistilBertForSequenceClassification,
@@ -112,8 +113,8 @@ def test_a_manifest_that_was_edited_is_not_signed_anew_by_any_build(cache: Cache
     add_field(prepare_addition(other, cache, "logits", "t2"))
     addition = prepare_addition(other, open_cache(cache.root), "logits", "t2")
     path = cache.root / "manifest.json"
-    path.write_text(path.read_text().replace(other.info.weights_sha256, "a" * 64))
-    (cache.root / "logits" / "000000.json").unlink()
+    both_manifests(cache.root, path.read_text().replace(other.info.weights_sha256, "a" * 64).encode())
+    shard_file(cache.root, "logits", 0).unlink()
     edited = path.read_bytes()
     for work in (
         lambda: build(job_of("none"), cache.root),

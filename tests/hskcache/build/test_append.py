@@ -13,6 +13,7 @@ import pytest
 from folders import KEEP, contents, touched
 from forked import in_child, start
 from rows_like import with_content
+from stored import MANIFESTS
 
 from hskcache.build.addition import add_field, prepare_addition
 from hskcache.build.append import append, check_append
@@ -43,16 +44,15 @@ def test_old_files_stay_and_new_rows_follow_with_the_same_knowledge_as_a_build_o
     manifest = append(new, open_cache(root), done.append)
     after = touched(root)
     changed = {Path(file).relative_to(root).as_posix() for file in before if before[file] != after[file]}
-    assert changed == {"manifest.json", "inputs", "logits", "hidden"}
+    assert changed == {"manifest.json", "manifest.copy.json", *OWN, *(f"{name}/index" for name in OWN)}
     assert sum(done) == NUM_NEW
     cache = open_cache(root)
     assert cache.id == manifest.cache_id != identity
     assert verify(root).ok
     assert (cache.num_rows, cache.shards[8:]) == (NUM_OLD + NUM_NEW, [(40, 45), (45, 50), (50, 53)])
     assert [part.name for part in manifest.request.parts] == [manifest.request.data.name, "more.tsv"]
-    assert {name: digest for name, digest in contents(root).items() if name in content} | {
-        "manifest.json": content["manifest.json"]
-    } == content
+    kept = {name: digest for name, digest in contents(root).items() if name in content}
+    assert kept | {name: content[name] for name in MANIFESTS} == content
     # Built alone, with columns that do not depend on the other rows, they are the same rows.
     keep = KEEP | {"width__scheme": "magnitude"}
     build(job_of(**keep), tmp_path / "both")
@@ -78,6 +78,9 @@ def test_twice_in_a_row_and_what_an_interruption_between_them_would_leave(
     assert verify(root).ok
 
 
+OWN = ("inputs", "logits", "hidden")
+
+
 @pytest.mark.parametrize(("field", "commits"), [("inputs", 0), ("hidden", 1), ("logits", 2), ("manifest", 0)])
 def test_an_append_that_is_killed_goes_on_and_until_then_the_cache_is_the_old_one(
     root: Path, grown: Path, new: Job, field: str, commits: int
@@ -101,22 +104,20 @@ def test_an_append_that_is_killed_goes_on_and_until_then_the_cache_is_the_old_on
     extra = contents(root).keys() - manifest_files(root) - {".lock", ".lock-append"}
     assert extra
     # A manifest that was half written is of nobody any more, whoever was writing it.
-    assert all(is_of_append(ledger, manifest, file) for file in extra if not file.startswith("manifest.json."))
+    assert all(is_of_append(ledger, manifest, file) for file in extra if not file.startswith("manifest."))
     told = {problem.file: problem.what for problem in verify(root).problems}
     assert "cut off; give the same command again" in told.pop(APPENDING)
-    assert all(file.startswith("manifest.json.") for file in told)
+    assert all(file.startswith("manifest.") for file in told)
     append(new, open_cache(root))
     assert {name: digest for name, digest in contents(root).items() if not name.startswith(".")} == contents(grown)
     assert verify(root).ok
 
 
 def manifest_files(root: Path) -> set[str]:
-    ledger = Ledger(root)
-    manifest = ledger.manifest()
-    own = {ledger.record_path(one.field, one.shard) for one in manifest.records}
-    paths = {ledger.shard_path(one) for one in manifest.records} | own
-    tokenizer = set((root / "tokenizer").iterdir())
-    return {path.relative_to(root).as_posix() for path in paths | tokenizer} | {"manifest.json"}
+    manifest = Ledger(root).manifest()
+    files = {record.path for record in manifest.records} | {file.path for file in manifest.index}
+    tokenizer = {path.relative_to(root).as_posix() for path in (root / "tokenizer").iterdir()}
+    return files | tokenizer | set(MANIFESTS)
 
 
 def test_a_draft_that_a_kill_after_the_manifest_leaves_does_not_harm(

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from folders import KEEP, contents
+from stored import shard_file
 
 from hskcache.build.addition import add_field, prepare_addition
 from hskcache.build.append import append
@@ -45,10 +46,13 @@ def test_a_field_added_to_a_part_is_that_of_the_whole_even_where_positions_are_d
         add_field(prepare_addition(teacher, open_cache(place), "hidden", "drawn", spec))
     here, there = open_cache(part), open_cache(root)
     assert here.num_rows == 15
-    files = [f"drawn/{shard:06d}.zarr.zip" for shard in range(5)]
-    assert [(part / file).read_bytes() for file in files[:3]] == [(root / file).read_bytes() for file in files[2:]]
+    drawn = [
+        [shard_file(place, "drawn", shard).read_bytes() for shard in shards]
+        for place, shards in ((part, range(3)), (root, range(2, 5)))
+    ]
+    assert drawn[0] == drawn[1]
     assert there.manifest.first_row == 0
-    (part / files[1]).unlink()
+    shard_file(part, "drawn", 1).unlink()
     record = here.manifest.shards["drawn"][1]
     assert recompute(addition_source(teacher, here, "drawn"), here, [record]) == ([record], {})
     assert verify(part).ok

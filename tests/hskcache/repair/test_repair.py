@@ -13,17 +13,17 @@ import pytest
 from folders import KEEP, contents, touched
 from forked import start
 from rows_like import with_content
-from stored import shard_file
+from stored import plain, shard_file
 
 from hskcache.build.addition import add_field, prepare_addition
 from hskcache.build.append import append
 from hskcache.build.job import Job
 from hskcache.cache import Cache, open_cache
 from hskcache.errors import MismatchError
-from hskcache.repair.mending import damage_of, mend_from_manifest
+from hskcache.repair.mending import bad_pages, damage_of, mend_from_manifest, rebuild_page
 from hskcache.repair.recompute import Source, addition_source, recompute, source_of
-from hskcache.store.files import write_atomic
 from hskcache.store.ledger import Ledger
+from hskcache.store.publishing import publish, sweep
 from hskcache.store.record import Record
 from hskcache.store.shelf import Directory
 from hskcache.teacher.load import Teacher
@@ -44,7 +44,7 @@ def truncate(path: Path) -> None:
 
 
 def swap(path: Path) -> None:
-    other = path.with_name(path.name.replace("2", "3"))
+    other = shard_file(path.parent.parent, path.parent.name, 3)
     first, second = path.read_bytes(), other.read_bytes()
     path.write_bytes(second)
     other.write_bytes(first)
@@ -76,16 +76,15 @@ def visible(found: dict[str, Any]) -> dict[str, Any]:
 def test_damaged_shards_are_computed_again_and_no_other_file_is_touched(
     job: Job, whole: Path, root: Path, field: str, damage: Damage
 ) -> None:
-    damage(root / field / "000002.zarr.zip")
+    damage(shard_file(root, field, 2))
     bad = {problem.file for problem in verify(root).problems}
     assert bad
-    records = {file.replace(".zarr.zip", ".json") for file in bad}
     before = touched(root)
     assert mend(root, lambda cache: source_of(job, cache)) == {}
     after = touched(root)
     assert visible(contents(root)) == contents(whole)
     changed = {Path(file).relative_to(root).as_posix() for file in before if before[file] != after.get(file)}
-    assert changed <= bad | records | {field, "."}
+    assert changed <= bad | {field, "."}
 
 
 def test_damaged_constants_and_a_shard_made_with_them(job: Job, whole: Path, root: Path) -> None:
@@ -95,28 +94,48 @@ def test_damaged_constants_and_a_shard_made_with_them(job: Job, whole: Path, roo
     assert visible(contents(root)) == contents(whole)
 
 
-def test_everything_but_the_manifest_is_lost(job: Job, whole: Path, root: Path) -> None:
-    for field in ("inputs", "logits", "hidden"):
-        shutil.rmtree(root / field)
+def test_everything_but_the_manifest_and_its_pages_is_lost(job: Job, whole: Path, root: Path) -> None:
+    for path in root.glob("*/*.zarr.zip"):
+        path.unlink()
     assert mend(root, lambda cache: source_of(job, cache)) == {}
     assert visible(contents(root)) == contents(whole)
 
 
+@pytest.mark.parametrize("name", ["manifest.json", "manifest.copy.json"])
 @pytest.mark.parametrize("damage", [flip, truncate, Path.unlink])
-def test_commit_records_follow_from_the_manifest(whole: Path, root: Path, damage: Damage) -> None:
-    damage(root / "logits" / "000003.json")
-    damage(root / "hidden" / "constants.json")
+def test_a_manifest_follows_from_its_copy_and_the_copy_from_it(
+    whole: Path, root: Path, damage: Damage, name: str
+) -> None:
+    damage(root / name)
     ledger, before = Ledger(root), touched(root)
     mended = mend_from_manifest(ledger, damage_of(ledger, ledger.intact(), verify(root).problems), remove_extra=False)
-    assert sorted(mended) == ["hidden/constants.json", "logits/000003.json"]
+    assert mended == [name]
     assert contents(root) == contents(whole)
-    assert touched(root)[str(root / "logits/000002.json")] == before[str(root / "logits/000002.json")]
+    (other,) = {"manifest.json", "manifest.copy.json"} - {name}
+    assert touched(root)[str(root / other)] == before[str(root / other)]
 
 
-def test_the_record_of_another_shard_is_replaced(whole: Path, root: Path) -> None:
-    shutil.copy(root / "logits" / "000004.json", root / "logits" / "000003.json")
+@pytest.mark.parametrize("damage", [flip, truncate, Path.unlink])
+def test_a_page_of_records_follows_from_its_shards(whole: Path, root: Path, damage: Damage) -> None:
+    ledger, manifest = Ledger(root), Ledger(root).intact()
+    files = [file for file in manifest.index if file.field in {"logits", "hidden"}]
+    for file in files:
+        damage(root / file.path)
+    assert [file.path for file in bad_pages(ledger, manifest)] == [file.path for file in files]
+    flip(shard_file(root, "logits", 3))
+    assert [rebuild_page(ledger, manifest, file) for file in files] == [False, True]
+    flip(shard_file(root, "logits", 3))
+    assert rebuild_page(ledger, manifest, files[0])
+    assert contents(root) == contents(whole)
+
+
+def test_records_of_a_build_that_were_not_swept_away_are_leftovers(whole: Path, root: Path) -> None:
+    left = ["hidden/constants.json", "logits/000003-0123456789abcdef.zarr.zip", "logits/000003.json"]
+    for name in left:
+        (root / name).write_text("{}")
     ledger = Ledger(root)
-    mend_from_manifest(ledger, damage_of(ledger, ledger.intact(), verify(root).problems), remove_extra=False)
+    mended = mend_from_manifest(ledger, damage_of(ledger, ledger.intact(), verify(root).problems), remove_extra=False)
+    assert sorted(mended) == left
     assert contents(root) == contents(whole)
 
 
@@ -172,7 +191,8 @@ def with_other_truth(root: Path, field: str, shard: int) -> Record:
     else:
         manifest = manifest.model_copy(update={"constants": {field: record}})
     grown = manifest.model_copy(update={"environment": manifest.environment | {"torch": "1.0"}}).signed()
-    write_atomic(root / "manifest.json", grown.to_json())
+    publish(root, grown)
+    sweep(root, grown, [field])
     assert verify(root).ok
     return record
 
@@ -187,17 +207,19 @@ def test_a_shard_that_comes_out_different_is_not_put_in_place(job: Job, root: Pa
     assert list(reasons) == [("logits", 2)]
     assert re.search(r"different .*torch 1\.0 there and 2\.\S+ here.*--from", reasons["logits", 2])
     assert shard_file(root, "logits", 2).read_bytes() == damaged != truth
-    assert {problem.file for problem in verify(root).problems} == {"logits/000002.zarr.zip"}
+    assert {problem.file for problem in verify(root).problems} == {
+        shard_file(root, "logits", 2).relative_to(root).as_posix()
+    }
 
 
 def test_shards_of_constants_that_cannot_be_made_again_stay_and_others_are_mended(job: Job, root: Path) -> None:
     with_other_truth(root, "hidden", -1)
-    for file in ("hidden/constants.zarr.zip", "hidden/000001.zarr.zip", "logits/000001.zarr.zip"):
-        flip(root / file)
+    for file in ("hidden/constants*.zip", "hidden/000001*.zip", "logits/000001*.zip"):
+        flip(next(root.glob(file)))
     reasons = mend(root, lambda cache: source_of(job, cache))
     assert "different" in reasons["hidden", -1]
     assert "constants that are lost" in reasons["hidden", 1]
-    assert {problem.file for problem in verify(root).problems} == {
+    assert {plain(problem.file) for problem in verify(root).problems} == {
         "hidden/constants.zarr.zip",
         "hidden/000001.zarr.zip",
     }
@@ -252,7 +274,7 @@ def test_an_added_field_is_computed_from_the_rows_of_the_cache(
     before = contents(root)
     flip(shard_file(root, "large", shard))
     flip(shard_file(root, "large-hidden", shard))
-    flip(root / "large-hidden" / "constants.zarr.zip")
+    flip(shard_file(root, "large-hidden", -1))
     with pytest.raises(MismatchError, match=r"large .*teacher.weights_sha256"):
         addition_source(teacher, open_cache(root), "large")
     assert mend(root, lambda cache: addition_source(other, cache, "large")) == {}
@@ -268,9 +290,9 @@ def test_rows_that_were_appended_are_computed_from_their_own_data(
     appended = job_of(rows=more, **KEEP)
     append(appended, open_cache(root))
     before = contents(root)
-    for file in ("logits/000003.zarr.zip", "inputs/000009.zarr.zip", "hidden/000010.zarr.zip"):
-        flip(root / file)
+    for file in ("logits/000003*.zip", "inputs/000009*.zip", "hidden/000010*.zip"):
+        flip(next(root.glob(file)))
     mend(root, lambda cache: source_of(appended, cache))
-    assert {problem.file for problem in verify(root).problems} == {"logits/000003.zarr.zip"}
+    assert {plain(problem.file) for problem in verify(root).problems} == {"logits/000003.zarr.zip"}
     assert mend(root, lambda cache: source_of(job, cache)) == {}
     assert visible(contents(root)) == visible(before)

@@ -14,9 +14,10 @@ import pytest
 from commanded import parsed, refused, run
 from folders import contents, touched
 from forked import in_child
-from stored import shard_file
+from stored import both_manifests, plain, shard_file
 
 from hskcache.cache import open_cache
+from hskcache.store.publishing import write_index, write_manifest
 from hskcache.verify import verify
 
 
@@ -34,12 +35,13 @@ def damaged(root: Path) -> Path:
     path.write_bytes(data)
     shard_file(root, "hidden", -1).write_bytes(b"short")
     shard_file(root, "logits", 0).unlink()
-    (root / "logits" / "000004.json").unlink()
-    one, two = (root / "inputs" / f"00000{shard}.zarr.zip" for shard in (2, 3))
+    (root / "logits" / "000004.json").write_text("{}")
+    one, two = (shard_file(root, "inputs", shard) for shard in (2, 3))
     first = one.read_bytes()
     one.write_bytes(two.read_bytes())
     two.write_bytes(first)
-    shutil.copy(root / "inputs" / "000000.json", root / "inputs" / "000001.json")
+    (root / "inputs" / "000001.json").write_text("{}")
+    (root / "manifest.copy.json").unlink()
     (root / "tokenizer" / "tokenizer_config.json").write_text("{}")
     (root / "manifest.json.00ff.tmp").write_text("half")
     return root
@@ -53,10 +55,11 @@ BAD = {
     "inputs/000003.zarr.zip",
     "logits/000000.zarr.zip",
     "logits/000004.json",
+    "manifest.copy.json",
     "manifest.json.00ff.tmp",
     "tokenizer",
 }
-FROM_MANIFEST = {"inputs/000001.json", "logits/000004.json", "manifest.json.00ff.tmp"}
+FROM_MANIFEST = {"inputs/000001.json", "logits/000004.json", "manifest.copy.json", "manifest.json.00ff.tmp"}
 
 
 @pytest.fixture
@@ -90,15 +93,15 @@ def test_a_whole_cache_needs_no_teacher_and_is_not_touched(root: Path) -> None:
 
 def test_the_manifest_alone_mends_what_follows_from_it_and_tells_how_to_mend_the_rest(damaged: Path) -> None:
     found = parsed("repair", damaged, code=1)
-    assert {problem["file"] for problem in found["mended"]} == FROM_MANIFEST
-    advice = {problem["file"]: problem["advice"] for problem in found["remaining"]}
+    assert {plain(problem["file"]) for problem in found["mended"]} == FROM_MANIFEST
+    advice = {plain(problem["file"]): problem["advice"] for problem in found["remaining"]}
     assert advice.keys() == BAD - FROM_MANIFEST
     assert all("--from" in words and "--teacher" in words for words in advice.values())
     assert (found["ok"], found["cache_id"]) == (False, open_cache(damaged).id)
     again = run("repair", damaged)
     assert again.exit_code == 1
-    assert "logits/000000.zarr.zip is missing\n" in again.stdout
-    assert "logits/000000.zarr.zip remains: it is damaged; take it from another copy with --from" in again.stdout
+    assert "logits/000000.zarr.zip is missing\n" in plain(again.stdout)
+    assert "logits/000000.zarr.zip remains: it is damaged; take it from another copy with --from" in plain(again.stdout)
     assert "train.tsv" in again.stdout
     assert "6 problems remain" in again.stderr
 
@@ -106,15 +109,14 @@ def test_the_manifest_alone_mends_what_follows_from_it_and_tells_how_to_mend_the
 def test_the_teacher_and_its_rows_mend_everything(damaged: Path, built: Path, sources: tuple[object, ...]) -> None:
     before = touched(damaged)
     found = parsed("repair", damaged, *sources, "--task", "sst2")
-    assert {problem["file"] for problem in found["mended"]} == BAD
+    assert {plain(problem["file"]) for problem in found["mended"]} == BAD
     assert found["remaining"] == []
     assert found["cache_id"] == open_cache(built).id
     assert contents(damaged) == contents(built)
     after = touched(damaged)
     written = {Path(file).relative_to(damaged).as_posix() for file in before if before[file] != after.get(file)}
     folders = {"inputs", "hidden", "logits", "tokenizer"}
-    partners = {file.replace(".zarr.zip", ".json") for file in BAD}
-    assert written <= BAD | partners | folders | {"tokenizer/tokenizer_config.json"}
+    assert {plain(file) for file in written} <= BAD | folders | {"tokenizer/tokenizer_config.json"}
 
 
 def test_the_task_is_that_of_the_cache_where_no_column_is_named(damaged: Path, sources: tuple[object, ...]) -> None:
@@ -125,7 +127,7 @@ def test_the_task_is_that_of_the_cache_where_no_column_is_named(damaged: Path, s
 def test_another_copy_mends_everything(damaged: Path, built: Path, served: str, kind: str) -> None:
     other = {"folder": built, "url": f"file://{built}", "http": served}[kind]
     found = parsed("repair", damaged, "--from", other)
-    assert {problem["file"] for problem in found["mended"]} == BAD
+    assert {plain(problem["file"]) for problem in found["mended"]} == BAD
     assert contents(damaged) == contents(built)
 
 
@@ -133,12 +135,12 @@ def test_a_copy_that_is_damaged_itself_gives_what_is_whole_of_it(
     damaged: Path, built: Path, tmp_path: Path, sources: tuple[object, ...]
 ) -> None:
     other = Path(shutil.copytree(built, tmp_path / "other"))
-    (other / "manifest.json").write_bytes(b"{")
+    both_manifests(other, b"{")
     shard_file(other, "logits", 0).write_bytes(b"other")
     shutil.copy(shard_file(other, "hidden", 2), shard_file(other, "hidden", 1))
     before = shard_file(damaged, "hidden", 1).read_bytes()
     found = parsed("repair", damaged, "--from", other, code=1)
-    left = {problem["file"]: problem["advice"] for problem in found["remaining"]}
+    left = {plain(problem["file"]): problem["advice"] for problem in found["remaining"]}
     assert left.keys() == {"logits/000000.zarr.zip", "hidden/000001.zarr.zip"}
     assert all(f"is missing or another at file://{other}" in words for words in left.values())
     assert shard_file(damaged, "hidden", 1).read_bytes() == before
@@ -165,7 +167,7 @@ def test_a_folder_in_the_place_of_a_file_is_told(root: Path, built: Path, source
     path.mkdir()
     result = run("repair", root, "--from", built)
     assert result.exit_code == 1
-    assert "hidden/000001.zarr.zip remains: it is a folder where a file is needed; move it away" in result.stdout
+    assert "hidden/000001.zarr.zip remains: it is a folder where a file is needed; move it away" in plain(result.stdout)
     assert run("repair", root, *sources).exit_code == 1
     path.rmdir()
     assert run("repair", root, "--from", built).exit_code == 0
@@ -174,7 +176,8 @@ def test_a_folder_in_the_place_of_a_file_is_told(root: Path, built: Path, source
 
 def test_one_field_alone(damaged: Path, built: Path) -> None:
     found = parsed("repair", damaged, "--from", built, "--field", "hidden", code=1)
-    assert {problem["file"] for problem in found["mended"]} == {file for file in BAD if file.startswith("hidden/")}
+    hidden = {file for file in BAD if file.startswith("hidden/")}
+    assert {plain(problem["file"]) for problem in found["mended"]} == {*hidden, "manifest.copy.json"}
     assert "has no field s30; it has inputs" in refused("repair", damaged, "--field", "s30", "--from", built)
 
 
@@ -202,7 +205,7 @@ def test_what_does_not_belong_together_is_refused_and_nothing_changes(
     assert "data.fingerprint" in refused("repair", damaged, "--teacher", tiny_teacher_dir, "--data", other)
     assert "give --teacher" in refused("repair", damaged, "--data", other)
     assert "does not exist" in refused("repair", damaged, "--from", tmp_path / "nothing")
-    assert "says what is kept; leave that out" in refused("repair", damaged, *sources, "--keep", "full")
+    assert "--keep" in refused("repair", damaged, *sources, "--keep", "full")
     assert "does not exist" in refused("repair", tmp_path / "nothing", "--from", damaged)
     assert "holds rows of a task; give --data" in refused(
         "repair", damaged, "--teacher", tiny_teacher_dir, "--corpus", other
@@ -222,17 +225,17 @@ def test_a_repair_from_a_copy_that_is_killed_goes_on(damaged: Path, built: Path,
 
     assert in_child(lambda: run("repair", damaged, "--from", built), kill) == -signal.SIGKILL
     assert open_cache(damaged).id == open_cache(built).id
-    bad = {problem.file for problem in verify(damaged).problems}
-    assert bad <= BAD | {file.replace(".zarr.zip", ".json") for file in BAD}
+    assert {plain(problem.file) for problem in verify(damaged).problems} <= BAD
     assert run("repair", damaged, "--from", built).exit_code == 0
     assert contents(damaged).keys() - {".lock-repair"} == contents(built).keys()
     assert verify(damaged).ok
 
 
-def test_links_become_files(root: Path, built: Path, tmp_path: Path) -> None:
-    for name in ("logits/000001.zarr.zip", "hidden/000002.json"):
-        shutil.move(root / name, tmp_path / "blob")
-        (root / name).symlink_to(tmp_path / "blob" if name.endswith("zip") else built / name)
+def test_links_become_files(root: Path, built: Path) -> None:
+    page = next((root / "hidden" / "index").iterdir())
+    for path in (shard_file(root, "logits", 1), page, root / "manifest.json"):
+        path.unlink()
+        path.symlink_to(built / path.relative_to(root))
     assert run("repair", root, "--from", built).exit_code == 0
     assert not any(path.is_symlink() for path in root.rglob("*"))
     assert contents(root) == contents(built)
@@ -242,7 +245,8 @@ def test_a_part_is_mended_from_the_whole(built: Path, tmp_path: Path) -> None:
     whole, part = open_cache(built), tmp_path / "part"
     manifest = whole.manifest.subset(["logits"], range(2, 4))
     shutil.copytree(built / "tokenizer", part / "tokenizer")
-    (part / "manifest.json").write_bytes(manifest.to_json())
+    write_index(part, manifest)
+    write_manifest(part, manifest)
     found = parsed("repair", part, "--from", built)
     assert (found["ok"], found["cache_id"]) == (True, manifest.cache_id)
     assert open_cache(part).row(0)["logits"].tolist() == whole.row(40)["logits"].tolist()

@@ -4,11 +4,9 @@ import shutil
 from pathlib import Path
 
 import pytest
-from commanded import KEEP, SMALL, parsed, refused, run
+from commanded import parsed, refused, run
 from folders import contents
-from stored import shard_file
-
-from hskcache.cache import open_cache
+from stored import MANIFESTS, both_manifests, plain, shard_file
 
 
 @pytest.fixture
@@ -18,23 +16,21 @@ def root(built: Path, tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("damage", ["flip", "cut", "empty", "missing"])
 def test_a_damaged_manifest_is_taken_from_a_copy(root: Path, built: Path, damage: str) -> None:
-    path = root / "manifest.json"
-    data = path.read_bytes()
+    data = (root / "manifest.json").read_bytes()
     if damage == "missing":
-        path.unlink()
+        for name in MANIFESTS:
+            (root / name).unlink()
     else:
         changed = data.replace(b"inputs", b"inpuds", 1)
-        path.write_bytes({"flip": changed, "cut": data[:300], "empty": b""}[damage])
+        both_manifests(root, {"flip": changed, "cut": data[:300], "empty": b""}[damage])
     if damage != "missing":
         result = run("repair", root)
         assert result.exit_code == 1
-        assert "--from, or give --teacher, --data and the flags of its build" in result.stdout
+        assert "--from, or build the cache again" in result.stdout
     result = run("repair", root, "--from", built)
     assert result.exit_code == 0
     id_is_known = damage in {"flip", "cut"}
-    known = (
-        "its id is the one that the damaged manifest tells" if id_is_known else "commit records agree with it; the id"
-    )
+    known = "its id is the one that the damaged manifest tells" if id_is_known else "shards agree with it; the id"
     assert known in result.stderr
     assert contents(root) == contents(built)
 
@@ -43,23 +39,34 @@ def test_the_manifest_of_another_cache_is_not_taken(root: Path, sources: tuple[o
     other = tmp_path / "other"
     keep = ("--keep", "1l_2t", "--student-layers", "2", "--max-length", "48")
     assert run("build", *sources, "--task", "sst2", *keep, "--shard-rows", "7", "--out", other).exit_code == 0
-    (root / "manifest.json").write_bytes(b"{}")
+    both_manifests(root, b"{}")
     before = contents(root)
     assert "is another cache" in refused("repair", root, "--from", other)
     assert contents(root) == before
 
 
-def test_the_flags_of_the_build_write_a_damaged_manifest_anew(
-    root: Path, built: Path, sources: tuple[object, ...]
+@pytest.mark.parametrize("name", MANIFESTS)
+def test_a_damaged_manifest_is_written_anew_from_the_other_of_the_two(root: Path, built: Path, name: str) -> None:
+    (root / name).write_bytes((root / name).read_bytes()[:-100])
+    found = parsed("repair", root)
+    assert [problem["file"] for problem in found["mended"]] == [name]
+    assert contents(root) == contents(built)
+
+
+def test_a_damaged_page_of_records_is_written_anew_from_its_shards_or_taken_from_a_copy(
+    root: Path, built: Path
 ) -> None:
-    identity = open_cache(root).id
-    (root / "manifest.json").write_bytes((root / "manifest.json").read_bytes()[:-100])
-    (root / "logits" / "000001.json").unlink()
-    shutil.rmtree(root / "tokenizer")
-    assert "built with spec" in refused("repair", root, *sources, "--task", "sst2", *KEEP, "--token-budget", "300")
-    result = run("repair", root, *sources, "--task", "sst2", *KEEP, *SMALL)
-    assert result.exit_code == 0
-    assert f"id {identity[:12]}, as it was" in result.stderr
+    page = next((root / "logits" / "index").iterdir())
+    page.write_bytes(page.read_bytes()[:-3])
+    found = parsed("repair", root)
+    assert [problem["file"] for problem in found["mended"]] == [page.relative_to(root).as_posix()]
+    assert contents(root) == contents(built)
+    page.unlink()
+    shard_file(root, "logits", 1).unlink()
+    found = parsed("repair", root, code=1)
+    assert [problem["file"] for problem in found["remaining"]] == [page.relative_to(root).as_posix()]
+    assert "--from" in found["remaining"][0]["advice"]
+    assert run("repair", root, "--from", built).exit_code == 0
     assert contents(root) == contents(built)
 
 
@@ -83,7 +90,7 @@ def test_what_is_left_of_an_append_and_cannot_be_read_stops_no_other_repair(root
     (root / "appending.json").write_text('{"data"')
     shard_file(root, "logits", 1).unlink()
     found = parsed("repair", root, "--from", built, code=1)
-    assert [problem["file"] for problem in found["mended"]] == ["logits/000001.zarr.zip"]
+    assert [plain(problem["file"]) for problem in found["mended"]] == ["logits/000001.zarr.zip"]
     assert [problem["file"] for problem in found["remaining"]] == ["appending.json"]
     assert "delete it to have the rows forgotten" in found["remaining"][0]["what"]
     assert run("repair", root, "--remove-extra").exit_code == 0
