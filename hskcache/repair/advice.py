@@ -38,7 +38,7 @@ def what_to_do(ledger: Ledger, problem: Problem, reasons: Mapping[tuple[str, int
         return "is a folder where a file is needed; move it away and give the same command again"
     manifest = ledger.intact()
     if problem.file in {file.path for file in manifest.index}:
-        return f"is damaged; {_COPY}"
+        return f"is damaged; {_COPY}, or give the command of its build again"
     if problem.file == TOKENIZER:
         return f"is damaged; {_COPY}, or give --teacher and --data, and --remove-extra if it holds a file too many"
     shard = CONSTANTS if problem.shard is None else problem.shard

@@ -130,9 +130,7 @@ def test_a_complete_cache_is_recognised_and_not_touched(job: Job, whole: Path) -
     assert done == []
 
 
-@pytest.mark.parametrize(
-    "lost", ["hidden/000004-*.zip", "manifest.json", "manifest.copy.json", "tokenizer/tokenizer.json"]
-)
+@pytest.mark.parametrize("lost", ["hidden/000004-*.zip", "hidden/index/*", *MANIFESTS, "tokenizer/tokenizer.json"])
 def test_a_file_lost_from_a_complete_cache_is_made_again(job: Job, whole: Path, tmp_path: Path, lost: str) -> None:
     out = Path(shutil.copytree(whole, tmp_path / "c"))
     next(out.glob(lost)).unlink()

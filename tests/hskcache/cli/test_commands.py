@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from stored import shard_file
+from stored import plain, shard_file
 from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
 
 from hskcache.cache import open_cache
@@ -108,7 +108,7 @@ def test_verify_names_the_shard_of_a_flipped_byte_and_exits_1(cache: Path, run: 
     shard.write_bytes(content)
     result = run("verify", broken)
     assert result.exit_code == 1
-    assert result.stdout.startswith("hidden/000003.zarr.zip ")
+    assert plain(result.stdout).startswith("hidden/000003.zarr.zip ")
     assert "1 problems" in result.stderr
     report = json.loads(run("verify", broken, "--json").stdout)
     assert report["ok"] is False

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from stored import shard_file
+from stored import both_manifests, shard_file
 
 from hskcache.cache import open_cache
 from hskcache.store.files import write_atomic
@@ -141,7 +141,7 @@ def test_what_is_no_cache_is_refused_in_one_line(refused: Any, cache: Path, tmp_
     assert "does not exist" in refused("diff", cache, tmp_path / "none")
     assert "does not exist" in refused("diff", tmp_path / "none", cache)
     damaged = Path(shutil.copytree(cache, tmp_path / "damaged"))
-    (damaged / "manifest.json").write_text("{}")
+    both_manifests(damaged, b"{}")
     assert "is not the manifest of a cache" in refused("diff", cache, damaged)
 
 

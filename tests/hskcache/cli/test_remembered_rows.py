@@ -109,8 +109,8 @@ def test_the_command_that_is_advised_runs_as_it_stands(pairs: Path, run: Any) ->
     result = run(*words, "--device", "cpu")
     assert result.exit_code == 0, result.output
     assert "whole, id" in result.stderr
-    shutil.rmtree(pairs / "logits")
-    (pairs / "logits").mkdir()
+    for path in (pairs / "logits").glob("*.zarr.zip"):
+        path.unlink()
     given = [word for word in words if word not in {"--text", "review", "--text-pair", "reply", "--label", "stars"}]
     assert run(*given, "--device", "cpu").exit_code == 0
 
