@@ -6,14 +6,14 @@ Hidden layer 0 is the embedding output after its LayerNorm; hidden layer i is th
 """
 
 import re
-from collections.abc import Sequence
-from typing import Annotated, Any, Literal, NamedTuple, get_args
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, get_args
 
-from pydantic import Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from hskcache.encoded import ENCODED
 from hskcache.errors import SpecError
-from hskcache.strict import Strict, first_problem, parse_yaml
+from hskcache.strict import Extended, Strict, first_problem, parse_yaml
 from hskcache.table import OneOf
 
 ScoreName = Literal["attention", "attention-logit", "received", "left", "right", "random", "cls", "all"]
@@ -146,13 +146,15 @@ class Packing(Strict):
         return "; ".join(words)
 
 
-class Spec(Strict):
+class Spec(Extended):
     """Everything that decides what a cache holds, apart from the teacher and the rows.
 
     ``hidden=None`` keeps no hidden states and ``attention=None`` no attention scores; the logits of a teacher with a
     classifier are always kept. ``token_budget`` bounds the padded tokens of one teacher batch; it belongs to the spec
     because the grouping of rows moves the last bits of the teacher's floats.
     """
+
+    further: ClassVar[Mapping[str, type[BaseModel]]] = SECTIONS
 
     hidden: Hidden | None = Hidden()
     attention: Attention | None = None
@@ -165,7 +167,7 @@ class Spec(Strict):
     @property
     def sections(self) -> dict[str, Kept | None]:
         """Sections of the spec by kind; None where nothing of it is kept."""
-        return {name: getattr(self, name) for name in SECTIONS}
+        return {name: getattr(self, name, None) for name in SECTIONS}
 
 
 def parse_keep(text: str, flag: str = "--keep") -> Keep | None:

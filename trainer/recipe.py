@@ -1,11 +1,12 @@
 """A recipe: stages of training, each with its losses, weights, epochs and schedule."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
+    BaseModel,
     ConfigDict,
     Field,
     SerializerFunctionWrapHandler,
@@ -127,7 +128,7 @@ class Losses(Extended):
     """The terms of a stage's loss; those left out are not computed."""
 
     model_config = ConfigDict(allow_inf_nan=False)
-    further = TERMS
+    further: ClassVar[Mapping[str, type[BaseModel]]] = TERMS
 
     embedding: EmbeddingTerm | None = None
     hidden: HiddenTerm | None = None

@@ -7,24 +7,26 @@ where it does not hold what it says: rows in another order, another layer, anoth
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from hskcache.audit.findings import AuditReport, Identity, Layer, found
-from hskcache.audit.measure import Audited, CapturedBatch
+from hskcache.audit.kinds import AUDITED
+from hskcache.audit.kinds.abc import CapturedBatch
+from hskcache.audit.measure import Audited
 from hskcache.audit.origins import Origin, compute_dtype, origins
 from hskcache.build.constants import extractor_for
 from hskcache.build.extract import Extractor
 from hskcache.build.job import Job
 from hskcache.build.layout import plan
-from hskcache.cache import Cache, LogitsField
+from hskcache.cache import Cache
 from hskcache.difference import first_difference
 from hskcache.errors import MismatchError
 from hskcache.rows import Arrays, Integers, by_shard, read_rows, take
 from hskcache.spec import ComputeDtype
+from hskcache.store.fields import INPUTS
 from hskcache.teacher.capture import capture
 from hskcache.teacher.inputs import fit_rows, save_tokenizer
 from hskcache.teacher.load import Teacher
@@ -173,17 +175,15 @@ class _Run:
     def __init__(self, prepared: Audit, origin: Origin) -> None:
         cache, names = prepared.cache, origin.names
         self.cache, self.drawn = cache, prepared.drawn
-        constants = cache.constants(names["hidden"]) if "hidden" in names else {}
-        inputs = read_rows(cache, "inputs", prepared.drawn)
+        constants = {kind: cache.constants(name) for kind, name in names.items()}
+        inputs = read_rows(cache, INPUTS, prepared.drawn)
         # Scores drawn at random go by the rows of the data set, which those of a part of a cache still tell.
         self.row_ids: Integers = inputs["row_ids"]
         job = _job(prepared.teacher, cache, origin, inputs)
         self.extractor: Extractor = extractor_for(job, constants, names)
-        selectors: dict[str, Any] = {selector.name: selector for selector in self.extractor.selectors}
+        selectors = {selector.name: selector for selector in self.extractor.selectors}
         self.audited = {
-            name: Audited(
-                cache.fields[name], constants if kind == "hidden" else {}, selectors.get(kind), prepared.tolerance
-            )
+            name: Audited(cache.fields[name], constants[kind], selectors[kind], prepared.tolerance)
             for kind, name in names.items()
         }
 
@@ -250,10 +250,5 @@ def _check_shape(teacher: Teacher, cache: Cache, origin: Origin) -> None:
                 f"{ours.name} has {size} {getattr(ours, size)} and the teacher of {cache.name}, {theirs.name}, had "
                 f"{getattr(theirs, size)}; give that one"
             )
-    logits = [cache.fields[name] for kind, name in origin.names.items() if kind == "logits"]
-    for field in logits:
-        if isinstance(field, LogitsField) and field.num_labels != teacher.num_labels:
-            raise MismatchError(
-                f"{ours.name} has {teacher.num_labels or 'no'} outputs and {cache.name} holds {field.num_labels} "
-                "logits a row; give the teacher that it was built with"
-            )
+    for kind, name in origin.names.items():
+        AUDITED[kind].check_shape(cache.fields[name], teacher, cache.name)

@@ -4,8 +4,8 @@ import math
 
 from pydantic import computed_field
 
+from hskcache.audit.kinds import AUDITED
 from hskcache.audit.measure import Audited, Measured
-from hskcache.cache import HiddenField
 from hskcache.strict import Strict
 
 _MOST_NAMED = 10
@@ -98,7 +98,7 @@ class AuditReport(Strict):
 def found(name: str, audited: Audited, layer: int | None, measured: Measured) -> Layer:
     """One layer of the field of a name, once all rows are compared."""
     field, distance = audited.kept, measured.distance
-    chooses = isinstance(field, HiddenField) and field.columns in {"indices", "bitmask"}
+    chooses = AUDITED[field.kind].chooses(field)
     worst = sorted(measured.rows, key=lambda row: (-measured.rows[row], row))
     return Layer(
         field=name,

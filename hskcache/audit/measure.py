@@ -10,27 +10,23 @@ between two such.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hskcache.build.attention import AttentionSelector
-from hskcache.build.knowledge import HiddenSelector
+from hskcache.audit.kinds import AUDITED
+from hskcache.audit.kinds.abc import CapturedBatch, Fresh, TeacherVectors
+from hskcache.build.kinds.abc import Selector
 from hskcache.build.positions import Positions, Rows
-from hskcache.cache import AttentionField, Field, HiddenField, LogitsField, check_positions
-from hskcache.decoded import Distance, Same, Vectors, decode, layers_of
+from hskcache.cache import check_positions
+from hskcache.decoded import DECODED, Distance, Same, Vectors, decode, layers_of
 from hskcache.encoding import get_encoding
-from hskcache.ragged import starts_of
-from hskcache.selection.width import magnitude_columns
-from hskcache.spec import Length
-from hskcache.store.fields import layer_name
-from hskcache.teacher.capture import Captured
+from hskcache.store.fields import StoredField, layer_name
 
 Arrays = Mapping[str, NDArray[Any]]
-Selectors = HiddenSelector | AttentionSelector
 
 
 @dataclass
@@ -55,22 +51,6 @@ class Measured:
     rows: dict[int, float] = field(default_factory=dict)
 
 
-class CapturedBatch(NamedTuple):
-    """Rows that the teacher has run over.
-
-    Attributes:
-        captured: what the forward pass left behind.
-        rows: as the selection sees them.
-        numbers_B: of the rows in the cache.
-        lengths_B: tokens of each row.
-    """
-
-    captured: Captured
-    rows: Rows
-    numbers_B: NDArray[np.int64]
-    lengths_B: NDArray[np.int64]
-
-
 @dataclass(frozen=True, eq=False)
 class Audited:
     """A field that is compared.
@@ -78,14 +58,14 @@ class Audited:
     Attributes:
         kept: what it stores.
         constants: what its rows share.
-        selector: what would be kept now; None for logits.
+        selector: what would be kept now.
         tolerance: share of the largest magnitude.
         layers: what was found.
     """
 
-    kept: Field
+    kept: StoredField
     constants: Arrays
-    selector: Selectors | None
+    selector: Selector
     tolerance: float
     layers: dict[int | None, Measured] = field(default_factory=dict)
 
@@ -95,22 +75,24 @@ class Audited:
         Raises:
             DamageError: a stored position lies beyond its row.
         """
-        fresh = _Fresh(self, batch)
-        if self.selector is not None:
-            check_positions(arrays, batch.lengths_B)
+        choice, kind = _Choice(self, batch), AUDITED[self.kept.kind]
+        fresh = Fresh(batch, self.selector, self.constants)
+        check_positions(arrays, batch.lengths_B)
         for layer in layers_of(self.kept):
             measured = self.layers.setdefault(layer, Measured())
             vectors = decode(self.kept, arrays, layer, self.constants)
-            table = fresh.table(layer, vectors)
+            table = kind.table(self.kept, fresh, layer, vectors)
             excess_B = self._compare(measured, vectors, table, len(batch.numbers_B))
             wrong_B = torch.zeros(len(excess_B), dtype=torch.bool)
-            if layer is not None:
-                wrong_B = fresh.wrong_positions(measured, layer, arrays) | fresh.wrong_columns(measured, vectors, table)
+            if layer is not None and isinstance(choice.positions, Positions):
+                wrong_B = choice.wrong_positions(measured, layer, arrays)
+            if kind.chooses(self.kept):
+                wrong_B = wrong_B | choice.wrong_columns(measured, vectors, table)
             measured.num_wrong += int(wrong_B.sum())
             for place in ((excess_B > 1.0) | wrong_B).nonzero()[:, 0].tolist():
                 measured.rows[int(batch.numbers_B[place])] = float(excess_B[place])
 
-    def _compare(self, measured: Measured, vectors: Vectors, table: "_TeacherVectors", num_rows: int) -> Tensor:
+    def _compare(self, measured: Measured, vectors: Vectors, table: TeacherVectors, num_rows: int) -> Tensor:
         """Compare the values; the largest excess of each row, float64 [B]."""
         valid_VE = vectors.entries_VE >= 0
         fresh_VE = table.values_VE.gather(1, vectors.entries_VE.clamp(min=0)).masked_fill(~valid_VE, 0.0)
@@ -121,9 +103,7 @@ class Audited:
         # Zero of zero is no excess; what is not finite is, whatever an encoding promises of it.
         excess_VE = excess_VE.masked_fill(error_VE == 0, 0.0).masked_fill(~valid_VE, 0.0)
         excess_VE = excess_VE.nan_to_num(nan=torch.inf, posinf=torch.inf)
-        are_scores = isinstance(self.kept, AttentionField) or (
-            isinstance(self.kept, LogitsField) and self.kept.num_labels > 1
-        )
+        are_scores = DECODED[self.kept.kind].are_scores(fresh_VE.shape[-1])
         measured.distance.add(vectors.values_VE, fresh_VE, valid_VE, are_scores)
         if not excess_VE.numel():
             return torch.zeros(num_rows, dtype=torch.float64)
@@ -132,48 +112,17 @@ class Audited:
         return _by_row(vectors.rows_V, excess_VE.amax(-1), num_rows)
 
 
-class _TeacherVectors(NamedTuple):
-    """Values of the teacher for vectors: everything that could have been stored of each.
-
-    Attributes:
-        values_VE: float32, at the places that entries name.
-        scale_V: the largest magnitude of what each vector is computed with.
-        states_VD: the hidden states behind the values, with all columns; None where there are none.
-    """
-
-    values_VE: Tensor
-    scale_V: Tensor
-    states_VD: Tensor | None = None
-
-
 @dataclass(frozen=True, eq=False)
-class _Fresh:
-    """Values of the teacher for the rows of a batch, on the host."""
+class _Choice:
+    """Choices that would be made now for the rows of a batch, on the host, beside what is stored."""
 
     audited: Audited
     batch: CapturedBatch
 
-    def table(self, layer: int | None, vectors: Vectors) -> _TeacherVectors:
-        """Values of the teacher for the vectors of a layer."""
-        captured, field = self.batch.captured, self.audited.kept
-        if layer is None:
-            assert captured.logits is not None
-            logits_VC = captured.logits.cpu()[vectors.rows_V]
-            return _TeacherVectors(logits_VC, _scale_of_scores(logits_VC))
-        if isinstance(field, AttentionField):
-            scores_BHLL = self._scores(field, layer)
-            scale_BH = _scale_of_scores(scores_BHLL.flatten(2))
-            rows, heads = vectors.rows_V, vectors.heads_V
-            return _TeacherVectors(scores_BHLL[rows, heads, vectors.positions_V], scale_BH[rows, heads])
-        states_PD = captured.hidden[layer][self.batch.rows.valid_BL].float().cpu()
-        states_VD = states_PD[torch.from_numpy(starts_of(self.batch.lengths_B))[vectors.rows_V] + vectors.positions_V]
-        scale_V, values = states_VD.abs().amax(-1), states_VD
-        if isinstance(field, HiddenField) and field.columns == "pca":
-            mean, basis = (
-                torch.from_numpy(self.audited.constants[f"{layer_name(layer)}/{part}"]) for part in ("mean", "basis")
-            )
-            values = (states_VD - mean) @ basis.T
-        return _TeacherVectors(values, scale_V, states_VD)
+    @property
+    def positions(self) -> Positions | None:
+        """The length dimension of what is kept; None of a kind without positions."""
+        return getattr(self.audited.selector, "positions", None)
 
     def wrong_positions(self, measured: Measured, layer: int, arrays: Arrays) -> Tensor:
         """Rows whose positions are not the best, or not best first, bool [B]."""
@@ -190,33 +139,29 @@ class _Fresh:
         is_shuffled_B = _rises(score_BL, rows_P, positions_P, slack_B)
         return is_repeated_B | is_shuffled_B | _is_worse(then_BL, now_BL, score_BL, slack_B)
 
-    def wrong_columns(self, measured: Measured, vectors: Vectors, table: _TeacherVectors) -> Tensor:
-        """Rows with a state whose columns are not those of largest magnitude, bool [B]."""
-        field, num_rows = self.audited.kept, len(self.batch.numbers_B)
-        if not isinstance(field, HiddenField) or field.columns not in {"indices", "bitmask"}:
-            return torch.zeros(num_rows, dtype=torch.bool)
-        assert table.states_VD is not None
-        now = magnitude_columns(table.states_VD, field.num_columns)
-        nothing = torch.zeros(table.states_VD.shape, dtype=torch.bool)
-        then_VD, now_VD = (nothing.scatter(1, columns, True) for columns in (vectors.entries_VE, now))
-        measured.columns.add(then_VD, now_VD)
+    def wrong_columns(self, measured: Measured, vectors: Vectors, table: TeacherVectors) -> Tensor:
+        """Rows with a vector whose columns are not those that would be chosen now, bool [B]."""
+        kept = self.audited.kept
+        columns = AUDITED[kept.kind].columns(kept, vectors, table)
+        measured.columns.add(columns.then_VD, columns.now_VD)
         slack_V = self.audited.tolerance * table.scale_V
-        wrong_V = _is_worse(then_VD, now_VD, table.states_VD.abs(), slack_V)
-        return _by_row(vectors.rows_V, wrong_V.double(), num_rows) > 0
+        wrong_V = _is_worse(columns.then_VD, columns.now_VD, columns.score_VD, slack_V)
+        return _by_row(vectors.rows_V, wrong_V.double(), len(self.batch.numbers_B)) > 0
 
     @cached_property
     def _now(self) -> dict[int, Tensor]:
         """Positions that would be kept now, by layer, see :func:`_order`."""
-        assert self.audited.selector is not None
+        assert self.positions is not None
         selector, rows = self.audited.selector, self.batch.rows
-        chosen = selector.positions.choose(self.batch.captured, rows)
+        chosen = self.positions.choose(self.batch.captured, rows)
         return {layer: _order(positions, rows.kept_B[selector.name], rows) for layer, positions in chosen.items()}
 
     @cached_property
     def _eligible_BL(self) -> Tensor:
         """The positions that may be kept."""
-        assert self.audited.selector is not None
-        positions = self._positions(self.audited.selector.positions.length.model_copy(update={"tokens": None}), 1)
+        assert self.positions is not None
+        length = self.positions.length.model_copy(update={"tokens": None})
+        positions = Positions(length, [1], 1, frozenset(self.positions.special_ids.tolist()))
         rows = self.batch.rows
         (chosen,) = positions.choose(self.batch.captured, rows).values()
         in_turn = chosen[:, 1:] > chosen[:, :-1]
@@ -225,8 +170,8 @@ class _Fresh:
 
     def _ranking(self, layer: int) -> tuple[Tensor, Tensor]:
         """The score [B, L] by which positions were chosen now, and its largest magnitude [B]."""
-        assert self.audited.selector is not None
-        positions = self.audited.selector.positions
+        assert self.positions is not None
+        positions = self.positions
         score_BL = self.batch.captured.scores.get((positions.length.score, positions.sources[layer]))
         if score_BL is None or positions.length.tokens is None:
             # Where all are kept they stand as in the row, and scores that no teacher gives are the same everywhere.
@@ -234,21 +179,6 @@ class _Fresh:
         score_BL = score_BL.float().cpu()
         scale_B = score_BL.abs().masked_fill(~self._eligible_BL, 0.0).amax(-1)
         return score_BL.masked_fill(~self._eligible_BL, -torch.inf), scale_B
-
-    def _scores(self, field: AttentionField, layer: int) -> Tensor:
-        """Attention scores [B, H, L, L] of the stored heads between all positions."""
-        selector = AttentionSelector(
-            field.model_copy(update={"layers": [layer]}), self._positions(Length(score="all"), layer)
-        )
-        rows = self.batch.rows
-        rows = Rows(rows.input_ids_BL, rows.valid_BL, rows.row_ids_B, {selector.name: self.batch.lengths_B})
-        scores: Tensor = selector.select(self.batch.captured, rows)[layer].scores_BHKK.cpu()
-        return scores
-
-    def _positions(self, length: Length, layer: int) -> Positions:
-        assert self.audited.selector is not None
-        special_ids = frozenset(self.audited.selector.positions.special_ids.tolist())
-        return Positions(length, [layer], layer, special_ids)
 
 
 def _order(chosen_BK: Tensor, kept_B: NDArray[np.int64], rows: Rows) -> Tensor:
@@ -279,11 +209,6 @@ def _is_worse(then: Tensor, now: Tensor, score: Tensor, slack: Tensor) -> Tensor
     missed = score.masked_fill(~now | then, -torch.inf).amax(-1)
     taken = score.masked_fill(~then | now, torch.inf).amin(-1)
     return (then.sum(-1) != now.sum(-1)) | (missed - taken > slack)
-
-
-def _scale_of_scores(scores: Tensor) -> Tensor:
-    """The largest magnitude along the last axis, and at least 1: a softmax sees no smaller differences as large."""
-    return scores.abs().amax(-1).clamp(min=1.0)
 
 
 def _by_row(rows_V: Tensor, values_V: Tensor, num_rows: int) -> Tensor:

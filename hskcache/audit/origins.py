@@ -7,6 +7,7 @@ from hskcache.cache import Cache, Request
 from hskcache.errors import MismatchError, SpecError
 from hskcache.nearest import meant
 from hskcache.spec import ComputeDtype
+from hskcache.store.fields import INPUTS
 
 
 @dataclass(frozen=True)
@@ -36,13 +37,13 @@ def origins(cache: Cache, fields: Collection[str] | None = None) -> list[Origin]
         SpecError: a field holds no knowledge, or teachers computed in different types.
     """
     manifest = cache.manifest
-    built = [name for name in manifest.request.fields if name in cache.fields and name != "inputs"]
+    built = [name for name in manifest.request.fields if name in cache.fields and name != INPUTS]
     names = built if fields is None else list(dict.fromkeys(fields))
     for name in names:
         if name not in cache.fields:
-            known = ", ".join(other for other in cache.fields if other != "inputs")
+            known = ", ".join(other for other in cache.fields if other != INPUTS)
             raise MismatchError(f"{cache.name} has no field {name}; it has {known}{meant(name, cache.fields)}")
-    if "inputs" in names or not names:
+    if INPUTS in names or not names:
         raise SpecError("there is no knowledge of a teacher to audit in the inputs; name other fields with --field")
     for name in names:
         if name not in built and name not in manifest.added:

@@ -13,15 +13,14 @@ from transformers import PreTrainedTokenizerBase
 from hskcache import console
 from hskcache.build.agreement import added_agreement
 from hskcache.build.job import Job, request_of
+from hskcache.build.kinds import BUILT
 from hskcache.build.layout import plan
 from hskcache.build.nonfinite import OnNonfinite
 from hskcache.build.writing import SINCE, Progress, Writing, check_space, require_rows
 from hskcache.cache import Cache
-from hskcache.classes import reordering
 from hskcache.disk import writing_to
 from hskcache.encoder import takes_token_types
 from hskcache.errors import MismatchError, SpecError
-from hskcache.recall import task_of
 from hskcache.resolved import resolve_spec
 from hskcache.runtime import environment
 from hskcache.spec import SECTIONS, Packing, Spec
@@ -34,13 +33,12 @@ from hskcache.store.additions import (
     finish_field,
     is_added,
 )
-from hskcache.store.kinds import KINDS
+from hskcache.store.kinds import INPUTS, KINDS, kind_of
 from hskcache.store.ledger import Ledger
-from hskcache.store.manifest import Added, LogitsField, Manifest, Request
+from hskcache.store.manifest import Added, Manifest, Request
 from hskcache.teacher.inputs import fit_rows
 from hskcache.teacher.load import Teacher
 from hskcache.text import TokenizedRows, load_tokenizer
-from hskcache.text.layout import class_order
 from hskcache.text.tokenize import special_ids, vocabulary_difference
 
 
@@ -91,7 +89,7 @@ class Addition:
             attention_layers=asked.attention_layers,
             environment=environment(self.job.teacher.device),
         )
-        return Draft(field=self.job.fields.stored()[self.kind], added=added)
+        return Draft(field=self.job.fields[self.kind], added=added)
 
 
 def prepare_addition(teacher: Teacher, cache: Cache, kind: str, name: str, spec: Spec | None = None) -> Addition:
@@ -111,16 +109,16 @@ def prepare_addition(teacher: Teacher, cache: Cache, kind: str, name: str, spec:
     """
     request = cache.manifest.request
     check_name(cache.manifest, name)
-    if kind == "logits" and (request.data.problem == "text" or teacher.num_labels is None):
-        raise SpecError(f"{cache.root} holds a corpus without a task, of which there are no logits; add hidden states")
+    BUILT[kind].check_addition(teacher, request, str(cache.root))
     tokenizer = load_tokenizer(cache.tokenizer_path)
     _check_tokenizer(teacher, cache, tokenizer)
-    if kind == "logits":
-        _check_classes(teacher, request)
+    BUILT[kind].check_classes(teacher, request)
     if spec is None:
         # Grouped as the cache's own rows, the same teacher gives the same bits.
         dtype = str(teacher.model.dtype).removeprefix("torch.")
-        spec = Spec.model_validate({"hidden": None, "token_budget": request.spec.token_budget, "compute_dtype": dtype})
+        spec = Spec.model_validate(
+            {**dict.fromkeys(SECTIONS), "token_budget": request.spec.token_budget, "compute_dtype": dtype}
+        )
     spec = resolve_spec(_spec(request, kind, spec), teacher.info)
     rows = rows_of(cache, special_ids(tokenizer))
     if "token_type_ids" not in teacher.tokenizer.model_input_names:
@@ -181,7 +179,7 @@ def add_field(addition: Addition, on_rows: Progress | None = None, on_nonfinite:
             if (done := is_added(ledger, name, draft)) is not None:
                 return done
             field = draft.field
-            agreement = added_agreement(addition.cache, name, field) if isinstance(field, LogitsField) else None
+            agreement = added_agreement(addition.cache, name, field) if kind_of(field).num_answers(field) else None
             return finish_field(ledger, name, draft, agreement)
 
 
@@ -195,7 +193,7 @@ def rows_of(cache: Cache, special: frozenset[int]) -> TokenizedRows:
     names = {"input_ids", "row_offsets"}
     if cache.manifest.request.tokenizer.has_token_types:
         names.add("token_type_ids")
-    shards = [cache.read("inputs", shard, names) for shard in range(len(cache.shards))]
+    shards = [cache.read(INPUTS, shard, names) for shard in range(len(cache.shards))]
     lengths = np.concatenate([np.diff(arrays["row_offsets"]) for arrays in shards])
     types = [arrays["token_type_ids"] for arrays in shards if "token_type_ids" in arrays]
     return TokenizedRows(
@@ -222,7 +220,7 @@ def _spec(request: Request, kind: str, spec: Spec) -> Spec:
     """What is kept of the kind, and of no other, of rows and shards as they stand."""
     called = {name: one.words for name, one in KINDS.items()}
     for other in SECTIONS:
-        if (getattr(spec, other) is not None) != (kind == other):
+        if (spec.sections[other] is not None) != (kind == other):
             keeps = "none are kept" if kind == other else f"{called[other]} are to be kept too"
             raise SpecError(
                 f"a field of {called[kind]} is to be added, but {keeps}; keep {called[kind]} and nothing else"
@@ -256,20 +254,4 @@ def _check_rules(teacher: Teacher, tokenizer: PreTrainedTokenizerBase) -> None:
         console.say(
             f"the tokenizer of {teacher.info.name} has another {' and '.join(other)} than that of the cache; it reads "
             "the cache's tokens, not those it would make itself"
-        )
-
-
-def _check_classes(teacher: Teacher, request: Request) -> None:
-    own, name = request.data.label_names, teacher.info.name
-    count = len(own) or 1
-    if teacher.num_labels != count:
-        raise MismatchError(
-            f"{name} has {teacher.num_labels} outputs and the cache has {count} (1 is a score); give a teacher of the "
-            "same task"
-        )
-    names = class_order(name, teacher.model.config, task_of(request.data))
-    if names is not None and list(names) != own:
-        raise MismatchError(
-            f"{name} has the classes {', '.join(names)} and the cache has {', '.join(own)}; give a teacher of the "
-            f"same task, or {reordering(name, names, own)}"
         )

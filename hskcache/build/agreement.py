@@ -14,7 +14,7 @@ from hskcache.cache import Cache
 from hskcache.classes import has_gold
 from hskcache.errors import DamageError
 from hskcache.store.agreement import Agreement
-from hskcache.store.fields import INPUTS, InputsField, LogitsField
+from hskcache.store.fields import INPUTS, LOGITS, InputsField, StoredField, kind_of
 from hskcache.store.ledger import Ledger
 from hskcache.store.reading import read_shard
 from hskcache.store.record import Record
@@ -29,16 +29,16 @@ def agreement_of(job: Job, ledger: Ledger, first: tuple[int, int] = (0, 0)) -> d
         ledger: the cache.
         first: number of the first shard and first row of the cache that the job's rows became.
     """
-    field = job.fields.logits
+    field = job.fields.get(LOGITS)
     if field is None or job.labels is None:
         return {}
-    records = [ledger.committed("logits", first[0] + shard) for shard in range(len(job.layout.shards))]
+    records = [ledger.committed(LOGITS, first[0] + shard) for shard in range(len(job.layout.shards))]
     written = [record for record in records if record is not None]
     found = _compare(ledger, field, written, (job.labels, first[1]))
-    return {} if found is None else {"logits": found}
+    return {} if found is None else {LOGITS: found}
 
 
-def added_agreement(cache: Cache, name: str, field: LogitsField) -> Agreement | None:
+def added_agreement(cache: Cache, name: str, field: StoredField) -> Agreement | None:
     """The agreement of added logits with the labels that a cache holds; None where it holds none.
 
     Args:
@@ -56,7 +56,7 @@ def added_agreement(cache: Cache, name: str, field: LogitsField) -> Agreement | 
 
 
 def _compare(
-    ledger: Ledger, field: LogitsField, records: Iterable[Record], labels: tuple[Labels | NDArray[np.generic], int]
+    ledger: Ledger, field: StoredField, records: Iterable[Record], labels: tuple[Labels | NDArray[np.generic], int]
 ) -> Agreement | None:
     """The agreement of shards of logits with labels, of which the first belongs to a row of the cache.
 
@@ -64,22 +64,24 @@ def _compare(
     worse for it.
     """
     labels_N, first_row = labels
+    width = kind_of(field).num_answers(field)
+    assert width is not None
     answers, wanted = [], []
     for record in records:
         try:
-            logits_NC = read_shard(ledger.shard_path(record), record, field)["logits"]
+            logits_NC = read_shard(ledger.shard_path(record), record, field)[LOGITS]
         except (DamageError, OSError):
             return None
         is_kept = np.ones(len(logits_NC), bool)
         is_kept[[one.row - record.start for one in record.skipped]] = False
         logits_NC = logits_NC[is_kept]
-        answers.append(logits_NC[:, 0] if field.num_labels == 1 else logits_NC.argmax(1))
+        answers.append(logits_NC[:, 0] if width == 1 else logits_NC.argmax(1))
         wanted.append(labels_N[record.start - first_row : record.stop - first_row][is_kept])
     if not answers:
         return None
     answers_N, wanted_N = np.concatenate(answers), np.concatenate(wanted)
     is_gold = has_gold(wanted_N)
     answers_N, wanted_N = answers_N[is_gold], wanted_N[is_gold]
-    if field.num_labels == 1:
+    if width == 1:
         return score_agreement(answers_N, wanted_N)
-    return class_agreement(answers_N, wanted_N, field.num_labels)
+    return class_agreement(answers_N, wanted_N, width)

@@ -18,6 +18,7 @@ from hskcache.store.appending import (
     is_left,
     tidy_append,
 )
+from hskcache.store.fields import INPUTS
 from hskcache.store.ledger import Ledger
 from hskcache.store.manifest import InputsField, Manifest
 
@@ -46,8 +47,8 @@ def check_append(job: Job, cache: Cache, again: bool = False) -> None:
                 f"the rows of {cache.root} have the {key} {here:.80} and those of {data.name} have {there:.80}; append "
                 "rows of the same task"
             )
-    fields = job.fields.stored()
-    inputs, known = job.fields.inputs, manifest.own_fields.get("inputs")
+    fields = job.fields
+    inputs, known = job.inputs, manifest.own_fields.get(INPUTS)
     if isinstance(known, InputsField) and inputs.has_unlabelled and not known.has_unlabelled:
         raise MismatchError(
             f"some rows of {data.name} have no gold label, and all of {cache.root} have one; leave such rows out with "
@@ -55,13 +56,13 @@ def check_append(job: Job, cache: Cache, again: bool = False) -> None:
         )
     if isinstance(known, InputsField):
         # Where rows without a label may stand, all may have one.
-        fields["inputs"] = inputs.model_copy(update={"has_unlabelled": known.has_unlabelled})
+        fields[INPUTS] = inputs.model_copy(update={"has_unlabelled": known.has_unlabelled})
     if manifest.own_fields != fields:
         name = next(
             name for name in {**manifest.own_fields, **fields} if manifest.own_fields.get(name) != fields.get(name)
         )
         has_labels = job.labels is not None
-        what = f"{'have' if has_labels else 'lack'} labels" if name == "inputs" else f"make another field {name}"
+        what = f"{'have' if has_labels else 'lack'} labels" if name == INPUTS else f"make another field {name}"
         raise MismatchError(
             f"the rows of {data.name} {what}, unlike those of {cache.root}; name the columns that it was built with"
         )

@@ -45,7 +45,7 @@ def build(job: Job, out: Path, on_rows: Progress | None = None, on_nonfinite: On
     if done is not None:
         return done
     ledger = Ledger(out)
-    fields = job.fields.stored()
+    fields = job.fields
     writing = Writing(job, ledger, {name: name for name in fields}, on_nonfinite=on_nonfinite)
     with writing_to(out, SINCE):
         _require_place(ledger, job)

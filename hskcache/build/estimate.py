@@ -10,6 +10,7 @@ from hskcache.build.extract import Arrays, Buffers
 from hskcache.build.job import Job
 from hskcache.build.layout import Integers
 from hskcache.build.writing import inputs_of
+from hskcache.store.fields import INPUTS
 from hskcache.store.shard import pack_shard
 
 SAMPLE_BATCHES = 3
@@ -42,11 +43,11 @@ def estimate(job: Job) -> Estimate:
     most_bytes = layout.num_bytes
     num_bytes = {}
     for field, arrays in fields.items():
-        rows = np.arange(first, last) if field == "inputs" else sample
-        part = float(layout.row_bytes_N[field][rows].sum() / layout.row_bytes_N[field].sum())
+        rows = np.arange(first, last) if field == INPUTS else sample
+        size = layout.sizes[field]
+        part = float(size.row_bytes_N[rows].sum() / size.row_bytes_N.sum())
         guess = _header_bytes(arrays) * len(layout.shards) + _payload_bytes(arrays) / part
-        shared = layout.constant_bytes if field == "hidden" else 0
-        num_bytes[field] = min(round(guess) + shared, most_bytes[field])
+        num_bytes[field] = min(round(guess) + size.constant_bytes, most_bytes[field])
     return Estimate(
         num_rows=len(layout.lengths_N),
         num_shards=len(layout.shards),
@@ -64,7 +65,7 @@ def _sample(job: Job) -> tuple[dict[str, Arrays], Integers, float]:
     first, last = layout.shards[0]
     batches = list(layout.batches(first, last, job.spec.token_budget))
     picked = [batches[i] for i in np.unique(np.linspace(0, len(batches) - 1, SAMPLE_BATCHES).astype(int))]
-    extractor = extractor_for(job, constants_for(job, PCA_SAMPLE_ROWS))
+    extractor = extractor_for(job, {kind: constants_for(job, kind, PCA_SAMPLE_ROWS) for kind in layout.fields})
     # The first run pays for what later ones find ready.
     extractor.knowledge(*extractor.batch(picked[-1]))
     rows = np.sort(np.concatenate(picked))
@@ -74,8 +75,8 @@ def _sample(job: Job) -> tuple[dict[str, Arrays], Integers, float]:
         buffers.add(index)
     fields = buffers.to_host().wait().fields
     seconds = perf_counter() - begin
-    fields["inputs"] = inputs_of(job, first, last)
-    return {name: fields[name] for name in job.fields.stored()}, rows, seconds
+    fields[INPUTS] = inputs_of(job, first, last)
+    return {name: fields[name] for name in job.fields}, rows, seconds
 
 
 def _header_bytes(arrays: Arrays) -> int:

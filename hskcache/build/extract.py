@@ -1,6 +1,6 @@
 """Run the teacher over the rows of a shard and gather what is kept into the shard's arrays."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, reduce
 from operator import or_
@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hskcache.build.job import Job
-from hskcache.build.knowledge import Selector
+from hskcache.build.kinds.abc import Selector
 from hskcache.build.nonfinite import Arrays, Counts
 from hskcache.build.positions import Rows
 from hskcache.errors import TeacherError
 from hskcache.ragged import Integers, ragged_index, starts_of
-from hskcache.store.fields import entry_counts, layer_name
+from hskcache.store.fields import ROW, kind_of, layer_name
 from hskcache.teacher.capture import Wanted, capture
 from hskcache.text.padding import padded
 
@@ -35,7 +35,7 @@ class Extractor:
 
     Attributes:
         job: the teacher and the rows.
-        selectors: what is to be kept of each row beside the logits.
+        selectors: what is to be kept of each row.
         first_row: row of the cache, or of the whole one that it is a part of, that the job's first one becomes; random
             choices are seeded with it.
     """
@@ -58,8 +58,8 @@ class Extractor:
         valid = tensors["attention_mask"].bool()
         return tensors, Rows(tensors["input_ids"], valid, self._on_device(index_B + self.first_row), kept)
 
-    def knowledge(self, inputs: dict[str, Tensor], rows: Rows) -> tuple[Tensor | None, dict[str, dict[int, Any]]]:
-        """Logits [B, C], if the teacher has any, and by field the kept entries of every stored layer for one batch.
+    def knowledge(self, inputs: dict[str, Tensor], rows: Rows) -> dict[str, Mapping[Any, Any]]:
+        """By kind the kept entries of every stored layer for one batch, under None where there are no layers.
 
         Raises:
             TeacherError: the device has too little memory for the batch.
@@ -67,14 +67,13 @@ class Extractor:
         try:
             captured = capture(self.job.teacher.model, inputs, self.wanted)
             with torch.inference_mode():
-                kept = {selector.name: selector.select(captured, rows) for selector in self.selectors}
+                return {selector.name: selector.select(captured, rows) for selector in self.selectors}
         except torch.OutOfMemoryError:
             batch, length = inputs["input_ids"].shape
             raise TeacherError(
                 f"{self.job.teacher.device} is out of memory for {batch} rows of {length} tokens; build anew, in "
                 f"another --out, with --token-budget below {self.job.spec.token_budget}, or go on with --device cpu"
             ) from None
-        return captured.logits, kept
 
     def _on_device(self, array: NDArray[np.generic]) -> Tensor:
         tensor, device = torch.from_numpy(np.ascontiguousarray(array)), self.job.teacher.device
@@ -106,40 +105,40 @@ class Buffers:
         self.extractor = extractor
         self.rows = rows
         self.device = job.teacher.device
-        self.kept_n = {selector.name: job.layout.kept_N[selector.name][rows] for selector in extractor.selectors}
+        kept_N = job.layout.kept_N
+        self.kept_n = {one.name: kept_N[one.name][rows] for one in extractor.selectors if one.name in kept_N}
         self.arrays: dict[str, Tensor] = {}
         self.nonfinite: dict[tuple[str, str], Tensor] = {}
 
     def add(self, index_B: Integers) -> None:
         """Run the teacher on some of the rows and put what is kept in its place."""
         inputs, rows = self.extractor.batch(index_B)
-        logits, kept = self.extractor.knowledge(inputs, rows)
+        kept = self.extractor.knowledge(inputs, rows)
         local = np.searchsorted(self.rows, index_B)
         row_index = torch.from_numpy(local).to(self.device, non_blocking=True)
         for selector in self.extractor.selectors:
             self._add(selector, kept[selector.name], rows, (local, row_index))
-        if logits is not None:
-            self._buffer("logits/logits", logits, len(self.rows)).index_copy_(0, row_index, logits)
-            self._note(("logits", "the logits"), row_index, (~torch.isfinite(logits)).sum(-1, dtype=torch.int32))
 
-    def _add(self, selector: Selector, kept: dict[int, Any], rows: Rows, local: tuple[Integers, Tensor]) -> None:
+    def _add(self, selector: Selector, kept: Mapping[Any, Any], rows: Rows, local: tuple[Integers, Tensor]) -> None:
         """Put one field's entries in their places; ``local`` are the places of the rows, on the host and the device."""
-        local_B, row_index = local
-        places: dict[int, tuple[Tensor, int]] = {}
+        kind, name = kind_of(selector.field), selector.name
+        places: dict[str, tuple[Tensor, int]] = {ROW: (local[1], len(self.rows))}
         for layer, entries in kept.items():
             encoded = selector.encode(entries, rows)
+            prefix = "" if layer is None else f"{layer_name(layer)}/"
             for part, tensor in encoded.arrays.items():
-                # Parts of one size stand at the same places; those of all layers are of the same sizes.
-                if len(tensor) not in places:
-                    places[len(tensor)] = self._places(selector, f"{layer_name(layer)}/{part}", local_B)
-                place, total = places[len(tensor)]
-                name = f"{selector.name}/{layer_name(layer)}/{part}"
-                self._buffer(name, tensor, total).index_copy_(0, place, tensor)
-            self._note((selector.name, f"{selector.name} layer {layer}"), row_index, encoded.nonfinite_B)
+                # Arrays of one axis stand at the same places; those of all layers are of the same sizes.
+                axis = kind.axis(f"{prefix}{part}")
+                if axis not in places:
+                    places[axis] = self._places(selector, axis, local[0])
+                place, total = places[axis]
+                self._buffer(f"{name}/{prefix}{part}", tensor, total).index_copy_(0, place, tensor)
+            what = f"the {name}" if layer is None else f"{name} layer {layer}"
+            self._note((name, what), local[1], encoded.nonfinite_B)
 
-    def _places(self, selector: Selector, name: str, local_B: Integers) -> tuple[Tensor, int]:
-        """Where the entries of some rows stand in an array of the field, and how many it has in all."""
-        counts = entry_counts(selector.field, name, self.kept_n[selector.name])
+    def _places(self, selector: Selector, axis: str, local_B: Integers) -> tuple[Tensor, int]:
+        """Where the entries of some rows stand in the arrays of an axis, and how many these have in all."""
+        counts = kind_of(selector.field).entries(selector.field, axis, self.kept_n[selector.name])
         begin = np.cumsum(counts) - counts
         return ragged_index(begin[local_B], counts[local_B], self.device), int(counts.sum())
 

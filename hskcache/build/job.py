@@ -10,40 +10,12 @@ from hskcache.errors import MismatchError, SpecError
 from hskcache.recall import provenance_of
 from hskcache.resolved import layer_pairs, resolve_spec
 from hskcache.spec import Packing, Spec
-from hskcache.store.manifest import (
-    AttentionField,
-    DataInfo,
-    Field,
-    HiddenField,
-    InputsField,
-    LogitsField,
-    Request,
-    TokenizerInfo,
-)
+from hskcache.store.fields import INPUTS, InputsField, StoredField
+from hskcache.store.manifest import DataInfo, Request, TokenizerInfo
 from hskcache.teacher.inputs import SavedTokenizer, fit_rows, most_tokens, save_tokenizer
 from hskcache.teacher.load import Teacher
 from hskcache.text import Corpus, Examples, TokenizedRows
 from hskcache.text.labels import Labels
-
-
-@dataclass(frozen=True)
-class Fields:
-    """The fields of a cache, by kind; None where one is not kept."""
-
-    inputs: InputsField
-    logits: LogitsField | None
-    hidden: HiddenField | None
-    attention: AttentionField | None
-
-    def stored(self) -> dict[str, Field]:
-        """As the manifest names them."""
-        fields: dict[str, Field | None] = {
-            "inputs": self.inputs,
-            "logits": self.logits,
-            "hidden": self.hidden,
-            "attention": self.attention,
-        }
-        return {name: field for name, field in fields.items() if field is not None}
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,17 +50,19 @@ class Job:
         return request_of(self.teacher, (self.spec, self.layout.shard_rows), self.data, tokenizer)
 
     @property
-    def fields(self) -> Fields:
-        """What the cache will hold."""
-        inputs = InputsField(
+    def inputs(self) -> InputsField:
+        """The rows, as they will be stored."""
+        return InputsField(
             id_dtype=id_dtype(self.teacher.info.vocab_size),
             has_token_types=self.rows.token_type_ids is not None,
             has_labels=self.labels is not None,
             has_unlabelled=self.labels is not None and not has_gold(self.labels).all(),
         )
-        num_labels = self.teacher.num_labels
-        logits = None if num_labels is None else LogitsField(num_labels=num_labels)
-        return Fields(inputs, logits, self.layout.hidden, self.layout.attention)
+
+    @property
+    def fields(self) -> dict[str, StoredField]:
+        """What the cache will hold, as the manifest names it."""
+        return {INPUTS: self.inputs, **self.layout.fields}
 
 
 def prepare_job(teacher: Teacher, examples: Examples, rows: TokenizedRows, spec: Spec, task: str | None = None) -> Job:
@@ -162,7 +136,7 @@ def request_of(teacher: Teacher, what: tuple[Spec, int], data: DataInfo, tokeniz
     )
 
 
-def describe_job(job: Job) -> tuple[Request, Fields]:
+def describe_job(job: Job) -> tuple[Request, dict[str, StoredField]]:
     """What a cache of this job would be asked for with, and its fields; nothing is written or run."""
     return job.request, job.fields
 
@@ -180,7 +154,7 @@ def check_corpus_spec(spec: Spec, teacher: Teacher) -> Spec:
         SpecError: nothing would be kept, rows would be longer than the encoder reads, or as :func:`resolve_spec`.
     """
     spec = resolve_spec(spec, teacher.info)
-    if spec.hidden is None and spec.attention is None:
+    if not any(kept is not None for kept in spec.sections.values()):
         raise SpecError(
             "nothing would be kept: a corpus has no logits, so give --keep full, --attention full or parts of them"
         )

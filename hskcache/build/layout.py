@@ -1,29 +1,24 @@
 """The shape of a cache, known before the teacher runs: shards, batches, kept positions and bytes."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hskcache.encoded import ENCODED, column_bytes
+from hskcache.build.kinds import BUILT
+from hskcache.build.kinds.abc import ARRAY_BYTES, Asked, Size
 from hskcache.errors import SpecError
-from hskcache.resolved import attention_field, hidden_field
-from hskcache.spec import Length, Spec
-from hskcache.store.fields import entry_counts, layer_name
-from hskcache.store.manifest import AttentionField, HiddenField, TeacherInfo
+from hskcache.spec import Spec
+from hskcache.store.fields import INPUTS, StoredField
+from hskcache.store.manifest import TeacherInfo
 from hskcache.store.shard import MAX_SHARD_BYTES
 from hskcache.text import TokenizedRows
 
 SHARD_BYTES = 64 << 20
 MIN_SHARD_ROWS = 16
 MAX_SHARD_ROWS = 4096
-
-_ARRAY_BYTES = 2048
-"""More than the documents, headers and checksums of one array take in a shard."""
-
-_BLOCK_ROWS = 1 << 14
 
 Integers = NDArray[np.int64]
 
@@ -34,21 +29,20 @@ class Layout:
 
     Attributes:
         lengths_N: tokens of each row.
-        kept_N: by field, positions kept of each row, the same for every layer.
-        hidden: the hidden field as it will be stored, or None.
-        attention: the attention field as it will be stored, or None.
+        fields: what the teacher is run for, by kind, as it will be stored.
+        sizes: what each field takes, the inputs among them.
         shard_rows: rows of every shard but the last.
-        row_bytes_N: bytes of each row before compression, by field.
-        constant_bytes: bytes of what all rows of the hidden field share.
     """
 
     lengths_N: Integers
-    kept_N: dict[str, Integers]
-    hidden: HiddenField | None
-    attention: AttentionField | None
+    fields: Mapping[str, StoredField]
+    sizes: Mapping[str, Size]
     shard_rows: int
-    row_bytes_N: dict[str, Integers]
-    constant_bytes: int
+
+    @property
+    def kept_N(self) -> dict[str, Integers]:
+        """By field that keeps positions, how many of each row, the same for every layer."""
+        return {name: size.kept_N for name, size in self.sizes.items() if size.kept_N is not None}
 
     @property
     def shards(self) -> list[tuple[int, int]]:
@@ -58,20 +52,17 @@ class Layout:
 
     def most_bytes(self, field: str, start: int, stop: int) -> int:
         """What a shard takes on disk at most: compression only makes it smaller."""
-        kept = {"hidden": self.hidden, "attention": self.attention}.get(field)
-        num_arrays = {"inputs": 5, "logits": 1}[field] if kept is None else 1 + 4 * len(kept.layers)
+        size = self.sizes[field]
         # The last entry of the offsets belongs to no row.
-        return int(self.row_bytes_N[field][start:stop].sum()) + 8 + num_arrays * _ARRAY_BYTES
+        return int(size.row_bytes_N[start:stop].sum()) + 8 + size.num_arrays * ARRAY_BYTES
 
     @property
     def num_bytes(self) -> dict[str, int]:
         """What each field takes on disk at most."""
-        sizes = {
-            field: sum(self.most_bytes(field, start, stop) for start, stop in self.shards) for field in self.row_bytes_N
+        return {
+            field: sum(self.most_bytes(field, start, stop) for start, stop in self.shards) + size.constant_bytes
+            for field, size in self.sizes.items()
         }
-        if "hidden" in sizes:
-            sizes["hidden"] += self.constant_bytes
-        return sizes
 
     def batches(self, start: int, stop: int, token_budget: int) -> Iterator[Integers]:
         """Rows of a shard in batches of similar length, each at most ``token_budget`` padded tokens.
@@ -101,21 +92,12 @@ def plan(spec: Spec, teacher: TeacherInfo, num_labels: int | None, rows: Tokeniz
     lengths = rows.lengths.astype(np.int64)
     token_bytes = np.dtype(id_dtype(teacher.vocab_size)).itemsize + (rows.token_type_ids is not None)
     # A row's id, label and offset take 8 bytes each.
-    sizes = {"inputs": lengths * token_bytes + 24}
-    if num_labels is not None:
-        sizes["logits"] = np.full(len(lengths), 4 * num_labels, np.int64)
-    hidden = attention = None
-    kept: dict[str, Integers] = {}
-    if spec.hidden is not None:
-        hidden = hidden_field(spec.hidden, teacher)
-        kept["hidden"] = kept_counts(spec.hidden.length, rows)
-        sizes["hidden"] = kept["hidden"] * position_bytes(hidden) * len(hidden.layers) + 8
-    if spec.attention is not None:
-        attention = attention_field(spec.attention, teacher)
-        kept["attention"] = kept_counts(spec.attention.length, rows)
-        sizes["attention"] = attention_bytes(attention, kept["attention"]) + 8
-    constant_bytes = 0 if hidden is None else _constant_bytes(hidden)
-    layout = Layout(lengths, kept, hidden, attention, spec.shard_rows or _shard_rows(sizes), sizes, constant_bytes)
+    sizes = {INPUTS: Size(lengths * token_bytes + 24, num_arrays=5)}
+    fields: dict[str, StoredField] = {}
+    for kind, built in BUILT.items():
+        if (field := built.field(Asked(spec, teacher, num_labels))) is not None:
+            fields[kind], sizes[kind] = field, built.size(field, spec, rows)
+    layout = Layout(lengths, fields, sizes, spec.shard_rows or _shard_rows(sizes))
     name, largest = max(
         ((name, layout.most_bytes(name, *shard)) for name in sizes for shard in layout.shards), key=lambda item: item[1]
     )
@@ -132,52 +114,6 @@ def id_dtype(vocab_size: int) -> Literal["uint16", "int32"]:
     return "uint16" if vocab_size <= 1 << 16 else "int32"
 
 
-def kept_counts(length: Length, rows: TokenizedRows) -> Integers:
-    """Positions kept of each row, int64 [N]: of those that may be kept, at most as many as asked for."""
-    counts = eligible_counts(length, rows)
-    return counts if length.tokens is None else np.minimum(counts, min(length.tokens, int(rows.lengths.max())))
-
-
-def eligible_counts(length: Length, rows: TokenizedRows) -> Integers:
-    """Positions of each row that may be kept: all, all but the special tokens after the first, or the first alone."""
-    if length.score == "cls":
-        return np.ones(len(rows), np.int64)
-    counts = rows.lengths.astype(np.int64)
-    if length.specials:
-        return counts
-    special = np.array(sorted(rows.special_ids), dtype=rows.input_ids.dtype)
-    # Some rows at a time: those of a corpus do not fit into memory.
-    for first in range(0, len(rows), _BLOCK_ROWS):
-        offsets = rows.offsets[first : first + _BLOCK_ROWS + 1]
-        is_special = np.isin(rows.input_ids[offsets[0] : offsets[-1]], special)
-        is_special[offsets[:-1] - offsets[0]] = False
-        before = np.concatenate([[0], np.cumsum(is_special)])
-        counts[first : first + _BLOCK_ROWS] -= np.diff(before[offsets - offsets[0]])
-    return counts
-
-
-def attention_bytes(field: AttentionField, kept_N: Integers) -> Integers:
-    """Bytes of each row before compression, all layers together: positions, scales and scores."""
-    sizes = 2 * kept_N
-    for name, part in ENCODED[field.encoding].of(1).items():
-        array = f"{layer_name(field.layers[0])}/{name}"
-        sizes = sizes + np.dtype(part.dtype).itemsize * entry_counts(field, array, kept_N)
-    return len(field.layers) * sizes
-
-
-def position_bytes(field: HiddenField) -> int:
-    """Bytes of one kept position of one layer before compression: values, scales, columns and the position itself."""
-    columns = column_bytes(field.num_columns, field.width)[1] if field.columns in {"bitmask", "indices"} else 0
-    return ENCODED[field.encoding].num_bytes(field.num_columns) + columns + 2
-
-
-def _constant_bytes(field: HiddenField) -> int:
-    per_layer = {"shared": 2 * field.num_columns, "pca": 4 * field.width * (field.num_columns + 1)}
-    if field.columns not in per_layer:
-        return 0
-    return len(field.layers) * (per_layer[field.columns] + 2 * _ARRAY_BYTES)
-
-
-def _shard_rows(row_bytes_N: dict[str, Integers]) -> int:
-    largest = max(float(size.mean()) for size in row_bytes_N.values())
+def _shard_rows(sizes: Mapping[str, Size]) -> int:
+    largest = max(float(size.row_bytes_N.mean()) for size in sizes.values())
     return int(np.clip(SHARD_BYTES // max(largest, 1.0), MIN_SHARD_ROWS, MAX_SHARD_ROWS))

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from hskcache.ragged import Integers
+from hskcache.selection.depth import top_layer
 from hskcache.selection.length import cls_eligible, eligible_BL, left_score, random_score, right_score, top_positions
-from hskcache.spec import Length, ScoreLayer, ScoreName
+from hskcache.spec import Kept, Length, ScoreLayer, ScoreName
 from hskcache.teacher.capture import ATTENTION_SCORES, Captured
 
 
@@ -106,3 +107,16 @@ class Positions:
 def owners(counts: Integers, device: torch.device) -> Tensor:
     """The row that each entry belongs to, int64 [sum of counts]."""
     return torch.from_numpy(np.repeat(np.arange(len(counts)), counts)).to(device, non_blocking=True)
+
+
+def positions_of(kept: Kept, layers: list[int], num_layers: int, special_ids: frozenset[int]) -> Positions:
+    """The length dimension of what a spec keeps of a kind.
+
+    Args:
+        kept: what it says of the kind.
+        layers: teacher layers that are stored.
+        num_layers: of the teacher.
+        special_ids: ids of the tokens that mark structure.
+    """
+    last = top_layer(kept.depth, num_layers) if kept.length.score_layer == "mapped" else num_layers
+    return Positions(kept.length, layers, last, special_ids)

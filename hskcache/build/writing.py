@@ -21,9 +21,11 @@ from hskcache.build.nonfinite import OnNonfinite, leave_out, refuse
 from hskcache.disk import require_space
 from hskcache.errors import DamageError, TeacherError
 from hskcache.store.claims import UNSHARED, Claims
+from hskcache.store.fields import INPUTS, kind_of
 from hskcache.store.ledger import Ledger
 from hskcache.store.reading import read_shard
 from hskcache.store.record import CONSTANTS
+from hskcache.teacher.capture import Wanted
 from hskcache.teacher.lean import lean
 
 Progress = Callable[[int], None]
@@ -68,10 +70,10 @@ class Writing:
             DamageError: what all rows share is there, but damaged.
         """
         with claims.alone():
-            constants = self._constants() if "hidden" in self.names else {}
+            constants = {kind: self._constants(kind) for kind in self.names if kind != INPUTS}
         extractor = extractor_for(self.job, constants, self.names, self.origin + self.first[1])
-        # With selectors, heads that contribute nothing are still looked at.
-        with nullcontext() if extractor.selectors else lean(self.job.teacher.model):
+        # Where something is captured, heads that contribute nothing are still looked at.
+        with nullcontext() if extractor.wanted != Wanted() else lean(self.job.teacher.model):
             _Round(self, extractor, claims, report or (lambda _rows: None)).run()
 
     def check_space(self) -> None:
@@ -113,10 +115,10 @@ class Writing:
         fields, nonfinite = ({}, {}) if host is None else host.wait()
         if self.on_nonfinite == "fail":
             refuse(self.job.data.name, start, nonfinite, missing)
-        if "inputs" in missing:
-            fields["inputs"] = inputs_of(self.job, start, stop, first_row)
+        if INPUTS in missing:
+            fields[INPUTS] = inputs_of(self.job, start, stop, first_row)
         for field in missing:
-            left_out = leave_out(self.job.fields.stored()[field], fields[field], nonfinite.get(field, {}))
+            left_out = leave_out(self.job.fields[field], fields[field], nonfinite.get(field, {}))
             rows = (first_row + start, first_row + stop)
             counts = {rows[0] + place: count for place, count in left_out.items()}
             self.ledger.commit(self.names[field], first_shard + shard, rows, fields[field], counts)
@@ -126,15 +128,15 @@ class Writing:
         # Rows that an earlier command was to leave out are not left out by one that is to fail.
         return record is not None and (self.on_nonfinite == "skip" or not record.skipped)
 
-    def _constants(self) -> Arrays:
-        """What all rows share: that of a build that was cut off, whose shards were made with it, or else made now."""
-        field, name = self.job.layout.hidden, self.names["hidden"]
-        assert field is not None
+    def _constants(self, kind: str) -> Arrays:
+        """What all rows of a field share: that of a build that was cut off, whose shards need it, or else new."""
+        field, name = self.job.layout.fields[kind], self.names[kind]
+        if not kind_of(field).constants(field):
+            return {}
         record = self.ledger.committed(name, CONSTANTS)
         if record is None:
-            constants = constants_for(self.job)
-            if constants:
-                self.ledger.commit_constants(name, constants)
+            constants = constants_for(self.job, kind)
+            self.ledger.commit_constants(name, constants)
             return constants
         path = self.ledger.shard_path(record)
         try:
@@ -219,7 +221,7 @@ class _Round:
 
     def _compute(self, shard: int, missing: list[str]) -> HostArrays | None:
         start, stop = self.writing.job.layout.shards[shard]
-        if missing == ["inputs"]:
+        if missing == [INPUTS]:
             self.report(stop - start)
             return None
         job = self.extractor.job

@@ -64,7 +64,7 @@ def source_of(job: Job, cache: Cache) -> Source:
         first = first[0] + request.shards_of(part), first[1] + part.num_rows
     if not pieces:
         check_same(job, request, request.data, cache.root)
-    return Source({name: name for name in job.fields.stored()}, tuple(pieces))
+    return Source({name: name for name in job.fields}, tuple(pieces))
 
 
 def _check_whole(part: DataInfo, job: Job, cache: Cache) -> None:
@@ -85,7 +85,6 @@ def addition_source(teacher: Teacher, cache: Cache, name: str) -> Source:
         DamageError: the rows in the cache are damaged.
     """
     added, field = cache.manifest.added[name], cache.manifest.fields[name]
-    assert field.kind != "inputs"
     addition = prepare_addition(teacher, cache, field.kind, name, added.spec)
     found = added.difference(addition.draft.added)
     if found is None and addition.draft.field != field:
@@ -162,7 +161,8 @@ class _Piece:
     def _make_constants(self, record: Record) -> None:
         workplace = Ledger(self.cache.root / REPAIR)
         workplace.format = self.cache.manifest.format
-        workplace.commit_constants(record.field, constants_for(self.job))
+        (kind,) = (kind for kind, name in self.names.items() if name == record.field)
+        workplace.commit_constants(record.field, constants_for(self.job, kind))
 
     def _write(self, wanted: Collection[Record], on_rows: Progress | None) -> None:
         for record in wanted:

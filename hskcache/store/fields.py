@@ -24,6 +24,7 @@ __all__ = [
     "LOGITS",
     "MAX_HEADS",
     "OFFSETS",
+    "ROW",
     "AttentionField",
     "Columns",
     "Field",

@@ -10,28 +10,27 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-import numpy as np
 import torch
 
-from hskcache.build.attention import KeptAttention
 from hskcache.build.build import Job, describe_job, extractor_for, prepare_job
 from hskcache.build.extract import Extractor
-from hskcache.build.knowledge import HiddenSelector, Kept
 from hskcache.build.positions import Rows
 from hskcache.spec import Spec
-from hskcache.store.kinds import LOGITS, knowledge
+from hskcache.store.kinds import knowledge
 from hskcache.teacher.load import load_teacher
 from hskcache.text import tokenize
 from hskcache.text.cut import tell_cut
 from hskcache.text.layout import Layout
 from hskcache.text.remembered import of_model
 from hskcache.text.tokenize import reach_of
-from trainer.batch import AttentionTarget, Batch, HiddenTarget
+from trainer.batch import Batch
 from trainer.loading.kinds import LOADED
 from trainer.loading.ordered import Ordered, Part
 from trainer.loading.plan import Integers, Window
 from trainer.recipe import Losses
 from trainer.source.knowledge import Knowledge
+from trainer.source.live_kinds import LIVE
+from trainer.source.live_kinds.abc import Kept
 from trainer.source.source import Slice, Source, fields_of
 
 
@@ -72,10 +71,9 @@ def live_source(teacher: str, data: str, layout: Layout, spec: Spec, device: str
 def live_knowledge(job: Job) -> Knowledge:
     """What a teacher in the loop offers to learn from."""
     request, fields = describe_job(job)
-    stored = fields.stored()
     return Knowledge(
         request=request,
-        fields={kind: stored[kind] for kind in knowledge() if kind in stored},
+        fields={kind: fields[kind] for kind in knowledge() if kind in fields},
         has_labels=job.labels is not None,
         where=f"the teacher {job.teacher.info.name}",
     )
@@ -126,10 +124,7 @@ class LiveLoader(Ordered[Job]):
         with closing(parts):
             for _, own, whole, weight in parts:
                 inputs, rows = self.extractor.batch(own)
-                logits, kept = self._targets(inputs, rows)
-                targets: dict[str, Any] = {} if logits is None else {LOGITS: logits}
-                for kind, layers in kept.items():
-                    targets[kind] = {layer: self._target(kind, layer, one, rows) for layer, one in layers.items()}
+                targets = self._targets(inputs, rows)
                 yield Batch(
                     inputs=inputs,
                     labels=None if labels is None else torch.from_numpy(labels[own]).to(self.device),
@@ -140,45 +135,15 @@ class LiveLoader(Ordered[Job]):
                     weight=weight,
                 )
 
-    def _targets(
-        self, inputs: dict[str, torch.Tensor], rows: Rows
-    ) -> tuple[torch.Tensor | None, dict[str, dict[int, Any]]]:
+    def _targets(self, inputs: dict[str, torch.Tensor], rows: Rows) -> dict[str, Any]:
         if self.fields == ():
-            return None, {}
-        logits, kept = self.extractor.knowledge(inputs, rows)
-        values = [] if logits is None else [logits]
-        values += [
-            one.values_PW if isinstance(one, Kept) else one.scores_BHKK
-            for layers in kept.values()
-            for one in layers.values()
-        ]
-        for tensor in values:
-            self._num_nonfinite += (~tensor.isfinite()).sum()
-        # Clones: what was made in inference mode cannot be saved for a backward pass.
-        return None if logits is None else logits.clone(), kept
-
-    def _target(self, kind: str, layer: int, kept: Any, rows: Rows) -> HiddenTarget | AttentionTarget:
-        return self._hidden(layer, kept, rows) if isinstance(kept, Kept) else _attention(kept)
-
-    def _hidden(self, layer: int, kept: Kept, rows: Rows) -> HiddenTarget:
-        selector = next(one for one in self.extractor.selectors if isinstance(one, HiddenSelector))
-        kept_B, device = rows.kept_B[selector.name], kept.positions_P.device
-        begin = torch.from_numpy(np.repeat(np.arange(len(kept_B)) * rows.input_ids_BL.shape[1], kept_B))
-        shared = {
-            name.partition("/")[2]: tensor
-            for name, tensor in selector.constants.items()
-            if name.startswith(f"layer_{layer:02d}/")
-        }
-        columns = shared["columns"].long() if "columns" in shared else kept.columns_PW
-        return HiddenTarget(
-            index_P=begin.to(device) + kept.positions_P,
-            values_PW=kept.values_PW.clone(),
-            columns=None if columns is None else columns.clone(),
-            width=selector.field.width,
-            mean_D=shared.get("mean"),
-            basis_WD=shared.get("basis"),
-        )
-
-
-def _attention(kept: KeptAttention) -> AttentionTarget:
-    return AttentionTarget(kept.positions_BK.clone(), kept.valid_BK.clone(), kept.scores_BHKK.clone())
+            return {}
+        targets = {}
+        selectors = {selector.name: selector for selector in self.extractor.selectors}
+        for kind, kept in self.extractor.knowledge(inputs, rows).items():
+            found = {layer: LIVE[kind](Kept(selectors[kind], layer, one, rows)) for layer, one in kept.items()}
+            for target in found.values():
+                self._num_nonfinite += (~target.values.isfinite()).sum()
+            by_layer = {layer: target.target for layer, target in found.items()}
+            targets[kind] = by_layer.get(None, by_layer)
+        return targets

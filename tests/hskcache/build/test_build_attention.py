@@ -150,7 +150,7 @@ def test_layers_are_those_of_the_map_or_those_listed(
 ) -> None:
     """Counted from 1: the embedding output has no attention."""
     job = make_job(attention(4, **depth))
-    assert job.fields.attention.layers == layers
+    assert job.fields["attention"].layers == layers
     assert [(pair.student, pair.teacher) for pair in job.request.attention_layers] == pairs
 
 
@@ -188,11 +188,11 @@ def test_bytes_do_not_depend_on_the_rows_of_a_batch(make_job: Any) -> None:
     from hskcache.build.constants import extractor_for
 
     extractor = extractor_for(job)
-    (selector,) = extractor.selectors
+    selector = next(one for one in extractor.selectors if one.name == "attention")
     stored = {}
     for rows in ([shortest], [longest, shortest]):
         inputs, batch = extractor.batch(np.array(rows))
-        _, kept = extractor.knowledge(inputs, batch)
+        kept = extractor.knowledge(inputs, batch)
         arrays = selector.encode(kept["attention"][4], batch).arrays
         kept_n = int(job.rows.lengths[shortest])
         stored[len(rows)] = arrays["values"][-4 * kept_n * ((kept_n + 1) // 2) :], arrays["scales"][-4 * kept_n :]

@@ -19,7 +19,7 @@ from transformers import AutoModel
 from hskcache.build.build import build
 from hskcache.build.corpus import CorpusBuild, spool_of
 from hskcache.build.job import prepare_job
-from hskcache.build.layout import eligible_counts
+from hskcache.build.kinds.abc import eligible_counts
 from hskcache.cache import Cache, open_cache
 from hskcache.errors import CacheError, DataError, MismatchError, SpecError, TeacherError
 from hskcache.spec import Attention, Depth, Hidden, Length, Packing, Spec

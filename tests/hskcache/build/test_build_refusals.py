@@ -69,8 +69,8 @@ def test_a_foreign_folder_or_a_file_in_the_way_is_left_alone(job: Job, tmp_path:
 
 
 def test_a_disk_that_is_too_small_is_told_before_anything_is_written(job: Job, tmp_path: Path) -> None:
-    sizes = {name: size + (1 << 60) for name, size in job.layout.row_bytes_N.items()}
-    huge = dataclasses.replace(job, layout=dataclasses.replace(job.layout, row_bytes_N=sizes))
+    sizes = {name: one._replace(row_bytes_N=one.row_bytes_N + (1 << 60)) for name, one in job.layout.sizes.items()}
+    huge = dataclasses.replace(job, layout=dataclasses.replace(job.layout, sizes=sizes))
     with pytest.raises(CacheError, match=r"may need .* TB more and .* has .* free"):
         build(huge, tmp_path / "c")
     assert not (tmp_path / "c").exists()

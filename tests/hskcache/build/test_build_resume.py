@@ -80,7 +80,7 @@ def test_a_build_killed_again_and_again_at_random_moments_ends_with_the_same_byt
 def test_a_build_that_goes_on_keeps_what_is_there(job: Job, tmp_path: Path) -> None:
     out, done, ledger = tmp_path / "c", [], Ledger(tmp_path / "c")
     build_killed_after(job, out, "hidden", 5)
-    places = [("hidden", -1), *((field, shard) for field in job.fields.stored() for shard in range(8))]
+    places = [("hidden", -1), *((field, shard) for field in job.fields for shard in range(8))]
     files = [str(shard_file(ledger.root, *place)) for place in places if ledger.is_committed(*place)]
     before = touched(out)
     build(job, out, done.append)
@@ -191,6 +191,6 @@ def test_a_write_that_fails_says_so_in_one_sentence_and_the_next_run_goes_on(
 def test_shards_that_are_written_need_no_more_space(job: Job, whole: Path, tmp_path: Path) -> None:
     """A build that stopped because the disk was full must be able to go on once there is room for the rest."""
     out = unfinished_copy(job, whole, tmp_path)
-    sizes = {name: size + (1 << 60) for name, size in job.layout.row_bytes_N.items()}
-    build(dataclasses.replace(job, layout=dataclasses.replace(job.layout, row_bytes_N=sizes)), out)
+    sizes = {name: one._replace(row_bytes_N=one.row_bytes_N + (1 << 60)) for name, one in job.layout.sizes.items()}
+    build(dataclasses.replace(job, layout=dataclasses.replace(job.layout, sizes=sizes)), out)
     assert contents(out) == contents(whole)

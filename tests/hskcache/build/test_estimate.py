@@ -41,7 +41,7 @@ def test_no_field_is_larger_than_the_bound_and_the_guess_is_within_a_third(
 def test_the_bound_counts_every_kept_value(job_of: Any) -> None:
     """Uncompressed sizes by hand: 5 layers of 32 float32 and a position each, for every token."""
     job = job_of("full", depth__target=4, shard_rows=40)
-    layers = len(job.layout.hidden.layers)
+    layers = len(job.layout.fields["hidden"].layers)
     tokens = int(job.layout.lengths_N.sum())
     raw = tokens * layers * (32 * 4 + 2) + 8 * 41
     bound = estimate(job).most_bytes["hidden"]

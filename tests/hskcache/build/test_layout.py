@@ -8,7 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hskcache.build.layout import Layout, eligible_counts, id_dtype, plan, position_bytes
+from hskcache.build.kinds.abc import eligible_counts
+from hskcache.build.kinds.hidden import position_bytes
+from hskcache.build.layout import Layout, id_dtype, plan
 from hskcache.errors import SpecError
 from hskcache.resolved import hidden_field
 from hskcache.spec import Hidden, Length, Spec, Width
@@ -17,7 +19,7 @@ from hskcache.text import TokenizedRows
 
 
 def layout_of(lengths: list[int], shard_rows: int) -> Layout:
-    return Layout(np.array(lengths), {}, None, None, shard_rows, {}, 0)
+    return Layout(np.array(lengths), {}, {}, shard_rows)
 
 
 @given(

@@ -22,7 +22,7 @@ def written(job: Job, root: Path, **given: Any) -> tuple[list[int], Ledger]:
     """Write the fields of a job and nothing else; what was reported."""
     reported: list[int] = []
     ledger = Ledger(root)
-    Writing(job, ledger, {name: name for name in job.fields.stored()}, **given).write(reported.append)
+    Writing(job, ledger, {name: name for name in job.fields}, **given).write(reported.append)
     return reported, ledger
 
 
@@ -42,7 +42,7 @@ def test_shards_and_rows_are_numbered_from_where_they_follow_on(
     _, whole = written(job, tmp_path / "whole")
     reported, ledger = written(part, tmp_path / "part", first=FIRST)
     assert sum(reported) == 20
-    for name, field in job.fields.stored().items():
+    for name, field in job.fields.items():
         for shard in range(4, 8):
             record = ledger.record(name, shard)
             assert (record.start, record.stop) == (shard * 5, shard * 5 + 5)

@@ -93,7 +93,7 @@ def test_what_there_is_to_learn_is_described_alike(caches: Callable[[str], Cache
     [
         (Losses(label=LabelTerm()), False, []),
         (Losses(soft=SoftTerm()), True, []),
-        (Losses(hidden=HiddenTerm()), True, [2, 4]),
+        (Losses(hidden=HiddenTerm()), False, [2, 4]),
     ],
 )
 def test_the_teacher_computes_what_a_stage_learns_from_and_no_more(

@@ -1,61 +1,33 @@
-"""From a captured batch to the hidden states that are kept: positions first, then columns, then the encoding."""
+"""Hidden states as they are built: positions first, then columns, then the encoding."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, assert_never
+from typing import TYPE_CHECKING, Any, assert_never
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hskcache.build.positions import Positions, Rows, owners
+from hskcache.build.kinds.abc import ARRAY_BYTES, Arrays, Asked, BuiltKind, Encoded, Run, Size, kept_counts
+from hskcache.build.positions import Positions, Rows, owners, positions_of
+from hskcache.encoded import ENCODED, column_bytes
 from hskcache.encoding import get_encoding
 from hskcache.encoding.bitmask import pack_columns
 from hskcache.ragged import ragged_index
-from hskcache.selection.width import magnitude_columns
-from hskcache.spec import Hidden
-from hskcache.store.fields import AttentionField, HiddenField, layer_name
+from hskcache.resolved import hidden_field
+from hskcache.selection.columns import uniform_columns
+from hskcache.selection.width import magnitude_columns, pca_components, random_columns
+from hskcache.spec import Hidden, Spec
+from hskcache.store.fields import layer_name
+from hskcache.store.kinds.hidden import HiddenField, HiddenStates
 from hskcache.teacher.capture import Captured, Wanted
+from hskcache.text import TokenizedRows
 
+if TYPE_CHECKING:
+    from hskcache.build.job import Job
 
-class Encoded(NamedTuple):
-    """One layer of a batch as it is stored.
-
-    Attributes:
-        arrays: by their names within the layer; the first axis holds the entries of row after row.
-        nonfinite_B: values of each row that are not finite when they are read back, int32.
-    """
-
-    arrays: dict[str, Tensor]
-    nonfinite_B: Tensor
-
-
-class Selector(Protocol):
-    """What is kept of one field, applied to captured batches on the device."""
-
-    @property
-    def name(self) -> str:
-        """Of the field."""
-        ...
-
-    @property
-    def field(self) -> HiddenField | AttentionField:
-        """How it is stored."""
-        ...
-
-    @property
-    def wanted(self) -> Wanted:
-        """What must be captured for it."""
-        ...
-
-    def select(self, captured: Captured, rows: Rows) -> dict[int, Any]:
-        """Kept entries of every stored layer."""
-        ...
-
-    def encode(self, kept: Any, rows: Rows) -> Encoded:
-        """One layer's kept entries as they are stored."""
-        ...
+PCA_SAMPLE_POSITIONS = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -84,7 +56,7 @@ class HiddenSelector:
         device: of the teacher.
     """
 
-    name = "hidden"
+    name = HiddenStates.name
 
     def __init__(
         self,
@@ -153,6 +125,80 @@ class HiddenSelector:
                 return Kept(positions, states.gather(-1, columns), columns)
             case unknown:
                 assert_never(unknown)
+
+
+class BuiltHidden(BuiltKind[HiddenField]):
+    """Of the layers, positions and columns that the spec names."""
+
+    def field(self, asked: Asked) -> HiddenField | None:
+        """As the spec says."""
+        return None if asked.spec.hidden is None else hidden_field(asked.spec.hidden, asked.teacher)
+
+    def size(self, field: HiddenField, spec: Spec, rows: TokenizedRows) -> Size:
+        """As many vectors as positions, layer by layer."""
+        assert spec.hidden is not None
+        kept_N = kept_counts(spec.hidden.length, rows)
+        row_bytes_N = kept_N * position_bytes(field) * len(field.layers) + 8
+        return Size(row_bytes_N, 1 + 4 * len(field.layers), kept_N, _constant_bytes(field))
+
+    def constants(self, job: "Job", field: HiddenField, run: Run, sample_rows: int) -> Arrays:
+        """The columns of a fixed choice, or the principal components of a sample."""
+        hidden = job.spec.hidden
+        assert hidden is not None
+        if field.columns == "shared":
+            columns = _columns(hidden, field)
+            return {f"{layer_name(layer)}/columns": columns for layer in field.layers}
+        if field.columns != "pca":
+            return {}
+        constants: Arrays = {}
+        for layer, states in self._sample(job, field, run, sample_rows).items():
+            components = pca_components(states, field.num_columns)
+            constants[f"{layer_name(layer)}/mean"] = components.mean.numpy()
+            constants[f"{layer_name(layer)}/basis"] = components.basis.numpy()
+        return constants
+
+    def selector(self, job: "Job", field: HiddenField, constants: Mapping[str, NDArray[Any]]) -> HiddenSelector:
+        """The three dimensions of the spec."""
+        hidden = job.spec.hidden
+        assert hidden is not None
+        positions = positions_of(hidden, field.layers, job.teacher.info.num_layers, job.rows.special_ids)
+        return HiddenSelector(hidden, field, positions, constants, job.teacher.device)
+
+    def _sample(self, job: "Job", field: HiddenField, run: Run, sample_rows: int) -> dict[int, torch.Tensor]:
+        """Kept states of a sample of rows with all their columns, float32 [P, D] on the host, by layer."""
+        whole = field.model_copy(update={"columns": "all", "num_columns": field.width})
+        kept_N = job.layout.kept_N[HiddenStates.name]
+        count = max(1, min(len(kept_N), sample_rows, int(PCA_SAMPLE_POSITIONS / kept_N.mean())))
+        rows = np.unique(np.linspace(0, len(kept_N) - 1, count).astype(np.int64))
+        states: dict[int, list[torch.Tensor]] = {layer: [] for layer in field.layers}
+        for kept in run(self.selector(job, whole, {}), rows):
+            for layer, entries in kept.items():
+                states[layer].append(entries.values_PW.cpu())
+        return {layer: torch.cat(parts) for layer, parts in states.items()}
+
+
+def position_bytes(field: HiddenField) -> int:
+    """Bytes of one kept position of one layer before compression: values, scales, columns and the position itself."""
+    columns = column_bytes(field.num_columns, field.width)[1] if field.columns in {"bitmask", "indices"} else 0
+    return ENCODED[field.encoding].num_bytes(field.num_columns) + columns + 2
+
+
+def _constant_bytes(field: HiddenField) -> int:
+    per_layer = {"shared": 2 * field.num_columns, "pca": 4 * field.width * (field.num_columns + 1)}
+    if field.columns not in per_layer:
+        return 0
+    return len(field.layers) * (per_layer[field.columns] + 2 * ARRAY_BYTES)
+
+
+def _columns(hidden: Hidden, field: HiddenField) -> NDArray[np.uint16]:
+    match hidden.width.scheme:
+        case "uniform":
+            columns = uniform_columns(field.width, hidden.width.fraction)
+        case "random":
+            columns = random_columns(field.width, field.num_columns, hidden.width.seed).tolist()
+        case scheme:
+            raise AssertionError(f"{scheme} shares no columns")
+    return np.array(columns, np.uint16)
 
 
 def _signed(array: NDArray[np.generic]) -> NDArray[np.generic]:

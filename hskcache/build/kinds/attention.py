@@ -1,19 +1,29 @@
-"""From a captured batch to the attention scores that are kept: positions, heads, then the encoding [TinyBERT 3.1]."""
+"""Attention scores as they are built: positions, heads, then the encoding [TinyBERT 3.1]."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from hskcache.attention import scores_between
-from hskcache.build.knowledge import Encoded
-from hskcache.build.positions import Positions, Rows
+from hskcache.build.kinds.abc import Asked, BuiltKind, Encoded, Size, kept_counts
+from hskcache.build.positions import Positions, Rows, positions_of
 from hskcache.encoded import ENCODED
 from hskcache.encoding import get_encoding
 from hskcache.ragged import Integers, ragged_index
-from hskcache.store.fields import AttentionField
+from hskcache.resolved import attention_field
+from hskcache.spec import Spec
+from hskcache.store.fields import entry_counts, layer_name
+from hskcache.store.kinds.attention import AttentionField, AttentionScores
 from hskcache.teacher.capture import Captured, Projected, Wanted
+from hskcache.text import TokenizedRows
+
+if TYPE_CHECKING:
+    from hskcache.build.job import Job
 
 
 @dataclass(frozen=True)
@@ -39,7 +49,7 @@ class AttentionSelector:
         positions: the length dimension.
     """
 
-    name = "attention"
+    name = AttentionScores.name
 
     def __init__(self, field: AttentionField, positions: Positions) -> None:
         self.field = field
@@ -107,3 +117,33 @@ class AttentionSelector:
         if len(sizes) * entries == len(flat) and int(sizes.min()) == entries:
             return flat
         return flat.index_select(0, ragged_index(vectors * entries, sizes, flat.device))
+
+
+class BuiltAttention(BuiltKind[AttentionField]):
+    """Of the layers, positions and heads that the spec names."""
+
+    def field(self, asked: Asked) -> AttentionField | None:
+        """As the spec says."""
+        return None if asked.spec.attention is None else attention_field(asked.spec.attention, asked.teacher)
+
+    def size(self, field: AttentionField, spec: Spec, rows: TokenizedRows) -> Size:
+        """As many scores as pairs of positions, head by head and layer by layer."""
+        assert spec.attention is not None
+        kept_N = kept_counts(spec.attention.length, rows)
+        return Size(attention_bytes(field, kept_N) + 8, 1 + 4 * len(field.layers), kept_N)
+
+    def selector(self, job: "Job", field: AttentionField, constants: Mapping[str, NDArray[Any]]) -> AttentionSelector:
+        """Positions and heads of the spec."""
+        attention = job.spec.attention
+        assert attention is not None
+        positions = positions_of(attention, field.layers, job.teacher.info.num_layers, job.rows.special_ids)
+        return AttentionSelector(field, positions)
+
+
+def attention_bytes(field: AttentionField, kept_N: Integers) -> Integers:
+    """Bytes of each row before compression, all layers together: positions, scales and scores."""
+    sizes = 2 * kept_N
+    for name, part in ENCODED[field.encoding].of(1).items():
+        array = f"{layer_name(field.layers[0])}/{name}"
+        sizes = sizes + np.dtype(part.dtype).itemsize * entry_counts(field, array, kept_N)
+    return len(field.layers) * sizes

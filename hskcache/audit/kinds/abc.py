@@ -1,0 +1,99 @@
+"""A kind of knowledge as it is audited: what the teacher gives now in the place of what is stored."""
+
+from collections.abc import Mapping
+from typing import Any, Generic, NamedTuple, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from hskcache.build.kinds.abc import Selector
+from hskcache.build.positions import Rows
+from hskcache.decoded import Vectors
+from hskcache.store.fields import StoredField
+from hskcache.teacher.capture import Captured
+from hskcache.teacher.load import Teacher
+
+Arrays = Mapping[str, NDArray[Any]]
+
+FieldModel = TypeVar("FieldModel", bound=StoredField)
+
+
+class CapturedBatch(NamedTuple):
+    """Rows that the teacher has run over.
+
+    Attributes:
+        captured: what the forward pass left behind.
+        rows: as the selection sees them.
+        numbers_B: of the rows in the cache.
+        lengths_B: tokens of each row.
+    """
+
+    captured: Captured
+    rows: Rows
+    numbers_B: NDArray[np.int64]
+    lengths_B: NDArray[np.int64]
+
+
+class TeacherVectors(NamedTuple):
+    """Values of the teacher for vectors: everything that could have been stored of each.
+
+    Attributes:
+        values_VE: float32, at the places that entries name.
+        scale_V: the largest magnitude of what each vector is computed with.
+        states_VD: the hidden states behind the values, with all columns; None where there are none.
+    """
+
+    values_VE: Tensor
+    scale_V: Tensor
+    states_VD: Tensor | None = None
+
+
+class Fresh(NamedTuple):
+    """What a teacher gave for a batch, and what is compared with it.
+
+    Attributes:
+        batch: the rows.
+        selector: what would be kept now.
+        constants: what the rows of the field share.
+    """
+
+    batch: CapturedBatch
+    selector: Selector
+    constants: Arrays
+
+
+class Columns(NamedTuple):
+    """A choice among all values of vectors: what is stored, what would be, and the score it goes by, [V, D] each."""
+
+    then_VD: Tensor
+    now_VD: Tensor
+    score_VD: Tensor
+
+
+class AuditedKind(Generic[FieldModel]):
+    """How one kind is compared. An object of it stands in the table under the kind's name."""
+
+    def table(self, field: FieldModel, fresh: Fresh, layer: int | None, vectors: Vectors) -> TeacherVectors:
+        """What the teacher gives for the vectors of a layer, on the host."""
+        raise NotImplementedError
+
+    def chooses(self, field: FieldModel) -> bool:
+        """True if every vector has columns of its own, see :meth:`columns`."""
+        return False
+
+    def columns(self, field: FieldModel, vectors: Vectors, table: TeacherVectors) -> Columns:
+        """The columns of each vector, then and now."""
+        raise NotImplementedError
+
+    def check_shape(self, field: FieldModel, teacher: Teacher, where: str) -> None:
+        """Raise unless a teacher gives what a field of the cache ``where`` stores.
+
+        Raises:
+            MismatchError: it does not.
+        """
+
+
+def scale_of_scores(scores: Tensor) -> Tensor:
+    """The largest magnitude along the last axis, and at least 1: a softmax sees no smaller differences as large."""
+    return scores.abs().amax(-1).clamp(min=1.0)

@@ -1,0 +1,81 @@
+"""Logits as they are built: all that a classifier puts out, row by row."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from hskcache.build.kinds.abc import Asked, BuiltKind, Encoded, Size
+from hskcache.build.positions import Rows
+from hskcache.classes import reordering
+from hskcache.errors import MismatchError, SpecError
+from hskcache.recall import task_of
+from hskcache.spec import Spec
+from hskcache.store.kinds.logits import Logits, LogitsField
+from hskcache.store.request import Request
+from hskcache.teacher.capture import Captured, Wanted
+from hskcache.text import TokenizedRows
+from hskcache.text.layout import class_order
+
+if TYPE_CHECKING:
+    from hskcache.build.job import Job
+    from hskcache.teacher.load import Teacher
+
+
+class LogitsSelector:
+    """Keeps the logits of every row as they are."""
+
+    name = Logits.name
+    wanted = Wanted()
+
+    def __init__(self, field: LogitsField) -> None:
+        self.field = field
+
+    def select(self, captured: Captured, rows: Rows) -> dict[None, Tensor]:
+        """Logits [B, C] float32."""
+        assert captured.logits is not None
+        return {None: captured.logits}
+
+    def encode(self, kept: Tensor, rows: Rows) -> Encoded:
+        """The logits."""
+        return Encoded({"logits": kept}, (~torch.isfinite(kept)).sum(-1, dtype=torch.int32))
+
+
+class BuiltLogits(BuiltKind[LogitsField]):
+    """Of every teacher with a classifier."""
+
+    def field(self, asked: Asked) -> LogitsField | None:
+        """As many as the teacher has."""
+        return None if asked.num_labels is None else LogitsField(num_labels=asked.num_labels)
+
+    def size(self, field: LogitsField, spec: Spec, rows: TokenizedRows) -> Size:
+        """4 bytes each."""
+        return Size(np.full(len(rows), 4 * field.num_labels, np.int64), num_arrays=1)
+
+    def selector(self, job: "Job", field: LogitsField, constants: Mapping[str, NDArray[Any]]) -> LogitsSelector:
+        """Everything."""
+        return LogitsSelector(field)
+
+    def check_addition(self, teacher: "Teacher", request: Request, where: str) -> None:
+        """Only to a task."""
+        if request.data.problem == "text" or teacher.num_labels is None:
+            raise SpecError(f"{where} holds a corpus without a task, of which there are no logits; add hidden states")
+
+    def check_classes(self, teacher: "Teacher", request: Request) -> None:
+        """As many, of the same names in the same order."""
+        own, name = request.data.label_names, teacher.info.name
+        count = len(own) or 1
+        if teacher.num_labels != count:
+            raise MismatchError(
+                f"{name} has {teacher.num_labels} outputs and the cache has {count} (1 is a score); give a teacher of "
+                "the same task"
+            )
+        names = class_order(name, teacher.model.config, task_of(request.data))
+        if names is not None and list(names) != own:
+            raise MismatchError(
+                f"{name} has the classes {', '.join(names)} and the cache has {', '.join(own)}; give a teacher of the "
+                f"same task, or {reordering(name, names, own)}"
+            )
