@@ -86,7 +86,7 @@ class Cache:
 
     @property
     def name(self) -> str:
-        """What to call it in an error: its directory, or the URL that it is read from."""
+        """Name of the cache in errors: its directory, or the URL that it is read from."""
         return self.shelf.name
 
     @property
@@ -109,7 +109,7 @@ class Cache:
 
     @property
     def fields(self) -> dict[str, Field]:
-        """What is stored, by name."""
+        """Stored fields by name."""
         return self.manifest.fields
 
     @property
@@ -193,7 +193,7 @@ class Cache:
         return self._read(record, names, f"{field} shard {shard}")
 
     def constants(self, field: str) -> dict[str, NDArray[Any]]:
-        """What all rows of a field share: columns or principal components by layer; empty where there is none.
+        """Arrays that all rows of a field share: columns or principal components by layer; empty where there are none.
 
         Raises:
             MismatchError: the cache has no such field.

@@ -37,7 +37,7 @@ def gathered(kind: Callable[..., Any], name: str, of: Iterable[str] | None = Non
 
 
 class Device(click.ParamType):  # type: ignore[type-arg]
-    """Where to compute: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``; whether it is there is seen when it is used."""
+    """Device to compute on: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``; whether it is there is seen when it is used."""
 
     name = "device"
 

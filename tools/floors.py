@@ -16,7 +16,7 @@ CHOSEN = {"hskcache", "torch"}
 
 
 def unmet(requirement: Requirement) -> str | None:
-    """What is wrong with one requirement, or None."""
+    """Problem of one requirement, or None."""
     floors = [Version(each.version) for each in requirement.specifier if each.operator == ">="]
     installed = Version(Version(version(requirement.name)).public)
     if not floors:

@@ -11,17 +11,17 @@ from hskcache.ragged import Integers
 from hskcache.store.fields import StoredField, kind_of, row_offsets
 
 OnNonfinite = Literal["fail", "skip"]
-"""Whether a row with such values ends the build, or is left out of the fields that have them."""
+"""Fate of a row with such values: it ends the build, or is left out of the fields that have them."""
 
 Arrays = dict[str, NDArray[np.generic]]
-"""What is stored of a field, by the names of the format."""
+"""Stored arrays of a field, by the names of the format."""
 
 Counts = dict[str, dict[str, Integers]]
 """Values that are not finite: by field and by part of it, such as a layer, how many each row has, int64 [n]."""
 
 
 def refuse(source: str, start: int, nonfinite: Counts, fields: Collection[str]) -> None:
-    """See that all values of some rows are finite.
+    """Raise unless all values of some rows are finite.
 
     Args:
         source: what to call the data.

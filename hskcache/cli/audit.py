@@ -90,7 +90,7 @@ def _audited(cache: "Cache", name: str, device: str, question: "Question") -> "A
 
 
 def _words(teacher: str, identity: "Identity") -> list[str]:
-    """What is to be said of a teacher that is not the one of some fields."""
+    """Lines on a teacher that is not the one of some fields."""
     names = ", ".join(identity.fields)
     lines = []
     if not identity.same_weights:

@@ -64,7 +64,7 @@ def build(
 
 
 def _tell(manifest: "Manifest", out: Path, name: str | None, is_new: bool, as_json: bool) -> None:
-    """What a cache has now; ``name`` is that of a field that was added."""
+    """Tell of the content of a cache; ``name`` is that of a field that was added."""
     if as_json:
         console.print_json(facts(manifest, out))
     tell_skipped(manifest, out, name)

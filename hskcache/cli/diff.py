@@ -50,7 +50,7 @@ def diff(here: str, there: str, with_values: bool, as_json: bool) -> None:
 
 
 def _compared(caches: "tuple[Cache, Cache]", with_values: bool) -> "Difference":
-    """What differs; a bar tells how far the comparison is, where there is any work."""
+    """Difference of two caches; a bar tells how far the comparison is, where there is any work."""
     from hskcache.compare.difference import difference, work_rows
 
     total = work_rows(*caches, with_values)

@@ -87,7 +87,7 @@ def describe(cache: "Cache") -> dict[str, Any]:
 
 
 def _provenance(manifest: "Manifest", name: str) -> dict[str, Any]:
-    """Where a field came from that was added to the cache; empty for its own, which the cache itself tells."""
+    """Origin of a field that was added to the cache; empty for its own, which the cache itself tells."""
     from hskcache.store.fields import KINDS
 
     added = manifest.added.get(name)
@@ -162,7 +162,7 @@ def _left_out(parts: list[dict[str, Any]]) -> list[tuple[str, str]]:
 
 
 def _read_as(facts: dict[str, Any]) -> list[tuple[str, str]]:
-    """How the rows were read, as far as the manifest tells."""
+    """Lines on how the rows were read, as far as the manifest tells."""
     lines, data = [], facts["data"]
     columns = (data["provenance"] or {}).get("columns")
     if columns is not None:

@@ -161,7 +161,7 @@ _SHARED = {
 _PACKING = tuple(Packing.model_fields)
 """Options of a corpus alone."""
 PAIR_DEFAULTS = {"pairs": "mixed", "short_rows": 0.1}
-"""How a corpus is packed for a teacher with two token types where nothing is said: as BERT's own pre-training data."""
+"""Packing of a corpus for a teacher with two token types where nothing is said: that of BERT's pre-training data."""
 # Options that only one kind of knowledge has.
 _OWN = {"hidden": "width", "attention": "heads"}
 
@@ -230,7 +230,7 @@ def _read_spec(path: Path) -> Spec:
 
 
 def _parsed(given: dict[str, Any], flag: str) -> tuple[bool, Keep | None]:
-    """Whether a short form was given, and what it says."""
+    """Presence of a short form, and what it says."""
     text = given[flag]
     if text is None:
         return False, None
@@ -267,7 +267,7 @@ def _kept(
 
 
 def _depth(given: dict[str, Any], keep: Keep | None) -> dict[str, Any]:
-    """What ``--layer-map``, ``--student-layer-numbers`` and ``--store-layers`` say, beside what is to be kept."""
+    """Changes that ``--layer-map``, ``--student-layer-numbers`` and ``--store-layers`` make to the depth."""
     changes: dict[str, Any] = {}
     if given["student_layer_numbers"] is not None:
         changes["kept"] = numbers(given["student_layer_numbers"], "--student-layer-numbers")

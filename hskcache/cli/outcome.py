@@ -1,4 +1,4 @@
-"""What ``build`` and ``append`` tell of the cache that they have written."""
+"""Words of ``build`` and ``append`` on the cache that they have written."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def facts(manifest: "Manifest", out: Path, first_row: int = 0) -> dict[str, Any]:
-    """What a cache has now, for programs; of what was left out, the rows from ``first_row`` on."""
+    """Facts of a cache for programs; of what was left out, the rows from ``first_row`` on."""
     return {
         "cache": str(out),
         "cache_id": manifest.cache_id,
@@ -23,7 +23,7 @@ def facts(manifest: "Manifest", out: Path, first_row: int = 0) -> dict[str, Any]
 
 
 def reached(out: Path, name: str | None = None) -> str:
-    """Where the same build, or the same addition of a field, goes on from after an interrupt.
+    """Point that the same build, or the same addition of a field, goes on from after an interrupt.
 
     Args:
         out: the directory of the cache.

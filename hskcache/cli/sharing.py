@@ -1,4 +1,4 @@
-"""What ``push`` and ``pull`` have in common: which part of a cache, and what is said of it."""
+"""Options and words of both ``push`` and ``pull``: which part of a cache, and what is said of it."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -25,14 +25,14 @@ _OPTIONS = (
 
 
 def choice_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Which part of a cache goes, and how many files at a time; collect it with :func:`choose`."""
+    """Add the options for the part of a cache that goes, and for jobs; collect them with :func:`choose`."""
     for option in reversed(_OPTIONS):
         command = option(command)
     return command
 
 
 def choose(fields: str | None, rows: str | None) -> "Subset":
-    """What ``--fields`` and ``--rows`` say.
+    """Subset that ``--fields`` and ``--rows`` name.
 
     Raises:
         SpecError: one of them is malformed.
@@ -72,7 +72,7 @@ def watched(verb: str, subset: "Subset") -> "Iterator[Watch]":
 
 
 def facts(selected: "Selected") -> dict[str, Any]:
-    """What a place holds, for programs; ``rows`` are counted in the source."""
+    """Facts of what a place holds, for programs; ``rows`` are counted in the source."""
     manifest = selected.manifest
     return {
         "cache_id": manifest.cache_id,

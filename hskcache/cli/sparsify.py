@@ -144,7 +144,7 @@ def sparsify(teacher: str, layout: Layout, out: Path, as_json: bool, **given: An
 
 
 def _ranking(layout: Layout, given: dict[str, Any]) -> Ranking:
-    """How heads and neurons are to be ranked, once it is known that all that needs was given.
+    """Ranking of heads and neurons, once it is known that all that needs was given.
 
     Raises:
         SpecError: it was not.
@@ -163,7 +163,7 @@ def _ranking(layout: Layout, given: dict[str, Any]) -> Ranking:
 
 
 def _scope(given: dict[str, Any]) -> Scope | None:
-    """Where single weights are compared; None for heads and neurons.
+    """Scope in which single weights are compared; None for heads and neurons.
 
     Raises:
         SpecError: --scope without --unstructured.
@@ -190,7 +190,7 @@ def _say_unused(names: Set[str], why: str) -> None:
 
 
 def _check_pass(layout: Layout, given: dict[str, Any]) -> None:
-    """See that what a pass over rows needs was given.
+    """Raise unless all that a pass over rows needs was given.
 
     Raises:
         SpecError: it was not.
@@ -209,7 +209,7 @@ def _check_pass(layout: Layout, given: dict[str, Any]) -> None:
 
 
 def _ranked(dense: "Teacher", ranking: Ranking, layout: Layout, out: Path, given: dict[str, Any]) -> "Ranked":
-    """What the teacher's heads and neurons, or weights, are worth; the scores are in ``out``, if there are any."""
+    """Worth of the teacher's heads and neurons, or weights; the scores are in ``out``, if there are any."""
     from hskcache.sparsity.ranked import Ranked
     from hskcache.sparsity.run import copy_scores, earlier_scores
     from hskcache.sparsity.subjects import subject_of

@@ -1,4 +1,4 @@
-"""What a field stores of some rows as vectors of floats, whatever its kind: one file a kind, and the table of them."""
+"""Stored values of some rows as vectors of floats, whatever their kind: one file a kind, and the table of them."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ DECODED: Table[DecodedKind[Any]] = Table(
     "a kind that is decoded",
     {"logits": DecodedLogits(), "hidden": DecodedHidden(), "attention": DecodedAttention()},
 )
-"""By the name of the kind; the inputs are tokens and no vectors."""
+"""Decoders by the name of the kind; the inputs are tokens and no vectors."""
 
 
 def layers_of(field: StoredField) -> list[int | None]:

@@ -37,7 +37,7 @@ class Vectors(NamedTuple):
 
 
 class Part(NamedTuple):
-    """Some rows of one layer of a field.
+    """Rows of one layer of a field.
 
     Attributes:
         arrays: of the rows; of a field with layers, those of the layer by their names within it, and the offsets.
@@ -49,7 +49,7 @@ class Part(NamedTuple):
 
 
 class DecodedKind(Generic[FieldModel]):
-    """How fields of one kind become vectors. An object of it stands in the table under the kind's name."""
+    """Decoder of the fields of one kind. An object of it stands in the table under the kind's name."""
 
     def vectors(self, field: FieldModel, part: Part) -> Vectors:
         """The vectors of one layer of some rows, on the host."""
@@ -64,7 +64,7 @@ class DecodedKind(Generic[FieldModel]):
         return vectors.heads_V
 
     def are_scores(self, width: int) -> bool:
-        """Whether a softmax turns vectors of ``width`` entries into distributions."""
+        """True if a softmax turns vectors of ``width`` entries into distributions."""
         return False
 
     def num_values(self, field: FieldModel, arrays: Stored) -> NDArray[np.int64]:

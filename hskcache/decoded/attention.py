@@ -41,7 +41,7 @@ class DecodedAttention(DecodedKind[AttentionField]):
         return torch.tensor(of_teacher)[vectors.heads_V]
 
     def are_scores(self, width: int) -> bool:
-        """Always: they are what the softmax is taken of."""
+        """True: they are what the softmax is taken of."""
         return True
 
     def num_values(self, field: AttentionField, arrays: Stored) -> NDArray[np.int64]:

@@ -1,4 +1,4 @@
-"""How far two sets of vectors are apart, and how much two choices have in common."""
+"""Distance of two sets of vectors, and what two choices have in common."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -9,7 +9,7 @@ from torch import Tensor
 
 @dataclass
 class Same:
-    """How much two choices have in common: places that each of them chose, and that both did."""
+    """Agreement of two choices: places that each of them chose, and that both did."""
 
     here: int = 0
     there: int = 0
@@ -30,7 +30,7 @@ class Same:
 
 @dataclass
 class Distance:
-    """How far two sets of vectors are apart, gathered piece by piece.
+    """Distance of two sets of vectors, gathered piece by piece.
 
     Attributes:
         num_values: values compared.

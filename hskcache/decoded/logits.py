@@ -18,7 +18,7 @@ class DecodedLogits(DecodedKind[LogitsField]):
         return Vectors(torch.arange(len(logits)), zeros, zeros, logits, each(logits))
 
     def are_scores(self, width: int) -> bool:
-        """Of several classes they are; one is a score of its own."""
+        """True of several classes; one is a score of its own."""
         return width > 1
 
     def num_values(self, field: LogitsField, arrays: Stored) -> NDArray[np.int64]:

@@ -1,4 +1,4 @@
-"""What people and other programs are told of each kind of knowledge: one file a kind, and the table of them."""
+"""Descriptions of each kind of knowledge for people and other programs: one file a kind, and the table of them."""
 
 from typing import Any
 
@@ -22,9 +22,9 @@ DESCRIPTIONS: Table[Description[Any]] = Table(
         "attention": DescribedAttention(),
     },
 )
-"""By the name of the kind."""
+"""Descriptions by the name of the kind."""
 
 
 def asked(spec: Spec) -> dict[str, str]:
-    """What a spec keeps of every kind of which there is something to say, in its short form, by the option for it."""
+    """Short forms of what a spec keeps, by the option for it, of every kind of which there is something to say."""
     return {one.flag: format_keep(KINDS[name].kept(spec)) for name, one in DESCRIPTIONS.items() if one.flag}

@@ -10,14 +10,14 @@ FieldModel = TypeVar("FieldModel", bound=StoredField)
 
 
 class About(NamedTuple):
-    """What the axes of an array count, and what it holds."""
+    """Meaning of an array: what its axes count, and what it holds."""
 
     axes: str
     about: str
 
 
 class Description(Generic[FieldModel]):
-    """What is told of one kind. An object of it stands in the table of descriptions under the kind's name.
+    """Description of one kind. An object of it stands in the table of descriptions under the kind's name.
 
     Attributes:
         holds: what a field holds, for the data card.
@@ -47,7 +47,7 @@ class Description(Generic[FieldModel]):
         return found
 
     def told(self, field: FieldModel) -> str:
-        """What a field stores, in a few words."""
+        """Content of a field, in a few words."""
         raise NotImplementedError
 
     def shown(self, stored: Any) -> Any:
@@ -55,11 +55,11 @@ class Description(Generic[FieldModel]):
         raise NotImplementedError
 
     def facts(self, stored: Any, label_names: list[str]) -> dict[str, Any]:
-        """What a viewed row tells of the cache's own field; None where it has none."""
+        """Entries of a viewed row on the cache's own field; None where it has none."""
         return {self.key: self.shown(stored)} if self.key else {}
 
     def line(self, shown: Any, label_names: list[str]) -> str | None:
-        """What :meth:`shown` gave, as a line for people; None where positions tell it all."""
+        """Line for people out of what :meth:`shown` gave; None where positions tell it all."""
         return None
 
     def positions(self, shown: Any) -> dict[str, list[int]]:

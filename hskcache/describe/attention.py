@@ -1,4 +1,4 @@
-"""What is told of attention scores."""
+"""Description of attention scores."""
 
 from collections.abc import Mapping
 from typing import ClassVar

@@ -1,4 +1,4 @@
-"""What is told of hidden states."""
+"""Description of hidden states."""
 
 from collections.abc import Mapping
 from typing import ClassVar

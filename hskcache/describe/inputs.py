@@ -1,4 +1,4 @@
-"""What is told of the tokenized rows."""
+"""Description of the tokenized rows."""
 
 from collections.abc import Mapping
 from typing import ClassVar
@@ -20,6 +20,6 @@ class DescribedInputs(Description[InputsField]):
     }
 
     def told(self, field: InputsField) -> str:
-        """Which of them are stored."""
+        """Names of those that are stored."""
         parts = {"token types": field.has_token_types, "labels": field.has_labels}
         return ", ".join(["token ids", *(part for part, stored in parts.items() if stored)])

@@ -1,4 +1,4 @@
-"""What is told of logits."""
+"""Description of logits."""
 
 from collections.abc import Mapping
 from typing import Any, ClassVar
@@ -15,7 +15,7 @@ class DescribedLogits(Description[LogitsField]):
     key = "logits"
 
     def told(self, field: LogitsField) -> str:
-        """How many."""
+        """Number of the logits of a row."""
         return f"{field.num_labels} float32"
 
     def shown(self, stored: Any) -> list[float]:

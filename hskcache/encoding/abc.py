@@ -47,7 +47,7 @@ class Encoding(Protocol):
         ...
 
     def take(self, parts: Mapping[str, Tensor], columns: Tensor) -> dict[str, Tensor]:
-        """Some of the values as they are stored: nothing is decoded, and a scale that values share stays.
+        """Take some of the values as they are stored: nothing is decoded, and a scale that values share stays.
 
         Args:
             parts: what :meth:`encode` returned.

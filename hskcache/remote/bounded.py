@@ -234,7 +234,7 @@ def _held(path: Path) -> LockFile | None:
 
 
 def _is_used_now(path: Path) -> bool:
-    """Whether a file is there; it then counts as used now."""
+    """True if a file is there; it then counts as used now."""
     try:
         os.utime(path)
     except FileNotFoundError:

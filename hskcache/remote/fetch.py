@@ -21,7 +21,7 @@ from hskcache.store.reading import MAX_DOCUMENT_BYTES
 from hskcache.store.tokenizer import MAX_TOKENIZER_BYTES, MAX_TOKENIZER_FILES, check_tokenizer_name, digest_of
 
 TOKENIZER_FILES = ".tokenizer.json"
-"""What a push of version 1 leaves for servers that list no folders: the SHA-256 of the tokenizer's files, by name."""
+"""File that a push of version 1 leaves for servers that list no folders: SHA-256 of the tokenizer's files, by name."""
 
 _MOST_LIST_BYTES = 1 << 16
 _READ_BYTES = 1 << 20
@@ -80,7 +80,7 @@ def _read_manifest(remote: Remote, name: str, near: Path | None) -> Manifest:
 
 
 def partial_path(target: Path, sha256: str) -> Path:
-    """Where a file stands while it is fetched; its name tells which content it is to have."""
+    """Path of a file while it is fetched; its name tells which content it is to have."""
     return target.with_name(f"{target.name}.{sha256[:16]}{TEMPORARY_SUFFIX}")
 
 
@@ -133,7 +133,7 @@ def fetch(
 
 
 def _ignore(_num_bytes: int) -> None:
-    """Nobody is told."""
+    """Tell nobody."""
 
 
 def _fill(remote: Remote, name: str, file: BinaryIO, num_bytes: int, tell: Callable[[int], object]) -> str:

@@ -94,7 +94,7 @@ class Files(Objects):
         return found
 
     def _left_in(self, folder: str) -> dict[str, list[str]]:
-        """What kills have left in a folder, by the name of the file that was to be; the folder is made."""
+        """Files that kills have left in a folder, by the name of the file that was to be; the folder is made."""
         if folder not in self._left:
             try:
                 names = self.system.listdir(folder)

@@ -39,7 +39,7 @@ from hskcache.store.record import Record
 from hskcache.store.tokenizer import tokenizer_digest
 
 LOCAL_BYTES = 20_000_000_000
-"""What a folder may hold where nobody says otherwise."""
+"""Most bytes that a folder holds where nobody says otherwise."""
 
 _FOLDER_VARIABLE = "HSKCACHE_LOCAL"
 _PARALLEL = 4
@@ -49,7 +49,7 @@ _SINCE = "where it stopped"
 
 
 def local_folder() -> Path:
-    """Where fetched shards are kept where nobody says otherwise.
+    """Folder that fetched shards are kept in where nobody says otherwise.
 
     Raises:
         SpecError: it would be in a home folder, and there is none.
@@ -203,7 +203,7 @@ class Mirror:
         self.folder.drop(record.sha256)
 
     def _start(self) -> None:
-        """See that there are threads for what is queued; they end by themselves, and with the process."""
+        """Start threads for what is queued, if they are too few; they end by themselves, and with the process."""
         with self._mutex:
             for _ in range(min(_PARALLEL, len(self._queue)) - self._num_threads):
                 try:
@@ -223,7 +223,7 @@ class Mirror:
                 self._failure = error
 
     def _next(self) -> Record | None:
-        """What to fetch next; None where nothing is left, and the thread ends."""
+        """Next shard to fetch; None where nothing is left, and the thread ends."""
         with self._mutex:
             while self._queue:
                 record = self._queue.popleft()
@@ -233,7 +233,7 @@ class Mirror:
         return None
 
     def _prepare(self, record: Record) -> bool:
-        """Whether to go on; where there is no room, the thread ends, and the next shard that is read starts another."""
+        """True to go on; where there is no room, the thread ends, and the next shard that is read starts another."""
         with self._mutex:
             soon = set(self._soon)
         try:
@@ -289,7 +289,7 @@ def _keep(path: Path, data: bytes) -> None:
 
 
 def _bring_tokenizer(remote: Remote, manifest: Manifest, root: Path) -> None:
-    """See that the tokenizer's files stand in ``root``, fetched by one process for all."""
+    """Bring the tokenizer's files to ``root``, fetched by one process for all, unless they stand there."""
     folder = root / TOKENIZER
     make_folder(root)
     with locked(root / ".lock", remove=True):

@@ -72,6 +72,6 @@ class Objects:
 
 
 def is_past_the_end(error: BaseException) -> bool:
-    """Whether a server says that a file ends before the bytes that were asked for."""
+    """True if a server says that a file ends before the bytes that were asked for."""
     causes = [error, error.__cause__]
     return any(cause is not None and status(cause) == _PAST_THE_END for cause in causes)

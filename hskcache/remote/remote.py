@@ -26,7 +26,7 @@ Result = TypeVar("Result")
 
 
 def is_url(text: str) -> bool:
-    """Whether a text is a URL rather than a path."""
+    """True if a text is a URL rather than a path."""
     return re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", text) is not None
 
 
@@ -83,11 +83,11 @@ class Remote:
 
     @property
     def is_read_only(self) -> bool:
-        """Whether this kind of server takes no files, which is known before any is sent."""
+        """True if this kind of server takes no files, which is known before any is sent."""
         return self._protocol in HTTP
 
     def check(self) -> None:
-        """See that the packages for this URL are there.
+        """Raise unless the packages for this URL are there.
 
         Raises:
             CacheError: no installed package can reach it.
@@ -271,7 +271,7 @@ _SIGNED = re.compile(r"(://[^\s'\"?]*\?)[^\s'\"]+")
 
 
 def _secrets(url: str, query: str) -> list[str]:
-    """What nobody may read of a URL, the longest first: what stands before the host, and the query."""
+    """Parts of a URL that nobody may read, the longest first: what stands before the host, and the query."""
     user = _USER.search(url)
     found = {query} if user is None else {query, user[0][3:], user[0][3:-1], user[0][3:-1].partition(":")[2]}
     return sorted({*found, *map(unquote, found)} - {""}, key=len, reverse=True)

@@ -1,4 +1,4 @@
-"""What servers and their libraries say: tried again where it may pass, and otherwise one line of ours.
+"""Answers of servers and their libraries: tried again where a fault may pass, otherwise turned into one line of ours.
 
 Every library behind fsspec has errors of its own, so they are told apart by what they mean: there is no such file, we
 may not, the way there does not exist, or something that may be over in a moment. Only the last is tried again, with
@@ -40,7 +40,7 @@ Result = TypeVar("Result")
 
 
 class OutOfReachError(CacheError):
-    """What may be over in a moment; its message is what the user reads if it is not."""
+    """Fault that may be over in a moment; its message is what the user reads if it is not."""
 
 
 def retry_seconds(given: float | None = None) -> float:
@@ -158,13 +158,13 @@ def _words(error: BaseException) -> str:
 
 
 def _is_refusal(error: BaseException) -> bool:
-    """Whether the server knows us, or does not, and says no."""
+    """True if the server knows us, or does not, and says no."""
     named = any(_REFUSAL.search(kind.__name__) for kind in type(error).__mro__)
     return isinstance(error, PermissionError) or named or status(error) in {401, 403, 407}
 
 
 def _is_final(error: BaseException) -> bool:
-    """Whether the same request would get the same answer."""
+    """True if the same request would get the same answer."""
     number = status(error)
     said_no = number is not None and 400 <= number < 500 and number not in _PASSING
     # Of a certificate that is not trusted; not every library has a class for it.

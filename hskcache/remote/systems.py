@@ -75,7 +75,7 @@ class Pages(Objects):
 
 
 def check_protocol(protocol: str) -> None:
-    """See that the packages for a kind of URL are there.
+    """Raise unless the packages for a kind of URL are there.
 
     Raises:
         ValueError: nothing is known of it.
@@ -117,7 +117,7 @@ def open_system(protocol: str, url: str, query: str = "") -> Objects:
 
 
 def _options(protocol: str) -> dict[str, Any]:
-    """How long to wait, and to leave retries to us, unless fsspec's own configuration says otherwise.
+    """Options on how long to wait, and that leave retries to us, unless fsspec's own configuration says otherwise.
 
     fsspec adds its configuration for the systems that it opens itself; that for sftp is added here.
     """
@@ -140,7 +140,7 @@ def _options(protocol: str) -> dict[str, Any]:
 
 
 def _end(response: Any, start: int, stop: int) -> int:
-    """How far a response to a range says that there is something to read.
+    """End of what a response to a range says that there is to read.
 
     Raises:
         OSError: it is of another range.

@@ -1,4 +1,4 @@
-"""What is said while a server is waited for: that it refused, at once, and how long it has been silent.
+"""Words for the time that a server is waited for: that it refused, at once, and how long it has been silent.
 
 On a terminal a line counts the seconds; in a pipe, or beside a progress bar, one is printed now and then. Threads that
 wait together are told of once.
@@ -138,7 +138,7 @@ def _count(wait: Wait) -> str:
 
 
 def _is_terminal() -> bool:
-    """Whether stderr is a terminal on which nothing else moves: rich puts something else in its place meanwhile."""
+    """True if stderr is a terminal on which nothing else moves: rich puts something else in its place meanwhile."""
     real = sys.__stderr__
     return real is not None and sys.stderr is real and real.isatty()
 

@@ -1,4 +1,4 @@
-"""Where shards of a cache are computed until it is known that they are the right ones."""
+"""Folder that shards of a cache are computed in until it is known that they are the right ones."""
 
 from collections.abc import Collection
 from pathlib import Path

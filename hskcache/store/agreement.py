@@ -1,4 +1,4 @@
-"""How far what a model answers agrees with the labels: told to readers, and kept in manifests without being digested.
+"""Agreement of a model's answers with the labels: told to readers, and kept in manifests without being digested.
 
 Of classes it is a count, of scores a correlation. Two things are noticed that a share alone does not tell: classes that
 stand in another order than they were taken in, and answers that know no more than which class is the most frequent.
@@ -57,7 +57,7 @@ class ClassAgreement(Strict):
 
     @property
     def share(self) -> float:
-        """Of the rows, those that agree: the accuracy."""
+        """Share of the rows that agree: the accuracy."""
         return self.num_agreed / max(1, self.num_rows)
 
     @property
@@ -72,7 +72,7 @@ class ClassAgreement(Strict):
 
     @property
     def is_chance(self) -> bool:
-        """Whether the answers know no more than the frequencies; of labels of one class, whether none agrees."""
+        """True if the answers know no more than the frequencies; of labels of one class, if none agrees."""
         if self.num_rows < 2:
             return False
         if self.majority == 1:
@@ -84,7 +84,7 @@ class ClassAgreement(Strict):
         return f"agrees with {_percent(self.share)} of the labels"
 
     def chance(self, names: Sequence[str]) -> str | None:
-        """That the answers are chance, to be read after whose they are; None where they are not."""
+        """Notice that the answers are chance, to be read after their owner; None where they are not."""
         if not self.is_chance:
             return None
         share = _percent(self.share)
@@ -97,7 +97,7 @@ class ClassAgreement(Strict):
         )
 
     def other_order(self, names: Sequence[str]) -> str | None:
-        """That another order of the classes fits better, to be read after whose they are; None where none does."""
+        """Notice that another order of the classes fits better, to be read after their owner; None where none does."""
         if self.reordered is None:
             return None
         share = self.reordered.num_agreed / max(1, self.num_rows)
@@ -145,13 +145,13 @@ class ScoreAgreement(Strict):
 
     @property
     def mean_squared_error(self) -> float:
-        """Of the answers as scores."""
+        """Mean squared error of the answers as scores."""
         spread = self.label_variance + self.answer_variance - 2 * self.covariance
         return max(0.0, spread) + (self.label_mean - self.answer_mean) ** 2
 
     @property
     def is_constant(self) -> bool:
-        """Whether every row has the same answer."""
+        """True if every row has the same answer."""
         return self.answer_variance <= _CONSTANT * max(self.answer_mean**2, self.label_variance)
 
     @property
@@ -163,7 +163,7 @@ class ScoreAgreement(Strict):
 
     @property
     def is_chance(self) -> bool:
-        """Whether the answers tell nothing of the labels; never where all labels are one score."""
+        """True if the answers tell nothing of the labels; never where all labels are one score."""
         return self.num_rows > 1 and self.label_variance > 0 and self.pearson <= 0
 
     def summary(self) -> str:
@@ -174,7 +174,7 @@ class ScoreAgreement(Strict):
         return f"agrees with the labels by a correlation of {self.pearson:.3f} ({error})"
 
     def chance(self, names: Sequence[str]) -> str | None:
-        """That the answers are chance, to be read after whose they are; None where they are not."""
+        """Notice that the answers are chance, to be read after their owner; None where they are not."""
         if not self.is_chance:
             return None
         if self.is_constant:
@@ -182,7 +182,7 @@ class ScoreAgreement(Strict):
         return f"gives scores that do not rise with the labels (correlation {self.pearson:.3f})"
 
     def other_order(self, names: Sequence[str]) -> str | None:
-        """None: scores have no order."""
+        """Nothing: scores have no order."""
         return None
 
     def to_json(self) -> dict[str, Any]:

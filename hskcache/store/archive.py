@@ -78,7 +78,7 @@ def read_entries(data: bytes) -> dict[str, Bytes]:
 
 
 def spans(data: bytes, prefixes: Collection[str]) -> dict[str, tuple[int, int]]:
-    """Where the entries whose names begin with each prefix lie in a zip, headers included: [offset, end).
+    """Ranges of a zip, by prefix, of the entries whose names begin with it, headers included: [offset, end).
 
     Raises:
         DamageError: not a zip, or other entries lie between those of a prefix.

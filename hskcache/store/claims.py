@@ -1,4 +1,4 @@
-"""Who writes which shard where several processes write one cache: locks on the bytes of a file, and nothing else.
+"""Claims on shards, where several processes write one cache: locks on the bytes of a file, and nothing else.
 
 The processes need not know of each other; what they share is a folder, on one machine or over a network. Each holds a
 lock on the byte of a shard while it computes and commits it. A lock ends with its process, however that ends, so what
@@ -25,7 +25,7 @@ _PRESENT, _DOOR, _ALONE, _SHARDS = 0, 1, 2, 3
 
 
 class Claims:
-    """What this process has taken on of the work that it may share with others.
+    """Shards that this process has taken on, of the work that it may share with others.
 
     Attributes:
         descriptor: the open file; None where nobody else can take part, so that every claim is granted.
@@ -125,7 +125,7 @@ def _leave(path: Path, descriptor: int) -> None:
 
 
 def _stands(path: Path, descriptor: int) -> bool:
-    """Whether the open file is the one that the path leads to."""
+    """True if the open file is the one that the path leads to."""
     try:
         return os.path.samestat(path.stat(), os.fstat(descriptor))
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""How the bytes of arrays are compressed: a table of codecs. How values are stored before that is their encoding.
+"""Codecs, by which the bytes of arrays are compressed. How values are stored before that is their encoding.
 
 numcodecs imports all of its codecs and goes on where the package of one is missing, but not where it fails otherwise:
 with zfpy 1.0.1.post0 installed it stumbles over ``post0``, and nothing of it can be imported.
@@ -74,7 +74,7 @@ class Codec(ABC):
 
     @abstractmethod
     def fits(self, payload: Bytes, num_bytes: int) -> bool:
-        """Whether a compressed chunk says that it decodes to so many bytes and no more."""
+        """True if a compressed chunk says that it decodes to so many bytes and no more."""
 
     @abstractmethod
     def decode(self, payload: Bytes, out: NDArray[Any]) -> None:

@@ -1,4 +1,4 @@
-"""Does a shard hold what its rows can have? Digests tell that bytes are as they were written, not that they make sense.
+"""Checks that a shard holds what its rows can have; digests tell that bytes are as they were written, not their sense.
 
 What a stranger wrote may be signed and still point beyond a table that a student looks it up in: on a CPU that ends in
 a traceback, on a GPU it ends the process. So the integers among the arrays are compared with their limits.

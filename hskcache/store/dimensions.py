@@ -1,4 +1,4 @@
-"""What the axes of stored arrays are called in a shard: for readers of Zarr, which ours has no need of."""
+"""Names of the axes of stored arrays in a shard: for readers of Zarr, which ours has no need of."""
 
 from collections.abc import Mapping
 

@@ -50,7 +50,7 @@ _CHECKSUM = re.compile(rb',\n "checksum": "([0-9a-f]{64})"\n}\n\Z')
 
 
 class Part(Strict):
-    """Of which cache another is a part.
+    """Whole of which a cache is a part.
 
     Attributes:
         cache_id: the whole.
@@ -157,7 +157,7 @@ class Manifest(Strict):
 
     @property
     def num_records(self) -> int:
-        """How many :attr:`records` are."""
+        """Number of :attr:`records`."""
         return len(self.constants) + sum(map(len, self.shards.values()))
 
     @property
@@ -194,18 +194,18 @@ class Manifest(Strict):
         return self.request.model_copy(update=own | {"attention_layers": added.attention_layers})
 
     def with_records(self, records: Mapping[str, Iterable[Record]]) -> "Manifest":
-        """This manifest with other shards of some fields, unsigned."""
+        """Copy with other shards of some fields, unsigned."""
         others = {name: self.format.records(name, found) for name, found in records.items()}
         return self.model_copy(update={"shards": self.shards | others})
 
     def extended(self, records: Mapping[str, Iterable[Record]]) -> "Manifest":
-        """This manifest with more shards of some fields after those that there are, unsigned."""
+        """Copy with more shards of some fields after those that there are, unsigned."""
         return self.with_records(
             {name: self.format.extended(self.shards[name], more) for name, more in records.items()}
         )
 
     def with_added(self, other: "Manifest") -> "Manifest":
-        """This manifest with the fields that were added to another, of the same rows."""
+        """Copy with the fields that were added to another, of the same rows."""
         names = other.added
         changes = {
             part: getattr(self, part) | {name: value for name, value in getattr(other, part).items() if name in names}
@@ -254,7 +254,7 @@ class Manifest(Strict):
         return self.model_copy(update=changes).signed()
 
     def signed(self) -> "Manifest":
-        """This manifest with the cache id that belongs to its content."""
+        """Copy with the cache id that belongs to its content."""
         return self.model_copy(update={"cache_id": self.identity(self.fields)})
 
     def identity(self, names: Collection[str]) -> str:
@@ -262,7 +262,7 @@ class Manifest(Strict):
         return self.format.identity(self, names)
 
     def edits(self) -> list[str]:
-        """What was changed by hand, told by the digests that no longer fit; empty where none was."""
+        """Changes made by hand, told by the digests that no longer fit; empty where there are none."""
         found = []
         if (digest := self.request.digest) != self.request_digest:
             found.append(f"its request digest is {self.request_digest}, but its request gives {digest}")
@@ -282,7 +282,7 @@ class Manifest(Strict):
 
 
 def named_content(manifest: Manifest, names: Collection[str]) -> dict[str, Any]:
-    """What names the content of some fields in every version: the request, the fields, and where added ones are from.
+    """Names of the content of some fields in every version: the request, the fields, and the origin of added ones.
 
     A value that equals its default is left out, so that a key added to a model later does not change older digests.
     """

@@ -1,4 +1,4 @@
-"""How the rows of a cache were read; told to readers and to later commands, never digested."""
+"""Account of how the rows of a cache were read; told to readers and to later commands, never digested."""
 
 from typing import Literal
 
@@ -47,7 +47,7 @@ class BadRow(Strict):
 
 
 class Provenance(Strict):
-    """How rows came from a data set into a cache.
+    """Account of how rows came from a data set into a cache.
 
     Attributes:
         columns: that were read; None for a corpus, and for caches from before this was kept.

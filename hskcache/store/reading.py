@@ -17,7 +17,7 @@ from hskcache.store.record import NamedRecord, Record, StoredArray
 from hskcache.store.shard import unpack_array, unpack_shard
 
 MAX_DOCUMENT_BYTES = 512 << 20
-"""Of a manifest: in version 1 a record takes about 1 kB of it, so that 100,000 shards of four fields still fit."""
+"""Most bytes of a manifest: in version 1 a record takes about 1 kB, so that 100,000 shards of four fields still fit."""
 MOST_REMEMBERED = 1 << 16
 """Files whose digests a process remembers; of more, those that were read longest ago are hashed again."""
 
@@ -109,7 +109,7 @@ def _digests(_state: _State) -> set[str]:
 
 
 def _is_settled(status: os.stat_result) -> bool:
-    """Whether a write after the one before would be seen in the times of a file, which advance in steps."""
+    """True if a write after the one before would be seen in the times of a file, which advance in steps."""
     return time.time_ns() - max(status.st_mtime_ns, status.st_ctime_ns) > _STEP_NS
 
 
@@ -132,7 +132,7 @@ class _File:
             raise DamageError("is missing") from None
 
     def part(self, offset: int, num_bytes: int) -> bytes:
-        """Some bytes of the file; fewer where it is cut short meanwhile."""
+        """Bytes of the file; fewer than asked for where it is cut short meanwhile."""
         pieces, end = [], offset + num_bytes
         while offset < end and (piece := os.pread(self._descriptor, end - offset, offset)):
             pieces.append(piece)
@@ -140,7 +140,7 @@ class _File:
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def verified(self, offset: int, num_bytes: int, sha256: str) -> bytes:
-        """Some bytes of the file, which have this digest, known from before or computed now."""
+        """Bytes of the file, which have this digest, known from before or computed now."""
         data = self.part(offset, num_bytes)
         # As it is after the last byte was read.
         status = os.fstat(self._descriptor)

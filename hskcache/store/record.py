@@ -1,4 +1,4 @@
-"""What one shard file must be: the record written beside it once it is whole, and again in the manifest."""
+"""Record of one shard file: what it must be, written once the shard is whole, and again in the manifest."""
 
 import math
 import re
@@ -96,7 +96,7 @@ class Record(Strict):
 
     @property
     def facts(self) -> dict[str, Any]:
-        """Of the record that which does not follow from the shard's bytes."""
+        """Facts of the record that do not follow from the shard's bytes."""
         return {name: getattr(self, name) for name in _FACTS}
 
     @property
@@ -137,7 +137,7 @@ class NamedRecord(Record):
 
 
 def stem_of(shard: int) -> str:
-    """How names of files of a shard, or of the constants, begin: ``000123``."""
+    """Beginning of the names of files of a shard, or of the constants: ``000123``."""
     return "constants" if shard == CONSTANTS else f"{shard:06d}"
 
 
@@ -147,7 +147,7 @@ def file_name(shard: int, sha256: str) -> str:
 
 
 def is_field_name(name: str) -> bool:
-    """Whether a field may be called so."""
+    """True if a field may be called so."""
     return re.fullmatch(_FIELD_NAME, name) is not None
 
 

@@ -1,4 +1,4 @@
-"""What a cache, or a field added to one, was asked for with: teacher, tokenizer, rows and what to keep."""
+"""Request for a cache, or for a field added to one: teacher, tokenizer, rows and what to keep."""
 
 from typing import Any, Literal
 
@@ -155,12 +155,12 @@ class Request(Strict):
         return self.model_copy(update={"data": parts[0], "appended": parts[1:]})
 
     def difference(self, other: "Request") -> tuple[str, Any, Any] | None:
-        """Where two requests first differ, names aside: the key's path, the value here, the value there."""
+        """First difference of two requests, names aside: the key's path, the value here, the value there."""
         return first_difference(*(request.model_dump(mode="json", exclude=_NAMES) for request in (self, other)))
 
 
 class Added(Strict):
-    """Where a field came from that was added to a finished cache: another run of a teacher over the same rows.
+    """Origin of a field that was added to a finished cache: another run of a teacher over the same rows.
 
     Attributes:
         spec: what was kept, of the field's kind alone; limits of the rows are those of the cache.
@@ -177,10 +177,10 @@ class Added(Strict):
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What decides the field's content, as JSON; names, paths and revisions do not count."""
+        """Facts that decide the field's content, as JSON; names, paths and revisions do not count."""
         names = {"teacher": _NAMES["teacher"], "environment": True}
         return self.model_dump(mode="json", exclude=names, exclude_defaults=True)
 
     def difference(self, other: "Added") -> tuple[str, Any, Any] | None:
-        """Where two additions first differ, names aside: the key's path, the value here, the value there."""
+        """First difference of two additions, names aside: the key's path, the value here, the value there."""
         return first_difference(self.identity, other.identity)

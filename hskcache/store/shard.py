@@ -31,7 +31,7 @@ from hskcache.store.record import StoredArray
 
 MAX_SHARD_BYTES = 4 << 30
 MAX_EXPANSION = 256
-"""How many times its file a shard may take in memory, where that is more than ``HARMLESS_BYTES``."""
+"""Multiple of its file's size that a shard may take in memory, where that is more than ``HARMLESS_BYTES``."""
 HARMLESS_BYTES = 256 << 20
 DTYPES = frozenset(
     {"int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float16", "float32", "float64"}
@@ -163,7 +163,7 @@ def with_names(data: bytes, name: Callable[[Mapping[str, int]], Mapping[str, tup
 
 
 def stored_arrays(data: bytes) -> dict[str, StoredArray]:
-    """What a shard holds, and where: shape, type, codec, part of the file and its digest, by the arrays' names.
+    """Arrays of a shard by name: shape, type, codec, part of the file and its digest.
 
     Raises:
         DamageError: it is no shard, or other entries lie between those of an array.

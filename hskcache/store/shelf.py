@@ -1,4 +1,4 @@
-"""Where the files of a cache stand: a directory here, and whatever else can hand out its shards."""
+"""Shelf that the files of a cache stand on: a directory here, and whatever else can hand out its shards."""
 
 from collections.abc import Collection, Sequence
 from pathlib import Path

@@ -32,7 +32,7 @@ def tokenizer_files(folder: Path) -> dict[str, TokenizerFile]:
 
 
 def digest_of(tokenizer: Mapping[str, bytes]) -> str:
-    """What ``files.tokenizer_digest`` says of a folder with these files."""
+    """Digest that ``files.tokenizer_digest`` gives of a folder with these files."""
     return sha256_hex(canonical_json(sorted((name, sha256_hex(data)) for name, data in tokenizer.items())))
 
 

@@ -89,7 +89,7 @@ def _marked(encodings: Sequence[Any]) -> Tokens:
 
 
 class TokenWindow:
-    """Some tokens of a corpus in memory, moved along the file as they are asked for.
+    """Tokens of a corpus in memory, moved along the file as they are asked for.
 
     Args:
         file: of all tokens, open for reading.

@@ -1,4 +1,4 @@
-"""What every kind of field says of views: what may be narrowed, what that gives, and the reasons why not."""
+"""Views of every kind of field: what may be narrowed, what that gives, and the reasons why not."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -63,13 +63,13 @@ class Narrowed:
         return arrays
 
     def constants(self, arrays: Stored) -> Arrays:
-        """What all rows share, from the arrays that they share in the cache."""
+        """Arrays that all rows share, from those that they share in the cache."""
         groups = set(map(layer_name, self.field.stored_layers))
         return {name: array for name, array in arrays.items() if name.partition("/")[0] in groups}
 
 
 class Narrowing(Protocol):
-    """What views do to one kind of field."""
+    """Effect of views on one kind of field."""
 
     def spec(self, view: View, kept: Any) -> Any:
         """The kind's part of the narrower spec; ``kept`` itself where the view leaves the kind as it is."""

@@ -1,4 +1,4 @@
-"""Which columns a view has of hidden states, as far as torch tells; the rest of a view needs none."""
+"""Columns that a view has of hidden states, as far as torch tells; the rest of a view needs none."""
 
 from typing import Any
 

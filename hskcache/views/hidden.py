@@ -84,7 +84,7 @@ class NarrowedStates(Narrowed):
 
     @property
     def has_fewer_columns(self) -> bool:
-        """Whether the cache has columns that the view has not."""
+        """True if the cache has columns that the view has not."""
         return self.field.num_columns < self.source.num_columns
 
     def shard(self, arrays: Arrays, constants: ReadConstants) -> Arrays:
@@ -164,7 +164,7 @@ def _check_columns(source: Source, width: Width, stored: HiddenField, field: Hid
 
 
 def _nests(source: Source, width: Width) -> bool:
-    """Whether the columns that all positions of a view share are among those that are stored."""
+    """True if the columns that all positions of a view share are among those that are stored."""
     kept = source.request.spec.hidden
     if width.scheme == "random" or kept is None:
         # Fewer columns are the first of those that are drawn.

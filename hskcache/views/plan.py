@@ -17,7 +17,7 @@ from hskcache.views.shelf import Origin, ViewShelf
 from hskcache.views.view import View
 
 NARROWINGS: dict[str, Narrowing] = {"hidden": HiddenNarrowing(), "attention": AttentionNarrowing()}
-"""By kind; of another kind rows alone can be fewer."""
+"""Narrowings by kind; of another kind rows alone can be fewer."""
 
 
 def viewed(manifest: Manifest, shelf: Shelf, view: View) -> tuple[Manifest, Shelf]:
@@ -113,7 +113,7 @@ def _narrowed(origin: Origin, name: str, view: View) -> Narrowed:
 
 
 def _added(manifest: Manifest, name: str, view: View) -> Added:
-    """Where an added field of the view would have come from."""
+    """Origin that an added field of the view would have."""
     request = manifest.request_for(name)
     narrower = _narrower(request, view, request.spec.sections)
     changes = {key: getattr(narrower, key) for key in ("spec", "layers", "attention_layers")}
@@ -121,7 +121,7 @@ def _added(manifest: Manifest, name: str, view: View) -> Added:
 
 
 def _part(manifest: Manifest, request: Request, names: Collection[str], rows: tuple[int, int]) -> Part | None:
-    """Of which cache the view is a part, where no build would give its rows or fields."""
+    """Whole of which the view is a part, where no build would give its rows or fields."""
     is_built = manifest.part is None and rows == (0, manifest.request.num_rows) and set(request.fields) <= set(names)
     if is_built:
         return None

@@ -18,7 +18,7 @@ from hskcache.views.abc import Narrowed
 
 
 class ViewFormat(Format):
-    """How a view is named: by the content of the cache that it sees, and by what it sees of that.
+    """Naming of a view: by the content of the cache that it sees, and by what it sees of that.
 
     Attributes:
         version: of the cache.

@@ -1,4 +1,4 @@
-"""What to see of a cache, and how that is written in one word: ``1l_5t_0.05h,attention=1l_5t,rows=1000``."""
+"""View of a cache, and its spelling in one word: ``1l_5t_0.05h,attention=1l_5t,rows=1000``."""
 
 from collections.abc import Callable
 from typing import Annotated, Any, Self
@@ -29,7 +29,7 @@ Layers = Annotated[tuple[Layer, ...], Field(min_length=1)]
 
 
 class View(Strict):
-    """What to see of a cache; whatever is left out is seen as it is stored.
+    """Parts of a cache to see; whatever is left out is seen as it is stored.
 
     Attributes:
         layers: of hidden states: the top so many of the student's map, or teacher layers.
@@ -105,7 +105,7 @@ def parse_view(text: str = "", **parts: Any) -> View:
 
 
 def _part(part: str) -> dict[str, Any]:
-    """What one part of the text sets, by attribute."""
+    """Attributes that one part of the text sets."""
     name, equals, value = part.partition("=")
     if not equals:
         layers, tokens, width = _short(part, "")

@@ -94,7 +94,7 @@ def forward_alone(job: "Augmentation", batch_size: int) -> Callable[[], None]:
 
 
 def whole(job: "Augmentation", folder: Path) -> Callable[[], None]:
-    """From the prepared job to a finished file in a fresh place below ``folder``."""
+    """Run from the prepared job to a finished file in a fresh place below ``folder``."""
     from hskcache.augment import augment
 
     numbers = count()

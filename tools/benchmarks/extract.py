@@ -44,7 +44,7 @@ def forward_alone(job: "Job") -> Callable[[], None]:
 
 
 def whole_build(job: "Job", folder: Path) -> Callable[[], None]:
-    """From the prepared job to a finished cache in a fresh folder below ``folder``."""
+    """Run from the prepared job to a finished cache in a fresh folder below ``folder``."""
     from hskcache.build.build import build
 
     numbers = count()

@@ -57,7 +57,7 @@ def train(loader: Iterable[Any], job: "Job", missing: Missing, given: dict[str, 
 
 
 def largest_difference(cached: list[Step], live: list[Step]) -> float:
-    """Over all steps and terms, |cached - live| / |live|."""
+    """Largest |cached - live| / |live| over all steps and terms."""
     largest = 0.0
     for mine, theirs in zip(cached, live, strict=True):
         if mine.rows != theirs.rows:

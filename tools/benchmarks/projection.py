@@ -83,7 +83,7 @@ def task_run(study: Study, start: Path, way: str, seed: int) -> dict[str, Any]:
 
 
 def states_loss(logs: Path) -> dict[int, float]:
-    """By step, the loss of embedding and hidden states together, each a mean over the steps since the one before."""
+    """Loss of embedding and hidden states together by step, each a mean over the steps since the one before."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     events = EventAccumulator(str(logs))

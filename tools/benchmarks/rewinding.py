@@ -26,7 +26,7 @@ AT_LEAST = 3.0
 
 
 class Steps:
-    """Both ways, cut into the steps that they have in common: the trial, the scores, and each level's student.
+    """Steps that both ways have in common: the trial, the scores, and each level's student.
 
     Args:
         work: folder of the teacher, the rows and the runs.
@@ -103,7 +103,7 @@ class Steps:
 
 
 def cached_steps(steps: Steps, out: Path) -> dict[str, Callable[[], Any]]:
-    """With the cache: the teacher runs over the rows once for each level, before any student trains."""
+    """Steps with the cache: the teacher runs over the rows once for each level, before any student trains."""
     from hskcache.build.addition import add_field, prepare_addition
     from hskcache.build.build import build
     from hskcache.cache import open_cache

@@ -19,7 +19,7 @@ from hskcache import console
 
 JOBS = 8
 BOUND = 3.0
-"""Of push and pull against a plain copy by the same way."""
+"""Bound of push and pull against a plain copy by the same way."""
 
 
 def files_of(cache: Path) -> list[str]:

@@ -1,4 +1,4 @@
-"""From the flags of ``hsktrain predict`` to written answers; needs torch, so the command imports it when it runs."""
+"""Answers from the flags of ``hsktrain predict``; needs torch, so the command imports it when it runs."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -100,7 +100,7 @@ def of_cache(model: str, out: Path | None, as_json: bool, given: Mapping[str, An
 
 
 def _knowledge(cache: Cache, field: str) -> Knowledge:
-    """What a cache says of a field of logits.
+    """Knowledge of a cache with a field of logits.
 
     Raises:
         MismatchError: it has no such field.

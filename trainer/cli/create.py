@@ -174,7 +174,7 @@ def _cut(settings: dict[str, Any]) -> Created:
 
 
 def _known(memory: Remembered) -> Remembered | None:
-    """What is remembered beside a teacher; None where that is nothing."""
+    """Memory beside a teacher; None where nothing is remembered."""
     return memory if memory.is_known else None
 
 
@@ -209,7 +209,7 @@ def _prune(settings: dict[str, Any]) -> Created:
 
 
 def _facts(teacher: "PreTrainedModel", pruned: "Pruned", cut: "Pruning") -> dict[str, Any]:
-    """What there is to tell of a cut."""
+    """Facts of a pruning."""
     config = pruned.model.config
     facts = {
         "heads": config.num_attention_heads,
@@ -268,7 +268,7 @@ def _importance(teacher: "PreTrainedModel", sample: "LabelledBatches", cut: "Pru
 
 
 def _told(facts: dict[str, Any]) -> list[str]:
-    """What pruning kept, for people."""
+    """Lines on what pruning kept, for people."""
     if not facts:
         return []
     rank = facts["embedding_rank"]

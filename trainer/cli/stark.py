@@ -153,7 +153,7 @@ def _recalled(data: "Data", teacher: str, out: Path) -> "tuple[Data, int]":
 
 
 def _tell(results: "Results", out: Path, as_json: bool) -> None:
-    """What the levels came to."""
+    """Tell of the levels' results."""
     from trainer.stark.results import table
 
     if as_json:

@@ -20,7 +20,7 @@ _LONG_ROW = 1024
 
 
 def axis_of(name: str, field: StoredField, array: str) -> str:
-    """What the first axis of a stored array counts.
+    """Axis that the first dimension of a stored array counts.
 
     Args:
         name: of the field.
@@ -58,7 +58,7 @@ class Block:
 
     @property
     def device(self) -> torch.device:
-        """Where the encoded tensors are."""
+        """Device of the encoded tensors."""
         return self.tensors["inputs/input_ids"].device
 
     def counts(self, axis: str, rows: Integers) -> Integers:
@@ -69,7 +69,7 @@ class Block:
         return offsets[place + 1] - offsets[place]
 
     def take(self, rows: Integers) -> "Block":
-        """Some rows as a block of their own, on the same device; nothing waits for the device."""
+        """Rows as a block of their own, on the same device; nothing waits for the device."""
         place = self._place(rows)
         index = torch.from_numpy(place).to(self.device, non_blocking=True)
         takes: dict[str, Take] = {ROW: lambda tensor: tensor.index_select(0, index)}

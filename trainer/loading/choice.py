@@ -1,4 +1,4 @@
-"""Which fields of a cache a student learns from: its own, or others that further teachers added over the same rows."""
+"""Fields of a cache that a student learns from: its own, or others that further teachers added over the same rows."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -119,7 +119,7 @@ def resolved(cache: Cache, choice: Choice = OWN) -> Choice:
 
 
 def identity_of(cache: Cache, choice: Choice = OWN, num_rows: int | None = None) -> str:
-    """What names the knowledge of a run: the content of its fields, their weights, and its rows.
+    """Digest that names the knowledge of a run: the content of its fields, their weights, and its rows.
 
     A field that is added to the cache later leaves it as it is. Without any choice it is the id that the cache was
     built with.

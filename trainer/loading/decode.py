@@ -1,4 +1,4 @@
-"""From encoded rows to a padded batch, on the device where they are."""
+"""Decoding of encoded rows into a padded batch, on the device where they are."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -13,7 +13,7 @@ from hskcache import processes
 
 
 class _Names(NamedTuple):
-    """What a version of cgroups calls the limits of a group, what it uses, and the file pages it can do without."""
+    """Names in a version of cgroups: of a group's limits, of what it uses, and of the file pages it can do without."""
 
     limits: tuple[str, ...]
     usage: str
@@ -51,7 +51,7 @@ def _of_machine(root: Path) -> int:
 
 
 def _of_groups(root: Path) -> Iterator[int]:
-    """What is left to every group that this process is in, its own and those around it."""
+    """Memory that is left to every group that this process is in, its own and those around it."""
     for line in _lines(root / "proc" / "self" / "cgroup"):
         # 0::/path in version 2, 4:memory:/path in version 1.
         number, controllers, path = line.split(":", 2)
@@ -72,7 +72,7 @@ def _on_the_way(root: Path, path: str, kind: str, names: _Names) -> Iterator[int
 
 
 def _mounts(root: Path, kind: str) -> Iterator[tuple[str, str]]:
-    """Where hierarchies of a kind that limit memory are mounted, and the group that each mount begins at."""
+    """Mount points of hierarchies of a kind that limit memory, and the group that each begins at."""
     for line in _lines(root / "proc" / "self" / "mountinfo"):
         before, _, after = line.partition(" - ")
         filesystem, _, options = after.split(" ", 2)

@@ -138,7 +138,7 @@ class Ordered(ABC, Generic[Data]):
         self.epoch, self.position = (epoch + 1, 0) if position == len(self) else (epoch, position)
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the loader stands, as plain values."""
+        """Place of the loader, as plain values."""
         return {
             "epoch": self.epoch,
             "position": self.position,

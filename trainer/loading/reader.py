@@ -1,4 +1,4 @@
-"""From shards on disk to encoded blocks in host memory, verified on the way and never decoded here."""
+"""Reading of shards on disk as encoded blocks in host memory, verified on the way and never decoded here."""
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ _UNUSED = frozenset({"row_ids"})
 
 @dataclass(frozen=True)
 class Reader:
-    """What to read of a cache.
+    """Reader of the parts of a cache that training needs.
 
     Attributes:
         cache: an open cache.
@@ -95,7 +95,7 @@ class Reader:
         return Block(np.arange(*self.cache.shards[shard]), offsets, tensors, axes)
 
     def _check(self, name: str, shard: int, arrays: Mapping[str, NDArray[Any]], lengths: Integers | None) -> None:
-        """See that the student can look up what a shard points at; ``lengths`` of its rows, None of the inputs."""
+        """Raise unless the student can look up what a shard points at; ``lengths`` of its rows, None of the inputs."""
         try:
             if lengths is not None:
                 check_positions(arrays, lengths)

@@ -1,4 +1,4 @@
-"""Where the encoded cache lives while a student trains: on the device, in host memory, or on disk."""
+"""Residency of the encoded cache while a student trains: on the device, in host memory, or on disk."""
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor

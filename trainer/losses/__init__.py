@@ -25,11 +25,11 @@ LOSSES: Table[LossTerm[Any]] = Table(
         "label": LabelLoss(),
     },
 )
-"""By the name of the term, as in :data:`trainer.recipe.TERMS`."""
+"""Losses by the name of the term."""
 
 
 def pairs_of(losses: Losses, matches: Matches) -> dict[str, tuple[LayerMatch, ...]]:
-    """By kind of knowledge, the pairs of layers that the terms of a stage compare; of a kind without layers none."""
+    """Pairs of layers that the terms of a stage compare, by kind of knowledge; of a kind without layers none."""
     found: dict[str, tuple[LayerMatch, ...]] = {}
     for name, settings in losses.terms.items():
         if settings.kind is not None and LOSSES[name].has_layers:

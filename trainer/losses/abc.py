@@ -18,7 +18,7 @@ Target = TypeVar("Target")
 
 
 class Attentions:
-    """What every self-attention of one forward pass computed with, in the order of the layers."""
+    """Queries and keys of every self-attention of one forward pass, in the order of the layers."""
 
     def __init__(self) -> None:
         self.layers: list[tuple[Tensor, Tensor, float]] = []
@@ -34,7 +34,7 @@ class Attentions:
 
 
 class Seen(NamedTuple):
-    """What a term sees of one forward pass.
+    """View of one forward pass that a term is given.
 
     Attributes:
         output: of the student, as transformers gives it.
@@ -54,7 +54,7 @@ class Seen(NamedTuple):
 
 
 class LossTerm(Generic[Settings]):
-    """How one term of a recipe is computed. An object of it stands in the table under the term's name.
+    """Computation of one term of a recipe. An object of it stands in the table under the term's name.
 
     Attributes:
         sees_states: whether the student must give its hidden states.

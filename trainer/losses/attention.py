@@ -21,7 +21,7 @@ HeadSetting = Literal["match", "mean"] | Sequence[int]
 
 @dataclass(frozen=True)
 class HeadPairs:
-    """Which heads are compared, head by head.
+    """Heads that are compared, head by head.
 
     Attributes:
         student: heads of the student, counted from 0; None takes all in order.
@@ -127,7 +127,7 @@ class AttentionLoss(LossTerm[AttentionTerm]):
         _heads(settings, matches, num_heads)
 
     def check_student(self, student: PreTrainedModel) -> None:
-        """See that queries and keys are shown, of as many heads in every layer."""
+        """Raise unless queries and keys are shown, of as many heads in every layer."""
         if not can_show_attention(student):
             raise MismatchError(
                 f"the attention of {type(student).__name__} cannot be seen; use a BERT, RoBERTa, ELECTRA or DistilBERT "
@@ -140,7 +140,7 @@ class AttentionLoss(LossTerm[AttentionTerm]):
             )
 
     def loss(self, settings: AttentionTerm, seen: Seen) -> Tensor:
-        """Over the pairs of kept positions of the global batch, or over those of padded rows."""
+        """Loss over the pairs of kept positions of the global batch, or over those of padded rows."""
         batch, matches = seen.batch, seen.matches
         losses, num_pairs = [], batch.num_pairs
         if settings.mean == "padded":

@@ -23,7 +23,7 @@ class _OnStates(LossTerm[States]):
     has_layers = True
 
     def loss(self, settings: States, seen: Seen) -> Tensor:
-        """Over the kept positions of the global batch."""
+        """Loss over the kept positions of the global batch."""
         losses = []
         for match in self.pairs(settings, seen.matches):
             target = present(seen.batch.hidden.get(match.teacher), f"hidden states of layer {match.teacher}")
@@ -34,23 +34,23 @@ class _OnStates(LossTerm[States]):
 
 
 class EmbeddingLoss(_OnStates[EmbeddingTerm]):
-    """Of the embedding outputs."""
+    """Loss on the embedding outputs."""
 
     what = "the embedding output (layer 0)"
     keep: ClassVar[Mapping[str, str]] = {"--keep": "full"}
 
     def pairs(self, settings: EmbeddingTerm, matches: Matches) -> tuple[LayerMatch, ...]:
-        """That of layer 0, where the embedding output is kept."""
+        """Pair of layer 0, where the embedding output is kept."""
         return tuple(match for match in super().pairs(settings, matches) if match.student == 0)
 
 
 class HiddenLoss(_OnStates[HiddenTerm]):
-    """Of the layers, and of the embedding outputs where the settings say so."""
+    """Loss on the layers, and on the embedding outputs where the settings say so."""
 
     keep: ClassVar[Mapping[str, str]] = {"--keep": "1l_10t_0.1h"}
 
     def pairs(self, settings: HiddenTerm, matches: Matches) -> tuple[LayerMatch, ...]:
-        """Those of the layers, and that of layer 0."""
+        """Pairs of the layers, and that of layer 0."""
         return tuple(match for match in super().pairs(settings, matches) if match.student > 0 or settings.embedding)
 
 

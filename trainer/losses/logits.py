@@ -50,7 +50,7 @@ class SoftLoss(LossTerm[SoftTerm]):
     """Against the teacher's logits."""
 
     def loss(self, settings: SoftTerm, seen: Seen) -> Tensor:
-        """Over the rows of the global batch."""
+        """Loss over the rows of the global batch."""
         teacher_BC = present(seen.batch.logits, "logits")
         how = (settings.temperature, seen.batch.num_rows, settings.temperature_squared)
         return soft_label_loss(seen.output.logits, teacher_BC, *how)
@@ -60,5 +60,5 @@ class LabelLoss(LossTerm[LabelTerm]):
     """Against the labels."""
 
     def loss(self, settings: LabelTerm, seen: Seen) -> Tensor:
-        """Over the rows of the global batch."""
+        """Loss over the rows of the global batch."""
         return label_loss(seen.output.logits, present(seen.batch.labels, "labels"), seen.batch.num_rows)

@@ -1,4 +1,4 @@
-"""Which layers of a student learn from which of the teacher's."""
+"""Pairs of layers: which of a student's learn from which of the teacher's."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,7 +16,7 @@ class LayerMatch:
 
 @dataclass(frozen=True)
 class Matches:
-    """Which layers learn from which, and what of the teacher's shape the losses need.
+    """Pairs of layers that learn from each other, and the parts of the teacher's shape that the losses need.
 
     Attributes:
         pairs: by kind of knowledge, its pairs of layers.

@@ -1,4 +1,4 @@
-"""From what a run is asked for with to one that can begin: everything is opened and fits, nothing is written."""
+"""Preparation of a run from what it is asked for with: everything is opened and fits, nothing is written."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -37,7 +37,7 @@ _NO_EVALUATION = "give --eval-data FILE: labelled rows that score the student an
 
 
 class Scoring(NamedTuple):
-    """How a student is scored; of a corpus without a task there is nothing to score.
+    """Scoring of a student; of a corpus without a task there is nothing to score.
 
     Attributes:
         score: the task's metrics of a student.
@@ -153,7 +153,7 @@ def _projecting(request: FitRequest, knowledge: Knowledge, student: "PreTrainedM
 
 
 def _metrics(chosen: str | None, layout: Layout, knowledge: Knowledge) -> dict[str, Metric]:
-    """Of the task, the one that was chosen first; none of a corpus."""
+    """Metrics of the task, the one that was chosen first; none of a corpus."""
     if knowledge.is_corpus:
         if chosen is not None:
             raise SpecError(

@@ -1,4 +1,4 @@
-"""What a training run is asked for with: by a command line, by another command, or in Python."""
+"""Request for a training run: by a command line, by another command, or in Python."""
 
 from dataclasses import dataclass, field
 from pathlib import Path

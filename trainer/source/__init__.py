@@ -1,4 +1,4 @@
-"""Where knowledge comes from, and whether it fits: all that is known before a student is trained.
+"""Sources of knowledge, and whether it fits: all that is known before a student is trained.
 
 By floors; each uses those below it alone:
 

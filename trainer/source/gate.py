@@ -1,4 +1,4 @@
-"""Does the knowledge fit the recipe and the student? Asked before step 1, answered with what to change."""
+"""Gate between knowledge and recipe: whether they fit is asked before step 1, and answered with what to change."""
 
 from collections.abc import Mapping
 
@@ -46,7 +46,7 @@ def check_recipe(knowledge: Knowledge, recipe: Recipe, slices: int = 1) -> None:
 
 
 def _check_choice(knowledge: Knowledge, recipe: Recipe) -> None:
-    """See that what was chosen in place of the cache's own fields is learned from, and answers what the rows ask."""
+    """Raise unless fields chosen in place of the cache's own are learned from, and answer what the rows ask."""
     for kind in learned_kinds():
         if (names := knowledge.choice.of(kind)) and kind not in recipe.kinds:
             raise SpecError(
@@ -62,7 +62,7 @@ def _check_choice(knowledge: Knowledge, recipe: Recipe) -> None:
 
 
 def _lacking(knowledge: Knowledge, stage: Stage) -> str | None:
-    """What a stage asks for that there is none of; None where there is all."""
+    """Words on what a stage asks for that there is none of; None where there is all."""
     where, losses = knowledge.where, stage.losses
     if knowledge.is_corpus and losses.needs_task:
         return f"learns from a classifier's answers, and {where} holds a corpus without a task"
@@ -98,7 +98,7 @@ def _fits(knowledge: Knowledge, recipe: Recipe) -> bool:
 
 
 def _kept(knowledge: Knowledge, recipe: Recipe) -> str:
-    """What a build must keep for a recipe, all at once; a field that was added to the cache may do in its place."""
+    """Options of a build that keeps all that a recipe needs, or of a field that was added to the cache in its place."""
     optional = {term.kind for name, term in recipe.terms.items() if LOSSES[name].keep}
     lacking = [kind for kind in recipe.kinds if kind in optional and kind not in knowledge.fields]
     given = [f"--field {knowledge.added[kind][0]}" for kind in lacking if knowledge.added.get(kind)]

@@ -1,4 +1,4 @@
-"""What there is to learn from: fields, layers and rows, whether from a cache or from a teacher in the loop."""
+"""Knowledge to learn from: fields, layers and rows, whether from a cache or from a teacher in the loop."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -19,7 +19,7 @@ from trainer.student.create import Interface
 
 @dataclass(frozen=True)
 class Knowledge:
-    """What there is to learn from, whether it comes from a cache or from a teacher in the loop.
+    """Knowledge to learn from, whether it comes from a cache or from a teacher in the loop.
 
     Attributes:
         request: teacher, tokenizer, data and spec it was asked for with.
@@ -55,11 +55,11 @@ class Knowledge:
         return of_cache(self.where, self.request).is_pairs is True
 
     def request_for(self, kind: str) -> Request:
-        """What the field of a kind was asked for with."""
+        """Request of the field of a kind."""
         return self.requests.get(kind, self.request)
 
     def where_of(self, kind: str) -> str:
-        """What to call the field of a kind in an error."""
+        """Name of the field of a kind in errors."""
         names = self.choice.of(kind)
         if not names:
             return self.where
@@ -121,7 +121,7 @@ class Knowledge:
         return tuple(self.request.data.label_names) or tuple(map(str, range(self.num_labels)))
 
     def interface(self, vocab_size: int | None = None) -> Interface:
-        """What a student must read and answer.
+        """Inputs and outputs that a student must have.
 
         Args:
             vocab_size: one more than the largest id of the tokenizer, where it is at hand: some teachers' tables are
@@ -141,7 +141,7 @@ class Knowledge:
 
 
 def cached_knowledge(cache: Cache, choice: Choice = OWN) -> Knowledge:
-    """What a cache offers to learn from: its own fields, those of a kind that was chosen in their place.
+    """Knowledge that a cache offers: its own fields, those of a kind that was chosen in their place.
 
     Raises:
         MismatchError, SpecError: the cache has no such fields, or they cannot go together.

@@ -1,4 +1,4 @@
-"""Where the batches of a run come from: here a cache, in ``live`` a teacher in the loop."""
+"""Sources of a run's batches: here a cache, in ``live`` a teacher in the loop."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -45,7 +45,7 @@ class Slice:
 
 @dataclass(frozen=True)
 class Source:
-    """What there is to learn from and how to load it.
+    """Knowledge to learn from, and the way to load it.
 
     Attributes:
         knowledge: what there is.
@@ -62,7 +62,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Local:
-    """What this machine keeps of caches at URLs.
+    """Space of this machine for caches at URLs.
 
     Attributes:
         folder: holds it; None: :func:`~hskcache.remote.mirror.local_folder`.

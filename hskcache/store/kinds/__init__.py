@@ -15,7 +15,7 @@ KINDS: Table[Kind[Any]] = Table(
     "a kind of field",
     {kind.name: kind for kind in (Inputs(), Logits(), HiddenStates(), AttentionScores())},
 )
-"""By name, in the order in which a build writes them."""
+"""Kinds by name, in the order in which a build writes them."""
 
 INPUTS = Inputs.name
 """The field of the rows, which every cache has."""

@@ -26,7 +26,7 @@ AXES: dict[str, str | None] = {
     VECTOR: "position_offsets",
     VALUE: "position_offsets",
 }
-"""By axis, the stored array that divides it into rows, directly or by way of the kept positions."""
+"""Stored array that divides each axis into rows, directly or by way of the kept positions."""
 
 OFFSETS = frozenset(name for name in AXES.values() if name is not None)
 """Arrays that divide others into rows."""
@@ -38,7 +38,7 @@ def layer_name(layer: int) -> str:
 
 
 class StoredField(Strict):
-    """What a field stores; every kind has a model of its own."""
+    """Content of a field; every kind has a model of its own."""
 
     kind: str
 
@@ -59,7 +59,7 @@ class Array(NamedTuple):
 
 
 class Kind(Generic[FieldModel]):
-    """What one kind stores. An object of it stands in the table of kinds under its name.
+    """Stored content of one kind. An object of it stands in the table of kinds under its name.
 
     Attributes:
         name: the word of manifests and commands; also the name of a cache's own field of the kind.
@@ -80,7 +80,7 @@ class Kind(Generic[FieldModel]):
         raise NotImplementedError
 
     def constants(self, field: FieldModel) -> dict[str, Array]:
-        """What all rows share, by name, each with its whole shape; empty where they share nothing."""
+        """Arrays that all rows share, by name, each with its whole shape; empty where they share nothing."""
         return {}
 
     def axis(self, name: str) -> str:
@@ -125,7 +125,7 @@ class Kind(Generic[FieldModel]):
         return self.kept(request.spec) is not None
 
     def kept(self, spec: Spec) -> Kept | None:
-        """What a spec says of layers and positions; None where it keeps none of the kind, or there is no choice."""
+        """Layers and positions that a spec keeps; None where it keeps none of the kind, or there is no choice."""
         return spec.sections.get(self.name)
 
     def pairs(self, asked: "Request | Added") -> "list[LayerKept]":

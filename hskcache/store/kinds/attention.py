@@ -77,7 +77,7 @@ class AttentionScores(Kind[AttentionField]):
         return by_layer(field.layers, parts | {name: Array((), (dtype,)) for name, dtype in encoded.beside.items()})
 
     def axis(self, name: str) -> str:
-        """Of a layer, the kept positions, the values, or the vectors that something is stored beside."""
+        """Axis of a layer's array: the kept positions, the values, or the vectors that something is stored beside."""
         if "/" not in name:
             return ROW
         return {"positions": POSITION, "values": VALUE}.get(name.rpartition("/")[2], VECTOR)

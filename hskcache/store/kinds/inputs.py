@@ -60,7 +60,7 @@ class Inputs(Kind[InputsField]):
         return found | arrays
 
     def is_asked(self, request: "Request") -> bool:
-        """Always: rows are what all knowledge is about."""
+        """True: rows are what all knowledge is about."""
         return True
 
     def check_content(self, request: "Request", field: InputsField, arrays: Mapping[str, NDArray[Any]]) -> None:

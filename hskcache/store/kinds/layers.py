@@ -1,4 +1,4 @@
-"""What kinds of knowledge by teacher layer have in common: groups of arrays, a layer each, over the kept positions."""
+"""Storage of knowledge by teacher layer, whatever its kind: groups of arrays, a layer each, over the kept positions."""
 
 from itertools import pairwise
 

@@ -20,7 +20,7 @@ class LogitsField(StoredField):
 
 
 class Logits(Kind[LogitsField]):
-    """What a classifier puts out."""
+    """Output of a classifier."""
 
     name = "logits"
     words = "logits"
@@ -43,5 +43,5 @@ class Logits(Kind[LogitsField]):
         return field.num_labels
 
     def is_asked(self, request: "Request") -> bool:
-        """Of every task; a corpus has none."""
+        """True of every task; a corpus has none."""
         return request.data.problem != "text"

@@ -22,7 +22,7 @@ _BATCH = 250
 
 
 class Limits(NamedTuple):
-    """Of a case.
+    """Outcome of a case.
 
     Attributes:
         memory_bytes: address space beyond what the process has when it begins.
@@ -36,7 +36,7 @@ class Limits(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """Of a case.
+    """Outcome of a case.
 
     Attributes:
         number: of the case.

@@ -1,4 +1,4 @@
-"""From a short description of what to keep to a job of the real build, and to a cache that it wrote."""
+"""Jobs of the real build from a short description of what to keep, and the caches that they write."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any

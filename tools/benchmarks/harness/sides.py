@@ -70,7 +70,7 @@ def student_of(job: "Job", given: dict[str, Any]) -> Any:
 
 
 def objective_of(job: "Job", losses: "Losses", given: dict[str, Any]) -> "Objective":
-    """That student with what it learns from a job's knowledge."""
+    """Objective of that student over a job's knowledge."""
     from trainer.source.live import live_knowledge
     from trainer.source.objective import Objective
 

@@ -29,7 +29,7 @@ CLASSES = ("0", "1")
 
 
 class Shape(NamedTuple):
-    """Of a BERT: T layers, D wide, H heads, and the width between its two feed-forward matrices."""
+    """Shape of a BERT: T layers, D wide, H heads, and the width between its two feed-forward matrices."""
 
     num_layers: int
     width: int

@@ -13,4 +13,4 @@ __all__ = ["LOADED", "LoadedKind"]
 LOADED: Table[LoadedKind[Any]] = Table(
     "a kind that is loaded", {"logits": LoadedLogits(), "hidden": LoadedHidden(), "attention": LoadedAttention()}
 )
-"""By the name of the kind."""
+"""Loaders by the name of the kind."""

@@ -14,7 +14,7 @@ FieldModel = TypeVar("FieldModel", bound=StoredField)
 
 
 class Stored(NamedTuple):
-    """What targets are decoded from.
+    """Form in which targets are stored before they are decoded.
 
     Attributes:
         weights: by name of a field, what it counts in the mean; one field with 1 where nothing is averaged.
@@ -48,7 +48,7 @@ class Decoder(Protocol):
 
 
 class LoadedKind(Generic[FieldModel]):
-    """How one kind is loaded. An object of it stands in the table under the kind's name.
+    """Loader of one kind. An object of it stands in the table under the kind's name.
 
     Attributes:
         is_averaged: whether several fields may be loaded, as the weighted mean of theirs.
@@ -62,11 +62,11 @@ class LoadedKind(Generic[FieldModel]):
     axis: ClassVar[str] = ""
 
     def decoder(self, stored: Stored) -> Decoder:
-        """What decodes the targets of a batch."""
+        """Decoder of a batch's targets."""
         raise NotImplementedError
 
     def total(self, counts: Integers) -> int:
-        """What losses divide by, from the entries of each row of the global batch along the axis."""
+        """Divisor of losses, from the entries of each row of the global batch along the axis."""
         return int(counts.sum())
 
 

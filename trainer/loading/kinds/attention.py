@@ -60,7 +60,7 @@ class LoadedAttention(OfLayers[AttentionField]):
     of_layer = "attention of layer"
 
     def decoder(self, stored: Stored) -> AttentionDecoder:
-        """Of one field."""
+        """Decoder of one field."""
         return AttentionDecoder(stored.name, stored.field, stored.layers)
 
     def total(self, counts: Integers) -> int:

@@ -84,5 +84,5 @@ class LoadedHidden(OfLayers[HiddenField]):
     of_layer = "hidden layer"
 
     def decoder(self, stored: Stored) -> HiddenDecoder:
-        """Of one field."""
+        """Decoder of one field."""
         return HiddenDecoder(stored.name, stored.field, stored.layers, stored.constants)
