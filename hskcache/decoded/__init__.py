@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from hskcache.decoded.abc import DecodedKind, Part, Stored, Vectors
+from hskcache.decoded.abc import DecodedKind, LayerRows, Stored, Vectors
 from hskcache.decoded.attention import DecodedAttention
 from hskcache.decoded.distance import Distance, Same
 from hskcache.decoded.hidden import DecodedHidden
@@ -47,12 +47,12 @@ def reconstructed(field: StoredField, vectors: Vectors, layer: int | None, const
     return DECODED[field.kind].reconstructed(field, vectors, _part({}, layer, constants))
 
 
-def _part(arrays: Stored, layer: int | None, constants: Stored) -> Part:
+def _part(arrays: Stored, layer: int | None, constants: Stored) -> LayerRows:
     if layer is None:
-        return Part(arrays, constants)
+        return LayerRows(arrays, constants)
     prefix = f"{layer_name(layer)}/"
     inside, shared = (
         {name.removeprefix(prefix): array for name, array in side.items() if name.startswith(prefix)}
         for side in (arrays, constants)
     )
-    return Part({name: arrays[name] for name in OFFSETS & arrays.keys()} | inside, shared)
+    return LayerRows({name: arrays[name] for name in OFFSETS & arrays.keys()} | inside, shared)

@@ -36,7 +36,7 @@ class Vectors(NamedTuple):
     entries_VE: Tensor
 
 
-class Part(NamedTuple):
+class LayerRows(NamedTuple):
     """Rows of one layer of a field.
 
     Attributes:
@@ -51,11 +51,11 @@ class Part(NamedTuple):
 class DecodedKind(Generic[FieldModel]):
     """Decoder of the fields of one kind. An object of it stands in the table under the kind's name."""
 
-    def vectors(self, field: FieldModel, part: Part) -> Vectors:
+    def vectors(self, field: FieldModel, part: LayerRows) -> Vectors:
         """The vectors of one layer of some rows, on the host."""
         raise NotImplementedError
 
-    def reconstructed(self, field: FieldModel, vectors: Vectors, part: Part) -> Vectors:
+    def reconstructed(self, field: FieldModel, vectors: Vectors, part: LayerRows) -> Vectors:
         """Vectors in the teacher's own columns, where they are stored as something else."""
         return vectors
 

@@ -5,7 +5,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hskcache.decoded.abc import DecodedKind, Part, Stored, Vectors, tensor_of
+from hskcache.decoded.abc import DecodedKind, LayerRows, Stored, Vectors, tensor_of
 from hskcache.encoded import ENCODED
 from hskcache.encoding import get_encoding
 from hskcache.store.kinds.attention import MAX_HEADS, AttentionField
@@ -14,7 +14,7 @@ from hskcache.store.kinds.attention import MAX_HEADS, AttentionField
 class DecodedAttention(DecodedKind[AttentionField]):
     """Decoded scores, padded to the row with the most keys."""
 
-    def vectors(self, field: AttentionField, part: Part) -> Vectors:
+    def vectors(self, field: AttentionField, part: LayerRows) -> Vectors:
         """H vectors a kept position."""
         counts = np.diff(part.arrays["position_offsets"])
         encoding, most = get_encoding(field.encoding), max(1, int(counts.max(initial=0)))

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from hskcache.decoded.abc import DecodedKind, Part, Stored, Vectors, each, tensor_of
+from hskcache.decoded.abc import DecodedKind, LayerRows, Stored, Vectors, each, tensor_of
 from hskcache.encoded import ENCODED
 from hskcache.encoding import get_encoding
 from hskcache.encoding.bitmask import unpack_columns
@@ -16,7 +16,7 @@ from hskcache.store.kinds.hidden import HiddenField
 class DecodedHidden(DecodedKind[HiddenField]):
     """Decoded values, with the columns that they are of."""
 
-    def vectors(self, field: HiddenField, part: Part) -> Vectors:
+    def vectors(self, field: HiddenField, part: LayerRows) -> Vectors:
         """A vector a kept position."""
         counts = np.diff(part.arrays["position_offsets"])
         encoding = get_encoding(field.encoding)
@@ -38,7 +38,7 @@ class DecodedHidden(DecodedKind[HiddenField]):
             rows, torch.zeros_like(rows), tensor_of(part.arrays["positions"].astype(np.int64)), values, entries
         )
 
-    def reconstructed(self, field: HiddenField, vectors: Vectors, part: Part) -> Vectors:
+    def reconstructed(self, field: HiddenField, vectors: Vectors, part: LayerRows) -> Vectors:
         """Vectors whose coordinates along principal components have become columns again; others as they are."""
         if field.columns != "pca":
             return vectors

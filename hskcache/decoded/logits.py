@@ -4,14 +4,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from hskcache.decoded.abc import DecodedKind, Part, Stored, Vectors, each, tensor_of
+from hskcache.decoded.abc import DecodedKind, LayerRows, Stored, Vectors, each, tensor_of
 from hskcache.store.kinds.logits import LogitsField
 
 
 class DecodedLogits(DecodedKind[LogitsField]):
     """Stored as they are."""
 
-    def vectors(self, field: LogitsField, part: Part) -> Vectors:
+    def vectors(self, field: LogitsField, part: LayerRows) -> Vectors:
         """A vector a row."""
         logits = tensor_of(part.arrays["logits"])
         zeros = torch.zeros(len(logits), dtype=torch.int64)

@@ -28,7 +28,7 @@ Fetch = Callable[[Path], None]
 """Makes a file appear at a path, whole and verified."""
 
 
-class Wanted(NamedTuple):
+class WantedFile(NamedTuple):
     """A file by what it holds.
 
     Attributes:
@@ -40,7 +40,7 @@ class Wanted(NamedTuple):
     num_bytes: int
 
 
-class _File(NamedTuple):
+class _KeptFile(NamedTuple):
     """A file that may go; the least recently used sorts first."""
 
     used_ns: int
@@ -84,7 +84,7 @@ class BoundedFolder:
         self._path(sha256).unlink(missing_ok=True)
 
     @contextmanager
-    def holding(self, wanted: Wanted, fetch: Fetch, soon: Collection[str] = ()) -> Iterator[Path]:
+    def holding(self, wanted: WantedFile, fetch: Fetch, soon: Collection[str] = ()) -> Iterator[Path]:
         """A file, fetched if it is not there, that stays until the end of the block.
 
         Waits for whoever fetches it already, and for room.
@@ -118,7 +118,7 @@ class BoundedFolder:
             if file is not None:
                 file.close()
 
-    def prepare(self, wanted: Wanted, fetch: Fetch, soon: Collection[str]) -> bool:
+    def prepare(self, wanted: WantedFile, fetch: Fetch, soon: Collection[str]) -> bool:
         """Fetch a file that will be used soon if it is not there, nobody fetches it, and there is room.
 
         Args:
@@ -162,7 +162,7 @@ class BoundedFolder:
                 f"{human_bytes(self.most_bytes)}; give {-(-need // 1_000_000)}MB or more"
             )
 
-    def _reserve(self, wanted: Wanted, last: Collection[str], spared: Collection[str]) -> bool:
+    def _reserve(self, wanted: WantedFile, last: Collection[str], spared: Collection[str]) -> bool:
         """Make room for a file whose lock is held here; False if others must first finish what they fetch.
 
         Args:
@@ -190,7 +190,7 @@ class BoundedFolder:
             lock.write_bytes(str(wanted.num_bytes).encode())
             return True
 
-    def _count(self, wanted: Wanted) -> tuple[list[_File], dict[str, int]]:
+    def _count(self, wanted: WantedFile) -> tuple[list[_KeptFile], dict[str, int]]:
         """The files that may go, and by digest the bytes of those that are being fetched, the one wanted among them.
 
         Locks of dead processes are removed; what they had fetched is a file like others.
@@ -269,7 +269,7 @@ def _reserved(lock: Path) -> int:
         return 0
 
 
-def _found(folder: Path) -> Iterator[_File]:
+def _found(folder: Path) -> Iterator[_KeptFile]:
     """Every file in a folder and below it; others may remove some meanwhile."""
     for parent, _, names in os.walk(folder):
         for name in names:
@@ -278,4 +278,4 @@ def _found(folder: Path) -> Iterator[_File]:
                 status = path.stat()
             except FileNotFoundError:
                 continue
-            yield _File(status.st_mtime_ns, path, status.st_size)
+            yield _KeptFile(status.st_mtime_ns, path, status.st_size)

@@ -23,7 +23,7 @@ from hskcache.cache import Cache, open_cache
 from hskcache.disk import writing_to
 from hskcache.errors import CacheError, DamageError
 from hskcache.locks import locked
-from hskcache.remote.bounded import BoundedFolder, Wanted
+from hskcache.remote.bounded import BoundedFolder, WantedFile
 from hskcache.remote.fetch import fetch, fetch_tokenizer, read_manifest, read_page
 from hskcache.remote.home import in_home
 from hskcache.remote.remote import Remote, is_url, open_remote
@@ -250,8 +250,8 @@ class Mirror:
         fetch(self.remote, record.path, target, (record.num_bytes, record.sha256))
 
 
-def _wanted(record: Record) -> Wanted:
-    return Wanted(record.sha256, record.num_bytes)
+def _wanted(record: Record) -> WantedFile:
+    return WantedFile(record.sha256, record.num_bytes)
 
 
 def _manifest(remote: Remote, kept: Path) -> Manifest:

@@ -44,7 +44,7 @@ class DrawnRows:
 
     @property
     def rows(self) -> Examples:
-        """Rows that were drawn; messages about them count within them, and so their source says that they were drawn."""
+        """Rows that were drawn; messages count within them, and so their source says that they were drawn."""
         if self.index_N is None:
             return self.examples
         texts, pairs, labels = self.examples.texts, self.examples.pairs, self.examples.labels

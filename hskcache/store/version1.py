@@ -20,7 +20,7 @@ from hskcache.store.shard import pack_shard, stored_arrays
 from hskcache.strict import Strict
 
 
-class Document(Strict):
+class Version1Document(Strict):
     """``manifest.json``; the keys are those of :class:`~hskcache.store.manifest.Manifest`."""
 
     format: Literal["hskcache"] = "hskcache"
@@ -37,7 +37,7 @@ class Document(Strict):
     agreement: dict[FieldName, Agreement] = Key(default={})
 
 
-_SHARED = tuple(name for name in Document.model_fields if name not in {"format", "format_version", "shards"})
+_SHARED = tuple(name for name in Version1Document.model_fields if name not in {"format", "format_version", "shards"})
 
 
 class _Version1(Format):
@@ -47,7 +47,7 @@ class _Version1(Format):
     def spelled(self, manifest: Manifest) -> bytes:
         """Content of ``manifest.json``, its checksum included."""
         shared = {name: getattr(manifest, name) for name in _SHARED}
-        document = Document(shards={name: list(records) for name, records in manifest.shards.items()}, **shared)
+        document = Version1Document(shards={name: list(records) for name, records in manifest.shards.items()}, **shared)
         return with_checksum(document.model_dump_json(indent=1).encode() + b"\n")
 
     def identity(self, manifest: Manifest, names: Collection[str]) -> str:
@@ -89,6 +89,6 @@ def parse_version1(body: bytes, file: str) -> Manifest:
     Raises:
         DamageError: it is not what it should be; names ``file``.
     """
-    document = parse(Document, body, file)
+    document = parse(Version1Document, body, file)
     shards: dict[str, Records] = {name: ListedRecords(records) for name, records in document.shards.items()}
     return Manifest(format=VERSION_1, shards=shards, **{name: getattr(document, name) for name in _SHARED})

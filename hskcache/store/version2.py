@@ -24,7 +24,7 @@ Checks = Callable[[Request, str, StoredField], CheckRecord]
 """Makes of a request and a field of it, and its name, the check of the records of its shards."""
 
 
-class Document(Strict):
+class Version2Document(Strict):
     """``manifest.json``; the keys are those of :class:`~hskcache.store.manifest.Manifest`, but for the records.
 
     Attributes:
@@ -47,7 +47,7 @@ class Document(Strict):
     agreement: dict[FieldName, Agreement] = Key(default={})
 
 
-_SHARED = tuple(name for name in Document.model_fields if name not in {"format", "format_version", "index"})
+_SHARED = tuple(name for name in Version2Document.model_fields if name not in {"format", "format_version", "index"})
 
 
 class _Version2(Format):
@@ -57,7 +57,7 @@ class _Version2(Format):
     def spelled(self, manifest: Manifest) -> bytes:
         """Content of ``manifest.json``, its checksum included."""
         shared = {name: getattr(manifest, name) for name in _SHARED}
-        document = Document(index={name: list(pages) for name, pages in _pages(manifest).items()}, **shared)
+        document = Version2Document(index={name: list(pages) for name, pages in _pages(manifest).items()}, **shared)
         return with_checksum(document.model_dump_json(indent=1).encode() + b"\n")
 
     def identity(self, manifest: Manifest, names: Collection[str]) -> str:
@@ -112,7 +112,7 @@ def parse_version2(body: bytes, file: str, store: PageStore, checks: Checks) -> 
     Raises:
         DamageError: it is not what it should be; names ``file``.
     """
-    document = parse(Document, body, file)
+    document = parse(Version2Document, body, file)
     for name, pages in document.index.items():
         _check_pages(file, name, pages)
     request, fields = document.request, document.fields

@@ -16,10 +16,10 @@ from trainer.loading.block import TOKEN, Block
 from trainer.loading.choice import choice_of, identity_of, resolved
 from trainer.loading.decode import BatchDecoder, Sizes
 from trainer.loading.kinds import LOADED
-from trainer.loading.kinds.abc import Stored
+from trainer.loading.kinds.abc import StoredTargets
 from trainer.loading.ordered import Ordered, Part
 from trainer.loading.plan import Integers, Window
-from trainer.loading.prefetch import Encoded, prefetched
+from trainer.loading.prefetch import EncodedSlice, prefetched
 from trainer.loading.reader import Reader
 from trainer.loading.residency import Residency, choose, streamed_windows
 
@@ -106,7 +106,7 @@ class KnowledgeLoader(Ordered[Block]):
         for kind in self._loaded:
             weights = self._choice.weights[kind]
             field = self.cache.fields[next(iter(weights))]
-            targets[kind] = LOADED[kind].decoder(Stored(weights, field, self.layers.get(kind, ()), constants))
+            targets[kind] = LOADED[kind].decoder(StoredTargets(weights, field, self.layers.get(kind, ()), constants))
         return BatchDecoder(self.cache.manifest.request.tokenizer.pad_token_id, targets)
 
     @property
@@ -114,14 +114,14 @@ class KnowledgeLoader(Ordered[Block]):
         """The kinds that are loaded: those of a field, with a layer of it where there are layers."""
         return [kind for kind in LOADED if self._choice.of(kind) and self.layers.get(kind) != ()]
 
-    def _encoded(self, part: Part[Block]) -> Encoded:
+    def _encoded(self, part: Part[Block]) -> EncodedSlice:
         block, rows, whole, weight = part
         totals = {
             kind: LOADED[kind].total(block.counts(f"{self._choice.of(kind)[0]}/{LOADED[kind].axis}", whole))
             for kind in self._loaded
             if LOADED[kind].axis
         }
-        return Encoded(block.take(rows), Sizes(len(whole), totals, weight))
+        return EncodedSlice(block.take(rows), Sizes(len(whole), totals, weight))
 
     def _known_layers(self, kind: str) -> tuple[int, ...]:
         """The layers of a kind that are loaded."""

@@ -12,7 +12,7 @@ from trainer.loading.block import Block
 from trainer.loading.decode import Sizes
 
 
-class Encoded(NamedTuple):
+class EncodedSlice(NamedTuple):
     """Encoded rows of a slice, with the sizes of the global batch they belong to."""
 
     block: Block
@@ -24,7 +24,7 @@ class _Failure:
     error: BaseException
 
 
-def prefetched(items: Iterator[Encoded], device: torch.device, ahead: int) -> Generator[Encoded, None, None]:
+def prefetched(items: Iterator[EncodedSlice], device: torch.device, ahead: int) -> Generator[EncodedSlice, None, None]:
     """Bring items to the device, ``ahead`` of them before they are asked for.
 
     On CUDA the copies leave from pinned memory on a stream of their own, and the consumer's stream waits for them,
@@ -35,9 +35,9 @@ def prefetched(items: Iterator[Encoded], device: torch.device, ahead: int) -> Ge
     """
     if ahead == 0:
         for item in items:
-            yield Encoded(item.block.to(device), item.sizes)
+            yield EncodedSlice(item.block.to(device), item.sizes)
         return
-    ready: queue.Queue[tuple[Encoded, torch.cuda.Event | None] | _Failure | None] = queue.Queue(maxsize=ahead)
+    ready: queue.Queue[tuple[EncodedSlice, torch.cuda.Event | None] | _Failure | None] = queue.Queue(maxsize=ahead)
     stop = threading.Event()
     thread = threading.Thread(target=_work, args=(items, device, ready, stop), name="hskcache-prefetch", daemon=True)
     thread.start()
@@ -52,14 +52,14 @@ def prefetched(items: Iterator[Encoded], device: torch.device, ahead: int) -> Ge
 
 
 def _work(
-    items: Iterator[Encoded],
+    items: Iterator[EncodedSlice],
     device: torch.device,
-    ready: "queue.Queue[tuple[Encoded, torch.cuda.Event | None] | _Failure | None]",
+    ready: "queue.Queue[tuple[EncodedSlice, torch.cuda.Event | None] | _Failure | None]",
     stop: threading.Event,
 ) -> None:
     stream = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
 
-    def put(entry: tuple[Encoded, torch.cuda.Event | None] | _Failure | None) -> None:
+    def put(entry: tuple[EncodedSlice, torch.cuda.Event | None] | _Failure | None) -> None:
         while not stop.is_set():
             try:
                 ready.put(entry, timeout=0.1)
@@ -78,18 +78,18 @@ def _work(
 
 
 def _sent(
-    item: Encoded, device: torch.device, stream: "torch.cuda.Stream | None"
-) -> "tuple[Encoded, torch.cuda.Event | None]":
+    item: EncodedSlice, device: torch.device, stream: "torch.cuda.Stream | None"
+) -> "tuple[EncodedSlice, torch.cuda.Event | None]":
     if stream is None:
-        return Encoded(item.block.to(device), item.sizes), None
+        return EncodedSlice(item.block.to(device), item.sizes), None
     with torch.cuda.stream(stream):
         block = item.block.to(device, pin=True)
         event = torch.cuda.Event()  # type: ignore[no-untyped-call]
         event.record(stream)
-    return Encoded(block, item.sizes), event
+    return EncodedSlice(block, item.sizes), event
 
 
-def _received(item: Encoded, event: "torch.cuda.Event | None") -> Encoded:
+def _received(item: EncodedSlice, event: "torch.cuda.Event | None") -> EncodedSlice:
     if event is not None:
         stream = torch.cuda.current_stream(item.block.device)
         stream.wait_event(event)

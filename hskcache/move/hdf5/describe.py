@@ -3,7 +3,7 @@
 from typing import Any
 
 from hskcache.describe import DESCRIPTIONS, About
-from hskcache.move.hdf5.layout import Stored, derived_name
+from hskcache.move.hdf5.layout import StoredDataset, derived_name
 from hskcache.store.fields import AXES, StoredField, kind_of
 from hskcache.store.manifest import Manifest
 
@@ -22,7 +22,7 @@ def file_attributes(manifest: Manifest, layout_version: int) -> dict[str, Any]:
     }
 
 
-def dataset_attributes(field: StoredField, name: str, stored: Stored, is_constant: bool) -> dict[str, str]:
+def dataset_attributes(field: StoredField, name: str, stored: StoredDataset, is_constant: bool) -> dict[str, str]:
     """Attributes of a dataset: what its axes count, what it holds, and which offsets divide it into rows."""
     description = DESCRIPTIONS[field.kind]
     known = description.constants if is_constant else description.arrays

@@ -21,7 +21,7 @@ from hskcache.move.hdf5.layout import (
     README,
     ROWS,
     DatasetGroup,
-    Stored,
+    StoredDataset,
     beside_sha256,
     blocks,
     content_sha256,
@@ -134,9 +134,9 @@ class _Writer:
         self._array(path, np.frombuffer(data, np.uint8))
 
     def _array(self, path: str, array: NDArray[Any]) -> None:
-        self._dataset(Stored(path, array.shape, array.dtype.name, []))[...] = array
+        self._dataset(StoredDataset(path, array.shape, array.dtype.name, []))[...] = array
 
-    def _dataset(self, stored: Stored) -> Any:
+    def _dataset(self, stored: StoredDataset) -> Any:
         """A new dataset; what is small has no chunks and is not compressed."""
         settings: dict[str, Any] = {}
         if self._compression != "none" and stored.num_bytes >= _LEAST_BYTES:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from hskcache.errors import DamageError, MismatchError
 from hskcache.move.arrival import Arrival, arriving
-from hskcache.move.hdf5.layout import DIGESTS, DatasetGroup, Stored, blocks, content_sha256, place
+from hskcache.move.hdf5.layout import DIGESTS, DatasetGroup, StoredDataset, blocks, content_sha256, place
 from hskcache.move.hdf5.reading import Hdf5File, opened
 from hskcache.move.whole import OnProgress
 from hskcache.store.content import check_content
@@ -85,7 +85,7 @@ class _Taking:
         self._manifest = manifest
         self._new_id = new_id
         count = manifest.num_records
-        self._digests = source.entries(Stored(DIGESTS, (count, 32), "uint8", []), 0, count)
+        self._digests = source.entries(StoredDataset(DIGESTS, (count, 32), "uint8", []), 0, count)
         self._numbers = {(record.field, record.shard): number for number, record in enumerate(manifest.records)}
 
     def take(self, arrival: Arrival, block: DatasetGroup, index: int) -> Record:
@@ -104,7 +104,7 @@ class _Taking:
         arrival.put_record(record)
         return record
 
-    def _entries(self, stored: Stored, index: int) -> NDArray[Any]:
+    def _entries(self, stored: StoredDataset, index: int) -> NDArray[Any]:
         """A shard's part of a dataset; its offsets begin at 0 again."""
         entries = self._source.entries(stored, *stored.span(index))
         return entries - entries[0] if stored.is_offsets else entries
@@ -136,7 +136,7 @@ class _Taking:
     def _lengths(self, record: Record) -> NDArray[np.int64]:
         """Tokens of each row of a shard."""
         rows = self._manifest.request.num_rows
-        stored = Stored("inputs/row_offsets", (rows + 1,), "int64", [])
+        stored = StoredDataset("inputs/row_offsets", (rows + 1,), "int64", [])
         return np.diff(self._source.entries(stored, record.start, record.stop + 1))
 
 

@@ -28,7 +28,7 @@ INDEX = "_index"
 """Group of the pages of records, by their paths within the cache."""
 
 
-class Stored(NamedTuple):
+class StoredDataset(NamedTuple):
     """A dataset: one array of a field, the entries of all shards one after the other.
 
     Attributes:
@@ -68,7 +68,7 @@ class DatasetGroup(NamedTuple):
     name: str
     path: str
     records: list[Record]
-    arrays: dict[str, Stored]
+    arrays: dict[str, StoredDataset]
 
 
 def blocks(manifest: Manifest) -> list[DatasetGroup]:
@@ -98,7 +98,7 @@ def derived_arrays(field: StoredField, arrays: Mapping[str, NDArray[Any]]) -> di
     return derived
 
 
-def derived(block: DatasetGroup, field: StoredField) -> dict[str, Stored]:
+def derived(block: DatasetGroup, field: StoredField) -> dict[str, StoredDataset]:
     """Datasets of :func:`derived_arrays`."""
     stored = {axis: block.arrays.get(AXES[axis] or "") for axis in kind_of(field).derived}
     return {
@@ -141,14 +141,14 @@ def _block(name: str, path: str, records: list[Record], rows: list[int]) -> Data
     return DatasetGroup(name, path, records, arrays)
 
 
-def _stored(path: str, name: str, infos: Sequence[ArrayInfo], rows: list[int]) -> Stored:
+def _stored(path: str, name: str, infos: Sequence[ArrayInfo], rows: list[int]) -> StoredDataset:
     kinds = {(info.dtype, *info.shape[1:]) for info in infos}
     if len(kinds) > 1:
         raise MismatchError(f"{path} is not of one type and width in all shards, so it is no single dataset")
     if name in OFFSETS:
-        return Stored(path, (rows[-1] + 1,), infos[0].dtype, rows, is_offsets=True)
+        return StoredDataset(path, (rows[-1] + 1,), infos[0].dtype, rows, is_offsets=True)
     starts = list(accumulate((info.shape[0] for info in infos), initial=0))
-    return Stored(path, (starts[-1], *infos[0].shape[1:]), infos[0].dtype, starts)
+    return StoredDataset(path, (starts[-1], *infos[0].shape[1:]), infos[0].dtype, starts)
 
 
 def _check_sizes(record: Record) -> None:

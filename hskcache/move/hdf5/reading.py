@@ -15,7 +15,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hskcache.errors import DamageError, MismatchError
-from hskcache.move.hdf5.layout import BESIDE_DIGEST, INDEX, LAYOUT_VERSION, MANIFEST, README, Stored, beside_sha256
+from hskcache.move.hdf5.layout import (
+    BESIDE_DIGEST,
+    INDEX,
+    LAYOUT_VERSION,
+    MANIFEST,
+    README,
+    StoredDataset,
+    beside_sha256,
+)
 from hskcache.store.beside import MAX_README_BYTES, Beside, checked_manifest
 from hskcache.store.ledger import TOKENIZER
 from hskcache.store.manifest import Manifest
@@ -121,9 +129,9 @@ class Hdf5File:
         most_bytes = min(most_bytes, _MAX_RATIO * self._path.stat().st_size)
         if len(shape or ()) != 1 or shape[0] > most_bytes:
             raise self._damage(path, f"has the shape {shape!s:.80}, and at most {most_bytes} bytes are expected")
-        return self.entries(Stored(path, shape, "uint8", []), 0, shape[0]).tobytes()
+        return self.entries(StoredDataset(path, shape, "uint8", []), 0, shape[0]).tobytes()
 
-    def entries(self, stored: Stored, first: int, last: int) -> NDArray[Any]:
+    def entries(self, stored: StoredDataset, first: int, last: int) -> NDArray[Any]:
         """Entries [first, last) of a dataset along its first axis, once it is known to be the one that is expected."""
         with _reading(self._path, stored.path):
             dataset = self._dataset(stored.path)
@@ -183,7 +191,7 @@ class Hdf5File:
                     names.append(path)
         return sorted(names)
 
-    def _check(self, dataset: Any, stored: Stored) -> None:
+    def _check(self, dataset: Any, stored: StoredDataset) -> None:
         expected = np.dtype(stored.dtype).newbyteorder("<")
         if dataset.shape != stored.shape or dataset.dtype != expected:
             here, wanted = f"{dataset.dtype} {dataset.shape}", f"{expected} {stored.shape}"
@@ -201,7 +209,7 @@ class Hdf5File:
         elif dataset.chunks[1:] != stored.shape[1:] or not 1 <= dataset.chunks[0] <= max(1, stored.shape[0]):
             raise self._damage(stored.path, f"has chunks {dataset.chunks!s:.80}, which hskcache export does not write")
 
-    def _check_chunks(self, dataset: Any, stored: Stored, rows: range) -> None:
+    def _check_chunks(self, dataset: Any, stored: StoredDataset, rows: range) -> None:
         """Raise unless each chunk is there and none grows beyond its size when it is inflated."""
         size = dataset.chunks[0]
         num_bytes = math.prod(dataset.chunks) * dataset.dtype.itemsize

@@ -13,7 +13,7 @@ from trainer.loading.block import Block
 FieldModel = TypeVar("FieldModel", bound=StoredField)
 
 
-class Stored(NamedTuple):
+class StoredTargets(NamedTuple):
     """Form in which targets are stored before they are decoded.
 
     Attributes:
@@ -61,7 +61,7 @@ class LoadedKind(Generic[FieldModel]):
     of_layers: ClassVar[str] = ""
     axis: ClassVar[str] = ""
 
-    def decoder(self, stored: Stored) -> Decoder:
+    def decoder(self, stored: StoredTargets) -> Decoder:
         """Decoder of a batch's targets."""
         raise NotImplementedError
 

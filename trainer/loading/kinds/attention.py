@@ -14,7 +14,7 @@ from hskcache.store.fields import layer_name
 from hskcache.store.kinds.attention import AttentionField
 from trainer.batch import AttentionTarget
 from trainer.loading.block import Block
-from trainer.loading.kinds.abc import OfLayers, Stored, unsigned
+from trainer.loading.kinds.abc import OfLayers, StoredTargets, unsigned
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +59,7 @@ class LoadedAttention(OfLayers[AttentionField]):
     of_layers = "attention of layers"
     of_layer = "attention of layer"
 
-    def decoder(self, stored: Stored) -> AttentionDecoder:
+    def decoder(self, stored: StoredTargets) -> AttentionDecoder:
         """Decoder of one field."""
         return AttentionDecoder(stored.name, stored.field, stored.layers)
 

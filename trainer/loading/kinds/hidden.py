@@ -16,7 +16,7 @@ from hskcache.store.fields import layer_name
 from hskcache.store.kinds.hidden import HiddenField
 from trainer.batch import HiddenTarget
 from trainer.loading.block import Block
-from trainer.loading.kinds.abc import OfLayers, Stored, unsigned
+from trainer.loading.kinds.abc import OfLayers, StoredTargets, unsigned
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,6 +83,6 @@ class LoadedHidden(OfLayers[HiddenField]):
     of_layers = "hidden layers"
     of_layer = "hidden layer"
 
-    def decoder(self, stored: Stored) -> HiddenDecoder:
+    def decoder(self, stored: StoredTargets) -> HiddenDecoder:
         """Decoder of one field."""
         return HiddenDecoder(stored.name, stored.field, stored.layers, stored.constants)

@@ -8,7 +8,7 @@ from torch import Tensor
 from hskcache.ragged import Integers
 from hskcache.store.kinds.logits import LogitsField
 from trainer.loading.block import Block
-from trainer.loading.kinds.abc import LoadedKind, Stored
+from trainer.loading.kinds.abc import LoadedKind, StoredTargets
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,6 +39,6 @@ class LoadedLogits(LoadedKind[LogitsField]):
 
     is_averaged = True
 
-    def decoder(self, stored: Stored) -> LogitsDecoder:
+    def decoder(self, stored: StoredTargets) -> LogitsDecoder:
         """The mean of the fields."""
         return LogitsDecoder(stored.weights)
