@@ -121,7 +121,7 @@ TERMS: dict[str, type[Term]] = {
     "soft": SoftTerm,
     "label": LabelTerm,
 }
-"""What a stage may learn from, in the order in which losses are added up."""
+"""Terms that a stage may learn from, in the order in which losses are added up."""
 
 
 class Losses(Extended):
@@ -138,7 +138,7 @@ class Losses(Extended):
 
     @property
     def terms(self) -> dict[str, Term]:
-        """Those that are computed, by name."""
+        """Terms that are computed, by name."""
         given = {name: getattr(self, name, None) for name in TERMS}
         return {name: term for name, term in given.items() if term is not None}
 

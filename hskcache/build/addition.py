@@ -93,7 +93,7 @@ class Addition:
 
 
 def prepare_addition(teacher: Teacher, cache: Cache, kind: str, name: str, spec: Spec | None = None) -> Addition:
-    """See that a teacher can run over the rows of a cache and its field can stand beside the others.
+    """Prepare a teacher's run over the rows of a cache, after checking that its field can stand beside the others.
 
     Args:
         teacher: with a classifier for the cache of a task, without one for that of a corpus.
@@ -205,7 +205,7 @@ def rows_of(cache: Cache, special: frozenset[int]) -> TokenizedRows:
 
 
 def _between(rows: TokenizedRows, start: int, stop: int) -> TokenizedRows:
-    """Some neighbouring rows."""
+    """Neighbouring rows, [start, stop)."""
     first, last = rows.offsets[start], rows.offsets[stop]
     types = rows.token_type_ids
     return replace(
@@ -217,7 +217,7 @@ def _between(rows: TokenizedRows, start: int, stop: int) -> TokenizedRows:
 
 
 def _spec(request: Request, kind: str, spec: Spec) -> Spec:
-    """What is kept of the kind, and of no other, of rows and shards as they stand."""
+    """Spec that keeps the kind, and no other, with rows and shards as they stand."""
     called = {name: one.words for name, one in KINDS.items()}
     for other in SECTIONS:
         if (spec.sections[other] is not None) != (kind == other):

@@ -24,7 +24,7 @@ from hskcache.store.manifest import InputsField, Manifest
 
 
 def check_append(job: Job, cache: Cache, again: bool = False) -> None:
-    """See that the rows of a job may stand after those of a cache.
+    """Raise unless the rows of a job may stand after those of a cache.
 
     Args:
         job: the cache's teacher over the new rows, with the cache's spec and rows of a shard.

@@ -1,4 +1,4 @@
-"""What a build will cost, from its layout and from running a small sample of its rows."""
+"""Cost of a build, from its layout and from running a small sample of its rows."""
 
 from time import perf_counter
 from typing import NamedTuple
@@ -80,7 +80,7 @@ def _sample(job: Job) -> tuple[dict[str, Arrays], Integers, float]:
 
 
 def _header_bytes(arrays: Arrays) -> int:
-    """What a shard takes whatever its number of rows: documents, and a chunk of one entry for each array."""
+    """Bytes of a shard whatever its number of rows: documents, and a chunk of one entry for each array."""
     return len(pack_shard({name: array[:1] for name, array in arrays.items()}))
 
 

@@ -46,7 +46,7 @@ class Extractor:
 
     @cached_property
     def wanted(self) -> Wanted:
-        """What every forward pass must leave behind."""
+        """Parts of a forward pass that must be left behind every time."""
         return reduce(or_, (selector.wanted for selector in self.selectors), Wanted())
 
     def batch(self, index_B: Integers) -> tuple[dict[str, Tensor], Rows]:
@@ -59,7 +59,7 @@ class Extractor:
         return tensors, Rows(tensors["input_ids"], valid, self._on_device(index_B + self.first_row), kept)
 
     def knowledge(self, inputs: dict[str, Tensor], rows: Rows) -> dict[str, Mapping[Any, Any]]:
-        """By kind the kept entries of every stored layer for one batch, under None where there are no layers.
+        """Kept entries of every stored layer for one batch, by kind, under None where there are no layers.
 
         Raises:
             TeacherError: the device has too little memory for the batch.
@@ -81,7 +81,7 @@ class Extractor:
 
 
 class Gathered(NamedTuple):
-    """Some rows on the host.
+    """Rows on the host.
 
     Attributes:
         fields: arrays by field, as stored.
@@ -137,7 +137,7 @@ class Buffers:
             self._note((name, what), local[1], encoded.nonfinite_B)
 
     def _places(self, selector: Selector, axis: str, local_B: Integers) -> tuple[Tensor, int]:
-        """Where the entries of some rows stand in the arrays of an axis, and how many these have in all."""
+        """Places of some rows' entries in the arrays of an axis, and the number of its entries in all."""
         counts = kind_of(selector.field).entries(selector.field, axis, self.kept_n[selector.name])
         begin = np.cumsum(counts) - counts
         return ragged_index(begin[local_B], counts[local_B], self.device), int(counts.sum())

@@ -45,7 +45,7 @@ class Job:
 
     @cached_property
     def request(self) -> Request:
-        """What a cache of this job is asked for with."""
+        """Request of a cache of this job."""
         tokenizer = (self.tokenizer.sha256, self.rows.token_type_ids is not None)
         return request_of(self.teacher, (self.spec, self.layout.shard_rows), self.data, tokenizer)
 
@@ -61,7 +61,7 @@ class Job:
 
     @property
     def fields(self) -> dict[str, StoredField]:
-        """What the cache will hold, as the manifest names it."""
+        """Fields that the cache will hold, as the manifest names them."""
         return {INPUTS: self.inputs, **self.layout.fields}
 
 
@@ -110,7 +110,7 @@ def corpus_info(source: str, fingerprint: str, num_rows: int) -> DataInfo:
 
 
 def request_of(teacher: Teacher, what: tuple[Spec, int], data: DataInfo, tokenizer: tuple[str, bool]) -> Request:
-    """What a cache is asked for with.
+    """Request of a cache.
 
     Args:
         teacher: that runs.
@@ -137,7 +137,7 @@ def request_of(teacher: Teacher, what: tuple[Spec, int], data: DataInfo, tokeniz
 
 
 def describe_job(job: Job) -> tuple[Request, dict[str, StoredField]]:
-    """What a cache of this job would be asked for with, and its fields; nothing is written or run."""
+    """Request of a cache of this job, and its fields; nothing is written or run."""
     return job.request, job.fields
 
 
@@ -167,7 +167,7 @@ def check_corpus_spec(spec: Spec, teacher: Teacher) -> Spec:
 
 
 def check_same(job: Job, request: Request, part: DataInfo, root: Path) -> None:
-    """See that a job asks for what a cache, or a part of its rows, was asked for with.
+    """Raise unless a job asks for what a cache, or a part of its rows, was asked for with.
 
     Args:
         job: with the cache's spec and rows of a shard.

@@ -41,7 +41,7 @@ class Layout:
 
     @property
     def kept_N(self) -> dict[str, Integers]:
-        """By field that keeps positions, how many of each row, the same for every layer."""
+        """Number of positions kept of each row, by field that keeps any, the same for every layer."""
         return {name: size.kept_N for name, size in self.sizes.items() if size.kept_N is not None}
 
     @property
@@ -51,14 +51,14 @@ class Layout:
         return [(start, min(start + self.shard_rows, total)) for start in range(0, total, self.shard_rows)]
 
     def most_bytes(self, field: str, start: int, stop: int) -> int:
-        """What a shard takes on disk at most: compression only makes it smaller."""
+        """Most bytes of a shard on disk: compression only makes it smaller."""
         size = self.sizes[field]
         # The last entry of the offsets belongs to no row.
         return int(size.row_bytes_N[start:stop].sum()) + 8 + size.num_arrays * ARRAY_BYTES
 
     @property
     def num_bytes(self) -> dict[str, int]:
-        """What each field takes on disk at most."""
+        """Most bytes of each field on disk."""
         return {
             field: sum(self.most_bytes(field, start, stop) for start, stop in self.shards) + size.constant_bytes
             for field, size in self.sizes.items()

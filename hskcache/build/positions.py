@@ -1,4 +1,4 @@
-"""Which positions of each row of a captured batch are kept: the length dimension, for whatever is kept of them."""
+"""Positions of each row of a captured batch that are kept: the length dimension, for whatever is kept of them."""
 
 from dataclasses import dataclass
 from typing import assert_never

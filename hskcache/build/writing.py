@@ -31,7 +31,7 @@ from hskcache.teacher.lean import lean
 Progress = Callable[[int], None]
 
 SINCE = "the last whole shard"
-"""Where a build that was cut off goes on from."""
+"""Point that a build that was cut off goes on from."""
 
 _POLL_S = 0.1
 """Between looks at shards that other processes have claimed."""
@@ -82,7 +82,7 @@ class Writing:
 
     @property
     def most_bytes(self) -> int:
-        """What the shards that are missing take on disk at most."""
+        """Most bytes on disk of the shards that are missing."""
         layout = self.job.layout
         return sum(
             layout.most_bytes(field, *rows) for shard, rows in enumerate(layout.shards) for field in self.missing(shard)
@@ -129,7 +129,7 @@ class Writing:
         return record is not None and (self.on_nonfinite == "skip" or not record.skipped)
 
     def _constants(self, kind: str) -> Arrays:
-        """What all rows of a field share: that of a build that was cut off, whose shards need it, or else new."""
+        """Arrays that all rows of a field share: of a build that was cut off, whose shards need them, or else new."""
         field, name = self.job.layout.fields[kind], self.names[kind]
         if not kind_of(field).constants(field):
             return {}
@@ -159,7 +159,7 @@ def check_space(writings: Sequence[Writing]) -> None:
 
 
 def require_rows(writings: Sequence[Writing]) -> None:
-    """See that something is left to train on, once all is written.
+    """Raise unless something is left to train on, once all is written.
 
     Args:
         writings: all into one cache.
@@ -239,7 +239,7 @@ class _Round:
             self.claims.release(self.first_shard + shard)
 
     def _is_done(self, shard: int) -> bool:
-        """Whether a shard that another process had claimed is written."""
+        """True if a shard that another process had claimed is written."""
         if self.writing.missing(shard):
             return False
         self.report(self._num_rows(shard))

@@ -28,12 +28,12 @@ from hskcache.versions import is_same
 SINCE = "the last shard that was computed"
 
 Reasons = dict[tuple[str, int], str]
-"""By field and shard, why it is not mended, to be read after the file's name."""
+"""Reasons that shards are not mended, by field and shard, to be read after the file's name."""
 
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """What computes shards of a cache again.
+    """Jobs that compute shards of a cache again.
 
     Attributes:
         names: the fields: what a job calls each, and the name it has in the cache.
@@ -50,7 +50,7 @@ class Source:
 
 
 def source_of(job: Job, cache: Cache) -> Source:
-    """See that a job makes the own fields of a cache, or of rows that were appended to it.
+    """Return the source of a job, which must make the own fields of a cache, or of rows that were appended to it.
 
     Raises:
         MismatchError: teacher, tokenizer or rows are others; tells the first difference.
@@ -68,7 +68,7 @@ def source_of(job: Job, cache: Cache) -> Source:
 
 
 def _check_whole(part: DataInfo, job: Job, cache: Cache) -> None:
-    """See that a cache has all rows of a data set: those that a part lacks would be computed, too."""
+    """Raise unless a cache has all rows of a data set: those that a part lacks would be computed, too."""
     cut = cache.manifest.part
     if cut is not None and part.num_rows < job.data.num_rows:
         raise MismatchError(
@@ -78,7 +78,7 @@ def _check_whole(part: DataInfo, job: Job, cache: Cache) -> None:
 
 
 def addition_source(teacher: Teacher, cache: Cache, name: str) -> Source:
-    """See that a teacher makes a field that was added to a cache; the rows are those of the cache.
+    """Return the source of a field that was added to a cache, which the teacher must make, over the cache's rows.
 
     Raises:
         MismatchError: the field was made by another; tells the first difference.
@@ -130,7 +130,7 @@ def recompute(
 
 @dataclass(frozen=True, eq=False)
 class _Piece:
-    """Some rows of a cache that one job computes."""
+    """Rows of a cache that one job computes."""
 
     job: Job
     first: tuple[int, int]

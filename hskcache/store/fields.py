@@ -68,7 +68,7 @@ def entry_counts(field: StoredField, name: str, counts: NDArray[np.int64]) -> ND
 
 
 def row_offsets(field: StoredField, name: str, arrays: Mapping[str, NDArray[Any]]) -> NDArray[np.int64] | None:
-    """Where each row begins in the array ``name``, int64 [n + 1]; None where row i is simply entry i.
+    """Beginning of each row in the array ``name``, int64 [n + 1]; None where row i is simply entry i.
 
     Args:
         field: that holds the array.
@@ -111,7 +111,7 @@ def check_record(field: StoredField, record: Record) -> None:
 
 
 def _fits(info: ArrayInfo, array: Array, size: int | None) -> bool:
-    """Whether an array is of one of the types and of the shape, behind ``size`` entries where there are such."""
+    """True if an array is of one of the types and of the shape, behind ``size`` entries where there are such."""
     shape = array.shape if size is None else (size, *array.shape)
     return tuple(info.shape) == shape and info.dtype in array.dtypes
 

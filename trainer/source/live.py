@@ -69,7 +69,7 @@ def live_source(teacher: str, data: str, layout: Layout, spec: Spec, device: str
 
 
 def live_knowledge(job: Job) -> Knowledge:
-    """What a teacher in the loop offers to learn from."""
+    """Knowledge that a teacher in the loop offers."""
     request, fields = describe_job(job)
     return Knowledge(
         request=request,

@@ -13,4 +13,4 @@ __all__ = ["AUDITED", "AuditedKind"]
 AUDITED: Table[AuditedKind[Any]] = Table(
     "a kind that is audited", {"logits": AuditedLogits(), "hidden": AuditedHidden(), "attention": AuditedAttention()}
 )
-"""By the name of the kind."""
+"""Comparisons by the name of the kind."""

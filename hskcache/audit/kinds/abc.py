@@ -50,7 +50,7 @@ class TeacherVectors(NamedTuple):
 
 
 class Fresh(NamedTuple):
-    """What a teacher gave for a batch, and what is compared with it.
+    """Output of a teacher for a batch, and the choices that it is compared with.
 
     Attributes:
         batch: the rows.
@@ -72,10 +72,10 @@ class Columns(NamedTuple):
 
 
 class AuditedKind(Generic[FieldModel]):
-    """How one kind is compared. An object of it stands in the table under the kind's name."""
+    """Comparison of one kind. An object of it stands in the table under the kind's name."""
 
     def table(self, field: FieldModel, fresh: Fresh, layer: int | None, vectors: Vectors) -> TeacherVectors:
-        """What the teacher gives for the vectors of a layer, on the host."""
+        """Values that the teacher gives for the vectors of a layer, on the host."""
         raise NotImplementedError
 
     def chooses(self, field: FieldModel) -> bool:

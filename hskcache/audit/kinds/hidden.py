@@ -28,11 +28,11 @@ class AuditedHidden(AuditedKind[HiddenField]):
         return TeacherVectors(values, scale_V, states_VD)
 
     def chooses(self, field: HiddenField) -> bool:
-        """Where columns are stored beside the values."""
+        """True where columns are stored beside the values."""
         return field.columns in {"indices", "bitmask"}
 
     def columns(self, field: HiddenField, vectors: Vectors, table: TeacherVectors) -> Columns:
-        """Those of largest magnitude."""
+        """Columns of largest magnitude."""
         assert table.states_VD is not None
         now = magnitude_columns(table.states_VD, field.num_columns)
         nothing = torch.zeros(table.states_VD.shape, dtype=torch.bool)

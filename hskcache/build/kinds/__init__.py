@@ -16,4 +16,4 @@ __all__ = ["BUILT", "BuiltKind"]
 BUILT: Table[BuiltKind[Any]] = Table(
     "a kind that is built", {"logits": BuiltLogits(), "hidden": BuiltHidden(), "attention": BuiltAttention()}
 )
-"""By the name of the kind, in the order of the fields of a cache."""
+"""Builders by the name of the kind, in the order of the fields of a cache."""

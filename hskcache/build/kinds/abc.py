@@ -42,7 +42,7 @@ class Encoded(NamedTuple):
 
 
 class Selector(Protocol):
-    """What is kept of one field, applied to captured batches on the device."""
+    """Selection of one field's knowledge, applied to captured batches on the device."""
 
     @property
     def name(self) -> str:
@@ -51,12 +51,12 @@ class Selector(Protocol):
 
     @property
     def field(self) -> StoredField:
-        """How it is stored."""
+        """Field that it is stored in."""
         ...
 
     @property
     def wanted(self) -> Wanted:
-        """What must be captured for it."""
+        """Parts of a forward pass that must be captured for it."""
         ...
 
     def select(self, captured: Captured, rows: Rows) -> Mapping[Any, Any]:
@@ -73,7 +73,7 @@ Run = Callable[[Selector, Integers], Iterable[Mapping[Any, Any]]]
 
 
 class Size(NamedTuple):
-    """What a field takes, before the teacher runs and before compression.
+    """Size of a field, before the teacher runs and before compression.
 
     Attributes:
         row_bytes_N: bytes of each row.
@@ -89,7 +89,7 @@ class Size(NamedTuple):
 
 
 class Asked(NamedTuple):
-    """What a field is made of.
+    """Facts that a field is made of.
 
     Attributes:
         spec: what to keep, resolved.
@@ -103,10 +103,10 @@ class Asked(NamedTuple):
 
 
 class BuiltKind(Generic[FieldModel]):
-    """What a build does for one kind. An object of it stands in the table under the kind's name."""
+    """Building of one kind. An object of it stands in the table under the kind's name."""
 
     def field(self, asked: Asked) -> FieldModel | None:
-        """How the kind will be stored; None where it is not kept.
+        """Field that the kind will be stored in; None where it is not kept.
 
         Raises:
             SpecError: layers or heads are asked for that do not exist.
@@ -114,11 +114,11 @@ class BuiltKind(Generic[FieldModel]):
         raise NotImplementedError
 
     def size(self, field: FieldModel, spec: Spec, rows: TokenizedRows) -> Size:
-        """What the field takes."""
+        """Size of the field."""
         raise NotImplementedError
 
     def constants(self, job: "Job", field: FieldModel, run: Run, sample_rows: int) -> Arrays:
-        """What all rows share, by the names of the format.
+        """Arrays that all rows share, by the names of the format.
 
         Args:
             job: what is to be kept.
@@ -129,7 +129,7 @@ class BuiltKind(Generic[FieldModel]):
         return {}
 
     def selector(self, job: "Job", field: FieldModel, constants: Mapping[str, NDArray[Any]]) -> Selector:
-        """What is kept of a captured batch."""
+        """Selector of what is kept of a captured batch."""
         raise NotImplementedError
 
     def check_addition(self, teacher: "Teacher", request: Request, where: str) -> None:

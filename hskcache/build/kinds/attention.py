@@ -120,7 +120,7 @@ class AttentionSelector:
 
 
 class BuiltAttention(BuiltKind[AttentionField]):
-    """Of the layers, positions and heads that the spec names."""
+    """Building of the layers, positions and heads that the spec names."""
 
     def field(self, asked: Asked) -> AttentionField | None:
         """As the spec says."""

@@ -128,7 +128,7 @@ class HiddenSelector:
 
 
 class BuiltHidden(BuiltKind[HiddenField]):
-    """Of the layers, positions and columns that the spec names."""
+    """Building of the layers, positions and columns that the spec names."""
 
     def field(self, asked: Asked) -> HiddenField | None:
         """As the spec says."""

@@ -45,7 +45,7 @@ class LogitsSelector:
 
 
 class BuiltLogits(BuiltKind[LogitsField]):
-    """Of every teacher with a classifier."""
+    """Building of the logits of every teacher with a classifier."""
 
     def field(self, asked: Asked) -> LogitsField | None:
         """As many as the teacher has."""
@@ -60,7 +60,7 @@ class BuiltLogits(BuiltKind[LogitsField]):
         return LogitsSelector(field)
 
     def check_addition(self, teacher: "Teacher", request: Request, where: str) -> None:
-        """Only to a task."""
+        """Refuse caches without a task."""
         if request.data.problem == "text" or teacher.num_labels is None:
             raise SpecError(f"{where} holds a corpus without a task, of which there are no logits; add hidden states")
 

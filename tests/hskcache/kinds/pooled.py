@@ -20,7 +20,7 @@ from hskcache.build.kinds import BUILT
 from hskcache.build.kinds.abc import Asked, BuiltKind, Encoded, Size
 from hskcache.build.positions import Rows
 from hskcache.decoded import DECODED, DecodedKind, Vectors
-from hskcache.decoded.abc import Part, Stored, each, tensor_of
+from hskcache.decoded.abc import LayerRows, Stored, each, tensor_of
 from hskcache.describe import DESCRIPTIONS, About, Description
 from hskcache.ragged import Integers
 from hskcache.spec import SECTIONS, Kept, Spec
@@ -115,7 +115,7 @@ class DescribedPooled(Description[PooledField]):
 
 
 class DecodedPooled(DecodedKind[PooledField]):
-    def vectors(self, field: PooledField, part: Part) -> Vectors:
+    def vectors(self, field: PooledField, part: LayerRows) -> Vectors:
         values = tensor_of(part.arrays[NAME]).float()
         zeros = torch.zeros(len(values), dtype=torch.int64)
         return Vectors(torch.arange(len(values)), zeros, zeros, values, each(values))

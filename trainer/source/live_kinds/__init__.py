@@ -14,4 +14,4 @@ LIVE: Table[Callable[[Kept], LiveTarget]] = Table(
     "a kind that a teacher in the loop gives",
     {"logits": live_logits, "hidden": live_hidden, "attention": live_attention},
 )
-"""By the name of the kind."""
+"""Live targets by the name of the kind."""

@@ -1,4 +1,4 @@
-"""What a teacher in the loop keeps of a batch, and the target that it becomes.
+"""Knowledge that a teacher in the loop keeps of a batch, and the target that it becomes.
 
 Tensors are cloned on the way: what was made in inference mode cannot be saved for a backward pass.
 """
