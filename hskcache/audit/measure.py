@@ -20,7 +20,7 @@ from torch import Tensor
 from hskcache.audit.kinds import AUDITED
 from hskcache.audit.kinds.abc import CapturedBatch, Fresh, TeacherVectors
 from hskcache.build.kinds.abc import Selector
-from hskcache.build.positions import Positions, Rows
+from hskcache.build.positions import PaddedRows, Positions
 from hskcache.cache import check_positions
 from hskcache.decoded import DECODED, Distance, Same, Vectors, decode, layers_of
 from hskcache.encoding import get_encoding
@@ -181,7 +181,7 @@ class _Choice:
         return score_BL.masked_fill(~self._eligible_BL, -torch.inf), scale_B
 
 
-def _order(chosen_BK: Tensor, kept_B: NDArray[np.int64], rows: Rows) -> Tensor:
+def _order(chosen_BK: Tensor, kept_B: NDArray[np.int64], rows: PaddedRows) -> Tensor:
     """The first positions of each row as float32 [B, L] on the host: 0, -1, -2 ... in their order, else -infinity."""
     order_BL = torch.full(rows.valid_BL.shape, -torch.inf)
     chosen = chosen_BK.cpu()

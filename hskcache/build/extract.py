@@ -14,7 +14,7 @@ from torch import Tensor
 from hskcache.build.job import Job
 from hskcache.build.kinds.abc import Selector
 from hskcache.build.nonfinite import Arrays, Counts
-from hskcache.build.positions import Rows
+from hskcache.build.positions import PaddedRows
 from hskcache.errors import TeacherError
 from hskcache.ragged import Integers, ragged_index, starts_of
 from hskcache.store.fields import ROW, kind_of, layer_name
@@ -49,16 +49,16 @@ class Extractor:
         """Parts of a forward pass that must be left behind every time."""
         return reduce(or_, (selector.wanted for selector in self.selectors), Wanted())
 
-    def batch(self, index_B: Integers) -> tuple[dict[str, Tensor], Rows]:
+    def batch(self, index_B: Integers) -> tuple[dict[str, Tensor], PaddedRows]:
         """The teacher's inputs for some rows, padded to the longest of them, on its device."""
         job = self.job
         arrays = padded(job.rows, index_B, job.teacher.pad_token_id)
         tensors = {name: self._on_device(array) for name, array in arrays.items()}
         kept = {field: counts[index_B] for field, counts in job.layout.kept_N.items()}
         valid = tensors["attention_mask"].bool()
-        return tensors, Rows(tensors["input_ids"], valid, self._on_device(index_B + self.first_row), kept)
+        return tensors, PaddedRows(tensors["input_ids"], valid, self._on_device(index_B + self.first_row), kept)
 
-    def knowledge(self, inputs: dict[str, Tensor], rows: Rows) -> dict[str, Mapping[Any, Any]]:
+    def knowledge(self, inputs: dict[str, Tensor], rows: PaddedRows) -> dict[str, Mapping[Any, Any]]:
         """Kept entries of every stored layer for one batch, by kind, under None where there are no layers.
 
         Raises:
@@ -119,7 +119,9 @@ class Buffers:
         for selector in self.extractor.selectors:
             self._add(selector, kept[selector.name], rows, (local, row_index))
 
-    def _add(self, selector: Selector, kept: Mapping[Any, Any], rows: Rows, local: tuple[Integers, Tensor]) -> None:
+    def _add(
+        self, selector: Selector, kept: Mapping[Any, Any], rows: PaddedRows, local: tuple[Integers, Tensor]
+    ) -> None:
         """Put one field's entries in their places; ``local`` are the places of the rows, on the host and the device."""
         kind, name = kind_of(selector.field), selector.name
         places: dict[str, tuple[Tensor, int]] = {ROW: (local[1], len(self.rows))}

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from hskcache.build.layout import Layout, id_dtype, plan
+from hskcache.build.layout import ShardLayout, id_dtype, plan
 from hskcache.classes import has_gold
 from hskcache.errors import MismatchError, SpecError
 from hskcache.recall import provenance_of
@@ -36,7 +36,7 @@ class Job:
     labels: Labels | None
     rows: TokenizedRows
     spec: Spec
-    layout: Layout
+    layout: ShardLayout
 
     @cached_property
     def tokenizer(self) -> SavedTokenizer:

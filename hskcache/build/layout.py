@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hskcache.build.kinds import BUILT
-from hskcache.build.kinds.abc import ARRAY_BYTES, Asked, Size
+from hskcache.build.kinds.abc import ARRAY_BYTES, FieldBasis, Size
 from hskcache.errors import SpecError
 from hskcache.spec import Spec
 from hskcache.store.fields import INPUTS, StoredField
@@ -24,7 +24,7 @@ Integers = NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
-class Layout:
+class ShardLayout:
     """Rows, their sizes and where they go.
 
     Attributes:
@@ -77,7 +77,7 @@ class Layout:
             first += size
 
 
-def plan(spec: Spec, teacher: TeacherInfo, num_labels: int | None, rows: TokenizedRows) -> Layout:
+def plan(spec: Spec, teacher: TeacherInfo, num_labels: int | None, rows: TokenizedRows) -> ShardLayout:
     """Work out every shape of the cache from the tokenized rows.
 
     Args:
@@ -95,9 +95,9 @@ def plan(spec: Spec, teacher: TeacherInfo, num_labels: int | None, rows: Tokeniz
     sizes = {INPUTS: Size(lengths * token_bytes + 24, num_arrays=5)}
     fields: dict[str, StoredField] = {}
     for kind, built in BUILT.items():
-        if (field := built.field(Asked(spec, teacher, num_labels))) is not None:
+        if (field := built.field(FieldBasis(spec, teacher, num_labels))) is not None:
             fields[kind], sizes[kind] = field, built.size(field, spec, rows)
-    layout = Layout(lengths, fields, sizes, spec.shard_rows or _shard_rows(sizes))
+    layout = ShardLayout(lengths, fields, sizes, spec.shard_rows or _shard_rows(sizes))
     name, largest = max(
         ((name, layout.most_bytes(name, *shard)) for name in sizes for shard in layout.shards), key=lambda item: item[1]
     )

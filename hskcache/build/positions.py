@@ -15,7 +15,7 @@ from hskcache.teacher.capture import ATTENTION_SCORES, Captured
 
 
 @dataclass(frozen=True)
-class Rows:
+class PaddedRows:
     """A padded batch as the selection sees it, on the teacher's device.
 
     Attributes:
@@ -69,7 +69,7 @@ class Positions:
             return frozenset()
         return frozenset((self.length.score, source) for source in self.sources.values())
 
-    def choose(self, captured: Captured, rows: Rows) -> dict[int, Tensor]:
+    def choose(self, captured: Captured, rows: PaddedRows) -> dict[int, Tensor]:
         """Kept positions of every layer, best first, int64 [B, K]; 0 beyond a row's own."""
         eligible = self._eligible(rows)
         by_source = {
@@ -78,7 +78,7 @@ class Positions:
         }
         return {layer: by_source[source] for layer, source in self.sources.items()}
 
-    def _eligible(self, rows: Rows) -> Tensor:
+    def _eligible(self, rows: PaddedRows) -> Tensor:
         if self.length.score == "cls":
             return cls_eligible(rows.valid_BL)
         special = None
@@ -86,7 +86,7 @@ class Positions:
             special = torch.isin(rows.input_ids_BL, self.special_ids.to(rows.input_ids_BL.device))
         return eligible_BL(rows.valid_BL, special)
 
-    def _scores(self, captured: Captured, source: int, rows: Rows) -> Tensor:
+    def _scores(self, captured: Captured, source: int, rows: PaddedRows) -> Tensor:
         score, size = self.length.score, rows.input_ids_BL.shape
         in_order = left_score(size[0], size[1], rows.input_ids_BL.device)
         if self.length.tokens is None:

@@ -32,7 +32,7 @@ Reasons = dict[tuple[str, int], str]
 
 
 @dataclass(frozen=True, eq=False)
-class Source:
+class Recomputation:
     """Jobs that compute shards of a cache again.
 
     Attributes:
@@ -49,7 +49,7 @@ class Source:
         return sum(len(job.rows) for job, _ in self.pieces)
 
 
-def source_of(job: Job, cache: Cache) -> Source:
+def source_of(job: Job, cache: Cache) -> Recomputation:
     """Return the source of a job, which must make the own fields of a cache, or of rows that were appended to it.
 
     Raises:
@@ -64,7 +64,7 @@ def source_of(job: Job, cache: Cache) -> Source:
         first = first[0] + request.shards_of(part), first[1] + part.num_rows
     if not pieces:
         check_same(job, request, request.data, cache.root)
-    return Source({name: name for name in job.fields}, tuple(pieces))
+    return Recomputation({name: name for name in job.fields}, tuple(pieces))
 
 
 def _check_whole(part: DataInfo, job: Job, cache: Cache) -> None:
@@ -77,7 +77,7 @@ def _check_whole(part: DataInfo, job: Job, cache: Cache) -> None:
         )
 
 
-def addition_source(teacher: Teacher, cache: Cache, name: str) -> Source:
+def addition_source(teacher: Teacher, cache: Cache, name: str) -> Recomputation:
     """Return the source of a field that was added to a cache, which the teacher must make, over the cache's rows.
 
     Raises:
@@ -95,11 +95,11 @@ def addition_source(teacher: Teacher, cache: Cache, name: str) -> Source:
             f"the field {name} of {cache.root} was made with {path} = {here!s:.80}, and the teacher that was given has "
             f"{there!s:.80}; give the one it was made with"
         )
-    return Source({field.kind: name}, tuple(addition.pieces))
+    return Recomputation({field.kind: name}, tuple(addition.pieces))
 
 
 def recompute(
-    source: Source, cache: Cache, bad: Collection[Record], on_rows: Progress | None = None
+    source: Recomputation, cache: Cache, bad: Collection[Record], on_rows: Progress | None = None
 ) -> tuple[list[Record], Reasons]:
     """Compute bad shards again and put those in place that come out as the manifest says.
 

@@ -107,7 +107,7 @@ class ClassAgreement(Strict):
         )
 
     def to_json(self) -> dict[str, Any]:
-        """As plain values, with what follows from the counts."""
+        """Plain values, with what follows from the counts."""
         return {"share": self.share, "majority": self.majority, **self.model_dump(mode="json")}
 
     def joined(self, other: "ClassAgreement") -> "ClassAgreement":
@@ -186,7 +186,7 @@ class ScoreAgreement(Strict):
         return None
 
     def to_json(self) -> dict[str, Any]:
-        """As plain values, with what follows from the moments."""
+        """Plain values, with what follows from the moments."""
         derived = {"pearson": self.pearson, "mean_squared_error": self.mean_squared_error}
         return {**derived, **self.model_dump(mode="json")}
 

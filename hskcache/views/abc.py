@@ -19,7 +19,7 @@ ReadConstants = Callable[[], Stored]
 """Gives what all rows of a field share."""
 
 
-class Source(NamedTuple):
+class ViewedField(NamedTuple):
     """A field of the cache that a view is of.
 
     Attributes:
@@ -79,7 +79,7 @@ class Narrowing(Protocol):
         """The key of a request that lists the kind's pairs of layers, and those of a spec."""
         ...
 
-    def field(self, source: Source, kept: Any) -> Narrowed:
+    def field(self, source: ViewedField, kept: Any) -> Narrowed:
         """The field that a build would store.
 
         Args:
@@ -101,7 +101,7 @@ def narrower_depth(depth: Depth, layers: int | tuple[int, ...] | None) -> Depth:
     return depth.model_copy(update={"stored": sorted(set(layers))})
 
 
-def check_layers(source: Source, wanted: list[int]) -> None:
+def check_layers(source: ViewedField, wanted: list[int]) -> None:
     """Raise unless all layers of a view are stored.
 
     Raises:
@@ -115,7 +115,7 @@ def check_layers(source: Source, wanted: list[int]) -> None:
         )
 
 
-def check_tokens(source: Source, kept: Kept, stored: int | None) -> None:
+def check_tokens(source: ViewedField, kept: Kept, stored: int | None) -> None:
     """Raise unless the best positions of each row are the first ones that are stored.
 
     Args:

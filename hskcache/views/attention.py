@@ -19,7 +19,7 @@ from hskcache.views.abc import (
     Arrays,
     Narrowed,
     ReadConstants,
-    Source,
+    ViewedField,
     best_first,
     check_layers,
     check_tokens,
@@ -49,7 +49,7 @@ class AttentionNarrowing:
         """The pairs of layers whose attention is compared."""
         return {"attention_layers": [pair for pair in layer_pairs(spec.attention, teacher) if pair.teacher > 0]}
 
-    def field(self, source: Source, kept: Attention) -> Narrowed:
+    def field(self, source: ViewedField, kept: Attention) -> Narrowed:
         """The field of the narrower spec.
 
         Raises:

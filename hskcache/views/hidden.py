@@ -20,8 +20,8 @@ from hskcache.views.abc import (
     Arrays,
     Narrowed,
     ReadConstants,
-    Source,
     Stored,
+    ViewedField,
     best_first,
     check_layers,
     check_tokens,
@@ -50,7 +50,7 @@ class HiddenNarrowing:
         """The pairs of hidden layers."""
         return {"layers": layer_pairs(spec.hidden, teacher)}
 
-    def field(self, source: Source, kept: Hidden) -> Narrowed:
+    def field(self, source: ViewedField, kept: Hidden) -> Narrowed:
         """The field of the narrower spec.
 
         Raises:
@@ -132,7 +132,7 @@ class NarrowedStates(Narrowed):
         return largest(self.source, self.field, parts)
 
 
-def _check_columns(source: Source, width: Width, stored: HiddenField, field: HiddenField) -> None:
+def _check_columns(source: ViewedField, width: Width, stored: HiddenField, field: HiddenField) -> None:
     """Raise unless the columns of a view are stored, each with the value that a build of the view would store.
 
     Raises:
@@ -163,7 +163,7 @@ def _check_columns(source: Source, width: Width, stored: HiddenField, field: Hid
             )
 
 
-def _nests(source: Source, width: Width) -> bool:
+def _nests(source: ViewedField, width: Width) -> bool:
     """True if the columns that all positions of a view share are among those that are stored."""
     kept = source.request.spec.hidden
     if width.scheme == "random" or kept is None:

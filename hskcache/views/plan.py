@@ -9,11 +9,11 @@ from hskcache.spec import Kept
 from hskcache.store.fields import INPUTS, kind_of
 from hskcache.store.manifest import Added, Manifest, Part, Request
 from hskcache.store.shelf import Shelf
-from hskcache.views.abc import Narrowed, Narrowing, Source
+from hskcache.views.abc import Narrowed, Narrowing, ViewedField
 from hskcache.views.attention import AttentionNarrowing
 from hskcache.views.hidden import HiddenNarrowing
 from hskcache.views.records import ViewFormat, ViewRecords
-from hskcache.views.shelf import Origin, ViewShelf
+from hskcache.views.shelf import ViewedCache, ViewShelf
 from hskcache.views.view import View
 
 NARROWINGS: dict[str, Narrowing] = {"hidden": HiddenNarrowing(), "attention": AttentionNarrowing()}
@@ -33,7 +33,7 @@ def viewed(manifest: Manifest, shelf: Shelf, view: View) -> tuple[Manifest, Shel
             other values than the cache holds; tells why.
         SpecError: the view contradicts how the cache was built.
     """
-    origin = Origin(manifest, shelf)
+    origin = ViewedCache(manifest, shelf)
     names, (first, rows) = _names(origin, view), _rows(origin, view)
     request = _narrower(manifest.request, view, names)
     fields = {name: _narrowed(origin, name, view) for name in names}
@@ -58,7 +58,7 @@ def viewed(manifest: Manifest, shelf: Shelf, view: View) -> tuple[Manifest, Shel
     return seen.signed(), ViewShelf(str(view), origin, fields, first)
 
 
-def _names(origin: Origin, view: View) -> list[str]:
+def _names(origin: ViewedCache, view: View) -> list[str]:
     """The fields of a view, in the order of the cache."""
     fields = origin.manifest.fields
     if view.fields is None:
@@ -69,7 +69,7 @@ def _names(origin: Origin, view: View) -> list[str]:
     return [name for name in fields if name == INPUTS or name in view.fields]
 
 
-def _rows(origin: Origin, view: View) -> tuple[int, tuple[int, int]]:
+def _rows(origin: ViewedCache, view: View) -> tuple[int, tuple[int, int]]:
     """The shard that a view begins with, and its rows [start, stop)."""
     request, where = origin.manifest.request, origin.shelf.name
     start, stop = (0, request.num_rows) if view.rows is None else view.rows
@@ -99,7 +99,7 @@ def _narrower(request: Request, view: View, names: Collection[str]) -> Request:
     return request.model_copy(update={"spec": spec, **pairs})
 
 
-def _narrowed(origin: Origin, name: str, view: View) -> Narrowed:
+def _narrowed(origin: ViewedCache, name: str, view: View) -> Narrowed:
     """A field of the view."""
     field, request = origin.manifest.fields[name], origin.manifest.request_for(name)
     narrower = _narrower(request, view, request.spec.sections)
@@ -108,7 +108,7 @@ def _narrowed(origin: Origin, name: str, view: View) -> Narrowed:
     kept, was_kept = (kind_of(field).kept(one.spec) for one in (narrower, request))
     if kept is None or kept == was_kept:
         return Narrowed(field, field)
-    narrowed = NARROWINGS[field.kind].field(Source(f"{name} of {origin.shelf.name}", field, request), kept)
+    narrowed = NARROWINGS[field.kind].field(ViewedField(f"{name} of {origin.shelf.name}", field, request), kept)
     return narrowed if narrowed.field != field else Narrowed(field, field)
 
 

@@ -15,7 +15,7 @@ from hskcache.store.shelf import Shelf
 from hskcache.views.abc import Arrays, Narrowed
 
 
-class Origin(NamedTuple):
+class ViewedCache(NamedTuple):
     """The cache that a view is of.
 
     Attributes:
@@ -37,7 +37,7 @@ class ViewShelf:
         first: number of the cache's shard that is the first of the view.
     """
 
-    def __init__(self, name: str, origin: Origin, fields: Mapping[str, Narrowed], first: int) -> None:
+    def __init__(self, name: str, origin: ViewedCache, fields: Mapping[str, Narrowed], first: int) -> None:
         self.name = f"the view {name} of {origin.shelf.name}"
         self._origin = origin
         self._fields = fields

@@ -51,7 +51,7 @@ def pilot(
     device = runtime.resolve_device(device)
     from hskcache.text.remembered import of_model
     from trainer.stark.folder import RESULTS, Folder
-    from trainer.stark.pilot import PLOT, Asked, begin, run
+    from trainer.stark.pilot import PLOT, PilotRequest, begin, run
     from trainer.stark.results import error_by_rows
     from trainer.stark.settings import parse_percents
     from trainer.stark.shares import table
@@ -60,7 +60,7 @@ def pilot(
     columns = layout.of_labelled_rows().recalling(memory, data, labelled=True)
     columns.check(data)
     max_length = max_length or Folder(out).max_length or memory.length(columns.task)
-    study = begin(Asked(teacher, data, columns, percents, seeds, max_length, device))
+    study = begin(PilotRequest(teacher, data, columns, percents, seeds, max_length, device))
     with console.progress("cells") as bar:
         task = bar.add_task("pilot", total=len(study.cells))
         shares = run(study, out, lambda count: bar.advance(task, count))

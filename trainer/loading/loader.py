@@ -17,7 +17,7 @@ from trainer.loading.choice import choice_of, identity_of, resolved
 from trainer.loading.decode import BatchDecoder, Sizes
 from trainer.loading.kinds import LOADED
 from trainer.loading.kinds.abc import StoredTargets
-from trainer.loading.ordered import Ordered, Part
+from trainer.loading.ordered import Ordered, SliceRows
 from trainer.loading.plan import Integers, Window
 from trainer.loading.prefetch import EncodedSlice, prefetched
 from trainer.loading.reader import Reader
@@ -85,7 +85,7 @@ class KnowledgeLoader(Ordered[Block]):
             return map(_measured, streamed_windows(self.reader, self.plan, epoch, skip))
         return map(_measured, ((window, self._resident) for window in self.plan.windows(epoch)))
 
-    def produce(self, parts: Generator[Part[Block], None, None]) -> Generator[Batch, None, None]:
+    def produce(self, parts: Generator[SliceRows[Block], None, None]) -> Generator[Batch, None, None]:
         """Select encoded rows, bring them to the device, decode them there."""
         assert isinstance(self.device, torch.device)
         ahead = 0 if self.residency == "device" else self.prefetch
@@ -114,7 +114,7 @@ class KnowledgeLoader(Ordered[Block]):
         """The kinds that are loaded: those of a field, with a layer of it where there are layers."""
         return [kind for kind in LOADED if self._choice.of(kind) and self.layers.get(kind) != ()]
 
-    def _encoded(self, part: Part[Block]) -> EncodedSlice:
+    def _encoded(self, part: SliceRows[Block]) -> EncodedSlice:
         block, rows, whole, weight = part
         totals = {
             kind: LOADED[kind].total(block.counts(f"{self._choice.of(kind)[0]}/{LOADED[kind].axis}", whole))

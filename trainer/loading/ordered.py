@@ -16,7 +16,7 @@ from trainer.loading.plan import VERSIONS, Integers, Plan, Window
 Data = TypeVar("Data")
 
 
-class Part(NamedTuple, Generic[Data]):
+class SliceRows(NamedTuple, Generic[Data]):
     """One slice of a global batch, before its batch is made.
 
     Attributes:
@@ -101,7 +101,7 @@ class Ordered(ABC, Generic[Data]):
         """
 
     @abstractmethod
-    def produce(self, parts: Generator[Part[Data], None, None]) -> Generator[Batch, None, None]:
+    def produce(self, parts: Generator[SliceRows[Data], None, None]) -> Generator[Batch, None, None]:
         """The batches of these parts."""
 
     @property
@@ -186,7 +186,7 @@ class Ordered(ABC, Generic[Data]):
             "identity": self.identity,
         }
 
-    def _parts(self, epoch: int, start: int) -> Generator[Part[Data], None, None]:
+    def _parts(self, epoch: int, start: int) -> Generator[SliceRows[Data], None, None]:
         done = 0
         for window, data, lengths in self.windows(epoch, start // self.accumulation):
             count = self.plan.count(window) * self.accumulation
@@ -197,7 +197,7 @@ class Ordered(ABC, Generic[Data]):
                 for micro in range(self.accumulation):
                     if done >= start:
                         rows = whole[micro * self.world_size + self.rank :: self.slices]
-                        yield Part(data, rows, whole, 1.0) if len(rows) else Part(data, whole[:1], whole, 0.0)
+                        yield SliceRows(data, rows, whole, 1.0) if len(rows) else SliceRows(data, whole[:1], whole, 0.0)
                     done += 1
             # Before the window after the next is read, this one must be gone.
             del data

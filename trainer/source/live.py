@@ -14,7 +14,7 @@ import torch
 
 from hskcache.build.build import Job, describe_job, extractor_for, prepare_job
 from hskcache.build.extract import Extractor
-from hskcache.build.positions import Rows
+from hskcache.build.positions import PaddedRows
 from hskcache.spec import Spec
 from hskcache.store.kinds import knowledge
 from hskcache.teacher.load import load_teacher
@@ -25,12 +25,12 @@ from hskcache.text.remembered import of_model
 from hskcache.text.tokenize import reach_of
 from trainer.batch import Batch
 from trainer.loading.kinds import LOADED
-from trainer.loading.ordered import Ordered, Part
+from trainer.loading.ordered import Ordered, SliceRows
 from trainer.loading.plan import Integers, Window
 from trainer.recipe import Losses
 from trainer.source.knowledge import Knowledge
 from trainer.source.live_kinds import LIVE
-from trainer.source.live_kinds.abc import Kept
+from trainer.source.live_kinds.abc import LiveLayer
 from trainer.source.source import Slice, Source, fields_of
 
 
@@ -118,7 +118,7 @@ class LiveLoader(Ordered[Job]):
         for window in self.plan.windows(epoch):
             yield window, self.job, self.job.layout.lengths_N[window.rows]
 
-    def produce(self, parts: Generator[Part[Job], None, None]) -> Generator[Batch, None, None]:
+    def produce(self, parts: Generator[SliceRows[Job], None, None]) -> Generator[Batch, None, None]:
         """Run the teacher over each slice."""
         labels, kept_N = self.job.labels, self.job.layout.kept_N
         with closing(parts):
@@ -135,13 +135,13 @@ class LiveLoader(Ordered[Job]):
                     weight=weight,
                 )
 
-    def _targets(self, inputs: dict[str, torch.Tensor], rows: Rows) -> dict[str, Any]:
+    def _targets(self, inputs: dict[str, torch.Tensor], rows: PaddedRows) -> dict[str, Any]:
         if self.fields == ():
             return {}
         targets = {}
         selectors = {selector.name: selector for selector in self.extractor.selectors}
         for kind, kept in self.extractor.knowledge(inputs, rows).items():
-            found = {layer: LIVE[kind](Kept(selectors[kind], layer, one, rows)) for layer, one in kept.items()}
+            found = {layer: LIVE[kind](LiveLayer(selectors[kind], layer, one, rows)) for layer, one in kept.items()}
             for target in found.values():
                 self._num_nonfinite += (~target.values.isfinite()).sum()
             by_layer = {layer: target.target for layer, target in found.items()}

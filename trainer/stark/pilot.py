@@ -43,7 +43,7 @@ class Cell(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Asked:
+class PilotRequest:
     """Request for a study.
 
     Attributes:
@@ -81,7 +81,7 @@ class Pilot:
     examples: Examples
     rows: TokenizedRows
     metrics: Mapping[str, Metric]
-    asked: Asked
+    asked: PilotRequest
 
     @property
     def cells(self) -> list[Cell]:
@@ -107,7 +107,7 @@ class Pilot:
         }
 
 
-def begin(asked: Asked) -> Pilot:
+def begin(asked: PilotRequest) -> Pilot:
     """Load the teacher, read the rows and tokenize them.
 
     Raises:

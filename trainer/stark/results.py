@@ -78,7 +78,7 @@ class Results:
         return replace(self, rows=tuple(replace(row, confidence=by_field.get(row.field)) for row in self.rows))
 
     def to_json(self) -> dict[str, Any]:
-        """As plain values."""
+        """Plain values of the results."""
         best = {"method": self.best.method, "percent": self.best.percent, "field": self.best.field}
         plain = asdict(self)
         plain["rows"] = list(plain["rows"])

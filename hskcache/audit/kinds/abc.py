@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hskcache.build.kinds.abc import Selector
-from hskcache.build.positions import Rows
+from hskcache.build.positions import PaddedRows
 from hskcache.decoded import Vectors
 from hskcache.store.fields import StoredField
 from hskcache.teacher.capture import Captured
@@ -30,7 +30,7 @@ class CapturedBatch(NamedTuple):
     """
 
     captured: Captured
-    rows: Rows
+    rows: PaddedRows
     numbers_B: NDArray[np.int64]
     lengths_B: NDArray[np.int64]
 
@@ -63,7 +63,7 @@ class Fresh(NamedTuple):
     constants: Arrays
 
 
-class Columns(NamedTuple):
+class ColumnChoice(NamedTuple):
     """A choice among all values of vectors: what is stored, what would be, and the score it goes by, [V, D] each."""
 
     then_VD: Tensor
@@ -82,7 +82,7 @@ class AuditedKind(Generic[FieldModel]):
         """True if every vector has columns of its own, see :meth:`columns`."""
         return False
 
-    def columns(self, field: FieldModel, vectors: Vectors, table: TeacherVectors) -> Columns:
+    def columns(self, field: FieldModel, vectors: Vectors, table: TeacherVectors) -> ColumnChoice:
         """The columns of each vector, then and now."""
         raise NotImplementedError
 

@@ -4,7 +4,7 @@ from torch import Tensor
 
 from hskcache.audit.kinds.abc import AuditedKind, Fresh, TeacherVectors, scale_of_scores
 from hskcache.build.kinds.attention import AttentionSelector
-from hskcache.build.positions import Positions, Rows
+from hskcache.build.positions import PaddedRows, Positions
 from hskcache.decoded import Vectors
 from hskcache.spec import Length
 from hskcache.store.kinds.attention import AttentionField
@@ -29,6 +29,6 @@ def _scores(field: AttentionField, fresh: Fresh, layer: int) -> Tensor:
         field.model_copy(update={"layers": [layer]}), Positions(Length(score="all"), [layer], layer, frozenset())
     )
     rows = fresh.batch.rows
-    rows = Rows(rows.input_ids_BL, rows.valid_BL, rows.row_ids_B, {whole.name: fresh.batch.lengths_B})
+    rows = PaddedRows(rows.input_ids_BL, rows.valid_BL, rows.row_ids_B, {whole.name: fresh.batch.lengths_B})
     scores: Tensor = whole.select(fresh.batch.captured, rows)[layer].scores_BHKK.cpu()
     return scores

@@ -2,7 +2,7 @@
 
 import torch
 
-from hskcache.audit.kinds.abc import AuditedKind, Columns, Fresh, TeacherVectors
+from hskcache.audit.kinds.abc import AuditedKind, ColumnChoice, Fresh, TeacherVectors
 from hskcache.decoded import Vectors
 from hskcache.ragged import starts_of
 from hskcache.selection.width import magnitude_columns
@@ -31,10 +31,10 @@ class AuditedHidden(AuditedKind[HiddenField]):
         """True where columns are stored beside the values."""
         return field.columns in {"indices", "bitmask"}
 
-    def columns(self, field: HiddenField, vectors: Vectors, table: TeacherVectors) -> Columns:
+    def columns(self, field: HiddenField, vectors: Vectors, table: TeacherVectors) -> ColumnChoice:
         """Columns of largest magnitude."""
         assert table.states_VD is not None
         now = magnitude_columns(table.states_VD, field.num_columns)
         nothing = torch.zeros(table.states_VD.shape, dtype=torch.bool)
         then_VD, now_VD = (nothing.scatter(1, columns, True) for columns in (vectors.entries_VE, now))
-        return Columns(then_VD, now_VD, table.states_VD.abs())
+        return ColumnChoice(then_VD, now_VD, table.states_VD.abs())

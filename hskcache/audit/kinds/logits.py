@@ -18,7 +18,7 @@ class AuditedLogits(AuditedKind[LogitsField]):
         return TeacherVectors(logits_VC, scale_of_scores(logits_VC))
 
     def check_shape(self, field: LogitsField, teacher: Teacher, where: str) -> None:
-        """As many outputs."""
+        """Raise unless there are as many outputs."""
         if field.num_labels != teacher.num_labels:
             raise MismatchError(
                 f"{teacher.info.name} has {teacher.num_labels or 'no'} outputs and {where} holds {field.num_labels} "

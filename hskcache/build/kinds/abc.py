@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hskcache.build.positions import Rows
+from hskcache.build.positions import PaddedRows
 from hskcache.ragged import Integers
 from hskcache.spec import Length, Spec
 from hskcache.store.fields import StoredField
@@ -59,11 +59,11 @@ class Selector(Protocol):
         """Parts of a forward pass that must be captured for it."""
         ...
 
-    def select(self, captured: Captured, rows: Rows) -> Mapping[Any, Any]:
+    def select(self, captured: Captured, rows: PaddedRows) -> Mapping[Any, Any]:
         """Kept entries by stored layer; under None of a kind without layers."""
         ...
 
-    def encode(self, kept: Any, rows: Rows) -> Encoded:
+    def encode(self, kept: Any, rows: PaddedRows) -> Encoded:
         """One layer's kept entries as they are stored."""
         ...
 
@@ -88,8 +88,8 @@ class Size(NamedTuple):
     constant_bytes: int = 0
 
 
-class Asked(NamedTuple):
-    """Facts that a field is made of.
+class FieldBasis(NamedTuple):
+    """Basis that a field is made on.
 
     Attributes:
         spec: what to keep, resolved.
@@ -105,7 +105,7 @@ class Asked(NamedTuple):
 class BuiltKind(Generic[FieldModel]):
     """Building of one kind. An object of it stands in the table under the kind's name."""
 
-    def field(self, asked: Asked) -> FieldModel | None:
+    def field(self, asked: FieldBasis) -> FieldModel | None:
         """Field that the kind will be stored in; None where it is not kept.
 
         Raises:

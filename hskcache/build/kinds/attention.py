@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hskcache.attention import scores_between
-from hskcache.build.kinds.abc import Asked, BuiltKind, Encoded, Size, kept_counts
-from hskcache.build.positions import Positions, Rows, positions_of
+from hskcache.build.kinds.abc import BuiltKind, Encoded, FieldBasis, Size, kept_counts
+from hskcache.build.positions import PaddedRows, Positions, positions_of
 from hskcache.encoded import ENCODED
 from hskcache.encoding import get_encoding
 from hskcache.ragged import Integers, ragged_index
@@ -60,7 +60,7 @@ class AttentionSelector:
         """Query and key of the stored layers, and the scores that choose positions."""
         return Wanted(scores=self.positions.scores, attention=frozenset(self.field.layers))
 
-    def select(self, captured: Captured, rows: Rows) -> dict[int, KeptAttention]:
+    def select(self, captured: Captured, rows: PaddedRows) -> dict[int, KeptAttention]:
         """Kept scores of every stored layer."""
         chosen = self.positions.choose(captured, rows)
         counts = torch.from_numpy(rows.kept_B[self.name]).to(rows.input_ids_BL.device, non_blocking=True)
@@ -73,7 +73,7 @@ class AttentionSelector:
             kept[layer] = KeptAttention(positions_BK, valid_BK, scores.masked_fill(~pairs_BKK.unsqueeze(1), 0.0))
         return kept
 
-    def encode(self, kept: KeptAttention, rows: Rows) -> Encoded:
+    def encode(self, kept: KeptAttention, rows: PaddedRows) -> Encoded:
         """Positions, values and scales of one layer, the padding of the batch taken out."""
         encoding = get_encoding(self.field.encoding)
         padded = encoding.encode(kept.scores_BHKK)
@@ -122,12 +122,12 @@ class AttentionSelector:
 class BuiltAttention(BuiltKind[AttentionField]):
     """Building of the layers, positions and heads that the spec names."""
 
-    def field(self, asked: Asked) -> AttentionField | None:
-        """As the spec says."""
+    def field(self, asked: FieldBasis) -> AttentionField | None:
+        """Field of the layers and heads that the spec names."""
         return None if asked.spec.attention is None else attention_field(asked.spec.attention, asked.teacher)
 
     def size(self, field: AttentionField, spec: Spec, rows: TokenizedRows) -> Size:
-        """As many scores as pairs of positions, head by head and layer by layer."""
+        """Size of the scores of all pairs of positions, head by head and layer by layer."""
         assert spec.attention is not None
         kept_N = kept_counts(spec.attention.length, rows)
         return Size(attention_bytes(field, kept_N) + 8, 1 + 4 * len(field.layers), kept_N)

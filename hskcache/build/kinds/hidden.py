@@ -9,8 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hskcache.build.kinds.abc import ARRAY_BYTES, Arrays, Asked, BuiltKind, Encoded, Run, Size, kept_counts
-from hskcache.build.positions import Positions, Rows, owners, positions_of
+from hskcache.build.kinds.abc import ARRAY_BYTES, Arrays, BuiltKind, Encoded, FieldBasis, Run, Size, kept_counts
+from hskcache.build.positions import PaddedRows, Positions, owners, positions_of
 from hskcache.encoded import ENCODED, column_bytes
 from hskcache.encoding import get_encoding
 from hskcache.encoding.bitmask import pack_columns
@@ -31,7 +31,7 @@ PCA_SAMPLE_POSITIONS = 1 << 16
 
 
 @dataclass(frozen=True)
-class Kept:
+class KeptStates:
     """Kept hidden states of one layer over a batch; a row's positions stand together, best first.
 
     Attributes:
@@ -78,7 +78,7 @@ class HiddenSelector:
         """The stored layers, and the scores that choose their positions."""
         return Wanted(hidden=frozenset(self.field.layers), scores=self.positions.scores)
 
-    def select(self, captured: Captured, rows: Rows) -> dict[int, Kept]:
+    def select(self, captured: Captured, rows: PaddedRows) -> dict[int, KeptStates]:
         """Kept entries of every stored layer."""
         chosen = self.positions.choose(captured, rows)
         kept_B = rows.kept_B[self.name]
@@ -87,7 +87,7 @@ class HiddenSelector:
         flat = ragged_index(np.arange(slots_BK[0]) * slots_BK[1], kept_B, device)
         return {layer: self._columns(layer, captured.hidden[layer], chosen[layer], flat) for layer in self.field.layers}
 
-    def encode(self, kept: Kept, rows: Rows) -> Encoded:
+    def encode(self, kept: KeptStates, rows: PaddedRows) -> Encoded:
         """Positions, values, scales and columns of one layer, kept positions first."""
         encoding = get_encoding(self.field.encoding)
         values = encoding.encode(kept.values_PW)
@@ -106,7 +106,7 @@ class HiddenSelector:
         nonfinite = torch.zeros(len(kept_B), dtype=torch.int32, device=bad.device)
         return Encoded(arrays, nonfinite.index_add_(0, owners(kept_B, bad.device), bad))
 
-    def _columns(self, layer: int, hidden_BLD: Tensor, positions_BK: Tensor, slots: Tensor) -> Kept:
+    def _columns(self, layer: int, hidden_BLD: Tensor, positions_BK: Tensor, slots: Tensor) -> KeptStates:
         batch, length, width = hidden_BLD.shape
         positions = positions_BK.reshape(-1).index_select(0, slots)
         rows = torch.div(slots, positions_BK.shape[1], rounding_mode="floor")
@@ -114,15 +114,15 @@ class HiddenSelector:
         name = layer_name(layer)
         match self.field.columns:
             case "all":
-                return Kept(positions, states, None)
+                return KeptStates(positions, states, None)
             case "shared":
-                return Kept(positions, states.index_select(1, self.constants[f"{name}/columns"].long()), None)
+                return KeptStates(positions, states.index_select(1, self.constants[f"{name}/columns"].long()), None)
             case "pca":
                 basis, mean = self.constants[f"{name}/basis"], self.constants[f"{name}/mean"]
-                return Kept(positions, (states - mean) @ basis.T, None)
+                return KeptStates(positions, (states - mean) @ basis.T, None)
             case "indices" | "bitmask":
                 columns = magnitude_columns(states, self.field.num_columns)
-                return Kept(positions, states.gather(-1, columns), columns)
+                return KeptStates(positions, states.gather(-1, columns), columns)
             case unknown:
                 assert_never(unknown)
 
@@ -130,12 +130,12 @@ class HiddenSelector:
 class BuiltHidden(BuiltKind[HiddenField]):
     """Building of the layers, positions and columns that the spec names."""
 
-    def field(self, asked: Asked) -> HiddenField | None:
-        """As the spec says."""
+    def field(self, asked: FieldBasis) -> HiddenField | None:
+        """Field of the layers and columns that the spec names."""
         return None if asked.spec.hidden is None else hidden_field(asked.spec.hidden, asked.teacher)
 
     def size(self, field: HiddenField, spec: Spec, rows: TokenizedRows) -> Size:
-        """As many vectors as positions, layer by layer."""
+        """Size of a vector for every position, layer by layer."""
         assert spec.hidden is not None
         kept_N = kept_counts(spec.hidden.length, rows)
         row_bytes_N = kept_N * position_bytes(field) * len(field.layers) + 8

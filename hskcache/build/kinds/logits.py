@@ -8,8 +8,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hskcache.build.kinds.abc import Asked, BuiltKind, Encoded, Size
-from hskcache.build.positions import Rows
+from hskcache.build.kinds.abc import BuiltKind, Encoded, FieldBasis, Size
+from hskcache.build.positions import PaddedRows
 from hskcache.classes import reordering
 from hskcache.errors import MismatchError, SpecError
 from hskcache.recall import task_of
@@ -34,12 +34,12 @@ class LogitsSelector:
     def __init__(self, field: LogitsField) -> None:
         self.field = field
 
-    def select(self, captured: Captured, rows: Rows) -> dict[None, Tensor]:
+    def select(self, captured: Captured, rows: PaddedRows) -> dict[None, Tensor]:
         """Logits [B, C] float32."""
         assert captured.logits is not None
         return {None: captured.logits}
 
-    def encode(self, kept: Tensor, rows: Rows) -> Encoded:
+    def encode(self, kept: Tensor, rows: PaddedRows) -> Encoded:
         """The logits."""
         return Encoded({"logits": kept}, (~torch.isfinite(kept)).sum(-1, dtype=torch.int32))
 
@@ -47,8 +47,8 @@ class LogitsSelector:
 class BuiltLogits(BuiltKind[LogitsField]):
     """Building of the logits of every teacher with a classifier."""
 
-    def field(self, asked: Asked) -> LogitsField | None:
-        """As many as the teacher has."""
+    def field(self, asked: FieldBasis) -> LogitsField | None:
+        """Field of as many logits as the teacher has."""
         return None if asked.num_labels is None else LogitsField(num_labels=asked.num_labels)
 
     def size(self, field: LogitsField, spec: Spec, rows: TokenizedRows) -> Size:
@@ -60,12 +60,12 @@ class BuiltLogits(BuiltKind[LogitsField]):
         return LogitsSelector(field)
 
     def check_addition(self, teacher: "Teacher", request: Request, where: str) -> None:
-        """Refuse caches without a task."""
+        """Raise for caches without a task."""
         if request.data.problem == "text" or teacher.num_labels is None:
             raise SpecError(f"{where} holds a corpus without a task, of which there are no logits; add hidden states")
 
     def check_classes(self, teacher: "Teacher", request: Request) -> None:
-        """As many, of the same names in the same order."""
+        """Raise unless there are as many, of the same names in the same order."""
         own, name = request.data.label_names, teacher.info.name
         count = len(own) or 1
         if teacher.num_labels != count:

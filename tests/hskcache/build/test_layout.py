@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from hskcache.build.kinds.abc import eligible_counts
 from hskcache.build.kinds.hidden import position_bytes
-from hskcache.build.layout import Layout, id_dtype, plan
+from hskcache.build.layout import ShardLayout, id_dtype, plan
 from hskcache.errors import SpecError
 from hskcache.resolved import hidden_field
 from hskcache.spec import Hidden, Length, Spec, Width
@@ -18,8 +18,8 @@ from hskcache.teacher.load import Teacher
 from hskcache.text import TokenizedRows
 
 
-def layout_of(lengths: list[int], shard_rows: int) -> Layout:
-    return Layout(np.array(lengths), {}, {}, shard_rows)
+def layout_of(lengths: list[int], shard_rows: int) -> ShardLayout:
+    return ShardLayout(np.array(lengths), {}, {}, shard_rows)
 
 
 @given(

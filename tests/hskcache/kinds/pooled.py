@@ -17,8 +17,8 @@ from torch.nn import functional as F
 from hskcache.audit.kinds import AUDITED
 from hskcache.audit.kinds.abc import AuditedKind, Fresh, TeacherVectors
 from hskcache.build.kinds import BUILT
-from hskcache.build.kinds.abc import Asked, BuiltKind, Encoded, Size
-from hskcache.build.positions import Rows
+from hskcache.build.kinds.abc import BuiltKind, Encoded, FieldBasis, Size
+from hskcache.build.positions import PaddedRows
 from hskcache.decoded import DECODED, DecodedKind, Vectors
 from hskcache.decoded.abc import LayerRows, Stored, each, tensor_of
 from hskcache.describe import DESCRIPTIONS, About, Description
@@ -80,16 +80,16 @@ class PooledSelector:
     def wanted(self) -> Wanted:
         return Wanted(hidden=frozenset({self.layer}))
 
-    def select(self, captured: Captured, rows: Rows) -> dict[None, Tensor]:
+    def select(self, captured: Captured, rows: PaddedRows) -> dict[None, Tensor]:
         return {None: captured.hidden[self.layer][:, 0].float()}
 
-    def encode(self, kept: Tensor, rows: Rows) -> Encoded:
+    def encode(self, kept: Tensor, rows: PaddedRows) -> Encoded:
         stored = kept.half()
         return Encoded({NAME: stored}, (~torch.isfinite(stored)).sum(-1, dtype=torch.int32))
 
 
 class BuiltPooled(BuiltKind[PooledField]):
-    def field(self, asked: Asked) -> PooledField | None:
+    def field(self, asked: FieldBasis) -> PooledField | None:
         return None if asked.spec.sections.get(NAME) is None else PooledField(width=asked.teacher.width)
 
     def size(self, field: PooledField, spec: Spec, rows: TokenizedRows) -> Size:

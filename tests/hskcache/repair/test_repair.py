@@ -21,7 +21,7 @@ from hskcache.build.job import Job
 from hskcache.cache import Cache, open_cache
 from hskcache.errors import MismatchError
 from hskcache.repair.mending import bad_pages, damage_of, mend_from_manifest, rebuild_page
-from hskcache.repair.recompute import Source, addition_source, recompute, source_of
+from hskcache.repair.recompute import Recomputation, addition_source, recompute, source_of
 from hskcache.store.ledger import Ledger
 from hskcache.store.publishing import publish, sweep
 from hskcache.store.record import Record
@@ -56,7 +56,7 @@ def root(whole: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(whole, tmp_path / "c"))
 
 
-def mend(root: Path, source: Callable[[Cache], Source]) -> dict[tuple[str, int], str]:
+def mend(root: Path, source: Callable[[Cache], Recomputation]) -> dict[tuple[str, int], str]:
     """What ``hskcache repair`` does with a teacher; the reasons of what is not mended."""
     ledger = Ledger(root)
     manifest = ledger.intact()

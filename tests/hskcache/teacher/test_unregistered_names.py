@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from hskcache.build.positions import Positions, Rows
+from hskcache.build.positions import PaddedRows, Positions
 from hskcache.resolved import hidden_field
 from hskcache.selection.depth import kept_layers
 from hskcache.spec import Depth, Hidden, Length, Width
@@ -14,9 +14,9 @@ from hskcache.store.manifest import TeacherInfo
 from hskcache.teacher.capture import Captured
 
 
-def rows() -> Rows:
+def rows() -> PaddedRows:
     ids_BL = torch.tensor([[5, 6, 7, 8], [5, 6, 7, 0]])
-    return Rows(ids_BL, ids_BL > 0, torch.arange(2), {"hidden": np.array([2, 2])})
+    return PaddedRows(ids_BL, ids_BL > 0, torch.arange(2), {"hidden": np.array([2, 2])})
 
 
 def chosen(**length: Any) -> torch.Tensor:

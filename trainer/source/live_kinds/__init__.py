@@ -3,14 +3,14 @@
 from collections.abc import Callable
 
 from hskcache.table import Table
-from trainer.source.live_kinds.abc import Kept, LiveTarget
+from trainer.source.live_kinds.abc import LiveLayer, LiveTarget
 from trainer.source.live_kinds.attention import live_attention
 from trainer.source.live_kinds.hidden import live_hidden
 from trainer.source.live_kinds.logits import live_logits
 
-__all__ = ["LIVE", "Kept", "LiveTarget"]
+__all__ = ["LIVE", "LiveLayer", "LiveTarget"]
 
-LIVE: Table[Callable[[Kept], LiveTarget]] = Table(
+LIVE: Table[Callable[[LiveLayer], LiveTarget]] = Table(
     "a kind that a teacher in the loop gives",
     {"logits": live_logits, "hidden": live_hidden, "attention": live_attention},
 )

@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from hskcache.build.positions import Rows
+from hskcache.build.positions import PaddedRows
 
 
-class Kept(NamedTuple):
+class LiveLayer(NamedTuple):
     """One layer of a batch as the teacher left it behind.
 
     Attributes:
@@ -23,7 +23,7 @@ class Kept(NamedTuple):
     selector: Any
     layer: int | None
     entries: Any
-    rows: Rows
+    rows: PaddedRows
 
 
 class LiveTarget(NamedTuple):

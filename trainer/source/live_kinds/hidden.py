@@ -5,10 +5,10 @@ import torch
 
 from hskcache.store.fields import layer_name
 from trainer.batch import HiddenTarget
-from trainer.source.live_kinds.abc import Kept, LiveTarget
+from trainer.source.live_kinds.abc import LiveLayer, LiveTarget
 
 
-def live_hidden(kept: Kept) -> LiveTarget:
+def live_hidden(kept: LiveLayer) -> LiveTarget:
     """States as they are, before any encoding."""
     selector, entries, rows = kept.selector, kept.entries, kept.rows
     kept_B, device = rows.kept_B[selector.name], entries.positions_P.device
