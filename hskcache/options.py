@@ -2,7 +2,7 @@
 
 import functools
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, get_args
 
 import click
@@ -34,6 +34,13 @@ def gathered(kind: Callable[..., Any], name: str, of: Iterable[str] | None = Non
         return wrapper
 
     return decorate
+
+
+def with_options(options: Sequence[Callable[[Command], Command]], command: Command) -> Command:
+    """Give a command options, which its help lists in their order."""
+    for option in reversed(options):
+        command = option(command)
+    return command
 
 
 class Device(click.ParamType):  # type: ignore[type-arg]
@@ -74,9 +81,14 @@ device = click.option(
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs on stdout.")
 
 
-def seed(of: str) -> Callable[[Command], Command]:
-    """The option ``--seed``, 0 where it is not given, of what is drawn by it."""
-    return click.option("--seed", type=Whole(min=0), default=0, show_default=True, help=f"Of {of}.")
+def seed(of: str, numbers: "click.ParamType[int] | None" = None) -> Callable[[Command], Command]:
+    """The option ``--seed``, 0 where it is not given.
+
+    Args:
+        of: what is drawn by it.
+        numbers: what it may be; None: a whole number from 0 on.
+    """
+    return click.option("--seed", type=numbers or Whole(min=0), default=0, show_default=True, help=f"Of {of}.")
 
 
 def view(what: str) -> Callable[[Command], Command]:
@@ -121,7 +133,4 @@ _LAYOUT = (
 
 def layout(command: Command) -> Command:
     """Give a command ``--task``, the column options and those of rows as one argument ``layout``."""
-    command = gathered(Layout, "layout", OPTIONS)(command)
-    for option in reversed(_LAYOUT):
-        command = option(command)
-    return command
+    return with_options(_LAYOUT, gathered(Layout, "layout", OPTIONS)(command))

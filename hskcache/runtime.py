@@ -7,11 +7,24 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from hskcache import processes
-from hskcache.errors import SpecError
+from hskcache.errors import CacheError, SpecError
 from hskcache.versions import version_of
 
 if TYPE_CHECKING:
     import torch
+
+
+def require_teacher_extra() -> None:
+    """Say which extra is missing before a long traceback does.
+
+    Raises:
+        CacheError: torch or transformers is not installed.
+    """
+    from importlib.util import find_spec
+
+    for package in ("torch", "transformers"):
+        if find_spec(package) is None:
+            raise CacheError(f"{package} is not installed; install the extra: pip install 'hskcache[teacher]'")
 
 
 def check_device(name: str) -> None:
@@ -21,7 +34,7 @@ def check_device(name: str) -> None:
         SpecError: it is none of these.
     """
     kind, _, number = name.partition(":")
-    if name != "auto" and (kind not in {"cpu", "cuda"} or (":" in name and not number.isdigit())):
+    if name != "auto" and (kind not in {"cpu", "cuda"} or (":" in name and not number.isdecimal())):
         raise SpecError(f"--device {name!r} is not a device; give auto, cpu, cuda or cuda:N")
 
 

@@ -1,17 +1,17 @@
 """Train students: from a cache, or plainly on labels.
 
-``fit`` trains the student that a ``FitRequest`` asks for; the command ``hsktrain fit`` does the same.
+``fit`` trains the student that a ``FitRequest`` asks for, as ``hsktrain fit`` does, and ``finetune`` a model on labels.
 """
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from trainer.run.request import FitRequest, FromCache, FromTeacher, Machine
-    from trainer.run.requested import fit
+    from trainer.run.request import FinetuneRequest, FitRequest, FromCache, FromTeacher, Machine
+    from trainer.run.requested import finetune, fit
 
-__all__ = ["FitRequest", "FromCache", "FromTeacher", "Machine", "fit"]
+__all__ = ["FinetuneRequest", "FitRequest", "FromCache", "FromTeacher", "Machine", "finetune", "fit"]
 
-_DOORS = {"fit"}
+_DOORS = {"finetune", "fit"}
 
 
 def __getattr__(name: str) -> Any:

@@ -7,17 +7,11 @@ from typing import Literal
 import click
 
 from hskcache import console
-from hskcache.cli.options import (
-    cache_argument,
-    corpus_option,
-    data_or_corpus_option,
-    device_option,
-    json_option,
-    teacher_option,
-)
+from hskcache.build.request import Texts
+from hskcache.cli.options import cache_argument, on_nonfinite_option, teacher_option, texts
 from hskcache.cli.outcome import facts, tell_agreement, tell_skipped
-from hskcache.options import layout
-from hskcache.text.layout import Layout
+from hskcache.options import as_json, device
+from hskcache.runtime import require_teacher_extra
 
 _SPOOL = ".appending"
 
@@ -25,25 +19,15 @@ _SPOOL = ".appending"
 @click.command()
 @cache_argument
 @teacher_option
-@data_or_corpus_option
-@corpus_option
-@layout
+@texts
 @click.option("--again", is_flag=True, help="Append rows that the cache has already, so that it has them twice.")
-@click.option(
-    "--on-nonfinite",
-    type=click.Choice(["fail", "skip"]),
-    default="fail",
-    show_default=True,
-    help="When the teacher gives NaN or infinity: end, or leave the row out and say so.",
-)
-@device_option
-@json_option
+@on_nonfinite_option
+@device
+@as_json
 def append(
     cache: Path,
     teacher: str,
-    data: str | None,
-    corpus: Path | None,
-    layout: Layout,
+    texts: Texts,
     again: bool,
     on_nonfinite: Literal["fail", "skip"],
     device: str,
@@ -56,7 +40,6 @@ def append(
     command.
     """
     from hskcache.cache import open_cache
-    from hskcache.cli.jobs import Rows, require_teacher_extra
     from hskcache.cli.parts import make_part_job
     from hskcache.store.appending import check_may_grow, require_nobody
     from hskcache.store.ledger import Ledger
@@ -69,7 +52,7 @@ def append(
     from hskcache.build.append import append as run
     from hskcache.build.append import check_append
 
-    job = make_part_job(opened, teacher, device, Rows(data, layout, corpus), cache / _SPOOL)
+    job = make_part_job(opened, teacher, device, texts, cache / _SPOOL)
     check_append(job, opened, again)
     with console.progress("rows") as bar:
         task = bar.add_task("append", total=len(job.rows))

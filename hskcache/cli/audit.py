@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hskcache import console
-from hskcache.cli.options import cache_or_url_argument, device_option, json_option
+from hskcache.cli.options import cache_or_url_argument
+from hskcache.options import as_json, device, seed
 from hskcache.ranges import FiniteRange, Whole
+from hskcache.runtime import require_teacher_extra
 
 if TYPE_CHECKING:
     from hskcache.audit.audit import Question
@@ -31,15 +33,15 @@ if TYPE_CHECKING:
     help="A field to audit, such as one that was added; repeatable.  [default: those the cache was built with]",
 )
 @click.option("--rows", type=Whole(min=1), default=256, show_default=True, help="Rows to draw; all if there are fewer.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the draw.")
+@seed("the draw", click.INT)
 @click.option(
     "--tolerance",
     type=FiniteRange(min=0),
     help="Allowed beyond the bound of the encoding, as a share of the largest magnitude of the teacher's vector."
     "  [default: 1e-4 for a teacher in float32, 0.1 in bfloat16, 0.015 in float16]",
 )
-@device_option
-@json_option
+@device
+@as_json
 def audit(
     cache: str,
     teacher: str,
@@ -56,8 +58,6 @@ def audit(
     encoding and the tolerance, which is for floats that add up otherwise on another machine. No teacher knows the
     labels of the rows: labels are not audited.
     """
-    from hskcache.cli.jobs import require_teacher_extra
-
     require_teacher_extra()
     from hskcache.audit.audit import Question
     from hskcache.remote.mirror import open_any

@@ -1,21 +1,62 @@
 """``hskcache augment``: more rows for a student to learn from, out of those there are."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from hskcache import console
-from hskcache.cli.options import data_option, device_option, json_option
+from hskcache.cli.options import data_option
 from hskcache.errors import SpecError
-from hskcache.options import layout
+from hskcache.options import as_json, device, gathered, layout, seed
 from hskcache.ranges import FiniteRange, Whole
+from hskcache.runtime import require_teacher_extra
 from hskcache.text.layout import Layout
 
 if TYPE_CHECKING:
-    from hskcache.augment import Augmentation, Finished
+    from hskcache.augment import Augmentation, Finished, Pairs
 
 COPIES, MOST_COPIES = 20, 10_000
+
+
+@dataclass(frozen=True)
+class AugmentRequest:
+    """Rows to add copies to, as the options say it that are called alike.
+
+    Attributes:
+        data: the rows.
+        layout: which of their columns to read.
+        masked_lm: predicts words of one piece; folder or hub id.
+        vectors: word vectors for words of several pieces.
+        vectors_limit: of them to read; 0: all.
+        copies: of a row at most; None: the task's, else COPIES.
+        pairs: texts of a pair that a copy varies.
+        probability: that a word is replaced.
+        candidates: best words of which one is drawn.
+        words: pattern of those that may be replaced.
+        stop_words: those that stay.
+        possessives: whether words that end in 's are replaced.
+        seed: of all draws.
+        batch_size: sentences for one call of the masked LM.
+        device: where it computes.
+    """
+
+    data: str
+    layout: Layout
+    masked_lm: str | None
+    vectors: Path | None
+    vectors_limit: int
+    copies: int | None
+    pairs: "Pairs"
+    probability: float
+    candidates: int
+    words: str
+    stop_words: str
+    possessives: bool
+    seed: int
+    batch_size: int
+    device: str
 
 
 @click.command()
@@ -78,7 +119,7 @@ COPIES, MOST_COPIES = 20, 10_000
     show_default=True,
     help="Replace words that end in 's, too, of which that stays.",
 )
-@click.option("--seed", type=int, default=0, show_default=True, help="Of all draws.")
+@seed("all draws", click.INT)
 @click.option(
     "--batch-size",
     type=Whole(min=1),
@@ -86,16 +127,17 @@ COPIES, MOST_COPIES = 20, 10_000
     show_default=True,
     help="Sentences of 128 tokens for one call of the masked LM; changes no byte.",
 )
-@device_option
+@device
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="The file, of the same kind as --data.")
-@json_option
-def augment(data: str, layout: Layout, out: Path, as_json: bool, **given: Any) -> None:
+@as_json
+@gathered(AugmentRequest, "request")
+def augment(request: AugmentRequest, out: Path, as_json: bool) -> None:
     """Add copies of every row in which words are replaced by likely or similar ones, as TinyBERT does.
 
     The output has the columns of the data and two more, origin and copy, and is read with the same options. The same
     command goes on where an interrupted one stopped, and ends with the same bytes.
     """
-    job = _job(data, layout, out, given)
+    job = _job(request, out)
     from hskcache.augment import augment as run
 
     for note in job.source.notes:
@@ -108,41 +150,40 @@ def augment(data: str, layout: Layout, out: Path, as_json: bool, **given: Any) -
     console.say(_summary(out, done))
 
 
-def _job(data: str, layout: Layout, out: Path, given: dict[str, Any]) -> "Augmentation":
+def _job(request: AugmentRequest, out: Path) -> "Augmentation":
     """Check what costs nothing to check, then read the rows, then load what takes long."""
     from hskcache.augment import Augmentation, Chance, Proposer, eligible, load_vectors, open_source, output_suffix
 
-    if given["masked_lm"] is None and given["vectors"] is None:
+    if request.masked_lm is None and request.vectors is None:
         raise SpecError("neither --masked-lm nor --vectors says what words are replaced by; give at least one of them")
-    if out.suffix.lower() != output_suffix(data):
-        raise SpecError(f"--out {out}: the rows of {data} are written as {output_suffix(data)}; give a name with that")
-    words = eligible(given["words"], given["stop_words"], given["possessives"])
-    task = layout.task
-    copies = given["copies"] or (task.copies if task is not None else None) or COPIES
-    source = open_source(data, layout)
+    suffix = output_suffix(request.data)
+    if out.suffix.lower() != suffix:
+        raise SpecError(f"--out {out}: the rows of {request.data} are written as {suffix}; give a name with that")
+    words = eligible(request.words, request.stop_words, request.possessives)
+    task = request.layout.task
+    copies = request.copies or (task.copies if task is not None else None) or COPIES
+    source = open_source(request.data, request.layout)
     vectors = masked_lm = None
-    if given["vectors"] is None:
+    if request.vectors is None:
         console.say("no --vectors: words that the masked LM has in several pieces stay as they are")
     else:
-        vectors = load_vectors(given["vectors"], given["vectors_limit"] or None)
-    if given["masked_lm"] is None:
+        vectors = load_vectors(request.vectors, request.vectors_limit or None)
+    if request.masked_lm is None:
         console.say("no --masked-lm: all words are replaced by their nearest vectors, without regard to the sentence")
     else:
-        from hskcache.cli.jobs import require_teacher_extra
-
         require_teacher_extra()
         from hskcache.augment.masked_lm import load_masked_lm
 
-        masked_lm = load_masked_lm(given["masked_lm"], given["device"])
-    proposer = Proposer(words, given["candidates"], masked_lm, vectors, given["batch_size"])
+        masked_lm = load_masked_lm(request.masked_lm, request.device)
+    proposer = Proposer(words, request.candidates, masked_lm, vectors, request.batch_size)
     names = {
-        "data": data,
+        "data": request.data,
         "task": None if task is None else task.name,
-        "masked_lm": given["masked_lm"],
-        "stop_words": given["stop_words"],
+        "masked_lm": request.masked_lm,
+        "stop_words": request.stop_words,
     }
     provenance = names | {"vectors": None if vectors is None else vectors.source}
-    chance = Chance(copies, given["probability"], given["seed"], given["pairs"])
+    chance = Chance(copies, request.probability, request.seed, request.pairs)
     return Augmentation(source, proposer, chance, provenance)
 
 

@@ -1,20 +1,22 @@
 """``hskcache build``: run the teacher once and write the cache, or add a field to one."""
 
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from hskcache import console, runtime
-from hskcache.cli.options import job_options, json_option
+from hskcache import console
+from hskcache.build.request import AdditionRequest, Texts, alone
+from hskcache.cli.keeping import Keeping, build_request, job_options
+from hskcache.cli.options import on_nonfinite_option
 from hskcache.cli.outcome import facts, num_bytes, reached, tell_agreement, tell_skipped
 from hskcache.errors import SpecError
+from hskcache.options import as_json
 from hskcache.store.kinds import knowledge
-from hskcache.text.layout import Layout
 
 if TYPE_CHECKING:
     from hskcache.build.nonfinite import OnNonfinite
-    from hskcache.cli.jobs import Rows
     from hskcache.store.manifest import Manifest
 
 
@@ -28,16 +30,18 @@ if TYPE_CHECKING:
     help="Add a field to the complete cache --out: what --teacher knows of the same rows, which the cache holds.",
 )
 @click.option("--name", metavar="NAME", help="With --add-field: name of the field, such as s30.")
-@click.option(
-    "--on-nonfinite",
-    type=click.Choice(("fail", "skip")),
-    default="fail",
-    show_default=True,
-    help="What becomes of a row with NaN or infinity: it ends the build, or is left out, listed, and never trained on.",
-)
-@json_option
+@on_nonfinite_option
+@as_json
 def build(
-    teacher: str, layout: Layout, out: Path, kind: str | None, name: str | None, as_json: bool, **given: Any
+    teacher: str,
+    texts: Texts,
+    keeping: Keeping,
+    device: str,
+    out: Path,
+    kind: str | None,
+    name: str | None,
+    on_nonfinite: "OnNonfinite",
+    as_json: bool,
 ) -> None:
     """Run the teacher once over the rows of --data or --corpus and write a cache.
 
@@ -47,20 +51,48 @@ def build(
     Several processes divide the shards, whether torchrun or accelerate launch starts them or you do, in terminals or on
     machines that share the folder; each takes up what another one has left that died.
     """
-    from hskcache.cli.jobs import Rows
+    from hskcache.build.requested import add_field
+    from hskcache.build.requested import build as run
 
-    rows = Rows(given["data"], layout, given["corpus"])
-    given["device"] = runtime.own_device(given["device"])
     if kind is not None:
+        added = AdditionRequest(teacher, out, kind, _name(kind, name), alone(kind), device, on_nonfinite)
         with console.going_on_from(lambda: reached(out, name)):
-            manifest, is_new = _added(teacher, out, (kind, name), rows, given)
+            done = add_field(_addition(added, texts, keeping))
     elif name is not None:
         raise SpecError(f"--name {name} belongs to --add-field KIND; give that, or leave it out")
     else:
-        rows.check()
+        request = replace(build_request(teacher, texts, keeping, device), on_nonfinite=on_nonfinite)
         with console.going_on_from(lambda: reached(out)):
-            manifest, is_new = _built(teacher, out, rows, given)
-    _tell(manifest, out, name, is_new, as_json)
+            done = run(request, out)
+    _tell(done.manifest, out, name, done.is_new, as_json)
+
+
+def _name(kind: str, name: str | None) -> str:
+    """The name of a field that is to be added.
+
+    Raises:
+        SpecError: there is none.
+    """
+    if name is None:
+        raise SpecError(f"--add-field {kind} needs a name for the field: give --name, such as --name s30")
+    return name
+
+
+def _addition(request: AdditionRequest, texts: Texts, keeping: Keeping) -> AdditionRequest:
+    """The field with what is to be kept of it, once it is seen that nothing was given that the cache has.
+
+    Raises:
+        SpecError: it was, or what is to be kept cannot be.
+    """
+    if texts.are_given or not texts.layout.is_empty:
+        raise SpecError(
+            f"--add-field takes its rows from the cache {request.cache}; leave out --data, --corpus, --task and columns"
+        )
+    for flag in ("max_length", "shard_rows"):
+        if keeping.given(flag):
+            raise SpecError(f"--{flag.replace('_', '-')} is the cache's own; leave it out with --add-field")
+    keeping.refuse_packing()
+    return replace(request, spec=keeping.spec(request.spec))
 
 
 def _tell(manifest: "Manifest", out: Path, name: str | None, is_new: bool, as_json: bool) -> None:
@@ -78,52 +110,3 @@ def _tell(manifest: "Manifest", out: Path, name: str | None, is_new: bool, as_js
         what = f"is {what}"
     size = console.human_bytes(sum(sizes.values()))
     console.say(f"{out} {what}: {manifest.request.num_rows} rows, {size}, id {manifest.cache_id[:12]}")
-
-
-def _built(teacher: str, out: Path, rows: "Rows", given: dict[str, Any]) -> "tuple[Manifest, bool]":
-    """The manifest of the complete cache, and whether anything was left to do."""
-    from hskcache.cli.jobs import check_room, make_corpus_build, make_job, packed, spec_for
-
-    device, spec = given["device"], spec_for(given, teacher, rows, out)
-    check_room(out)
-    if rows.corpus is None:
-        job = make_job(teacher, device, spec, rows)
-    else:
-        corpus = make_corpus_build(teacher, device, spec, rows.corpus, out)
-        if (manifest := corpus.finished(out)) is not None:
-            return manifest, False
-        from hskcache.build.corpus import packing
-
-        with packing(out) as spool:
-            # Meanwhile another process may have packed the rows, or even finished the cache.
-            if (manifest := corpus.written(out)) is not None:
-                return manifest, False
-            job = packed(corpus, spool)
-        otherwise = "" if "pairs" in spec.packing.model_fields_set else "; --pairs says otherwise"
-        console.say(f"{rows.corpus}: {len(job.rows):,} rows, {job.spec.packing.told}{otherwise}")
-    # Only now: make_job tells better than an ImportError that torch is missing.
-    from hskcache.build.build import build as run
-    from hskcache.build.build import finished
-
-    if (manifest := finished(job, out)) is not None:
-        return manifest, False
-    policy: OnNonfinite = given["on_nonfinite"]
-    with console.progress("rows") as bar:
-        task = bar.add_task("build", total=len(job.rows))
-        return run(job, out, lambda count: bar.advance(task, count), policy), True
-
-
-def _added(
-    teacher: str, out: Path, field: "tuple[str, str | None]", rows: "Rows", given: dict[str, Any]
-) -> "tuple[Manifest, bool]":
-    """The manifest of the cache with the field in it, and whether anything was left to do."""
-    from hskcache.cli.jobs import make_addition
-
-    addition = make_addition(teacher, out, field, rows, given)
-    from hskcache.build.addition import add_field, added
-
-    if (manifest := added(addition)) is not None:
-        return manifest, False
-    with console.progress("rows") as bar:
-        task = bar.add_task(addition.name, total=len(addition.job.rows))
-        return add_field(addition, lambda count: bar.advance(task, count), given["on_nonfinite"]), True

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hskcache import console
-from hskcache.cli.options import json_option
+from hskcache.options import as_json
 from hskcache.spec import SECTIONS, format_keep
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ _DIGEST = re.compile("[0-9a-f]{64}")
     default=True,
     help="Whether to decode and compare what is stored of the rows that both have; needs torch.  [default: values]",
 )
-@json_option
+@as_json
 def diff(here: str, there: str, with_values: bool, as_json: bool) -> None:
     """Compare two caches: what was asked for, fields, rows and values; exit 1 if their content differs.
 

@@ -2,35 +2,30 @@
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import click
 
 from hskcache import console
-from hskcache.cli.options import job_options, json_option
-from hskcache.text.layout import Layout
+from hskcache.build.request import Texts
+from hskcache.cli.keeping import Keeping, build_request, job_options
+from hskcache.options import as_json
 
 
 @click.command()
 @job_options
-@json_option
-def estimate(teacher: str, layout: Layout, as_json: bool, **given: Any) -> None:
+@as_json
+def estimate(teacher: str, texts: Texts, keeping: Keeping, device: str, as_json: bool) -> None:
     """Say how large a cache will be and how long its build will take, from a sample of the rows.
 
     A corpus is tokenized for it, into a temporary folder (TMPDIR), which needs about as much room as the text.
     """
-    from hskcache.cli.jobs import Rows, make_corpus_build, make_job, packed, spec_for
+    from hskcache.build.prepare import prepare_build
     from hskcache.describe import asked
 
-    rows = Rows(given["data"], layout, given["corpus"])
-    rows.check()
-    spec = spec_for(given, teacher, rows)
+    request = build_request(teacher, texts, keeping, device)
     with TemporaryDirectory(prefix="hskcache-") as folder:
-        if rows.corpus is None:
-            job = make_job(teacher, given["device"], spec, rows)
-        else:
-            job = packed(make_corpus_build(teacher, given["device"], spec, rows.corpus), Path(folder))
-        # Only now: make_job tells better than an ImportError that torch is missing.
+        job = prepare_build(request, Path(folder))
+        # Only now: prepare_build tells better than an ImportError that torch is missing.
         from hskcache.build.estimate import estimate as sample
 
         guess = sample(job)
@@ -39,7 +34,7 @@ def estimate(teacher: str, layout: Layout, as_json: bool, **given: Any) -> None:
         console.print_json({**kept, **guess._asdict()})
         return
     click.echo(f"rows      {guess.num_rows:,} in {guess.num_shards} shards of {job.layout.shard_rows:,}")
-    if rows.corpus is not None:
+    if texts.corpus is not None:
         click.echo(f"packing   {job.spec.packing.told}")
     click.echo(f"tokens    {guess.num_tokens:,}")
     (first, *others) = kept.items()

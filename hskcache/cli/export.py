@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 import click
 
 from hskcache import console
-from hskcache.cli.options import cache_argument, json_option
+from hskcache.cli.options import cache_argument
 from hskcache.disk import require_file_outside
+from hskcache.options import as_json
 
 if TYPE_CHECKING:
     from hskcache.move.hdf5 import Compression
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     help="Of the datasets: gzip is what every HDF5 reads, lzf is faster and known to h5py alone.",
 )
 @click.option("--force", is_flag=True, help="Replace whatever stands at OUT.")
-@json_option
+@as_json
 def export(cache: Path, out: Path, compression: "Compression", force: bool, as_json: bool) -> None:
     """Write the cache CACHE to one HDF5 file OUT, which h5py and others read without hskcache.
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from hskcache import console
-from hskcache.cli.options import json_option
+from hskcache.options import as_json
 
 
 @click.command("import")
@@ -16,7 +16,7 @@ from hskcache.cli.options import json_option
     is_flag=True,
     help="Where another version of numcodecs compresses the same values to other bytes: accept that, under a new id.",
 )
-@json_option
+@as_json
 def import_(file: Path, out: Path, new_id: bool, as_json: bool) -> None:
     """Write the cache that FILE, an HDF5 file of `hskcache export`, was made from into the folder DIR.
 

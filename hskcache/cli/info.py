@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hskcache import console
-from hskcache.cli.options import cache_or_url_argument, json_option
+from hskcache.cli.options import cache_or_url_argument
 from hskcache.cli.outcome import agreements
-from hskcache.options import view
+from hskcache.options import as_json, view
 from hskcache.spec import Packing
 from hskcache.text.cut import Cut
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 @cache_or_url_argument
 @click.option("--spec", "as_spec", is_flag=True, help="Print the resolved spec as YAML, as `build --spec` takes it.")
 @view("Show a part of the cache")
-@json_option
+@as_json
 def info(cache: str, as_spec: bool, view: str, as_json: bool) -> None:
     """Show what is in a cache: rows, fields, bytes, teacher, data. At a URL only its manifest is read."""
     from hskcache.describe import DESCRIPTIONS

@@ -6,16 +6,17 @@ from pathlib import Path
 import click
 
 from hskcache import console
-from hskcache.cli.options import cache_argument, json_option
+from hskcache.cli.options import cache_argument
 from hskcache.disk import require_file_outside
 from hskcache.errors import SpecError
+from hskcache.options import as_json
 
 
 @click.command()
 @cache_argument
 @click.argument("out")
 @click.option("--force", is_flag=True, help="Replace whatever stands at OUT.")
-@json_option
+@as_json
 def pack(cache: Path, out: str, force: bool, as_json: bool) -> None:
     """Write the cache CACHE to one tar OUT, or to stdout (-) for a pipe to `hskcache unpack - DIR`.
 

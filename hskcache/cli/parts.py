@@ -4,7 +4,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hskcache.cli.jobs import Rows, make_corpus_part, make_job, packed
+from hskcache.build.prepare import make_corpus_part, make_job, packed
+from hskcache.build.request import BuildRequest, Texts
 from hskcache.errors import MismatchError
 from hskcache.recall import of_cache
 from hskcache.text.layout import Layout
@@ -16,14 +17,14 @@ if TYPE_CHECKING:
     from hskcache.text.remembered import Remembered
 
 
-def make_part_job(cache: "Cache", teacher: str, device: str, rows: Rows, spool: Path) -> "Job":
+def make_part_job(cache: "Cache", teacher: str, device: str, texts: Texts, spool: Path) -> "Job":
     """Load a teacher and tokenize rows as those of a cache were: what is kept, and how, is the cache's.
 
     Args:
         cache: that the rows belong to, or will.
         teacher: folder or hub id.
         device: where it computes.
-        rows: a data file or a corpus; where no column is named, they are read as those of the cache.
+        texts: a data file or a corpus; where no column is named, they are read as those of the cache.
         spool: folder for the rows of a corpus.
 
     Raises:
@@ -32,16 +33,16 @@ def make_part_job(cache: "Cache", teacher: str, device: str, rows: Rows, spool: 
     """
     request = cache.manifest.request
     is_corpus = request.data.problem == "text"
-    if is_corpus != (rows.corpus is not None):
+    if is_corpus != (texts.corpus is not None):
         has, option = ("a corpus", "--corpus") if is_corpus else ("rows of a task", "--data")
         raise MismatchError(f"{cache.name} holds {has}; give {option} FILE")
-    rows.check()
+    texts.check()
     spec = request.spec.model_copy(update={"shard_rows": request.shard_rows})
-    if rows.corpus is not None:
-        return packed(make_corpus_part(teacher, device, spec, rows.corpus), spool)
-    assert rows.source is not None
-    layout = _layout(rows.layout, of_cache(f"the cache {cache.name}", request, rows.source), request, rows.source)
-    return make_job(teacher, device, spec, Rows(rows.source, layout), "a cache built with --max-length")
+    if texts.data is None:
+        return packed(make_corpus_part(BuildRequest(teacher, texts, spec, device)), spool)
+    layout = _layout(texts.layout, of_cache(f"the cache {cache.name}", request, texts.data), request, texts.data)
+    texts = replace(texts, layout=layout)
+    return make_job(BuildRequest(teacher, texts, spec, device), "a cache built with --max-length")
 
 
 def _layout(given: Layout, memory: "Remembered", request: "Request", source: str) -> Layout:

@@ -5,15 +5,15 @@ from pathlib import Path
 import click
 
 from hskcache import console
-from hskcache.cli.options import json_option
 from hskcache.cli.sharing import choice_options, choose, facts, watched
+from hskcache.options import as_json
 
 
 @click.command()
 @click.argument("url")
 @click.argument("folder", metavar="[DIR]", type=click.Path(path_type=Path), required=False)
 @choice_options
-@json_option
+@as_json
 def pull(url: str, folder: Path | None, fields: str | None, rows: str | None, jobs: int, as_json: bool) -> None:
     """Fetch a cache from a URL, or some of it: only what is missing here or damaged, and every file verified.
 

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 import click
 
 from hskcache import console
-from hskcache.cli.options import cache_argument, json_option
+from hskcache.cli.options import cache_argument
 from hskcache.cli.sharing import choice_options, choose, facts, watched
+from hskcache.options import as_json
 
 if TYPE_CHECKING:
     from hskcache.move.push import Pushed
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 @choice_options
 @click.option("--verify", is_flag=True, help="Read everything back and compare it.")
 @click.option("--replace", is_flag=True, help="Replace another cache that is at the URL.")
-@json_option
+@as_json
 def push(
     cache: Path, url: str, fields: str | None, rows: str | None, jobs: int, verify: bool, replace: bool, as_json: bool
 ) -> None:

@@ -8,22 +8,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hskcache import console
-from hskcache.cli.options import (
-    cache_argument,
-    corpus_option,
-    data_or_corpus_option,
-    device_option,
-    json_option,
-)
+from hskcache.build.request import Texts
+from hskcache.cli.options import cache_argument, texts
 from hskcache.errors import CacheError, MismatchError, SpecError
 from hskcache.nearest import meant
-from hskcache.options import layout
-from hskcache.text.layout import Layout
+from hskcache.options import as_json, device
+from hskcache.runtime import require_teacher_extra
 
 if TYPE_CHECKING:
     from hskcache.build.job import Job
     from hskcache.cache import Cache
-    from hskcache.cli.jobs import Rows
     from hskcache.repair.mending import Damage
     from hskcache.store.ledger import Ledger
     from hskcache.store.manifest import Manifest
@@ -41,7 +35,7 @@ class _Means:
 
     other: str | None
     teacher: str | None
-    rows: "Rows"
+    texts: Texts
     field: str | None
     device: str
     remove_extra: bool
@@ -52,8 +46,7 @@ class _Means:
         Raises:
             SpecError: they were not.
         """
-        has_rows = self.rows.source is not None or self.rows.corpus is not None
-        if self.teacher is None and has_rows:
+        if self.teacher is None and self.texts.are_given:
             raise SpecError("--data and --corpus are run through a teacher; give --teacher, too, or leave them out")
 
 
@@ -63,23 +56,20 @@ class _Means:
     "--from", "other", metavar="DIR_OR_URL", help="Another copy of the cache; what is taken from it is verified."
 )
 @click.option("--teacher", metavar="DIR_OR_ID", help="The teacher it was built with, to compute what is damaged again.")
-@data_or_corpus_option
-@corpus_option
-@layout
+@texts
 @click.option("--field", metavar="NAME", help="Mend this field alone; an added one needs its --teacher and no --data.")
 @click.option("--remove-extra", is_flag=True, help="Remove files that do not belong to the cache.")
-@device_option
-@json_option
+@device
+@as_json
 def repair(
     cache: Path,
     other: str | None,
     teacher: str | None,
-    layout: Layout,
+    texts: Texts,
     field: str | None,
     remove_extra: bool,
     device: str,
     as_json: bool,
-    **given: Any,
 ) -> None:
     """Find what is damaged, and mend that alone; exit 1 if something remains.
 
@@ -87,10 +77,7 @@ def repair(
     cache, or the teacher computes them again. Nothing is put in place that is not what the manifest says, so the cache
     keeps its id.
     """
-    from hskcache.cli.jobs import Rows
-
-    rows = Rows(given.pop("data"), layout, given.pop("corpus"))
-    means = _Means(other, teacher, rows, field, device, remove_extra)
+    means = _Means(other, teacher, texts, field, device, remove_extra)
     means.check()
     before = _checked(cache, means)
     problems = before.problems
@@ -204,7 +191,6 @@ def _mend_files(cache: Path, manifest: "Manifest", damage: "Damage", means: _Mea
 
 def _compute(cache: Path, manifest: "Manifest", wanted: "tuple[list[Record], bool]", means: _Means) -> Reasons:
     from hskcache.cache import Cache
-    from hskcache.cli.jobs import require_teacher_extra
 
     assert means.teacher is not None
     require_teacher_extra()
@@ -230,17 +216,17 @@ def _compute(cache: Path, manifest: "Manifest", wanted: "tuple[list[Record], boo
 def _own_job(cache: "Cache", teacher: str, means: _Means) -> "Job":
     from hskcache.cli.parts import make_part_job
 
-    if means.rows.source is None and means.rows.corpus is None:
+    if not means.texts.are_given:
         added = ", ".join(cache.manifest.added)
         other = f", or for an added field ({added}) --field" if added else ""
         raise SpecError(f"--teacher computes the rows of --data or --corpus again; give that{other}")
-    return make_part_job(cache, teacher, means.device, means.rows, _spool(cache.root))
+    return make_part_job(cache, teacher, means.device, means.texts, _spool(cache.root))
 
 
 def _added_teacher(cache: "Cache", field: str, means: _Means) -> Any:
     from hskcache.teacher.load import load_encoder, load_teacher
 
-    if means.rows.source is not None or means.rows.corpus is not None:
+    if means.texts.are_given:
         raise SpecError(f"the field {field} takes its rows from the cache; leave out --data and --corpus")
     load = load_encoder if cache.manifest.request.data.problem == "text" else load_teacher
     return load(str(means.teacher), means.device, cache.manifest.added[field].spec.compute_dtype)

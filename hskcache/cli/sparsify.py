@@ -1,6 +1,7 @@
 """``hskcache sparsify``: a teacher without the heads and neurons, or weights, that matter least, at several levels."""
 
 from collections.abc import Set
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -9,13 +10,14 @@ import click
 from click.core import ParameterSource
 
 from hskcache import console
-from hskcache.cli.options import device_option, json_option
 from hskcache.errors import SpecError
 from hskcache.locks import sole_writer
-from hskcache.options import layout
+from hskcache.options import as_json, device, gathered, layout, seed
 from hskcache.ranges import FiniteRange, Whole
+from hskcache.runtime import require_teacher_extra
 from hskcache.sparsity.levels import Method, Ranking, Scope, check_balance, parse_levels
-from hskcache.text.layout import OPTIONS, Layout
+from hskcache.sparsity.request import SparsifyRequest
+from hskcache.text.layout import OPTIONS
 from hskcache.text.remembered import of_model
 
 if TYPE_CHECKING:
@@ -83,7 +85,7 @@ _COUNTS = {"percent", *(f"num_{name}" for name in _COUNTED), *(f"{name}_removed"
     help="Scores of an earlier run, its folder or file: no pass, any balance.",
 )
 @click.option("--rows", type=Whole(min=1), help="Score on so many rows, drawn by --seed.  [default: all]")
-@click.option("--seed", type=Whole(min=0), default=0, show_default=True, help="Of --rows and of --method random.")
+@seed("--rows and of --method random")
 @click.option(
     "--batch-size",
     type=Whole(min=1),
@@ -103,35 +105,34 @@ _COUNTS = {"percent", *(f"num_{name}" for name in _COUNTED), *(f"{name}_removed"
     type=Whole(min=3),
     help="Tokens of a row at most.  [default: those that the teacher was trained on, the task's or 128]",
 )
-@device_option
+@device
 @click.option(
     "--out", required=True, type=click.Path(path_type=Path), help="Folder of the scores and the sparse teachers."
 )
-@json_option
-def sparsify(teacher: str, layout: Layout, out: Path, as_json: bool, **given: Any) -> None:
+@as_json
+@gathered(SparsifyRequest, "request")
+def sparsify(request: SparsifyRequest, out: Path, as_json: bool) -> None:
     """Write sparse teachers: a fine-tuned teacher without the heads and neurons that matter least, as StarK does.
 
     One pass over the rows scores what each head and neuron is worth to the task and to the trial student; with
     --unstructured, what each single weight is. Each sparse teacher is an ordinary checkpoint OUT/s30 with zeros in its
     weights. The same command goes on where an interrupted one stopped.
     """
-    memory, levels = of_model(teacher), parse_levels(given["sparsity"])
-    if given["data"] is not None and given["scores"] is None and given["method"] == "knowledge":
-        layout = layout.recalling(memory, given["data"], labelled=given["balance"] > 0)
-        layout.check(given["data"])
-    ranking = _ranking(layout, given)
-    from hskcache.cli.jobs import require_teacher_extra
-
+    memory, levels = of_model(request.teacher), parse_levels(request.sparsity)
+    if (data := request.data) is not None and request.scores is None and request.method == "knowledge":
+        request = replace(request, layout=request.layout.recalling(memory, data, labelled=request.balance > 0))
+        request.layout.check(data)
+    ranking = _ranking(request)
     require_teacher_extra()
     from hskcache.sparsity.artifact import scored_length
     from hskcache.sparsity.run import check_out, write_levels
     from hskcache.teacher.load import load_teacher
 
     click.get_current_context().with_resource(sole_writer(out))
-    given["max_length"] = given["max_length"] or scored_length(out) or memory.length(layout.task)
-    dense = load_teacher(teacher, given["device"])
+    max_length = request.max_length or scored_length(out) or memory.length(request.layout.task)
+    dense = load_teacher(request.teacher, request.device)
     check_out(dense, ranking, levels, out)
-    ranked = _ranked(dense, ranking, layout, out, given)
+    ranked = _ranked(dense, ranking, replace(request, max_length=max_length), out)
     with console.progress("levels") as bar:
         task = bar.add_task("write", total=len(levels))
         done = write_levels(ranked, levels, out, lambda: bar.advance(task))
@@ -143,38 +144,37 @@ def sparsify(teacher: str, layout: Layout, out: Path, as_json: bool, **given: An
     console.say(f"{out} is complete: sparse teachers asked for {len(done)}, already there {there}")
 
 
-def _ranking(layout: Layout, given: dict[str, Any]) -> Ranking:
+def _ranking(request: SparsifyRequest) -> Ranking:
     """Ranking of heads and neurons, once it is known that all that needs was given.
 
     Raises:
         SpecError: it was not.
     """
-    method, balance, scope = given["method"], given["balance"], _scope(given)
+    method, balance, scope = request.method, request.balance, _scope(request)
     if method != "knowledge":
         used = {"seed"} if method == "random" else set()
         _say_unused({"balance", "scores"} | _PASS - used, f"--method {method} scores no rows")
-        return Ranking(method, seed=given["seed"] if used else None, scope=scope)
+        return Ranking(method, seed=request.seed if used else None, scope=scope)
     check_balance(balance)
-    if given["scores"] is not None:
+    if request.scores is not None:
         _say_unused(_PASS, "--scores takes the scores of an earlier pass")
     else:
-        _check_pass(layout, given)
+        _check_pass(request)
     return Ranking(method, balance, scope=scope)
 
 
-def _scope(given: dict[str, Any]) -> Scope | None:
+def _scope(request: SparsifyRequest) -> Scope | None:
     """Scope in which single weights are compared; None for heads and neurons.
 
     Raises:
         SpecError: --scope without --unstructured.
     """
-    if not given["unstructured"] and given["scope"] is not None:
+    if not request.unstructured and request.scope is not None:
         raise SpecError(
-            f"--scope {given['scope']} is of single weights, and heads and neurons are compared in all layers; give "
+            f"--scope {request.scope} is of single weights, and heads and neurons are compared in all layers; give "
             "--unstructured, or leave it out"
         )
-    scope: Scope = given["scope"] or "global"
-    return scope if given["unstructured"] else None
+    return (request.scope or "global") if request.unstructured else None
 
 
 def _say_unused(names: Set[str], why: str) -> None:
@@ -189,26 +189,26 @@ def _say_unused(names: Set[str], why: str) -> None:
         console.say(f"not used: {', '.join(unused)}; {why}")
 
 
-def _check_pass(layout: Layout, given: dict[str, Any]) -> None:
+def _check_pass(request: SparsifyRequest) -> None:
     """Raise unless all that a pass over rows needs was given.
 
     Raises:
         SpecError: it was not.
     """
-    balance = given["balance"]
-    if given["data"] is None:
+    balance = request.balance
+    if request.data is None:
         raise SpecError("there are no rows to score on; give --data FILE, or --scores of an earlier run")
-    if given["trial_student"] is None and balance < 1:
+    if request.trial_student is None and balance < 1:
         raise SpecError(
             f"a balance of {balance:g} counts what a student learns; give --trial-student DIR, or --balance 1"
         )
-    if not layout.has_label and balance > 0:
+    if not request.layout.has_label and balance > 0:
         raise SpecError(
             f"a balance of {balance:g} counts the task loss, which needs labels; give --task or --label, or --balance 0"
         )
 
 
-def _ranked(dense: "Teacher", ranking: Ranking, layout: Layout, out: Path, given: dict[str, Any]) -> "Ranked":
+def _ranked(dense: "Teacher", ranking: Ranking, request: SparsifyRequest, out: Path) -> "Ranked":
     """Worth of the teacher's heads and neurons, or weights; the scores are in ``out``, if there are any."""
     from hskcache.sparsity.ranked import Ranked
     from hskcache.sparsity.run import copy_scores, earlier_scores
@@ -218,29 +218,32 @@ def _ranked(dense: "Teacher", ranking: Ranking, layout: Layout, out: Path, given
     if ranking.method == "magnitude":
         return Ranked(dense, ranking, subject.magnitude(dense.model))
     if ranking.method == "random":
-        return Ranked(dense, ranking, subject.random(dense.model, given["seed"]))
+        return Ranked(dense, ranking, subject.random(dense.model, request.seed))
     assert ranking.balance is not None
-    if given["scores"] is not None:
-        scores, info = earlier_scores(given["scores"], dense, out, subject)
+    if request.scores is not None:
+        scores, info = earlier_scores(request.scores, dense, out, subject)
         importance = scores.knowledgeable(ranking.balance)
-        copy_scores(given["scores"], out)
+        copy_scores(request.scores, out)
     else:
-        scores, info = _scored(_scoring(dense, subject, layout, given), out)
+        scores, info = _scored(_scoring(dense, subject, request), out)
         importance = scores.knowledgeable(ranking.balance)
     return Ranked(dense, ranking, importance, info.sha256)
 
 
-def _scoring(dense: "Teacher", subject: "Subject", layout: Layout, given: dict[str, Any]) -> "ScoringPass":
+def _scoring(dense: "Teacher", subject: "Subject", request: SparsifyRequest) -> "ScoringPass":
     """The pass that was asked for: the trial student and the rows are read."""
     from hskcache.sparsity.scoring import ScoreSettings, ScoringPass, draw
     from hskcache.sparsity.student import load_trial
 
-    trial = None if given["trial_student"] is None else load_trial(given["trial_student"], dense, layout.task)
-    examples = layout.of_labelled_rows().read_for(dense.info.name, dense.model.config, given["data"])
-    if given["balance"] > 0:
+    trial, layout = request.trial_student, request.layout
+    student = None if trial is None else load_trial(trial, dense, layout.task)
+    assert request.data is not None
+    assert request.max_length is not None
+    examples = layout.of_labelled_rows().read_for(dense.info.name, dense.model.config, request.data)
+    if request.balance > 0:
         examples.require_gold("which the task loss needs")
-    settings = ScoreSettings(given["batch_size"], given["temperature"], given["max_length"])
-    return ScoringPass(dense, trial, draw(examples, given["rows"], given["seed"]), settings, subject)
+    settings = ScoreSettings(request.batch_size, request.temperature, request.max_length)
+    return ScoringPass(dense, student, draw(examples, request.rows, request.seed), settings, subject)
 
 
 def _scored(scoring: "ScoringPass", out: Path) -> "tuple[AnyScores, ScoreInfo]":

@@ -7,13 +7,13 @@ from pathlib import Path
 import click
 
 from hskcache import console
-from hskcache.cli.options import json_option
+from hskcache.options import as_json
 
 
 @click.command()
 @click.argument("file")
 @click.argument("out", metavar="DIR", type=click.Path(path_type=Path))
-@json_option
+@as_json
 def unpack(file: str, out: Path, as_json: bool) -> None:
     """Write the cache in FILE, a tar of `hskcache pack`, or stdin (-), into the folder DIR.
 

@@ -5,13 +5,13 @@ from pathlib import Path
 import click
 
 from hskcache import console
-from hskcache.cli.options import json_option
+from hskcache.options import as_json
 
 
 @click.command()
 @click.argument("old", metavar="OLD", type=click.Path(path_type=Path))
 @click.argument("new", metavar="NEW", type=click.Path(path_type=Path))
-@json_option
+@as_json
 def upgrade(old: Path, new: Path, as_json: bool) -> None:
     """Write the cache OLD, of an older version of the format, into the folder NEW in today's.
 

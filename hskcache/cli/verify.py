@@ -6,7 +6,8 @@ from pathlib import Path
 import click
 
 from hskcache import console
-from hskcache.cli.options import cache_argument, json_option
+from hskcache.cli.options import cache_argument
+from hskcache.options import as_json
 
 _MOST_ROWS = 10
 
@@ -14,7 +15,7 @@ _MOST_ROWS = 10
 @click.command()
 @cache_argument
 @click.option("--deep", is_flag=True, help="Decompress every array, too: for a cache whose writer you do not know.")
-@json_option
+@as_json
 def verify(cache: Path, deep: bool, as_json: bool) -> None:
     """Check every file of a cache against its digests; exit 1 if anything is damaged."""
     from hskcache.verify import verify as check

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hskcache import console
-from hskcache.cli.options import cache_or_url_argument, json_option
+from hskcache.cli.options import cache_or_url_argument
+from hskcache.options import as_json
 from hskcache.ranges import Whole
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 @click.command()
 @cache_or_url_argument
 @click.argument("row", type=Whole(min=0), default=0)
-@json_option
+@as_json
 def view(cache: str, row: int, as_json: bool) -> None:
     """Show ROW of a cache, counted from 0: its tokens, what was kept of each, its label and the teacher's logits."""
     from hskcache.remote.mirror import open_any

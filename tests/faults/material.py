@@ -121,7 +121,7 @@ class Material:
 
         for place in COMMANDS.values():
             import_module(place.partition(":")[0])
-        for module in ("cli.jobs", "build.corpus", "repair.recompute", "build.append", "move.pull", "move.push"):
+        for module in ("build.requested", "build.corpus", "repair.recompute", "build.append", "move.pull", "move.push"):
             import_module(f"hskcache.{module}")
         from hskcache.teacher.load import load_encoder
 

@@ -39,16 +39,20 @@ from trainer.student.vocabulary import own_vocabulary
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+    from trainer.cli.predict import PredictRequest
 
-def of_data(model: str, layout: Layout, out: Path, as_json: bool, given: Mapping[str, Any]) -> None:
+
+def of_data(request: "PredictRequest", data: str) -> None:
     """Answer the rows of a data file."""
-    data, memory = given["data"], of_model(model)
-    columns = _as_tested(replace(layout, label="").recalling(memory, data), data)
-    if given["glue"] and (columns.task is None or columns.task.name not in task_names()):
+    model, out = request.model, request.out
+    assert out is not None
+    memory = of_model(model)
+    columns = _as_tested(replace(request.layout, label="").recalling(memory, data), data)
+    if request.glue and (columns.task is None or columns.task.name not in task_names()):
         raise SpecError("--glue writes the labels of one of GLUE's tasks; say which with --task")
     columns.check(data)
-    max_length = given["max_length"] or memory.length(columns.task)
-    device = runtime.resolve_device(given["device"])
+    max_length = request.max_length or memory.length(columns.task)
+    device = runtime.resolve_device(request.device)
     with runtime.quiet():
         tokenizer = load_tokenizer(tokenizer_of(model))
         classifier = load_classifier(model)
@@ -66,21 +70,21 @@ def of_data(model: str, layout: Layout, out: Path, as_json: bool, given: Mapping
             classifier.to(device),
             rows,
             pad_token_id=pad,
-            bf16=given["bf16"],
+            bf16=request.bf16,
             on_rows=lambda count: bar.advance(task, count),
         )
     _require_finite(model, logits_NC)
     predictions = Predictions(_places(examples), logits_NC, names)
-    _write(_for_glue(predictions, examples) if given["glue"] else predictions.columns(), out)
-    _tell(predictions, out, as_json, {"model": model, "data": data, "max_length": max_length})
+    _write(_for_glue(predictions, examples) if request.glue else predictions.columns(), out)
+    _tell(predictions, out, request.as_json, {"model": model, "data": data, "max_length": max_length})
 
 
-def of_cache(model: str, out: Path | None, as_json: bool, given: Mapping[str, Any]) -> None:
+def of_cache(request: "PredictRequest", source: str) -> None:
     """Answer the rows of a cache and compare with the teacher's logits there."""
-    cache = opened_cache(given["cache"])
-    field = given["field"] or "logits"
+    model, out, cache = request.model, request.out, opened_cache(source)
+    field = request.field or "logits"
     knowledge = _knowledge(cache, field)
-    device = runtime.resolve_device(given["device"])
+    device = runtime.resolve_device(request.device)
     with runtime.quiet():
         vocabulary = load_tokenizer(str(cache.tokenizer_path)).get_vocab()
         if (theirs := own_vocabulary(model)) is not None:
@@ -90,13 +94,13 @@ def of_cache(model: str, out: Path | None, as_json: bool, given: Mapping[str, An
         require_cells(knowledge.label_names, _suffix(out))
     with console.progress() as bar:
         task = bar.add_task("predict", total=cache.num_rows)
-        sides = beside(classifier, cache, field, given["bf16"], lambda count: bar.advance(task, count))
+        sides = beside(classifier, cache, field, request.bf16, lambda count: bar.advance(task, count))
     _require_finite(model, sides[0])
     predictions = Predictions(np.arange(cache.num_rows), sides[0], knowledge.label_names, sides[1])
     if out is not None:
         _write(predictions.columns(), out)
-    facts = {"model": model, "cache": given["cache"], "cache_id": cache.id, "field": field}
-    _tell(predictions, out, as_json, facts)
+    facts = {"model": model, "cache": source, "cache_id": cache.id, "field": field}
+    _tell(predictions, out, request.as_json, facts)
 
 
 def _knowledge(cache: Cache, field: str) -> Knowledge:

@@ -43,38 +43,49 @@ class _Numbers(click.ParamType):  # type: ignore[type-arg]
 @options.bf16
 @device
 @as_json
-def profile(model: str, against: str | None, as_json: bool, **given: Any) -> None:
+def profile(
+    model: str,
+    against: str | None,
+    lengths: tuple[int, ...],
+    batch_sizes: tuple[int, ...],
+    repetitions: int,
+    no_speed: bool,
+    bf16: bool,
+    device: str,
+    as_json: bool,
+) -> None:
     """Tell parameters, bytes, FLOPs a row and rows a second of MODEL.
 
     MODEL is a shape by name (tinybert4, tinybert6, rosita6, bert-base), a config.json, a folder or a hub id; shapes
     have random weights. With --against both take turns in one run, and ratios say how many times smaller, cheaper or
     faster MODEL is, with the quartiles over repetitions. FLOPs count matrix products, two for each product and sum.
     """
-    device = runtime.resolve_device(given["device"])
+    place = runtime.resolve_device(device)
     from trainer import profiling
 
     with runtime.quiet():
         sources = {"model": model} | ({} if against is None else {"against": against})
-        sides = {name: profiling.open_side(source, device) for name, source in sources.items()}
-    settings = given["lengths"], given["batch_sizes"]
+        sides = {name: profiling.open_side(source, place) for name, source in sources.items()}
     for side in sides.values():
-        side.require_lengths(given["lengths"])
-    flops = {name: {length: side.flops(length) for length in given["lengths"]} for name, side in sides.items()}
-    found = [] if given["no_speed"] else _timed(sides, settings, given)
+        side.require_lengths(lengths)
+    flops = {name: {length: side.flops(length) for length in lengths} for name, side in sides.items()}
+    found = [] if no_speed else _timed(sides, (lengths, batch_sizes), repetitions, bf16)
     if as_json:
-        console.print_json(_facts(sides, flops, found, device))
+        console.print_json(_facts(sides, flops, found, place))
     else:
         click.echo(_table(sides, flops, found))
 
 
-def _timed(sides: "dict[str, ProfiledModel]", settings: Any, given: dict[str, Any]) -> "list[Speed]":
+def _timed(
+    sides: "dict[str, ProfiledModel]", settings: tuple[tuple[int, ...], tuple[int, ...]], repetitions: int, bf16: bool
+) -> "list[Speed]":
     from trainer.profiling import speeds
 
     lengths, batch_sizes = settings
     with console.progress("runs") as bar:
-        total = len(sides) * len(lengths) * len(batch_sizes) * (given["repetitions"] + 1)
+        total = len(sides) * len(lengths) * len(batch_sizes) * (repetitions + 1)
         task = bar.add_task("profile", total=total)
-        return list(speeds(sides, settings, given["repetitions"], given["bf16"], lambda: bar.advance(task)))
+        return list(speeds(sides, settings, repetitions, bf16, lambda: bar.advance(task)))
 
 
 def _table(sides: "dict[str, ProfiledModel]", flops: dict[str, dict[int, int]], found: "list[Speed]") -> str:

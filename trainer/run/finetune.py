@@ -1,7 +1,7 @@
 """Plain fine-tuning on labels: a teacher from a pre-trained encoder, or a student without any teacher."""
 
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +28,7 @@ from trainer.run.finetuner import Finetuner, Labelled
 from trainer.run.interrupts import Interrupts
 from trainer.run.midway import Midway
 from trainer.run.progress import StepBar
+from trainer.run.request import FinetuneArguments
 from trainer.run.resume import LogFirst, stopped
 from trainer.run.selecting import Best, EvaluateOften, Patience
 from trainer.student import origin
@@ -36,45 +37,6 @@ from trainer.student.token_types import token_types_after
 
 if TYPE_CHECKING:
     from hskcache.text import Examples
-
-
-@dataclass(frozen=True)
-class FinetuneArguments:
-    """Settings of a fine-tuning.
-
-    Attributes:
-        model: what create_student takes: a folder with or without weights, a config.json, a hub id, a student's name.
-        epochs: passes over the training rows.
-        learning_rate: of AdamW at its peak; it falls linearly to 0.
-        batch_size: rows of one forward pass on one device.
-        max_length: tokens of a row, special tokens included.
-        seed: of new weights, the order of rows and dropout.
-        warmup_ratio: share of the steps over which the learning rate rises, in [0, 1).
-        weight_decay: of AdamW, biases and norms excepted.
-        bf16: train and evaluate under bfloat16 autocast.
-        gradient_accumulation: batches of one optimizer step.
-        patience: stop after this many epochs without a better evaluation; None trains all epochs.
-        device: ``cpu``, ``cuda`` or ``cuda:N``.
-        save_steps: steps between checkpoints, beside the one at the end of every epoch; None: that one alone.
-        metrics: names for metrics_for, the one that picks the best evaluation first; empty takes the defaults.
-        eval_steps: optimizer steps between evaluations, beside the one at the end of every epoch; None: that one alone.
-    """
-
-    model: str
-    epochs: int = 3
-    learning_rate: float = 2e-5
-    batch_size: int = 32
-    max_length: int = 128
-    seed: int = 0
-    warmup_ratio: float = 0.1
-    weight_decay: float = 0.01
-    bf16: bool = False
-    gradient_accumulation: int = 1
-    patience: int | None = None
-    device: str = "cpu"
-    save_steps: int | None = None
-    metrics: tuple[str, ...] = ()
-    eval_steps: int | None = None
 
 
 def finetune(

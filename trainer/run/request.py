@@ -104,3 +104,74 @@ class FitRequest:
     projection: Literal["keep", "fresh"] = "keep"
     exports_projection: bool = True
     seed: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tuning:
+    """Settings of fine-tuning, whatever the rows.
+
+    Attributes:
+        model: what create_student takes: a folder with or without weights, a config.json, a hub id, a student's name.
+        epochs: passes over the training rows.
+        learning_rate: of AdamW at its peak; it falls linearly to 0.
+        batch_size: rows of one forward pass on one device.
+        seed: of new weights, the order of rows and dropout.
+        warmup_ratio: share of the steps over which the learning rate rises, in [0, 1).
+        weight_decay: of AdamW, biases and norms excepted.
+        bf16: train and evaluate under bfloat16 autocast.
+        gradient_accumulation: batches of one optimizer step.
+        patience: stop after this many epochs without a better evaluation; None trains all epochs.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        save_steps: steps between checkpoints, beside the one at the end of every epoch; None: that one alone.
+        eval_steps: optimizer steps between evaluations, beside the one at the end of every epoch; None: that one alone.
+    """
+
+    model: str
+    epochs: int = 3
+    learning_rate: float = 2e-5
+    batch_size: int = 32
+    seed: int = 0
+    warmup_ratio: float = 0.1
+    weight_decay: float = 0.01
+    bf16: bool = False
+    gradient_accumulation: int = 1
+    patience: int | None = None
+    device: str = "auto"
+    save_steps: int | None = None
+    eval_steps: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuneRequest(Tuning):
+    """A model to fine-tune on labels.
+
+    Attributes:
+        data: training rows.
+        eval_data: rows that pick the best evaluation.
+        layout: which of their columns to read.
+        tokenizer: folder or hub id; None: the model's.
+        metric: picks the best evaluation; None: the task's first.
+        max_length: tokens of a row, special tokens included; None: those of the run that goes on, the task's or 128.
+    """
+
+    data: str
+    eval_data: str
+    layout: Layout = field(default_factory=Layout)
+    tokenizer: str | None = None
+    metric: str | None = None
+    max_length: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuneArguments(Tuning):
+    """Everything that decides a run of fine-tuning, apart from its rows.
+
+    Attributes:
+        max_length: tokens of a row, special tokens included.
+        metrics: names for metrics_for, the one that picks the best evaluation first; empty takes the defaults.
+        device: ``cpu``, ``cuda`` or ``cuda:N``: one that is there.
+    """
+
+    device: str = "cpu"
+    max_length: int = 128
+    metrics: tuple[str, ...] = ()

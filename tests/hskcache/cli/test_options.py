@@ -1,7 +1,6 @@
 """Flags and the file of --spec add up to one spec."""
 
 from pathlib import Path
-from typing import Any
 
 import click
 import pytest
@@ -10,7 +9,7 @@ from click.testing import CliRunner
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hskcache.cli.options import build_spec, spec_options
+from hskcache.cli.keeping import Keeping, keeping
 from hskcache.errors import SpecError
 from hskcache.spec import Attention, Depth, Hidden, Length, Spec, Width
 
@@ -18,9 +17,9 @@ FOUND: list[Spec] = []
 
 
 @click.command()
-@spec_options
-def collect(**given: Any) -> None:
-    FOUND.append(build_spec(given))
+@keeping
+def collect(keeping: Keeping) -> None:
+    FOUND.append(keeping.spec())
 
 
 def spec(*args: object) -> Spec:
@@ -37,6 +36,9 @@ def refusal(*args: object) -> str:
 
 def test_no_flags_are_the_default() -> None:
     assert spec() == Spec()
+    # The teacher or the task may know better.
+    assert "max_length" not in spec().model_fields_set
+    assert spec("--pairs", "none").packing.model_fields_set == {"pairs"}
 
 
 def test_every_flag_sets_its_key() -> None:

@@ -15,7 +15,7 @@ from transformers.utils import logging
 
 from trainer.cli import COMMANDS, main
 from trainer.run.checkpoints import begun
-from trainer.run.finetune import FinetuneArguments
+from trainer.run.request import FinetuneArguments
 
 ROOT = Path(__file__).resolve().parents[3]
 

@@ -27,8 +27,9 @@ from hskcache.errors import CacheError, DataError, MismatchError, SpecError
 from hskcache.locks import sole_writer
 from hskcache.text import examples_for, load_task, tokenize
 from trainer.evaluation import evaluate, metrics_for
-from trainer.run.finetune import FinetuneArguments, finetune
+from trainer.run.finetune import finetune
 from trainer.run.finetuner import Labelled
+from trainer.run.request import FinetuneArguments
 
 Finetune = Callable[..., dict[str, Any]]
 

@@ -1,0 +1,189 @@
+"""From what a cache is asked for with to a job of the teacher, which is loaded for it; imports torch when it runs."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import ValidationError
+
+from hskcache import console
+from hskcache.build.request import AdditionRequest, BuildRequest
+from hskcache.disk import require_writable
+from hskcache.errors import SpecError
+from hskcache.runtime import require_teacher_extra
+from hskcache.spec import Packing, Spec
+from hskcache.store.ledger import Ledger
+from hskcache.strict import first_problem
+from hskcache.text import tokenized
+from hskcache.text.corpus import check_corpus
+from hskcache.text.cut import tell_cut
+from hskcache.text.remembered import of_model
+from hskcache.text.tokenize import reach_of
+
+if TYPE_CHECKING:
+    from hskcache.build.addition import Addition
+    from hskcache.build.corpus import CorpusBuild
+    from hskcache.build.job import Job
+
+_PAIR_DEFAULTS = {"pairs": "mixed", "short_rows": 0.1}
+"""Packing of a corpus for a teacher with two token types where nothing is said: that of BERT's pre-training data."""
+
+
+def prepare_build(request: BuildRequest, spool: Path) -> "Job":
+    """Load the teacher, tokenize what it is to run over and lay out the cache, whatever stands where it will be.
+
+    Args:
+        request: the cache.
+        spool: folder for the rows of a corpus.
+
+    Raises:
+        CacheError: whichever of it is at fault.
+    """
+    request = with_length(request)
+    if request.texts.corpus is not None:
+        return packed(make_corpus_build(request), spool)
+    return make_job(request)
+
+
+def with_length(request: BuildRequest, out: Path | None = None) -> BuildRequest:
+    """The request with the tokens of a row at most where it does not say.
+
+    Rows of a task are as long as those of the cache that is gone on with, those that the teacher was trained on, or
+    those of the task, the first of these that is known, which one line says.
+
+    Args:
+        request: the cache.
+        out: where it will be, or is begun; None where there will be none.
+
+    Raises:
+        CacheError: what is remembered beside the teacher cannot be read.
+    """
+    spec = request.spec
+    if request.texts.corpus is not None or "max_length" in spec.model_fields_set:
+        return request
+    length, where = _known_length(request, out)
+    if length is None or length == spec.max_length:
+        return request
+    console.say(f"rows of at most {length} tokens, as in {where}; --max-length says otherwise")
+    try:
+        return replace(request, spec=Spec.model_validate(spec.model_dump() | {"max_length": length}))
+    except ValidationError as error:
+        raise SpecError(f"what to keep: {first_problem(error, Spec)}") from None
+
+
+def _known_length(request: BuildRequest, out: Path | None) -> tuple[int | None, str]:
+    """Tokens of a row at most, and where that is from; None where it is not known."""
+    if out is not None and (begun := Ledger(out).request()) is not None:
+        return begun.spec.max_length, f"the cache {out}"
+    memory, task = of_model(request.teacher), request.texts.layout.task
+    if memory.max_length is None and task is not None:
+        return task.max_length, f"the task {task.name}"
+    return memory.max_length, memory.where
+
+
+def make_job(request: BuildRequest, keep: str = "--max-length") -> "Job":
+    """Load the teacher, read and tokenize the rows of a task, and lay out the cache.
+
+    Columns that neither the request nor a cache tells are those that the teacher was trained on.
+
+    Args:
+        request: the cache.
+        keep: what to do in order to cut no row, see :class:`~hskcache.text.cut.Reach`.
+
+    Raises:
+        CacheError: whichever of it is at fault.
+    """
+    require_teacher_extra()
+    from hskcache.build.job import prepare_job
+    from hskcache.resolved import resolve_spec
+    from hskcache.teacher.load import load_teacher
+
+    data, layout, spec = request.texts.data, request.texts.layout, request.spec
+    assert data is not None
+    if layout.memory is None:
+        layout = layout.recalling(of_model(request.teacher), data)
+    layout.check(data)
+    loaded = load_teacher(request.teacher, request.device, spec.compute_dtype)
+    # What is wrong with the spec is said before the rows are read, which may take minutes.
+    spec = resolve_spec(spec, loaded.info)
+    examples = layout.read_for(loaded.info.name, loaded.model.config, data)
+    tokens = tokenized(examples, loaded.tokenizer, spec.max_length)
+    tell_cut(tokens.cut, len(tokens), data, reach_of(loaded.model, request.teacher, spec.max_length, keep))
+    return prepare_job(loaded, examples, tokens, spec)
+
+
+def make_corpus_build(request: BuildRequest, out: Path | None = None) -> "CorpusBuild":
+    """Load an encoder without its task head, to run over a corpus.
+
+    Where the request does not say how the corpus is packed, it is as in the cache that is there already, or as the
+    teacher was pre-trained: pairs, if it tells two texts apart.
+
+    Args:
+        request: the cache.
+        out: where it is, finished or not.
+
+    Raises:
+        CacheError: it cannot be loaded.
+    """
+    found = None if out is None else Ledger(out).request()
+    build, spec = make_corpus_part(request), request.spec
+    said = spec.packing.model_dump(exclude_unset=True)
+    if found is not None and found.data.problem == "text" and "pairs" not in said:
+        defaults = found.spec.packing.model_dump()
+    else:
+        is_pairs = said["pairs"] != "none" if "pairs" in said else build.has_token_types
+        defaults = _PAIR_DEFAULTS if is_pairs else {}
+    return replace(build, spec=spec.model_copy(update={"packing": Packing.model_validate(defaults | said)}))
+
+
+def make_corpus_part(request: BuildRequest) -> "CorpusBuild":
+    """Load an encoder without its task head, to run over a corpus that is packed as the spec says.
+
+    Raises:
+        CacheError: it cannot be loaded.
+    """
+    require_teacher_extra()
+    corpus = request.texts.corpus
+    assert corpus is not None
+    check_corpus(corpus)
+    from hskcache.build.corpus import CorpusBuild
+    from hskcache.teacher.load import load_encoder
+
+    loaded = load_encoder(request.teacher, request.device, request.spec.compute_dtype)
+    return CorpusBuild(loaded, corpus, request.spec)
+
+
+def packed(build: "CorpusBuild", spool: Path) -> "Job":
+    """Tokenize and pack a corpus, with a progress bar over its bytes."""
+    with console.progress("bytes") as bar:
+        task = bar.add_task("tokenize", total=build.path.stat().st_size if build.path.is_file() else None)
+        return build.job(spool, lambda count: bar.advance(task, count))
+
+
+def make_addition(request: AdditionRequest) -> "Addition":
+    """Open a cache and load the teacher of a field that is to be added to it.
+
+    Raises:
+        CacheError: whichever of them is at fault.
+    """
+    require_teacher_extra()
+    from hskcache.build.addition import prepare_addition
+    from hskcache.cache import open_cache
+    from hskcache.teacher.load import load_encoder, load_teacher
+
+    cache, spec = open_cache(request.cache), request.spec
+    load = load_encoder if cache.manifest.request.data.problem == "text" else load_teacher
+    loaded = load(request.teacher, request.device, spec.compute_dtype)
+    return prepare_addition(loaded, cache, request.kind, request.name, spec)
+
+
+def check_room(out: Path) -> None:
+    """Refuse a place where no build can begin, before a teacher is loaded.
+
+    Raises:
+        CacheError: it holds something that is no cache, or nothing can be written there.
+    """
+    ledger = Ledger(out)
+    if ledger.request() is None:
+        ledger.require_room()
+        require_writable(out)

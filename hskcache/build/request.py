@@ -1,0 +1,104 @@
+"""Requests for a cache, or for a field of one: of a command line or in Python. Needs no torch."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hskcache.errors import SpecError
+from hskcache.spec import SECTIONS, Spec
+from hskcache.text.layout import Layout
+
+if TYPE_CHECKING:
+    from hskcache.build.nonfinite import OnNonfinite
+
+
+@dataclass(frozen=True)
+class Texts:
+    """The texts that a teacher runs over: rows of a data file or a corpus, one of the two.
+
+    Attributes:
+        data: a file, a folder of ``save_to_disk``, or ``hub:REPO[:CONFIG]:SPLIT``.
+        layout: which of its columns to read.
+        corpus: plain text, a sentence a line.
+    """
+
+    data: str | None = None
+    layout: Layout = field(default_factory=Layout)
+    corpus: Path | None = None
+
+    @property
+    def are_given(self) -> bool:
+        """True where there are any."""
+        return self.data is not None or self.corpus is not None
+
+    def check(self) -> None:
+        """Raise unless there is one source, and no columns of a corpus.
+
+        Raises:
+            SpecError: there is none, or both, or columns are named of plain text.
+        """
+        if (self.data is None) == (self.corpus is None):
+            given = "both were given" if self.data is not None else "neither was given"
+            raise SpecError(f"give --data FILE for rows of a task or --corpus FILE for plain text; {given}")
+        if self.corpus is not None and not self.layout.is_empty:
+            raise SpecError(
+                "--corpus is plain text without columns; leave out --task, columns, --classes and what is said of rows"
+            )
+
+
+@dataclass(frozen=True)
+class BuildRequest:
+    """A cache to build, apart from where.
+
+    Attributes:
+        teacher: folder or hub id.
+        texts: what it runs over.
+        spec: what to keep. Where its ``max_length`` is not set, it is that of the cache that is gone on with, of the
+            rows that the teacher was trained on, or of the task; what is not set of its ``packing`` follows from the
+            teacher.
+        device: where it computes: auto, cpu, cuda or cuda:N.
+        on_nonfinite: what becomes of a row with NaN or infinity.
+
+    Raises:
+        SpecError: not one source of texts.
+    """
+
+    teacher: str
+    texts: Texts
+    spec: Spec = field(default_factory=Spec)
+    device: str = "auto"
+    on_nonfinite: "OnNonfinite" = "fail"
+
+    def __post_init__(self) -> None:
+        self.texts.check()
+
+
+@dataclass(frozen=True)
+class AdditionRequest:
+    """A field to add to a complete cache: what a teacher knows of the rows that it holds.
+
+    Attributes:
+        teacher: folder or hub id.
+        cache: the directory.
+        kind: of knowledge, which is the only one that ``spec`` keeps, see :func:`alone`.
+        name: of the field.
+        spec: what to keep; the tokens and the rows of a shard are the cache's own.
+        device: where the teacher computes.
+        on_nonfinite: what becomes of a row with NaN or infinity.
+    """
+
+    teacher: str
+    cache: Path
+    kind: str
+    name: str
+    spec: Spec
+    device: str = "auto"
+    on_nonfinite: "OnNonfinite" = "fail"
+
+
+def alone(kind: str) -> Spec:
+    """The spec that keeps what a build would by default, of one kind of knowledge alone.
+
+    Nothing is taken from how a cache was built: its layers and heads are those of another teacher.
+    """
+    return Spec.model_validate({name: section() if name == kind else None for name, section in SECTIONS.items()})

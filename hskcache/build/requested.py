@@ -1,0 +1,78 @@
+"""A build from what it is asked for with to its end: the doors of the command line and of Python."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+from hskcache import console
+from hskcache.build.prepare import check_room, make_addition, make_corpus_build, make_job, packed, with_length
+from hskcache.build.request import AdditionRequest, BuildRequest
+from hskcache.runtime import own_device
+from hskcache.store.manifest import Manifest
+
+
+class Outcome(NamedTuple):
+    """A complete cache.
+
+    Attributes:
+        manifest: its manifest.
+        is_new: whether anything was left to do.
+    """
+
+    manifest: Manifest
+    is_new: bool
+
+
+def build(request: BuildRequest, out: Path) -> Outcome:
+    """Run the teacher and write the cache; the same request goes on where a build was cut off.
+
+    Args:
+        request: the cache.
+        out: its directory.
+
+    Raises:
+        CacheError: something is missing, damaged or does not fit, or the disk is too small.
+    """
+    request = with_length(replace(request, device=own_device(request.device)), out)
+    check_room(out)
+    if request.texts.corpus is None:
+        job = make_job(request)
+    else:
+        corpus = make_corpus_build(request, out)
+        if (manifest := corpus.finished(out)) is not None:
+            return Outcome(manifest, False)
+        from hskcache.build.corpus import packing
+
+        with packing(out) as spool:
+            # Meanwhile another process may have packed the rows, or even finished the cache.
+            if (manifest := corpus.written(out)) is not None:
+                return Outcome(manifest, False)
+            job = packed(corpus, spool)
+        otherwise = "" if "pairs" in request.spec.packing.model_fields_set else "; --pairs says otherwise"
+        console.say(f"{corpus.path}: {len(job.rows):,} rows, {job.spec.packing.told}{otherwise}")
+    # Only now: make_job tells better than an ImportError that torch is missing.
+    from hskcache.build.build import build as run
+    from hskcache.build.build import finished
+
+    if (manifest := finished(job, out)) is not None:
+        return Outcome(manifest, False)
+    with console.progress("rows") as bar:
+        task = bar.add_task("build", total=len(job.rows))
+        return Outcome(run(job, out, lambda count: bar.advance(task, count), request.on_nonfinite), True)
+
+
+def add_field(request: AdditionRequest) -> Outcome:
+    """Run a teacher over the rows of a complete cache and add a field; the same request goes on where it was cut off.
+
+    Raises:
+        CacheError: something is missing, damaged or does not fit, or the disk is too small.
+    """
+    addition = make_addition(replace(request, device=own_device(request.device)))
+    from hskcache.build.addition import add_field as run
+    from hskcache.build.addition import added
+
+    if (manifest := added(addition)) is not None:
+        return Outcome(manifest, False)
+    with console.progress("rows") as bar:
+        task = bar.add_task(addition.name, total=len(addition.job.rows))
+        return Outcome(run(addition, lambda count: bar.advance(task, count), request.on_nonfinite), True)
