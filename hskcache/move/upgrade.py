@@ -120,6 +120,9 @@ class _Upgrade:
     def _finish(self) -> Manifest:
         """Write the manifest, which completes the new cache, and remove what led to it."""
         old, root = self.beside.manifest, self.ledger.root
+        # What a kill has left half written is none of the tokenizer's files.
+        for path in (root / TOKENIZER).rglob(TEMPORARY):
+            path.unlink()
         changes = {
             "format": VERSION_2,
             "shards": {name: VERSION_2.records(name, self.ledger.records(name, old.request)) for name in old.fields},
@@ -130,8 +133,7 @@ class _Upgrade:
         manifest = old.model_copy(update=changes).signed()
         publish(root, manifest)
         sweep(root, manifest, manifest.fields)
-        for folder in (root, root / TOKENIZER):
-            remove_matching(folder, TEMPORARY)
+        remove_matching(root, TEMPORARY)
         (root / UPGRADING).unlink(missing_ok=True)
         return manifest
 

@@ -236,7 +236,8 @@ class Ledger:
             DamageError: a shard does not hold what its field stores.
         """
         # What a kill has left half written is none of the tokenizer's files.
-        remove_matching(self.root / TOKENIZER, TEMPORARY)
+        for path in (self.root / TOKENIZER).rglob(TEMPORARY):
+            path.unlink(missing_ok=True)
         manifest = Manifest(
             format=VERSION_2,
             cache_id="0" * 64,
