@@ -6,7 +6,7 @@ from hskcache.encoded import column_bytes
 from hskcache.errors import SpecError
 from hskcache.selection.columns import num_columns, uniform_columns
 from hskcache.selection.depth import kept_layers, stored_layers
-from hskcache.spec import Attention, Depth, Hidden, Spec
+from hskcache.spec import SCORES, Attention, Depth, Hidden, Spec
 from hskcache.store.fields import AttentionField, Columns, HiddenField
 from hskcache.store.request import LayerKept, TeacherInfo
 
@@ -27,7 +27,7 @@ def resolve_spec(spec: Spec, teacher: TeacherInfo) -> Spec:
     for name, section in (("hidden", hidden), ("attention", attention)):
         if section is None:
             continue
-        if section.length.score == "all" and section.length.tokens is not None:
+        if SCORES[section.length.score].without_choice and section.length.tokens is not None:
             raise SpecError(
                 f"--score all keeps every position, but {section.length.tokens} tokens are asked for; leave one of "
                 "them out"

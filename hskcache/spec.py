@@ -14,9 +14,26 @@ from pydantic import BaseModel, Field, ValidationError
 from hskcache.encoded import ENCODED
 from hskcache.errors import SpecError
 from hskcache.strict import Extended, Strict, first_problem, parse_yaml
-from hskcache.table import OneOf
+from hskcache.table import OneOf, Table
 
-ScoreName = Literal["attention", "attention-logit", "received", "left", "right", "random", "cls", "all"]
+
+class Admitted(NamedTuple):
+    """Positions that a score lets be kept: all, the first alone, or all of them without a choice."""
+
+    first_alone: bool = False
+    without_choice: bool = False
+
+
+SCORES: Table[Admitted] = Table(
+    "a score of positions",
+    {
+        **dict.fromkeys(("attention", "attention-logit", "received", "left", "right", "random"), Admitted()),
+        "cls": Admitted(first_alone=True),
+        "all": Admitted(without_choice=True),
+    },
+)
+"""By the word that ranks positions; how, ``hskcache.selection.scores`` says."""
+ScoreName = Annotated[str, OneOf(SCORES)]
 ScoreLayer = Literal["producing", "last", "mapped"]
 WidthName = Literal["magnitude", "uniform", "random", "pca", "all"]
 EncodingName = Annotated[str, OneOf(ENCODED)]

@@ -9,9 +9,10 @@ from torch import Tensor
 
 from hskcache.ragged import Integers
 from hskcache.selection.depth import top_layer
-from hskcache.selection.length import cls_eligible, eligible_BL, left_score, random_score, right_score, top_positions
-from hskcache.spec import Kept, Length, ScoreLayer, ScoreName
-from hskcache.teacher.capture import ATTENTION_SCORES, Captured
+from hskcache.selection.length import cls_eligible, eligible_BL, top_positions
+from hskcache.selection.scores import SCORED, AttentionScore, Scored
+from hskcache.spec import SCORES, Kept, Length, ScoreLayer
+from hskcache.teacher.capture import Captured
 
 
 @dataclass(frozen=True)
@@ -63,9 +64,9 @@ class Positions:
         self.special_ids = torch.tensor(sorted(special_ids), dtype=torch.int64)
 
     @property
-    def scores(self) -> frozenset[tuple[ScoreName, int]]:
+    def scores(self) -> frozenset[tuple[str, int]]:
         """Scores that must be captured: by name, and the attention layer (0-based) that gives them."""
-        if self.length.score not in ATTENTION_SCORES or self.length.tokens is None:
+        if not isinstance(SCORED[self.length.score], AttentionScore) or self.length.tokens is None:
             return frozenset()
         return frozenset((self.length.score, source) for source in self.sources.values())
 
@@ -79,7 +80,7 @@ class Positions:
         return {layer: by_source[source] for layer, source in self.sources.items()}
 
     def _eligible(self, rows: PaddedRows) -> Tensor:
-        if self.length.score == "cls":
+        if SCORES[self.length.score].first_alone:
             return cls_eligible(rows.valid_BL)
         special = None
         if not self.length.specials:
@@ -87,21 +88,10 @@ class Positions:
         return eligible_BL(rows.valid_BL, special)
 
     def _scores(self, captured: Captured, source: int, rows: PaddedRows) -> Tensor:
-        score, size = self.length.score, rows.input_ids_BL.shape
-        in_order = left_score(size[0], size[1], rows.input_ids_BL.device)
-        if self.length.tokens is None:
-            return in_order
-        match score:
-            case "attention" | "attention-logit" | "received":
-                return captured.scores[score, source]
-            case "random":
-                return random_score(rows.row_ids_B, size[1], self.length.seed)
-            case "right":
-                return right_score(size[0], size[1], rows.input_ids_BL.device)
-            case "left" | "cls" | "all":
-                return in_order
-            case _:
-                assert_never(score)
+        scored = SCORED["left" if self.length.tokens is None else self.length.score]
+        if isinstance(scored, AttentionScore):
+            return captured.scores[self.length.score, source]
+        return scored.of(Scored(rows.input_ids_BL, rows.row_ids_B, self.length.seed))
 
 
 def owners(counts: Integers, device: torch.device) -> Tensor:

@@ -14,6 +14,7 @@ from hskcache.errors import SpecError
 from hskcache.options import Command, device, gathered, with_options
 from hskcache.ranges import Whole
 from hskcache.spec import (
+    SCORES,
     Attention,
     ComputeDtype,
     Hidden,
@@ -60,7 +61,7 @@ _OPTIONS = (
         help="Attention scores: layers and tokens as in --keep; full, none.  [default: none]",
     ),
     click.option("--heads", metavar="all|mean|0,3", help="Which heads' attention.  [default: all]"),
-    click.option("--score", type=click.Choice(get_args(ScoreName)), help="What ranks positions.  [default: attention]"),
+    click.option("--score", type=click.Choice(tuple(SCORES)), help="What ranks positions.  [default: attention]"),
     click.option(
         "--score-layer",
         type=click.Choice(get_args(ScoreLayer)),

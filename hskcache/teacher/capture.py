@@ -18,10 +18,7 @@ from transformers import PreTrainedModel
 
 from hskcache.attention import IMPLEMENTATION, listening
 from hskcache.errors import TeacherError
-from hskcache.selection.length import attention_logit_score, attention_score, received_score
-from hskcache.spec import ScoreName
-
-ATTENTION_SCORES = frozenset({"attention", "attention-logit", "received"})
+from hskcache.selection.scores import SCORED, Attended, AttentionScore
 
 
 @dataclass(frozen=True)
@@ -30,12 +27,12 @@ class Wanted:
 
     Attributes:
         hidden: hidden layers, 0 to T.
-        scores: names of ``ATTENTION_SCORES`` and the attention layers, counted from 0, that score positions by them.
+        scores: names of scores, and the attention layers, counted from 0, that score positions by them.
         attention: transformer layers, counted from 1, whose query and key are kept.
     """
 
     hidden: frozenset[int] = frozenset()
-    scores: frozenset[tuple[ScoreName, int]] = frozenset()
+    scores: frozenset[tuple[str, int]] = frozenset()
     attention: frozenset[int] = frozenset()
 
     def __or__(self, other: "Wanted") -> "Wanted":
@@ -64,7 +61,7 @@ class Captured:
 
     logits: Tensor | None = None
     hidden: dict[int, Tensor] = field(default_factory=dict)
-    scores: dict[tuple[ScoreName, int], Tensor] = field(default_factory=dict)
+    scores: dict[tuple[str, int], Tensor] = field(default_factory=dict)
     attention: dict[int, Projected] = field(default_factory=dict)
     num_attentions: int = 0
 
@@ -81,33 +78,12 @@ class _Recorder:
         if layer + 1 in self.wanted.attention:
             self.captured.attention[layer + 1] = Projected(query, key, scaling)
         for name in (name for name, place in self.wanted.scores if place == layer):
-            queries = query if name == "received" else query[:, :, :1]
+            score = SCORED[name]
+            assert isinstance(score, AttentionScore)
+            queries = query if score.every_query else query[:, :, :1]
             # In a teacher of 16 bits, products rounded to 16 bits would tie positions that differ.
             raw = torch.matmul(queries.float(), key.float().transpose(2, 3)) * scaling
-            self.captured.scores[name, layer] = self._score(name, raw, mask)
-
-    def _score(self, name: ScoreName, raw: Tensor, mask: Tensor | None) -> Tensor:
-        match name:
-            case "attention-logit":
-                return attention_logit_score(raw[:, :, 0])
-            case "received":
-                return received_score(_probabilities(raw, mask), self.valid_BL)
-            case "attention":
-                return attention_score(_probabilities(raw, mask)[:, :, 0])
-            case _:
-                raise AssertionError(f"{name} is no score of the attention")
-
-
-def _probabilities(raw: Tensor, mask: Tensor | None) -> Tensor:
-    return torch.softmax(_masked(raw, mask), dim=-1)
-
-
-def _masked(raw: Tensor, mask: Tensor | None) -> Tensor:
-    """Scores [B, H, Q, L] with the model's own attention mask applied, for the first Q queries."""
-    if mask is None:
-        return raw
-    mask = mask[:, :, : raw.shape[2], : raw.shape[3]]
-    return raw.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else raw + mask
+            self.captured.scores[name, layer] = score.of(Attended(raw, mask, self.valid_BL))
 
 
 def encoder_layers(model: PreTrainedModel) -> list[nn.Module]:

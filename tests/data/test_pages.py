@@ -11,7 +11,7 @@ import pytest
 
 from hskcache.cli import main as hskcache
 from hskcache.encoded import ENCODED
-from hskcache.spec import LayerMapName, PairsName, ScoreLayer, ScoreName, WidthName
+from hskcache.spec import SCORES, LayerMapName, PairsName, ScoreLayer, WidthName
 from hskcache.text import task_names
 from trainer.cli import main as hsktrain
 from trainer.recipe import known_recipes
@@ -145,7 +145,7 @@ def test_every_command_and_option_is_somewhere_in_the_guide(group: str) -> None:
         ("recipes", known_recipes()),
         ("encodings", ENCODED),
         ("corpora", get_args(PairsName)),
-        ("keeping", [*get_args(ScoreName), *get_args(ScoreLayer), *get_args(WidthName), *get_args(LayerMapName)]),
+        ("keeping", [*SCORES, *get_args(ScoreLayer), *get_args(WidthName), *get_args(LayerMapName)]),
     ],
 )
 def test_a_page_has_every_name_that_may_be_given(topic: str, names: list[str]) -> None:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from hskcache.build.positions import PaddedRows
 from hskcache.ragged import Integers
-from hskcache.spec import Length, Spec
+from hskcache.spec import SCORES, Length, Spec
 from hskcache.store.fields import StoredField
 from hskcache.store.request import Request, TeacherInfo
 from hskcache.teacher.capture import Captured, Wanted
@@ -155,7 +155,7 @@ def kept_counts(length: Length, rows: TokenizedRows) -> Integers:
 
 def eligible_counts(length: Length, rows: TokenizedRows) -> Integers:
     """Positions of each row that may be kept: all, all but the special tokens after the first, or the first alone."""
-    if length.score == "cls":
+    if SCORES[length.score].first_alone:
         return np.ones(len(rows), np.int64)
     counts = rows.lengths.astype(np.int64)
     if length.specials:
