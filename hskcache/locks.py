@@ -108,7 +108,7 @@ def is_locked(path: Path) -> bool:
 
 
 class LockFile:
-    """An open file and the lock on it, which ends when it is closed.
+    """An open file and the lock on it, which ends when it is closed by the process that took it.
 
     Args:
         path: of the file, for those who lock it where the file system cannot.
@@ -119,6 +119,7 @@ class LockFile:
         self.path = path
         self.descriptor = descriptor
         self._inside: bool | None = None
+        self._holder: int | None = None
 
     def take(self, shared: bool = False, wait: bool = True, for_all: bool = False, quiet: bool = False) -> bool:
         """Lock the file.
@@ -138,6 +139,7 @@ class LockFile:
         """
         try:
             fcntl.flock(self.descriptor, _kind(shared, wait))
+            self._holder = os.getpid()
             return True
         except OSError as error:
             if not wait and error.errno in _TAKEN:
@@ -156,6 +158,9 @@ class LockFile:
         if self._inside is not None:
             _INSIDE.release(self.path, self._inside)
             self._inside = None
+        if self._holder == os.getpid():
+            # A child that was forked meanwhile has it open, too, and would hold the lock for as long as it lives.
+            fcntl.flock(self.descriptor, fcntl.LOCK_UN)
         os.close(self.descriptor)
 
     def stands(self) -> bool:

@@ -2,8 +2,10 @@
 
 import faulthandler
 import os
+import select
 import signal
 import sys
+import time
 import traceback
 from collections.abc import Callable
 from typing import Any
@@ -37,6 +39,23 @@ def start(work: Callable[[], object], hook: Hook | None = None) -> int:
             traceback.print_exc()
             os._exit(1)
     return child
+
+
+def until(is_so: Callable[[], object]) -> None:
+    """Wait for something that other threads or processes do, which may fail to do it."""
+    end = time.monotonic() + LONGEST_S / 2
+    while not is_so():
+        assert time.monotonic() < end, "what is waited for does not happen"
+        time.sleep(0.002)
+
+
+def heard(pipe: int, num_bytes: int = 1) -> bytes:
+    """Bytes that a child writes into a pipe, which is open here, too, so that it does not end with the child."""
+    found = b""
+    while len(found) < num_bytes:
+        until(lambda: select.select([pipe], [], [], 0.1)[0])
+        found += os.read(pipe, num_bytes - len(found))
+    return found
 
 
 def in_child(work: Callable[[], object], hook: Hook | None = None) -> int:

@@ -193,19 +193,19 @@ class BoundedFolder:
     def _count(self, wanted: WantedFile) -> tuple[list[_KeptFile], dict[str, int]]:
         """The files that may go, and by digest the bytes of those that are being fetched, the one wanted among them.
 
-        Locks of dead processes are removed; what they had fetched is a file like others.
+        Locks of dead processes are removed; what they had fetched is a file like others. So is the part from before of
+        who still waits for room: if it stayed, several might wait for each other without end.
         """
         fetched = {wanted.sha256: wanted.num_bytes}
         for lock in self.files.glob(f"*{_LOCK_SUFFIX}"):
             if lock.stem in fetched:
                 continue
             with locked(lock, wait=False, remove=True) as is_free:
-                if not is_free:
-                    fetched[lock.stem] = _reserved(lock)
+                if not is_free and (num_bytes := _reserved(lock)):
+                    fetched[lock.stem] = num_bytes
         found = [file for file in _found(self.files) if file.path.suffix != _LOCK_SUFFIX]
         for file in found:
             if file.sha256 in fetched:
-                # Who still waits for room may have a part from before.
                 fetched[file.sha256] = max(fetched[file.sha256], file.num_bytes)
         return [file for file in found if file.sha256 not in fetched], fetched
 

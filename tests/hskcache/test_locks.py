@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from forked import in_child, start
+from forked import heard, in_child, start
 
 from hskcache import locks
 from hskcache.errors import CacheError
@@ -132,6 +132,32 @@ def test_without_locks_a_forked_child_waits_for_no_thread_of_its_parent(tmp_path
         assert in_child(work) == 0
 
 
+def test_a_child_that_is_forked_while_a_lock_is_held_does_not_keep_it(tmp_path: Path) -> None:
+    """Neither from its parent, nor from itself: it might be another thread of its parent that held it."""
+    path, (reading, writing) = tmp_path / "lock", os.pipe()
+
+    def work() -> None:
+        os.read(reading, 1)
+        with locked(path, wait=False) as held:
+            assert held
+
+    with locked(path):
+        child = start(work)
+    with locked(path, wait=False) as held:
+        assert held
+    os.write(writing, b"x")
+    assert os.waitpid(child, 0)[1] == 0
+
+
+def test_a_forked_child_lets_go_of_no_lock_of_its_parent(tmp_path: Path) -> None:
+    file = LockFile(tmp_path / "lock", os.open(tmp_path / "lock", os.O_RDWR | os.O_CREAT))
+    assert file.take()
+    assert in_child(file.close) == 0
+    assert is_locked(tmp_path / "lock")
+    file.close()
+    assert not is_locked(tmp_path / "lock")
+
+
 @pytest.mark.parametrize("code", [errno.EACCES, errno.EAGAIN])
 def test_whichever_way_a_conflict_is_told_it_is_one(tmp_path: Path, code: int, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "lock"
@@ -182,7 +208,7 @@ def test_a_second_writer_is_told_of_the_first_until_that_is_gone_however_it_ends
 
     child = start(hold)
     try:
-        assert os.read(reading, 1) == b"!"
+        assert heard(reading) == b"!"
         told = rf"out is being written by another process \({child} on .+\); wait for it, or give another --out"
         with pytest.raises(CacheError, match=told), sole_writer(out, is_file):
             pass

@@ -57,8 +57,6 @@ def _work(
     ready: "queue.Queue[tuple[EncodedSlice, torch.cuda.Event | None] | _Failure | None]",
     stop: threading.Event,
 ) -> None:
-    stream = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
-
     def put(entry: tuple[EncodedSlice, torch.cuda.Event | None] | _Failure | None) -> None:
         while not stop.is_set():
             try:
@@ -68,6 +66,7 @@ def _work(
             return
 
     try:
+        stream = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
         for item in items:
             put(_sent(item, device, stream))
             if stop.is_set():

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from folders import contents, touched
-from forked import start
+from forked import heard, start
 from stored import shard_file
 from twins import make
 
@@ -212,7 +212,7 @@ def test_a_field_is_added_by_several_processes_together_and_verify_says_that_it_
             os.read(go[0], 1)
 
     child = start(lambda: add_field(addition), pause)
-    os.read(ready[0], 1)
+    heard(ready[0])
     (problem,) = verify(cache.root).problems
     assert "a process is adding now; verify again when it is done" in problem.what
     seen: list[int] = []
@@ -242,7 +242,7 @@ def test_another_teacher_cannot_help_to_add_a_field(cache: Cache, other: Teacher
             os.read(go[0], 1)
 
     child = start(lambda: add_field(mine), pause)
-    os.read(ready[0], 1)
+    heard(ready[0])
     with pytest.raises(MismatchError, match=r"has a field t2 with teacher\.weights_sha256"):
         add_field(theirs)
     os.write(go[1], b"x")

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 from folders import contents
-from forked import Hook, in_child, start
+from forked import Hook, heard, in_child, start
 from torch.distributed.launcher.api import elastic_launch
 from torch.distributed.run import config_from_args, parse_args
 
@@ -55,8 +55,7 @@ class Gate:
 
     def wait(self, count: int) -> None:
         """Until so many processes are held up."""
-        for _ in range(count):
-            os.read(self.here[0], 1)
+        heard(self.here[0], count)
 
     def open(self, count: int) -> None:
         os.write(self.go[1], b"x" * count)
@@ -86,7 +85,7 @@ def test_what_a_killed_process_had_claimed_is_written_by_another(job: Job, whole
     rows = 0
     # The killed one has claimed two shards of five rows: one is being written, the other computed.
     while rows < len(job.rows) - 10:
-        rows += os.read(seen[0], 1)[0]
+        rows += heard(seen[0])[0]
     assert list(out.rglob("*.tmp")) != []
     os.kill(killed, signal.SIGKILL)
     assert code_of(killed) == -signal.SIGKILL

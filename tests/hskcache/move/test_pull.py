@@ -159,7 +159,7 @@ def test_an_interrupt_ends_what_waits_for_a_server_that_is_gone(
     misbehave(server, Faults(of=".zarr.zip", die_after=2))
     command = [sys.executable, "-c", HEARING, "pull", url(server), str(back)]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as child:
-        server.process.wait()
+        server.process.wait(100)
         child.send_signal(signal.SIGINT)
         _, said = child.communicate(timeout=300)
     assert child.returncode == 130

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from forked import in_child, start
+from forked import heard, in_child, start
 
 from hskcache.errors import CacheError
 from hskcache.store.claims import CLAIMS, UNSHARED, claiming
@@ -34,7 +34,7 @@ def child_holding(path: Path, work: Callable[[Any], object]) -> tuple[int, int]:
             os.read(go[0], 1)
 
     child = start(hold)
-    os.read(ready[0], 1)
+    heard(ready[0])
     return child, go[1]
 
 

@@ -5,11 +5,13 @@ import shutil
 import signal
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import forked
 import numpy as np
 import pytest
+from forked import until
 from mirrored import (
     ARRAYS,
     NUM_SHARDS,
@@ -22,6 +24,8 @@ from unsteady import Unsteady
 
 from hskcache.cache import Cache
 from hskcache.errors import SpecError
+from hskcache.locks import locked
+from hskcache.remote.fetch import partial_path
 from hskcache.remote.mirror import open_mirror
 from hskcache.store.publishing import write_index, write_manifest
 
@@ -132,10 +136,7 @@ def test_a_process_that_is_killed_while_it_fetches_leaves_nothing_that_stands_in
     bound = 2 * SHARD_BYTES + 40_000
     name = "logits/000000.zarr.zip"
     child = forked.start(lambda: open_mirror(server.url, tmp_path, bound).read("logits", 0))
-    deadline = time.monotonic() + 20
-    while not any(path.stat().st_size > 20_000 for path in (tmp_path / "shards").glob("*.tmp")):
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
+    until(lambda: any(path.stat().st_size > 20_000 for path in (tmp_path / "shards").glob("*.tmp")))
     os.kill(child, signal.SIGKILL)
     assert wait_for([child]) == [-signal.SIGKILL]
     server.pause_s = 0.0
@@ -152,6 +153,24 @@ def test_a_process_that_is_killed_while_it_fetches_leaves_nothing_that_stands_in
     assert [path.name[64:] for path in (left / "shards").iterdir()] == [".zarr.zip"] * 2
 
 
+def test_those_who_wait_for_room_with_a_part_each_do_not_wait_for_each_other(
+    original: Cache, server: Unsteady, tmp_path: Path
+) -> None:
+    """As after a kill of all: the parts leave no room for any of the files, and everybody wants another one."""
+    mirrors = [open_mirror(server.url, tmp_path, 2 * SHARD_BYTES + 40_000) for _ in range(3)]
+    folder = mirrors[0].shelf.folder
+    for record in original.manifest.shards["logits"][:3]:
+        whole = (original.root / record.path).read_bytes()
+        partial_path(folder.files / f"{record.sha256}.zarr.zip", record.sha256).write_bytes(whole[:-1000])
+    with ThreadPoolExecutor(3) as threads:
+        with locked(folder.root / ".lock"):
+            reads = [threads.submit(mirror.read, "logits", shard) for shard, mirror in enumerate(mirrors)]
+            until(lambda: len(list(folder.files.glob("*.lock"))) == 3)
+        expected = read_all(original)
+        for shard, read in enumerate(reads):
+            assert read.result(60)["logits"].tobytes() == expected[2 * shard + 1]
+
+
 def test_what_is_being_read_is_not_removed_and_whoever_needs_its_room_waits(
     original: Cache, server: Unsteady, tmp_path: Path
 ) -> None:
@@ -159,8 +178,7 @@ def test_what_is_being_read_is_not_removed_and_whoever_needs_its_room_waits(
 
     def read_another() -> None:
         other = open_mirror(server.url, tmp_path, bound)
-        while not held.exists():
-            time.sleep(0.002)
+        until(held.exists)
         other.read("logits", 1)
 
     child = forked.start(read_another)
@@ -168,8 +186,7 @@ def test_what_is_being_read_is_not_removed_and_whoever_needs_its_room_waits(
     record = original.manifest.shards["logits"][0]
     with mirror.shelf.holding(record) as path:
         held.touch()
-        while not list((tmp_path / "shards").glob("*.lock")):
-            time.sleep(0.005)
+        until(lambda: any((tmp_path / "shards").glob("*.lock")))
         mirror.ahead([("logits", 2)])
         time.sleep(0.2)
         assert path.stat().st_size == record.num_bytes
