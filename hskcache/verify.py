@@ -17,7 +17,7 @@ from hskcache.store.additions import ADDING, is_being_added
 from hskcache.store.appending import APPENDING, under_way
 from hskcache.store.consistency import parse_manifest
 from hskcache.store.content import check_content
-from hskcache.store.fields import OFFSETS, check_positions
+from hskcache.store.fields import INPUTS, OFFSETS, check_positions
 from hskcache.store.ledger import TOKENIZER, Ledger
 from hskcache.store.manifest import Manifest
 from hskcache.store.pages import PagedRecords, make_page
@@ -136,7 +136,7 @@ class _Shards:
 
     def check(self) -> Iterator[tuple[Record, list[Problem]]]:
         """Every record with what is wrong with it and its shard; the inputs first, which tell how long rows are."""
-        names = sorted(self.manifest.fields, key=lambda name: name != "inputs")
+        names = sorted(self.manifest.fields, key=lambda name: name != INPUTS)
         # Hashing and decompressing let other threads run; each holds one shard at a time.
         pool = ThreadPoolExecutor(min(MAX_THREADS, os.cpu_count() or 1), thread_name_prefix="hskcache-verify")
         try:
@@ -186,7 +186,7 @@ class _Shards:
         try:
             arrays = read_shard(path, record, self.manifest.fields[record.field], names)
             check_content(self.manifest.request, self.manifest.fields[record.field], arrays)
-            if record.field == "inputs" and "row_offsets" in arrays:
+            if record.field == INPUTS and "row_offsets" in arrays:
                 self.lengths[record.shard] = np.diff(arrays["row_offsets"])
             elif (lengths := self.lengths.get(record.shard)) is not None:
                 check_positions(arrays, lengths)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from hskcache.cache import Cache
 from hskcache.decoded import Distance
+from hskcache.store.fields import INPUTS
 from hskcache.text import TokenizedRows
 from trainer.evaluation import pearson
 from trainer.inference import check_fit, predict
@@ -28,8 +29,8 @@ def cached_rows(cache: Cache, shard: int) -> TokenizedRows:
     Raises:
         DamageError: it is not as it was written.
     """
-    stored = cache.manifest.shards["inputs"][shard].arrays
-    arrays = cache.read("inputs", shard, {"row_offsets", "input_ids", "token_type_ids"} & stored.keys())
+    stored = cache.manifest.shards[INPUTS][shard].arrays
+    arrays = cache.read(INPUTS, shard, {"row_offsets", "input_ids", "token_type_ids"} & stored.keys())
     offsets = arrays["row_offsets"].astype(np.int64)
     return TokenizedRows(arrays["input_ids"].astype(np.int32), offsets, arrays.get("token_type_ids"), frozenset())
 
@@ -55,7 +56,7 @@ def beside(
     """
     pad = cache.manifest.request.tokenizer.pad_token_id
     sides: tuple[list[Logits], list[Logits]] = ([], [])
-    cache.ahead((name, shard) for shard in range(len(cache.shards)) for name in ("inputs", field))
+    cache.ahead((name, shard) for shard in range(len(cache.shards)) for name in (INPUTS, field))
     for shard in range(len(cache.shards)):
         rows = cached_rows(cache, shard)
         check_fit(model, rows, cache.name)

@@ -4,6 +4,7 @@ import shlex
 from pathlib import Path
 
 from hskcache.recall import column_flags
+from hskcache.store.fields import INPUTS
 from hskcache.store.manifest import AttentionField, DataInfo, InputsField, Manifest
 from hskcache.text.rows import FORMATS
 
@@ -36,7 +37,7 @@ def fit_command(manifest: Manifest, cache: str) -> str:
 
 
 def _columns(manifest: Manifest) -> list[str]:
-    data, inputs = manifest.request.data, manifest.fields["inputs"]
+    data, inputs = manifest.request.data, manifest.fields[INPUTS]
     flags = column_flags(data)
     if data.provenance is not None and data.provenance.task is not None:
         return flags

@@ -5,6 +5,7 @@ from typing import NoReturn
 
 from hskcache.errors import MismatchError
 from hskcache.nearest import meant
+from hskcache.store.fields import INPUTS
 from hskcache.store.manifest import Manifest
 from hskcache.store.record import Record
 
@@ -63,7 +64,7 @@ def select(source: NamedManifest, standing: NamedManifest | None, subset: Subset
             whose rows begin elsewhere.
     """
     manifest = source.manifest
-    fields = {"inputs", *(manifest.fields if subset.fields is None else subset.fields)}
+    fields = {INPUTS, *(manifest.fields if subset.fields is None else subset.fields)}
     if unknown := fields - manifest.fields.keys():
         known, near = ", ".join(manifest.fields), meant(min(unknown), manifest.fields)
         raise MismatchError(f"{source.name} has no field {min(unknown)}; it has {known}{near}")

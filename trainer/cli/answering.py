@@ -16,6 +16,7 @@ from hskcache.disk import writing_to
 from hskcache.encoder import trained_length
 from hskcache.errors import DataError, MismatchError, SpecError, TeacherError
 from hskcache.model.adapter import tokenizer_of
+from hskcache.store.fields import LOGITS
 from hskcache.store.files import write_atomic
 from hskcache.text import Examples, load_tokenizer, tokenized
 from hskcache.text.cut import tell_beyond, tell_cut
@@ -82,7 +83,7 @@ def of_data(request: "PredictRequest", data: str) -> None:
 def of_cache(request: "PredictRequest", source: str) -> None:
     """Answer the rows of a cache and compare with the teacher's logits there."""
     model, out, cache = request.model, request.out, opened_cache(source)
-    field = request.field or "logits"
+    field = request.field or LOGITS
     knowledge = _knowledge(cache, field)
     device = runtime.resolve_device(request.device)
     with runtime.quiet():

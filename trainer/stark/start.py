@@ -17,6 +17,7 @@ from hskcache.encoder import weights_digest
 from hskcache.errors import DataError
 from hskcache.sparsity.scoring import DrawnRows, draw
 from hskcache.spec import Spec
+from hskcache.store.fields import LOGITS
 from hskcache.teacher.load import load_teacher
 from hskcache.teacher.places import places
 from hskcache.text import Examples, load_tokenizer, tokenized
@@ -87,7 +88,7 @@ def start(stark: Stark, folder: Folder, on_step: Callable[[bool], None]) -> Begu
         with console.progress("rows") as bar:
             task = bar.add_task("logits", total=len(begin.job.rows))
             manifest = build(begin.job, folder.cache, lambda count: bar.advance(task, count))
-        agreement = manifest.agreement.get("logits")
+        agreement = manifest.agreement.get(LOGITS)
         if agreement is not None and (line := told(agreement, "the teacher", evaluation.label_names)) is not None:
             console.say(line)
     return Begun(drawn, len(evaluation))

@@ -13,6 +13,7 @@ from hskcache.sparsity.masks import sparse
 from hskcache.sparsity.scores import UnitScores, magnitude, random_importance
 from hskcache.sparsity.scoring import DrawnRows, ScoreSettings, ScoringPass
 from hskcache.sparsity.student import load_trial
+from hskcache.store.fields import LOGITS
 from hskcache.store.files import TEMPORARY_SUFFIX
 from hskcache.teacher.load import Teacher, load_teacher
 from trainer.stark.folder import Folder
@@ -101,7 +102,7 @@ def _add(stark: Stark, folder: Folder, scored: tuple[Teacher, UnitScores], level
             kept = kept_at(_importance(level.method, teacher, scores, stark), level.percent)
             with sparse(teacher, kept, f"{teacher.info.name} {level.field}") as sparse_teacher:
                 # Opened anew: it has a field more each time.
-                addition = prepare_addition(sparse_teacher, open_cache(folder.cache), "logits", level.field)
+                addition = prepare_addition(sparse_teacher, open_cache(folder.cache), LOGITS, level.field)
                 task = bar.add_task(level.field, total=len(addition.job.rows))
                 add_field(addition, partial(bar.advance, task))
 
