@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from hskcache.cache import open_cache
 from hskcache.errors import MismatchError
-from hskcache.store.consistency import parse_manifest
+from hskcache.store.ledger import Ledger
+from hskcache.store.publishing import publish
 from hskcache.store.record import Skipped
 from trainer.loading import KnowledgeLoader
 from trainer.loading.plan import Plan
@@ -47,7 +48,7 @@ def test_without_any_the_order_is_the_one_it_always_was() -> None:
 def as_skipping(source: Path, target: Path, left_out: dict[str, list[int]]) -> Path:
     """A copy of a cache whose manifest lists rows of some fields as left out."""
     shutil.copytree(source, target)
-    manifest = parse_manifest((target / "manifest.json").read_bytes(), "manifest.json")
+    manifest = Ledger(target).intact()
     shards = {}
     for field, records in manifest.shards.items():
         shards[field] = [
@@ -63,7 +64,7 @@ def as_skipping(source: Path, target: Path, left_out: dict[str, list[int]]) -> P
             for record in records
         ]
     grown = manifest.with_records(shards).signed()
-    (target / "manifest.json").write_bytes(grown.to_json())
+    publish(target, grown)
     return target
 
 

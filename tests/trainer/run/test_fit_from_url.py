@@ -12,6 +12,7 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 from servers import s3_server
+from stored import plain
 from tiny import CPU, PREDICTION, fit_of, recipe_of, weights_of
 from unsteady import Unsteady, serving
 
@@ -55,7 +56,7 @@ def window_bytes(cache: Cache) -> int:
 
 def bound_of(cache: Cache) -> int:
     """A window, and what is kept beside it."""
-    beside = [cache.root / "manifest.json", *cache.tokenizer_path.iterdir()]
+    beside = [cache.root / "manifest.json", *cache.tokenizer_path.iterdir(), *cache.root.glob("*/index/*")]
     return window_bytes(cache) + sum(path.stat().st_size for path in beside) + 1000
 
 
@@ -144,7 +145,7 @@ def test_altered_bytes_are_never_trained_on(original: Cache, server: Unsteady, t
         for batch in loader:
             seen.extend(batch.row_ids)
 
-    with pytest.raises(DamageError, match=r"hidden/000005\.zarr\.zip has another content"):
+    with pytest.raises(DamageError, match=r"hidden/000005-\w+\.zarr\.zip has another content"):
         consume()
     assert not set(seen) & set(range(*original.shards[5]))
 
@@ -240,7 +241,7 @@ def test_a_server_that_is_gone_ends_the_command_in_one_line_and_the_same_command
     assert cut.exit_code == 2, cut.stderr
     errors = [line for line in cut.stderr.splitlines() if line.startswith("error")]
     assert len(errors) == 1
-    assert f"{server.url}/logits/{shard:06d}.zarr.zip is out of reach" in errors[0]
+    assert f"{server.url}/logits/{shard:06d}.zarr.zip is out of reach" in plain(errors[0])
     assert "run the same command again" in errors[0]
     assert "Traceback" not in cut.stderr
     assert list((tmp_path / "out").glob("stages/*/checkpoints/checkpoint-*/loader.json"))
