@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import chain
 from pathlib import Path
 
@@ -13,17 +14,17 @@ from pydantic import Field as Key
 from pydantic import computed_field
 
 from hskcache.errors import DamageError, MismatchError
-from hskcache.store.additions import ADDING, is_being_added
-from hskcache.store.appending import APPENDING, under_way
 from hskcache.store.consistency import parse_manifest
 from hskcache.store.content import check_content
 from hskcache.store.fields import INPUTS, OFFSETS, check_positions
+from hskcache.store.growing import growing
 from hskcache.store.ledger import TOKENIZER, Ledger
 from hskcache.store.manifest import Manifest
 from hskcache.store.pages import PagedRecords, make_page
 from hskcache.store.publishing import MANIFEST, is_swept, manifest_files
 from hskcache.store.reading import read_document, read_shard
 from hskcache.store.record import CONSTANTS, Record, Skipped
+from hskcache.store.survey import read_page
 from hskcache.store.tokenizer import tokenizer_digest
 from hskcache.strict import Strict
 
@@ -232,7 +233,7 @@ def _copy_problems(ledger: Ledger, manifest: Manifest) -> Iterator[Problem]:
         path, what = ledger.root / name, None
         try:
             if (data := read_document(path)) != manifest.to_json() and not manifest.format.keeps_records:
-                copy = parse_manifest(data, str(path), ledger.read_page)
+                copy = parse_manifest(data, str(path), partial(read_page, ledger.root))
                 what = f"is of another cache, {copy.cache_id[:12]}, or was edited"
         except (FileNotFoundError, NotADirectoryError):
             what = "is missing"
@@ -254,17 +255,9 @@ def _extra_problems(ledger: Ledger, manifest: Manifest, unknown: Collection[str 
         expected.add(ledger.shard_path(record))
         if manifest.format.keeps_records:
             expected.add(ledger.record_path(record.field, record.shard))
-    for path in sorted(ledger.root.glob(f"*/{ADDING}")):
-        name = path.parent.name
-        expected |= {path} if name in manifest.fields else set(path.parent.iterdir())
-        left = "this file" if name in manifest.fields else f"the folder {name}"
-        what = f"is what adding a field has left that was cut off; give the same command again, or delete {left}"
-        if is_being_added(ledger, name):
-            what = "tells of a field that a process is adding now; verify again when it is done"
-        yield Problem(field=name, shard=None, file=f"{name}/{ADDING}", what=what)
-    if (found := under_way(ledger, manifest)) is not None:
-        expected |= found[0]
-        yield Problem(field=None, shard=None, file=APPENDING, what=found[1])
+    for one in growing(ledger.root, manifest):
+        expected |= one.files
+        yield Problem(field=one.field, shard=None, file=one.file, what=one.what)
     for path in sorted(ledger.root.rglob("*")):
         inside = path.relative_to(ledger.root)
         if inside.parts[0].startswith("."):

@@ -29,13 +29,13 @@ from hskcache.store.additions import (
     adding,
     begin_field,
     check_name,
-    claims_path,
     finish_field,
     is_added,
 )
 from hskcache.store.kinds import INPUTS, KINDS, kind_of
 from hskcache.store.ledger import Ledger
 from hskcache.store.manifest import Added, Manifest, Request
+from hskcache.store.survey import survey
 from hskcache.teacher.inputs import fit_rows
 from hskcache.teacher.load import Teacher
 from hskcache.text import TokenizedRows, load_tokenizer
@@ -138,7 +138,7 @@ def added(addition: Addition) -> Manifest | None:
     ledger = Ledger(addition.cache.root)
     manifest = is_added(ledger, addition.name, addition.draft)
     # A process that is at it, or died after the manifest, has left this; the last one to leave removes it.
-    return None if claims_path(ledger, addition.name).exists() else manifest
+    return None if survey(ledger.root).is_claimed(addition.name) else manifest
 
 
 def add_field(addition: Addition, on_rows: Progress | None = None, on_nonfinite: OnNonfinite = "fail") -> Manifest:

@@ -14,13 +14,14 @@ from hskcache.build.job import Job, describe_job, prepare_job
 from hskcache.build.nonfinite import OnNonfinite
 from hskcache.build.writing import SINCE, Progress, Writing, require_rows
 from hskcache.disk import writing_to
-from hskcache.errors import MismatchError
 from hskcache.runtime import environment
 from hskcache.store.claims import CLAIMS, Claims, claiming
-from hskcache.store.files import TEMPORARY_SUFFIX, make_folder, write_atomic
-from hskcache.store.ledger import BUILDING, TOKENIZER, Ledger
+from hskcache.store.files import make_folder, write_atomic
+from hskcache.store.growth import stands
+from hskcache.store.ledger import TOKENIZER, Ledger
 from hskcache.store.manifest import Manifest
-from hskcache.store.publishing import MANIFEST, is_unswept, manifest_files
+from hskcache.store.publishing import is_unswept, manifest_files
+from hskcache.store.survey import Complete, survey
 from hskcache.store.tokenizer import tokenizer_digest
 
 __all__ = ["Job", "build", "building", "describe_job", "extractor_for", "finished", "is_complete", "prepare_job"]
@@ -48,7 +49,8 @@ def build(job: Job, out: Path, on_rows: Progress | None = None, on_nonfinite: On
     fields = job.fields
     writing = Writing(job, ledger, {name: name for name in fields}, on_nonfinite=on_nonfinite)
     with writing_to(out, SINCE):
-        _require_place(ledger, job)
+        if ledger.request() is not None:
+            ledger.begin(job.request)
         writing.check_space()
         with building(out) as claims:
             with claims.alone():
@@ -89,7 +91,7 @@ def finished(job: Job, out: Path) -> Manifest | None:
         DamageError: the manifest cannot be read.
     """
     # A process that is at it, or died after the manifest, has left this; the last one to leave removes it.
-    return None if (out / CLAIMS).exists() else _written(job, out)
+    return None if survey(out).is_claimed() else _written(job, out)
 
 
 def is_complete(out: Path, tokenizer_sha256: str) -> Manifest | None:
@@ -100,20 +102,19 @@ def is_complete(out: Path, tokenizer_sha256: str) -> Manifest | None:
     Raises:
         DamageError: the manifest cannot be read, or was edited.
     """
-    # A kill right after the manifest leaves this, and finishing again removes it.
-    if not (out / MANIFEST).exists() or (out / BUILDING).exists():
+    state = survey(out)
+    # A kill right after the manifest leaves something, and finishing again removes it.
+    if not isinstance(state, Complete) or state.is_being_built:
         return None
-    ledger = Ledger(out)
-    manifest = ledger.intact()
-    if not all((out / name).exists() for name in manifest_files(manifest)):
+    ledger, manifest = Ledger(out), state.intact()
+    if not all(stands(out / name) for name in manifest_files(manifest)):
         return None
     if not set(manifest.request.fields) <= manifest.fields.keys():
         # A part that was pulled without some of the fields.
         return None
     if is_unswept(out, manifest, manifest.own_fields):
         return None
-    folders = [out, out / TOKENIZER, *(out / name for name in manifest.own_fields)]
-    if any(any(folder.glob(f"*{TEMPORARY_SUFFIX}")) for folder in folders):
+    if state.has_half_written(["", TOKENIZER, *manifest.own_fields]):
         return None
     records = (record for record in manifest.records if record.field in manifest.own_fields)
     if not all(ledger.is_committed(record.field, record.shard) for record in records):
@@ -124,22 +125,10 @@ def is_complete(out: Path, tokenizer_sha256: str) -> Manifest | None:
 
 def _written(job: Job, out: Path) -> Manifest | None:
     """The manifest that stands in ``out`` if it is that of the job and nothing is left to do."""
-    if not (out / MANIFEST).exists() or Ledger(out).manifest().request_digest != job.request.digest:
+    state = survey(out)
+    if not isinstance(state, Complete) or state.manifest.request_digest != job.request.digest:
         return None
     return is_complete(out, job.tokenizer.sha256)
-
-
-def _require_place(ledger: Ledger, job: Job) -> None:
-    """Refuse a folder that holds something else before anything in it is touched."""
-    if ledger.request() is not None:
-        ledger.begin(job.request)
-        return
-    try:
-        ledger.require_room()
-    except MismatchError:
-        # Between the two looks another process may have begun.
-        if ledger.request() is None:
-            raise
 
 
 def _begin(ledger: Ledger, job: Job) -> None:

@@ -17,9 +17,9 @@ from hskcache.disk import writing_to
 from hskcache.encoder import takes_token_types
 from hskcache.errors import CacheError, DamageError
 from hskcache.spec import Spec
-from hskcache.store.claims import CLAIMS
-from hskcache.store.ledger import SPOOL, Ledger
+from hskcache.store.ledger import Ledger
 from hskcache.store.manifest import Manifest, Request
+from hskcache.store.survey import SPOOL, survey
 from hskcache.teacher.inputs import SavedTokenizer, save_tokenizer
 from hskcache.teacher.load import Teacher
 from hskcache.text import Spool, corpus_fingerprint, pack_corpus
@@ -54,7 +54,7 @@ class CorpusBuild:
         """
         manifest = self.written(out)
         # A process that is at it, or died after the manifest, has left this; the last one to leave removes it.
-        return None if (out / CLAIMS).exists() else manifest
+        return None if survey(out).is_claimed() else manifest
 
     def written(self, out: Path) -> Manifest | None:
         """As :meth:`finished`, whether or not other processes are still at it."""
@@ -63,7 +63,6 @@ class CorpusBuild:
         ledger = Ledger(out)
         found = ledger.request()
         if found is None:
-            ledger.require_room()
             return None
         ledger.begin(self._request(found, spec))
         return is_complete(out, self.tokenizer.sha256)

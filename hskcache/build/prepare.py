@@ -183,7 +183,5 @@ def check_room(out: Path) -> None:
     Raises:
         CacheError: it holds something that is no cache, or nothing can be written there.
     """
-    ledger = Ledger(out)
-    if ledger.request() is None:
-        ledger.require_room()
+    if Ledger(out).request() is None:
         require_writable(out)

@@ -93,11 +93,11 @@ def repair(
 
 def _checked(cache: Path, means: _Means) -> "Report":
     """What ``verify`` finds; a manifest that is missing is damage where there is a copy to mend it from."""
-    from hskcache.store.ledger import Ledger
     from hskcache.store.publishing import MANIFEST
+    from hskcache.store.survey import Complete, survey
     from hskcache.verify import Problem, Report, verify
 
-    is_lost = cache.is_dir() and not Ledger(cache).is_complete()
+    is_lost = cache.is_dir() and not isinstance(survey(cache), Complete)
     if is_lost and means.other is not None and any(cache.glob("*/[0-9]*.zarr.zip")):
         problem = Problem(field=None, shard=None, file=MANIFEST, what="is missing")
         return Report(checked_bytes=0, num_rows=0, skipped={}, problems=[problem])
@@ -234,7 +234,7 @@ def _added_teacher(cache: "Cache", field: str, means: _Means) -> Any:
 
 def _spool(cache: Path) -> Path:
     from hskcache.repair.mending import REPAIR
-    from hskcache.store.ledger import SPOOL
+    from hskcache.store.survey import SPOOL
 
     return cache / REPAIR / SPOOL
 

@@ -14,18 +14,14 @@ from hskcache import disk
 from hskcache.disk import sync_folder
 from hskcache.errors import CacheError, DamageError, MismatchError
 from hskcache.locks import locked
-from hskcache.store.beside import README, Beside, checked_manifest, is_file_of, spelled
-from hskcache.store.files import TEMPORARY_SUFFIX, make_folder, read_file, remove_matching, write_atomic
-from hskcache.store.ledger import BUILDING, TOKENIZER, Ledger
+from hskcache.store.beside import README, Beside, is_file_of, spelled
+from hskcache.store.files import make_folder, remove_matching, write_atomic
+from hskcache.store.ledger import TOKENIZER, Ledger
 from hskcache.store.manifest import Manifest
 from hskcache.store.publishing import TEMPORARY, manifest_files, sweep_index, write_index
-from hskcache.store.reading import MAX_DOCUMENT_BYTES
 from hskcache.store.record import Record
+from hskcache.store.survey import ARRIVING_LOCK, Arriving, Building, Complete, Vacant, arrival_in, survey
 from hskcache.store.tokenizer import digest_of, tokenizer_digest
-
-ARRIVING = ".arriving.json"
-
-_LOCK = ".arriving.lock"
 
 
 class Landed(NamedTuple):
@@ -47,20 +43,10 @@ def alone_in(root: Path) -> Iterator[None]:
     if root.exists() and not root.is_dir():
         raise MismatchError(f"{root} is a file; choose a folder")
     make_folder(root.absolute())
-    with locked(root / _LOCK, wait=False, remove=True) as held:
+    with locked(root / ARRIVING_LOCK, wait=False, remove=True) as held:
         if not held:
             raise CacheError(f"another process is writing {root}; wait until it is done")
         yield
-
-
-def standing_manifest(path: Path) -> Manifest:
-    """A manifest that stands in a folder, whole and not edited, be it MANIFEST or ARRIVING.
-
-    Raises:
-        FileNotFoundError: there is none.
-        DamageError: it is damaged or was edited.
-    """
-    return checked_manifest(read_file(path, MAX_DOCUMENT_BYTES), str(path), Ledger(path.parent).read_page)
 
 
 @contextmanager
@@ -77,7 +63,7 @@ def arriving(root: Path, manifest: Manifest) -> Iterator["Arrival"]:
             arrival = Arrival(root, manifest)
             need = sum(record.num_bytes for record in manifest.records if not arrival.may_have(record))
             disk.require_space(root, need, f"the shards of {root} need", "let them arrive elsewhere", "folder")
-            if not Ledger(root).is_complete():
+            if not isinstance(survey(root), Complete):
                 arrival.begin()
             yield arrival
 
@@ -94,13 +80,14 @@ class Arrival:
         self._ledger = Ledger(root)
         self._ledger.format = manifest.format
         self._root = root
+        self._growth = arrival_in(root)
         self._manifest = manifest
         self._has_records = manifest.format.keeps_records
         self.num_written = self.num_kept = 0
 
     def begin(self) -> None:
         """Leave word of what arrives here, and the pages of its records."""
-        write_atomic(self._root / ARRIVING, self._manifest.to_json())
+        self._growth.begin(self._manifest.to_json())
         write_index(self._root, self._manifest)
 
     def may_have(self, record: Record) -> bool:
@@ -187,30 +174,26 @@ class Arrival:
     def clear(self, manifest: Manifest) -> None:
         """Remove the word of what arrives, which is here, and what a kill may have left."""
         sweep_index(self._root, manifest)
-        remove_matching(self._root, ARRIVING)
         for folder in [self._root, *(self._root / name for name in manifest.fields)]:
             remove_matching(folder, TEMPORARY)
+        self._growth.end()
 
 
 def _check_room(root: Path, manifest: Manifest) -> None:
     """Raise unless a folder is free for a cache, or has some of it."""
-    if Ledger(root).is_complete():
-        standing = Ledger(root).intact().cache_id
-    elif (root / ARRIVING).exists():
-        standing = standing_manifest(root / ARRIVING).cache_id
-    elif (root / BUILDING).exists():
-        raise MismatchError(f"{root} is a build that was cut off; choose another folder, or delete this one")
-    elif root.is_dir() and any(not is_leftover(path) for path in root.iterdir()):
-        raise MismatchError(f"{root} holds files that are not a cache's; choose another folder or empty it")
-    else:
-        return
-    if standing != manifest.cache_id:
+    match survey(root):
+        case Complete() as found:
+            standing: Manifest | None = found.intact()
+        case Arriving(growth=growth):
+            standing = growth.said()
+        case Building():
+            raise MismatchError(f"{root} is a build that was cut off; choose another folder, or delete this one")
+        case Vacant():
+            standing = None
+        case _:
+            raise MismatchError(f"{root} holds files that are not a cache's; choose another folder or empty it")
+    if standing is not None and standing.cache_id != manifest.cache_id:
         raise MismatchError(
-            f"{root} holds the cache {standing[:12]} and not {manifest.cache_id[:12]}; choose another folder, or "
-            "delete this one"
+            f"{root} holds the cache {standing.cache_id[:12]} and not {manifest.cache_id[:12]}; choose another folder, "
+            "or delete this one"
         )
-
-
-def is_leftover(path: Path) -> bool:
-    """True if a file is what a kill leaves before it is known which cache arrives."""
-    return path.name == _LOCK or (path.name.startswith(ARRIVING) and path.name.endswith(TEMPORARY_SUFFIX))

@@ -13,7 +13,7 @@ from urllib.parse import unquote, urlsplit
 from hskcache import disk
 from hskcache.errors import CacheError, DamageError, MismatchError
 from hskcache.locks import locked
-from hskcache.move.arrival import ARRIVING, Arrival, alone_in, is_leftover, standing_manifest
+from hskcache.move.arrival import Arrival, alone_in
 from hskcache.move.parallel import Watch, in_parallel
 from hskcache.move.selected import NamedManifest, Selected, Subset, select
 from hskcache.remote.fetch import fetch, fetch_tokenizer, partial_path, read_manifest
@@ -21,11 +21,12 @@ from hskcache.remote.remote import Remote
 from hskcache.remote.systems import HTTP
 from hskcache.store.beside import is_file_of
 from hskcache.store.files import read_file
-from hskcache.store.ledger import BUILDING, LOCK, Ledger
+from hskcache.store.ledger import LOCK, Ledger
 from hskcache.store.manifest import Manifest
-from hskcache.store.publishing import MANIFEST, is_page, write_manifest
+from hskcache.store.publishing import is_page, write_manifest
 from hskcache.store.reading import MAX_DOCUMENT_BYTES
 from hskcache.store.record import Record, parse
+from hskcache.store.survey import Arriving, Building, Complete, State, Vacant, arrival_in, survey
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ def pull(remote: Remote, root: Path, subset: Subset, jobs: int = 8, watch: Watch
     watch = watch or Watch()
     source = NamedManifest(remote.url, read_manifest(remote, root))
     with disk.writing_to(root, "the shards that are there"), alone_in(root):
-        standing, before = _standing(root, source.manifest), _identity(root / MANIFEST)
+        standing, before = _standing(root, source.manifest), _identity(root)
         selected = select(source, None if standing is None else NamedManifest(str(root), standing), subset)
         watch.on_select(selected)
         return _Pull(remote, root, selected, watch).run(jobs, before)
@@ -138,9 +139,8 @@ class _Pull:
     def _finish(self, before: str | None) -> None:
         """Write the manifest, which completes the cache, unless another process has changed it meanwhile."""
         root, manifest = self.ledger.root, self.selected.manifest
-        path = root / MANIFEST
         with locked(root / LOCK, remove=True):
-            if _identity(path) not in {before, manifest.cache_id}:
+            if _identity(root) not in {before, manifest.cache_id}:
                 raise MismatchError(f"{root} was changed by another process; run the same command again")
             write_manifest(root, manifest)
         self.arrival.clear(manifest)
@@ -152,21 +152,20 @@ def _standing(root: Path, source: Manifest) -> Manifest | None:
     Raises:
         MismatchError: nothing tells that what stands there is of the cache to pull.
     """
-    manifests, begun = [], False
-    for name in (ARRIVING, MANIFEST):
-        with suppress(FileNotFoundError, DamageError):
-            manifest = standing_manifest(root / name)
-            # Nothing has come yet that the pages of its records would tell of, where one of those is missing.
-            if all(is_page(root, file) for file in manifest.index):
-                manifests.append(manifest)
-            elif name == ARRIVING:
-                begun = True
+    state, begun = survey(root), arrival_in(root).readable()
+    # Nothing has come yet that the pages of its records would tell of, where one of those is missing.
+    manifests = [
+        manifest
+        for manifest in (begun, _intact(state))
+        if manifest is not None and all(is_page(root, file) for file in manifest.index)
+    ]
     if manifests:
         # A field that was added to the cache after a pull was cut off is not in what that pull has begun.
         return manifests[-1] if manifests[-1].fields.keys() - manifests[0].fields.keys() else manifests[0]
-    if (root / BUILDING).exists():
+    if isinstance(state, Building):
         raise MismatchError(f"{root} is a build that was cut off; choose another folder, or delete this one")
-    if not begun and any(not is_leftover(path) for path in root.iterdir()) and not _holds_part(root, source):
+    is_free = isinstance(state, Vacant) or (isinstance(state, Arriving) and not state.growth.stands)
+    if begun is None and not is_free and not _holds_part(root, source):
         raise MismatchError(f"{root} holds files that are not of this cache; choose another folder or empty it")
     return None
 
@@ -184,8 +183,14 @@ def _holds_part(root: Path, source: Manifest) -> bool:
     return bool(found) and found <= digests
 
 
-def _identity(path: Path) -> str | None:
-    """The id of the cache whose manifest this is; None where it is missing or damaged."""
-    with suppress(FileNotFoundError, DamageError):
-        return standing_manifest(path).cache_id
+def _intact(state: State) -> Manifest | None:
+    """The manifest of a complete cache; None where it is damaged, or there is none."""
+    with suppress(DamageError):
+        return state.intact() if isinstance(state, Complete) else None
     return None
+
+
+def _identity(root: Path) -> str | None:
+    """The id of the complete cache in a folder; None where its manifest is damaged, or there is none."""
+    manifest = _intact(survey(root))
+    return None if manifest is None else manifest.cache_id

@@ -15,17 +15,16 @@ from hskcache.errors import DamageError, MismatchError
 from hskcache.move.arrival import alone_in
 from hskcache.store.beside import README, Beside, read_beside
 from hskcache.store.dimensions import dimension_names
-from hskcache.store.files import TEMPORARY_SUFFIX, read_file, remove_matching, sha256_hex, write_atomic
+from hskcache.store.files import read_file, remove_matching, sha256_hex, write_atomic
+from hskcache.store.growth import stands, written
 from hskcache.store.ledger import TOKENIZER, Ledger
 from hskcache.store.manifest import Manifest
-from hskcache.store.publishing import TEMPORARY, manifest_files, publish, sweep
-from hskcache.store.record import CONSTANTS, Record, parse
+from hskcache.store.publishing import TEMPORARY, manifest_files, sweep
+from hskcache.store.record import CONSTANTS, Record
 from hskcache.store.shard import with_names
+from hskcache.store.survey import Arriving, Complete, Upgrade, Upgrading, Vacant, survey, upgrade_in
 from hskcache.store.tokenizer import tokenizer_files
 from hskcache.store.version2 import VERSION_2
-from hskcache.strict import Strict
-
-UPGRADING = ".upgrading.json"
 
 
 class Upgraded(NamedTuple):
@@ -42,12 +41,6 @@ class Upgraded(NamedTuple):
     old: Manifest
     num_written: int
     num_kept: int
-
-
-class _Upgrading(Strict):
-    """Which cache is upgraded into a folder."""
-
-    cache_id: str
 
 
 def upgrade(old: Path, new: Path, on_progress: Callable[[int, int], object] | None = None) -> Upgraded:
@@ -70,7 +63,7 @@ def upgrade(old: Path, new: Path, on_progress: Callable[[int, int], object] | No
         done = _standing(new, beside.manifest)
         if done is not None:
             return Upgraded(done, beside.manifest, 0, beside.manifest.num_records)
-        write_atomic(new / UPGRADING, _Upgrading(cache_id=beside.manifest.cache_id).model_dump_json().encode() + b"\n")
+        upgrade_in(new).begin(written(Upgrade(cache_id=beside.manifest.cache_id)))
         return _Upgrade(old, new, beside).run(on_progress or (lambda _num_bytes, _total: None))
 
 
@@ -130,11 +123,10 @@ class _Upgrade:
             "tokenizer": tokenizer_files(root / TOKENIZER),
             "upgraded_from": old.cache_id,
         }
-        manifest = old.model_copy(update=changes).signed()
-        publish(root, manifest)
+        manifest = self.ledger.complete(old.model_copy(update=changes))
         sweep(root, manifest, manifest.fields)
         remove_matching(root, TEMPORARY)
-        (root / UPGRADING).unlink(missing_ok=True)
+        upgrade_in(root).end()
         return manifest
 
 
@@ -145,30 +137,17 @@ def _standing(new: Path, old: Manifest) -> Manifest | None:
         MismatchError: something else stands in the folder.
     """
     refusal = f"{new} holds something else than what {old.cache_id[:12]} becomes; choose another folder or empty it"
-    try:
-        begun = parse(_Upgrading, read_file(new / UPGRADING, 1 << 10), str(new / UPGRADING)).cache_id == old.cache_id
-    except FileNotFoundError:
-        begun = False
-        if not Ledger(new).is_complete():
-            if any(not _is_leftover(path) for path in new.iterdir()):
-                raise MismatchError(refusal) from None
+    said, state = upgrade_in(new).said(), survey(new)
+    begun = said is not None and said.cache_id == old.cache_id
+    match state:
+        case Complete() as found if (manifest := found.intact()).upgraded_from == old.cache_id:
+            whole = not begun and all(stands(new / name) for name in manifest_files(manifest))
+            return manifest if whole else None
+        case Vacant():
             return None
-    if not Ledger(new).is_complete():
-        if not begun:
-            raise MismatchError(refusal)
-        return None
-    manifest = Ledger(new).intact()
-    if manifest.upgraded_from != old.cache_id:
-        raise MismatchError(refusal)
-    whole = not begun and all((new / name).exists() for name in manifest_files(manifest))
-    return manifest if whole else None
-
-
-def _is_leftover(path: Path) -> bool:
-    """True if a file is what a kill leaves before it is known which cache is upgraded, or the lock of who is at it."""
-    return path.name.startswith(".arriving") or (
-        path.name.startswith(UPGRADING) and path.name.endswith(TEMPORARY_SUFFIX)
-    )
+        case Upgrading(growth=growth) | Arriving(growth=growth) if begun or not growth.stands:
+            return None
+    raise MismatchError(refusal)
 
 
 _MEND = "`hskcache verify` tells all that is wrong, `hskcache repair` mends it"

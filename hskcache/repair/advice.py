@@ -7,12 +7,11 @@ from pathlib import Path
 
 from hskcache.recall import column_flags
 from hskcache.repair.mending import record_file
-from hskcache.store.additions import ADDING
-from hskcache.store.appending import APPENDING
 from hskcache.store.ledger import TOKENIZER, Ledger
 from hskcache.store.manifest import Manifest
 from hskcache.store.publishing import MANIFEST
 from hskcache.store.record import CONSTANTS
+from hskcache.store.survey import ADDING, APPENDING
 from hskcache.verify import Problem
 
 _COPY = "take it from another copy with --from"

@@ -4,7 +4,6 @@ Nothing takes the place of a file before its digest is that of the manifest, so 
 that it always had. What is on its way stands in a folder of its own, ``.repair``, which readers leave alone.
 """
 
-import re
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -15,22 +14,19 @@ from pathlib import Path
 from hskcache.disk import sync_folder
 from hskcache.errors import CacheError, DamageError
 from hskcache.locks import locked
-from hskcache.store.additions import ADDING, is_being_added
-from hskcache.store.appending import APPENDING, forget_append, is_of_append, is_spent
 from hskcache.store.beside import is_file_of
 from hskcache.store.files import canonical_json, file_sha256, sha256_hex, write_atomic
-from hskcache.store.ledger import BUILDING, LOCK, SPOOL, SPOOL_FILES, TOKENIZER, Ledger
+from hskcache.store.growing import forget, is_growing, is_left_over
+from hskcache.store.ledger import LOCK, TOKENIZER, Ledger
 from hskcache.store.manifest import Manifest
-from hskcache.store.pages import INDEX, IndexFile, make_page
-from hskcache.store.publishing import holds, is_page, is_swept, manifest_files, write_manifest
+from hskcache.store.pages import IndexFile, make_page
+from hskcache.store.publishing import holds, is_page, manifest_files, write_manifest
 from hskcache.store.record import NamedRecord, Record
 from hskcache.verify import Problem
 
 REPAIR = ".repair"
 """Folder of a cache in which new files stand until they are known to be the right ones."""
 
-# As write_atomic names them.
-_TEMPORARY = re.compile(r".+\.[0-9a-f]+\.tmp")
 _LOCK = f"{LOCK}-repair"
 _MOST_EXTRA = 3
 
@@ -91,11 +87,11 @@ def damage_of(ledger: Ledger, manifest: Manifest, problems: Iterable[Problem]) -
         elif own in files and manifest.format.keeps_records:
             records.append(record)
     other = sorted(file for file in files - known if _is_there(ledger.root / file))
-    leftovers = [file for file in other if _is_leftover(ledger, manifest, file)]
-    extra = [file for file in other if file not in leftovers and not _is_under_way(ledger, manifest, file)]
+    leftovers = [file for file in other if is_left_over(ledger, manifest, file)]
+    extra = [file for file in other if file not in leftovers and not is_growing(ledger, manifest, file)]
     if TOKENIZER in files:
         inside = (f"{TOKENIZER}/{name}" for name in _names_in(ledger.root / TOKENIZER))
-        leftovers += sorted(file for file in inside if _is_leftover(ledger, manifest, file))
+        leftovers += sorted(file for file in inside if is_left_over(ledger, manifest, file))
     has_bad_manifest = not files.isdisjoint(manifest_files(manifest))
     return Damage(shards, records, has_bad_manifest, TOKENIZER in files, leftovers, extra)
 
@@ -174,8 +170,8 @@ def mend_from_manifest(ledger: Ledger, damage: Damage, remove_extra: bool) -> li
             if file in listed:
                 # Between the look and the lock another process has finished what it was writing.
                 continue
-            if file == APPENDING and file in damage.leftovers:
-                forget_append(ledger, ledger.intact())
+            if file in damage.leftovers:
+                forget(ledger, ledger.intact(), file)
             _remove(ledger.root, file)
             mended.append(file)
         if damage.has_bad_manifest:
@@ -279,30 +275,6 @@ def drop_from_tokenizer(ledger: Ledger, manifest: Manifest) -> list[str]:
                     _remove(folder, name)
                 return [f"{TOKENIZER}/{name}" for name in dropped]
     return []
-
-
-def _is_leftover(ledger: Ledger, manifest: Manifest, file: str) -> bool:
-    """Whether a complete cache has no more use for a file that a build or an addition made."""
-    path = Path(file)
-    folder = path.parts[0] if len(path.parts) > 1 else ""
-    if file == BUILDING or (folder == SPOOL and path.name in SPOOL_FILES and len(path.parts) == 2):
-        return SPOOL not in manifest.fields
-    if path.name == ADDING and folder in manifest.fields:
-        return not is_being_added(ledger, folder)
-    if file == APPENDING:
-        return is_spent(ledger, manifest)
-    if _is_under_way(ledger, manifest, file):
-        return False
-    if folder in manifest.fields and not manifest.format.keeps_records:
-        # What has led to the manifest and was not swept away: only what belongs to the cache has another such name.
-        is_old_page = len(path.parts) == 3 and path.parts[1] == INDEX and path.suffix == ".jsonl"
-        if is_old_page or (len(path.parts) == 2 and is_swept(path.name, manifest)):
-            return True
-    return folder in {"", TOKENIZER, *manifest.fields} and _TEMPORARY.fullmatch(path.name) is not None
-
-
-def _is_under_way(ledger: Ledger, manifest: Manifest, file: str) -> bool:
-    return Path(file).name == ADDING or is_of_append(ledger, manifest, file)
 
 
 def _is_there(path: Path) -> bool:

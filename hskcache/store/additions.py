@@ -12,20 +12,18 @@ from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
 
-from hskcache.errors import DamageError, MismatchError, SpecError
-from hskcache.locks import LockFile, is_locked, locked
+from hskcache.errors import MismatchError, SpecError
+from hskcache.locks import LockFile
 from hskcache.store.agreement import Agreement
 from hskcache.store.claims import CLAIMS, Claims, claiming
 from hskcache.store.fields import KINDS, Field
-from hskcache.store.files import TEMPORARY_SUFFIX, remove_matching, write_atomic
-from hskcache.store.ledger import LOCK, SPOOL, TOKENIZER, Ledger
+from hskcache.store.growth import Growth, reading, stands, written
+from hskcache.store.ledger import LOCK, TOKENIZER, Ledger
 from hskcache.store.manifest import Added, Manifest
-from hskcache.store.publishing import COPY, MANIFEST, TEMPORARY, publish, sweep
-from hskcache.store.reading import read_document
-from hskcache.store.record import CONSTANTS, is_field_name, parse
+from hskcache.store.publishing import sweep
+from hskcache.store.record import CONSTANTS, is_field_name
+from hskcache.store.survey import ADDING, SPOOL, Complete
 from hskcache.strict import Strict
-
-ADDING = "adding.json"
 
 
 class Draft(Strict):
@@ -65,13 +63,14 @@ def is_added(ledger: Ledger, name: str, draft: Draft) -> Manifest | None:
     manifest, folder = ledger.intact(), ledger.root / name
     check_name(manifest, name)
     standing = _standing(ledger, manifest, name)
+    growth = addition_in(ledger.root, name)
     if standing is None:
         ledger.require_current(manifest)
-        if folder.exists() and not _is_leftover(folder):
+        if stands(folder) and not _is_vacant(folder, growth):
             raise MismatchError(f"{folder} holds what is no field of this cache; delete it or give another --name")
         return None
     _compare(ledger, name, standing, draft)
-    if name not in manifest.fields or (folder / ADDING).exists() or any(folder.glob(TEMPORARY)):
+    if name not in manifest.fields or growth.stands or Complete(ledger.root).has_half_written([name]):
         return None
     constants = [manifest.constants[name]] if name in manifest.constants else []
     records = chain(constants, manifest.shards[name])
@@ -92,30 +91,27 @@ def adding(ledger: Ledger, name: str) -> Iterator[Claims]:
         CacheError: the file system knows no locks, and several processes were started.
         OSError: the cache cannot be written.
     """
-    path = _lock_path(ledger, name)
+    path = _lock_path(ledger.root, name)
     file = LockFile(path, os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666))
     try:
         # Held together, so that others can ask whether anybody does; that which orders the work cannot be asked so.
         file.take(shared=True)
-        with claiming(claims_path(ledger, name)) as claims:
+        with claiming(ledger.root / f"{CLAIMS}-{name}") as claims:
             yield claims
     finally:
         file.close()
 
 
-def claims_path(ledger: Ledger, name: str) -> Path:
-    """The file in which processes that add a field claim its shards; it is there while they do."""
-    return ledger.root / f"{CLAIMS}-{name}"
-
-
-def is_being_added(ledger: Ledger, name: str) -> bool:
-    """Whether a process is adding a field of this name now."""
-    return is_locked(_lock_path(ledger, name))
+def addition_in(root: Path, name: str) -> Growth[Draft]:
+    """The addition of a field of this name to a cache."""
+    folder = root / name
+    otherwise = f"delete the folder {folder} and add the field again"
+    return Growth(folder / ADDING, reading(Draft), otherwise, _lock_path(root, name))
 
 
 def begin_field(ledger: Ledger, name: str, draft: Draft) -> None:
     """Start to add a field that :func:`is_added` says is not there, or go on with it."""
-    write_atomic(ledger.root / name / ADDING, draft.model_dump_json(indent=1).encode() + b"\n")
+    addition_in(ledger.root, name).begin(written(draft))
 
 
 def finish_field(ledger: Ledger, name: str, draft: Draft, agreement: Agreement | None = None) -> Manifest:
@@ -131,9 +127,8 @@ def finish_field(ledger: Ledger, name: str, draft: Draft, agreement: Agreement |
         MismatchError: a shard is not committed.
         DamageError: a shard does not hold what the field stores, or the manifest was edited.
     """
-    with locked(ledger.root / LOCK):
-        manifest = ledger.intact()
-        ledger.require_current(manifest)
+
+    def change(manifest: Manifest) -> Manifest:
         constants = ledger.committed(name, CONSTANTS)
         changes = {
             "fields": manifest.fields | {name: draft.field},
@@ -141,33 +136,24 @@ def finish_field(ledger: Ledger, name: str, draft: Draft, agreement: Agreement |
             "added": manifest.added | {name: draft.added},
             "agreement": manifest.agreement | ({} if agreement is None else {name: agreement}),
         }
-        grown = (
-            manifest.with_records({name: ledger.records(name, manifest.request)}).model_copy(update=changes).signed()
-        )
-        publish(ledger.root, grown)
-        # While nobody else may write a manifest, one that is half written is what a kill has left.
-        for file in (COPY, MANIFEST):
-            remove_matching(ledger.root, f"{file}{TEMPORARY}")
+        records = {name: ledger.records(name, manifest.request)}
+        return manifest.with_records(records).model_copy(update=changes)
+
+    grown = ledger.grow(change)
     sweep(ledger.root, grown, [name])
-    remove_matching(ledger.root / name, ADDING)
+    addition_in(ledger.root, name).end()
     return grown
 
 
-def _lock_path(ledger: Ledger, name: str) -> Path:
-    return ledger.root / f"{LOCK}-{name}"
+def _lock_path(root: Path, name: str) -> Path:
+    return root / f"{LOCK}-{name}"
 
 
 def _standing(ledger: Ledger, manifest: Manifest, name: str) -> Draft | None:
     """The field that stands under a name, finished or not."""
     if name in manifest.added:
         return Draft(field=manifest.fields[name], added=manifest.added[name])
-    path = ledger.root / name / ADDING
-    try:
-        return parse(Draft, read_document(path), str(path))
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except DamageError as error:
-        raise DamageError(f"{error}; delete the folder {path.parent} and add the field again") from None
+    return addition_in(ledger.root, name).said()
 
 
 def _compare(ledger: Ledger, name: str, standing: Draft, draft: Draft) -> None:
@@ -184,6 +170,6 @@ def _compare(ledger: Ledger, name: str, standing: Draft, draft: Draft) -> None:
         )
 
 
-def _is_leftover(folder: Path) -> bool:
-    """Whether a folder is what a kill before or during :func:`begin_field` leaves."""
-    return folder.is_dir() and all(path.name.endswith(TEMPORARY_SUFFIX) for path in folder.iterdir())
+def _is_vacant(folder: Path, growth: Growth[Draft]) -> bool:
+    """True if a folder holds no more than a kill before or during :func:`begin_field` leaves."""
+    return folder.is_dir() and all(growth.is_torn(path) for path in folder.iterdir())

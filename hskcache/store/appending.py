@@ -14,22 +14,19 @@ from pathlib import Path
 from pydantic import Field as Key
 
 from hskcache.errors import CacheError, DamageError, MismatchError
-from hskcache.locks import is_locked, locked
+from hskcache.locks import locked
 from hskcache.store.agreement import Agreement, joined
-from hskcache.store.files import remove_matching, write_atomic
+from hskcache.store.growth import Growth, reading, stands, written
 from hskcache.store.ledger import LOCK, Ledger
 from hskcache.store.manifest import DataInfo, Manifest, Request
 from hskcache.store.pages import INDEX
-from hskcache.store.publishing import COPY, MANIFEST, TEMPORARY, publish, sweep
-from hskcache.store.reading import read_document
-from hskcache.store.record import Record, parse
+from hskcache.store.publishing import sweep
+from hskcache.store.record import Record
+from hskcache.store.survey import APPENDING
 from hskcache.strict import Strict
-
-APPENDING = "appending.json"
 
 _LOCK = f"{LOCK}-append"
 _SHARD = re.compile(r"([0-9]{6,})(-[0-9a-f]{16}\.zarr\.zip|\.json)(\.[0-9a-f]+\.tmp)?")
-_DRAFT = re.compile(rf"{re.escape(APPENDING)}(\.[0-9a-f]+\.tmp)?")
 
 
 class Draft(Strict):
@@ -42,6 +39,12 @@ class Draft(Strict):
 
     data: DataInfo
     start: int = Key(ge=0)
+
+
+def append_in(root: Path) -> Growth[Draft]:
+    """The rows that are being appended to a cache."""
+    otherwise = "delete it to have the rows forgotten that were being appended"
+    return Growth(root / APPENDING, reading(Draft), otherwise, root / _LOCK)
 
 
 @contextmanager
@@ -73,27 +76,28 @@ def require_nobody(ledger: Ledger) -> None:
 
 
 def is_left(ledger: Ledger) -> bool:
-    """Whether a process that appended rows died before it removed its lock, which is the last that it does."""
-    return (ledger.root / _LOCK).exists() and not is_being_appended(ledger)
+    """True if a process that appended rows died before it removed its lock, which is the last that it does."""
+    return stands(ledger.root / _LOCK) and not is_being_appended(ledger)
 
 
 def is_being_appended(ledger: Ledger) -> bool:
-    """Whether a process is appending rows now."""
-    return is_locked(ledger.root / _LOCK)
+    """True if a process is appending rows now."""
+    return append_in(ledger.root).is_running
 
 
 def is_unfinished(ledger: Ledger, manifest: Manifest) -> bool:
-    """Whether rows are on their way that the manifest does not list yet, written by a process now or cut off.
+    """True if rows are on their way that the manifest does not list yet, written by a process now or cut off.
 
     Where ``appending.json`` cannot be read nobody can go on with them, so there are none.
     """
-    return _is_ahead(_readable(ledger), manifest)
+    return _is_ahead(append_in(ledger.root).readable(), manifest)
 
 
 def is_spent(ledger: Ledger, manifest: Manifest) -> bool:
-    """Whether ``appending.json`` has no more use: its rows are in the cache, or lack fields that were added since."""
-    draft = _readable(ledger)
-    if draft is None or is_being_appended(ledger):
+    """True if ``appending.json`` has no more use: its rows are in the cache, or lack fields that were added since."""
+    growth = append_in(ledger.root)
+    draft = growth.readable()
+    if draft is None or growth.is_running:
         return False
     return bool(manifest.added) or not _is_ahead(draft, manifest)
 
@@ -102,11 +106,11 @@ def forget_append(ledger: Ledger, manifest: Manifest) -> None:
     """Remove ``appending.json``, and the shards of its rows where the manifest does not list them."""
     if is_unfinished(ledger, manifest):
         _remove_beyond(ledger, manifest)
-    remove_matching(ledger.root, f"{APPENDING}*")
+    append_in(ledger.root).end()
 
 
 def is_appended(ledger: Ledger, manifest: Manifest, data: DataInfo, left: bool) -> bool:
-    """Whether these rows came last and all that is left to do is to remove what appending them has left.
+    """True if these rows came last and all that is left to do is to remove what appending them has left.
 
     That is so after a kill that came between the manifest and the end, and tells it from rows that are wanted twice.
 
@@ -116,7 +120,7 @@ def is_appended(ledger: Ledger, manifest: Manifest, data: DataInfo, left: bool) 
         data: the rows.
         left: whether a process that died has left its lock, even if nothing else.
     """
-    draft, last = _readable(ledger), manifest.request.parts[-1]
+    draft, last = append_in(ledger.root).readable(), manifest.request.parts[-1]
     if not manifest.request.appended or not _same(last, data):
         return False
     if draft is None:
@@ -130,39 +134,42 @@ def under_way(ledger: Ledger, manifest: Manifest) -> tuple[set[Path], str] | Non
     Returns:
         The files, and what is to be said of ``appending.json``, to be read after its name; None where it is not there.
     """
-    if not (ledger.root / APPENDING).exists():
+    growth = append_in(ledger.root)
+    if not growth.stands:
         return None
     try:
-        draft = _standing(ledger)
+        draft = growth.said()
     except DamageError as error:
-        return {ledger.root / APPENDING}, str(error).removeprefix(f"{ledger.root / APPENDING} ")
+        return {growth.path}, str(error).removeprefix(f"{growth.path} ")
     if not _is_ahead(draft, manifest):
-        return {ledger.root / APPENDING}, "is what appending rows has left, which the cache has by now; delete it"
+        return {growth.path}, "is what appending rows has left, which the cache has by now; delete it"
     folders = [ledger.root, *(ledger.root / name / below for name in manifest.own_fields for below in ("", INDEX))]
     files = {path for folder in folders if folder.is_dir() for path in folder.iterdir()}
     files = {path for path in files if is_of_append(ledger, manifest, path.relative_to(ledger.root).as_posix())}
-    if is_being_appended(ledger):
+    if growth.is_running:
         return files, "tells of rows that a process is appending now; verify again when it is done"
     what = "is what appending rows has left that was cut off; give the same command again, or delete this file"
     if manifest.added:
         what = "is what appending rows has left that was cut off before a field was added; hskcache repair removes it"
-    return files | {ledger.root / APPENDING}, what
+    return files | {growth.path}, what
 
 
 def is_of_append(ledger: Ledger, manifest: Manifest, file: str) -> bool:
-    """Whether a file belongs to rows that are being appended, or whose appending was cut off.
+    """True if a file belongs to rows that are being appended, or whose appending was cut off.
 
     Args:
         ledger: the cache.
         manifest: of it.
         file: path within the cache.
     """
-    path = Path(file)
-    if _DRAFT.fullmatch(file):
-        return file != APPENDING or is_unfinished(ledger, manifest)
-    if len(path.parts) < 2 or path.parts[0] not in manifest.own_fields:
+    path, growth = Path(file), append_in(ledger.root)
+    if ledger.root / file == growth.path:
+        return is_unfinished(ledger, manifest)
+    if len(path.parts) == 1 and growth.is_torn(path):
+        return True
+    if path.parts[0] not in manifest.own_fields:
         return False
-    if path.parts[1] == INDEX:
+    if len(path.parts) == 3 and path.parts[1] == INDEX:
         return is_unfinished(ledger, manifest) and file not in {page.path for page in manifest.index}
     if len(path.parts) != 2:
         return False
@@ -195,7 +202,7 @@ def check_may_append(ledger: Ledger, manifest: Manifest, data: DataInfo) -> None
     """
     ledger.require_current(manifest)
     check_may_grow(ledger.root, manifest)
-    draft = _standing(ledger)
+    draft = append_in(ledger.root).said()
     if draft is not None and _is_ahead(draft, manifest) and not _same(draft.data, data):
         raise MismatchError(
             f"to {ledger.root} rows of {draft.data.name} were being appended; give that command again, or delete "
@@ -205,13 +212,13 @@ def check_may_append(ledger: Ledger, manifest: Manifest, data: DataInfo) -> None
 
 def begin_append(ledger: Ledger, manifest: Manifest, data: DataInfo) -> None:
     """Start to append rows that :func:`check_may_append` allows, or go on with them."""
-    draft = _standing(ledger)
+    growth = append_in(ledger.root)
+    draft = growth.said()
     if draft is not None and _is_ahead(draft, manifest) and _same(draft.data, data):
         return
     # Shards of other rows, whose draft was deleted, must not be taken for those of these.
     _remove_beyond(ledger, manifest)
-    draft = Draft(data=data, start=manifest.request.num_rows)
-    write_atomic(ledger.root / APPENDING, draft.model_dump_json(indent=1).encode() + b"\n")
+    growth.begin(written(Draft(data=data, start=manifest.request.num_rows)))
 
 
 def finish_append(
@@ -229,8 +236,8 @@ def finish_append(
         MismatchError: a shard is not committed, or the cache has grown otherwise meanwhile.
         DamageError: a shard does not hold what the field stores, or the manifest was edited.
     """
-    with locked(ledger.root / LOCK, remove=True):
-        manifest = ledger.intact()
+
+    def change(manifest: Manifest) -> Manifest:
         check_may_append(ledger, manifest, draft.data)
         if manifest.request.num_rows != draft.start:
             raise MismatchError(f"{ledger.root} has other rows than when this began; give the same command again")
@@ -247,10 +254,9 @@ def finish_append(
             },
         }
         more = {name: _new(ledger, name, request, manifest) for name in manifest.shards}
-        grown = manifest.extended(more).model_copy(update=changes).signed()
-        publish(ledger.root, grown)
-        for file in (COPY, MANIFEST):
-            remove_matching(ledger.root, f"{file}{TEMPORARY}")
+        return manifest.extended(more).model_copy(update=changes)
+
+    grown = ledger.grow(change)
     tidy_append(ledger, grown)
     return grown
 
@@ -258,7 +264,7 @@ def finish_append(
 def tidy_append(ledger: Ledger, manifest: Manifest) -> None:
     """Remove what appending rows has left that the manifest lists."""
     sweep(ledger.root, manifest, manifest.own_fields)
-    remove_matching(ledger.root, f"{APPENDING}*")
+    append_in(ledger.root).end()
 
 
 def _remove_beyond(ledger: Ledger, manifest: Manifest) -> None:
@@ -293,23 +299,6 @@ def _busy(ledger: Ledger) -> CacheError:
     return CacheError(f"another process is appending rows to {ledger.root}; wait until it is done")
 
 
-def _standing(ledger: Ledger) -> Draft | None:
-    path = ledger.root / APPENDING
-    try:
-        return parse(Draft, read_document(path), str(path))
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except DamageError as error:
-        raise DamageError(f"{error}; delete it to have the rows forgotten that were being appended") from None
-
-
-def _readable(ledger: Ledger) -> Draft | None:
-    try:
-        return _standing(ledger)
-    except DamageError:
-        return None
-
-
 def _is_ahead(draft: Draft | None, manifest: Manifest) -> bool:
     return draft is not None and draft.start == manifest.request.num_rows
 
@@ -319,6 +308,6 @@ def _same(one: DataInfo, other: DataInfo) -> bool:
 
 
 def _is_beyond(name: str, request: Request) -> bool:
-    """Whether a file is of a shard after those that there are."""
+    """True if a file is of a shard after those that there are."""
     found = _SHARD.fullmatch(name)
     return found is not None and int(found[1]) >= request.num_shards

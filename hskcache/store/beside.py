@@ -1,6 +1,7 @@
 """What a cache holds beside its shards: its manifest, its tokenizer and its card, read and verified."""
 
 import stat
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,6 +14,7 @@ from hskcache.store.pages import ReadPage
 from hskcache.store.publishing import MANIFEST
 from hskcache.store.reading import MAX_DOCUMENT_BYTES
 from hskcache.store.record import Record
+from hskcache.store.survey import read_page
 from hskcache.store.tokenizer import digest_of, read_tokenizer
 
 README = "README.md"
@@ -45,7 +47,7 @@ def read_beside(root: Path) -> Beside:
     manifest = Ledger(root).intact()
     # Of version 1 there are several spellings, and no copy that would do as well.
     data = read_file(root / MANIFEST, MAX_DOCUMENT_BYTES) if manifest.format.keeps_records else manifest.to_json()
-    manifest = checked_manifest(data, str(root / MANIFEST), Ledger(root).read_page)
+    manifest = checked_manifest(data, str(root / MANIFEST), partial(read_page, root))
     tokenizer = read_tokenizer(root / TOKENIZER)
     if digest_of(tokenizer) != manifest.request.tokenizer.sha256:
         raise DamageError(

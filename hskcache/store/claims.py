@@ -18,7 +18,7 @@ from pathlib import Path
 from hskcache import locks
 
 CLAIMS = ".building"
-"""Name of the file; readers and hubs leave such names alone."""
+"""Name of the file; readers and hubs leave such names alone. That of a field that is added ends in ``-NAME``."""
 
 # Bytes of the file: held together by all who are here; by who leaves; by who is alone; then one for each shard.
 _PRESENT, _DOOR, _ALONE, _SHARDS = 0, 1, 2, 3

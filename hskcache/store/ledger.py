@@ -9,8 +9,7 @@ shards.
 """
 
 import shlex
-from collections.abc import Mapping
-from contextlib import nullcontext
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,28 +19,20 @@ from hskcache.disk import sync_folder
 from hskcache.errors import CacheError, DamageError, MismatchError
 from hskcache.locks import locked
 from hskcache.store.agreement import Agreement
-from hskcache.store.claims import CLAIMS
-from hskcache.store.consistency import parse_manifest
 from hskcache.store.fields import Field
-from hskcache.store.files import TEMPORARY_SUFFIX, read_file, remove_matching, write_atomic
+from hskcache.store.files import remove_matching, write_atomic
+from hskcache.store.growth import written
 from hskcache.store.manifest import Format, Manifest, Request
 from hskcache.store.publishing import COPY, MANIFEST, TEMPORARY, publish, sweep
 from hskcache.store.reading import read_document
-from hskcache.store.record import CONSTANTS, Record, Skipped, parse, stem_of
+from hskcache.store.record import CONSTANTS, Record, Skipped, stem_of
+from hskcache.store.survey import SPOOL, SPOOL_FILES, Building, Complete, State, Vacant, build_in, survey
 from hskcache.store.tokenizer import tokenizer_files
 from hskcache.store.version2 import VERSION_2
 
-BUILDING = "building.json"
 TOKENIZER = "tokenizer"
 LOCK = ".lock"
 """Held by whoever replaces the manifest of a complete cache; readers and hubs leave such names alone."""
-SPOOL = "building"
-"""Folder of the rows of a corpus, which a build needs until it is done."""
-SPOOL_FILES = frozenset(
-    f"{stem}{name}"
-    for stem in ("", "documents.")
-    for name in ("ids.bin", "offsets.bin", "types.bin", "rows.json", "rows.json.tmp")
-)
 
 
 class Ledger:
@@ -66,10 +57,6 @@ class Ledger:
         """File of a shard's commit record."""
         return self.root / field / f"{stem_of(shard)}.json"
 
-    def is_complete(self) -> bool:
-        """Whether a manifest stands here, itself or its copy."""
-        return (self.root / MANIFEST).exists() or (self.root / COPY).exists()
-
     def begin(self, request: Request) -> None:
         """Start a build here, or go on with one of the same request.
 
@@ -77,12 +64,12 @@ class Ledger:
             MismatchError: the folder holds another request's cache, or something that is no cache; nothing is touched.
             DamageError: the folder holds a cache whose manifest or request cannot be read.
         """
-        if self.is_complete():
-            self.require_current(self.manifest())
-        found = self.request()
+        state = survey(self.root)
+        if isinstance(state, Complete):
+            self.require_current(state.manifest)
+        found = self.request(state)
         if found is None:
-            self.require_room()
-            write_atomic(self.root / BUILDING, request.model_dump_json(indent=1).encode() + b"\n")
+            build_in(self.root).begin(written(request))
             return
         self._compare(found, request)
 
@@ -117,28 +104,20 @@ class Ledger:
                 f"first give {shlex.join(['hskcache', 'upgrade', str(self.root), 'NEW'])}"
             )
 
-    def require_room(self) -> None:
-        """See that a build may begin here, where none has begun.
+    def request(self, state: State | None = None) -> Request | None:
+        """The request of the cache or the unfinished build that stands here; None where a build may begin.
+
+        Args:
+            state: of the folder; None: as it is now.
 
         Raises:
-            MismatchError: the folder holds something that is no cache.
+            MismatchError: the folder holds something that is no cache, or that is not built.
+            DamageError: the manifest or the request cannot be read.
         """
-        if self.root.is_dir() and any(not _is_leftover(path) for path in self.root.iterdir()):
+        state = state or survey(self.root)
+        if not isinstance(state, Vacant | Building | Complete):
             raise MismatchError(f"{self.root} holds files that are not a cache's; choose another folder or empty it")
-
-    def request(self) -> Request | None:
-        """The request of the cache or the unfinished build that stands here, or None."""
-        if self.is_complete():
-            return self.manifest().request
-        try:
-            return parse(Request, read_document(self.root / BUILDING), str(self.root / BUILDING))
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-        except DamageError as error:
-            raise DamageError(
-                f"{error}; go on with hskcache repair and the teacher, the data and the flags of the build, or delete "
-                f"{self.root}"
-            ) from None
+        return state.request
 
     def is_committed(self, field: str, shard: int) -> bool:
         """Whether a shard is whole: its record can be read and the file has the size that it tells."""
@@ -250,20 +229,50 @@ class Ledger:
             environment=dict(environment),
             agreement=dict(agreement or {}),
         )
-        # Where there is no manifest yet, nobody else may write one.
-        with locked(self.root / LOCK, remove=True) if self.is_complete() else nullcontext():
-            if self.is_complete():
-                standing = self.intact()
-                self.require_current(standing)
-                self._compare(standing.request, request)
-                manifest = manifest.with_added(standing)
-            manifest = manifest.signed()
-            publish(self.root, manifest)
+
+        def change(standing: Manifest) -> Manifest:
+            self._compare(standing.request, request)
+            # Nobody else may write a manifest now, so what is half written is what a kill has left.
             remove_matching(self.root, TEMPORARY)
-        sweep(self.root, manifest, fields)
+            return manifest.with_added(standing)
+
+        # Where there is no manifest yet, nobody else may write one.
+        grown = self.complete(manifest) if self._complete() is None else self.grow(change)
+        sweep(self.root, grown, fields)
         _remove_spool(self.root / SPOOL)
-        (self.root / BUILDING).unlink(missing_ok=True)
-        return manifest
+        build_in(self.root).end()
+        return grown
+
+    def complete(self, manifest: Manifest) -> Manifest:
+        """Put a manifest in place, with which the cache is complete; nobody else may do so meanwhile.
+
+        Returns:
+            The manifest, signed.
+
+        Raises:
+            DamageError: a record is not what its field stores.
+        """
+        signed = manifest.signed()
+        publish(self.root, signed)
+        for name in (COPY, MANIFEST):
+            remove_matching(self.root, f"{name}{TEMPORARY}")
+        return signed
+
+    def grow(self, change: Callable[[Manifest], Manifest]) -> Manifest:
+        """Replace the manifest by one that lists more, at once; no other takes its place meanwhile.
+
+        Args:
+            change: makes it of the one that stands here.
+
+        Raises:
+            MismatchError: the cache is of an older version of the format; or as ``change``.
+            DamageError: the manifest was edited; or as :meth:`complete`.
+            CacheError: there is no complete cache.
+        """
+        with locked(self.root / LOCK, remove=True):
+            standing = self.intact()
+            self.require_current(standing)
+            return self.complete(change(standing))
 
     def committed(self, field: str, shard: int) -> Record | None:
         """The record of a shard that is whole, from beside it or, where it is removed, from the manifest; else None."""
@@ -319,41 +328,16 @@ class Ledger:
             MismatchError: the build is not finished, or the format is newer than this program.
             DamageError: the manifest cannot be read.
         """
-        damage, edited = None, None
-        for name in (MANIFEST, COPY):
-            path = self.root / name
-            try:
-                manifest = parse_manifest(read_document(path), str(path), self.read_page)
-            except (FileNotFoundError, NotADirectoryError):
-                continue
-            except DamageError as error:
-                # What is wrong with the manifest itself says more than what is with its copy.
-                damage = damage or error
-                continue
-            if not manifest.edits():
-                return manifest
-            edited = edited or manifest
-        if damage is not None:
-            raise damage
-        if edited is not None:
-            return edited
-        request = self.request()
-        if request is not None:
+        state = survey(self.root)
+        if isinstance(state, Complete):
+            return state.manifest
+        if isinstance(state, Building) and (request := state.request) is not None:
             raise MismatchError(
                 f"{self.root} is a build that was cut off: {self.num_committed(request)} of {request.num_shards} "
                 "shards are written; run the same build command again to finish"
             )
         what = "has no manifest.json, so it is not a cache" if self.root.exists() else "does not exist"
         raise CacheError(f"{self.root} {what}; give the folder that a build wrote")
-
-    def read_page(self, path: str, most_bytes: int) -> bytes:
-        """Content of a page, by its path from the cache's directory.
-
-        Raises:
-            DamageError: it is no regular file, or larger.
-            OSError: it is missing or cannot be read.
-        """
-        return read_file(self.root / path, most_bytes)
 
     def intact(self) -> Manifest:
         """The manifest of the complete cache that stands here, once it is known that nobody has changed it by hand.
@@ -362,12 +346,12 @@ class Ledger:
             DamageError: it was edited.
             CacheError: as :meth:`manifest`.
         """
-        manifest = self.manifest()
-        if edits := manifest.edits():
-            raise DamageError(
-                f"{self.root / MANIFEST} was edited: {edits[0]}; fetch the cache again, or delete it and build it again"
-            )
-        return manifest
+        state = self._complete()
+        return self.manifest() if state is None else state.intact()
+
+    def _complete(self) -> Complete | None:
+        state = survey(self.root)
+        return state if isinstance(state, Complete) else None
 
 
 def _stat(path: Path) -> tuple[int, int, int] | None:
@@ -376,13 +360,6 @@ def _stat(path: Path) -> tuple[int, int, int] | None:
     except OSError:
         return None
     return found.st_ino, found.st_mtime_ns, found.st_size
-
-
-def _is_leftover(path: Path) -> bool:
-    """Whether a file is what a kill before or during :meth:`Ledger.begin` leaves."""
-    if path.name == SPOOL and path.is_dir():
-        return {inside.name for inside in path.iterdir()} <= SPOOL_FILES
-    return path.name == CLAIMS or (path.name.startswith(BUILDING) and path.name.endswith(TEMPORARY_SUFFIX))
 
 
 def _remove_spool(folder: Path) -> None:

@@ -19,11 +19,12 @@ from hskcache.cache import Cache, open_cache
 from hskcache.errors import CacheError, DamageError
 from hskcache.store.archive import read_archive, write_archive
 from hskcache.store.files import sha256_hex
-from hskcache.store.ledger import BUILDING, Ledger
+from hskcache.store.ledger import Ledger
 from hskcache.store.manifest import without_checksum
 from hskcache.store.publishing import MANIFEST
 from hskcache.store.record import CONSTANTS, Record, describe
 from hskcache.store.shard import DTYPES, pack_shard
+from hskcache.store.survey import BUILDING
 from hskcache.store.version1 import parse_version1
 from hskcache.verify import verify
 

@@ -14,9 +14,7 @@ from hskcache.cache import Cache, open_cache
 from hskcache.disk import writing_to
 from hskcache.errors import DamageError, MismatchError
 from hskcache.locks import WRITING
-from hskcache.store.additions import ADDING
-from hskcache.store.ledger import BUILDING
-from hskcache.store.publishing import MANIFEST
+from hskcache.store.survey import Complete, survey
 from trainer.chance import is_at_chance
 from trainer.run.checkpoints import LOGS, METRICS, RUN, damaged, difference, read_json, read_object, write_json
 from trainer.stark.settings import Level, level_of
@@ -67,12 +65,12 @@ class Folder(NamedTuple):
 
     def open_cache(self) -> Cache | None:
         """The cache, once it is complete."""
-        done = (self.cache / MANIFEST).is_file() and not (self.cache / BUILDING).exists()
-        return open_cache(self.cache) if done else None
+        state = survey(self.cache)
+        return open_cache(self.cache) if isinstance(state, Complete) and not state.is_being_built else None
 
     def has_field(self, cache: Cache, level: Level) -> bool:
         """True if the logits of a level's sparse teacher are in the cache."""
-        return level.field in cache.manifest.added and not (self.cache / level.field / ADDING).exists()
+        return level.field in cache.manifest.added and level.field not in Complete(self.cache).being_added
 
     def outcome(self, level: Level) -> Outcome | None:
         """Scores of a level's student; None until it is trained.

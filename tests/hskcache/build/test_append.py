@@ -21,9 +21,10 @@ from hskcache.build.build import build
 from hskcache.build.job import Job
 from hskcache.cache import Cache, open_cache
 from hskcache.errors import CacheError, MismatchError
-from hskcache.store.appending import APPENDING, Draft, appending, is_being_appended, is_of_append, is_unfinished
+from hskcache.store.appending import Draft, appending, is_being_appended, is_of_append, is_unfinished
 from hskcache.store.ledger import Ledger
 from hskcache.store.shelf import Directory
+from hskcache.store.survey import APPENDING
 from hskcache.teacher.load import Teacher
 from hskcache.text import Examples
 from hskcache.verify import verify

@@ -16,8 +16,9 @@ from hskcache.build.append import append
 from hskcache.build.job import Job
 from hskcache.cache import open_cache
 from hskcache.repair.mending import damage_of, mend_from_manifest
-from hskcache.store.appending import APPENDING, is_appended, is_spent, is_unfinished
+from hskcache.store.appending import is_appended, is_spent, is_unfinished
 from hskcache.store.ledger import Ledger
+from hskcache.store.survey import APPENDING
 from hskcache.teacher.load import Teacher
 from hskcache.text import Examples
 from hskcache.verify import verify

@@ -23,7 +23,8 @@ from hskcache.build.kinds.abc import eligible_counts
 from hskcache.cache import Cache, open_cache
 from hskcache.errors import CacheError, DataError, MismatchError, SpecError, TeacherError
 from hskcache.spec import Attention, Depth, Hidden, Length, Packing, Spec
-from hskcache.store.ledger import SPOOL, Ledger
+from hskcache.store.ledger import Ledger
+from hskcache.store.survey import SPOOL
 from hskcache.teacher.inputs import fit_rows
 from hskcache.teacher.load import Teacher, load_encoder, load_teacher
 from hskcache.text import TokenizedRows, examples_for, load_task, tokenize

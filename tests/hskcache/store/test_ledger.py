@@ -20,11 +20,12 @@ from hskcache.cache import open_cache
 from hskcache.errors import CacheError, DamageError, MismatchError
 from hskcache.store.appending import Draft, begin_append, finish_append
 from hskcache.store.files import write_atomic
-from hskcache.store.ledger import BUILDING, Ledger
+from hskcache.store.ledger import Ledger
 from hskcache.store.manifest import Manifest, Request
 from hskcache.store.publishing import COPY, MANIFEST
 from hskcache.store.reading import read_shard
 from hskcache.store.record import CONSTANTS
+from hskcache.store.survey import BUILDING
 from hskcache.verify import verify
 
 GOLDEN = open_cache(Path(__file__).resolve().parents[2] / "golden" / "tiny-2.hsk")
