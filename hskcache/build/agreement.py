@@ -34,8 +34,8 @@ def agreement_of(job: Job, ledger: Ledger, first: tuple[int, int] = (0, 0)) -> d
         return {}
     records = [ledger.committed(LOGITS, first[0] + shard) for shard in range(len(job.layout.shards))]
     written = [record for record in records if record is not None]
-    found = _compare(ledger, field, written, (job.labels, first[1]))
-    return {} if found is None else {LOGITS: found}
+    agreement = _compare(ledger, field, written, (job.labels, first[1]))
+    return {} if agreement is None else {LOGITS: agreement}
 
 
 def added_agreement(cache: Cache, name: str, field: StoredField) -> Agreement | None:

@@ -54,9 +54,9 @@ class Extractor:
         job = self.job
         arrays = padded(job.rows, index_B, job.teacher.pad_token_id)
         tensors = {name: self._on_device(array) for name, array in arrays.items()}
-        kept = {field: counts[index_B] for field, counts in job.layout.kept_N.items()}
+        num_kept = {field: counts[index_B] for field, counts in job.layout.kept_N.items()}
         valid = tensors["attention_mask"].bool()
-        return tensors, PaddedRows(tensors["input_ids"], valid, self._on_device(index_B + self.first_row), kept)
+        return tensors, PaddedRows(tensors["input_ids"], valid, self._on_device(index_B + self.first_row), num_kept)
 
     def knowledge(self, inputs: dict[str, Tensor], rows: PaddedRows) -> dict[str, Mapping[Any, Any]]:
         """Kept entries of every stored layer for one batch, by kind, under None where there are no layers.
@@ -113,11 +113,11 @@ class Buffers:
     def add(self, index_B: Integers) -> None:
         """Run the teacher on some of the rows and put what is kept in its place."""
         inputs, rows = self.extractor.batch(index_B)
-        kept = self.extractor.knowledge(inputs, rows)
+        selected = self.extractor.knowledge(inputs, rows)
         local = np.searchsorted(self.rows, index_B)
         row_index = torch.from_numpy(local).to(self.device, non_blocking=True)
         for selector in self.extractor.selectors:
-            self._add(selector, kept[selector.name], rows, (local, row_index))
+            self._add(selector, selected[selector.name], rows, (local, row_index))
 
     def _add(
         self, selector: Selector, kept: Mapping[Any, Any], rows: PaddedRows, local: tuple[Integers, Tensor]

@@ -11,7 +11,7 @@ from hskcache.runtime import own_device
 from hskcache.store.manifest import Manifest
 
 
-class Outcome(NamedTuple):
+class BuildOutcome(NamedTuple):
     """A complete cache.
 
     Attributes:
@@ -23,7 +23,7 @@ class Outcome(NamedTuple):
     is_new: bool
 
 
-def build(request: BuildRequest, out: Path) -> Outcome:
+def build(request: BuildRequest, out: Path) -> BuildOutcome:
     """Run the teacher and write the cache; the same request goes on where a build was cut off.
 
     Args:
@@ -40,13 +40,13 @@ def build(request: BuildRequest, out: Path) -> Outcome:
     else:
         corpus = make_corpus_build(request, out)
         if (manifest := corpus.finished(out)) is not None:
-            return Outcome(manifest, False)
+            return BuildOutcome(manifest, False)
         from hskcache.build.corpus import packing
 
         with packing(out) as spool:
             # Meanwhile another process may have packed the rows, or even finished the cache.
             if (manifest := corpus.written(out)) is not None:
-                return Outcome(manifest, False)
+                return BuildOutcome(manifest, False)
             job = packed(corpus, spool)
         otherwise = "" if "pairs" in request.spec.packing.model_fields_set else "; --pairs says otherwise"
         console.say(f"{corpus.path}: {len(job.rows):,} rows, {job.spec.packing.told}{otherwise}")
@@ -55,13 +55,13 @@ def build(request: BuildRequest, out: Path) -> Outcome:
     from hskcache.build.build import finished
 
     if (manifest := finished(job, out)) is not None:
-        return Outcome(manifest, False)
+        return BuildOutcome(manifest, False)
     with console.progress("rows") as bar:
         task = bar.add_task("build", total=len(job.rows))
-        return Outcome(run(job, out, lambda count: bar.advance(task, count), request.on_nonfinite), True)
+        return BuildOutcome(run(job, out, lambda count: bar.advance(task, count), request.on_nonfinite), True)
 
 
-def add_field(request: AdditionRequest) -> Outcome:
+def add_field(request: AdditionRequest) -> BuildOutcome:
     """Run a teacher over the rows of a complete cache and add a field; the same request goes on where it was cut off.
 
     Raises:
@@ -72,7 +72,7 @@ def add_field(request: AdditionRequest) -> Outcome:
     from hskcache.build.addition import added
 
     if (manifest := added(addition)) is not None:
-        return Outcome(manifest, False)
+        return BuildOutcome(manifest, False)
     with console.progress("rows") as bar:
         task = bar.add_task(addition.name, total=len(addition.job.rows))
-        return Outcome(run(addition, lambda count: bar.advance(task, count), request.on_nonfinite), True)
+        return BuildOutcome(run(addition, lambda count: bar.advance(task, count), request.on_nonfinite), True)

@@ -37,15 +37,15 @@ def diff(here: str, there: str, with_values: bool, as_json: bool) -> None:
     """
     from hskcache.remote.mirror import open_any
 
-    found = _compared((open_any(here), open_any(there)), with_values)
+    difference = _compared((open_any(here), open_any(there)), with_values)
     if as_json:
-        console.print_json({"here": here, "there": there, **found.model_dump(mode="json")})
-    elif found.ids[0] == found.ids[1]:
-        click.echo(f"the same bytes: both have the id {found.ids[0]}")
+        console.print_json({"here": here, "there": there, **difference.model_dump(mode="json")})
+    elif difference.ids[0] == difference.ids[1]:
+        click.echo(f"the same bytes: both have the id {difference.ids[0]}")
     else:
-        _print(found)
-    console.say(f"{here} and {there}: " + ("the same content" if found.same else "different"))
-    if not found.same:
+        _print(difference)
+    console.say(f"{here} and {there}: " + ("the same content" if difference.same else "different"))
+    if not difference.same:
         sys.exit(1)
 
 

@@ -29,15 +29,15 @@ def estimate(teacher: str, texts: Texts, keeping: Keeping, device: str, as_json:
         from hskcache.build.estimate import estimate as sample
 
         guess = sample(job)
-    kept = asked(job.spec)
+    options = asked(job.spec)
     if as_json:
-        console.print_json({**kept, **guess._asdict()})
+        console.print_json({**options, **guess._asdict()})
         return
     click.echo(f"rows      {guess.num_rows:,} in {guess.num_shards} shards of {job.layout.shard_rows:,}")
     if texts.corpus is not None:
         click.echo(f"packing   {job.spec.packing.told}")
     click.echo(f"tokens    {guess.num_tokens:,}")
-    (first, *others) = kept.items()
+    (first, *others) = options.items()
     click.echo("; ".join([f"{first[0]:<9} {first[1]}", *(f"{flag} {value}" for flag, value in others)]))
     for field, num_bytes in guess.num_bytes.items():
         most = console.human_bytes(guess.most_bytes[field])

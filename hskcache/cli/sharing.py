@@ -46,10 +46,10 @@ def choose(fields: str | None, rows: str | None) -> "Subset":
 
 
 def _rows(text: str) -> tuple[int, int]:
-    found = re.fullmatch(r"(?:([0-9]*):)?([0-9]*)", text.strip())
-    if found is None or text.strip() in {"", ":"}:
+    match = re.fullmatch(r"(?:([0-9]*):)?([0-9]*)", text.strip())
+    if match is None or text.strip() in {"", ":"}:
         raise SpecError(f"--rows {text!r} is not a range; give 1000 for the first rows, or 1000:2000, 1000: or :2000")
-    start, stop = int(found[1] or 0), int(found[2]) if found[2] else 1 << 62
+    start, stop = int(match[1] or 0), int(match[2]) if match[2] else 1 << 62
     if start >= stop:
         raise SpecError(f"--rows {text!r} is empty; the second number must be larger")
     return start, stop

@@ -77,18 +77,22 @@ def _print(facts: dict[str, Any], kinds: dict[str, str]) -> None:
     from hskcache.describe import DESCRIPTIONS
 
     printer, names = console.printer(), facts["label_names"]
-    own = [(one.heading, facts[one.key], one) for one in DESCRIPTIONS.values() if one.key]
+    own = [
+        (description.heading, facts[description.key], description)
+        for description in DESCRIPTIONS.values()
+        if description.key
+    ]
     added = [(name, shown, DESCRIPTIONS[kinds[name]]) for name, shown in facts["added"].items()]
     label = "none" if facts["label"] is None else facts["label"]
-    lines = [line for _, shown, one in own if (line := one.line(shown, names)) is not None]
+    lines = [line for _, shown, description in own if (line := description.line(shown, names)) is not None]
     printer.print("  ".join([f"row {facts['row']}", f"label {label}", *lines]))
-    for name, shown, one in added:
-        if (line := one.line(shown, names)) is not None:
+    for name, shown, description in added:
+        if (line := description.line(shown, names)) is not None:
             printer.print(f"{name}  {line}")
     columns = {
         f"{heading} {layer}": kept
-        for heading, shown, one in [*own, *added]
-        for layer, kept in one.positions(shown).items()
+        for heading, shown, description in [*own, *added]
+        for layer, kept in description.positions(shown).items()
     }
     # Of a single text there is nothing to tell apart.
     types = facts["token_type_ids"] if any(facts["token_type_ids"]) else []

@@ -178,11 +178,11 @@ def remote_sha256(remote: Remote, name: str, num_bytes: int) -> str | None:
     """
 
     def read() -> str | None:
-        digest, found = hashlib.sha256(), 0
+        digest, num_read = hashlib.sha256(), 0
         for piece in remote.pieces(name, 0, num_bytes + 1):
             digest.update(piece)
-            found += len(piece)
-        return digest.hexdigest() if found == num_bytes else None
+            num_read += len(piece)
+        return digest.hexdigest() if num_read == num_bytes else None
 
     try:
         return remote.patiently(read)
@@ -229,10 +229,10 @@ def _candidates(remote: Remote, manifest: Manifest) -> Iterator[list[str]]:
 def _listed(remote: Remote) -> list[str]:
     """Names of the list that a push has left."""
     try:
-        found = json.loads(remote.read(TOKENIZER_FILES, _MOST_LIST_BYTES))
+        digests = json.loads(remote.read(TOKENIZER_FILES, _MOST_LIST_BYTES))
     except (FileNotFoundError, ValueError, RecursionError):
         return []
-    return _checked(remote, list(found)) if isinstance(found, dict) else []
+    return _checked(remote, list(digests)) if isinstance(digests, dict) else []
 
 
 def _checked(remote: Remote, names: list[Any]) -> list[str]:

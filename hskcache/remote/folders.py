@@ -43,10 +43,10 @@ class Files(Objects):
 
     def size(self, name: str) -> int:
         """As :meth:`Objects.size`."""
-        found = self.system.stat(self._path(name))
-        if not S_ISREG(found.st_mode):
+        status = self.system.stat(self._path(name))
+        if not S_ISREG(status.st_mode):
             raise FileNotFoundError(name)
-        return int(found.st_size)
+        return int(status.st_size)
 
     def write(self, name: str, data: bytes) -> None:
         """As :meth:`Objects.write`."""
@@ -81,7 +81,7 @@ class Files(Objects):
 
     def names(self, folder: str) -> list[str]:
         """As :meth:`Objects.names`; links are files, whatever they lead to, and folders that may not be read empty."""
-        found, folders = [], [""]
+        files, folders = [], [""]
         root = self._path(folder).rstrip("/")
         while folders:
             below = folders.pop()
@@ -90,8 +90,8 @@ class Files(Objects):
                     if is_folder:
                         folders.append(f"{below}{name}/")
                     else:
-                        found.append(below + name)
-        return found
+                        files.append(below + name)
+        return files
 
     def _left_in(self, folder: str) -> dict[str, list[str]]:
         """Files that kills have left in a folder, by the name of the file that was to be; the folder is made."""
@@ -103,8 +103,8 @@ class Files(Objects):
                 names = []
             left: dict[str, list[str]] = {}
             for name in names:
-                if found := _TEMPORARY.fullmatch(name):
-                    left.setdefault(found[1], []).append(name)
+                if match := _TEMPORARY.fullmatch(name):
+                    left.setdefault(match[1], []).append(name)
             self._left[folder] = left
         return self._left[folder]
 

@@ -44,10 +44,10 @@ class Objects:
 
     def size(self, name: str) -> int:
         """Bytes of a file."""
-        found = self.system.info(self._path(name))
-        if found["type"] != "file":
+        info = self.system.info(self._path(name))
+        if info["type"] != "file":
             raise FileNotFoundError(name)
-        return int(found["size"])
+        return int(info["size"])
 
     def write(self, name: str, data: bytes) -> None:
         """Write a file whole."""

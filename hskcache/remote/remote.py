@@ -138,12 +138,12 @@ class Remote:
         """
 
         def read() -> bytes:
-            found = bytearray()
+            data = bytearray()
             for piece in self.pieces(name, start, start + most_bytes + 1 if stop is None else stop):
-                found += piece
-                if len(found) > most_bytes:
+                data += piece
+                if len(data) > most_bytes:
                     raise DamageError(f"{self.describe(name)} is larger than the {most_bytes} bytes that it may have")
-            return bytes(found)
+            return bytes(data)
 
         return self.patiently(read)
 
@@ -273,5 +273,5 @@ _SIGNED = re.compile(r"(://[^\s'\"?]*\?)[^\s'\"]+")
 def _secrets(url: str, query: str) -> list[str]:
     """Parts of a URL that nobody may read, the longest first: what stands before the host, and the query."""
     user = _USER.search(url)
-    found = {query} if user is None else {query, user[0][3:], user[0][3:-1], user[0][3:-1].partition(":")[2]}
-    return sorted({*found, *map(unquote, found)} - {""}, key=len, reverse=True)
+    secrets = {query} if user is None else {query, user[0][3:], user[0][3:-1], user[0][3:-1].partition(":")[2]}
+    return sorted({*secrets, *map(unquote, secrets)} - {""}, key=len, reverse=True)

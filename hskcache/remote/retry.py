@@ -122,11 +122,11 @@ def status(error: BaseException) -> int | None:
     """The HTTP status behind an error, whichever library it is of."""
     response = getattr(error, "response", None)
     if isinstance(response, dict):
-        found = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+        code = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
     else:
         names = [(error, "status"), (response, "status_code"), (error, "code")]
-        found = next((getattr(one, name) for one, name in names if hasattr(one, name)), None)
-    return found if isinstance(found, int) and 100 <= found < 600 else None
+        code = next((getattr(one, name) for one, name in names if hasattr(one, name)), None)
+    return code if isinstance(code, int) and 100 <= code < 600 else None
 
 
 def _told(error: Exception, url: str, said: str) -> CacheError:

@@ -47,8 +47,8 @@ class Pages(Objects):
         if response is None:
             return 0
         with response as file:
-            whole = str(file.r.headers.get("Content-Range", "")).rpartition("/")[2]
-            return int(file.r.headers["Content-Length"] if file.r.status == _WITHOUT_RANGE else whole)
+            total = str(file.r.headers.get("Content-Range", "")).rpartition("/")[2]
+            return int(file.r.headers["Content-Length"] if file.r.status == _WITHOUT_RANGE else total)
 
     def write(self, name: str, data: bytes) -> None:
         """Raises NotImplementedError."""
@@ -145,9 +145,9 @@ def _end(response: Any, start: int, stop: int) -> int:
     Raises:
         OSError: it is of another range.
     """
-    found = _RANGE.fullmatch(response.headers.get("Content-Range", ""))
-    if found is None:
+    match = _RANGE.fullmatch(response.headers.get("Content-Range", ""))
+    if match is None:
         return stop
-    if int(found[1]) != start:
-        raise OSError(f"bytes from {found[1]} were sent where those from {start} were asked for")
-    return min(stop, int(found[2]) if found[2] != "*" else start)
+    if int(match[1]) != start:
+        raise OSError(f"bytes from {match[1]} were sent where those from {start} were asked for")
+    return min(stop, int(match[2]) if match[2] != "*" else start)

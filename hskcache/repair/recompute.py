@@ -86,11 +86,11 @@ def addition_source(teacher: Teacher, cache: Cache, name: str) -> Recomputation:
     """
     added, field = cache.manifest.added[name], cache.manifest.fields[name]
     addition = prepare_addition(teacher, cache, field.kind, name, added.spec)
-    found = added.difference(addition.draft.added)
-    if found is None and addition.draft.field != field:
-        found = "field", field, addition.draft.field
-    if found is not None:
-        path, here, there = found
+    difference = added.difference(addition.draft.added)
+    if difference is None and addition.draft.field != field:
+        difference = "field", field, addition.draft.field
+    if difference is not None:
+        path, here, there = difference
         raise MismatchError(
             f"the field {name} of {cache.root} was made with {path} = {here!s:.80}, and the teacher that was given has "
             f"{there!s:.80}; give the one it was made with"

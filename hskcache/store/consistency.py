@@ -155,10 +155,10 @@ def _check_skipped(record: Record) -> None:
 def _check_pairs(name: str, field: StoredField, request: Request) -> None:
     """Raise unless students of the depth asked for have the layers that learn."""
     kind = kind_of(field)
-    kept = kind.kept(request.spec)
+    section = kind.kept(request.spec)
     for pair in kind.pairs(request):
-        if kept is not None and pair.student > kept.depth.student_layers:
-            raise DamageError(f"{name} is for student layer {pair.student} of {kept.depth.student_layers}")
+        if section is not None and pair.student > section.depth.student_layers:
+            raise DamageError(f"{name} is for student layer {pair.student} of {section.depth.student_layers}")
 
 
 def _check_place(record: Record, place: tuple[str, int], rows: tuple[int, int]) -> None:

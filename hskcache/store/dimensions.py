@@ -28,11 +28,11 @@ def dimension_names(num_axes: Mapping[str, int]) -> dict[str, tuple[str, ...]]:
     Args:
         num_axes: of every array of the shard, by name.
     """
-    found = {}
+    named = {}
     for name, count in num_axes.items():
         group, _, part = name.rpartition("/")
         if (names := _NAMES.get((part, count))) is not None:
             # Attention has a scale for each vector of scores, hidden states one for each position.
             is_of_vectors = part == "scales" and num_axes.get(f"{group}/values") == 1
-            found[name] = ("vector",) if is_of_vectors else names
-    return found
+            named[name] = ("vector",) if is_of_vectors else names
+    return named

@@ -57,11 +57,11 @@ def read_file(path: Path, most_bytes: int) -> bytes:
         DamageError: it is a symbolic link, no regular file, or larger. The message says so without naming the file.
         OSError: it is missing or cannot be read.
     """
-    with opened(path) as (descriptor, found):
-        if found.st_size > most_bytes:
-            raise DamageError(f"has {found.st_size} bytes, of at most {most_bytes}")
+    with opened(path) as (descriptor, status):
+        if status.st_size > most_bytes:
+            raise DamageError(f"has {status.st_size} bytes, of at most {most_bytes}")
         with open(descriptor, "rb", closefd=False) as file:
-            return file.read(found.st_size)
+            return file.read(status.st_size)
 
 
 @contextmanager
@@ -83,10 +83,10 @@ def opened(path: Path) -> Iterator[tuple[int, os.stat_result]]:
             raise DamageError("is a symbolic link, and a cache holds files of its own; copy it with cp -rL") from None
         raise
     try:
-        found = os.fstat(descriptor)
-        if not stat.S_ISREG(found.st_mode):
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
             raise DamageError("is not a regular file")
-        yield descriptor, found
+        yield descriptor, status
     finally:
         os.close(descriptor)
 

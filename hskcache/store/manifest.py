@@ -263,12 +263,12 @@ class Manifest(Strict):
 
     def edits(self) -> list[str]:
         """Changes made by hand, told by the digests that no longer fit; empty where there are none."""
-        found = []
+        edits = []
         if (digest := self.request.digest) != self.request_digest:
-            found.append(f"its request digest is {self.request_digest}, but its request gives {digest}")
+            edits.append(f"its request digest is {self.request_digest}, but its request gives {digest}")
         if (digest := self.identity(self.fields)) != self.cache_id:
-            found.append(f"its cache id is {self.cache_id}, but its records give {digest}")
-        return found
+            edits.append(f"its cache id is {self.cache_id}, but its records give {digest}")
+        return edits
 
     def to_json(self) -> bytes:
         """The file's content, its checksum included."""
@@ -306,11 +306,11 @@ def with_checksum(body: bytes) -> bytes:
 
 def without_checksum(data: bytes) -> tuple[bytes, bool]:
     """A manifest as it was before its checksum was added, and whether that fits; manifests of old have none."""
-    found = _CHECKSUM.search(data)
-    if found is None:
+    match = _CHECKSUM.search(data)
+    if match is None:
         return data, True
-    body = data[: found.start()] + b"\n}\n"
-    return body, sha256_hex(body) == found[1].decode()
+    body = data[: match.start()] + b"\n}\n"
+    return body, sha256_hex(body) == match[1].decode()
 
 
 def _renumbered(records: Iterable[Record], start: int) -> list[Record]:

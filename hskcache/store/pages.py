@@ -213,11 +213,11 @@ class PagedRecords(Records):
     @cached_property
     def array_bytes(self) -> Mapping[str, int]:
         """Bytes in memory of all shards' arrays together, by name."""
-        found: dict[str, int] = {}
+        sums: dict[str, int] = {}
         for page in self.pages:
             for name, size in page.arrays.items():
-                found[name] = found.get(name, 0) + size
-        return found
+                sums[name] = sums.get(name, 0) + size
+        return sums
 
     def skipped(self) -> Iterator[Skipped]:
         """Rows of which the field holds nothing, ascending."""

@@ -101,8 +101,8 @@ def is_unswept(root: Path, manifest: Manifest, names: Iterable[str]) -> bool:
 
 def is_swept(name: str, manifest: Manifest) -> bool:
     """True if a file that a manifest does not list was on the way to it: of one of its shards, by the file's name."""
-    found = _RECORD.fullmatch(name) or _SHARD.fullmatch(name)
-    return found is not None and (found[1] == stem_of(CONSTANTS) or int(found[1]) < manifest.request.num_shards)
+    match = _RECORD.fullmatch(name) or _SHARD.fullmatch(name)
+    return match is not None and (match[1] == stem_of(CONSTANTS) or int(match[1]) < manifest.request.num_shards)
 
 
 def holds(path: Path, data: bytes) -> bool:

@@ -83,11 +83,11 @@ class ListedRecords(Records):
     @property
     def array_bytes(self) -> Mapping[str, int]:
         """Bytes in memory of all shards' arrays together, by name."""
-        found: dict[str, int] = {}
+        sums: dict[str, int] = {}
         for record in self._records:
             for name, info in record.arrays.items():
-                found[name] = found.get(name, 0) + info.memory_bytes
-        return found
+                sums[name] = sums.get(name, 0) + info.memory_bytes
+        return sums
 
     def skipped(self) -> Iterator[Skipped]:
         """Rows of which the field holds nothing, ascending."""

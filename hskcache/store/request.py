@@ -62,9 +62,9 @@ class DataInfo(Strict):
 
     def of_some(self, num_rows: int) -> "DataInfo":
         """The same of so many of the rows: what was counted over all of them is left out."""
-        kept, nothing = self.provenance, Provenance()
+        provenance, nothing = self.provenance, Provenance()
         counted = ("cut", "num_bad", "bad", "num_unlabelled")
-        told = kept and kept.model_copy(update={name: getattr(nothing, name) for name in counted})
+        told = provenance and provenance.model_copy(update={name: getattr(nothing, name) for name in counted})
         return self.model_copy(update={"num_rows": num_rows, "provenance": told})
 
 
@@ -114,12 +114,12 @@ class Request(Strict):
     @property
     def shards(self) -> list[tuple[int, int]]:
         """Row ranges [start, stop) of the shards."""
-        found, begin = [], 0
+        shards, begin = [], 0
         for part in self.parts:
             stop = begin + part.num_rows
-            found += [(start, min(start + self.shard_rows, stop)) for start in range(begin, stop, self.shard_rows)]
+            shards += [(start, min(start + self.shard_rows, stop)) for start in range(begin, stop, self.shard_rows)]
             begin = stop
-        return found
+        return shards
 
     @property
     def fields(self) -> tuple[str, ...]:

@@ -170,10 +170,10 @@ def stored_arrays(data: bytes) -> dict[str, StoredArray]:
     """
     grids = _grids(read_archive(data))
     places = spans(data, {f"{name}/" for name in grids})
-    found = {}
+    arrays = {}
     for name, grid in grids.items():
         start, stop = places[f"{name}/"]
-        found[name] = StoredArray(
+        arrays[name] = StoredArray(
             shape=list(grid.shape),
             dtype=grid.dtype,
             codec=grid.codec,
@@ -181,7 +181,7 @@ def stored_arrays(data: bytes) -> dict[str, StoredArray]:
             num_bytes=stop - start,
             sha256=sha256_hex(data[start:stop]),
         )
-    return found
+    return arrays
 
 
 def unpack_array(data: bytes, name: str) -> NDArray[Any]:

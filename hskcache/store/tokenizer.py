@@ -56,18 +56,18 @@ def read_tokenizer(folder: Path) -> dict[str, bytes]:
     Raises:
         DamageError: one is no file of its own, or they are more or larger than a tokenizer's; names it.
     """
-    found: dict[str, bytes] = {}
+    contents: dict[str, bytes] = {}
     for path in sorted(folder.rglob("*")):
         if path.is_dir():
             continue
-        left = MAX_TOKENIZER_BYTES - sum(map(len, found.values()))
+        left = MAX_TOKENIZER_BYTES - sum(map(len, contents.values()))
         try:
-            found[path.relative_to(folder).as_posix()] = read_file(path, left)
+            contents[path.relative_to(folder).as_posix()] = read_file(path, left)
         except DamageError as error:
             raise DamageError(f"{path} {error}") from None
-        if len(found) > MAX_TOKENIZER_FILES:
+        if len(contents) > MAX_TOKENIZER_FILES:
             raise DamageError(f"{folder} holds more than {MAX_TOKENIZER_FILES} files, which no tokenizer has")
-    return dict(sorted(found.items()))
+    return dict(sorted(contents.items()))
 
 
 def tokenizer_digest(folder: Path) -> str:
@@ -76,10 +76,10 @@ def tokenizer_digest(folder: Path) -> str:
     Raises:
         DamageError: the folder is missing or empty, or holds what is no file of its own.
     """
-    found = list(folder.rglob("*"))
-    if odd := [path for path in found if path.is_symlink() or not (path.is_file() or path.is_dir())]:
+    paths = list(folder.rglob("*"))
+    if odd := [path for path in paths if path.is_symlink() or not (path.is_file() or path.is_dir())]:
         raise DamageError(f"{folder} holds {min(odd).name}, which is a symbolic link or no regular file")
-    files = [path for path in found if path.is_file()]
+    files = [path for path in paths if path.is_file()]
     if not files:
         raise DamageError(f"{folder} is missing or empty; fetch or build the cache again")
     pairs = sorted((path.relative_to(folder).as_posix(), file_sha256(path)) for path in files)

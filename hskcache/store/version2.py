@@ -134,8 +134,8 @@ def _check_pages(file: str, name: str, pages: list[Page]) -> None:
 
 def _pages(manifest: Manifest) -> dict[str, tuple[Page, ...]]:
     """The pages by field, in the order of the fields."""
-    found = {}
+    pages = {}
     for name, records in manifest.shards.items():
         assert isinstance(records, PagedRecords)
-        found[name] = records.pages
-    return found
+        pages[name] = records.pages
+    return pages

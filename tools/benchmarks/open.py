@@ -1,4 +1,4 @@
-"""What it costs to open a cache of many shards and to read a row of it, in version 2 of the format and in version 1.
+"""Cost of opening a cache of many shards and of reading a row of it, in versions 2 and 1 of the format.
 
 Of every field one shard is there, and the records of the others tell of files that are not.
 """

@@ -66,15 +66,15 @@ def evaluate(
         scored = _Scored(model, load_classifier(model), tokenizer, max_length, bf16)
     rows = [scored.read(source, columns) for source in sources]
     scored.classifier.to(place)
-    found = [scored.score(examples, columns) for examples in rows]
+    results = [scored.score(examples, columns) for examples in rows]
     if as_json:
-        plain = [{"data": source, **one} for source, one in zip(sources, found, strict=True)]
+        plain = [{"data": source, **result} for source, result in zip(sources, results, strict=True)]
         console.print_json({"model": model, **(plain[0] if len(plain) == 1 else {"evaluations": plain})})
     else:
-        options.print_scores({source: one["metrics"] for source, one in zip(sources, found, strict=True)})
-    for source, one in zip(sources, found, strict=True):
+        options.print_scores({source: result["metrics"] for source, result in zip(sources, results, strict=True)})
+    for source, result in zip(sources, results, strict=True):
         where = f"{model} on {Path(source).name}" if len(sources) > 1 else model
-        chance.tell(one, where, "train it at another learning rate, for more epochs or on more rows")
+        chance.tell(result, where, "train it at another learning rate, for more epochs or on more rows")
 
 
 @dataclass(frozen=True)
@@ -120,9 +120,9 @@ class _Scored:
 
 
 def _check_problem(model: str, config: Any, examples: "Examples") -> None:
-    found = len(examples.label_names) if examples.problem == "classification" else 1
-    if found != config.num_labels:
+    outputs = len(examples.label_names) if examples.problem == "classification" else 1
+    if outputs != config.num_labels:
         raise MismatchError(
-            f"{model} has {config.num_labels} outputs and {examples.source} has {found} (1 is a score); "
+            f"{model} has {config.num_labels} outputs and {examples.source} has {outputs} (1 is a score); "
             "give a model of this task, or --task or --classes to name the classes"
         )

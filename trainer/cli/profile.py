@@ -69,11 +69,11 @@ def profile(
     for side in sides.values():
         side.require_lengths(lengths)
     flops = {name: {length: side.flops(length) for length in lengths} for name, side in sides.items()}
-    found = [] if no_speed else _timed(sides, (lengths, batch_sizes), repetitions, bf16)
+    timings = [] if no_speed else _timed(sides, (lengths, batch_sizes), repetitions, bf16)
     if as_json:
-        console.print_json(_facts(sides, flops, found, place))
+        console.print_json(_facts(sides, flops, timings, place))
     else:
-        click.echo(_table(sides, flops, found))
+        click.echo(_table(sides, flops, timings))
 
 
 def _timed(

@@ -93,12 +93,12 @@ def choice_of(cache: Cache, names: Sequence[str], weights: Mapping[str, float] |
             _check_single(kind, same, weights)
     if unknown := weights.keys() - set(names):
         raise SpecError(f"field {min(unknown)} has a weight and is not among the fields to load; name it there, too")
-    found = {}
+    chosen = {}
     for kind, same in by_kind.items():
         _check_widths(cache, same)
         if same:
-            found[kind] = _shares(kind, same, weights if LOADED[kind].is_averaged else {})
-    return Choice(found)
+            chosen[kind] = _shares(kind, same, weights if LOADED[kind].is_averaged else {})
+    return Choice(chosen)
 
 
 def resolved(cache: Cache, choice: Choice = OWN) -> Choice:

@@ -129,10 +129,10 @@ class KnowledgeLoader(Ordered[Block]):
         stored = tuple(self.cache.fields[name].stored_layers) if name else ()
         for layer in wanted or ():
             if layer not in stored:
-                kept = ", ".join(map(str, stored)) or "none"
+                known = ", ".join(map(str, stored)) or "none"
                 where = f"field {name}" if name in self.cache.manifest.added else "the cache"
                 raise MismatchError(
-                    f"{where} has no {LOADED[kind].of_layer} {layer}; it keeps {kept}: rebuild it with that layer"
+                    f"{where} has no {LOADED[kind].of_layer} {layer}; it keeps {known}: rebuild it with that layer"
                 )
         return stored if wanted is None else wanted
 

@@ -30,8 +30,8 @@ LOSSES: Table[LossTerm[Any]] = Table(
 
 def pairs_of(losses: Losses, matches: Matches) -> dict[str, tuple[LayerMatch, ...]]:
     """Pairs of layers that the terms of a stage compare, by kind of knowledge; of a kind without layers none."""
-    found: dict[str, tuple[LayerMatch, ...]] = {}
+    pairs: dict[str, tuple[LayerMatch, ...]] = {}
     for name, settings in losses.terms.items():
         if settings.kind is not None and LOSSES[name].has_layers:
-            found[settings.kind] = (*found.get(settings.kind, ()), *LOSSES[name].pairs(settings, matches))
-    return found
+            pairs[settings.kind] = (*pairs.get(settings.kind, ()), *LOSSES[name].pairs(settings, matches))
+    return pairs

@@ -35,12 +35,12 @@ def check_recipe(knowledge: Knowledge, recipe: Recipe, slices: int = 1) -> None:
         where = f"{teacher.name}, the teacher of {knowledge.where_of(LOGITS)},"
         require_one_answer(where, teacher.config, knowledge.num_answers)
     for stage in recipe.stages:
-        what = _called(stage, recipe)
+        called = _called(stage, recipe)
         if (lacking := _lacking(knowledge, stage)) is not None:
-            raise MismatchError(f"{what} {lacking}; {_change(knowledge, recipe, stage)}")
+            raise MismatchError(f"{called} {lacking}; {_change(knowledge, recipe, stage)}")
         if stage.batch_size % slices:
             raise SpecError(
-                f"{what} has batches of {stage.batch_size} rows, which cannot be cut into {slices} equal parts "
+                f"{called} has batches of {stage.batch_size} rows, which cannot be cut into {slices} equal parts "
                 f"(processes x accumulated passes); use --set {stage.name}.batch_size=N with N a multiple of {slices}"
             )
 
@@ -237,9 +237,9 @@ def check_tokenizer(knowledge: Knowledge, theirs: Mapping[str, int], ours: Mappi
     Raises:
         MismatchError: naming the first token that differs.
     """
-    if (found := vocabulary_difference(theirs, ours)) is None:
+    if (difference := vocabulary_difference(theirs, ours)) is None:
         return
-    token, there, here = found
+    token, there, here = difference
     raise MismatchError(
         f"the tokenizer of {student} is not the one of {knowledge.where}: token {token!r} has id {there} there and "
         f"{here} here; use a student with the teacher's tokenizer"

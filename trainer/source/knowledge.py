@@ -68,8 +68,8 @@ class Knowledge:
     @property
     def depths(self) -> dict[str, Depth]:
         """The depth asked for of every kind that has layers, as far as it is kept."""
-        kept = {kind: one.kept(self.request_for(kind).spec) for kind, one in KINDS.items()}
-        return {kind: asked.depth for kind, asked in kept.items() if asked is not None}
+        sections = {kind: one.kept(self.request_for(kind).spec) for kind, one in KINDS.items()}
+        return {kind: asked.depth for kind, asked in sections.items() if asked is not None}
 
     @property
     def matches(self) -> Matches:

@@ -140,8 +140,8 @@ class LiveLoader(Ordered[Job]):
             return {}
         targets = {}
         selectors = {selector.name: selector for selector in self.extractor.selectors}
-        for kind, kept in self.extractor.knowledge(inputs, rows).items():
-            found = {layer: LIVE[kind](LiveLayer(selectors[kind], layer, one, rows)) for layer, one in kept.items()}
+        for kind, selected in self.extractor.knowledge(inputs, rows).items():
+            found = {layer: LIVE[kind](LiveLayer(selectors[kind], layer, one, rows)) for layer, one in selected.items()}
             for target in found.values():
                 self._num_nonfinite += (~target.values.isfinite()).sum()
             by_layer = {layer: target.target for layer, target in found.items()}

@@ -64,14 +64,14 @@ class AttentionSelector:
         """Kept scores of every stored layer."""
         chosen = self.positions.choose(captured, rows)
         counts = torch.from_numpy(rows.kept_B[self.name]).to(rows.input_ids_BL.device, non_blocking=True)
-        kept = {}
+        by_layer = {}
         for layer in self.field.layers:
             positions_BK = chosen[layer]
             valid_BK = torch.arange(positions_BK.shape[1], device=counts.device) < counts.unsqueeze(-1)
             scores = self._scores(captured.attention[layer], positions_BK)
             pairs_BKK = valid_BK.unsqueeze(2) & valid_BK.unsqueeze(1)
-            kept[layer] = KeptAttention(positions_BK, valid_BK, scores.masked_fill(~pairs_BKK.unsqueeze(1), 0.0))
-        return kept
+            by_layer[layer] = KeptAttention(positions_BK, valid_BK, scores.masked_fill(~pairs_BKK.unsqueeze(1), 0.0))
+        return by_layer
 
     def encode(self, kept: KeptAttention, rows: PaddedRows) -> Encoded:
         """Positions, values and scales of one layer, the padding of the batch taken out."""

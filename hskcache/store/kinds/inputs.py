@@ -53,11 +53,11 @@ class Inputs(Kind[InputsField]):
 
     def of_row(self, field: InputsField, arrays: dict[str, NDArray[Any]]) -> dict[str, Any]:
         """Tokens, ``row_id`` and ``label``, which is None where the row has none."""
-        found: dict[str, Any] = {"row_id": int(arrays.pop("row_ids"))}
+        row: dict[str, Any] = {"row_id": int(arrays.pop("row_ids"))}
         if field.has_labels:
             label = arrays.pop("labels")
-            found["label"] = label.item() if has_gold(label) else None
-        return found | arrays
+            row["label"] = label.item() if has_gold(label) else None
+        return row | arrays
 
     def is_asked(self, request: "Request") -> bool:
         """True: rows are what all knowledge is about."""
