@@ -32,7 +32,7 @@ SCORES: Table[Admitted] = Table(
         "all": Admitted(without_choice=True),
     },
 )
-"""By the word that ranks positions; how, ``hskcache.selection.scores`` says."""
+"""Scores by the word that ranks positions; how, ``hskcache.selection.scores`` says."""
 ScoreName = Annotated[str, OneOf(SCORES)]
 ScoreLayer = Literal["producing", "last", "mapped"]
 WidthName = Literal["magnitude", "uniform", "random", "pca", "all"]

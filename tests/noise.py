@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hskcache.cache import Cache, Field, HiddenField, InputsField, LogitsField, open_cache
-from hskcache.store.additions import Draft, begin_field, finish_field
+from hskcache.store.additions import FieldDraft, begin_field, finish_field
 from hskcache.store.ledger import Ledger
 from hskcache.store.manifest import Added
 
@@ -42,7 +42,7 @@ def add_logits(cache: Cache, name: str) -> Cache:
     """Add another teacher's logits to a cache, where it stands."""
     ledger, request = Ledger(cache.root), cache.manifest.request
     teacher = request.teacher.model_copy(update={"weights_sha256": "1" * 64})
-    draft = Draft(field=LogitsField(num_labels=2), added=Added(spec=request.spec, teacher=teacher))
+    draft = FieldDraft(field=LogitsField(num_labels=2), added=Added(spec=request.spec, teacher=teacher))
     begin_field(ledger, name, draft)
     for shard, (start, stop) in enumerate(request.shards):
         ledger.commit(name, shard, (start, stop), {"logits": np.full((stop - start, 2), shard, np.float32)})

@@ -25,7 +25,7 @@ from hskcache.resolved import resolve_spec
 from hskcache.runtime import environment
 from hskcache.spec import SECTIONS, Packing, Spec
 from hskcache.store.additions import (
-    Draft,
+    FieldDraft,
     adding,
     begin_field,
     check_name,
@@ -73,7 +73,7 @@ class Addition:
         return pieces
 
     @cached_property
-    def draft(self) -> Draft:
+    def draft(self) -> FieldDraft:
         """The field and where it comes from."""
         tokenizer = self.cache.manifest.request.tokenizer
         asked = request_of(
@@ -89,7 +89,7 @@ class Addition:
             attention_layers=asked.attention_layers,
             environment=environment(self.job.teacher.device),
         )
-        return Draft(field=self.job.fields[self.kind], added=added)
+        return FieldDraft(field=self.job.fields[self.kind], added=added)
 
 
 def prepare_addition(teacher: Teacher, cache: Cache, kind: str, name: str, spec: Spec | None = None) -> Addition:

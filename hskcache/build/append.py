@@ -9,7 +9,7 @@ from hskcache.disk import writing_to
 from hskcache.errors import MismatchError
 from hskcache.runtime import environment
 from hskcache.store.appending import (
-    Draft,
+    RowsDraft,
     appending,
     begin_append,
     check_may_append,
@@ -111,7 +111,7 @@ def append(
         begin_append(ledger, manifest, job.data)
         writing.check_space()
         writing.write(on_rows)
-        draft = Draft(data=job.data, start=first[1])
+        draft = RowsDraft(data=job.data, start=first[1])
         # Only what is known of the rows before can be told of all of them.
         agreement = agreement_of(job, ledger, first) if manifest.agreement else {}
         return finish_append(ledger, draft, environment(job.teacher.device), agreement)

@@ -95,11 +95,11 @@ class CorpusBuild:
 
     @property
     def has_token_types(self) -> bool:
-        """Whether the encoder tells two texts of a row apart, and its tokenizer says which is which."""
+        """True if the encoder tells two texts of a row apart, and its tokenizer says which is which."""
         return takes_token_types(self.teacher.model) and "token_type_ids" in self.teacher.tokenizer.model_input_names
 
     def _request(self, found: Request, spec: Spec) -> Request:
-        """What this build asks for, if the corpus makes as many rows as the one found."""
+        """Request of this build, if the corpus makes as many rows as the one found."""
         fingerprint = corpus_fingerprint(self.path, spec.max_length, spec.packing)
         data = corpus_info(str(self.path), fingerprint, found.data.num_rows)
         shard_rows = spec.shard_rows or found.shard_rows
@@ -127,7 +127,7 @@ def packing(out: Path) -> Iterator[Path]:
 
 
 def spool_of(out: Path) -> Path:
-    """Where the rows of a corpus stand while the cache ``out`` is being built."""
+    """Folder that holds the rows of a corpus while the cache ``out`` is being built."""
     if (out / SPOOL).is_file():
         raise DamageError(f"{out / SPOOL} is a file where a folder is needed; delete it")
     return out / SPOOL

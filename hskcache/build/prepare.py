@@ -1,4 +1,4 @@
-"""From what a cache is asked for with to a job of the teacher, which is loaded for it; imports torch when it runs."""
+"""Jobs of the teacher from what a cache is asked for with; the teacher is loaded, and torch imported, when they run."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -31,7 +31,7 @@ Reasons = dict[tuple[str, int], str]
 
 @dataclass(frozen=True)
 class _Means:
-    """What the user has given to mend with."""
+    """Means of mending that the user has given."""
 
     other: str | None
     teacher: str | None
@@ -41,7 +41,7 @@ class _Means:
     remove_extra: bool
 
     def check(self) -> None:
-        """See that rows and columns were given to a teacher alone.
+        """Raise unless rows and columns were given to a teacher alone.
 
         Raises:
             SpecError: they were not.
@@ -92,7 +92,7 @@ def repair(
 
 
 def _checked(cache: Path, means: _Means) -> "Report":
-    """What ``verify`` finds; a manifest that is missing is damage where there is a copy to mend it from."""
+    """Report of ``verify``; a manifest that is missing is damage where there is a copy to mend it from."""
     from hskcache.store.publishing import MANIFEST
     from hskcache.store.survey import Complete, survey
     from hskcache.verify import Problem, Report, verify

@@ -1,4 +1,4 @@
-"""What to do about a problem of a cache that could not be mended with what was given."""
+"""Advice on a problem of a cache that could not be mended with what was given."""
 
 import shlex
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ _COPY = "take it from another copy with --from"
 
 
 def what_to_do(ledger: Ledger, problem: Problem, reasons: Mapping[tuple[str, int], str]) -> str | None:
-    """What to do, to be read after the file's name and ``it``.
+    """Advice on a problem, to be read after the file's name and ``it``.
 
     Args:
         ledger: the cache.

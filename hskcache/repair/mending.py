@@ -33,7 +33,7 @@ _MOST_EXTRA = 3
 
 @dataclass(frozen=True)
 class Damage:
-    """What is wrong with a cache whose manifest is intact, by what mends it.
+    """Damage of a cache whose manifest is intact, by what mends it.
 
     Attributes:
         shards: whose files are missing or altered.
@@ -52,7 +52,7 @@ class Damage:
     extra: list[str]
 
     def of_field(self, name: str | None) -> "Damage":
-        """What of it is in the folder of one field; None: all."""
+        """Damage in the folder of one field; None: all."""
         if name is None:
             return self
         inside = f"{name}/"
@@ -206,7 +206,7 @@ def write_record(ledger: Ledger, record: Record) -> bool:
 
 
 def waiting_path(ledger: Ledger, record: Record) -> Path:
-    """Where a new file of a shard stands until it is known to be the right one."""
+    """Path of a new file of a shard until it is known to be the right one."""
     return Ledger(ledger.root / REPAIR).shard_path(record)
 
 
@@ -282,7 +282,7 @@ def _is_there(path: Path) -> bool:
 
 
 def _is_blocked(path: Path) -> bool:
-    """Whether a folder stands in the place of a file, or a file in that of its folder."""
+    """True if a folder stands in the place of a file, or a file in that of its folder."""
     return (path.is_dir() and not path.is_symlink()) or (path.parent.exists() and not path.parent.is_dir())
 
 

@@ -99,4 +99,4 @@ SCORED: Table[AttentionScore | RowScore] = Table(
         "all": RowScore(_left),
     },
 )
-"""By the word, as in :data:`hskcache.spec.SCORES`."""
+"""Scores by the word, as in :data:`hskcache.spec.SCORES`."""

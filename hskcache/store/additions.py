@@ -26,7 +26,7 @@ from hskcache.store.survey import ADDING, SPOOL, Complete
 from hskcache.strict import Strict
 
 
-class Draft(Strict):
+class FieldDraft(Strict):
     """A field that is being added: what it stores and where it comes from."""
 
     field: Field
@@ -34,7 +34,7 @@ class Draft(Strict):
 
 
 def check_name(manifest: Manifest, name: str) -> None:
-    """See that a field may be added under a name.
+    """Raise unless a field may be added under a name.
 
     Raises:
         SpecError: it is no name for a field, or one that every cache keeps for itself.
@@ -50,7 +50,7 @@ def check_name(manifest: Manifest, name: str) -> None:
         raise MismatchError(f"the cache was built with a field {name} of its own; give another --name")
 
 
-def is_added(ledger: Ledger, name: str, draft: Draft) -> Manifest | None:
+def is_added(ledger: Ledger, name: str, draft: FieldDraft) -> Manifest | None:
     """The manifest of the cache if it holds this field with all its files and nothing is left to do, else None.
 
     The size of every shard is looked at, not its content; ``hskcache verify`` does that.
@@ -102,19 +102,19 @@ def adding(ledger: Ledger, name: str) -> Iterator[Claims]:
         file.close()
 
 
-def addition_in(root: Path, name: str) -> Growth[Draft]:
+def addition_in(root: Path, name: str) -> Growth[FieldDraft]:
     """The addition of a field of this name to a cache."""
     folder = root / name
     otherwise = f"delete the folder {folder} and add the field again"
-    return Growth(folder / ADDING, reading(Draft), otherwise, _lock_path(root, name))
+    return Growth(folder / ADDING, reading(FieldDraft), otherwise, _lock_path(root, name))
 
 
-def begin_field(ledger: Ledger, name: str, draft: Draft) -> None:
+def begin_field(ledger: Ledger, name: str, draft: FieldDraft) -> None:
     """Start to add a field that :func:`is_added` says is not there, or go on with it."""
     addition_in(ledger.root, name).begin(written(draft))
 
 
-def finish_field(ledger: Ledger, name: str, draft: Draft, agreement: Agreement | None = None) -> Manifest:
+def finish_field(ledger: Ledger, name: str, draft: FieldDraft, agreement: Agreement | None = None) -> Manifest:
     """Write the manifest with the field in it and remove what its build left behind.
 
     Args:
@@ -149,14 +149,14 @@ def _lock_path(root: Path, name: str) -> Path:
     return root / f"{LOCK}-{name}"
 
 
-def _standing(ledger: Ledger, manifest: Manifest, name: str) -> Draft | None:
+def _standing(ledger: Ledger, manifest: Manifest, name: str) -> FieldDraft | None:
     """The field that stands under a name, finished or not."""
     if name in manifest.added:
-        return Draft(field=manifest.fields[name], added=manifest.added[name])
+        return FieldDraft(field=manifest.fields[name], added=manifest.added[name])
     return addition_in(ledger.root, name).said()
 
 
-def _compare(ledger: Ledger, name: str, standing: Draft, draft: Draft) -> None:
+def _compare(ledger: Ledger, name: str, standing: FieldDraft, draft: FieldDraft) -> None:
     found = standing.added.difference(draft.added)
     if standing.field.kind != draft.field.kind:
         found = "kind", standing.field.kind, draft.field.kind
@@ -170,6 +170,6 @@ def _compare(ledger: Ledger, name: str, standing: Draft, draft: Draft) -> None:
         )
 
 
-def _is_vacant(folder: Path, growth: Growth[Draft]) -> bool:
+def _is_vacant(folder: Path, growth: Growth[FieldDraft]) -> bool:
     """True if a folder holds no more than a kill before or during :func:`begin_field` leaves."""
     return folder.is_dir() and all(growth.is_torn(path) for path in folder.iterdir())

@@ -29,7 +29,7 @@ _LOCK = f"{LOCK}-append"
 _SHARD = re.compile(r"([0-9]{6,})(-[0-9a-f]{16}\.zarr\.zip|\.json)(\.[0-9a-f]+\.tmp)?")
 
 
-class Draft(Strict):
+class RowsDraft(Strict):
     """Rows that are being appended.
 
     Attributes:
@@ -41,10 +41,10 @@ class Draft(Strict):
     start: int = Key(ge=0)
 
 
-def append_in(root: Path) -> Growth[Draft]:
+def append_in(root: Path) -> Growth[RowsDraft]:
     """The rows that are being appended to a cache."""
     otherwise = "delete it to have the rows forgotten that were being appended"
-    return Growth(root / APPENDING, reading(Draft), otherwise, root / _LOCK)
+    return Growth(root / APPENDING, reading(RowsDraft), otherwise, root / _LOCK)
 
 
 @contextmanager
@@ -66,7 +66,7 @@ def appending(ledger: Ledger) -> Iterator[bool]:
 
 
 def require_nobody(ledger: Ledger) -> None:
-    """See that nobody appends rows now.
+    """Raise if anybody appends rows now.
 
     Raises:
         CacheError: a process does.
@@ -129,7 +129,7 @@ def is_appended(ledger: Ledger, manifest: Manifest, data: DataInfo, left: bool) 
 
 
 def under_way(ledger: Ledger, manifest: Manifest) -> tuple[set[Path], str] | None:
-    """What stands in a cache because of rows that the manifest does not list, or of their appending.
+    """Files that stand in a cache because of rows that the manifest does not list, or of their appending.
 
     Returns:
         The files, and what is to be said of ``appending.json``, to be read after its name; None where it is not there.
@@ -177,7 +177,7 @@ def is_of_append(ledger: Ledger, manifest: Manifest, file: str) -> bool:
 
 
 def check_may_grow(root: Path, manifest: Manifest) -> None:
-    """See that rows may be appended to a cache, whichever they are.
+    """Raise unless rows may be appended to a cache, whichever they are.
 
     Raises:
         MismatchError: it is a part of another, or has added fields, which would lack the rows.
@@ -194,7 +194,7 @@ def check_may_grow(root: Path, manifest: Manifest) -> None:
 
 
 def check_may_append(ledger: Ledger, manifest: Manifest, data: DataInfo) -> None:
-    """See that these rows may be appended now.
+    """Raise unless these rows may be appended now.
 
     Raises:
         MismatchError: other rows are on their way, or as :func:`check_may_grow`.
@@ -218,11 +218,11 @@ def begin_append(ledger: Ledger, manifest: Manifest, data: DataInfo) -> None:
         return
     # Shards of other rows, whose draft was deleted, must not be taken for those of these.
     _remove_beyond(ledger, manifest)
-    growth.begin(written(Draft(data=data, start=manifest.request.num_rows)))
+    growth.begin(written(RowsDraft(data=data, start=manifest.request.num_rows)))
 
 
 def finish_append(
-    ledger: Ledger, draft: Draft, environment: Mapping[str, str], agreement: Mapping[str, Agreement] | None = None
+    ledger: Ledger, draft: RowsDraft, environment: Mapping[str, str], agreement: Mapping[str, Agreement] | None = None
 ) -> Manifest:
     """Write the manifest with the rows in it and remove what appending them has left.
 
@@ -276,7 +276,7 @@ def _remove_beyond(ledger: Ledger, manifest: Manifest) -> None:
 
 
 def _both(then: Mapping[str, str], now: Mapping[str, str]) -> dict[str, str]:
-    """What computed some rows and then others: values that differ stand one after the other."""
+    """Environment of some rows and then others: values that differ stand one after the other."""
     found = dict(then)
     for name, value in now.items():
         known = found.setdefault(name, value)
@@ -299,7 +299,7 @@ def _busy(ledger: Ledger) -> CacheError:
     return CacheError(f"another process is appending rows to {ledger.root}; wait until it is done")
 
 
-def _is_ahead(draft: Draft | None, manifest: Manifest) -> bool:
+def _is_ahead(draft: RowsDraft | None, manifest: Manifest) -> bool:
     return draft is not None and draft.start == manifest.request.num_rows
 
 

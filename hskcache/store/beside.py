@@ -1,4 +1,4 @@
-"""What a cache holds beside its shards: its manifest, its tokenizer and its card, read and verified."""
+"""Files of a cache beside its shards: its manifest, its tokenizer and its card, read and verified."""
 
 import stat
 from functools import partial
@@ -22,7 +22,7 @@ MAX_README_BYTES = 16 << 20
 
 
 class Beside(NamedTuple):
-    """What a cache holds beside its shards.
+    """Content of a cache beside its shards.
 
     Attributes:
         manifest: what the cache is.
@@ -38,7 +38,7 @@ class Beside(NamedTuple):
 
 
 def read_beside(root: Path) -> Beside:
-    """What leaves with the shards of a complete cache, verified.
+    """Content that leaves with the shards of a complete cache, verified.
 
     Raises:
         CacheError: there is no complete cache.
@@ -76,7 +76,7 @@ def checked_manifest(data: bytes, file: str, read: ReadPage | None = None) -> Ma
 
 
 def is_file_of(path: Path, record: Record) -> bool:
-    """Whether a file of its own, no link to one, has the content of a record."""
+    """True if a file of its own, no link to one, has the content of a record."""
     try:
         found = path.lstat()
     except (FileNotFoundError, NotADirectoryError):

@@ -37,7 +37,7 @@ class Growing(NamedTuple):
 
 
 def growing(root: Path, manifest: Manifest) -> list[Growing]:
-    """Whatever grows in a complete cache, or was cut off while it did; fields first, by name.
+    """Everything that grows in a complete cache, or was cut off while it did; fields first, by name.
 
     Args:
         root: the cache.

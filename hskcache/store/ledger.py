@@ -74,7 +74,7 @@ class Ledger:
         self._compare(found, request)
 
     def _compare(self, found: Request, request: Request) -> None:
-        """See that what stands here is what a build asks for.
+        """Raise unless what stands here is what a build asks for.
 
         Raises:
             MismatchError: it is not; tells the first difference.
@@ -120,7 +120,7 @@ class Ledger:
         return state.request
 
     def is_committed(self, field: str, shard: int) -> bool:
-        """Whether a shard is whole: its record can be read and the file has the size that it tells."""
+        """True if a shard is whole: its record can be read and the file has the size that it tells."""
         return self.committed(field, shard) is not None
 
     def num_committed(self, request: Request) -> int:

@@ -27,7 +27,7 @@ UPGRADING = ".upgrading.json"
 ARRIVING_LOCK = ".arriving.lock"
 """Held by whoever brings a cache into a folder, or upgrades one into it."""
 ADDING = "adding.json"
-"""In the folder of a field that is being added."""
+"""File in the folder of a field that is being added."""
 APPENDING = "appending.json"
 SPOOL = "building"
 """Folder of the rows of a corpus, which a build needs until it is done."""
@@ -39,7 +39,7 @@ SPOOL_FILES = frozenset(
 
 
 class Upgrade(Strict):
-    """Which cache is upgraded into a folder."""
+    """Record of the cache that is upgraded into a folder."""
 
     cache_id: Sha256
 

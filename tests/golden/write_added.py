@@ -10,7 +10,7 @@ import numpy as np
 from write import VOCABULARY, Arrays, request
 
 from hskcache.spec import Depth, Hidden, Length
-from hskcache.store.additions import Draft, begin_field, finish_field
+from hskcache.store.additions import FieldDraft, begin_field, finish_field
 from hskcache.store.files import write_atomic
 from hskcache.store.ledger import Ledger
 from hskcache.store.manifest import Added, HiddenField, InputsField, LayerKept, LogitsField, Request
@@ -27,7 +27,7 @@ def own_request(root: Path) -> Request:
     return task.model_copy(update={"spec": spec, "data": data, "shard_rows": 2, "layers": []})
 
 
-def drafts(own: Request) -> dict[str, Draft]:
+def drafts(own: Request) -> dict[str, FieldDraft]:
     """Logits of a sparse version of the teacher, and hidden states of another teacher."""
     teacher = own.teacher.model_copy(update={"name": "golden/sparse", "weights_sha256": "30" * 32})
     spec = own.spec.model_copy(update={"shard_rows": 2})
@@ -39,7 +39,7 @@ def drafts(own: Request) -> dict[str, Draft]:
         layers=[LayerKept(student=1, teacher=6)],
     )
     field = HiddenField(width=2, num_columns=2, columns="all", encoding="float32", layers=[6], max_tokens=1)
-    return {"s30": Draft(field=LogitsField(num_labels=2), added=sparse), "h2": Draft(field=field, added=wide)}
+    return {"s30": FieldDraft(field=LogitsField(num_labels=2), added=sparse), "h2": FieldDraft(field=field, added=wide)}
 
 
 def arrays(name: str, start: int, stop: int) -> Arrays:

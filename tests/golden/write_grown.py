@@ -10,7 +10,7 @@ import numpy as np
 from write import VOCABULARY
 from write_added import arrays, own_request
 
-from hskcache.store.appending import Draft, begin_append, finish_append
+from hskcache.store.appending import RowsDraft, begin_append, finish_append
 from hskcache.store.files import write_atomic
 from hskcache.store.ledger import Ledger
 from hskcache.store.manifest import InputsField, LogitsField
@@ -51,7 +51,7 @@ def main() -> None:
     begin_append(ledger, manifest, data)
     for shard, rows in enumerate(wanted.shards):
         commit(ledger, wanted.num_shards + shard, wanted.num_rows, rows)
-    finish_append(ledger, Draft(data=data, start=wanted.num_rows), {})
+    finish_append(ledger, RowsDraft(data=data, start=wanted.num_rows), {})
 
 
 if __name__ == "__main__":

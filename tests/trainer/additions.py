@@ -12,7 +12,7 @@ from transformers import AutoTokenizer, BertConfig, BertForSequenceClassificatio
 
 from hskcache.cache import Cache, Field, LogitsField, open_cache
 from hskcache.spec import Attention, Depth, Length
-from hskcache.store.additions import Draft, begin_field, finish_field
+from hskcache.store.additions import FieldDraft, begin_field, finish_field
 from hskcache.store.ledger import Ledger
 from hskcache.store.manifest import Added
 
@@ -98,7 +98,7 @@ def add_odd(cache: Cache, donor: Cache) -> Cache:
 
 def add(cache: Cache, name: str, shards: Sequence[dict[str, Any]], described: tuple[Field, Added]) -> Cache:
     """The cache with one more field, opened anew."""
-    ledger, draft = Ledger(cache.root), Draft(field=described[0], added=described[1])
+    ledger, draft = Ledger(cache.root), FieldDraft(field=described[0], added=described[1])
     begin_field(ledger, name, draft)
     for shard, arrays in enumerate(shards):
         ledger.commit(name, shard, cache.shards[shard], arrays)

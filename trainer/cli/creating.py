@@ -1,4 +1,4 @@
-"""From what ``hsktrain create`` is asked for with to a student; imports torch when it runs."""
+"""Creation of a student from what ``hsktrain create`` is asked for with; imports torch when it runs."""
 
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal

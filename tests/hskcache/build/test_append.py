@@ -21,7 +21,7 @@ from hskcache.build.build import build
 from hskcache.build.job import Job
 from hskcache.cache import Cache, open_cache
 from hskcache.errors import CacheError, MismatchError
-from hskcache.store.appending import Draft, appending, is_being_appended, is_of_append, is_unfinished
+from hskcache.store.appending import RowsDraft, appending, is_being_appended, is_of_append, is_unfinished
 from hskcache.store.ledger import Ledger
 from hskcache.store.shelf import Directory
 from hskcache.store.survey import APPENDING
@@ -125,7 +125,7 @@ def test_a_draft_that_a_kill_after_the_manifest_leaves_does_not_harm(
     root: Path, new: Job, more: Examples, job_of: Any
 ) -> None:
     append(new, open_cache(root))
-    draft = Draft(data=new.data, start=NUM_OLD)
+    draft = RowsDraft(data=new.data, start=NUM_OLD)
     (root / APPENDING).write_text(draft.model_dump_json())
     assert not is_unfinished(Ledger(root), open_cache(root).manifest)
     assert [problem.file for problem in verify(root).problems] == [APPENDING]
@@ -154,7 +154,7 @@ def test_shards_of_forgotten_rows_are_not_taken_for_those_of_others(
 def test_only_one_process_appends(root: Path, new: Job, grown: Path) -> None:
     with appending(Ledger(root)):
         assert is_being_appended(Ledger(root))
-        (root / APPENDING).write_text(Draft(data=new.data, start=NUM_OLD).model_dump_json())
+        (root / APPENDING).write_text(RowsDraft(data=new.data, start=NUM_OLD).model_dump_json())
         assert [problem.what[:50] for problem in verify(root).problems] == [
             "tells of rows that a process is appending now; ver"
         ]

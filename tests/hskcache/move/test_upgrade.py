@@ -13,8 +13,9 @@ from stored import shard_file
 
 from hskcache.cache import open_cache
 from hskcache.errors import DamageError, MismatchError
-from hskcache.move.upgrade import UPGRADING, upgrade
+from hskcache.move.upgrade import upgrade
 from hskcache.store.ledger import Ledger
+from hskcache.store.survey import UPGRADING
 from hskcache.verify import verify
 
 GOLDEN = Path(__file__).resolve().parents[2] / "golden"

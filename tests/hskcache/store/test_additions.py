@@ -13,7 +13,7 @@ from test_ledger import CONTENT, GOLDEN, REQUEST, build, kill_before_step, listi
 
 from hskcache.cache import open_cache
 from hskcache.errors import DamageError, MismatchError, SpecError
-from hskcache.store.additions import Draft, adding, begin_field, check_name, finish_field, is_added
+from hskcache.store.additions import FieldDraft, adding, begin_field, check_name, finish_field, is_added
 from hskcache.store.fields import LogitsField
 from hskcache.store.ledger import Ledger
 from hskcache.store.manifest import Added, Manifest
@@ -25,17 +25,17 @@ FIELDS = tuple(GOLDEN.fields)
 OWN = REQUEST.spec.model_copy(update={"hidden": None})
 
 
-def draft(weights: str = "a", **teacher: Any) -> Draft:
+def draft(weights: str = "a", **teacher: Any) -> FieldDraft:
     """Logits of another teacher; ``weights`` is the digit its digest is made of."""
     info = REQUEST.teacher.model_copy(update={"weights_sha256": weights * 64} | teacher)
-    return Draft(field=GOLDEN.fields["logits"], added=Added(teacher=info, spec=OWN, environment={"torch": "1"}))
+    return FieldDraft(field=GOLDEN.fields["logits"], added=Added(teacher=info, spec=OWN, environment={"torch": "1"}))
 
 
 def shards(shift: float = 1.0) -> list[np.ndarray[Any, Any]]:
     return [CONTENT["logits", shard]["logits"] + np.float32(shift) for shard in range(REQUEST.num_shards)]
 
 
-def add(root: Path, name: str = "s30", one: Draft | None = None, shift: float = 1.0) -> Manifest:
+def add(root: Path, name: str = "s30", one: FieldDraft | None = None, shift: float = 1.0) -> Manifest:
     """A field added, or the adding finished that was cut off."""
     ledger, one = Ledger(root), one or draft()
     with adding(ledger, name):

@@ -18,7 +18,7 @@ from stored import shard_file
 
 from hskcache.cache import open_cache
 from hskcache.errors import CacheError, DamageError, MismatchError
-from hskcache.store.appending import Draft, begin_append, finish_append
+from hskcache.store.appending import RowsDraft, begin_append, finish_append
 from hskcache.store.files import write_atomic
 from hskcache.store.ledger import Ledger
 from hskcache.store.manifest import Manifest, Request
@@ -306,7 +306,9 @@ def test_a_process_that_finishes_late_does_not_take_back_what_was_appended_meanw
     begin_append(ledger, ledger.intact(), DATA)
     for field in GOLDEN.fields:
         ledger.commit(field, 3, (5, 7), CONTENT[field, 0])
-    grown = finish_append(ledger, Draft(data=DATA, start=5), {"hskcache": "0.1.0", "torch": "9.9", "device": "cuda X"})
+    grown = finish_append(
+        ledger, RowsDraft(data=DATA, start=5), {"hskcache": "0.1.0", "torch": "9.9", "device": "cuda X"}
+    )
     assert grown.environment == {"hskcache": "0.1.0", "device": "none; cuda X", "torch": "9.9"}
     before = listing(tmp_path)
     with pytest.raises(MismatchError, match="is built, and 2 rows were appended to it since"):

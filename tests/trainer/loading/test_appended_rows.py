@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from hskcache.cache import Cache, open_cache
-from hskcache.store.appending import Draft, begin_append, finish_append
+from hskcache.store.appending import RowsDraft, begin_append, finish_append
 from hskcache.store.ledger import Ledger
 from hskcache.store.manifest import DataInfo
 from trainer.loading import KnowledgeLoader
@@ -30,7 +30,7 @@ def grown(tmp_path_factory: pytest.TempPathFactory, tiny_teacher_dir: Path, tsv_
             if name == "inputs":
                 arrays["row_ids"] += NUM_OLD
             ledger.commit(name, len(old.shards) + shard, (NUM_OLD + start, NUM_OLD + stop), arrays)
-    finish_append(ledger, Draft(data=data, start=NUM_OLD), {})
+    finish_append(ledger, RowsDraft(data=data, start=NUM_OLD), {})
     return open_cache(root)
 
 
