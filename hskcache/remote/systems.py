@@ -18,6 +18,8 @@ _WITHOUT_RANGE = 200
 _RANGE = re.compile(r"bytes ([0-9]+)-[0-9]+/([0-9]+|\*)")
 # A server that does not let us in for so long is tried again, as is one that is silent for SILENCE_S.
 _CONNECT_S = 15.0
+# fsspec forgets its systems in a forked child, where Python would then clear their connections away, its parent's too.
+_KEPT: dict[int, Any] = {}
 
 
 class Pages(Objects):
@@ -110,6 +112,8 @@ def open_system(protocol: str, url: str, query: str = "") -> Objects:
     system, root = url_to_fs(url, **options)
     if protocol in ("file", "local"):
         return LocalFiles(root)
+    if system.async_impl:
+        _KEPT[id(system)] = system
     if hasattr(system, "retries"):
         # Of s3fs and gcsfs, which would try again five times before the time for attempts is looked at.
         system.retries = 1

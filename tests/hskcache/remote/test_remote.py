@@ -1,5 +1,6 @@
 """Files at a URL: what servers say becomes one line or another attempt, for any number of threads and processes."""
 
+import gc
 import os
 import signal
 import socket
@@ -204,6 +205,14 @@ def test_a_forked_child_is_told_to_open_its_own_and_its_parent_reads_on(served: 
     for _ in range(3):
         assert remote.read("a", 9) == b"abc"
         assert in_child(use) == 0
+
+
+def test_a_child_that_clears_away_what_it_inherited_takes_no_answer_of_its_parent(served: Path, server: Server) -> None:
+    """What its parent has forgotten, too, but may meet again."""
+    (served / "a").write_bytes(b"abc")
+    for _ in range(3):
+        assert open_remote(server.url, retry_s=0).read("a", 9) == b"abc"
+        assert in_child(gc.collect) == 0
 
 
 def test_a_server_that_comes_back_is_found_again(served: Path, monkeypatch: pytest.MonkeyPatch) -> None:
