@@ -15,7 +15,7 @@ from hskcache.store.files import canonical_json, sha256_hex
 from hskcache.store.manifest import Manifest, Request, without_checksum
 from hskcache.store.pages import CheckRecord, PageStore, ReadPage
 from hskcache.store.record import CONSTANTS, Record
-from hskcache.store.tokenizer import check_tokenizer_name
+from hskcache.store.tokenizer import MAX_TOKENIZER_FILES, check_tokenizer_name
 from hskcache.store.version1 import parse_version1
 from hskcache.store.version2 import parse_version2
 
@@ -130,6 +130,8 @@ def _check_tokenizer(manifest: Manifest) -> None:
     """Raise unless the tokenizer's files are named once, within their folder, and are those of its digest."""
     if manifest.tokenizer is None:
         return
+    if len(manifest.tokenizer) > MAX_TOKENIZER_FILES:
+        raise DamageError(f"it lists {len(manifest.tokenizer)} tokenizer files, of at most {MAX_TOKENIZER_FILES}")
     names: list[str] = []
     for name in manifest.tokenizer:
         check_tokenizer_name(name, names)

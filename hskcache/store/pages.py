@@ -4,21 +4,20 @@ The manifest holds of every page its digest and its sums, so that a cache of any
 it later is proven by what was read first.
 """
 
-import json
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property, partial
 from itertools import islice
-from typing import Annotated, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import ConfigDict, model_validator
 from pydantic import Field as Key
-from pydantic import model_validator
 
 from hskcache.errors import DamageError
 from hskcache.store.files import sha256_hex
-from hskcache.store.record import NamedRecord, Record, Sha256, Skipped, parse, stem_of
+from hskcache.store.record import Count, FileBytes, NamedRecord, Record, Sha256, Skipped, parse, stem_of
 from hskcache.store.records import Records
 from hskcache.strict import Strict
 
@@ -56,19 +55,27 @@ class Page(Strict):
     file: str = Key(pattern=r"^[0-9]{6,12}-[0-9a-f]{16}\.jsonl$")
     index_bytes: int = Key(ge=0, le=MAX_PAGE_BYTES)
     sha256: Sha256
-    shard: int = Key(ge=0)
+    shard: Count
     num_records: int = Key(ge=1, le=PAGE_RECORDS)
-    num_rows: int = Key(ge=0)
-    num_bytes: int = Key(ge=0)
-    num_nonfinite: int = Key(ge=0)
-    num_skipped: int = Key(ge=0)
-    arrays: dict[str, Annotated[int, Key(ge=0)]]
+    num_rows: Count
+    num_bytes: Count
+    num_nonfinite: Count
+    num_skipped: Count
+    arrays: dict[str, Count]
 
     @model_validator(mode="after")
     def _check_name(self) -> "Page":
         if self.file != page_name(self.shard, self.sha256):
             raise ValueError("file is not named by the page's first shard and digest")
         return self
+
+
+class _Size(Strict):
+    """What is read of a record where no more of it is needed."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    num_bytes: FileBytes
 
 
 class IndexFile(NamedTuple):
@@ -131,9 +138,11 @@ class PageStore:
         """
         held = self._held.pop(page.sha256, None)
         if held is None:
-            *held, end = self.content(path, page).split(b"\n")
-            if len(held) != page.num_records or end:
-                raise DamageError(f"{self.name(path)} is damaged: it has {len(held)} lines of {page.num_records}")
+            data = self.content(path, page)
+            # Counted before it is divided: lines of nothing take much more memory than the page.
+            if (count := data.count(b"\n")) != page.num_records or not data.endswith(b"\n"):
+                raise DamageError(f"{self.name(path)} is damaged: it has {count} lines of {page.num_records}")
+            held = data.split(b"\n")[:-1]
         # The last one used stands last; threads that do this at once at worst read a page twice.
         self._held[page.sha256] = held
         kept = list(self._held.items())
@@ -205,10 +214,9 @@ class PagedRecords(Records):
 
     def shard_bytes(self) -> NDArray[np.int64]:
         """Bytes on disk of each shard, int64 [number of shards]."""
-        found = [
-            json.loads(line)["num_bytes"] for page in self.pages for line in self.store.lines(self.path(page), page)
-        ]
-        return np.array(found, np.int64)
+        paths = ((self.path(page), page) for page in self.pages)
+        lines = ((self.store.name(path), line) for path, page in paths for line in self.store.lines(path, page))
+        return np.fromiter((parse(_Size, line, name).num_bytes for name, line in lines), np.int64, len(self))
 
     @cached_property
     def array_bytes(self) -> Mapping[str, int]:

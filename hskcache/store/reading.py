@@ -11,10 +11,11 @@ from typing import Any, NamedTuple
 from numpy.typing import NDArray
 
 from hskcache.errors import DamageError
+from hskcache.store.archive import spans
 from hskcache.store.fields import StoredField, check_offsets
 from hskcache.store.files import opened, read_file, sha256_hex
-from hskcache.store.record import NamedRecord, Record, StoredArray
-from hskcache.store.shard import unpack_array, unpack_shard
+from hskcache.store.record import ArrayInfo, NamedRecord, Record
+from hskcache.store.shard import check_memory, unpack_array, unpack_shard
 
 MAX_DOCUMENT_BYTES = 512 << 20
 """Most bytes of a manifest: in version 1 a record takes about 1 kB, so that 100,000 shards of four fields still fit."""
@@ -44,13 +45,8 @@ def read_shard(
         data = file.part(0, record.num_bytes)
     _check_digest(data, record.sha256)
     arrays = unpack_shard(data, names)
-    for name in arrays:
-        info = record.arrays.get(name)
-        if (
-            isinstance(info, StoredArray)
-            and sha256_hex(data[info.offset : info.offset + info.num_bytes]) != info.sha256
-        ):
-            raise DamageError(f"holds {name} elsewhere, or another, than its record says")
+    if isinstance(record, NamedRecord):
+        _check_places(data, record, arrays)
     return _checked(arrays, record, field, names)
 
 
@@ -75,10 +71,12 @@ def reread_shard(
     with _File(path, record.num_bytes).opened() as file:
         if isinstance(record, NamedRecord) and names is not None:
             parts = {name: record.arrays[name] for name in names}
-            arrays = {
-                name: unpack_array(file.verified(info.offset, info.num_bytes, info.sha256), name)
-                for name, info in parts.items()
-            }
+            check_memory(sum(info.memory_bytes for info in parts.values()), record.num_bytes)
+            arrays = {}
+            for name, info in parts.items():
+                arrays[name] = unpack_array(file.verified(info.offset, info.num_bytes, info.sha256), name)
+                # Each at once: all of them, other than they are said to be, could take more memory than there is.
+                _check_array(arrays[name], info)
         else:
             arrays = unpack_shard(file.verified(0, record.num_bytes, record.sha256), names)
     return _checked(arrays, record, field, names)
@@ -157,15 +155,28 @@ def _check_digest(data: bytes, sha256: str) -> None:
         raise DamageError("has another content than was written: its SHA-256 differs")
 
 
+def _check_places(data: bytes, record: NamedRecord, names: Collection[str]) -> None:
+    """Raise unless all arrays are where a record says, and those of these names are the same."""
+    places = spans(data, {f"{name}/" for name in record.arrays})
+    for name, info in record.arrays.items():
+        start, stop = info.offset, info.offset + info.num_bytes
+        if places.get(f"{name}/") != (start, stop) or (name in names and sha256_hex(data[start:stop]) != info.sha256):
+            raise DamageError(f"holds {name} elsewhere, or another, than its record says")
+
+
+def _check_array(array: NDArray[Any], info: ArrayInfo) -> None:
+    if (list(array.shape), array.dtype.name) != (info.shape, info.dtype):
+        raise DamageError("holds other arrays than its record says")
+
+
 def _checked(
     arrays: dict[str, NDArray[Any]], record: Record, field: StoredField, names: Collection[str] | None
 ) -> dict[str, NDArray[Any]]:
     """Arrays of a shard that are those of its record, divided into rows as they should be."""
-    expected = {
-        name: (tuple(info.shape), info.dtype) for name, info in record.arrays.items() if names is None or name in names
-    }
-    if {name: (array.shape, array.dtype.name) for name, array in arrays.items()} != expected:
+    if arrays.keys() != (record.arrays.keys() if names is None else set(names)):
         raise DamageError("holds other arrays than its record says")
+    for name, array in arrays.items():
+        _check_array(array, record.arrays[name])
     check_offsets(field, record, arrays)
     return arrays
 

@@ -24,6 +24,12 @@ FieldName = Annotated[str, Field(pattern=rf"^{_FIELD_NAME}$")]
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
+Count = Annotated[int, Field(ge=0, le=1 << 62)]
+"""A number that a stranger may give, and with which one may still reckon."""
+
+FileBytes = Annotated[int, Field(ge=0, le=1 << 40)]
+"""Size of a shard's file; the sum over as many shards as there may be fits into 64 bits."""
+
 _DIGITS = 16
 _FACTS = ("field", "shard", "start", "stop", "num_nonfinite", "skipped")
 
@@ -33,7 +39,7 @@ Model = TypeVar("Model", bound=Strict)
 class ArrayInfo(Strict):
     """Shape and numpy dtype of a stored array."""
 
-    shape: list[int]
+    shape: list[Count]
     dtype: str
 
     @property
@@ -52,8 +58,8 @@ class StoredArray(ArrayInfo):
     """
 
     codec: CodecName
-    offset: int = Field(ge=0)
-    num_bytes: int = Field(ge=0)
+    offset: Count
+    num_bytes: Count
     sha256: Sha256
 
 
@@ -65,7 +71,7 @@ class Skipped(Strict):
         reason: why; ``nonfinite`` is NaN or infinity.
     """
 
-    row: int = Field(ge=0)
+    row: Count
     reason: Literal["nonfinite"]
 
 
@@ -86,11 +92,11 @@ class Record(Strict):
 
     field: FieldName
     shard: int = Field(ge=CONSTANTS)
-    start: int = Field(ge=0)
-    stop: int = Field(ge=0)
-    num_bytes: int = Field(ge=0)
+    start: Count
+    stop: Count
+    num_bytes: FileBytes
     sha256: Sha256
-    num_nonfinite: int = Field(default=0, ge=0)
+    num_nonfinite: Count = Field(default=0)
     skipped: list[Skipped] = Field(default=[])
     arrays: Mapping[str, ArrayInfo]
 
@@ -129,7 +135,8 @@ class NamedRecord(Record):
 
     @model_validator(mode="after")
     def _check(self) -> "NamedRecord":
-        if self.sha256[:_DIGITS] not in self.file:
+        stem, _, digest = self.file.removesuffix(".zarr.zip").partition("-")
+        if digest != self.sha256[:_DIGITS] or (stem == stem_of(CONSTANTS)) != (self.shard == CONSTANTS):
             raise ValueError("file is not named by the shard's digest")
         if any(info.offset + info.num_bytes > self.num_bytes for info in self.arrays.values()):
             raise ValueError("an array lies beyond the end of the shard's file")

@@ -198,11 +198,26 @@ def unpack_array(data: bytes, name: str) -> NDArray[Any]:
     if document not in entries:
         raise DamageError(f"holds no array {name}")
     grid = _grid(_document(entries[document], document), document)
-    if grid.num_bytes > min(MAX_SHARD_BYTES, max(HARMLESS_BYTES, MAX_EXPANSION * len(data))):
-        raise DamageError(f"claims to hold {grid.num_bytes} bytes, more than {MAX_EXPANSION} times its own size")
+    check_memory(grid.num_bytes, len(data))
     if odd := {document, *_chunk_keys({name: grid}, len(entries))} ^ entries.keys():
         raise DamageError(f"lacks or should not hold {min(odd)!r}")
     return _decode(name, grid, [_payload(entries, key, grid) for key in grid.keys(name)])
+
+
+def check_memory(claimed: int, num_bytes: int) -> None:
+    """Raise unless arrays from a file, or a part of it, take no more memory than such a file's may.
+
+    Args:
+        claimed: bytes in memory of the arrays.
+        num_bytes: of the file or the part.
+
+    Raises:
+        DamageError: they take more.
+    """
+    if claimed > MAX_SHARD_BYTES:
+        raise DamageError(f"claims to hold more than {MAX_SHARD_BYTES} bytes")
+    if claimed > max(HARMLESS_BYTES, MAX_EXPANSION * num_bytes):
+        raise DamageError(f"claims to hold {claimed} bytes, more than {MAX_EXPANSION} times its own size")
 
 
 def _groups(names: Collection[str]) -> set[str]:
@@ -254,8 +269,6 @@ def _grids(entries: Mapping[str, Bytes]) -> dict[str, _Grid]:
         else:
             grids[name] = _grid(document, key)
     total = sum(grid.num_bytes for grid in grids.values())
-    if total > MAX_SHARD_BYTES:
-        raise DamageError(f"claims to hold more than {MAX_SHARD_BYTES} bytes")
     try:
         groups = _groups(grids)
     except ValueError as error:
@@ -263,8 +276,7 @@ def _grids(entries: Mapping[str, Bytes]) -> dict[str, _Grid]:
     claimed = {_join(name, _DOCUMENT) for name in groups | grids.keys()} | set(_chunk_keys(grids, len(entries)))
     if odd := (claimed ^ entries.keys()) or (groups ^ found):
         raise DamageError(f"lacks or should not hold {min(odd)!r}")
-    if total > max(HARMLESS_BYTES, MAX_EXPANSION * sum(map(len, entries.values()))):
-        raise DamageError(f"claims to hold {total} bytes, more than {MAX_EXPANSION} times its own size")
+    check_memory(total, sum(map(len, entries.values())))
     return grids
 
 

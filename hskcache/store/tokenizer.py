@@ -17,7 +17,7 @@ MAX_TOKENIZER_BYTES = 256 << 20
 class TokenizerFile(Strict):
     """A file of the tokenizer, as the manifest lists it."""
 
-    num_bytes: int = Key(ge=0)
+    num_bytes: int = Key(ge=0, le=MAX_TOKENIZER_BYTES)
     sha256: Sha256
 
 
@@ -43,11 +43,16 @@ def check_tokenizer_name(name: str, others: Iterable[str]) -> None:
         DamageError: it does not; the message does not say where the name is from.
     """
     parts = name.split("/")
-    if any(part in {"", ".", ".."} or not part.isprintable() or "\\" in part for part in parts):
+    if any(not _is_name(part) for part in parts):
         raise DamageError(f"holds a tokenizer file {name!r:.80}, which is no name within a folder")
     for other in others:
         if other == name or name.startswith(f"{other}/") or other.startswith(f"{name}/"):
             raise DamageError(f"holds a tokenizer file {name!r:.80} twice")
+
+
+def _is_name(part: str) -> bool:
+    """True if a file may be called so, on any file system."""
+    return part not in {"", ".", ".."} and part.isprintable() and "\\" not in part and len(part.encode()) < 256
 
 
 def read_tokenizer(folder: Path) -> dict[str, bytes]:

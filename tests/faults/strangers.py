@@ -3,38 +3,43 @@
 import io
 import json
 import random
+import re
 import struct
 import warnings
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import google_crc32c
 import numpy as np
+from mutations import NASTY, change, headers, mutate, shared, unbounded
+from stories import Files, Truth, signed
 
-from hskcache.cache import Cache, open_cache
-from hskcache.errors import CacheError, DamageError
 from hskcache.store.archive import read_archive, write_archive
-from hskcache.store.files import sha256_hex
-from hskcache.store.ledger import Ledger
-from hskcache.store.manifest import without_checksum
-from hskcache.store.publishing import MANIFEST
-from hskcache.store.record import CONSTANTS, Record, describe
-from hskcache.store.shard import DTYPES, pack_shard
+from hskcache.store.files import canonical_json, sha256_hex
+from hskcache.store.ledger import TOKENIZER
+from hskcache.store.publishing import COPY, MANIFEST
+from hskcache.store.record import file_name
+from hskcache.store.shard import pack_shard
 from hskcache.store.survey import BUILDING
-from hskcache.store.version1 import parse_version1
-from hskcache.verify import verify
 
-_NASTY: tuple[Any, ...] = (
-    *(None, True, False, -1, 0, 1, 2, 255, 65536, 2**31, 2**63 - 1, 2**63, 10**30, -(10**30), 10**400, 0.5, 1e308),
-    *(float("nan"), float("inf"), "", ".", "..", "../x", "/etc/passwd", "inputs/../../x", "a/b", "\x00", "a" * 10_000),
-    *("\U0001d518\u202e", "inputs", "constants", "0" * 64, "float32", "int8", "object", "O", "V8", "__class__"),
-    *([], {}, [[]], [0] * 10_000, [0, 1, 2], {"": None}, {"shape": [1 << 40], "dtype": "int8"}),
-)
 _ABSURD = (0, 1, 15, 16, 17, 255, 1 << 16, (1 << 31) - 1, 1 << 31, (1 << 32) - 1)
+_HUGE = (-1, 0, 1, 1023, 1024, 1025, 1 << 31, 1 << 62, 1 << 63, 10**30, 10**400, 1e308, True, None, "1")
+_LEADS_AWAY = (
+    "../x",
+    "..",
+    ".",
+    "",
+    "/etc/passwd",
+    "a/../../x",
+    "a//b",
+    "a\\b",
+    "x" * 300,
+    "\x00",
+    "\u202e",
+    "a/" * 200,
+)
 
 
 class Lie(NamedTuple):
@@ -54,9 +59,9 @@ class Lie(NamedTuple):
         """Write it into a cache."""
         for name, data in self.files.items():
             if data is None:
-                (root / name).unlink()
+                (root / name).unlink(missing_ok=True)
             else:
-                (root / name).parent.mkdir(exist_ok=True)
+                (root / name).parent.mkdir(parents=True, exist_ok=True)
                 (root / name).write_bytes(data)
 
     def take_back(self, root: Path, whole: Path) -> None:
@@ -67,78 +72,10 @@ class Lie(NamedTuple):
                 (root / name).write_bytes((whole / name).read_bytes())
 
 
-@dataclass(frozen=True, eq=False)
-class Truth:
-    """The cache that lies are told about.
-
-    Attributes:
-        root: its folder, which is not touched.
-    """
-
-    root: Path
-
-    @cached_property
-    def cache(self) -> Cache:
-        """It, open."""
-        return open_cache(self.root)
-
-    @cached_property
-    def text(self) -> str:
-        """Its manifest, without the checksum."""
-        return without_checksum(self.cache.manifest.to_json())[0].decode()
-
-    @property
-    def manifest(self) -> Any:
-        """Its manifest as JSON, a copy of one's own."""
-        return json.loads(self.text)
-
-    @cached_property
-    def records(self) -> list[Record]:
-        """Of every shard and of constants."""
-        return list(self.cache.manifest.records)
-
-    def path(self, record: Record, suffix: str = ".zarr.zip") -> str:
-        """A shard's file, or its record's, within the cache."""
-        own = Ledger(Path()).record_path(record.field, record.shard)
-        return record.path if suffix != ".json" else own.as_posix()
-
-    def shard(self, record: Record) -> bytes:
-        """A shard's file."""
-        return (self.root / self.path(record)).read_bytes()
-
-    def arrays(self, record: Record) -> dict[str, Any]:
-        """What a shard holds."""
-        if record.shard == CONSTANTS:
-            return self.cache.constants(record.field)
-        return self.cache.read(record.field, record.shard)
-
-    def with_shard(self, record: Record, data: bytes, arrays: Mapping[str, Any] | None = None) -> dict[str, bytes]:
-        """The files of a cache in which a shard is another, which its record and the manifest vouch for."""
-        changes = {"num_bytes": len(data), "sha256": sha256_hex(data)}
-        told = record.model_copy(update=changes | ({"arrays": describe(arrays)} if arrays is not None else {}))
-        manifest = self.manifest
-        place = manifest["constants"] if record.shard == CONSTANTS else manifest["shards"][record.field]
-        place[record.field if record.shard == CONSTANTS else record.shard] = told.model_dump(mode="json")
-        return {
-            MANIFEST: signed(manifest),
-            self.path(record): data,
-            self.path(record, ".json"): told.model_dump_json().encode() + b"\n",
-        }
-
-
-def signed(document: Any) -> bytes:
-    """A manifest with the digests that belong to it, as far as it is one at all."""
-    text = json.dumps(document)
-    try:
-        manifest = parse_version1(text.encode(), "told")
-        return manifest.model_copy(update={"request_digest": manifest.request.digest}).signed().to_json()
-    except (CacheError, ValueError, TypeError, RecursionError):
-        return text.encode()
-
-
 def lie(truth: Truth, draw: random.Random) -> Lie:
     """One lie about a cache, drawn from a seed."""
-    kind = draw.choices(list(KINDS), [weight for _, weight in KINDS.values()])[0]
+    kinds = {kind: about for kind, about in KINDS.items() if truth.is_paged or kind not in OF_PAGES}
+    kind = draw.choices(list(kinds), [weight for _, weight in kinds.values()])[0]
     while True:
         try:
             what, files = KINDS[kind][0](truth, draw)
@@ -153,61 +90,209 @@ Told = tuple[str, Mapping[str, bytes | None]]
 
 def _about_manifest(truth: Truth, draw: random.Random) -> Told:
     """Some values of the manifest, after which it is signed."""
-    document = truth.manifest
-    whats = [mutate(document, draw) for _ in range(draw.choice((1, 1, 1, 2, 4)))]
-    return "; ".join(whats), {MANIFEST: signed(document)}
+    story = truth.story
+    whats = [mutate(story.manifest, draw) for _ in range(draw.choice((1, 1, 1, 2, 4)))]
+    return "; ".join(whats), story.signed()
+
+
+def _about_copy(truth: Truth, draw: random.Random) -> Told:
+    """A manifest and a copy that do not say the same, each signed, or one of them alone."""
+    one, other = truth.story.manifest, truth.story.manifest
+    what = mutate(one, draw)
+    files: Files = dict(zip(draw.sample((MANIFEST, COPY), 2), (signed(one), signed(other)), strict=True))
+    way = draw.choice(("both", "one is gone", "one is torn"))
+    if way != "both":
+        left = draw.choice((MANIFEST, COPY))
+        data = files[left] or b""
+        files[left] = None if way == "one is gone" else data[: draw.randrange(len(data))]
+    return f"{what}; {way}", files
 
 
 def _about_names(truth: Truth, draw: random.Random) -> Told:
     """A field under another name, throughout."""
-    document, name = truth.manifest, draw.choice(list(truth.cache.fields))
-    other = draw.choice([value for value in _NASTY if isinstance(value, str)])
-    for part in ("fields", "shards", "constants", "added"):
-        if name in document[part]:
-            document[part][other] = document[part].pop(name)
-    for record in [*document["shards"].get(other, ()), document["constants"].get(other, {})]:
-        record["field"] = other
-    return f"{name} is called {other[:40]!r}", {MANIFEST: signed(document)}
+    story, name = truth.story, draw.choice(list(truth.cache.fields))
+    other = draw.choice([value for value in NASTY if isinstance(value, str)])
+    story.rename(name, other)
+    return f"{name} is called {other[:40]!r}", truth.told(story.refer())
 
 
 def _about_text(truth: Truth, draw: random.Random) -> Told:
-    """The text of the manifest: bytes of it, its nesting, keys that come twice."""
+    """The text of the manifest, and mostly of its copy as well."""
     text = (truth.root / MANIFEST).read_bytes()
-    way = draw.choice(("bytes", "nested", "twice", "cut", "encoding", "number"))
-    position = draw.randrange(len(text))
+    way, data = _text(text, draw)
+    if way == "nested":
+        data = b'{"format": "hskcache", "environment": ' + data + b"}"
+    names = (MANIFEST, COPY) if truth.is_paged and draw.random() < 0.8 else (MANIFEST,)
+    return way, dict.fromkeys(names, data)
+
+
+def _about_page(truth: Truth, draw: random.Random) -> Told:
+    """The text of a page of records, which the manifest vouches for."""
+    story = truth.story.refer()
+    name = draw.choice(list(story.pages))
+    number = draw.randrange(len(story.pages[name]))
+    text = next(file for file in truth.cache.manifest.index if file.field == name).read()
+    way, data = _text(text, draw)
+    if way == "nested":
+        data = b'{"field": ' + data + b"}\n" + text.partition(b"\n")[2]
+    story.put_page(name, number, data)
+    return f"{name}: {way}", truth.told(story)
+
+
+def _about_records(truth: Truth, draw: random.Random) -> Told:
+    """Some values of the records in pages, with the digests of the pages."""
+    story = truth.story
+    whats = [mutate(story.pages, draw) for _ in range(draw.choice((1, 1, 1, 2, 4)))]
+    if not all(isinstance(page, list) for pages in _lists(story.pages) for page in pages):
+        raise ValueError("these are no pages any more")
+    return "; ".join(whats), truth.told(story.refer())
+
+
+def _about_references(truth: Truth, draw: random.Random) -> Told:
+    """How records are divided into pages, and what the manifest says of these."""
+    story = truth.story
+    name = draw.choice(list(story.pages))
+    records = [record for page in story.pages[name] for record in page]
+    way = draw.choice(("count", "count", "count", "split", "reversed", "twice", "empty", "of another field", "none"))
+    if way == "split":
+        story.pages[name] = [[record] for record in records]
+    elif way == "reversed":
+        story.pages[name] = [[record] for record in reversed(records)]
+    elif way == "twice":
+        story.pages[name] *= 2
+    elif way == "empty":
+        story.pages[name].insert(draw.randrange(2), [])
+    elif way == "of another field":
+        story.pages[name] = story.pages[draw.choice(list(story.pages))]
+    elif way == "none":
+        story.pages[name] = []
+    story.refer()
+    if way == "count":
+        reference = draw.choice(story.manifest["index"][name])
+        place = draw.choice((reference, reference, reference["arrays"]))
+        key = draw.choice([key for key, value in place.items() if isinstance(value, int)])
+        place[key] = draw.choice(_HUGE)
+        way = f"{key} is {place[key]!s:.40}"
+    return f"{name}: {way}", truth.told(story)
+
+
+def _about_places(truth: Truth, draw: random.Random) -> Told:
+    """Where the arrays of a shard are in its file, or which file it is."""
+    story, record = truth.story, draw.choice(truth.records)
+    told = json.loads(record.model_dump_json())
+    infos, size = list(told["arrays"].values()), record.num_bytes
+    info, other = draw.choice(infos), draw.choice(infos)
+    way = draw.choice(("range", "range", "range", "digest", "swapped", "file", "same file", "size"))
+    if way == "range":
+        start, stop = info["offset"], info["offset"] + info["num_bytes"]
+        at = draw.choice((0, 1, start - 1, start + 1, other["offset"], size - 1, size, size + 1, *_HUGE))
+        end = draw.choice((stop, stop + 1, stop - 1, other["offset"] + other["num_bytes"], size, size + 1, 1 << 62))
+        info["offset"], info["num_bytes"] = at, end - at if type(at) is int else draw.choice(_HUGE)
+        if type(at) is int and 0 <= at < end < 1 << 40 and draw.random() < 0.8:
+            info["sha256"] = sha256_hex(truth.shard(record)[at:end])
+    elif way == "digest":
+        info["sha256"] = draw.choice((other["sha256"], record.sha256, "0" * 64))
+    elif way == "swapped":
+        info["offset"], other["offset"] = other["offset"], info["offset"]
+    elif way == "size":
+        told["num_bytes"] = draw.choice((size - 1, size + 1, *_HUGE))
+    else:
+        theirs = draw.choice(truth.records)
+        told["file"] = draw.choice(
+            (
+                theirs.path.partition("/")[2],
+                file_name(theirs.shard, record.sha256),
+                f"../{theirs.path}",
+                f"/{record.path}",
+                "",
+                "constants.zarr.zip",
+            )
+        )
+        if way == "same file":
+            told |= {"num_bytes": theirs.num_bytes, "sha256": theirs.sha256, "file": theirs.path.partition("/")[2]}
+    story.put(told)
+    return f"{record.path}: {way}", truth.told(story.refer())
+
+
+def _about_tokenizer(truth: Truth, draw: random.Random) -> Told:
+    """Which files the tokenizer has, with the digest over them; those that may be written stand there."""
+    story, files = truth.story, dict(truth.tokenizer)
+    listed = story.manifest["tokenizer"]
+    name = draw.choice(list(files))
+    way = draw.choice(("elsewhere", "elsewhere", "above", "many", "size", "gone", "digest"))
+    if way == "elsewhere":
+        listed[draw.choice(_LEADS_AWAY)] = listed.pop(name) if draw.random() < 0.5 else listed[name]
+    elif way == "above":
+        listed[f"{name}/{name}"] = listed[name]
+    elif way == "many":
+        listed |= {f"{name}.{number}": listed[name] for number in range(draw.choice((300, 20_000)))}
+    elif way == "size":
+        listed[name]["num_bytes"] = draw.choice(_HUGE)
+    elif way == "gone":
+        del listed[name]
+        story.files[f"{TOKENIZER}/{name}"] = None
+    else:
+        listed[name]["sha256"] = draw.choice(("0" * 64, "", None, "x" * 64))
+    pairs = sorted((name, one["sha256"]) for name, one in listed.items())
+    story.manifest["request"]["tokenizer"]["sha256"] = sha256_hex(canonical_json(pairs))
+    return f"{name}: {way}", truth.told(story)
+
+
+def _about_record(truth: Truth, draw: random.Random) -> Told:
+    """Only the commit record beside a shard."""
+    record = draw.choice(truth.records)
+    document = json.loads(record.model_dump_json())
+    return mutate(document, draw), {truth.record_path(record): json.dumps(document).encode()}
+
+
+def _text(text: bytes, draw: random.Random) -> tuple[str, bytes]:
+    """A document of JSON, or lines of it, with other bytes, or in its place something deep; and in words which."""
+    way = draw.choice(("bytes", "nested", "twice", "cut", "encoding", "number", "lines"))
     if way == "bytes":
         data = bytearray(text)
         for _ in range(draw.randint(1, 8)):
             data[draw.randrange(len(data))] = draw.randrange(256)
-        return "bytes", {MANIFEST: bytes(data)}
+        return "bytes", bytes(data)
     if way == "nested":
         depth = draw.choice((100, 5_000, 200_000))
-        deep = b"[" * depth + b"]" * draw.choice((0, depth))
-        return f"{depth} deep", {MANIFEST: b'{"format": "hskcache", "environment": ' + deep + b"}"}
+        return "nested", b"[" * depth + b"]" * draw.choice((0, depth))
     if way == "twice":
-        key = draw.choice((b'"format": "x",', b'"format_version": 99,', b'"fields": {},', b'"request": null,'))
-        return f"{key!r} twice", {MANIFEST: text.replace(b"{", b"{" + key, 1)}
+        keys = (
+            b'"format": "x",',
+            b'"format_version": 99,',
+            b'"fields": {},',
+            b'"request": null,',
+            b'"num_bytes": "x",',
+        )
+        key = draw.choice(keys)
+        return f"{key!r} twice", text.replace(b"{", b"{" + key, 1)
     if way == "number":
         digits = b"9" * draw.choice((20, 4_000, 5_000, 1_000_000))
-        return f"{len(digits)} digits", {MANIFEST: text.replace(b'"num_rows": 10', b'"num_rows": ' + digits)}
+        changed = re.sub(rb'("(?:num_rows|num_bytes)": ?)[0-9]+', lambda found: found[1] + digits, text, count=1)
+        return f"{len(digits)} digits", changed
     if way == "cut":
-        return f"cut at {position}", {MANIFEST: text[:position]}
-    return "UTF-16", {MANIFEST: text.decode().encode(draw.choice(("utf-16", "utf-8-sig", "utf-7")))}
+        position = draw.randrange(len(text))
+        return f"cut at {position}", text[:position]
+    if way == "lines":
+        return "lines", draw.choice(
+            (text + b"\n", b"\n" + text, b"\n" * (1 << 22), text.replace(b"\n", b"\r\n"), text[:-1])
+        )
+    return "UTF-16", text.decode().encode(draw.choice(("utf-16", "utf-8-sig", "utf-7")))
 
 
-def _about_record(truth: Truth, draw: random.Random) -> Told:
-    """Only the record beside a shard."""
-    record = draw.choice(truth.records)
-    document = json.loads(record.model_dump_json())
-    return mutate(document, draw), {truth.path(record, ".json"): json.dumps(document).encode()}
+def _lists(pages: Any) -> list[Any]:
+    found = list(pages.values())
+    if not all(isinstance(one, list) for one in found):
+        raise ValueError("these are no lists of pages any more")
+    return found
 
 
 def _about_beginning(truth: Truth, draw: random.Random) -> Told:
     """A build that was cut off, or a field that is being added."""
-    document = truth.manifest["request"]
+    document = truth.story.manifest["request"]
     what = mutate(document, draw)
     if draw.random() < 0.5:
-        return what, {MANIFEST: None, BUILDING: json.dumps(document).encode()}
+        return what, {MANIFEST: None, COPY: None, BUILDING: json.dumps(document).encode()}
     return what, {"new/adding.json": json.dumps({"field": document, "added": document}).encode()}
 
 
@@ -215,9 +300,9 @@ def _about_arrays(truth: Truth, draw: random.Random) -> Told:
     """Arrays that a shard may hold, but that do not belong to its rows."""
     record = draw.choice(truth.records)
     arrays = truth.arrays(record)
-    whats = [_change(arrays, draw) for _ in range(draw.choice((1, 1, 2)))]
+    whats = [change(arrays, draw) for _ in range(draw.choice((1, 1, 2)))]
     told = arrays if draw.random() < 0.8 else None
-    return f"{truth.path(record)}: {'; '.join(whats)}", truth.with_shard(record, pack_shard(arrays), told)
+    return f"{record.path}: {'; '.join(whats)}", truth.with_shard(record, pack_shard(arrays), told)
 
 
 def _about_zip(truth: Truth, draw: random.Random) -> Told:
@@ -228,7 +313,7 @@ def _about_zip(truth: Truth, draw: random.Random) -> Told:
     way = draw.choice(("field", "field", "field", "field", "compressed", "twice", "name", "shared", "comment"))
     if way == "field":
         changed = bytearray(data)
-        starts = [match for match in _places(data) if match < len(data) - 4]
+        starts = [match for match in headers(data) if match < len(data) - 4]
         for _ in range(draw.randint(1, 3)):
             start = min(draw.choice(starts) + draw.randrange(46), len(data) - 4)
             struct.pack_into("<I", changed, start, draw.choice(_ABSURD))
@@ -236,7 +321,7 @@ def _about_zip(truth: Truth, draw: random.Random) -> Told:
     if way == "comment":
         return "a comment", truth.with_shard(record, data + draw.randbytes(draw.choice((1, 100, 70_000))))
     if way == "shared":
-        return "shared entries", truth.with_shard(record, _shared(data, draw))
+        return "shared entries", truth.with_shard(record, shared(data, draw))
     names = list(entries) + ([draw.choice(list(entries))] if way == "twice" else [])
     if way == "name":
         names[draw.randrange(len(names))] = draw.choice(("../x", "/etc/passwd", "a" * 60_000, "ä", "x/", "zarr.json/c"))
@@ -260,7 +345,7 @@ def _about_documents(truth: Truth, draw: random.Random) -> Told:
         document["shape"] = [draw.choice((0, 1, 1 << 20, 1 << 31, 1 << 32, 1 << 62))] * draw.choice((1, 1, 2, 40))
         document["chunk_grid"] = {"name": "regular", "configuration": {"chunk_shape": document["shape"]}}
     entries[name] = json.dumps(document, separators=(",", ":"), sort_keys=True).encode()
-    return f"{truth.path(record)}: {name}: {what}", truth.with_shard(record, write_archive(entries))
+    return f"{record.path}: {name}: {what}", truth.with_shard(record, write_archive(entries))
 
 
 def _about_chunks(truth: Truth, draw: random.Random) -> Told:
@@ -284,7 +369,7 @@ def _about_chunks(truth: Truth, draw: random.Random) -> Told:
         if len(payload) >= 16 and draw.random() < 0.7:
             struct.pack_into("<I", payload, 12, len(payload))
     entries[name] = bytes(payload) + google_crc32c.value(bytes(payload)).to_bytes(4, "little")
-    return f"{truth.path(record)}: {name}", truth.with_shard(record, write_archive(entries))
+    return f"{record.path}: {name}", truth.with_shard(record, write_archive(entries))
 
 
 def _about_size(truth: Truth, draw: random.Random) -> Told:
@@ -296,14 +381,20 @@ def _about_size(truth: Truth, draw: random.Random) -> Told:
     arrays["token_type_ids"] = np.zeros(count, np.uint8)
     arrays["row_offsets"] = np.array([0, *[count] * record.num_rows], np.int64)
     # Ids that no shard would hold: what is written here is what pack_shard refuses to write.
-    data = _unbounded(arrays)
+    data = unbounded(arrays)
     return f"{count} tokens in {len(data)} bytes", truth.with_shard(record, data, arrays)
 
 
 KINDS: dict[str, tuple[Callable[[Truth, random.Random], Told], float]] = {
     "manifest": (_about_manifest, 6),
+    "copy": (_about_copy, 1),
     "names": (_about_names, 0.5),
     "text": (_about_text, 1.5),
+    "page": (_about_page, 1.5),
+    "records": (_about_records, 4),
+    "references": (_about_references, 2),
+    "places": (_about_places, 3),
+    "tokenizer": (_about_tokenizer, 1),
     "record": (_about_record, 1),
     "beginning": (_about_beginning, 1),
     "arrays": (_about_arrays, 4),
@@ -314,166 +405,5 @@ KINDS: dict[str, tuple[Callable[[Truth, random.Random], Told], float]] = {
 }
 """By kind, what makes a lie of it and how often it is drawn."""
 
-
-def mutate(document: Any, draw: random.Random) -> str:
-    """Change one thing somewhere in a JSON document; what, in words."""
-    *path, key = draw.choice(list(_paths(document)))
-    place = document
-    for step in path:
-        place = place[step]
-    where, value = "/".join(map(str, [*path, key])), place[key]
-    way = draw.choice(("nasty", "nasty", "nasty", "near", "near", "gone", "more", "other"))
-    if way == "gone":
-        del place[key]
-        return f"{where} is gone"
-    if way == "more" and isinstance(value, list):
-        value += value[: draw.choice((1, len(value)))]
-        return f"{where} is longer"
-    if way == "more" and isinstance(value, dict):
-        value[str(draw.choice(_NASTY))[:100]] = draw.choice(_NASTY)
-        return f"{where} has another key"
-    if way == "other":
-        *other_path, other = draw.choice(list(_paths(document)))
-        found = document
-        for step in other_path:
-            found = found[step]
-        place[key] = json.loads(json.dumps(found[other]))
-        return f"{where} is what {'/'.join(map(str, [*other_path, other]))} was"
-    if way == "near" and isinstance(value, int):
-        place[key] = draw.choice((value + 1, value - 1, value * 2, -value, value * 10**6, float(value)))
-    elif way == "near" and isinstance(value, str) and value:
-        at = draw.randrange(len(value))
-        place[key] = value[:at] + chr(draw.choice((0, 46, 47, 92, 0x130, 0x1F600))) + value[at + draw.randint(0, 1) :]
-    else:
-        place[key] = draw.choice(_NASTY)
-    return f"{where} is {place[key]!s:.60}"
-
-
-def _paths(document: Any, above: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """The way to everything in a JSON document."""
-    keys = document.keys() if isinstance(document, dict) else range(len(document)) if isinstance(document, list) else ()
-    for key in keys:
-        yield (*above, key)
-        yield from _paths(document[key], (*above, key))
-
-
-def _change(arrays: dict[str, Any], draw: random.Random) -> str:
-    """Change one array of a shard."""
-    if not arrays:
-        return "nothing is left"
-    name = draw.choice(list(arrays))
-    array = arrays[name].copy()
-    way = draw.choice(("value", "value", "value", "value", "all", "length", "type", "axis", "gone", "more"))
-    if way in {"value", "all"} and array.size:
-        flat = array.reshape(-1)
-        places = slice(None) if way == "all" else [draw.randrange(flat.size) for _ in range(draw.randint(1, 4))]
-        flat[places] = _value(array.dtype, draw)
-    elif way == "length":
-        array = np.resize(array, (draw.choice((0, 1, len(array) + 1, 2 * len(array))), *array.shape[1:]))
-    elif way == "type":
-        with np.errstate(all="ignore"):
-            array = array.astype(draw.choice(sorted(DTYPES)))
-    elif way == "axis":
-        array = draw.choice((array.reshape(-1), array[None], array[..., None]))
-    elif way == "gone":
-        del arrays[name]
-        return f"{name} is gone"
-    else:
-        arrays["more"] = array
-        return "an array more"
-    arrays[name] = array
-    return f"{name}: {way}"
-
-
-def _value(dtype: Any, draw: random.Random) -> Any:
-    if dtype.kind == "f":
-        return draw.choice((np.nan, np.inf, -np.inf, np.finfo(dtype).max, 0.0))
-    limits = np.iinfo(dtype)
-    return draw.choice((limits.min, limits.max, 0, 1, draw.randint(int(limits.min), int(limits.max))))
-
-
-def _places(data: bytes) -> list[int]:
-    """Where headers begin in a zip."""
-    found = []
-    for mark in (b"PK\x03\x04", b"PK\x01\x02", b"PK\x05\x06"):
-        at = data.find(mark)
-        while at >= 0:
-            found.append(at)
-            at = data.find(mark, at + 1)
-    return found
-
-
-def _shared(data: bytes, draw: random.Random) -> bytes:
-    """A zip in whose directory entries point at another's content."""
-    changed = bytearray(data)
-    directory = [at for at in _places(data) if data[at : at + 4] == b"PK\x01\x02"]
-    source, target = draw.choice(directory), draw.choice(directory)
-    changed[target + 42 : target + 46] = data[source + 42 : source + 46]
-    return bytes(changed)
-
-
-def _unbounded(arrays: Mapping[str, Any]) -> bytes:
-    """A shard as ``pack_shard`` would write it if it wrote anything."""
-    from hskcache.store import shard
-
-    bound, shard.HARMLESS_BYTES = shard.HARMLESS_BYTES, shard.MAX_SHARD_BYTES
-    try:
-        return pack_shard(arrays)
-    finally:
-        shard.HARMLESS_BYTES = bound
-
-
-def refusals(root: Path, train: Callable[[Path], object] | None = None) -> int:
-    """Do everything with a cache that one does with a stranger's; how often it was refused.
-
-    Whatever else than a refusal comes out of it is a fault, and is raised.
-
-    Args:
-        root: the cache.
-        train: what else is done with it.
-    """
-    count = 0
-    for use in (_read_everything, _verify, _records, *([train] if train else [])):
-        try:
-            use(root)
-        except CacheError:
-            count += 1
-    return count
-
-
-def _read_everything(root: Path) -> None:
-    cache = open_cache(root)
-    refused: list[CacheError] = []
-    for read in (
-        lambda: [cache.constants(name) for name in cache.fields],
-        *((lambda name=name, shard=shard: cache.read(name, shard)) for name, shard in _shards(cache)),
-        lambda: cache.row(0),
-        lambda: cache.row(cache.num_rows - 1),
-        lambda: cache.skipped(list(cache.fields)),
-    ):
-        try:
-            read()
-        except CacheError as error:
-            refused.append(error)
-    if refused:
-        raise refused[0]
-
-
-def _shards(cache: Cache) -> Iterator[tuple[str, int]]:
-    return ((name, shard) for name in cache.fields for shard in range(len(cache.shards)))
-
-
-def _verify(root: Path) -> None:
-    problems = [problem for deep in (False, True) for problem in verify(root, deep=deep).problems]
-    if problems:
-        raise DamageError(problems[0].what)
-
-
-def _records(root: Path) -> None:
-    ledger = Ledger(root)
-    for field in ("inputs", "hidden", "more"):
-        for shard in (CONSTANTS, 0, 1):
-            ledger.committed(field, shard)
-    request = ledger.request()
-    if request is not None:
-        ledger.num_committed(request)
+OF_PAGES = frozenset({"copy", "page", "records", "references", "places", "tokenizer"})
+"""Kinds that version 1, which has nothing of the sort, leaves out."""

@@ -18,17 +18,22 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from judged import a_student, learned
 from material import Material
+from reading_lies import refusals
 from steps import run
-from stored import shard_file
-from strangers import KINDS, Truth, lie, refusals, signed
+from stored import both_manifests
+from stories import Truth, signed
+from strangers import KINDS, Lie, lie
 
 from hskcache.cache import open_cache
 from hskcache.errors import CacheError, DamageError
 from hskcache.store.consistency import parse_manifest
-from hskcache.store.ledger import Ledger
-from hskcache.store.publishing import MANIFEST
+from hskcache.store.publishing import COPY, MANIFEST
+from hskcache.store.record import CONSTANTS
+from hskcache.store.version2 import VERSION_2
 from hskcache.text import load_tokenizer
 from hskcache.verify import verify
+
+GOLDEN = Path(__file__).resolve().parents[1] / "golden"
 
 
 @pytest.fixture(scope="module")
@@ -64,9 +69,29 @@ def test_lies_with_digests_that_fit_are_refused_or_harmless(truth: Truth, told: 
         found.take_back(told, truth.root)
 
 
-def test_the_true_cache_is_refused_by_nothing(truth: Truth, student: Any) -> None:
+@pytest.fixture(scope="module", params=["tiny", "added", "grown", "corpus"])
+def older(request: pytest.FixtureRequest) -> Truth:
+    """A cache of version 1, which strangers may still hand out."""
+    return Truth(GOLDEN / f"{request.param}.hsk")
+
+
+def test_lies_of_version_1_are_refused_or_harmless(older: Truth, tmp_path: Path) -> None:
+    told = Path(shutil.copytree(older.root, tmp_path / "c"))
+    assert refusals(told) == 0
+    for number in range(20):
+        found = lie(older, random.Random(f"version 1 {number}"))
+        found.tell(told)
+        refusals(told)
+        found.take_back(told, older.root)
+    assert refusals(told) == 0
+
+
+def test_the_true_cache_is_refused_by_nothing_and_is_told_as_it_stands(truth: Truth, student: Any) -> None:
     assert refusals(truth.root, lambda root: learned(root, student)) == 0
-    assert parse_manifest(signed(truth.manifest), "told") == truth.cache.manifest
+    assert parse_manifest(signed(truth.story.manifest), "told") == truth.cache.manifest
+    files = truth.told(truth.story.refer())
+    assert set(files) == {MANIFEST, COPY} | {file.path for file in truth.cache.manifest.index}
+    assert all(data == (truth.root / name).read_bytes() for name, data in files.items())
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -84,15 +109,12 @@ def _before(path: Path) -> bytes | None:
     "name", ["../out", "/tmp/out", "a/b", "", ".", "..", "inputs\x00", "İ", "A", "-a", "a" * 101, "a.b", "con:"]
 )
 def test_a_field_whose_name_leads_elsewhere_is_refused(truth: Truth, told: Path, name: str) -> None:
-    document = truth.manifest
-    for part in ("fields", "shards", "added", "constants"):
-        document[part][name] = document[part].pop("more")
-    for record in [*document["shards"][name], document["constants"][name]]:
-        record["field"] = name
-    (told / MANIFEST).write_bytes(signed(document))
+    story = truth.story
+    story.rename("more", name)
+    both_manifests(told, story.refer().signed()[MANIFEST] or b"")
     with pytest.raises(DamageError):
         open_cache(told)
-    shutil.copyfile(truth.root / MANIFEST, told / MANIFEST)
+    both_manifests(told, (truth.root / MANIFEST).read_bytes())
 
 
 @pytest.mark.parametrize(
@@ -110,34 +132,19 @@ def test_a_field_whose_name_leads_elsewhere_is_refused(truth: Truth, told: Path,
 def test_integers_beyond_what_they_point_into_are_refused_by_training_and_by_a_deep_look(
     truth: Truth, told: Path, student: Any, shard: tuple[str, int], name: str, value: int, what: str
 ) -> None:
-    ledger = Ledger(told)
-    record = ledger.record(*shard)
+    record = next(record for record in truth.records if (record.field, record.shard) == shard)
     arrays = truth.arrays(record)
     arrays[name].reshape(-1)[-1] = value
-    ledger.commit(*shard, (record.start, record.stop), arrays)
-    ledger.finish(truth.cache.manifest.request, truth.cache.manifest.own_fields, {})
+    found = Lie("arrays", what, truth.with_shard(record, VERSION_2.pack(arrays), arrays))
+    found.tell(told)
     try:
-        if shard[0] in truth.cache.manifest.added:
-            _resign(told, ledger.record(*shard).model_dump(mode="json"))
         with pytest.raises(DamageError, match=what):
             learned(told, student)
         (problem,) = verify(told, deep=True).problems
-        assert (problem.field, problem.what) == (shard[0], problem.what)
+        assert (problem.field, problem.shard) == (shard[0], None if shard[1] == CONSTANTS else shard[1])
         assert what in problem.what
     finally:
-        for path in (shard_file(ledger.root, *shard), ledger.record_path(*shard), told / MANIFEST):
-            shutil.copyfile(truth.root / path.relative_to(told), path)
-
-
-def _resign(root: Path, record: dict[str, Any]) -> None:
-    """The manifest with another record of an added field."""
-    document = json.loads(Ledger(root).manifest().to_json())
-    del document["checksum"]
-    if record["shard"] < 0:
-        document["constants"][record["field"]] = record
-    else:
-        document["shards"][record["field"]][record["shard"]] = record
-    (root / MANIFEST).write_bytes(signed(document))
+        found.take_back(told, truth.root)
 
 
 def test_a_bomb_is_refused_before_it_takes_memory(truth: Truth, tmp_path: Path) -> None:
@@ -147,16 +154,15 @@ def test_a_bomb_is_refused_before_it_takes_memory(truth: Truth, tmp_path: Path) 
     draw.choice = lambda choices: choices[-1]  # type: ignore[method-assign]
     what, files = KINDS["size"][0](truth, draw)
     assert what.startswith(f"{1 << 27} tokens")
-    for name, data in files.items():
-        assert data is not None
-        assert len(data) < 1 << 20
-        (root / name).write_bytes(data)
+    assert all(len(data) < 1 << 20 for data in files.values() if data is not None)
+    Lie("size", what, files).tell(root)
 
     def limited() -> None:
         used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (used + (64 << 20),) * 2)
-        with pytest.raises(CacheError):
-            open_cache(root).read("inputs", 0)
+        for names in (None, ["input_ids"], ["input_ids", "token_type_ids", "row_offsets"]):
+            with pytest.raises(CacheError):
+                open_cache(root).read("inputs", 0, names)
 
     if sys.platform == "linux":
         run(limited)

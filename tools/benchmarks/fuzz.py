@@ -15,7 +15,8 @@ from benchmarks.harness.guarded import Limits, Outcome, guarded
 from hskcache import console
 
 if TYPE_CHECKING:
-    from strangers import Lie, Truth
+    from stories import Truth
+    from strangers import Lie
 
 
 class Telling:
@@ -44,7 +45,7 @@ class Telling:
     def __call__(self, number: int) -> dict[str, Any]:
         """Tell it, use the cache, take it back."""
         from judged import learned
-        from strangers import refusals
+        from reading_lies import refusals
 
         found = self.lie(number)
         found.tell(self.told)
@@ -79,14 +80,16 @@ def keep(telling: Telling, outcome: Outcome, folder: Path) -> str:
 def main(work: Path, as_json: bool, **given: Any) -> None:
     """Count the lies that are refused in our words, those that do no harm, and everything else, which must not be.
 
-    Manifest, records, shards, chunks and sizes are changed and signed anew. Each cache is opened, read, looked at row
-    by row, verified, verified in depth, and of some a student learns. A case is a fault where anything but a
-    CacheError comes out of it, where it takes more memory or time than it may, starts a program, or writes elsewhere.
+    Manifest, its copy, pages, records, shards, chunks and sizes are changed and signed anew. Each cache is opened,
+    read, looked at row by row, verified, verified in depth, and of some a student learns. A case is a fault where
+    anything but a CacheError comes out of it, where it takes more memory or time than it may, starts a program, or
+    writes elsewhere.
     """
     import_from_tests()
     import torch
     from material import Material
-    from strangers import KINDS, Truth
+    from stories import Truth
+    from strangers import KINDS
 
     torch.set_num_threads(1)
     folder = emptied(work / "fuzz")
