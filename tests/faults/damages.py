@@ -6,6 +6,7 @@ import struct
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import combinations
 from pathlib import Path
 from typing import NamedTuple
@@ -13,8 +14,9 @@ from typing import NamedTuple
 from stored import plain
 
 from hskcache.store.ledger import TOKENIZER, Ledger
+from hskcache.store.pages import INDEX
 from hskcache.store.publishing import COPY, MANIFEST
-from hskcache.store.record import CONSTANTS
+from hskcache.store.record import CONSTANTS, NamedRecord
 
 _EXTRA = ("notes.txt", "inputs/000099.zarr.zip", "hidden/000000.json.0f.tmp", "attention/000000.zarr.zip.old", "x/y/z")
 
@@ -44,6 +46,7 @@ class Damage:
         apply: does it to a cache.
         places: that verify must name, every one; None where it may name any.
         touched: files that it changes, makes or removes.
+        read: whether training reads what it changes, so that it must refuse it.
     """
 
     kind: str
@@ -52,6 +55,7 @@ class Damage:
     apply: Callable[[Path], object]
     places: tuple[Place, ...] | None
     touched: tuple[str, ...]
+    read: bool = False
 
 
 class Cut(NamedTuple):
@@ -90,10 +94,12 @@ class Suite:
         for folder, place in {
             TOKENIZER: Place(TOKENIZER),
             **{name: Place(name, name) for name in self._fields},
+            **{f"{name}/{INDEX}": Place(f"{name}/{INDEX}", name) for name in self._fields},
         }.items():
             yield _linked(folder, place, [file for file in self.files if file.startswith(f"{folder}/")])
         yield from self._swaps()
         yield from self._stale()
+        yield from self._of_both_manifests()
         for name in _EXTRA:
             field = name.partition("/")[0] if name.partition("/")[0] in self._fields else None
             yield _written("extra file", "extra", name, b"something", Place(name, field))
@@ -109,6 +115,44 @@ class Suite:
         for path in sorted((self.root / TOKENIZER).rglob("*")):
             found[path.relative_to(self.root).as_posix()] = Place(TOKENIZER)
         return found
+
+    def _of_both_manifests(self) -> Iterator[Damage]:
+        """Damages that the manifest and its copy have in common, so that neither can be read in the other's place."""
+        data, names = (self.root / MANIFEST).read_bytes(), (MANIFEST, COPY)
+        draw = random.Random(f"{self.seed} both")
+        others = [("emptied", b""), ("truncated", data[: len(data) // 2]), ("zeros throughout", bytes(len(data)))]
+        for position in _drawn(draw, range(len(data)), self.small.positions):
+            flipped = data[:position] + bytes([data[position] ^ 1 << draw.randrange(8)]) + data[position + 1 :]
+            others.append(("flipped bit", flipped))
+        for kind, other in others:
+
+            def write(root: Path, other: bytes = other) -> None:
+                for name in names:
+                    (root / name).write_bytes(other)
+
+            yield Damage(kind, "both manifests", "both manifests", write, (Place(MANIFEST),), names, read=True)
+
+        def remove(root: Path) -> None:
+            for name in names:
+                (root / name).unlink()
+
+        yield Damage("missing", "both manifests", "both manifests", remove, (Place(MANIFEST),), names, read=True)
+
+    @cached_property
+    def _read(self) -> dict[str, set[int]]:
+        """By shard, the bytes that training reads: those of every array but the one that only names rows."""
+        found: dict[str, set[int]] = {}
+        for record in Ledger(self.root).manifest().records:
+            assert isinstance(record, NamedRecord)
+            infos = [info for name, info in record.arrays.items() if name != "row_ids"]
+            found[record.path] = {place for info in infos for place in range(info.offset, info.offset + info.num_bytes)}
+        return found
+
+    def _is_read(self, file: str, position: int | None = None) -> bool:
+        """True if training reads a file at all, or this byte of it; of manifests it reads the one that is whole."""
+        if position is None or kind_of(file) == "page":
+            return kind_of(file) in {"page", "shard", "constants shard"}
+        return position in self._read.get(file, ())
 
     @property
     def _fields(self) -> set[str]:
@@ -127,20 +171,22 @@ class Suite:
                 bit = draw.randrange(8)
                 flipped = data[:position] + bytes([data[position] ^ 1 << bit]) + data[position + 1 :]
                 what = f"bit {bit} of byte {position} of {file}"
-                yield _written("flipped bit", f"{kind}: {region}", file, flipped, place, what)
+                is_read = self._is_read(file, position)
+                yield _written("flipped bit", f"{kind}: {region}", file, flipped, place, what, is_read)
+        is_read = self._is_read(file)
         lengths = {1, len(data) // 2, len(data) - 1, *_drawn(draw, range(1, len(data)), cut.lengths)}
         for length in sorted(lengths):
-            yield _written("truncated", kind, file, data[:length], place, f"{file} cut to {length} bytes")
-        yield _written("emptied", kind, file, b"", place)
+            yield _written("truncated", kind, file, data[:length], place, f"{file} cut to {length} bytes", is_read)
+        yield _written("emptied", kind, file, b"", place, is_read=is_read)
         half = data[: len(data) // 2]
-        yield _written("zeros from the middle", kind, file, half + bytes(len(data) - len(half)), place)
-        yield _written("zeros throughout", kind, file, bytes(len(data)), place)
-        yield _written("appended", kind, file, data + b"\n", place, f"{file} with a byte more")
-        yield _written("appended", kind, file, data + data, place, f"{file} twice over")
+        yield _written("zeros from the middle", kind, file, half + bytes(len(data) - len(half)), place, is_read=is_read)
+        yield _written("zeros throughout", kind, file, bytes(len(data)), place, is_read=is_read)
+        yield _written("appended", kind, file, data + b"\n", place, f"{file} with a byte more", is_read)
+        yield _written("appended", kind, file, data + data, place, f"{file} twice over", is_read)
 
     def _of_files(self, file: str) -> Iterator[Damage]:
-        kind, place = kind_of(file), self.files[file]
-        yield Damage("missing", kind, file, lambda root: (root / file).unlink(), (place,), (file,))
+        kind, place, is_read = kind_of(file), self.files[file], self._is_read(file)
+        yield Damage("missing", kind, file, lambda root: (root / file).unlink(), (place,), (file,), is_read)
 
         def folder(root: Path) -> None:
             (root / file).unlink()
@@ -150,8 +196,8 @@ class Suite:
             (root / file).rename(root / ".elsewhere")
             (root / file).symlink_to(root / ".elsewhere")
 
-        yield Damage("a folder instead", kind, file, folder, (place,), (file,))
-        yield Damage("a link to an equal file", kind, file, link, (place,), (file, ".elsewhere"))
+        yield Damage("a folder instead", kind, file, folder, (place,), (file,), is_read)
+        yield Damage("a link to an equal file", kind, file, link, (place,), (file, ".elsewhere"), is_read)
 
     def _swaps(self) -> Iterator[Damage]:
         """Files of one kind in each other's places: of two shards, and of two fields."""
@@ -175,7 +221,8 @@ class Suite:
             if path is not None and path.is_file() and path.read_bytes() != (self.root / file).read_bytes():
                 # A manifest of another build is true of itself; that the files are others shows at each of them.
                 where = place if file not in {MANIFEST, COPY} else None
-                yield _written("stale", kind_of(file), file, path.read_bytes(), where, f"{file} of an older build")
+                what = f"{file} of an older build"
+                yield _written("stale", kind_of(file), file, path.read_bytes(), where, what, self._is_read(file))
 
 
 def kind_of(file: str) -> str:
@@ -234,12 +281,20 @@ def _drawn(draw: random.Random, span: Sequence[int], count: int | None) -> list[
     return list(span) if count is None or count >= len(span) else sorted(draw.sample(span, count))
 
 
-def _written(kind: str, region: str, file: str, data: bytes, place: Place | None, what: str | None = None) -> Damage:
+def _written(
+    kind: str,
+    region: str,
+    file: str,
+    data: bytes,
+    place: Place | None,
+    what: str | None = None,
+    is_read: bool = False,
+) -> Damage:
     def write(root: Path) -> None:
         (root / file).parent.mkdir(parents=True, exist_ok=True)
         (root / file).write_bytes(data)
 
-    return Damage(kind, region, what or file, write, None if place is None else (place,), (file,))
+    return Damage(kind, region, what or file, write, None if place is None else (place,), (file,), is_read)
 
 
 def _linked(folder: str, place: Place, files: list[str]) -> Damage:
@@ -257,4 +312,4 @@ def _swap(one: str, other: str, places: tuple[Place, Place]) -> Damage:
         (root / one).write_bytes(second)
         (root / other).write_bytes(first)
 
-    return Damage("swapped", kind_of(one), f"{one} and {other}", swap, places, (one, other))
+    return Damage("swapped", kind_of(one), f"{one} and {other}", swap, places, (one, other), read=True)

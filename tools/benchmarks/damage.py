@@ -20,14 +20,6 @@ if TYPE_CHECKING:
 STALE = ("stale", "manifest")
 
 
-def read_by_training(damage: "Damage") -> bool:
-    """True where training reads the damaged part."""
-    from damages import kind_of
-
-    is_read = kind_of(damage.touched[0]) in {"manifest", "shard", "constants shard"}
-    return is_read and damage.region not in {"extra", "folder"}
-
-
 def try_one(root: Path, whole: list[str], damage: "Damage", train: bool) -> dict[str, bool]:
     """Verdicts on a damage: ``detected``, and where it was trained on, ``refused`` or ``harmless``."""
     from judged import is_detected, trained_on
@@ -38,7 +30,7 @@ def try_one(root: Path, whole: list[str], damage: "Damage", train: bool) -> dict
         found["trained"] = True
         found["refused"] = verdict == "refused"
         # What training does not read may leave it as it is, but never other than it is.
-        found["wrong"] = verdict == "other batches" or (read_by_training(damage) and verdict != "refused")
+        found["wrong"] = verdict == "other batches" or (damage.read and verdict != "refused")
     return found
 
 
@@ -99,9 +91,9 @@ def repairs(damages: "list[Damage]", root: Path, material: "Material") -> tuple[
 def main(work: Path, as_json: bool, **given: Any) -> None:
     """Count the damages that were tried, that verify named by file, field and shard, and that training refused.
 
-    Every byte of manifest, records and tokenizer gets a flipped bit, and of shards some bytes of every region: headers,
-    documents, chunks, checksums, directory. Files are cut, emptied, zeroed, doubled, swapped, taken from an older
-    build, removed, replaced by folders and links; and others are put beside them.
+    Every byte of manifest, pages of records and tokenizer gets a flipped bit, and of shards some bytes of every region:
+    headers, documents, chunks, checksums, directory. Files are cut, emptied, zeroed, doubled, swapped, taken from an
+    older build, removed, replaced by folders and links; and others are put beside them.
     """
     import_from_tests()
     import torch
