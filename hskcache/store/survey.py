@@ -1,9 +1,9 @@
 """A survey of a cache's folder. Everybody asks here, so that all see the same in it.
 
 A folder is vacant, foreign or a cache's; a cache is complete with its manifest, and until then is one that is being
-built, that arrives, or that is upgraded from an older version of the format. A complete cache may grow: what a field or
-more rows that are on their way mean for it, and what a kill has left that they have no more use for, is told in
-:mod:`~hskcache.store.growing`.
+built, that arrives, that is upgraded from an older version of the format, or that is extracted from another. A complete
+cache may grow: what a field or more rows that are on their way mean for it, and what a kill has left that they have no
+more use for, is told in :mod:`~hskcache.store.growing`.
 """
 
 from dataclasses import dataclass
@@ -24,8 +24,9 @@ from hskcache.strict import Strict
 BUILDING = "building.json"
 ARRIVING = ".arriving.json"
 UPGRADING = ".upgrading.json"
+EXTRACTING = ".extracting.json"
 ARRIVING_LOCK = ".arriving.lock"
-"""Held by whoever brings a cache into a folder, or upgrades one into it."""
+"""Held by whoever brings a cache into a folder, or upgrades or extracts one into it."""
 ADDING = "adding.json"
 """File in the folder of a field that is being added."""
 APPENDING = "appending.json"
@@ -40,6 +41,12 @@ SPOOL_FILES = frozenset(
 
 class Upgrade(Strict):
     """Record of the cache that is upgraded into a folder."""
+
+    cache_id: Sha256
+
+
+class Extraction(Strict):
+    """Record of the cache, which may be a view of one, that is extracted into a folder."""
 
     cache_id: Sha256
 
@@ -110,6 +117,15 @@ class Upgrading(State):
     def growth(self) -> Growth[Upgrade]:
         """The upgrade, which says of which cache."""
         return upgrade_in(self.root)
+
+
+class Extracting(State):
+    """A cache that is being made of another, or of a view of one."""
+
+    @cached_property
+    def growth(self) -> Growth[Extraction]:
+        """The extraction, which says of which."""
+        return extraction_in(self.root)
 
 
 class Complete(State):
@@ -190,6 +206,7 @@ def survey(root: Path) -> State:
         (Building(root), _is_of_build),
         (Arriving(root), _is_of_arrival),
         (Upgrading(root), _is_of_upgrade),
+        (Extracting(root), _is_of_extraction),
     ):
         if all(is_trace(path) for path in found):
             return state
@@ -220,6 +237,11 @@ def upgrade_in(root: Path) -> Growth[Upgrade]:
     return Growth(root / UPGRADING, reading(Upgrade), lock=root / ARRIVING_LOCK)
 
 
+def extraction_in(root: Path) -> Growth[Extraction]:
+    """The extraction that goes on in a folder."""
+    return Growth(root / EXTRACTING, reading(Extraction), lock=root / ARRIVING_LOCK)
+
+
 def read_page(root: Path, path: str, most_bytes: int) -> bytes:
     """Content of a page of records, by its path from the cache's folder.
 
@@ -234,7 +256,7 @@ def _known(root: Path) -> State | None:
     """State of a folder where a manifest, or the file that says what is growing, tells it; else None."""
     if stands(root / MANIFEST) or stands(root / COPY):
         return Complete(root)
-    states = (Building(root), Arriving(root), Upgrading(root))
+    states = (Building(root), Arriving(root), Upgrading(root), Extracting(root))
     return next((state for state in states if state.growth.stands), None)
 
 
@@ -250,3 +272,7 @@ def _is_of_arrival(path: Path) -> bool:
 
 def _is_of_upgrade(path: Path) -> bool:
     return path.name == ARRIVING_LOCK or upgrade_in(path.parent).is_torn(path)
+
+
+def _is_of_extraction(path: Path) -> bool:
+    return path.name == ARRIVING_LOCK or extraction_in(path.parent).is_torn(path)

@@ -121,8 +121,10 @@ class Material:
 
         for place in COMMANDS.values():
             import_module(place.partition(":")[0])
-        for module in ("build.requested", "build.corpus", "repair.recompute", "build.append", "move.pull", "move.push"):
+        for module in ("build.requested", "build.corpus", "repair.recompute", "build.append"):
             import_module(f"hskcache.{module}")
+        for module in ("pull", "push", "extract"):
+            import_module(f"hskcache.move.{module}")
         from hskcache.teacher.load import load_encoder
 
         load_encoder(str(self.teacher_dir), "cpu")

@@ -232,6 +232,14 @@ def _repair_from(material: Material) -> Scenario:
     )
 
 
+def _extract(material: Material) -> Scenario:
+    view = ("--view", "1l,attention=1l,rows=7")
+    before = material.built()
+    return Scenario(
+        _nothing, lambda folder: hskcache("extract", before, *view, "--out", folder / CACHE), never_complete
+    )
+
+
 def _export(material: Material) -> Scenario:
     before = material.grown
     return Scenario(_nothing, lambda folder: hskcache("export", before, folder / "c.h5"), never_seen("c.h5"))
@@ -273,6 +281,7 @@ SCENARIOS: dict[str, Callable[[Material], Scenario]] = {
     "append": _append,
     "repair --teacher": _repair,
     "repair --from": _repair_from,
+    "extract": _extract,
     "export": _export,
     "import": _import,
     "pack": _pack,

@@ -17,11 +17,14 @@ from hskcache.store.ledger import Ledger
 from hskcache.store.survey import (
     ARRIVING,
     BUILDING,
+    EXTRACTING,
     SPOOL,
     UPGRADING,
     Arriving,
     Building,
     Complete,
+    Extracting,
+    Extraction,
     Foreign,
     State,
     Upgrade,
@@ -29,6 +32,7 @@ from hskcache.store.survey import (
     Vacant,
     arrival_in,
     build_in,
+    extraction_in,
     survey,
     upgrade_in,
 )
@@ -59,6 +63,7 @@ def write(root: Path, *names: str) -> None:
         ((".arriving.lock",), Arriving),
         ((f"{ARRIVING}.0f.tmp", ".arriving.lock"), Arriving),
         ((f"{UPGRADING}.0f.tmp", ".arriving.lock"), Upgrading),
+        ((f"{EXTRACTING}.0f.tmp", ".arriving.lock"), Extracting),
         ((".building", ".arriving.lock"), Foreign),
         (("inputs/000000.json",), Foreign),
         (("building.jsonl",), Foreign),
@@ -95,6 +100,7 @@ def test_no_folder_is_vacant_and_a_file_in_its_place_is_no_cache(root: Path) -> 
         (lambda root: build_in(root).begin(written(REQUEST)), Building),
         (lambda root: arrival_in(root).begin(GOLDEN.manifest.to_json()), Arriving),
         (lambda root: upgrade_in(root).begin(written(Upgrade(cache_id="0" * 64))), Upgrading),
+        (lambda root: extraction_in(root).begin(written(Extraction(cache_id="0" * 64))), Extracting),
     ],
 )
 def test_what_is_begun_stays_so_whatever_comes_until_it_is_complete_or_ended(
@@ -104,7 +110,7 @@ def test_what_is_begun_stays_so_whatever_comes_until_it_is_complete_or_ended(
     write(root, "inputs/000000.json", "thesis.txt")
     found = survey(root)
     assert type(found) is state
-    assert isinstance(found, Building | Arriving | Upgrading)
+    assert isinstance(found, Building | Arriving | Upgrading | Extracting)
     write(root, f"{found.growth.path.name}.0f.tmp")
     found.growth.end()
     assert not found.growth.stands
