@@ -91,7 +91,7 @@ def _read(old: Path, record: Record) -> bytes:
 
 
 def _files(beside: Beside) -> dict[str, bytes]:
-    """What stands beside the shards."""
+    """Content of the files beside the shards, by path."""
     files = {f"{TOKENIZER}/{name}": data for name, data in beside.tokenizer.items()}
     return files if beside.readme is None else files | {README: beside.readme}
 

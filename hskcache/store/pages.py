@@ -71,7 +71,7 @@ class Page(Strict):
 
 
 class _Size(Strict):
-    """What is read of a record where no more of it is needed."""
+    """Part of a record that is read where no more of it is needed."""
 
     model_config = ConfigDict(extra="ignore")
 
