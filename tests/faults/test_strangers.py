@@ -9,6 +9,7 @@ import random
 import resource
 import shutil
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from strangers import KINDS, Lie, lie
 from hskcache.cache import open_cache
 from hskcache.errors import CacheError, DamageError
 from hskcache.store.consistency import parse_manifest
+from hskcache.store.files import canonical_json, sha256_hex
 from hskcache.store.publishing import COPY, MANIFEST
 from hskcache.store.record import CONSTANTS
 from hskcache.store.version2 import VERSION_2
@@ -145,6 +147,61 @@ def test_integers_beyond_what_they_point_into_are_refused_by_training_and_by_a_d
         assert what in problem.what
     finally:
         found.take_back(told, truth.root)
+
+
+def _beyond(record: Any) -> None:
+    record["arrays"]["labels"]["offset"] = record["num_bytes"] - 1
+
+
+def _upon_each_other(record: Any) -> None:
+    record["arrays"]["labels"] |= {key: record["arrays"]["row_ids"][key] for key in ("offset", "num_bytes", "sha256")}
+
+
+def _other_digest(record: Any) -> None:
+    record["arrays"]["labels"]["sha256"] = record["sha256"]
+
+
+def _of_constants(record: Any) -> None:
+    record["file"] = record["file"].replace("000001", "constants")
+
+
+def _of_another_folder(record: Any) -> None:
+    record["file"] = f"../hidden/{record['file']}"
+
+
+def _more_than_there_is(record: Any) -> None:
+    record["num_bytes"] = 1 << 62
+
+
+@pytest.mark.parametrize(
+    "change", [_beyond, _upon_each_other, _other_digest, _of_constants, _of_another_folder, _more_than_there_is]
+)
+def test_records_that_lie_about_where_arrays_are_are_refused_by_who_reads_them_and_named_by_a_deep_look(
+    truth: Truth, told: Path, change: Callable[[Any], None]
+) -> None:
+    story = truth.story
+    change(story.records("inputs")[1])
+    found = Lie("places", change.__name__, truth.told(story.refer()))
+    found.tell(told)
+    try:
+        with pytest.raises(DamageError):
+            open_cache(told).read("inputs", 1, ["labels"])
+        assert {problem.field for problem in verify(told, deep=True).problems} == {"inputs"}
+    finally:
+        found.take_back(told, truth.root)
+
+
+@pytest.mark.parametrize("name", ["../x", "/etc/passwd", "a/../../x", "a//b", "a\\b", "x" * 300, "", "."])
+def test_a_list_of_tokenizer_files_that_leads_elsewhere_is_refused(truth: Truth, told: Path, name: str) -> None:
+    story = truth.story
+    listed = story.manifest["tokenizer"]
+    listed[name] = listed.pop("tokenizer.json")
+    pairs = sorted((name, one["sha256"]) for name, one in listed.items())
+    story.manifest["request"]["tokenizer"]["sha256"] = sha256_hex(canonical_json(pairs))
+    both_manifests(told, story.signed()[MANIFEST] or b"")
+    with pytest.raises(DamageError, match="no name within a folder"):
+        open_cache(told)
+    both_manifests(told, (truth.root / MANIFEST).read_bytes())
 
 
 def test_a_bomb_is_refused_before_it_takes_memory(truth: Truth, tmp_path: Path) -> None:
