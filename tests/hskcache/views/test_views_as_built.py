@@ -13,9 +13,14 @@ from hskcache.build.job import Job, prepare_job
 from hskcache.cache import AttentionField, Cache, HiddenField, open_cache
 from hskcache.decoded import decode
 from hskcache.encoded import ENCODED
+from hskcache.encoding import get_encoding
+from hskcache.encoding.bitmask import pack_columns
+from hskcache.errors import DamageError
+from hskcache.selection.width import magnitude_columns
 from hskcache.spec import Attention, Depth, Hidden, Length, Spec, Width
 from hskcache.teacher.load import Teacher
 from hskcache.text import Examples, tokenize
+from hskcache.views.columns import largest
 
 ENCODINGS = list(ENCODED)
 # Rows have up to 17 tokens, so that these are all of them, best first, and others are fewer.
@@ -194,3 +199,55 @@ def test_attention_between_fewer_positions_is_that_of_a_build_but_for_the_last_d
             assert torch.equal(ours.positions_V, theirs.positions_V)
             assert torch.equal(ours.entries_VE, theirs.entries_VE)
             assert (ours.values_VE - theirs.values_VE).abs().max() < digits
+
+
+@pytest.mark.parametrize("stored", ["all", "bitmask", "indices"])
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_the_largest_columns_of_any_width_are_those_of_a_selection(stored: Any, encoding: Any) -> None:
+    """As many columns as teachers have, told in every way; the values are few, so that the rule of ties decides."""
+    draw, width = torch.Generator().manual_seed(0), 770
+    states = torch.randint(-5, 6, (40, width), generator=draw) * torch.rand(40, 1, generator=draw)
+    num_stored, num_seen = {"all": (width, 200), "bitmask": (200, 99), "indices": (40, 7)}[stored]
+    common: dict[str, Any] = {"width": width, "encoding": encoding, "layers": [1], "max_tokens": 3}
+    source = HiddenField(num_columns=num_stored, columns=stored, **common)
+    kind: Any = "bitmask" if 2 * num_seen >= -(-width // 8) else "indices"
+    field = HiddenField(num_columns=num_seen, columns=kind, **common)
+    kept, expected = stored_as(source, states), stored_as(field, as_encoded(encoding, states))
+    seen = largest(source, field, kept)
+    assert {name: array.shape for name, array in seen.items()} == {n: array.shape for n, array in expected.items()}
+    for name in expected.keys() - {"scales", "values"}:
+        assert np.array_equal(seen[name], expected[name]), name
+    ours, theirs = (
+        get_encoding(encoding).decode(
+            {name: torch.from_numpy(part[name]) for name in ENCODED[encoding].of(1)}, num_seen
+        )
+        for part in (seen, expected)
+    )
+    assert torch.allclose(ours, theirs, rtol=1e-6, atol=0)
+
+
+def as_encoded(encoding: str, states: torch.Tensor) -> torch.Tensor:
+    code = get_encoding(encoding)
+    return code.decode(code.encode(states), states.shape[1])
+
+
+def stored_as(field: HiddenField, states: torch.Tensor) -> dict[str, Any]:
+    """The largest columns of some states as a build stores them."""
+    columns = magnitude_columns(states, field.num_columns)
+    encoded = get_encoding(field.encoding).encode(states.gather(-1, columns))
+    parts = {"positions": np.arange(len(states), dtype=np.uint16)} | {n: part.numpy() for n, part in encoded.items()}
+    if field.columns == "bitmask":
+        parts["bitmask"] = pack_columns(columns, field.width).numpy()
+    if field.columns == "indices":
+        parts["columns"] = columns.numpy().astype(np.uint16)
+    return parts
+
+
+def test_a_bitmask_of_another_number_of_columns_is_damage() -> None:
+    common: dict[str, Any] = {"width": 32, "encoding": "float32", "layers": [1]}
+    source = HiddenField(num_columns=8, columns="bitmask", **common)
+    field = HiddenField(num_columns=4, columns="bitmask", **common)
+    parts = stored_as(source, torch.randn(3, 32))
+    parts["bitmask"][1, 0] ^= 1
+    with pytest.raises(DamageError, match="bitmask of other than 8 columns"):
+        largest(source, field, parts)
