@@ -35,9 +35,15 @@ class Files(Objects):
 
     def pieces(self, name: str, start: int, stop: int) -> Iterator[bytes]:
         """As :meth:`Objects.pieces`."""
-        with self._open(self._path(name), "rb") as file:
+        path = self._path(name)
+        with self._open(path, "rb") as file:
             file.seek(start)
-            while piece := file.read(min(PIECE_BYTES, stop - start)):
+            end = min(stop, self.system.stat(path).st_size)
+            while start < end:
+                piece = file.read(min(PIECE_BYTES, end - start))
+                if not piece:
+                    # To paramiko a lost connection may look like the end of a file.
+                    raise ConnectionError("the connection ended")
                 yield piece
                 start += len(piece)
 

@@ -19,6 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from noise import NUM_SHARDS, write_cache
 from noise import files as files_of
+from paramiko import SSHException
 from servers import Faults, Server, http_server, make_bucket, misbehave, s3_server, sftp_server
 from sharing import done, reach, refused
 
@@ -26,8 +27,10 @@ from hskcache.errors import CacheError, DamageError, SpecError
 from hskcache.move.parallel import in_parallel
 from hskcache.remote import objects, sftp
 from hskcache.remote.folders import SftpFiles
+from hskcache.remote.objects import PIECE_BYTES
 from hskcache.remote.remote import Remote, is_url, open_remote
 from hskcache.remote.retry import OutOfReachError, patiently, retry_seconds
+from hskcache.remote.systems import open_system
 from hskcache.verify import verify
 
 NUM_FILES = 3 * NUM_SHARDS + 1
@@ -37,6 +40,7 @@ from hskcache.cli import main
 from hskcache.move.parallel import in_parallel
 from hskcache.remote import objects, sftp
 from hskcache.remote.folders import SftpFiles
+from hskcache.remote.objects import PIECE_BYTES
 from hskcache.remote.remote import Remote
 name, left = sys.argv[1], int(sys.argv[2])
 work = getattr(Remote, name)
@@ -226,6 +230,20 @@ def test_a_server_that_comes_back_is_found_again(served: Path, monkeypatch: pyte
             waiting = threads.submit(remote.read, "a", 9)
             server.start()
             assert waiting.result() == b"abc"
+
+
+def test_an_sftp_connection_that_is_lost_is_no_end_of_a_file(served: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which it is to paramiko where it cannot ask for more."""
+    (served / "a").write_bytes(bytes(2 * PIECE_BYTES))
+    with sftp_server(served) as server:
+        reach(server, monkeypatch)
+        files = open_system("sftp", server.url)
+        assert isinstance(files, SftpFiles)
+        pieces = files.pieces("a", 0, 2 * PIECE_BYTES)
+        next(pieces)
+        files._client.get_transport().sock.shutdown(socket.SHUT_WR)
+        with pytest.raises((OSError, SSHException)):
+            next(pieces)
 
 
 def test_an_s3_server_that_takes_no_more_of_a_file_ends_the_attempt(monkeypatch: pytest.MonkeyPatch) -> None:
