@@ -16,28 +16,27 @@ LONGEST_S = 200
 """More than any child takes. One that hangs, as a fork of a process with threads may, tells its stacks and dies."""
 
 
-def fork() -> int:
-    """Fork: 0 in the child, which is not waited for without end."""
+def start(work: Callable[[], object], hook: Hook | None = None) -> int:
+    """Process id of a child that does ``work`` under an audit hook; its exit code is 0, or 1 after an error.
+
+    Whatever happens, the child ends here: one that came back would go on with the tests, and with the messages of the
+    process that deals them out, for which its parent would wait without end.
+    """
     child = os.fork()
     if child == 0:
-        signal.signal(signal.SIGALRM, signal.SIG_DFL)
-        faulthandler.register(signal.SIGALRM, file=2, chain=True)
-        signal.alarm(LONGEST_S)
-    return child
-
-
-def start(work: Callable[[], object], hook: Hook | None = None) -> int:
-    """Process id of a child that does ``work`` under an audit hook; its exit code is 0, or 1 after an error."""
-    child = fork()
-    if child == 0:
+        code = 1
         try:
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
+            faulthandler.register(signal.SIGALRM, file=2, chain=True)
+            signal.alarm(LONGEST_S)
             if hook is not None:
                 sys.addaudithook(hook)
             work()
-            os._exit(0)
-        finally:
+            code = 0
+        except BaseException:  # noqa: BLE001 - told, as there is nobody to catch it
             traceback.print_exc()
-            os._exit(1)
+        finally:
+            os._exit(code)
     return child
 
 

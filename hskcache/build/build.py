@@ -116,6 +116,8 @@ def is_complete(out: Path, tokenizer_sha256: str) -> Manifest | None:
         return None
     if state.has_half_written(["", TOKENIZER, *manifest.own_fields]):
         return None
+    if not all(stands(out / index.path) for index in manifest.index if index.field in manifest.own_fields):
+        return None
     records = (record for record in manifest.records if record.field in manifest.own_fields)
     if not all(ledger.is_committed(record.field, record.shard) for record in records):
         return None

@@ -4,14 +4,12 @@ import json
 import os
 import shutil
 import signal
-import sys
-import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from forked import fork
+from forked import in_child
 
 from hskcache.augment import Augmentation, augment, load_vectors
 from hskcache.augment.run import CHUNK_ROWS
@@ -37,25 +35,17 @@ def whole(job: Augmentation, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def killed(job: Augmentation, out: Path, event: str, name: str, times: int) -> None:
     """Run in a child that SIGKILL ends at the given time that it opens, renames or cuts a file of some name."""
-    child = fork()
-    if child == 0:
-        seen = 0
+    seen = 0
 
-        def count(found: str, arguments: tuple[Any, ...]) -> None:
-            nonlocal seen
-            # Python reports these to audit hooks before they happen.
-            if found == event and str(arguments[-1 if event == "os.rename" else 0]).endswith(name):
-                seen += 1
-                if seen == times:
-                    os.kill(os.getpid(), signal.SIGKILL)
+    def count(found: str, arguments: tuple[Any, ...]) -> None:
+        nonlocal seen
+        # Python reports these to audit hooks before they happen.
+        if found == event and str(arguments[1 if event == "os.rename" else 0]).endswith(name):
+            seen += 1
+            if seen == times:
+                os.kill(os.getpid(), signal.SIGKILL)
 
-        try:
-            sys.addaudithook(lambda found, arguments: count(found, arguments[:2]))
-            augment(job, out, chunk_rows=ROWS_A_CHUNK)
-        finally:
-            traceback.print_exc()
-            os._exit(1)
-    assert os.WIFSIGNALED(os.waitpid(child, 0)[1])
+    assert in_child(lambda: augment(job, out, chunk_rows=ROWS_A_CHUNK), count) == -signal.SIGKILL
 
 
 def files(out: Path) -> set[str]:

@@ -3,7 +3,6 @@
 import os
 import resource
 import signal
-import sys
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from direct import CLOSE
-from forked import fork
+from forked import in_child
 from transformers import AutoModel
 
 from hskcache.build.build import build
@@ -118,17 +117,12 @@ def test_a_folder_of_other_things_is_refused_before_anything_is_tokenized(
 
 def killed_at(event: str, suffix: str, work: Callable[[], object]) -> None:
     """Do ``work`` in a child that SIGKILL ends right before a file of that ending is opened, renamed or removed."""
-    child = fork()
-    if child == 0:
 
-        def hook(name: str, arguments: tuple[Any, ...]) -> None:
-            if name == event and any(str(argument).endswith(suffix) for argument in arguments[:2]):
-                os.kill(os.getpid(), signal.SIGKILL)
+    def hook(name: str, arguments: tuple[Any, ...]) -> None:
+        if name == event and any(str(argument).endswith(suffix) for argument in arguments[:2]):
+            os.kill(os.getpid(), signal.SIGKILL)
 
-        sys.addaudithook(hook)
-        work()
-        os._exit(0)
-    assert os.WIFSIGNALED(os.waitpid(child, 0)[1])
+    assert in_child(work, hook) == -signal.SIGKILL
 
 
 @pytest.mark.parametrize(
@@ -259,18 +253,14 @@ def test_a_disk_that_is_full_while_tokenizing_is_told_with_its_place(
     """Here by a limit on the size of files."""
     corpus = CorpusBuild(encoder, text, SPEC)
     assert corpus.tokenizer.files
-    child = fork()
-    if child == 0:
-        code = 9
-        try:
-            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-            resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
+
+    def work() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
+        with pytest.raises(CacheError, match=f"^cannot write {tmp_path / 'spool'}: File too large"):
             corpus.job(tmp_path / "spool")
-        except CacheError as error:
-            code = 7 if str(error).startswith(f"cannot write {tmp_path / 'spool'}: File too large") else 8
-        finally:
-            os._exit(code)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+
+    assert in_child(work) == 0
 
 
 def test_the_same_knowledge_asked_for_in_other_words_is_the_same_cache(

@@ -3,13 +3,12 @@
 import os
 import re
 import signal
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from forked import fork
+from forked import in_child
 
 from hskcache.cache import open_cache
 from hskcache.cli import main
@@ -20,9 +19,6 @@ from hskcache.store.reading import read_shard
 
 def exit_code(args: tuple[object, ...], shards: int) -> int:
     """Run a command in a child process that gets SIGINT when it is about to commit one shard more than ``shards``."""
-    child = fork()
-    if child:
-        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     commits = 0
 
     def count(event: str, arguments: tuple[Any, ...]) -> None:
@@ -33,15 +29,15 @@ def exit_code(args: tuple[object, ...], shards: int) -> int:
             if commits == shards + 1:
                 os.kill(os.getpid(), signal.SIGINT)
 
-    try:
+    def run() -> None:
         # Whoever starts the tests in the background may have turned the signal off.
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        sys.addaudithook(count)
-        main([*map(str, args)])
-    except SystemExit as end:
-        os._exit(end.code if isinstance(end.code, int) else 1)
-    finally:
-        os._exit(99)
+        try:
+            main([*map(str, args)])
+        except SystemExit as end:
+            os._exit(end.code if isinstance(end.code, int) else 1)
+
+    return in_child(run, count)
 
 
 @pytest.mark.parametrize("shards", [0, 6])

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from forked import fork
+from forked import in_child
 
 from hskcache.cli import main
 from hskcache.store.files import sha256_hex
@@ -35,15 +35,13 @@ def sparsify(*args: object, at_rename: Callable[[str], None] | None = None, limi
     torch.set_num_threads(1)
     # What is said fits a pipe; a file would count under the limit.
     pipes = [os.pipe(), os.pipe()]
-    child = fork()
-    if child == 0:
-        try:
-            for number, (_, end) in enumerate(pipes, start=1):
-                os.dup2(end, number)
-            _work(["sparsify", *map(str, args), "--device", "cpu"], at_rename, limit_bytes)
-        finally:
-            os._exit(99)
-    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+    def work() -> None:
+        for number, (_, end) in enumerate(pipes, start=1):
+            os.dup2(end, number)
+        _work(["sparsify", *map(str, args), "--device", "cpu"], at_rename, limit_bytes)
+
+    code = in_child(work)
     said = []
     for begin, end in pipes:
         os.close(end)

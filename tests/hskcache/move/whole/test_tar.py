@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from forked import fork, in_child
+from forked import in_child, start
 from handwritten import CACHES, Shape, contents, killer, write_cache
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -56,15 +56,13 @@ def test_caches_of_any_shape_pass_through_a_pipe(
         whole, back = Path(folder) / "whole", Path(folder) / "back"
         write_cache(whole, Shape(lengths, appended, shard_rows, columns=columns))
         begin, end = os.pipe()
-        child = fork()
-        if child == 0:
-            try:
-                os.close(begin)
-                with os.fdopen(end, "wb") as stream:
-                    pack_to(whole, stream)
-                os._exit(0)
-            finally:
-                os._exit(1)
+
+        def pack_into_pipe(begin: int = begin, end: int = end, whole: Path = whole) -> None:
+            os.close(begin)
+            with os.fdopen(end, "wb") as stream:
+                pack_to(whole, stream)
+
+        child = start(pack_into_pipe)
         os.close(end)
         with os.fdopen(begin, "rb") as stream:
             unpack(stream, "stdin", back)
