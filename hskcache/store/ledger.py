@@ -336,6 +336,11 @@ class Ledger:
                 f"{self.root} is a build that was cut off: {self.num_committed(request)} of {request.num_shards} "
                 "shards are written; run the same build command again to finish"
             )
+        if state.begun_by:
+            raise MismatchError(
+                f"{self.root} is what {state.begun_by} has written that was cut off; run the same command again to "
+                "finish"
+            )
         what = "has no manifest.json, so it is not a cache" if self.root.exists() else "does not exist"
         raise CacheError(f"{self.root} {what}; give the folder that a build wrote")
 

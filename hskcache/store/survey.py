@@ -9,6 +9,7 @@ more use for, is told in :mod:`~hskcache.store.growing`.
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
+from typing import ClassVar
 
 from hskcache.errors import DamageError
 from hskcache.store.claims import CLAIMS
@@ -60,6 +61,8 @@ class State:
     """
 
     root: Path
+    begun_by: ClassVar[str] = ""
+    """The command that has not ended here, in words; empty where there is none or it is a build."""
 
     @property
     def request(self) -> Request | None:
@@ -104,6 +107,8 @@ class Building(State):
 class Arriving(State):
     """A cache of which all has not come yet; which one it is, is said before its first shard."""
 
+    begun_by = "a pull, an unpack or an import"
+
     @cached_property
     def growth(self) -> Growth[Manifest]:
         """The arrival, which says what manifest the cache will have."""
@@ -113,6 +118,8 @@ class Arriving(State):
 class Upgrading(State):
     """A cache that is being made of one of an older version of the format."""
 
+    begun_by = "an upgrade"
+
     @cached_property
     def growth(self) -> Growth[Upgrade]:
         """The upgrade, which says of which cache."""
@@ -121,6 +128,8 @@ class Upgrading(State):
 
 class Extracting(State):
     """A cache that is being made of another, or of a view of one."""
+
+    begun_by = "an extract"
 
     @cached_property
     def growth(self) -> Growth[Extraction]:

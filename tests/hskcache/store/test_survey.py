@@ -111,6 +111,8 @@ def test_what_is_begun_stays_so_whatever_comes_until_it_is_complete_or_ended(
     found = survey(root)
     assert type(found) is state
     assert isinstance(found, Building | Arriving | Upgrading | Extracting)
+    with pytest.raises(MismatchError, match=r"was cut off(: 0 of|; run the same)"):
+        Ledger(root).manifest()
     write(root, f"{found.growth.path.name}.0f.tmp")
     found.growth.end()
     assert not found.growth.stands
