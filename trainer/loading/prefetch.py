@@ -11,6 +11,8 @@ import torch
 from trainer.loading.block import Block
 from trainer.loading.decode import Sizes
 
+_LONGEST_ITEM_S = 120.0
+
 
 class EncodedSlice(NamedTuple):
     """Encoded rows of a slice, with the sizes of the global batch they belong to."""
@@ -48,7 +50,8 @@ def prefetched(items: Iterator[EncodedSlice], device: torch.device, ahead: int) 
             yield _received(*entry)
     finally:
         stop.set()
-        thread.join()
+        # It ends after the item at hand. The garbage collector may close this while it holds what the thread needs.
+        thread.join(_LONGEST_ITEM_S)
 
 
 def _work(
