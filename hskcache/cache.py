@@ -47,13 +47,11 @@ __all__ = [
 def open_cache(path: str | Path) -> "Cache":
     """Open a complete cache.
 
+    Raises CacheError if there is no cache; MismatchError if its build is not finished, or its format is newer than this
+    program; DamageError if its manifest is damaged or was edited.
+
     Args:
         path: its directory.
-
-    Raises:
-        CacheError: there is no cache.
-        MismatchError: its build is not finished, or its format is newer than this program.
-        DamageError: its manifest is damaged or was edited.
     """
     root = Path(path)
     manifest = Ledger(root).intact()
@@ -91,11 +89,7 @@ class Cache:
 
     @property
     def root(self) -> Path:
-        """Its directory on this machine.
-
-        Raises:
-            MismatchError: it has none, so nothing can be written to it.
-        """
+        """Its directory on this machine. Raises MismatchError if it has none, so nothing can be written to it."""
         if not isinstance(self.shelf, Directory):
             raise MismatchError(
                 f"{self.name} is no folder of this machine; make one of it with hskcache pull or hskcache extract"
@@ -122,16 +116,13 @@ class Cache:
 
         What a view sees is what a build of the narrower spec would have stored, value by value. Of columns the largest
         as they are stored are kept: where an encoding makes some of them equal, these are the lowest, while a build
-        chooses before it encodes.
+        chooses before it encodes. Raises SpecError if it is no view; MismatchError if it is not in the cache, or a
+        build would have given other values; tells why.
 
         Args:
             text: such as ``1l_5t_0.05h`` or ``1l_5t_0.05h,attention=1l_5t,rows=1000,fields=logits+hidden``.
             parts: the same by name: ``layers``, ``tokens`` and ``width`` of hidden states, ``attention``, ``rows``,
                 ``fields``; see :class:`~hskcache.views.View`.
-
-        Raises:
-            SpecError: it is no view.
-            MismatchError: it is not in the cache, or a build would have given other values; tells why.
         """
         return Cache(*viewed(self.manifest, self.shelf, parse_view(text, **parts)))
 
@@ -144,12 +135,10 @@ class Cache:
         """The name of the content of some fields: the cache id as it would be if the cache held no others.
 
         Of all own fields it is the id that the cache had before any was added, and stays it whatever is added later.
+        Raises MismatchError if the cache has no such field.
 
         Args:
             fields: names, in any order.
-
-        Raises:
-            MismatchError: the cache has no such field.
         """
         for name in fields:
             self._records(name)
@@ -158,8 +147,7 @@ class Cache:
     def skipped(self, fields: Collection[str]) -> NDArray[np.int64]:
         """Rows that one of the fields, or several, holds nothing of, ascending, int64.
 
-        Raises:
-            MismatchError: the cache has no such field.
+        Raises MismatchError if the cache has no such field.
         """
         rows = {one.row for name in fields for one in self._records(name).skipped()}
         return np.array(sorted(rows), np.int64)
@@ -171,6 +159,9 @@ class Cache:
     def read(self, field: str, shard: int, names: Collection[str] | None = None) -> dict[str, NDArray[Any]]:
         """Read one shard of a field with one read of its file, verified against the manifest.
 
+        Raises MismatchError if the cache has no such field, shard or array; DamageError if the file is missing or
+        altered; names the field, the shard and the file.
+
         Args:
             field: name of the field.
             shard: number of the shard, 0 to len(shards) - 1.
@@ -178,10 +169,6 @@ class Cache:
 
         Returns:
             By name, arrays still encoded, each writable and with memory of its own.
-
-        Raises:
-            MismatchError: the cache has no such field, shard or array.
-            DamageError: the file is missing or altered; names the field, the shard and the file.
         """
         records = self._records(field)
         if not 0 <= shard < len(records):
@@ -195,9 +182,7 @@ class Cache:
     def constants(self, field: str) -> dict[str, NDArray[Any]]:
         """Arrays that all rows of a field share: columns or principal components by layer; empty where there are none.
 
-        Raises:
-            MismatchError: the cache has no such field.
-            DamageError: the file is missing or altered.
+        Raises MismatchError if the cache has no such field, DamageError if the file is missing or altered.
         """
         self._records(field)
         record = self.manifest.constants.get(field)
@@ -206,14 +191,12 @@ class Cache:
     def row(self, index: int) -> dict[str, Any]:
         """Everything stored about one row, still encoded; for looking at, not for speed.
 
+        Raises MismatchError if there is no such row, DamageError if a file is missing or altered.
+
         Returns:
             ``row_id``, ``input_ids``, ``token_type_ids`` and ``label`` where stored, then by field ``logits`` [C] and
             ``hidden``: by teacher layer, ``positions`` [K] and the other arrays of the layer, [K, ...]; ``attention``
             likewise, its vectors one after the other. What was added stands under ``added``, by field.
-
-        Raises:
-            MismatchError: there is no such row.
-            DamageError: a file is missing or altered.
         """
         if not 0 <= index < self.num_rows:
             raise MismatchError(f"{self.name} has no row {index}; it has {self.num_rows}, counted from 0")

@@ -43,10 +43,8 @@ def are_counted(names: Sequence[str]) -> bool:
 def order_between(had: Sequence[str], wanted: Sequence[str]) -> tuple[int, ...] | None:
     """Places of the wanted classes among those that a model has; None where these are not the same classes.
 
-    Numbers that count classes are no names: in part the same as others they tell nothing.
-
-    Raises:
-        MismatchError: some classes are the same and some are not, or two differ in no more than spelling.
+    Numbers that count classes are no names: in part the same as others they tell nothing. Raises MismatchError if some
+    classes are the same and some are not, or two differ in no more than spelling.
     """
     places = {folded(name): place for place, name in enumerate(had)}
     found = [places.get(folded(name)) for name in wanted]

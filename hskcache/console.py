@@ -147,13 +147,10 @@ def _origin(error: BaseException) -> str:
 
 @contextmanager
 def going_on_from(place: Callable[[], str]) -> Iterator[None]:
-    """Let an interrupt say where the same command goes on from.
+    """Let an interrupt say where the same command goes on from. Raises Interrupted for Ctrl-C.
 
     Args:
         place: what to call it; asked for after the interrupt.
-
-    Raises:
-        Interrupted: for Ctrl-C.
     """
     try:
         yield
@@ -225,12 +222,11 @@ def human_bytes(num_bytes: float) -> str:
 def parse_bytes(text: str, flag: str) -> int:
     """A size as people write it, ``500MB``, ``1.5 TB`` or ``20GiB``, in bytes; a bare number is bytes.
 
+    Raises SpecError if it is not a size, or none at all.
+
     Args:
         text: what was typed.
         flag: where, for the error.
-
-    Raises:
-        SpecError: it is not a size, or none at all.
     """
     match = re.fullmatch(r"([0-9]+(?:\.[0-9]*)?) *([kmgt]?)(i?)b?", text.strip(), re.IGNORECASE)
     num_bytes = 0

@@ -26,8 +26,7 @@ class _Open(Protocol):
 def sync_file(file: _Open) -> None:
     """Bring a file's bytes to the disk, where its file system can be asked for that.
 
-    Raises:
-        OSError: the disk is full, or fails.
+    Raises OSError if the disk is full, or fails.
     """
     _sync(file.fileno())
 
@@ -35,10 +34,8 @@ def sync_file(file: _Open) -> None:
 def sync_folder(path: Path) -> None:
     """Bring a folder's entries to the disk, where its file system can be asked for that.
 
-    A rename is lost in a power cut until this is done.
-
-    Raises:
-        OSError: the folder cannot be opened, or the disk fails.
+    A rename is lost in a power cut until this is done. Raises OSError if the folder cannot be opened, or the disk
+    fails.
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
@@ -56,7 +53,7 @@ def _sync(descriptor: int) -> None:
 
 
 def require_space(path: Path, need: int, what: str, otherwise: str, place: str = "--out") -> None:
-    """Refuse before the work rather than when the disk is full.
+    """Refuse before the work rather than when the disk is full. Raises CacheError if there is less room.
 
     Args:
         path: that will be written to; it need not exist.
@@ -64,9 +61,6 @@ def require_space(path: Path, need: int, what: str, otherwise: str, place: str =
         what: what needs them, up to the verb.
         otherwise: what else to do than to free space or to choose another place.
         place: what the user calls that which is written.
-
-    Raises:
-        CacheError: there is less room.
     """
     folder = path.absolute()
     while not folder.exists():
@@ -82,8 +76,7 @@ def require_space(path: Path, need: int, what: str, otherwise: str, place: str =
 def require_writable(out: Path) -> None:
     """Refuse a place for a folder in which nothing can be written.
 
-    Raises:
-        CacheError: a file stands in its way, or its folder takes none.
+    Raises CacheError if a file stands in its way, or its folder takes none.
     """
     folder = out.absolute()
     while not folder.exists() and folder != folder.parent:
@@ -110,25 +103,18 @@ def require_file_outside(cache: str | Path, out: Path) -> None:
 
 
 def require_file(out: Path) -> None:
-    """Refuse to write a file where a folder is.
-
-    Raises:
-        CacheError: there is one.
-    """
+    """Refuse to write a file where a folder is; raises CacheError."""
     if out.is_dir():
         raise CacheError(f"{out} is a folder; give the name of a file")
 
 
 @contextmanager
 def writing_to(path: Path, since: str) -> Iterator[None]:
-    """Turn what the disk says into one line.
+    """Turn what the disk says into one line. Raises CacheError if a file cannot be written or read.
 
     Args:
         path: what is written.
         since: where the same command goes on from.
-
-    Raises:
-        CacheError: a file cannot be written or read.
     """
     try:
         yield

@@ -30,8 +30,7 @@ def topics() -> list[str]:
 def page(topic: str) -> str:
     """Markdown of a topic, each link reduced to the words that it stands on.
 
-    Raises:
-        SpecError: there is no such topic; names the nearest.
+    Raises SpecError if there is no such topic; names the nearest.
     """
     if topic not in (known := topics()):
         raise SpecError(f"{topic!r} is not a topic of the guide{meant(topic, known) or '; hskcache help lists them'}")

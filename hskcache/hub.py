@@ -27,12 +27,11 @@ _ABSENT = frozenset({"ConnectionError", "LocalEntryNotFoundError", "OfflineModeI
 def looked_up(name: str) -> Iterator[None]:
     """Let libraries look for a model, tokenizer or data set that is a folder or a name on the hub.
 
+    Raises CacheError of the class that the block raised, if it is no folder, was not fetched before, and the hub is out
+    of reach or not to be asked.
+
     Args:
         name: as the user gave it.
-
-    Raises:
-        CacheError: of the class that the block raised: it is no folder, was not fetched before, and the hub is out of
-            reach or not to be asked.
     """
     if Path(name).exists() or name.startswith(("/", ".", "~")):
         yield

@@ -31,7 +31,8 @@ _TAKEN = frozenset({errno.EACCES, errno.EAGAIN, errno.EWOULDBLOCK})
 def locked(path: Path, wait: bool = True, remove: bool = False, for_all: bool = False) -> Iterator[bool]:
     """Hold a lock file, which one process at a time can; it stays behind, empty, unless it is to be removed.
 
-    A file, opened for writing, is what network file systems can lock, too.
+    A file, opened for writing, is what network file systems can lock, too. Raises CacheError if the file system knows
+    no locks, and several processes were started; OSError if the file cannot be made.
 
     Args:
         path: the lock file; made if missing, in a folder that exists.
@@ -41,10 +42,6 @@ def locked(path: Path, wait: bool = True, remove: bool = False, for_all: bool = 
 
     Returns:
         Whether it is held; always, if it was waited for.
-
-    Raises:
-        CacheError: the file system knows no locks, and several processes were started.
-        OSError: the file cannot be made.
     """
     try:
         file, held = _lock(path, wait, for_all)
@@ -67,13 +64,12 @@ def locked(path: Path, wait: bool = True, remove: bool = False, for_all: bool = 
 def sole_writer(out: Path, is_file: bool = False) -> Iterator[None]:
     """Be the one command that writes an ``--out``; of several processes of a run the first one is it for all.
 
+    Raises CacheError if another command writes it.
+
     Args:
         out: a folder, in which a file :data:`WRITING` says who writes it until it is let go; made if missing, and
             gone again if it stays empty.
         is_file: whether it is a file, for which one beside it says so.
-
-    Raises:
-        CacheError: another command writes it.
     """
     folder, name = (out.parent, f".{out.name}{WRITING}") if is_file else (out, WRITING)
     with ExitStack() as stack:
@@ -124,6 +120,9 @@ class LockFile:
     def take(self, shared: bool = False, wait: bool = True, for_all: bool = False, quiet: bool = False) -> bool:
         """Lock the file.
 
+        Raises CacheError if the file system knows no locks, and several processes were started; OSError if it cannot be
+        locked.
+
         Args:
             shared: whether others may hold it, too, who take it so.
             wait: whether to wait for others that hold it.
@@ -132,10 +131,6 @@ class LockFile:
 
         Returns:
             Whether it is held; always, if it was waited for.
-
-        Raises:
-            CacheError: the file system knows no locks, and several processes were started.
-            OSError: it cannot be locked.
         """
         try:
             fcntl.flock(self.descriptor, _kind(shared, wait))
@@ -174,6 +169,8 @@ class LockFile:
 def lock_bytes(descriptor: int, length: int, start: int, shared: bool = False, wait: bool = True) -> bool:
     """Lock bytes of an open file for this process, which loses them when it closes any descriptor of the file.
 
+    Raises OSError if they cannot be locked; see :func:`are_missing`.
+
     Args:
         descriptor: of the file, open for writing.
         length: how many bytes; 0 means all from there on.
@@ -183,9 +180,6 @@ def lock_bytes(descriptor: int, length: int, start: int, shared: bool = False, w
 
     Returns:
         Whether they are held; always, if they were waited for.
-
-    Raises:
-        OSError: they cannot be locked; see :func:`are_missing`.
     """
     try:
         fcntl.lockf(descriptor, _kind(shared, wait), length, start)
@@ -209,12 +203,11 @@ def are_missing(error: OSError) -> bool:
 def work_without(folder: Path, for_all: bool = False) -> None:
     """Go on in a folder whose file system knows no locks, and say so once.
 
+    Raises CacheError if several processes were started, which would harm each other unseen.
+
     Args:
         folder: that is worked on.
         for_all: whether this process works for all of its run.
-
-    Raises:
-        CacheError: several processes were started, which would harm each other unseen.
     """
     if processes.count() > 1 and not for_all:
         raise CacheError(

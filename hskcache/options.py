@@ -49,11 +49,7 @@ class Device(click.ParamType):  # type: ignore[type-arg]
     name = "device"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """The same.
-
-        Raises:
-            SpecError: it is none of these.
-        """
+        """The same. Raises SpecError if it is none of these."""
         check_device(str(value))
         return str(value)
 

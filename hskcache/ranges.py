@@ -14,11 +14,7 @@ class Whole(click.IntRange):
     """A whole number in a range that no library finds too large, whatever the range leaves open."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """The number.
-
-        Raises:
-            SpecError: it is too large.
-        """
+        """The number. Raises SpecError if it is too large."""
         number = int(super().convert(value, param, ctx))
         if number > _MOST:
             raise SpecError(f"{_name(param)} {number} is too large; give at most {_MOST}")
@@ -29,11 +25,7 @@ class FiniteRange(click.FloatRange):
     """A number in a range, and neither NaN nor infinite, which are in all open ranges."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """The number.
-
-        Raises:
-            SpecError: it is NaN or infinite.
-        """
+        """The number. Raises SpecError if it is NaN or infinite."""
         number = float(super().convert(value, param, ctx))
         if not math.isfinite(number):
             raise SpecError(f"{_name(param)} {value} is not a number to compute with; give another, or leave it out")

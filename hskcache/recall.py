@@ -37,13 +37,12 @@ def provenance_of(examples: Examples, cut: Cut) -> Provenance:
 def of_cache(where: str, request: Request, source: str | None = None) -> Remembered:
     """Memory of how the rows of a cache were read, as far as its manifest tells.
 
+    Raises SpecError if the manifest's definition of a task is none.
+
     Args:
         where: what to call the cache, such as ``the cache rte.hsk``.
         request: of it.
         source: a data set; where it is one that was appended, as that was read.
-
-    Raises:
-        SpecError: the manifest's definition of a task is none.
     """
     data = next((part for part in reversed(request.parts) if part.name == source), request.data)
     max_length, cut = request.spec.max_length, cut_of(request.parts)
@@ -63,8 +62,7 @@ def of_cache(where: str, request: Request, source: str | None = None) -> Remembe
 def task_of(data: DataInfo, where: str = "the manifest") -> Task | None:
     """The task that rows were read for, or None.
 
-    Raises:
-        SpecError: it is a file that is not there, as in caches that kept its path, or no task.
+    Raises SpecError if it is a file that is not there, as in caches that kept its path, or no task.
     """
     return _definition(data, where) or (None if data.task is None else load_task(data.task))
 

@@ -14,8 +14,7 @@ from hskcache.store.request import LayerKept, TeacherInfo
 def resolve_spec(spec: Spec, teacher: TeacherInfo) -> Spec:
     """The spec with what it leaves to the teacher filled in; resolving twice changes nothing.
 
-    Raises:
-        SpecError: it contradicts itself, or asks for layers that the teacher or the student does not have.
+    Raises SpecError if it contradicts itself, or asks for layers that the teacher or the student does not have.
     """
     hidden, attention = spec.hidden, spec.attention
     if hidden is not None and hidden.width.scheme == "all" and hidden.width.fraction < 1.0:
@@ -47,8 +46,7 @@ def resolve_spec(spec: Spec, teacher: TeacherInfo) -> Spec:
 def _resolve_depth(depth: Depth, teacher_layers: int) -> Depth:
     """The target filled in where a map asks for one, and listed layers in order.
 
-    Raises:
-        SpecError: layers that do not exist, or of which no student would learn.
+    Raises SpecError for layers that do not exist, or of which no student would learn.
     """
     layers = stored_layers(depth, teacher_layers)
     depth = _resolve_kept(depth)
@@ -87,8 +85,7 @@ def layer_pairs(kept: Hidden | Attention | None, teacher: TeacherInfo) -> list[L
 def hidden_field(hidden: Hidden, teacher: TeacherInfo) -> HiddenField:
     """Field that the hidden states of a teacher will be stored in.
 
-    Raises:
-        SpecError: the layers asked for do not exist.
+    Raises SpecError if the layers asked for do not exist.
     """
     layers = list(stored_layers(hidden.depth, teacher.num_layers))
     width, scheme = teacher.width, hidden.width
@@ -120,8 +117,7 @@ def hidden_field(hidden: Hidden, teacher: TeacherInfo) -> HiddenField:
 def attention_field(attention: Attention, teacher: TeacherInfo) -> AttentionField:
     """Field that the attention scores of a teacher will be stored in.
 
-    Raises:
-        SpecError: the layers or heads asked for do not exist.
+    Raises SpecError if the layers or heads asked for do not exist.
     """
     layers = [layer for layer in stored_layers(attention.depth, teacher.num_layers) if layer > 0]
     if not layers:

@@ -59,15 +59,13 @@ def by_shard(shards: list[tuple[int, int]], rows: Integers) -> Iterator[tuple[in
 def read_rows(cache: Cache, name: str, rows: Integers, names: Collection[str] | None = None) -> Arrays:
     """Rows of a field; of the shards that hold them, one at a time is in memory.
 
+    Raises MismatchError if the cache has no such field, DamageError if a file is missing or altered.
+
     Args:
         cache: that is read, verified.
         name: of the field.
         rows: numbers of the rows, ascending, at least one.
         names: arrays to read, offsets among them; None reads all.
-
-    Raises:
-        MismatchError: the cache has no such field.
-        DamageError: a file is missing or altered.
     """
     places = list(by_shard(cache.shards, rows))
     cache.ahead((name, shard) for shard, _ in places)

@@ -17,8 +17,7 @@ if TYPE_CHECKING:
 def require_teacher_extra() -> None:
     """Say which extra is missing before a long traceback does.
 
-    Raises:
-        CacheError: torch or transformers is not installed.
+    Raises CacheError if torch or transformers is not installed.
     """
     from importlib.util import find_spec
 
@@ -30,8 +29,7 @@ def require_teacher_extra() -> None:
 def check_device(name: str) -> None:
     """Raise unless ``name`` is the form of a device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
 
-    Raises:
-        SpecError: it is none of these.
+    Raises SpecError if it is none of these.
     """
     kind, _, number = name.partition(":")
     if name != "auto" and (kind not in {"cpu", "cuda"} or (":" in name and not number.isdecimal())):
@@ -41,8 +39,7 @@ def check_device(name: str) -> None:
 def resolve_device(name: str) -> str:
     """``cpu``, ``cuda`` or ``cuda:N`` for the value of ``--device``; ``auto`` is CUDA where there is one.
 
-    Raises:
-        SpecError: it is none of these, or this machine has no such device.
+    Raises SpecError if it is none of these, or this machine has no such device.
     """
     check_device(name)
     import torch

@@ -190,15 +190,14 @@ class Spec(Extended):
 def parse_keep(text: str, flag: str = "--keep") -> Keep | None:
     """Read ``1l_10t_0.1h``, any part of it, ``full`` (all three dimensions) or ``none``.
 
+    Raises SpecError for not of that form, a count below 1, or a fraction outside (0, 1].
+
     Args:
         text: the short form.
         flag: where it was given, for messages.
 
     Returns:
         The three counts, or None for ``none``.
-
-    Raises:
-        SpecError: not of that form, a count below 1, or a fraction outside (0, 1].
     """
     if text == "none":
         return None
@@ -237,19 +236,14 @@ def _fraction(what: str, digits: str | None) -> float:
 def layer_map_changes(text: str) -> dict[str, Any]:
     """The keys of :class:`Depth` that ``uniform``, ``top``, ``bottom`` or ``3,6,9,12`` sets.
 
-    Raises:
-        SpecError: not of these forms.
+    Raises SpecError for not of these forms.
     """
     value = numbers_or_word(text, "--layer-map", get_args(LayerMapName))
     return {"mapping": value, "layers": None} if isinstance(value, str) else {"mapping": "uniform", "layers": value}
 
 
 def numbers_or_word(text: str, flag: str, words: Sequence[str]) -> str | list[int]:
-    """One of some words, or whole numbers between commas.
-
-    Raises:
-        SpecError: neither; names ``flag``.
-    """
+    """One of some words, or whole numbers between commas. Raises SpecError for anything else; names ``flag``."""
     if text in words:
         return text
     try:
@@ -259,11 +253,7 @@ def numbers_or_word(text: str, flag: str, words: Sequence[str]) -> str | list[in
 
 
 def numbers(text: str, flag: str) -> list[int]:
-    """Whole numbers between commas.
-
-    Raises:
-        SpecError: something else; names ``flag``.
-    """
+    """Whole numbers between commas. Raises SpecError for something else; names ``flag``."""
     parts = text.split(",")
     if not all(_COUNT.fullmatch(part) for part in parts):
         raise SpecError(f"{flag} {text!r} is not numbers such as 3,6,9")
@@ -289,11 +279,7 @@ def format_keep(kept: Kept | None) -> str:
 
 
 def parse_spec(text: str, source: str) -> Spec:
-    """A spec from YAML or JSON text.
-
-    Raises:
-        SpecError: naming ``source`` and the first key that does not fit.
-    """
+    """A spec from YAML or JSON text. Raises SpecError naming ``source`` and the first key that does not fit."""
     value = parse_yaml(text, source)
     try:
         return Spec.model_validate({} if value is None else value)

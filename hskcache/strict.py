@@ -50,11 +50,7 @@ class Extended(BaseModel):
 
 
 def parse_yaml(text: str, source: str) -> Any:
-    """Plain values from YAML, or from JSON, which is YAML.
-
-    Raises:
-        SpecError: naming ``source``.
-    """
+    """Plain values from YAML, or from JSON, which is YAML. Raises SpecError naming ``source``."""
     import yaml
 
     class Loader(yaml.SafeLoader):

@@ -79,7 +79,9 @@ def verify(root: str | Path, on_progress: Callable[[int], None] | None = None, d
     Entries of the cache's folder that begin with a dot, and a README.md, are left alone: hubs put them there.
 
     The other arrays need no decompressing: a shard of the right digest is what its writer wrote, and whoever reads it
-    refuses what does not decompress. ``deep`` proves the same of a stranger's cache before it is read.
+    refuses what does not decompress. ``deep`` proves the same of a stranger's cache before it is read. Raises
+    CacheError if there is no cache; MismatchError if the build is not finished, or the format is newer than this
+    program.
 
     Args:
         root: the cache's directory.
@@ -88,10 +90,6 @@ def verify(root: str | Path, on_progress: Callable[[int], None] | None = None, d
 
     Returns:
         What was found; nothing is changed and nothing repaired.
-
-    Raises:
-        CacheError: there is no cache.
-        MismatchError: the build is not finished, or the format is newer than this program.
     """
     root = Path(root)
     ledger = Ledger(root)

@@ -10,8 +10,7 @@ import importlib
 def version_of(package: str) -> str:
     """The version that an installed package says of itself, such as ``2.13.0+cu130``; imports it.
 
-    Raises:
-        ModuleNotFoundError: it is not installed.
+    Raises ModuleNotFoundError if it is not installed.
     """
     # A version of torch is a class of its own, which neither JSON nor YAML knows.
     return str(importlib.import_module(package).__version__)

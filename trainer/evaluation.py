@@ -135,13 +135,12 @@ DEFAULT_METRICS: dict[str, tuple[str, ...]] = {
 def metrics_for(problem: str, names: Sequence[str] | None = None, first: str | None = None) -> dict[str, Metric]:
     """The metrics called ``names``, in that order; the first is the one that picks the best evaluation.
 
+    Raises SpecError for a name that is no metric, or none of this kind of problem.
+
     Args:
         problem: ``classification`` or ``regression``.
         names: keys of METRICS; None or empty takes the problem's defaults.
         first: one that comes before them, whether it is among them or not; None leaves their order.
-
-    Raises:
-        SpecError: a name that is no metric, or none of this kind of problem.
     """
     fitting = PROBLEM_METRICS[problem]
     wanted = dict.fromkeys([*([first] if first else []), *(names or DEFAULT_METRICS[problem])])
@@ -158,8 +157,7 @@ def metrics_for(problem: str, names: Sequence[str] | None = None, first: str | N
 def check_labels(examples: "Examples") -> "NDArray[Any]":
     """The labels [N] of rows that a model can be scored on.
 
-    Raises:
-        DataError: the rows have none, there are no rows, or every score is the same.
+    Raises DataError if the rows have none, there are no rows, or every score is the same.
     """
     labels = examples.labels
     examples.require_gold("to evaluate on")
@@ -190,11 +188,8 @@ def evaluate(
 ) -> Scores:
     """The metrics of ``model`` on labelled rows, computed on the device where the model is.
 
-    A classification row whose logits are not finite counts as wrong whatever its label.
-
-    Raises:
-        DataError: as :func:`check_labels`.
-        MismatchError: a label is no class of the model.
+    A classification row whose logits are not finite counts as wrong whatever its label. Raises DataError as
+    :func:`check_labels`, MismatchError if a label is no class of the model.
     """
     labels = check_labels(examples)
     num_labels = int(model.config.num_labels)

@@ -24,11 +24,7 @@ Logits = NDArray[np.float32]
 
 
 def cached_rows(cache: Cache, shard: int) -> TokenizedRows:
-    """The rows of a shard.
-
-    Raises:
-        DamageError: it is not as it was written.
-    """
+    """The rows of a shard. Raises DamageError if it is not as it was written."""
     stored = cache.manifest.shards[INPUTS][shard].arrays
     arrays = cache.read(INPUTS, shard, {"row_offsets", "input_ids", "token_type_ids"} & stored.keys())
     offsets = arrays["row_offsets"].astype(np.int64)
@@ -40,6 +36,9 @@ def beside(
 ) -> tuple[Logits, Logits]:
     """Logits of a model and of a cached teacher for every row of a cache, shard by shard.
 
+    Raises MismatchError if a row is longer than the model's positions, or holds an id outside its vocabulary;
+    DamageError if a shard is not as it was written.
+
     Args:
         model: a classifier on its device, whose outputs stand in the order of the field's.
         cache: that holds the rows.
@@ -49,10 +48,6 @@ def beside(
 
     Returns:
         Two float32 [N, C]; the teacher's is NaN where the cache holds nothing of a row.
-
-    Raises:
-        MismatchError: a row is longer than the model's positions, or holds an id outside its vocabulary.
-        DamageError: a shard is not as it was written.
     """
     pad = cache.manifest.request.tokenizer.pad_token_id
     sides: tuple[list[Logits], list[Logits]] = ([], [])

@@ -73,6 +73,8 @@ def predict(
 ) -> "NDArray[np.float32]":
     """Logits of every row, in row order.
 
+    Raises MismatchError if a row is longer than the model's positions, or holds an id outside its vocabulary.
+
     Args:
         model: a sequence classifier, on the device where to compute.
         rows: the tokenized data set.
@@ -83,9 +85,6 @@ def predict(
 
     Returns:
         float32 [N, C].
-
-    Raises:
-        MismatchError: a row is longer than the model's positions, or holds an id outside its vocabulary.
     """
     import torch
 
@@ -109,13 +108,12 @@ def predict(
 def check_fit(model: "PreTrainedModel", rows: "TokenizedRows", cache: str | None = None) -> None:
     """Refuse rows that a model cannot read.
 
+    Raises MismatchError if a row is longer than the model's positions, or holds an id outside its vocabulary.
+
     Args:
         model: that is to read them.
         rows: the tokenized data set.
         cache: name of the cache that holds them, whose rows no option shortens; None where they are of a data file.
-
-    Raises:
-        MismatchError: a row is longer than the model's positions, or holds an id outside its vocabulary.
     """
     if not len(rows.input_ids):
         return

@@ -94,21 +94,13 @@ class Predictions:
 
 
 def require_suffix(path: Path) -> None:
-    """Refuse a file whose name does not say which kind of table it is.
-
-    Raises:
-        SpecError: it does not.
-    """
+    """Refuse a file whose name does not say which kind of table it is; raises SpecError."""
     if path.suffix.lower() not in SUFFIXES:
         raise SpecError(f"--out {path}: give a name that ends in {', '.join(SUFFIXES)}, or - to print a .tsv")
 
 
 def require_cells(label_names: Sequence[str], suffix: str) -> None:
-    """Refuse classes that the cells of a .tsv cannot hold, which knows no quotes.
-
-    Raises:
-        SpecError: naming the first.
-    """
+    """Refuse classes that the cells of a .tsv cannot hold, which knows no quotes. Raises SpecError naming the first."""
     for name in label_names if suffix == ".tsv" else ():
         if _BREAKS.search(name):
             raise SpecError(

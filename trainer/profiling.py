@@ -99,11 +99,7 @@ class ProfiledModel:
             self.model(input_ids=ids_BL, attention_mask=torch.ones_like(ids_BL))
 
     def require_lengths(self, lengths: Sequence[int]) -> None:
-        """Refuse rows that are longer than the model's positions.
-
-        Raises:
-            MismatchError: naming the longest.
-        """
+        """Refuse rows that are longer than the model's positions. Raises MismatchError naming the longest."""
         positions = num_positions(self.model)
         if positions is not None and max(lengths) > positions:
             raise MismatchError(
@@ -130,15 +126,12 @@ class Speed:
 
 
 def open_side(source: str, device: str) -> ProfiledModel:
-    """A model by the name of a shape, of a config.json, a folder or the hub.
+    """A model by the name of a shape, of a config.json, a folder or the hub. Raises TeacherError if it cannot be read.
 
     Args:
         source: a key of SHAPES, unless a model's folder has that name, or whatever holds a model. A checkpoint without
             a classifier gets one of random weights.
         device: where to put it.
-
-    Raises:
-        TeacherError: it cannot be read.
     """
     if source in SHAPES and not Path(source, "config.json").is_file():
         shape = SHAPES[source]

@@ -233,8 +233,7 @@ class Recipe(Finite):
     def evaluated_every(self, steps: int | None) -> "Recipe":
         """The recipe with evaluations every so many steps in all stages that keep the best; None leaves it as it is.
 
-        Raises:
-            SpecError: there is no such stage.
+        Raises SpecError if there is no such stage.
         """
         if steps is None:
             return self
@@ -258,8 +257,7 @@ def known_recipes() -> list[str]:
 def load_recipe(name_or_file: str, changes: Sequence[str] = ()) -> Recipe:
     """A recipe that ships, by name, or one in a file, with changes such as ``prediction.epochs=3``.
 
-    Raises:
-        SpecError: unknown name, malformed file, or a change to a setting that does not exist.
+    Raises SpecError for unknown name, malformed file, or a change to a setting that does not exist.
     """
     path = Path(name_or_file)
     if path.suffix not in SUFFIXES:

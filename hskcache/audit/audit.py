@@ -98,14 +98,13 @@ class Audit:
 def prepare_audit(teacher: Teacher, cache: Cache, question: Question | None = None) -> Audit:
     """Draw the rows and see that a teacher can be compared with what a cache holds of them.
 
+    Raises MismatchError if there is no such field or no row, or the teacher is of another shape than the one that ran;
+    SpecError as :func:`origins`.
+
     Args:
         teacher: loaded in the type of :func:`compute_dtype`; without a classifier for the cache of a corpus.
         cache: a complete one.
         question: what to audit; None: 256 rows of the cache's own fields.
-
-    Raises:
-        MismatchError: there is no such field or no row, or the teacher is of another shape than the one that ran.
-        SpecError: as :func:`origins`.
     """
     asked = question or Question()
     sources = origins(cache, asked.fields)
@@ -123,13 +122,11 @@ def prepare_audit(teacher: Teacher, cache: Cache, question: Question | None = No
 def audit(prepared: Audit, on_rows: Callable[[int], None] | None = None) -> AuditReport:
     """Run the teacher over the rows and compare.
 
+    Raises TeacherError if the teacher cannot read the rows, DamageError if a file of the cache is missing or altered.
+
     Args:
         prepared: what to audit.
         on_rows: called with the number of rows of each piece of work that is done.
-
-    Raises:
-        TeacherError: the teacher cannot read the rows.
-        DamageError: a file of the cache is missing or altered.
     """
     layers = []
     for origin in prepared.origins:
@@ -238,11 +235,7 @@ def _job(teacher: Teacher, cache: Cache, origin: Origin, inputs: Arrays) -> Job:
 
 
 def _check_shape(teacher: Teacher, cache: Cache, origin: Origin) -> None:
-    """Raise unless the teacher gives what can be compared at all.
-
-    Raises:
-        MismatchError: it does not.
-    """
+    """Raise MismatchError unless the teacher gives what can be compared at all."""
     theirs, ours = origin.request.teacher, teacher.info
     for size in ("num_layers", "num_heads", "width"):
         if getattr(ours, size) != getattr(theirs, size):

@@ -72,8 +72,7 @@ class Audited:
     def add(self, batch: CapturedBatch, arrays: Arrays) -> None:
         """Compare the stored arrays of the rows of a batch, in its order.
 
-        Raises:
-            DamageError: a stored position lies beyond its row.
+        Raises DamageError if a stored position lies beyond its row.
         """
         choice, kind = _Choice(self, batch), AUDITED[self.kept.kind]
         fresh = Fresh(batch, self.selector, self.constants)

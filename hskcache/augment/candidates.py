@@ -93,8 +93,7 @@ class Proposer:
     def propose(self, texts: Sequence[str]) -> list[Sentence]:
         """The candidates of every text's words; the masked LM is asked for the words of all texts together.
 
-        Raises:
-            TeacherError: the masked LM gives values that are not finite.
+        Raises TeacherError if the masked LM gives values that are not finite.
         """
         plans = self._plan(texts)
         likely = iter(self._likely([masked for plan in plans for masked in plan.masked if masked is not None]))

@@ -121,10 +121,8 @@ class MaskedLM:
 def load_masked_lm(name: str, device: str = "auto") -> MaskedLM:
     """Load a masked language model and its tokenizer from a folder or the hub; it computes in float32.
 
-    Raises:
-        SpecError: no such device.
-        TeacherError: it cannot be loaded, lacks weights of its head, or its tokenizer has no mask token, does not
-            tell where words begin, or does not belong to it.
+    Raises SpecError if there is no such device; TeacherError if it cannot be loaded, lacks weights of its head, or its
+    tokenizer has no mask token, does not tell where words begin, or does not belong to it.
     """
     place = resolve_device(device)
     with quiet():
@@ -140,8 +138,7 @@ def load_masked_lm(name: str, device: str = "auto") -> MaskedLM:
 def prepare(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str) -> MaskedLM:
     """Make a loaded model ready to be asked for words.
 
-    Raises:
-        TeacherError: its tokenizer has no mask token, does not tell where words begin, or does not belong to it.
+    Raises TeacherError if its tokenizer has no mask token, does not tell where words begin, or does not belong to it.
     """
     if tokenizer.mask_token_id is None:
         raise TeacherError(f"the tokenizer of {name} has no mask token; give a model that was trained with one")

@@ -100,9 +100,8 @@ class Output:
     def finished(self) -> Progress | None:
         """The record of the file, if it stands here finished and was made by the same request.
 
-        Raises:
-            MismatchError: a file stands here that is another one; nothing is touched.
-            DamageError: its record cannot be read.
+        Raises MismatchError if a file stands here that is another one; nothing is touched; DamageError if its record
+        cannot be read.
         """
         record = self._read(self.record_path)
         if not self.path.exists():
@@ -120,10 +119,8 @@ class Output:
     def begin(self) -> Progress:
         """Start the file, or find how far it is; bytes beyond the last recorded ones are cut off.
 
-        Raises:
-            MismatchError: another request's unfinished file, or another file, stands here; nothing is touched.
-            DamageError: the rows so far are not those that were recorded.
-            CacheError: the folder cannot be written.
+        Raises MismatchError if another request's unfinished file, or another file, stands here; nothing is touched;
+        DamageError if the rows so far are not those that were recorded; CacheError if the folder cannot be written.
         """
         progress = self._read(self.progress_path)
         if progress is None:
@@ -140,7 +137,7 @@ class Output:
         return progress
 
     def append(self, data: bytes, progress: Progress) -> Progress:
-        """Write some rows.
+        """Write some rows. Raises CacheError if the disk is full or cannot be written; the rows do not count.
 
         Args:
             data: of the rows.
@@ -148,9 +145,6 @@ class Output:
 
         Returns:
             The same with bytes and digest, as it was recorded.
-
-        Raises:
-            CacheError: the disk is full or cannot be written; the rows do not count.
         """
         with self._writing():
             with self.partial.open("ab") as file:

@@ -104,8 +104,7 @@ def padded(lm: MaskedLM, texts: Sequence[MaskedText]) -> tuple[Batch, Tensor]:
 def best_ids(lm: MaskedLM, texts: Sequence[MaskedText], num_best: int, batch_size: int) -> list[Ids]:
     """Ids of the most likely words in every masked place, ascending; all words where there are no more.
 
-    Raises:
-        TeacherError: the model gives values that are not finite.
+    Raises TeacherError if the model gives values that are not finite.
     """
     wanted = min(num_best, lm.num_words)
     # One more shows how far the last to be taken stands above the first to be left.

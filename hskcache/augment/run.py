@@ -79,17 +79,15 @@ def augment(
 ) -> Finished:
     """Write the augmented file, or finish one that was cut off; a finished one is left as it is.
 
+    Raises MismatchError if something else stands at ``out``, DamageError if the rows of an unfinished file are not
+    those that were recorded, TeacherError if the masked LM gives values that are not finite, CacheError if the file
+    cannot be written.
+
     Args:
         job: what to do.
         out: the file.
         on_rows: called with the number of rows of the source done since the last call; first with those done before.
         chunk_rows: rows that are looked up and written together.
-
-    Raises:
-        MismatchError: something else stands at ``out``.
-        DamageError: the rows of an unfinished file are not those that were recorded.
-        TeacherError: the masked LM gives values that are not finite.
-        CacheError: the file cannot be written.
     """
     with sole_writer(out, is_file=True):
         return _augment(job, out, on_rows, chunk_rows)

@@ -65,13 +65,12 @@ def output_suffix(source: str) -> str:
 def open_source(source: str, layout: Layout) -> RewritableRows:
     """Read and check rows as every command does.
 
+    Raises SpecError if two of the columns are the same one, or have numbers where names are needed; DataError if a row
+    cannot be read, or the source has a column ``origin`` or ``copy`` of its own.
+
     Args:
         source: a data file or ``hub:REPO[:CONFIG]:SPLIT``.
         layout: its columns.
-
-    Raises:
-        SpecError: two of the columns are the same one, or have numbers where names are needed.
-        DataError: a row cannot be read, or the source has a column ``origin`` or ``copy`` of its own.
     """
     examples = layout.read(source)
     if source.startswith("hub:") or Path(source).suffix.lower() == ".parquet" or Path(source).is_dir():

@@ -86,15 +86,13 @@ def load_vectors(path: Path, limit: int | None = LIMIT) -> WordVectors:
     """Read a text file with a word and its numbers a line, separated by blanks: GloVe, word2vec, fastText.
 
     A first line of two whole numbers (the size of the table) is passed over. Of a word that stands there twice the
-    first counts; words that cannot stand in a text and vectors of zeros, which have no direction, are left out.
+    first counts; words that cannot stand in a text and vectors of zeros, which have no direction, are left out. Raises
+    DataError (``FILE line N: ...``) if the file cannot be read, is empty, or a line does not hold a word and as many
+    finite numbers as the first.
 
     Args:
         path: the file.
         limit: vectors to read, the first ones; None: all.
-
-    Raises:
-        DataError: ``FILE line N: ...``: the file cannot be read, is empty, or a line does not hold a word and as many
-            finite numbers as the first.
     """
     sha256, num_lines, num_bytes = _survey(path)
     words: dict[str, int] = {}

@@ -107,13 +107,12 @@ class Eligible:
 def eligible(pattern: str, stop_words: str, possessives: bool = True) -> Eligible:
     """Return the rule that ``--words``, ``--stop-words`` and ``--possessives`` add up to.
 
+    Raises SpecError if the pattern is not a regular expression, or the file cannot be read.
+
     Args:
         pattern: a regular expression.
         stop_words: a key of LISTS, ``none`` or a file, see read_stop_words.
         possessives: see :class:`Eligible`.
-
-    Raises:
-        SpecError: the pattern is not a regular expression, or the file cannot be read.
     """
     try:
         compiled = re.compile(pattern)
@@ -130,8 +129,7 @@ def eligible(pattern: str, stop_words: str, possessives: bool = True) -> Eligibl
 def read_stop_words(path: Path) -> Iterator[str]:
     """The words of a UTF-8 file with a word a line; blank lines and lines that begin with # do not count.
 
-    Raises:
-        SpecError: the file cannot be read.
+    Raises SpecError if the file cannot be read.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")

@@ -68,11 +68,7 @@ def build(
 
 
 def _name(kind: str, name: str | None) -> str:
-    """The name of a field that is to be added.
-
-    Raises:
-        SpecError: there is none.
-    """
+    """The name of a field that is to be added. Raises SpecError if there is none."""
     if name is None:
         raise SpecError(f"--add-field {kind} needs a name for the field: give --name, such as --name s30")
     return name
@@ -81,8 +77,7 @@ def _name(kind: str, name: str | None) -> str:
 def _addition(request: AdditionRequest, texts: Texts, keeping: Keeping) -> AdditionRequest:
     """The field with what is to be kept of it, once it is seen that nothing was given that the cache has.
 
-    Raises:
-        SpecError: it was, or what is to be kept cannot be.
+    Raises SpecError if it was, or what is to be kept cannot be.
     """
     if texts.are_given or not texts.layout.is_empty:
         raise SpecError(

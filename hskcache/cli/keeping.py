@@ -162,13 +162,11 @@ class Keeping:
     def spec(self, base: Spec | None = None) -> Spec:
         """The spec that they add up to: the file of ``--spec`` first, then what the others say.
 
-        Its ``max_length`` is set only where one of them says it, and of its packing what they say.
+        Its ``max_length`` is set only where one of them says it, and of its packing what they say. Raises SpecError if
+        the file or an option is out of range, or options contradict each other.
 
         Args:
             base: what holds where they say nothing; None is the defaults.
-
-        Raises:
-            SpecError: the file or an option is out of range, or options contradict each other.
         """
         spec = _read_spec(self.spec_file) if self.spec_file is not None else base or Spec()
         values = spec.model_dump()
@@ -189,11 +187,7 @@ class Keeping:
             raise SpecError(f"what to keep: {first_problem(error, Spec)}") from None
 
     def refuse_packing(self) -> None:
-        """Raise if there is an option of a corpus, where there is none.
-
-        Raises:
-            SpecError: one was given.
-        """
+        """Raise if there is an option of a corpus, where there is none. Raises SpecError if one was given."""
         for name in _PACKING:
             if self.given(name):
                 raise SpecError(
@@ -290,8 +284,7 @@ def job_options(command: Command) -> Command:
 def build_request(teacher: str, texts: Texts, keeping: Keeping, device: str) -> BuildRequest:
     """The cache that these options ask for.
 
-    Raises:
-        SpecError: there is not one source of texts, or what is to be kept cannot be.
+    Raises SpecError if there is not one source of texts, or what is to be kept cannot be.
     """
     texts.check()
     spec = keeping.spec()

@@ -14,11 +14,7 @@ class CacheFolder(click.Path):
     """The folder of a cache; of a cache at a URL the command says what to do first."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """The path.
-
-        Raises:
-            SpecError: it is a URL.
-        """
+        """The path. Raises SpecError if it is a URL."""
         from hskcache.remote.remote import is_url
 
         if is_url(str(value)):

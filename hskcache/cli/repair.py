@@ -41,11 +41,7 @@ class _Means:
     remove_extra: bool
 
     def check(self) -> None:
-        """Raise unless rows and columns were given to a teacher alone.
-
-        Raises:
-            SpecError: they were not.
-        """
+        """Raise SpecError unless rows and columns were given to a teacher alone."""
         if self.teacher is None and self.texts.are_given:
             raise SpecError("--data and --corpus are run through a teacher; give --teacher, too, or leave them out")
 

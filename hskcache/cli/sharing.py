@@ -32,11 +32,7 @@ def choice_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def choose(fields: str | None, rows: str | None) -> "Subset":
-    """Subset that ``--fields`` and ``--rows`` name.
-
-    Raises:
-        SpecError: one of them is malformed.
-    """
+    """Subset that ``--fields`` and ``--rows`` name. Raises SpecError if one of them is malformed."""
     from hskcache.move.selected import Subset
 
     names = None if fields is None else tuple(name.strip() for name in fields.split(","))

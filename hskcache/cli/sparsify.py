@@ -145,11 +145,7 @@ def sparsify(request: SparsifyRequest, out: Path, as_json: bool) -> None:
 
 
 def _ranking(request: SparsifyRequest) -> Ranking:
-    """Ranking of heads and neurons, once it is known that all that needs was given.
-
-    Raises:
-        SpecError: it was not.
-    """
+    """Ranking of heads and neurons, once it is known that all that needs was given. Raises SpecError if it was not."""
     method, balance, scope = request.method, request.balance, _scope(request)
     if method != "knowledge":
         used = {"seed"} if method == "random" else set()
@@ -166,8 +162,7 @@ def _ranking(request: SparsifyRequest) -> Ranking:
 def _scope(request: SparsifyRequest) -> Scope | None:
     """Scope in which single weights are compared; None for heads and neurons.
 
-    Raises:
-        SpecError: --scope without --unstructured.
+    Raises SpecError for --scope without --unstructured.
     """
     if not request.unstructured and request.scope is not None:
         raise SpecError(
@@ -190,11 +185,7 @@ def _say_unused(names: Set[str], why: str) -> None:
 
 
 def _check_pass(request: SparsifyRequest) -> None:
-    """Raise unless all that a pass over rows needs was given.
-
-    Raises:
-        SpecError: it was not.
-    """
+    """Raise SpecError unless all that a pass over rows needs was given."""
     balance = request.balance
     if request.data is None:
         raise SpecError("there are no rows to score on; give --data FILE, or --scores of an earlier run")

@@ -33,9 +33,7 @@ def view(cache: str, row: int, as_json: bool) -> None:
 def describe_row(cache: "Cache", row: int) -> dict[str, Any]:
     """Tokens, label, logits and kept positions of a row, best first, as plain values.
 
-    Raises:
-        MismatchError: there is no such row.
-        DamageError: a file is missing or altered.
+    Raises MismatchError if there is no such row, DamageError if a file is missing or altered.
     """
     from hskcache.describe import DESCRIPTIONS
 

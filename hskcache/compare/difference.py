@@ -145,16 +145,13 @@ class Difference(Strict):
 def difference(
     here: Cache, there: Cache, with_values: bool = True, on_rows: Callable[[int], None] | None = None
 ) -> Difference:
-    """Compare two caches.
+    """Compare two caches. Raises DamageError if a file that had to be read is missing or altered.
 
     Args:
         here: one.
         there: the other.
         with_values: whether stored values are decoded and compared, which needs torch.
         on_rows: called with the number of common rows of each field that is done, see :func:`work_rows`.
-
-    Raises:
-        DamageError: a file that had to be read is missing or altered.
     """
     ids = here.id, there.id
     if here.id == there.id:

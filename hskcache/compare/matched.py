@@ -113,12 +113,11 @@ class Matched:
     ) -> Iterator[tuple[Segment, Arrays, Arrays]]:
         """The rows of each segment whose shards are not the same, as both caches store them.
 
+        Raises DamageError if a file is missing or altered.
+
         Args:
             field: that both have.
             names: arrays to read of each; None reads all.
-
-        Raises:
-            DamageError: a file is missing or altered.
         """
         ours, theirs = _FieldRows(self.here, field, names[0]), _FieldRows(self.there, field, names[1])
         segments = [segment for segment in self.segments() if not self.same_shard(field, segment)]

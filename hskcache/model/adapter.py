@@ -32,8 +32,7 @@ def is_adapter(name: str) -> bool:
 def base_of(name: str) -> str:
     """The model that an adapter changes: the folder or the hub id of its base.
 
-    Raises:
-        TeacherError: its record is damaged, or names no base.
+    Raises TeacherError if its record is damaged, or names no base.
     """
     base = str(_record(name).get("base_model_name_or_path") or "")
     if not base:
@@ -60,8 +59,7 @@ def num_outputs(name: str) -> int | None:
 def require_mergeable(name: str, called: str) -> None:
     """Refuse an adapter where it cannot be told what to merge it into, or nothing can.
 
-    Raises:
-        TeacherError: naming it, its base, and what to do.
+    Raises TeacherError naming it, its base, and what to do.
     """
     if (file := weights_file(Path(name))) is not None:
         raise TeacherError(
@@ -78,12 +76,11 @@ def require_mergeable(name: str, called: str) -> None:
 def merge(name: str, base: "PreTrainedModel") -> "tuple[PreTrainedModel, tuple[str, ...]]":
     """The base with an adapter merged into its weights, and the names of the weights that came whole with the adapter.
 
+    Raises TeacherError if the adapter does not fit, or is of a kind that cannot be merged.
+
     Args:
         name: folder of the adapter.
         base: a model of the kind that the adapter was trained on; it is used up.
-
-    Raises:
-        TeacherError: the adapter does not fit, or is of a kind that cannot be merged.
     """
     from peft import PeftModel, get_peft_model_state_dict
 

@@ -87,15 +87,14 @@ class Judged(NamedTuple):
 def judge(name: str, model: "PreTrainedModel", loading: Mapping[str, Any], demands: "ModelDemands") -> Judged:
     """Accept or refuse a loaded model by what transformers says of its weights.
 
+    Raises TeacherError for weights of its own that nothing uses, that are missing, or that have another shape; or it
+    was saved as a model of another task.
+
     Args:
         name: where it was loaded from.
         model: as transformers made it.
         loading: the loading info of ``from_pretrained``.
         demands: what was to be loaded, and whether its head may be drawn anew.
-
-    Raises:
-        TeacherError: weights of its own that nothing uses, that are missing, or that have another shape; or it was
-            saved as a model of another task.
     """
     load = _Load(name, model, loading, demands)
     # In this order: the task explains what is missing, and what is missing or misshapen why others found no place.

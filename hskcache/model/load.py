@@ -71,12 +71,11 @@ class Loaded(NamedTuple):
 def load_model(name: str, demands: ModelDemands) -> Loaded:
     """Load a model whole, or refuse it in a sentence.
 
+    Raises TeacherError if it cannot be read, holds no weights, needs code of its own, or is not wholly what is wanted.
+
     Args:
         name: a folder with weights, or a hub id; no code of the model's is run.
         demands: what it is to be.
-
-    Raises:
-        TeacherError: it cannot be read, holds no weights, needs code of its own, or is not wholly what is wanted.
     """
     if is_adapter(name):
         return _load_adapter(name, demands)
@@ -122,8 +121,7 @@ def _load_adapter(name: str, demands: ModelDemands) -> Loaded:
 def load_again(model: PreTrainedModel, folder: Path) -> PreTrainedModel:
     """A model of this class that was saved before, whole; it attends as ``model`` does.
 
-    Raises:
-        TeacherError: the folder does not hold what was saved.
+    Raises TeacherError if the folder does not hold what was saved.
     """
     again = load_model(str(folder), ModelDemands(ModelKind(type(model), "model"), "the student")).model
     again.set_attn_implementation(model.config._attn_implementation)
@@ -133,14 +131,13 @@ def load_again(model: PreTrainedModel, folder: Path) -> PreTrainedModel:
 def draw_model(name: str, kind: ModelKind, config: PreTrainedConfig, called: str) -> PreTrainedModel:
     """A model of random weights, drawn from torch's generator: in eval mode on the CPU, in float32.
 
+    Raises TeacherError if the configuration gives no such model.
+
     Args:
         name: where the configuration is from, for an error.
         kind: of model.
         config: its shape.
         called: it in words, as in :class:`ModelDemands`.
-
-    Raises:
-        TeacherError: the configuration gives no such model.
     """
     try:
         model: PreTrainedModel = kind.auto.from_config(config, dtype=torch.float32)
@@ -152,8 +149,7 @@ def draw_model(name: str, kind: ModelKind, config: PreTrainedConfig, called: str
 def load_config(name: str, called: str) -> PreTrainedConfig:
     """The configuration of a model: of a folder, a config.json, or a hub repository.
 
-    Raises:
-        TeacherError: it cannot be read, or needs code of its own.
+    Raises TeacherError if it cannot be read, or needs code of its own.
     """
     outputs = None
     if is_adapter(name) and not (Path(name) / "config.json").is_file():
@@ -201,8 +197,7 @@ def folder_of(name: str, also: str) -> Path | None:
 def require_weights(name: str, called: str) -> None:
     """Refuse a folder whose weights cannot be read, or that has none.
 
-    Raises:
-        TeacherError: saying which, and what to do.
+    Raises TeacherError saying which, and what to do.
     """
     folder = Path(name)
     if (reason := fault(folder)) is not None:

@@ -99,14 +99,11 @@ def tensor_names(folder: Path) -> frozenset[str] | None:
 
 
 def read_tensors(folder: Path, names: Collection[str]) -> "dict[str, Tensor]":
-    """Tensors of a folder's weights, some or all, on the CPU.
+    """Tensors of a folder's weights, some or all, on the CPU. Raises TeacherError if a file of them cannot be read.
 
     Args:
         folder: with weights.
         names: those of ``tensor_names`` that are wanted.
-
-    Raises:
-        TeacherError: a file of them cannot be read.
     """
     tensors: dict[str, Tensor] = {}
     for path in _files(folder):

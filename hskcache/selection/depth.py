@@ -31,15 +31,12 @@ def kept_layers(depth: Depth, teacher_layers: int) -> tuple[LayerPair, ...]:
 
     Kept are the top ``depth.num_layers``, or those of the student layers ``depth.kept``.
 
-    A student deeper than ``target`` has neighbouring layers that share a teacher layer.
+    A student deeper than ``target`` has neighbouring layers that share a teacher layer. Raises SpecError if the map
+    leads beyond the teacher's layers, contradicts itself, or more layers are asked for than the student has, or others.
 
     Args:
         depth: the student's depth, its map, and how many layers to keep.
         teacher_layers: transformer layers of the teacher.
-
-    Raises:
-        SpecError: the map leads beyond the teacher's layers, contradicts itself, or more layers are asked for than
-            the student has, or others.
     """
     pairs = tuple(LayerPair(*pair) for pair in enumerate(_map(depth, teacher_layers)))
     pairs = _top(depth, pairs) if depth.kept is None else _listed(depth, depth.kept, pairs)
@@ -49,8 +46,7 @@ def kept_layers(depth: Depth, teacher_layers: int) -> tuple[LayerPair, ...]:
 def top_layer(depth: Depth, teacher_layers: int) -> int:
     """The teacher layer of the top student layer, whether that is kept or not.
 
-    Raises:
-        SpecError: as :func:`kept_layers`.
+    Raises SpecError as :func:`kept_layers`.
     """
     return _map(depth, teacher_layers)[-1]
 
@@ -81,8 +77,7 @@ def _listed(depth: Depth, kept: list[int], pairs: tuple[LayerPair, ...]) -> tupl
 def stored_layers(depth: Depth, teacher_layers: int) -> tuple[int, ...]:
     """Teacher layers that are stored, ascending: those of the kept pairs, all from 0 to the last, or those listed.
 
-    Raises:
-        SpecError: as :func:`kept_layers`, or a listed layer that the teacher does not have.
+    Raises SpecError as :func:`kept_layers`, or a listed layer that the teacher does not have.
     """
     pairs = kept_layers(depth, teacher_layers)
     if depth.stored == "mapped":

@@ -57,14 +57,12 @@ def magnitude_columns(values: Tensor, num_columns: int) -> Tensor:
 def pca_components(sample: Tensor, num_columns: int) -> Components:
     """The mean and the top W principal directions of a sample, computed in float64 on the host.
 
-    A direction's sign is free; here its entry of largest magnitude (the first of equals) is positive.
+    A direction's sign is free; here its entry of largest magnitude (the first of equals) is positive. Raises
+    TeacherError if a hidden state is NaN or infinite.
 
     Args:
         sample: hidden states, float [N, D], N at least 1. Beyond the sample's rank, directions are arbitrary.
         num_columns: W, 1 to D.
-
-    Raises:
-        TeacherError: a hidden state is NaN or infinite.
     """
     centred = sample.detach().to("cpu", torch.float64, copy=True)
     if not centred.isfinite().all():

@@ -121,12 +121,11 @@ def save_scores(folder: Path, scores: UnitScores | WeightScores, provenance: Sco
 def load_scores(path: Path) -> tuple[UnitScores, ScoreInfo]:
     """Read scores of heads and neurons that :func:`save_scores` wrote.
 
+    Raises MismatchError if there are no scores, or they are of single weights; DamageError if they are not as they were
+    written.
+
     Args:
         path: the folder, or one of its two files.
-
-    Raises:
-        MismatchError: there are no scores, or they are of single weights.
-        DamageError: they are not as they were written.
     """
     arrays, info = _load(path, UNIT_SCORES)
     parts = {
@@ -140,9 +139,8 @@ def load_scores(path: Path) -> tuple[UnitScores, ScoreInfo]:
 def load_weight_scores(path: Path) -> tuple[WeightScores, ScoreInfo]:
     """The same of scores of single weights.
 
-    Raises:
-        MismatchError: there are no scores, or they are of heads and neurons.
-        DamageError: they are not as they were written.
+    Raises MismatchError if there are no scores, or they are of heads and neurons; DamageError if they are not as they
+    were written.
     """
     arrays, info = _load(path, WEIGHT_SCORES)
     return WeightScores(*(arrays.get(f"{name}/weights") for name in _PARTS)), info
@@ -151,9 +149,7 @@ def load_weight_scores(path: Path) -> tuple[WeightScores, ScoreInfo]:
 def record_of(path: Path) -> ScoreInfo:
     """The record of some scores alone.
 
-    Raises:
-        MismatchError: there are no scores.
-        DamageError: it cannot be read.
+    Raises MismatchError if there are no scores, DamageError if it cannot be read.
     """
     info = files_of(path)[1]
     if not info.is_file():
@@ -166,8 +162,7 @@ def record_of(path: Path) -> ScoreInfo:
 def scored_length(folder: Path) -> int | None:
     """Tokens of a row at most by which the scores in a folder were made; None where there are none.
 
-    Raises:
-        DamageError: their record cannot be read.
+    Raises DamageError if their record cannot be read.
     """
     return record_of(folder).max_length if files_of(folder)[1].is_file() else None
 

@@ -85,11 +85,7 @@ class WeightSparsityInfo(LevelInfo):
 
 
 def read_info(folder: Path) -> LevelInfo:
-    """The record of the sparse teacher in a folder.
-
-    Raises:
-        DamageError: it is not as it was written.
-    """
+    """The record of the sparse teacher in a folder. Raises DamageError if it is not as it was written."""
     data, name = (folder / SPARSITY).read_bytes(), str(folder / SPARSITY)
     is_of_weights = WeightSparsityInfo.model_fields["kind"].default.encode() in data
     return parse(WeightSparsityInfo if is_of_weights else SparsityInfo, data, name)
@@ -98,15 +94,14 @@ def read_info(folder: Path) -> LevelInfo:
 def write_checkpoint(teacher: Teacher, zeros: AbstractContextManager[None], info: LevelInfo, folder: Path) -> None:
     """Write a sparse teacher so that its folder is whole or absent.
 
+    Raises OSError if the disk is full or the folder cannot be written; nothing of it stays behind; SafetensorError if
+    the same, as the library that writes weights says it.
+
     Args:
         teacher: the dense one.
         zeros: in it the teacher's weights are those to write.
         info: to stand beside the weights.
         folder: is not there yet; what a kill left of it is replaced.
-
-    Raises:
-        OSError: the disk is full or the folder cannot be written; nothing of it stays behind.
-        SafetensorError: the same, as the library that writes weights says it.
     """
     make_folder(folder.parent)
     temporary = folder.with_name(f"{folder.name}{TEMPORARY_SUFFIX}")

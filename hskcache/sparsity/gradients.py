@@ -48,17 +48,15 @@ def sum_gradients(
 ) -> None:
     """Hand the gradients of every batch's losses to a tally, on the device of the teacher.
 
+    Raises DataError if there are no rows; MismatchError if there is neither a student nor a label, or one of them does
+    not fit the teacher; TeacherError if a model cannot read the rows.
+
     Args:
         teacher: a classifier, or of one output for a regression; it is left as it was.
         student: the trial student, of as many outputs, which is moved there; None leaves the friendly part out.
         sample: the rows; without labels the expressive part is left out.
         tally: takes them.
         on_rows: called with the number of rows after each batch.
-
-    Raises:
-        DataError: there are no rows.
-        MismatchError: there is neither a student nor a label, or one of them does not fit the teacher.
-        TeacherError: a model cannot read the rows.
     """
     _check(teacher, student, sample)
     taught = _Reader(teacher.model, teacher, sample, teacher.info.name)
@@ -84,11 +82,7 @@ def sum_gradients(
 
 
 def require_finite(sums: Sequence[Tensor], teacher: str, what: str = "heads and neurons") -> None:
-    """Refuse scores that are not finite.
-
-    Raises:
-        TeacherError: one is not.
-    """
+    """Refuse scores that are not finite; raises TeacherError."""
     if not all(torch.isfinite(total).all() for total in sums):
         raise TeacherError(
             f"the gradients of {teacher} on these rows are not finite, so nothing tells which {what} "

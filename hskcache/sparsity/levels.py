@@ -44,14 +44,11 @@ class Ranking:
 
 
 def check_balance(balance: float, flag: str = "--balance") -> None:
-    """Raise unless a share of the expressive scores is one.
+    """Raise unless a share of the expressive scores is one. Raises SpecError if it is not a number from 0 to 1.
 
     Args:
         balance: lambda [StarK 3.2].
         flag: where it was given, for messages.
-
-    Raises:
-        SpecError: it is not a number from 0 to 1.
     """
     # Of nan every comparison is false.
     if not 0 <= balance <= 1:
@@ -130,12 +127,11 @@ def level_name(percent: int) -> str:
 def parse_levels(text: str, flag: str = "--sparsity") -> tuple[int, ...]:
     """Read ``0,10,30``, or ``0,10,...,90`` for equal steps.
 
+    Raises SpecError for not of these forms, not rising, or outside 0 to 99.
+
     Args:
         text: whole percents between commas, rising; ``...`` goes on with the step of the two before it.
         flag: where it was given, for messages.
-
-    Raises:
-        SpecError: not of these forms, not rising, or outside 0 to 99.
     """
     levels: list[int] = []
     parts = text.split(",")

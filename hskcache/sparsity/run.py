@@ -55,10 +55,8 @@ class SparseTeacher:
 def check_out(teacher: Teacher, ranking: Ranking, levels: Sequence[int], out: Path) -> None:
     """Raise unless sparse teachers can be written, whatever they will lack; remove what a kill left half done.
 
-    Raises:
-        MismatchError: ``out`` holds something else, or sparse teachers of another teacher or ranking.
-        DamageError: a sparse teacher there is not whole.
-        CacheError: the disk is too small.
+    Raises MismatchError if ``out`` holds something else, or sparse teachers of another teacher or ranking; DamageError
+    if a sparse teacher there is not whole; CacheError if the disk is too small.
     """
     entries = sorted(path for path in out.iterdir() if path.name != WRITING) if out.exists() else []
     partial = [path for path in entries if _PARTIAL.fullmatch(path.name)]
@@ -79,9 +77,7 @@ def check_out(teacher: Teacher, ranking: Ranking, levels: Sequence[int], out: Pa
 def stored_scores(out: Path, info: ScoreInfo) -> tuple[AnyScores, ScoreInfo] | None:
     """The scores in ``out``, if there are any; then they are those of the same pass.
 
-    Raises:
-        MismatchError: they are of another pass.
-        DamageError: they are not as they were written.
+    Raises MismatchError if they are of another pass, DamageError if they are not as they were written.
     """
     if not (out / INFO).exists():
         return None
@@ -95,11 +91,7 @@ def stored_scores(out: Path, info: ScoreInfo) -> tuple[AnyScores, ScoreInfo] | N
 
 
 def keep_scores(out: Path, scores: AnyScores, info: ScoreInfo) -> ScoreInfo:
-    """Save scores in ``out``.
-
-    Raises:
-        CacheError: the folder cannot be written.
-    """
+    """Save scores in ``out``. Raises CacheError if the folder cannot be written."""
     with writing_to(out, _SINCE):
         return save_scores(out, scores, info)
 
@@ -107,15 +99,14 @@ def keep_scores(out: Path, scores: AnyScores, info: ScoreInfo) -> ScoreInfo:
 def earlier_scores(path: Path, teacher: Teacher, out: Path, subject: Subject) -> tuple[AnyScores, ScoreInfo]:
     """Scores of an earlier pass.
 
+    Raises MismatchError if there are none, they are of another teacher, or other scores are in ``out``; DamageError if
+    they are not as they were written.
+
     Args:
         path: the folder or the file they are in.
         teacher: whose they must be.
         out: where no others may be.
         subject: what they must be of.
-
-    Raises:
-        MismatchError: there are none, they are of another teacher, or other scores are in ``out``.
-        DamageError: they are not as they were written.
     """
     scores, info = subject.load(path)
     if info.teacher.weights_sha256 != teacher.info.weights_sha256:
@@ -131,8 +122,7 @@ def earlier_scores(path: Path, teacher: Teacher, out: Path, subject: Subject) ->
 def copy_scores(path: Path, out: Path) -> None:
     """Put scores of an earlier pass beside the sparse teachers made of them, unless they are there.
 
-    Raises:
-        CacheError: the folder cannot be written.
+    Raises CacheError if the folder cannot be written.
     """
     if (out / INFO).exists():
         return
@@ -146,16 +136,14 @@ def write_levels(
 ) -> list[SparseTeacher]:
     """Write the sparse teachers of some levels that are not there yet, each as an ordinary checkpoint.
 
+    Raises MismatchError if a level of other scores is there; nothing is written; DamageError if one that is there is
+    not whole; nothing is written; CacheError if the folder cannot be written; levels before are whole.
+
     Args:
         ranked: the teacher, whose weights are as they were afterwards.
         levels: percents.
         out: the folder of their folders ``s30``.
         on_level: called after each level, those that were there included.
-
-    Raises:
-        MismatchError: a level of other scores is there; nothing is written.
-        DamageError: one that is there is not whole; nothing is written.
-        CacheError: the folder cannot be written; levels before are whole.
     """
     there = _infos(out)
     for percent, info in there.items():

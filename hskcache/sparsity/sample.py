@@ -18,6 +18,8 @@ _MODULUS = 1 << 64
 class Sample:
     """Rows and what is asked of them.
 
+    Raises SpecError for a batch size below 1, or a temperature that is no number above 0.
+
     Attributes:
         rows: through the teacher's tokenizer.
         labels: class index int64 [N] or score float32 [N] of every row; None leaves the task loss out.
@@ -25,9 +27,6 @@ class Sample:
         temperature: T of the distillation loss, above 0.
         index_N: numbers of the rows that count, int64, rising; None takes all.
         source: what to call the rows in an error.
-
-    Raises:
-        SpecError: a batch size below 1, or a temperature that is no number above 0.
     """
 
     rows: TokenizedRows

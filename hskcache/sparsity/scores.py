@@ -57,13 +57,11 @@ class UnitScores:
     def knowledgeable(self, balance: float) -> Importance:
         """``balance`` * expressive + (1 - ``balance``) * friendly, each of length 1 in every layer [StarK 3.2].
 
+        Raises SpecError if ``balance`` is not a number from 0 to 1; MismatchError if a part that counts was not scored,
+        or its heads or its neurons have no score but 0, so that the other part alone would rank them.
+
         Args:
             balance: lambda, from 0 to 1.
-
-        Raises:
-            SpecError: ``balance`` is not a number from 0 to 1.
-            MismatchError: a part that counts was not scored, or its heads or its neurons have no score but 0, so that
-                the other part alone would rank them.
         """
         parts = [
             (_telling(name, part, balance), weight)
@@ -75,11 +73,7 @@ class UnitScores:
 
 
 def _telling(name: str, part: Importance, balance: float) -> Importance:
-    """A part of the scores that counts.
-
-    Raises:
-        MismatchError: it tells nothing apart.
-    """
+    """A part of the scores that counts. Raises MismatchError if it tells nothing apart."""
     for kind, values in (("heads", part.heads_LH), ("neurons", part.neurons_LF)):
         if not values.any():
             raise silent(name, balance, kind)
@@ -89,9 +83,7 @@ def _telling(name: str, part: Importance, balance: float) -> Importance:
 def counted(expressive: Part | None, friendly: Part | None, balance: float) -> Iterator[tuple[str, Part, float]]:
     """The parts of scores that count at a balance: name, part and weight.
 
-    Raises:
-        SpecError: the balance is not a number from 0 to 1.
-        MismatchError: a part that counts was not scored.
+    Raises SpecError if the balance is not a number from 0 to 1, MismatchError if a part that counts was not scored.
     """
     check_balance(balance)
     for name, part, weight in (("expressive", expressive, balance), ("student-friendly", friendly, 1 - balance)):
@@ -123,16 +115,15 @@ def score(
 ) -> UnitScores:
     """Score heads and neurons in one pass over some rows, on the device of the teacher.
 
+    Raises DataError if there are no rows; MismatchError if there is neither a student nor a label, or one of them does
+    not fit the teacher; TeacherError if masks have no place in the teacher, a model cannot read the rows, or a score is
+    not finite.
+
     Args:
         teacher: a classifier, or of one output for a regression; it is left as it was.
         student: the trial student, of as many outputs, which is moved there; None leaves the friendly part out.
         sample: the rows; without labels the expressive part is left out.
         on_rows: called with the number of rows after each batch.
-
-    Raises:
-        DataError: there are no rows.
-        MismatchError: there is neither a student nor a label, or one of them does not fit the teacher.
-        TeacherError: masks have no place in the teacher, a model cannot read the rows, or a score is not finite.
     """
     tally = _UnitTally(teacher.model)
     sum_gradients(teacher, student, sample, tally, on_rows)
@@ -179,11 +170,7 @@ class _UnitTally:
             total += gradient.abs()
 
     def scores(self, teacher: str) -> UnitScores:
-        """Scores that were summed up.
-
-        Raises:
-            TeacherError: it is not finite.
-        """
+        """Scores that were summed up. Raises TeacherError if it is not finite."""
         require_finite([total for sums in self.sums.values() for total in sums], teacher)
         parts = {part: _importance(sums) for part, sums in self.sums.items()}
         return UnitScores(parts.get(EXPRESSIVE), parts.get(FRIENDLY))

@@ -117,15 +117,13 @@ class ScoringPass:
     def run(self, on_rows: OnRows | None = None, on_tokens: OnRows | None = None) -> AnyScores:
         """Tokenize the rows that count and score the subject on them.
 
+        Raises SpecError if a setting is out of range; DataError if a row gives no token; MismatchError if there is
+        neither a student nor a label, or one of them does not fit the teacher; TeacherError as
+        :func:`hskcache.sparsity.scores.score` does.
+
         Args:
             on_rows: called with the number of rows scored since the last call.
             on_tokens: likewise, of rows tokenized.
-
-        Raises:
-            SpecError: a setting is out of range.
-            DataError: a row gives no token.
-            MismatchError: there is neither a student nor a label, or one of them does not fit the teacher.
-            TeacherError: as :func:`hskcache.sparsity.scores.score` does.
         """
         rows, settings = self.drawn.rows, self.settings
         tokens = tokenize(rows, self.teacher.tokenizer, settings.max_length, on_tokens)

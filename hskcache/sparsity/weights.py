@@ -45,12 +45,11 @@ class WeightScores:
     def knowledgeable(self, balance: float) -> NDArray[np.float32]:
         """``balance`` * expressive + (1 - ``balance``) * friendly, each of length 1 in every layer: float32 [L, P].
 
+        Raises SpecError if ``balance`` is not a number from 0 to 1; MismatchError if a part that counts was not scored,
+        or has no score but 0.
+
         Args:
             balance: lambda, from 0 to 1.
-
-        Raises:
-            SpecError: ``balance`` is not a number from 0 to 1.
-            MismatchError: a part that counts was not scored, or has no score but 0.
         """
         parts: list[tuple[NDArray[np.float32], float]] = []
         for name, part_LP, weight in counted(self.expressive, self.friendly, balance):
@@ -68,8 +67,7 @@ class WeightScores:
 def matrices(model: PreTrainedModel) -> list[list[Tensor]]:
     """The matrices [out, in] that weights may be removed from, by layer.
 
-    Raises:
-        TeacherError: the model is not built as BERT, RoBERTa, ELECTRA or DistilBERT are.
+    Raises TeacherError if the model is not built as BERT, RoBERTa, ELECTRA or DistilBERT are.
     """
     by_layer = []
     for place in places(model):
@@ -162,11 +160,7 @@ class _WeightTally:
                 total += (weight * gradient).abs_()
 
     def scores(self, teacher: str) -> WeightScores:
-        """Scores that were summed up.
-
-        Raises:
-            TeacherError: it is not finite.
-        """
+        """Scores that were summed up. Raises TeacherError if it is not finite."""
         require_finite([total for sums in self.sums.values() for total in sums], teacher, "weights")
         num = len(self.matrices[0])
         parts = {

@@ -68,7 +68,10 @@ def pack_corpus(
 
     The file is read twice: first for its digest, then, unless the spool already holds its tokens or its rows, to be
     tokenized. A call that was cut off leaves nothing that a later one would use but what is whole; the later one gives
-    the same rows.
+    the same rows. Raises SpecError if ``max_length`` leaves no room for text beside the special tokens, or there is no
+    token to mask with; DataError if the file cannot be read, is not UTF-8 (naming the line), holds no text, or changes
+    meanwhile, or is one document where second texts are to be of another; TeacherError if the tokenizer gives a single
+    text token types other than 0; OSError if the spool cannot be written.
 
     Args:
         path: a UTF-8 file, with or without a byte order mark.
@@ -76,13 +79,6 @@ def pack_corpus(
         max_length: tokens of a row at most, special tokens included.
         spool: where the rows are written, and how they are packed.
         on_progress: called with the number of bytes of the file done since the last call.
-
-    Raises:
-        SpecError: ``max_length`` leaves no room for text beside the special tokens, or there is no token to mask with.
-        DataError: the file cannot be read, is not UTF-8 (naming the line), holds no text, or changes meanwhile, or is
-            one document where second texts are to be of another.
-        TeacherError: the tokenizer gives a single text token types other than 0.
-        OSError: the spool cannot be written.
     """
     template = template_of(tokenizer, max_length, spool.packing)
     with _open(path) as file:
@@ -111,10 +107,7 @@ def corpus_fingerprint(path: str | Path, max_length: int, packing: Packing | Non
     """The fingerprint that a corpus of this file has, without tokenizing it.
 
     SHA-256 over the digest of the file's bytes, ``max_length``, the version of the packing and what of it is not the
-    default; neither the file's name nor the tokenizer enters.
-
-    Raises:
-        DataError: the file cannot be read.
+    default; neither the file's name nor the tokenizer enters. Raises DataError if the file cannot be read.
     """
     with _open(path) as file:
         return _fingerprint(_sha256(file), max_length, packing or Packing())
@@ -146,8 +139,7 @@ def _rows(spooled: SpooledRows, tokenizer: "PreTrainedTokenizerBase") -> Tokeniz
 def check_corpus(path: str | Path) -> None:
     """Refuse a corpus that cannot be read, before a model is loaded.
 
-    Raises:
-        DataError: it is not there, or no regular file.
+    Raises DataError if it is not there, or no regular file.
     """
     _open(path).close()
 

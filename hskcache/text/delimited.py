@@ -38,11 +38,7 @@ class DelimitedRow(NamedTuple):
 
 
 def read_records(text: str, dialect: Dialect, faults: Faults) -> list[DelimitedRow]:
-    """All records of a file's text, its header among them.
-
-    Raises:
-        DataError: quotes that do not close or pair up.
-    """
+    """All records of a file's text, its header among them. Raises DataError for quotes that do not close or pair up."""
     if not dialect.quoted:
         return _unquoted(text, dialect.separator)
     with _any_length(text):
@@ -116,14 +112,13 @@ def _first_fields(text: str, separator: str) -> list[str]:
 def read_delimited(path: Path, columns: Columns, labels: LabelSet, faults: Faults) -> RawTable:
     """The wanted columns of a ``.tsv`` or ``.csv`` file.
 
+    Raises DataError if the file cannot be read, lacks a column, or has a row that may not be left out.
+
     Args:
         path: the file; its suffix picks the format.
         columns: what to read.
         labels: helps to tell a header from a row where ``columns`` leaves that open.
         faults: takes rows of another length than the first.
-
-    Raises:
-        DataError: the file cannot be read, lacks a column, or has a row that may not be left out.
     """
     text = read_text(path, faults.policy)
     dialect = dialect_of(path, text, columns)

@@ -76,8 +76,7 @@ class Examples:
     def require_gold(self, purpose: str) -> None:
         """Raise unless a label column, where one was read, had a gold label in some row.
 
-        Raises:
-            DataError: it had none; says for which ``purpose`` labels are needed, such as ``to score a model on``.
+        Raises DataError if it had none; says for which ``purpose`` labels are needed, such as ``to score a model on``.
         """
         columns = self.reading.columns
         if self.labels is None and columns is not None and columns.label is not None:

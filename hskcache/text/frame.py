@@ -39,8 +39,8 @@ class Frame:
 def frame_of(tokenizer: "PreTrainedTokenizerBase", num_texts: int) -> Frame:
     """Special tokens that a fast tokenizer puts around one text, or two.
 
-    Raises:
-        TeacherError: it gives one text several types, or a single text, which is stored without any, another than 0.
+    Raises TeacherError if it gives one text several types, or a single text, which is stored without any, another than
+    0.
     """
     plain = plain_tokenizer(tokenizer)
     probe = _probe(plain)
@@ -76,8 +76,7 @@ def _probe(plain: Any) -> Any:
 def check_room(frame: Frame, max_length: int) -> int:
     """Tokens of text that a row of at most ``max_length`` tokens has room for.
 
-    Raises:
-        SpecError: less than one for each text.
+    Raises SpecError for less than one for each text.
     """
     num_texts = len(frame.text_types)
     if (room := max_length - frame.num_special) >= num_texts:

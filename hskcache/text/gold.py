@@ -30,16 +30,13 @@ def unlabelled_classes(
 
     Of known classes it is whatever of ``-`` and -1 is none of them. Else ``-`` is, unless ``+`` is a class, too; and -1
     is where it stands alone, beside words, or below three classes or more that are numbered from 0 or 1. Beside 1 alone
-    it is a class, as it is among numbers that do not follow each other.
+    it is a class, as it is among numbers that do not follow each other. Raises DataError where -1 may be either.
 
     Args:
         source: the file or data set.
         counts: rows of each spelling, whole numbers without a point.
         known: the names of the classes, and their number; None where nothing is known.
         policy: rows without a gold label that are to be left out or kept settle what -1 is.
-
-    Raises:
-        DataError: -1 may be either.
     """
     names, num_classes = known
     if names is not None:

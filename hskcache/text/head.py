@@ -17,14 +17,12 @@ _HEAD_BYTES = 1 << 20
 def check_head(source: str, columns: Columns) -> None:
     """Refuse a source that is not there, needs a package that is not there, or has no such columns.
 
-    It refuses nothing that can be read: where the head does not tell, reading will.
+    It refuses nothing that can be read: where the head does not tell, reading will. Raises DataError as reading all of
+    it would.
 
     Args:
         source: as for :func:`~hskcache.text.rows.read_examples`.
         columns: what will be read.
-
-    Raises:
-        DataError: as reading all of it would.
     """
     path = Path(source)
     if source.startswith("hub:") or is_saved_set(path):

@@ -26,7 +26,7 @@ _LISTED_NAMES = 12
 
 @dataclass(frozen=True)
 class LabelSet:
-    """Labels that a data set may have.
+    """Labels that a data set may have. Raises SpecError for a name twice, a single name, or names for a regression.
 
     Attributes:
         problem: None infers it: numbers that are not all whole are scores, anything else is a class.
@@ -35,9 +35,6 @@ class LabelSet:
             a small one may lack a class.
         num_classes: how many classes there are where their names are not known, as of a model saved without names;
             labels that are numbers below it are then class indices.
-
-    Raises:
-        SpecError: a name twice, a single name, or names for a regression.
     """
 
     problem: Problem | None = None
@@ -82,14 +79,13 @@ def is_number(text: str) -> bool:
 def resolve_labels(table: RawTable, labels: LabelSet, policy: RowPolicy) -> Resolved:
     """The label column of ``table`` as numbers.
 
+    Raises DataError for a label that is none and may not be left out, -1 that may be a class or none, or inferred
+    classes of which there is only one.
+
     Args:
         table: where it is from; takes rows whose label is of no such kind or outside the set.
         labels: what they may be.
         policy: what becomes of rows without a gold label, which settles what -1 is.
-
-    Raises:
-        DataError: a label that is none and may not be left out, -1 that may be a class or none, or inferred classes of
-            which there is only one.
     """
     assert table.labels is not None
     written = [_written(table, index, value) for index, value in enumerate(table.labels)]

@@ -108,15 +108,14 @@ class Layout:
     ) -> Examples:
         """The rows of ``source``; what was recognised or left out is said.
 
+        Raises MismatchError if the classes that the user named are not those of the task or ``label_names``, DataError
+        if a row cannot be read.
+
         Args:
             source: a data file, a folder of ``save_to_disk``, or ``hub:REPO[:CONFIG]:SPLIT``.
             label_names: classes in index order; None or empty takes the task's, or what the labels show.
             problem: ``regression`` reads scores where no task says so and every one happens to be a whole number.
             num_classes: of a model that does not name its classes.
-
-        Raises:
-            MismatchError: the classes that the user named are not those of the task or ``label_names``.
-            DataError: a row cannot be read.
         """
         task = self.task
         names = self.names_of(label_names or (task.labels if task is not None else ()), problem)
@@ -139,12 +138,10 @@ class Layout:
     def check(self, source: str) -> None:
         """Refuse a source that is not there or has no such columns, by its head: before a model is loaded.
 
+        Raises SpecError: neither a task nor a text column was given; DataError: reading would refuse it, too.
+
         Args:
             source: as for :meth:`read`.
-
-        Raises:
-            SpecError: neither a task nor a text column was given.
-            DataError: reading would refuse it, too.
         """
         overrides = Overrides(self.text, self.text_pair, self.label, self.header)
         try:
@@ -164,12 +161,11 @@ class Layout:
     def names_of(self, known: Sequence[str], problem: str | None) -> tuple[str, ...] | None:
         """The classes as the data writes them, in the order of their indices; None where only the data can tell.
 
+        Raises MismatchError if the classes that the user named are not those known, or there are scores.
+
         Args:
             known: as model or task name them; empty where neither does.
             problem: ``regression`` has none.
-
-        Raises:
-            MismatchError: the classes that the user named are not those known, or there are scores.
         """
         task = self.task
         if self.classes is None:
@@ -181,14 +177,13 @@ class Layout:
     def read_for(self, model: str, config: Any, source: str) -> Examples:
         """The rows of ``source``, their labels in the order of a model's classes.
 
+        Raises DataError if a row cannot be read; MismatchError if the model answers for other classes, or gives a score
+        where the task has classes.
+
         Args:
             model: what to call the model in an error.
             config: its configuration.
             source: as for :meth:`read`.
-
-        Raises:
-            DataError: a row cannot be read.
-            MismatchError: the model answers for other classes, or gives a score where the task has classes.
         """
         names = class_order(model, config, self.task)
         problem: Problem = "regression" if config.num_labels == 1 else "classification"
@@ -216,11 +211,9 @@ def class_order(model: str, config: Any, task: Task | None) -> tuple[str, ...] |
     """The labels as the data writes them, in the order of the model's classes; None where only the data can tell.
 
     A model that was saved without names (LABEL_0, ...) is taken to follow the task's order, and so is one whose names
-    are not the task's at all, such as NEGATIVE for 0. Names that are the task's only in part tell no order.
-
-    Raises:
-        MismatchError: the model and the task differ in kind, in the number of classes, or in the names of some; or the
-            model gives several answers of one row.
+    are not the task's at all, such as NEGATIVE for 0. Names that are the task's only in part tell no order. Raises
+    MismatchError if the model and the task differ in kind, in the number of classes, or in the names of some; or the
+    model gives several answers of one row.
     """
     require_one_answer(model, config)
     if config.num_labels == 1:
@@ -252,8 +245,7 @@ def class_order(model: str, config: Any, task: Task | None) -> tuple[str, ...] |
 def _as_named(known: Sequence[str], classes: tuple[str, ...]) -> tuple[str, ...]:
     """The classes of ``--classes``, once it is seen that they can be those that are ``known`` in index order.
 
-    Raises:
-        MismatchError: they are more or fewer, in another order, or only in part the same.
+    Raises MismatchError if they are more or fewer, in another order, or only in part the same.
     """
     listed, given = ", ".join(known), ",".join(classes)
     if len(known) != len(classes):

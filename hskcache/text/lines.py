@@ -28,8 +28,7 @@ _TITLE = re.compile(r"= (?!= ).+(?<! =) =")
 def text_batches(file: BinaryIO) -> Iterator[list[str]]:
     """Texts to tokenize, in order, some at a time: the space between lines in front, DOCUMENT_END after documents.
 
-    Raises:
-        DataError: the file is not UTF-8; names the line.
+    Raises DataError if the file is not UTF-8; names the line.
     """
     yield from _batches(_texts(file))
 

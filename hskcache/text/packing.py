@@ -65,9 +65,8 @@ class RowTemplate:
 def template_of(tokenizer: "PreTrainedTokenizerBase", max_length: int, packing: Packing) -> RowTemplate:
     """The rows of a tokenizer before they have text; asked before anything is tokenized.
 
-    Raises:
-        SpecError: ``max_length`` leaves no room for text, or words are to be masked and there is no token for it.
-        TeacherError: the tokenizer gives a single text token types other than 0.
+    Raises SpecError if ``max_length`` leaves no room for text, or words are to be masked and there is no token for it;
+    TeacherError if the tokenizer gives a single text token types other than 0.
     """
     frames = tuple(frame_of(tokenizer, num_texts) for num_texts in ((1,) if packing.pairs == "none" else (1, 2)))
     room = check_room(frames[-1], max_length)
@@ -272,11 +271,7 @@ class Masks:
 
 
 def masks_of(tokenizer: "PreTrainedTokenizerBase", packing: Packing) -> Masks:
-    """Masking of words for a tokenizer.
-
-    Raises:
-        SpecError: it has no token for it.
-    """
+    """Masking of words for a tokenizer. Raises SpecError if it has no token for it."""
     if tokenizer.mask_token_id is None:
         raise SpecError(
             f"--mask {packing.mask:g} needs a mask token, and the tokenizer has none; leave it out, or give a teacher "

@@ -89,11 +89,7 @@ class Remembered:
         return options
 
     def check_pairs(self, examples: "Examples") -> None:
-        """Raise unless rows are pairs, or single texts, as those were.
-
-        Raises:
-            MismatchError: they are not.
-        """
+        """Raise MismatchError unless rows are pairs, or single texts, as those were."""
         if self.is_pairs is None or self.is_pairs == (examples.pairs is not None):
             return
         if self.is_pairs:
@@ -138,11 +134,10 @@ class _RowsFile(BaseModel):
 def of_model(name: str | Path) -> Remembered:
     """Memory of how the rows that a model was trained on were read, as far as the file beside it tells.
 
+    Raises DamageError if the file is not one of ours.
+
     Args:
         name: of the model's folder; of a model of the hub nothing is known.
-
-    Raises:
-        DamageError: the file is not one of ours.
     """
     path, where = Path(name) / ROWS, f"the model {name}"
     try:
@@ -175,11 +170,7 @@ def of_examples(examples: "Examples", max_length: int, cut: Cut = NOTHING) -> Re
 
 
 def save(remembered: Remembered, folder: Path) -> None:
-    """Write it beside a model.
-
-    Raises:
-        OSError: the disk is full or cannot be written.
-    """
+    """Write it beside a model. Raises OSError if the disk is full or cannot be written."""
     columns = remembered.columns
     plain: dict[str, Any] = {
         "task": remembered.task,

@@ -38,15 +38,14 @@ def read_examples(
 ) -> Examples:
     """Read ``source``, whose suffix picks the format.
 
+    Raises DataError (``FILE line N: ...``) if the source or a row cannot be read as asked.
+
     Args:
         source: a ``.tsv`` (unquoted, as in GLUE), ``.csv``, ``.jsonl`` or ``.parquet`` file, a folder that a data set
             of ``datasets`` was saved to, or ``hub:REPO[:CONFIG]:SPLIT``, where REPO may be a local folder.
         columns: what to read.
         labels: what the labels may be; None infers it from the column.
         policy: what becomes of rows that cannot be used or have no gold label; None fails.
-
-    Raises:
-        DataError: ``FILE line N: ...``: the source or a row cannot be read as asked.
     """
     labels, policy = labels or LabelSet(), policy or RowPolicy()
     table = _read_table(source, columns, labels, policy)
@@ -122,11 +121,7 @@ def _left_out(table: RawTable, bad: Sequence[tuple[int, str]]) -> str:
 
 
 def _without_faults(table: RawTable) -> RawTable:
-    """The rows that can be used.
-
-    Raises:
-        DataError: there is none.
-    """
+    """The rows that can be used. Raises DataError if there is none."""
     good = _good(table)
     if not good:
         number, problem = min(table.faults.found.items())
@@ -158,16 +153,15 @@ def examples_for(
 ) -> Examples:
     """Read ``source`` as ``task`` lays it out, apart from what the user names.
 
+    Raises SpecError if there is neither a task nor a text column, or label names cannot be; DataError if the source or
+    a row cannot be read as asked.
+
     Args:
         source: as for read_examples.
         task: a preset; None needs ``overrides.text``.
         overrides: columns in place of the task's.
         labels: classes in place of the task's, in the order of their indices, or what is known of the labels.
         policy: as for read_examples.
-
-    Raises:
-        SpecError: neither a task nor a text column, or label names that cannot be.
-        DataError: the source or a row cannot be read as asked.
     """
     columns = columns_of(source, task, overrides or Overrides())
     wanted = labels if isinstance(labels, LabelSet) else LabelSet(names=tuple(labels) if labels else None)
@@ -188,8 +182,7 @@ def has_hub_layout(source: str | Path) -> bool:
 def columns_of(source: str | Path, task: Task | None, given: Overrides) -> Columns:
     """The columns of a source: those of a task, apart from what the user names.
 
-    Raises:
-        SpecError: neither a task nor a text column.
+    Raises SpecError if there is neither a task nor a text column.
     """
     layout = Overrides() if task is None else task.hub_columns if has_hub_layout(source) else task.columns
     text, text_pair, label = (

@@ -99,15 +99,12 @@ class SpoolWriter:
     """Writes rows front to back; used in a ``with`` statement, and whole once :meth:`commit` returns.
 
     Whatever rows the folder held are gone from the start, but arrays that were mapped from them stay valid: the files
-    are replaced, not written over.
+    are replaced, not written over. Raises OSError if the disk is full or the folder cannot be written.
 
     Args:
         folder: of the spool.
         stem: before the names of the files.
         with_types: whether the rows have token types.
-
-    Raises:
-        OSError: the disk is full or the folder cannot be written.
     """
 
     def __init__(self, folder: Path, stem: str = "", with_types: bool = False) -> None:

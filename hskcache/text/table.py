@@ -77,11 +77,7 @@ class Faults:
         return f"{self.source} {self.unit} {number}"
 
     def add(self, number: int, problem: str, advice: str, kind: type[DataError] = DataError) -> None:
-        """Remember what is wrong with a row.
-
-        Raises:
-            DataError: such rows are not to be left out; of this ``kind``.
-        """
+        """Remember what is wrong with a row. Raises DataError if such rows are not to be left out; of this ``kind``."""
         if self.policy == "fail":
             raise kind(f"{self.where(number)}: {problem}; {advice}, or give --bad-rows skip to leave out such rows")
         self.found.setdefault(number, problem)
@@ -126,12 +122,11 @@ class RawTable:
 def read_text(path: Path, policy: BadRows = "fail") -> str:
     """The text of a UTF-8 file, without a byte order mark.
 
+    Raises DataError if the file is missing, unreadable, empty, or not UTF-8 (naming the line).
+
     Args:
         path: the file.
         policy: ``skip`` reads bytes that are not UTF-8 as halves of surrogate pairs, which no text may hold.
-
-    Raises:
-        DataError: the file is missing, unreadable, empty, or not UTF-8 (naming the line).
     """
     try:
         data = path.read_bytes()
@@ -151,8 +146,7 @@ def read_text(path: Path, policy: BadRows = "fail") -> str:
 def named_column(column: str | int, names: Sequence[str], where: str) -> int:
     """Number of ``column``, counted from 0, among ``names``.
 
-    Raises:
-        ColumnError: no column or more than one has the name, or the number is out of range.
+    Raises ColumnError if no column or more than one has the name, or the number is out of range.
     """
     if isinstance(column, int):
         return numbered_column(column, len(names), where)
@@ -168,11 +162,7 @@ def named_column(column: str | int, names: Sequence[str], where: str) -> int:
 
 
 def numbered_column(column: int, width: int, where: str) -> int:
-    """``column`` itself when a row of ``width`` columns has it.
-
-    Raises:
-        ColumnError: the number is out of range.
-    """
+    """``column`` itself when a row of ``width`` columns has it. Raises ColumnError if the number is out of range."""
     if 0 <= column < width:
         return column
     have = "1 column, number 0" if width == 1 else f"{width} columns, numbers 0 to {width - 1}"

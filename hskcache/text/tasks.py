@@ -67,8 +67,7 @@ def task_names() -> list[str]:
 def load_task(name: str) -> Task:
     """The preset called ``name``, or the task written in a file whose name ends in ``.yaml``.
 
-    Raises:
-        SpecError: no such preset or file, or the file does not describe a task.
+    Raises SpecError if there is no such preset or file, or the file does not describe a task.
     """
     if name.endswith((".yaml", ".yml")):
         return _parse_task(Path(name))
@@ -92,11 +91,7 @@ def _parse_task(path: Path) -> Task:
 
 
 def parse_task(value: Mapping[str, Any], what: str) -> Task:
-    """A task from its keys; ``what`` names it in an error.
-
-    Raises:
-        SpecError: they do not describe a task.
-    """
+    """A task from its keys; ``what`` names it in an error. Raises SpecError if they do not describe a task."""
     try:
         return Task.model_validate(value)
     except ValidationError as error:

@@ -60,15 +60,14 @@ def tokenize(
 ) -> TokenizedRows:
     """Token ids of every row, the longer text of a pair cut first, nothing padded.
 
+    Raises SpecError if ``max_length`` leaves no room for text beside the special tokens, DataError if a row gives no
+    token at all.
+
     Args:
         examples: the rows.
         tokenizer: a fast tokenizer, see load_tokenizer.
         max_length: tokens of a row at most, special tokens included.
         on_progress: called with the number of rows done since the last call.
-
-    Raises:
-        SpecError: ``max_length`` leaves no room for text beside the special tokens.
-        DataError: a row gives no token at all.
     """
     _check_room(examples, tokenizer, max_length)
     with_types = "token_type_ids" in tokenizer.model_input_names
@@ -205,12 +204,11 @@ def vocabulary_difference(
 def load_tokenizer(name: str | Path, revision: str | None = None) -> "PreTrainedTokenizerBase":
     """Load the fast tokenizer of a model from a folder or the hub; no code of the model's is run.
 
+    Raises TeacherError if it cannot be loaded, is not a fast tokenizer, or has no vocabulary.
+
     Args:
         name: a folder with a saved tokenizer, or a hub repository.
         revision: branch, tag or commit of the repository; None is its main branch.
-
-    Raises:
-        TeacherError: it cannot be loaded, is not a fast tokenizer, or has no vocabulary.
     """
     if str(name).startswith(("/", ".", "~")) and not Path(name).is_dir():
         # Asked for such a path, transformers would look for it on the hub.

@@ -17,9 +17,8 @@ _INSTALL = "install it with: pip install 'hskcache[hub]'"
 def read_jsonl(path: Path, columns: Columns, policy: BadRows) -> RawTable:
     """The wanted keys of a file with one JSON object a line; blank lines are passed over.
 
-    Raises:
-        DataError: the file cannot be read, a column is a number, or a line is not an object or lacks a key and may not
-            be left out.
+    Raises DataError if the file cannot be read, a column is a number, or a line is not an object or lacks a key and may
+    not be left out.
     """
     for column in columns.wanted:
         if isinstance(column, int):
@@ -56,8 +55,7 @@ def _object_values(line: str, columns: Columns, faults: Faults, number: int) -> 
 def read_parquet(path: Path, columns: Columns, policy: BadRows) -> RawTable:
     """The wanted columns of a Parquet file, with the class names that ``datasets`` leaves in its metadata.
 
-    Raises:
-        DataError: pyarrow is missing, the file is no Parquet file or has no rows, or a column is missing.
+    Raises DataError if pyarrow is missing, the file is no Parquet file or has no rows, or a column is missing.
     """
     try:
         import pyarrow as pa
@@ -101,11 +99,7 @@ class HubSource(NamedTuple):
 
 
 def parse_hub(source: str) -> HubSource:
-    """Take ``hub:REPO[:CONFIG]:SPLIT`` apart.
-
-    Raises:
-        DataError: not of that form.
-    """
+    """Take ``hub:REPO[:CONFIG]:SPLIT`` apart. Raises DataError for not of that form."""
     match = _HUB.fullmatch(source)
     if not match:
         raise DataError(f"{source!r} is not of the form hub:REPO[:CONFIG]:SPLIT, such as hub:nyu-mll/glue:sst2:train")
@@ -115,8 +109,7 @@ def parse_hub(source: str) -> HubSource:
 def read_hub(source: str, columns: Columns, policy: BadRows) -> RawTable:
     """The wanted columns of a data set that ``datasets.load_dataset`` can load, or of a part of a saved one.
 
-    Raises:
-        DataError: ``datasets`` is missing, the data set cannot be loaded or has no rows, or a column is missing.
+    Raises DataError if ``datasets`` is missing, the data set cannot be loaded or has no rows, or a column is missing.
     """
     hub = parse_hub(source)
     datasets = _datasets(source)
@@ -140,8 +133,7 @@ def is_saved_set(path: Path) -> bool:
 def read_saved_set(path: Path, columns: Columns, policy: BadRows) -> RawTable:
     """The wanted columns of a data set that ``save_to_disk`` wrote.
 
-    Raises:
-        DataError: ``datasets`` is missing, the folder holds several parts or is not whole, or as :func:`read_hub`.
+    Raises DataError if ``datasets`` is missing, the folder holds several parts or is not whole, or as :func:`read_hub`.
     """
     datasets = _datasets(str(path))
     if not (path / "state.json").is_file():

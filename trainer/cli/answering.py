@@ -107,9 +107,7 @@ def of_cache(request: "PredictRequest", source: str) -> None:
 def _knowledge(cache: Cache, field: str) -> Knowledge:
     """Knowledge of a cache with a field of logits.
 
-    Raises:
-        MismatchError: it has no such field.
-        SpecError: the field holds something else.
+    Raises MismatchError if it has no such field, SpecError if the field holds something else.
     """
     knowledge = cached_knowledge(cache, parse_choice(cache, [field]))
     if knowledge.is_corpus or not isinstance(cache.fields.get(field), LogitsField):
@@ -119,11 +117,7 @@ def _knowledge(cache: Cache, field: str) -> Knowledge:
 
 
 def _classifier(model: str, knowledge: Knowledge) -> "PreTrainedModel":
-    """A model whose classes stand in the order of the cached logits.
-
-    Raises:
-        MismatchError: it answers for others.
-    """
+    """A model whose classes stand in the order of the cached logits. Raises MismatchError if it answers for others."""
     classifier = load_classifier(model)
     require_one_answer(model, classifier.config)
     if int(classifier.config.num_labels) != knowledge.num_labels:

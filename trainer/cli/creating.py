@@ -67,11 +67,7 @@ class CreateRequest:
 
 
 def create_as_asked(request: CreateRequest) -> Created:
-    """The student, in memory.
-
-    Raises:
-        CacheError: what was given is too much, too little or does not fit.
-    """
+    """The student, in memory. Raises CacheError if what was given is too much, too little or does not fit."""
     if request.prune is not None:
         return _prune(request, request.prune)
     return _begin(request) if request.teacher is None else _cut(request, request.teacher)
@@ -216,8 +212,7 @@ def _importance(teacher: "PreTrainedModel", sample: "LabelledBatches", cut: "Pru
 def parse_labels(text: str) -> tuple[tuple[str, ...], Literal["classification", "regression"]]:
     """Class names in index order and the kind of problem; classes that are only counted are called 0, 1, ...
 
-    Raises:
-        SpecError: no class, one named class, or a name twice.
+    Raises SpecError for no class, one named class, or a name twice.
     """
     if text == "1":
         return (), "regression"

@@ -78,8 +78,7 @@ def recipe(default: str, named: str, changed: str) -> Callable[[Command], Comman
 def load_recipe(*, recipe: str, changes: Sequence[str], eval_steps: int | None) -> "Recipe":
     """The recipe that ``--recipe``, ``--set`` and ``--eval-steps`` say.
 
-    Raises:
-        SpecError: there is none such, or it cannot be changed so.
+    Raises SpecError if there is none such, or it cannot be changed so.
     """
     from trainer.recipe import load_recipe as load
 
@@ -128,11 +127,7 @@ def _refused(key: str) -> Callable[[click.Context, click.Parameter, str | None],
 
 
 def each_once(_context: click.Context, parameter: click.Parameter, sources: tuple[str, ...]) -> tuple[str, ...]:
-    """Files that a repeated option names: a callback of the option.
-
-    Raises:
-        SpecError: one is named twice.
-    """
+    """Files that a repeated option names: a callback of the option. Raises SpecError if one is named twice."""
     for place, source in enumerate(sources):
         if source in sources[:place]:
             raise SpecError(f"{parameter.opts[0]} {source} is given twice; give each file once")

@@ -75,18 +75,10 @@ class LossTerm(Generic[Settings]):
         return matches.of(settings.kind) if self.has_layers and settings.kind is not None else ()
 
     def check(self, settings: Settings, matches: Matches, num_heads: int) -> None:
-        """Raise unless a student of so many attention heads can be compared as asked.
-
-        Raises:
-            MismatchError: it cannot.
-        """
+        """Raise MismatchError unless a student of so many attention heads can be compared as asked."""
 
     def check_student(self, student: PreTrainedModel) -> None:
-        """Raise unless a student shows what the term compares.
-
-        Raises:
-            MismatchError: it does not.
-        """
+        """Raise MismatchError unless a student shows what the term compares."""
 
     def loss(self, settings: Settings, seen: Seen) -> Tensor:
         """The term without its weight: a scalar in float32 of a slice, such that slices of a global batch add up."""
@@ -94,22 +86,14 @@ class LossTerm(Generic[Settings]):
 
 
 def total(losses: Sequence[Tensor], what: str) -> Tensor:
-    """The sum over the layers.
-
-    Raises:
-        MismatchError: there are none.
-    """
+    """The sum over the layers. Raises MismatchError if there are none."""
     if not losses:
         raise MismatchError(f"a loss learns from {what} and no pair of layers is given; match some, or leave it out")
     return torch.stack(list(losses)).sum()
 
 
 def present(target: Target | None, what: str) -> Target:
-    """A target of a batch.
-
-    Raises:
-        MismatchError: it has none.
-    """
+    """A target of a batch. Raises MismatchError if it has none."""
     if target is None:
         raise MismatchError(f"a loss learns from {what} and the batch has none; load them, or leave the loss out")
     return target

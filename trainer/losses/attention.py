@@ -38,7 +38,7 @@ IN_ORDER = HeadPairs()
 
 
 def pair_heads(setting: HeadSetting, field: AttentionField, student_heads: int) -> HeadPairs:
-    """The heads that a setting means.
+    """The heads that a setting means. Raises MismatchError if the heads cannot be compared so.
 
     Args:
         setting: ``match`` takes as many student heads as stored ones in order, or, of a student with as many heads as
@@ -46,9 +46,6 @@ def pair_heads(setting: HeadSetting, field: AttentionField, student_heads: int) 
             place in the field of the head that it learns from.
         field: what is stored; of a mean, the student's mean is all that can be compared with it.
         student_heads: heads of the student.
-
-    Raises:
-        MismatchError: the heads cannot be compared so.
     """
     stored, teacher = field.num_heads, field.teacher_heads
     if not isinstance(setting, str):

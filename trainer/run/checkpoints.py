@@ -38,11 +38,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """The value of a file written by :func:`write_json` or by the Trainer.
-
-    Raises:
-        DamageError: it is no JSON.
-    """
+    """The value of a file written by :func:`write_json` or by the Trainer. Raises DamageError if it is no JSON."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
@@ -50,11 +46,7 @@ def read_json(path: Path) -> Any:
 
 
 def read_object(path: Path) -> dict[str, Any]:
-    """The object in a file written by :func:`write_json`.
-
-    Raises:
-        DamageError: it is no JSON, or no object.
-    """
+    """The object in a file written by :func:`write_json`. Raises DamageError if it is no JSON, or no object."""
     value = read_json(path)
     if not isinstance(value, dict):
         raise damaged(path, f"is damaged: it holds {_short(value)} in place of an object")
@@ -82,16 +74,15 @@ def _short(value: Any) -> str:
 def claim(out: Path, run: Mapping[str, Any]) -> dict[str, Any] | None:
     """Make ``out`` the folder of ``run``, or find that it is already.
 
+    Raises MismatchError if the folder holds something else, or a run that differs from this one; DamageError if its
+    records cannot be read.
+
     Args:
         out: the run's folder; created where it is missing.
         run: everything that decides the result, as JSON values.
 
     Returns:
         The metrics of the finished run, or None when there is still something to train.
-
-    Raises:
-        MismatchError: the folder holds something else, or a run that differs from this one.
-        DamageError: its records cannot be read.
     """
     record, metrics = out / RUN, out / METRICS
     given = json.loads(json.dumps(run))
@@ -117,9 +108,7 @@ def claim(out: Path, run: Mapping[str, Any]) -> dict[str, Any] | None:
 def require_room(out: Path) -> None:
     """Refuse a place where no run can begin or go on.
 
-    Raises:
-        MismatchError: the folder holds something that is no run.
-        CacheError: nothing can be written there.
+    Raises MismatchError if the folder holds something that is no run, CacheError if nothing can be written there.
     """
     record = out / RUN
     if record.is_file():
@@ -132,8 +121,7 @@ def require_room(out: Path) -> None:
 def begun(out: Path) -> dict[str, Any]:
     """Facts that decide the run in ``out``, by name; empty where there is nothing to go on from.
 
-    Raises:
-        DamageError: it cannot be read.
+    Raises DamageError if it cannot be read.
     """
     record = out / RUN
     return read_object(record) if record.is_file() and reached(out) != _NOWHERE else {}

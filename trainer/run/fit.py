@@ -106,17 +106,14 @@ def fit(job: Fit, out: Path, machine: Machine) -> dict[str, Any]:
     """Run every stage that is not done yet and save the student in ``out`` as an ordinary checkpoint.
 
     A run that was cut off goes on from its last checkpoint with the same losses; a finished one is not run again.
-    Under torchrun or accelerate every process calls this; the first writes all files.
+    Under torchrun or accelerate every process calls this; the first writes all files. Raises MismatchError if the
+    knowledge, the recipe and the student do not fit, ``out`` holds another run, or the processes were given different
+    ones; SpecError if the batch size cannot be divided as asked; Interrupted by SIGINT or SIGTERM in training, whose
+    last step is saved.
 
     Returns:
         What metrics.json holds: the scores of the student, on the evaluation data and on others, whether they are
         chance, where it began, and of every stage its steps, seconds and last losses.
-
-    Raises:
-        MismatchError: the knowledge, the recipe and the student do not fit, ``out`` holds another run, or the
-            processes were given different ones.
-        SpecError: the batch size cannot be divided as asked.
-        Interrupted: by SIGINT or SIGTERM in training, whose last step is saved.
     """
     check_recipe(job.source.knowledge, job.recipe, machine.slices)
     check_student(job.source.knowledge, job.recipe, job.student, job.layer_map)

@@ -63,12 +63,11 @@ class Learner:
     def again(self, folder: Path, device: torch.device) -> "Learner":
         """A learner of this kind as a stage left it.
 
+        Raises TeacherError, DamageError if the folder does not hold what was saved.
+
         Args:
             folder: of the stage's student.
             device: to put the student on.
-
-        Raises:
-            TeacherError, DamageError: the folder does not hold what was saved.
         """
         remedy = f"delete {folder.parent} and run the same command again"
         return Learner(load_again(self.student, folder).to(device), load_beside(folder, remedy))
@@ -77,12 +76,11 @@ class Learner:
 def load_beside(folder: Path, remedy: str = REMEDY) -> dict[str, nn.Linear]:
     """The projections beside a student's weights, if any.
 
+    Raises DamageError if there is a file of them that cannot be read.
+
     Args:
         folder: of the student.
         remedy: what to do where they cannot be read.
-
-    Raises:
-        DamageError: there is a file of them that cannot be read.
     """
     return load(folder / FILE, remedy) if (folder / FILE).is_file() else {}
 
@@ -90,11 +88,10 @@ def load_beside(folder: Path, remedy: str = REMEDY) -> dict[str, nn.Linear]:
 def projections_of(source: str) -> dict[str, nn.Linear]:
     """The projections that a student to begin with brings along; none of a shape.
 
+    Raises DamageError, TeacherError if there are some that cannot be read.
+
     Args:
         source: name, config.json, folder or hub id.
-
-    Raises:
-        DamageError, TeacherError: there are some that cannot be read.
     """
     if has_no_weights(source) or (folder := folder_of(source, FILE)) is None:
         return {}
@@ -106,15 +103,14 @@ def take_up(
 ) -> dict[str, nn.Linear]:
     """The projections of a student that a run goes on with: all of them where it learns through any, else none.
 
+    Raises MismatchError if they are of other widths or layers than those that the run learns through.
+
     Args:
         source: what to call the student.
         held: what it brings.
         recipe: the stages.
         matches: which layers learn from which.
         student: to train.
-
-    Raises:
-        MismatchError: they are of other widths or layers than those that the run learns through.
     """
 
     def needs(losses: Losses) -> dict[str, Widths]:

@@ -108,11 +108,7 @@ class Midway(TrainerCallback):  # type: ignore[misc]  # transformers is untyped
             write_json(folder / MIDWAY, {"sums": sums, "order": order})
 
     def on_save(self, _args: TrainingArguments, state: TrainerState, *_: Any, **__: Any) -> None:
-        """End the training with a whole checkpoint.
-
-        Raises:
-            Interrupted: saying at which step.
-        """
+        """End the training with a whole checkpoint. Raises Interrupted saying at which step."""
         number = self.interrupts.number
         if number is not None and (self.is_due or self.interrupts.is_noted_alone):
             where = f"step {state.global_step} of {state.max_steps}{f' of {self.what}' if self.what else ''}"

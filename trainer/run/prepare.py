@@ -53,13 +53,12 @@ class Scoring(NamedTuple):
 def prepare_fit(request: FitRequest, machine: Machine, tells: bool = True) -> Fit:
     """Open what there is to learn from, create the student and see that everything fits; nothing is written.
 
+    Raises CacheError for whichever of them is at fault.
+
     Args:
         request: the run.
         machine: how to compute.
         tells: whether to say which rows were cut.
-
-    Raises:
-        CacheError: whichever of them is at fault.
     """
     recipe = request.recipe
     source = _source(request, machine)

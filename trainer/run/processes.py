@@ -32,15 +32,14 @@ _TOLD = ("RANK", "MASTER_ADDR")
 def connect(device: str) -> "torch.device":
     """Let the processes find each other; needed before anything below, and harmless twice.
 
+    Raises SpecError if the environment tells of several processes, but not how they find each other; or they were given
+    one device.
+
     Args:
         device: what they compute on, ``auto``, ``cpu``, ``cuda`` or, one process alone, ``cuda:N``.
 
     Returns:
         The one that this process computes on.
-
-    Raises:
-        SpecError: the environment tells of several processes, but not how they find each other; or they were given one
-            device.
     """
     if count() > 1 and ":" in device:
         raise SpecError(
@@ -97,8 +96,7 @@ def wait() -> None:
 def on_first(work: Callable[[], Value]) -> Value:
     """Do ``work`` in the first process alone; its result, or its error, is everybody's.
 
-    Raises:
-        CacheError, OSError: as ``work`` does.
+    Raises CacheError, OSError as ``work`` does.
     """
     outcome: list[Any] = [_attempt(work) if is_first() else None]
     if count() > 1:
@@ -118,11 +116,10 @@ def gathered(value: Any) -> list[Any]:
 def agree(settings: Mapping[str, Any]) -> None:
     """Raise unless every process was given the same, such as the same copy of a cache on its own machine.
 
+    Raises MismatchError if they differ; in every process.
+
     Args:
         settings: as JSON values.
-
-    Raises:
-        MismatchError: they differ; in every process.
     """
     if count() == 1:
         return

@@ -84,13 +84,12 @@ class Knowledge:
     def matches_for(self, student_layers: int, layer_map: str | None) -> Matches:
         """The pairs of layers for a student, whether their teacher layers are stored or not.
 
+        Raises SpecError for not of that form, or a map that the teacher's layers do not allow.
+
         Args:
             student_layers: of the student.
             layer_map: ``uniform``, ``top``, ``bottom`` or the teacher layers of student layers 1 to the last, such as
                 ``3,6,9,12``; None takes the pairs it was made for.
-
-        Raises:
-            SpecError: not of that form, or a map that the teacher's layers do not allow.
         """
         made_for = self.matches
         if layer_map is None:
@@ -143,8 +142,7 @@ class Knowledge:
 def cached_knowledge(cache: Cache, choice: Choice = OWN) -> Knowledge:
     """Knowledge that a cache offers: its own fields, those of a kind that was chosen in their place.
 
-    Raises:
-        MismatchError, SpecError: the cache has no such fields, or they cannot go together.
+    Raises MismatchError, SpecError if the cache has no such fields, or they cannot go together.
     """
     manifest, chosen = cache.manifest, resolved(cache, choice)
     names = {kind: chosen.of(kind)[0] for kind in knowledge() if chosen.of(kind)}

@@ -23,7 +23,8 @@ class Objective(nn.Module):
     """The student, the projections it needs while it trains, and the weighted sum of the stage's losses.
 
     A projection Linear d -> D with bias stands between a student of width d and states of width D where they differ
-    [TinyBERT 3.1, eq. 8 and 9]. It is trained with the student and saved beside it, see ``projections``.
+    [TinyBERT 3.1, eq. 8 and 9]. It is trained with the student and saved beside it, see ``projections``. Raises
+    MismatchError if the student's attention heads cannot be compared as asked, or its attention cannot be seen.
 
     Args:
         student: a sequence classifier, or an encoder where no term is about what a classifier answers.
@@ -31,9 +32,6 @@ class Objective(nn.Module):
         matches: which layers learn from which; only those that the terms are about are used.
         seed: of the projections that are drawn.
         held: projections that the student has learned through before; those that are needed are taken up.
-
-    Raises:
-        MismatchError: the student's attention heads cannot be compared as asked, or its attention cannot be seen.
     """
 
     def __init__(
@@ -62,12 +60,11 @@ class Objective(nn.Module):
     def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss of a slice, scaled so that the slices of a global batch add up to its mean.
 
+        Raises MismatchError if the batch lacks what a term learns from.
+
         Returns:
             The weighted sum with its gradient, and every term without one: a term is the whole loss that its weight
             multiplies, a factor T^2 included, so that weights and terms give the sum.
-
-        Raises:
-            MismatchError: the batch lacks what a term learns from.
         """
         inputs = batch.inputs
         if self.drops_token_types:

@@ -116,12 +116,11 @@ def described(names: Iterable[str], widths: Mapping[str, Widths]) -> str:
 def save(projections: Projections, folder: Path) -> None:
     """Put projections beside the weights of their student; where there are none, no file is left there.
 
+    Raises OSError if the disk is full or the folder cannot be written.
+
     Args:
         projections: their weights [D, d] and biases [D] are saved in float32 as ``NAME.weight`` and ``NAME.bias``.
         folder: of the student.
-
-    Raises:
-        OSError: the disk is full or the folder cannot be written.
     """
     if not projections:
         (folder / FILE).unlink(missing_ok=True)
@@ -132,14 +131,11 @@ def save(projections: Projections, folder: Path) -> None:
 
 
 def load(path: Path, remedy: str = REMEDY) -> dict[str, nn.Linear]:
-    """Projections from a file that :func:`save` wrote.
+    """Projections from a file that :func:`save` wrote. Raises DamageError if it is not whole, or is no such file.
 
     Args:
         path: of the file.
         remedy: what to do where it cannot be read.
-
-    Raises:
-        DamageError: it is not whole, or is no such file.
     """
     try:
         with safe_open(path, "pt") as file:
@@ -158,12 +154,10 @@ def load(path: Path, remedy: str = REMEDY) -> dict[str, nn.Linear]:
 def published(folder: Path) -> dict[str, nn.Linear]:
     """Projections among the weights of a student, where TinyBERT's release saves them.
 
+    Raises DamageError if one of them is not whole, TeacherError if the weights cannot be read.
+
     Args:
         folder: with weights, ``fit_dense.weight`` and ``.bias``, or ``fit_denses.0.weight`` and so on, among them.
-
-    Raises:
-        DamageError: one of them is not whole.
-        TeacherError: the weights cannot be read.
     """
     firsts = {SHARED_PROJECTION, LAYER_PROJECTIONS}
     keys = [key for key in tensor_names(folder) or () if key.partition(".")[0] in firsts]
@@ -180,11 +174,7 @@ def published(folder: Path) -> dict[str, nn.Linear]:
 
 
 def linear(weight_Dd: Tensor, bias_D: Tensor) -> nn.Linear:
-    """A projection of such weights.
-
-    Raises:
-        ValueError: their shapes do not fit each other.
-    """
+    """A projection of such weights. Raises ValueError if their shapes do not fit each other."""
     if weight_Dd.dim() != 2 or bias_D.shape != weight_Dd.shape[:1]:
         raise ValueError(f"weights {list(weight_Dd.shape)} and biases {list(bias_D.shape)} are no projection")
     # Nothing is drawn: the random generators stay where they are.

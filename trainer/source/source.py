@@ -87,6 +87,9 @@ def cached_source(
 ) -> Source:
     """A cache to learn from, or its first rows.
 
+    Raises CacheError if there is none, it is not complete, has fewer rows or no such fields; or it cannot be fetched;
+    SpecError if the machine is to keep less of it than training reads at once.
+
     Args:
         cache: its path or URL, or the open cache, which may be a view of one.
         residency: where its encoded rows live, see :class:`~trainer.loading.KnowledgeLoader`.
@@ -94,10 +97,6 @@ def cached_source(
         fields: what to learn from in place of the cache's own fields: a choice, or what ``--field`` says, such as
             ``s30=0.7``.
         local: what this machine keeps of a cache at a URL that is to be opened.
-
-    Raises:
-        CacheError: there is none, it is not complete, has fewer rows or no such fields; or it cannot be fetched.
-        SpecError: the machine is to keep less of it than training reads at once.
     """
     opened = cache if isinstance(cache, Cache) else opened_cache(cache, local)
     # Now, and not when a stage begins: nothing has been written yet.
@@ -132,9 +131,8 @@ def cached_source(
 def opened_cache(cache: Path | str, local: Local = Local()) -> Cache:
     """A cache at its path or URL.
 
-    Raises:
-        CacheError: there is none, it is not complete or cannot be reached.
-        SpecError: ``local`` is given for one on this machine.
+    Raises CacheError if there is none, it is not complete or cannot be reached; SpecError if ``local`` is given for one
+    on this machine.
     """
     if not is_url(str(cache)):
         if local != Local():

@@ -46,9 +46,7 @@ def confidence(logits_NC: NDArray[np.float32]) -> Confidence | None:
 def cached_confidence(cache: Cache, field: str) -> Confidence | None:
     """The same of a field of logits, over all rows of a cache.
 
-    Raises:
-        MismatchError: the cache has no such field.
-        DamageError: a shard is not as it was written.
+    Raises MismatchError if the cache has no such field, DamageError if a shard is not as it was written.
     """
     shards = (cache.read(field, shard, ("logits",)) for shard in range(len(cache.shards)))
     return confidence(np.concatenate([arrays["logits"] for arrays in shards]))

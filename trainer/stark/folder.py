@@ -75,8 +75,7 @@ class Folder(NamedTuple):
     def outcome(self, level: Level) -> Outcome | None:
         """Scores of a level's student; None until it is trained.
 
-        Raises:
-            DamageError: it is told that it is trained, but not how well, or the student is missing.
+        Raises DamageError if it is told that it is trained, but not how well, or the student is missing.
         """
         place = self.student(level)
         if not (place / METRICS).is_file():
@@ -114,8 +113,7 @@ class Folder(NamedTuple):
     def run(self) -> dict[str, Any] | None:
         """Facts that decide the result of the run in the folder; None where there is no run.
 
-        Raises:
-            DamageError: it cannot be read.
+        Raises DamageError if it cannot be read.
         """
         record = self.out / RUN
         return read_object(record) if record.is_file() else None
@@ -124,20 +122,18 @@ class Folder(NamedTuple):
     def max_length(self) -> int | None:
         """Tokens of a row at most in the run in the folder; None where there is no run.
 
-        Raises:
-            DamageError: it cannot be read.
+        Raises DamageError if it cannot be read.
         """
         return (self.run or {}).get("max_length")
 
     def claim(self, run: Mapping[str, Any]) -> None:
         """Make the folder that of ``run``, or find that it is already.
 
+        Raises MismatchError if the folder holds something else, or a run that differs from this one; DamageError if it
+        cannot be told which run it holds.
+
         Args:
             run: everything that decides the result, as JSON values.
-
-        Raises:
-            MismatchError: the folder holds something else, or a run that differs from this one.
-            DamageError: it cannot be told which run it holds.
         """
         record, stored = self.out / RUN, self.run
         given = json.loads(json.dumps(run))
@@ -157,8 +153,7 @@ class Folder(NamedTuple):
     def publish(self, level: Level) -> None:
         """Copy a level's student to its place as the best; one that stands there already is left as it is.
 
-        Raises:
-            CacheError: it cannot be written; nothing of it stays behind.
+        Raises CacheError if it cannot be written; nothing of it stays behind.
         """
         origin = {"method": level.method, "percent": level.percent}
         copy, old = (self.out / f"{self.best.name}{suffix}" for suffix in (".tmp", ".old"))

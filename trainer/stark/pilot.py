@@ -110,8 +110,7 @@ class Pilot:
 def begin(asked: PilotRequest) -> Pilot:
     """Load the teacher, read the rows and tokenize them.
 
-    Raises:
-        CacheError: whatever of it is not there, cannot be read or does not fit.
+    Raises CacheError for whatever of it is not there, cannot be read or does not fit.
     """
     teacher = load_teacher(asked.teacher, asked.device)
     # Asked before the rows are read.
@@ -128,14 +127,13 @@ def begin(asked: PilotRequest) -> Pilot:
 def run(pilot: Pilot, out: Path, on_cells: Callable[[int], None]) -> list[Share]:
     """Do the cells that are not done yet, draw the plot and tell of all.
 
+    Raises MismatchError if ``out`` holds something else, or a study of another teacher or of other rows; CacheError if
+    the folder cannot be written.
+
     Args:
         pilot: the study.
         out: its folder; a finished one may get more shares and seeds.
         on_cells: called with the number of cells that are done since the last call.
-
-    Raises:
-        MismatchError: ``out`` holds something else, or a study of another teacher or of other rows.
-        CacheError: the folder cannot be written.
     """
     with writing_to(out, "here"), sole_writer(out):
         Folder(out).claim(pilot.identity)

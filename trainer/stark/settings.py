@@ -60,8 +60,7 @@ def level_of(folder: str) -> Level | None:
 def parse_percents(text: str) -> tuple[int, ...]:
     """Read ``10,30,50`` or ``0,10,...,90``; 0 is added where it is not among them.
 
-    Raises:
-        SpecError: not of these forms, not rising, or outside 0 to 99.
+    Raises SpecError for not of these forms, not rising, or outside 0 to 99.
     """
     return tuple(sorted({0, *parse_levels(text)}))
 
@@ -69,8 +68,7 @@ def parse_percents(text: str) -> tuple[int, ...]:
 def parse_methods(text: str, flag: str = "--compare") -> tuple[str, ...]:
     """Read ``plain,random``; an empty text names none.
 
-    Raises:
-        SpecError: one is not known, or named twice; names ``flag``.
+    Raises SpecError if one is not known, or named twice; names ``flag``.
     """
     names = tuple(text.split(",")) if text else ()
     for place, name in enumerate(names):
@@ -84,8 +82,7 @@ def parse_methods(text: str, flag: str = "--compare") -> tuple[str, ...]:
 def soft_temperature(recipe: Recipe) -> float:
     """The temperature at which a recipe's student learns from logits, the last stage's where several do.
 
-    Raises:
-        SpecError: it learns from something else than logits and labels, or not from logits.
+    Raises SpecError if it learns from something else than logits and labels, or not from logits.
     """
     for stage in recipe.stages:
         if others := [kind for kind in stage.losses.kinds if kind != LOGITS]:
@@ -125,7 +122,7 @@ class Data:
 
 @dataclass(frozen=True)
 class Stark:
-    """A run, apart from its folder.
+    """A run, apart from its folder. Raises SpecError if the balance is not a number from 0 to 1.
 
     Attributes:
         teacher: the dense one, folder or hub id.
@@ -140,9 +137,6 @@ class Stark:
         seed: of all that is drawn.
         machine: how to compute.
         metric: that was chosen to pick the best evaluation and the best level; None: the task's.
-
-    Raises:
-        SpecError: the balance is not a number from 0 to 1.
     """
 
     teacher: str

@@ -60,15 +60,13 @@ class _Start:
 def start(stark: Stark, folder: Folder, on_step: Callable[[bool], None]) -> Begun:
     """Check everything, make the folder that of this run and build the cache of the dense teacher's logits.
 
-    A teacher that was loaded is gone when this returns. Where the cache is complete none is loaded.
+    A teacher that was loaded is gone when this returns. Where the cache is complete none is loaded. Raises CacheError
+    for whatever does not fit; nothing is written then.
 
     Args:
         stark: the run.
         folder: of the run.
         on_step: called before the cache is built, with whether it is there already.
-
-    Raises:
-        CacheError: whatever does not fit; nothing is written then.
     """
     cache = folder.open_cache()
     begin = _from_teacher(stark) if cache is None else _from_cache(stark, cache)
@@ -97,14 +95,12 @@ def start(stark: Stark, folder: Folder, on_step: Callable[[bool], None]) -> Begu
 def check_space(folder: Folder, levels: Sequence[Level], student: PreTrainedModel) -> None:
     """Refuse to begin what the disk has no room for.
 
+    Raises CacheError if it has none, DamageError if a level that is there is not whole.
+
     Args:
         folder: of the run.
         levels: that are asked for.
         student: any of theirs.
-
-    Raises:
-        CacheError: it has none.
-        DamageError: a level that is there is not whole.
     """
     need = folder.most_bytes(levels, sum(tensor.nbytes for tensor in student.state_dict().values()))
     require_space(folder.out, need, "the students may need", "ask for fewer levels with --sparsity")
@@ -187,8 +183,7 @@ def _student_digest(stark: Stark, begin: _Start, folder: Folder) -> str:
 def _chosen_metric(stark: Stark, problem: str) -> str | None:
     """The metric that picks in place of the task's own; None where it is that one.
 
-    Raises:
-        SpecError: there is none such of this kind of problem.
+    Raises SpecError if there is none such of this kind of problem.
     """
     task = stark.data.layout.task
     own, first = (metrics_for(problem, task.metrics if task else None, name) for name in (None, stark.metric))

@@ -64,14 +64,11 @@ def seeded(seed: int) -> Iterator[None]:
 
 
 def student_config(source: str, interface: Interface) -> PreTrainedConfig:
-    """The config of a student that starts from random weights.
+    """The config of a student that starts from random weights. Raises TeacherError if the config cannot be read.
 
     Args:
         source: a key of STUDENTS, a config.json, or a folder that holds one.
         interface: what the student must read and answer.
-
-    Raises:
-        TeacherError: the config cannot be read.
     """
     if is_preset(source):
         config: PreTrainedConfig = BertConfig(
@@ -88,17 +85,16 @@ def student_config(source: str, interface: Interface) -> PreTrainedConfig:
 def create_student(source: str, interface: Interface, seed: int = 0) -> PreTrainedModel:
     """A student on the CPU in float32; whatever is not loaded is drawn from ``seed``.
 
+    Raises TeacherError if the source cannot be read, or its weights do not fit its config; MismatchError if the
+    checkpoint has another number of classes, too small a vocabulary, classes that are those of the interface only in
+    part, or several answers of one row.
+
     Args:
         source: a key of STUDENTS, a config.json or a folder without weights (random weights), a folder with weights,
             or a hub id. A folder wins over a key of the same name. A checkpoint without a classifier gets
             a new one; of one with the same classes in another order the classifier's rows move.
         interface: what the student must read and answer.
         seed: of the random weights; the global generators stay untouched.
-
-    Raises:
-        TeacherError: the source cannot be read, or its weights do not fit its config.
-        MismatchError: the checkpoint has another number of classes, too small a vocabulary, classes that are those of
-            the interface only in part, or several answers of one row.
     """
     if has_no_weights(source):
         config = student_config(source, interface)
@@ -126,11 +122,7 @@ def _load_student(source: str, interface: Interface, seed: int) -> PreTrainedMod
 
 
 def check_vocabulary(source: str, config: PreTrainedConfig, interface: Interface) -> None:
-    """Refuse weights that know fewer token ids than the tokenizer gives.
-
-    Raises:
-        MismatchError: they do.
-    """
+    """Refuse weights that know fewer token ids than the tokenizer gives; raises MismatchError."""
     if config.vocab_size < interface.vocab_size:
         raise MismatchError(
             f"{source} knows {config.vocab_size} token ids and the tokenizer has {interface.vocab_size}; "
@@ -141,9 +133,8 @@ def check_vocabulary(source: str, config: PreTrainedConfig, interface: Interface
 def load_classifier(source: str) -> PreTrainedModel:
     """A fine-tuned sequence classifier on the CPU in float32, from a folder or the hub.
 
-    Raises:
-        TeacherError: it cannot be loaded whole, or has no classifier of its own.
-        MismatchError: it gives several answers of one row.
+    Raises TeacherError if it cannot be loaded whole, or has no classifier of its own; MismatchError if it gives several
+    answers of one row.
     """
     if has_no_weights(source):
         raise TeacherError(f"{source} has no weights; give the folder or the hub id of a fine-tuned model")
@@ -156,10 +147,8 @@ def load_classifier(source: str) -> PreTrainedModel:
 def resolve_layers(scheme: str, teacher_layers: int) -> tuple[int, ...]:
     """1-based encoder layers from ``2,4,6``, ``bottom:3`` or ``uniform:3``.
 
-    Uniform takes layer round(i * T / n) for i = 1..n, half to even: 3, 6, 9, 12 of 12 for n = 4 [TinyBERT 3.1].
-
-    Raises:
-        SpecError: not of these forms, a layer the teacher lacks, or one listed twice.
+    Uniform takes layer round(i * T / n) for i = 1..n, half to even: 3, 6, 9, 12 of 12 for n = 4 [TinyBERT 3.1]. Raises
+    SpecError for not of these forms, a layer the teacher lacks, or one listed twice.
     """
     if match := _SCHEME.fullmatch(scheme):
         kind, count = match[1], int(match[2])
@@ -187,16 +176,15 @@ def _check_layers(layers: Sequence[int], teacher_layers: int) -> None:
 def from_teacher_layers(teacher: PreTrainedModel, layers: Sequence[int]) -> PreTrainedModel:
     """A student made of the teacher's embeddings, some of its encoder layers, its pooler and its classifier.
 
+    Raises SpecError for a layer the teacher lacks, or one listed twice; TeacherError if the teacher's layers are not
+    one module list.
+
     Args:
         teacher: BERT, RoBERTa, ELECTRA, DistilBERT or another encoder whose layers are one module list.
         layers: 1-based numbers of the layers to keep, in the student's order.
 
     Returns:
         A new model of the teacher's class on the CPU; it shares no memory with the teacher.
-
-    Raises:
-        SpecError: a layer the teacher lacks, or one listed twice.
-        TeacherError: the teacher's layers are not one module list.
     """
     _check_layers(layers, teacher.config.num_hidden_layers)
     prefix = f"{_layers_path(teacher)}."

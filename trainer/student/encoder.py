@@ -11,16 +11,15 @@ from trainer.student.token_types import copy_untrained
 def create_encoder(source: str, interface: Interface, seed: int = 0) -> PreTrainedModel:
     """An encoder on the CPU in float32, its pooler included where its kind has one; what is not loaded is drawn anew.
 
+    Raises TeacherError if the source cannot be read, or its weights do not fit its config; MismatchError if the
+    checkpoint has too small a vocabulary.
+
     Args:
         source: a key of STUDENTS, a config.json or a folder without weights (random weights), a folder with weights,
             or a hub id. A folder wins over a key of the same name.
             Of a checkpoint with a head, the head is left behind.
         interface: what the student must read; what it says of classes does not count.
         seed: of the random weights; the global generators stay untouched.
-
-    Raises:
-        TeacherError: the source cannot be read, or its weights do not fit its config.
-        MismatchError: the checkpoint has too small a vocabulary.
     """
     if has_no_weights(source):
         return _from_shape(source, interface, seed)

@@ -17,17 +17,14 @@ def keep_meaning(
     """Put the rows of a loaded classifier into another order of the same classes, in place.
 
     Classes without names, and names that are none of those wanted, are taken to be in the order that is wanted; of the
-    latter a line tells.
+    latter a line tells. Raises MismatchError if the names are the same in part; TeacherError if they must move, and it
+    cannot be told which rows of which parameters they are.
 
     Args:
         model: a sequence classifier of as many classes as are wanted.
         source: what to call it.
         names: the classes as its checkpoint names them, and as they are wanted, in the order of the outputs.
         drawn: parameters that its checkpoint lacks: a classifier that is drawn anew has no meaning yet.
-
-    Raises:
-        MismatchError: the names are the same in part.
-        TeacherError: they must move, and it cannot be told which rows of which parameters they are.
     """
     had, wanted = names
     if len(had) != len(wanted) or any(not name.startswith(_encoder(model)) and "pooler" not in name for name in drawn):
@@ -51,8 +48,7 @@ def keep_meaning(
 def classifier_of(model: PreTrainedModel, source: str) -> nn.Linear:
     """The last layer of a sequence classifier: the one linear layer beside the encoder with a row for each class.
 
-    Raises:
-        TeacherError: there is none, or more than one may be it.
+    Raises TeacherError if there is none, or more than one may be it.
     """
     count = int(model.config.num_labels)
     beside = {

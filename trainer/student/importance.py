@@ -83,7 +83,9 @@ def importance(
 ) -> dict[int, LayerImportance]:
     """Scores of the heads and neurons of some layers, in eval mode on the device where the teacher is.
 
-    A batch's loss is its mean cross entropy, or its mean squared error where the teacher has one output.
+    A batch's loss is its mean cross entropy, or its mean squared error where the teacher has one output. Raises
+    DataError if there are no rows; MismatchError if a row is longer than the teacher's positions, or holds an id
+    outside its vocabulary; TeacherError if a gradient is not finite.
 
     Args:
         teacher: a BERT sequence classifier; its weights stay as they are, and it is left without gradients.
@@ -94,11 +96,6 @@ def importance(
 
     Returns:
         layer -> its scores.
-
-    Raises:
-        DataError: there are no rows.
-        MismatchError: a row is longer than the teacher's positions, or holds an id outside its vocabulary.
-        TeacherError: a gradient is not finite.
     """
     if not len(sample.batches):
         raise DataError("there are no rows to learn from which heads and neurons matter; give some with --data")

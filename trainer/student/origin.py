@@ -53,8 +53,7 @@ def tell_origin(source: str, reads_pairs: bool = False) -> None:
 def has_one_type(source: str) -> bool:
     """True if a student was trained from random weights on single texts alone, as is remembered beside it.
 
-    Raises:
-        DamageError: what is remembered cannot be read.
+    Raises DamageError if what is remembered cannot be read.
     """
     return not is_preset(source) and of_model(source).token_types == 1
 
@@ -71,8 +70,7 @@ def _is_model(source: str) -> bool:
 def has_no_weights(source: str) -> bool:
     """True if a source is a shape alone: a key of STUDENTS, a config.json, or a folder without weights.
 
-    Raises:
-        TeacherError: a path that leads nowhere, or a folder with weights that are not read.
+    Raises TeacherError for a path that leads nowhere, or a folder with weights that are not read.
     """
     if is_preset(source):
         return True

@@ -77,8 +77,7 @@ class Pruned:
 def prunable_layers(layers: str | None, teacher_layers: int) -> tuple[int, ...]:
     """Layers of a teacher to keep: all for None, the first N for a number N, else what resolve_layers reads.
 
-    Raises:
-        SpecError: not of these forms, or layers the teacher lacks.
+    Raises SpecError for not of these forms, or layers the teacher lacks.
     """
     if layers is None:
         return tuple(range(1, teacher_layers + 1))
@@ -94,9 +93,8 @@ def prunable_layers(layers: str | None, teacher_layers: int) -> tuple[int, ...]:
 def check_cut(teacher: PreTrainedModel, cut: Pruning) -> None:
     """Refuse a cut that cannot be made, before any row is read.
 
-    Raises:
-        TeacherError: the teacher is not a plain BERT encoder.
-        SpecError: more is to be kept than there is, or nothing.
+    Raises TeacherError if the teacher is not a plain BERT encoder; SpecError if more is to be kept than there is, or
+    nothing.
     """
     config = teacher.config
     if type(teacher) not in COMPACT or config.is_decoder:
@@ -125,17 +123,14 @@ def prune(teacher: PreTrainedModel, cut: Pruning, importance: Mapping[int, Layer
     """Make a student of what ``cut`` keeps.
 
     It is a plain BERT where BERT has the shapes for it, and of the classes in ``trainer.student.compact`` where heads
-    are fewer or the embedding is factored.
+    are fewer or the embedding is factored. Raises TeacherError if the teacher is not a plain BERT encoder; SpecError if
+    more is to be kept than there is, or nothing.
 
     Args:
         teacher: a BERT encoder, with or without a classifier.
         cut: what stays.
         importance: scores of every kept layer; not needed where all heads and neurons stay. For a share of all, those
             of masks.
-
-    Raises:
-        TeacherError: the teacher is not a plain BERT encoder.
-        SpecError: more is to be kept than there is, or nothing.
     """
     check_cut(teacher, cut)
     config = teacher.config

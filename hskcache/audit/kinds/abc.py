@@ -87,11 +87,7 @@ class AuditedKind(Generic[FieldModel]):
         raise NotImplementedError
 
     def check_shape(self, field: FieldModel, teacher: Teacher, where: str) -> None:
-        """Raise unless a teacher gives what a field of the cache ``where`` stores.
-
-        Raises:
-            MismatchError: it does not.
-        """
+        """Raise MismatchError unless a teacher gives what a field of the cache ``where`` stores."""
 
 
 def scale_of_scores(scores: Tensor) -> Tensor:
