@@ -19,10 +19,8 @@ _MOST_TRIED = 7
 def class_agreement(answers_N: NDArray[Any], labels_N: NDArray[Any], num_classes: int) -> ClassAgreement:
     """The agreement of class indices.
 
-    Args:
-        answers_N: [N] most probable class of each row; below 0 where there is none, which agrees with nothing.
-        labels_N: [N] class of each row; below 0 where there is none, and the row does not count.
-        num_classes: C.
+    ``answers_N``: [N] most probable class of each row; below 0 where there is none, which agrees with nothing.
+    ``labels_N``: [N] class of each row; below 0 where there is none, and the row does not count.
     """
     is_labelled = (labels_N >= 0) & (labels_N < num_classes)
     answers, labels = answers_N[is_labelled].astype(np.int64), labels_N[is_labelled].astype(np.int64)
@@ -61,10 +59,7 @@ def score_agreement(answers_N: NDArray[Any], labels_N: NDArray[Any]) -> ScoreAgr
 def told(agreement: "Agreement", who: str, names: Sequence[str]) -> str | None:
     """A line for people: how far a teacher agrees, and what to do where that looks wrong; None where no row tells.
 
-    Args:
-        agreement: of its answers with the labels.
-        who: the teacher.
-        names: the classes, in the order in which its outputs were taken.
+    ``names``: the classes, in the order in which its outputs were taken.
     """
     if not agreement.num_rows:
         return None

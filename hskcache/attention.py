@@ -38,14 +38,8 @@ def listening(listener: Listener | None) -> Iterator[None]:
 def scores_between(query_BHLd: Tensor, key_BHLd: Tensor, positions_BK: Tensor | None, scaling: float) -> Tensor:
     """Attention scores QK^T * scaling between some positions, before mask and softmax [TinyBERT 3.1, eq. 7].
 
-    Args:
-        query_BHLd: queries of one self-attention.
-        key_BHLd: its keys.
-        positions_BK: positions of each row, int64; None takes all L.
-        scaling: what the model multiplies QK^T by, 1 / sqrt(d) as a rule.
-
-    Returns:
-        [B, H, K, K], queries before keys, in the type of the query.
+    ``positions_BK``: positions of each row, int64; None takes all L. ``scaling``: what the model multiplies QK^T by, 1
+    / sqrt(d) as a rule. Returns [B, H, K, K], queries before keys, in the type of the query.
     """
     if positions_BK is not None:
         index = positions_BK[:, None, :, None].expand(-1, query_BHLd.shape[1], -1, query_BHLd.shape[3])

@@ -49,9 +49,6 @@ def open_cache(path: str | Path) -> "Cache":
 
     Raises CacheError if there is no cache; MismatchError if its build is not finished, or its format is newer than this
     program; DamageError if its manifest is damaged or was edited.
-
-    Args:
-        path: its directory.
     """
     root = Path(path)
     manifest = Ledger(root).intact()
@@ -63,17 +60,9 @@ def open_cache(path: str | Path) -> "Cache":
 class Cache:
     """A complete cache: a manifest, and a shelf of the shards that it lists.
 
-    Holds no open file and never changes, so threads may share it.
-
-    Attributes:
-        manifest: what it is.
-        shelf: where its shards stand.
-        id: the cache id; caches of the same id hold the same bytes.
-        shards: row range [start, stop) of each shard, the same for every field.
-
-    Args:
-        manifest: what it is, known to be intact.
-        shelf: where its shards stand.
+    Holds no open file and never changes, so threads may share it. ``manifest``: what it is, known to be intact. ``id``:
+    the cache id; caches of the same id hold the same bytes. ``shards``: row range [start, stop) of each shard, the same
+    for every field.
     """
 
     def __init__(self, manifest: Manifest, shelf: Shelf) -> None:
@@ -136,9 +125,6 @@ class Cache:
 
         Of all own fields it is the id that the cache had before any was added, and stays it whatever is added later.
         Raises MismatchError if the cache has no such field.
-
-        Args:
-            fields: names, in any order.
         """
         for name in fields:
             self._records(name)
@@ -159,16 +145,10 @@ class Cache:
     def read(self, field: str, shard: int, names: Collection[str] | None = None) -> dict[str, NDArray[Any]]:
         """Read one shard of a field with one read of its file, verified against the manifest.
 
-        Raises MismatchError if the cache has no such field, shard or array; DamageError if the file is missing or
-        altered; names the field, the shard and the file.
-
-        Args:
-            field: name of the field.
-            shard: number of the shard, 0 to len(shards) - 1.
-            names: arrays to decode; None decodes all.
-
-        Returns:
-            By name, arrays still encoded, each writable and with memory of its own.
+        ``shard``: number of the shard, 0 to len(shards) - 1. ``names``: arrays to decode; None decodes all. Returns by
+        name, arrays still encoded, each writable and with memory of its own. Raises MismatchError if the cache has no
+        such field, shard or array; DamageError if the file is missing or altered; names the field, the shard and the
+        file.
         """
         records = self._records(field)
         if not 0 <= shard < len(records):
@@ -191,12 +171,10 @@ class Cache:
     def row(self, index: int) -> dict[str, Any]:
         """Everything stored about one row, still encoded; for looking at, not for speed.
 
-        Raises MismatchError if there is no such row, DamageError if a file is missing or altered.
-
-        Returns:
-            ``row_id``, ``input_ids``, ``token_type_ids`` and ``label`` where stored, then by field ``logits`` [C] and
-            ``hidden``: by teacher layer, ``positions`` [K] and the other arrays of the layer, [K, ...]; ``attention``
-            likewise, its vectors one after the other. What was added stands under ``added``, by field.
+        Returns ``row_id``, ``input_ids``, ``token_type_ids`` and ``label`` where stored, then by field ``logits`` [C]
+        and ``hidden``: by teacher layer, ``positions`` [K] and the other arrays of the layer, [K, ...]; ``attention``
+        likewise, its vectors one after the other. What was added stands under ``added``, by field. Raises MismatchError
+        if there is no such row, DamageError if a file is missing or altered.
         """
         if not 0 <= index < self.num_rows:
             raise MismatchError(f"{self.name} has no row {index}; it has {self.num_rows}, counted from 0")

@@ -62,13 +62,11 @@ def order_between(had: Sequence[str], wanted: Sequence[str]) -> tuple[int, ...] 
 def require_one_answer(name: str, config: Any, num_outputs: int | None = None) -> None:
     """Refuse a model that gives several answers of one row: several labels at once, or several scores.
 
-    Args:
-        name: what to call the model in the error.
-        config: its configuration, or that as plain values.
-        num_outputs: of the model; None takes the configuration's.
-
     Raises:
         MismatchError: it does.
+
+    ``config``: its configuration, or that as plain values. ``num_outputs``: of the model; None takes the
+    configuration's.
     """
     if isinstance(config, Mapping):
         problem, count = config.get("problem_type"), num_outputs or 1

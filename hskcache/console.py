@@ -149,8 +149,7 @@ def _origin(error: BaseException) -> str:
 def going_on_from(place: Callable[[], str]) -> Iterator[None]:
     """Let an interrupt say where the same command goes on from. Raises Interrupted for Ctrl-C.
 
-    Args:
-        place: what to call it; asked for after the interrupt.
+    ``place``: what to call it; asked for after the interrupt.
     """
     try:
         yield
@@ -175,8 +174,7 @@ def print_json(value: Any) -> None:
 def printer(folds: bool = True) -> "Console":
     """A console of rich on stdout; in a pipe, where nobody sees the width, it breaks no line.
 
-    Args:
-        folds: whether it breaks lines that are wider than the terminal; figures are better left whole.
+    ``folds``: whether it breaks lines that are wider than the terminal; figures are better left whole.
     """
     from rich.console import Console
 
@@ -186,8 +184,7 @@ def printer(folds: bool = True) -> "Console":
 def progress(unit: str = "rows") -> "Progress":
     """A progress bar on stderr with ``unit`` per second and the time left.
 
-    Returns:
-        A context manager; ``task = bar.add_task("build", total=n)`` then ``bar.advance(task, k)``.
+    Returns a context manager; ``task = bar.add_task("build", total=n)`` then ``bar.advance(task, k)``.
     """
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -223,10 +220,6 @@ def parse_bytes(text: str, flag: str) -> int:
     """A size as people write it, ``500MB``, ``1.5 TB`` or ``20GiB``, in bytes; a bare number is bytes.
 
     Raises SpecError if it is not a size, or none at all.
-
-    Args:
-        text: what was typed.
-        flag: where, for the error.
     """
     match = re.fullmatch(r"([0-9]+(?:\.[0-9]*)?) *([kmgt]?)(i?)b?", text.strip(), re.IGNORECASE)
     num_bytes = 0

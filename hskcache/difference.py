@@ -7,9 +7,8 @@ from typing import Any
 def first_difference(here: Any, there: Any) -> tuple[str, Any, Any] | None:
     """The first place where two JSON values differ: keys and places joined by dots, the value here, the value there.
 
-    Args:
-        here: one of them; objects and lists of equal length are compared part by part, in its order.
-        there: the other; a key that is missing counts as null.
+    ``here``: one of them; objects and lists of equal length are compared part by part, in its order. ``there``: the
+    other; a key that is missing counts as null.
     """
     return next(differences(here, there), None)
 
@@ -17,10 +16,7 @@ def first_difference(here: Any, there: Any) -> tuple[str, Any, Any] | None:
 def differences(here: Any, there: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
     """Every place where two JSON values differ, as :func:`first_difference` tells the first.
 
-    Args:
-        here: one of them.
-        there: the other.
-        path: of the two values, where they are parts of something.
+    ``path``: of the two values, where they are parts of something.
     """
     if isinstance(here, dict) and isinstance(there, dict):
         parts = [(key, here.get(key), there.get(key)) for key in {**here, **there}]

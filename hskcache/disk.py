@@ -90,12 +90,10 @@ def require_writable(out: Path) -> None:
 def require_file_outside(cache: str | Path, out: Path) -> None:
     """Refuse a file that would stand within a cache, which holds nothing else, or where a folder is.
 
-    Args:
-        cache: its folder; a URL has nothing within it.
-        out: of the file.
-
     Raises:
         CacheError: it would.
+
+    ``cache``: its folder; a URL has nothing within it.
     """
     if Path(cache).resolve() in out.resolve().parents:
         raise CacheError(f"{out} is within the cache {cache}, which holds nothing else; give a place outside of it")
@@ -112,9 +110,7 @@ def require_file(out: Path) -> None:
 def writing_to(path: Path, since: str) -> Iterator[None]:
     """Turn what the disk says into one line. Raises CacheError if a file cannot be written or read.
 
-    Args:
-        path: what is written.
-        since: where the same command goes on from.
+    ``since``: where the same command goes on from.
     """
     try:
         yield

@@ -34,9 +34,7 @@ class DamageError(CacheError):
 class Interrupted(KeyboardInterrupt):
     """An end that a signal asked for, in order: says what is kept and where the same command goes on.
 
-    Args:
-        message: one line.
-        number: of the signal; Ctrl-C is SIGINT.
+    ``message``: one line. ``number``: of the signal; Ctrl-C is SIGINT.
     """
 
     def __init__(self, message: str, number: int = signal.SIGINT) -> None:

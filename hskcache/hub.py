@@ -29,9 +29,6 @@ def looked_up(name: str) -> Iterator[None]:
 
     Raises CacheError of the class that the block raised, if it is no folder, was not fetched before, and the hub is out
     of reach or not to be asked.
-
-    Args:
-        name: as the user gave it.
     """
     if Path(name).exists() or name.startswith(("/", ".", "~")):
         yield

@@ -31,17 +31,15 @@ _TAKEN = frozenset({errno.EACCES, errno.EAGAIN, errno.EWOULDBLOCK})
 def locked(path: Path, wait: bool = True, remove: bool = False, for_all: bool = False) -> Iterator[bool]:
     """Hold a lock file, which one process at a time can; it stays behind, empty, unless it is to be removed.
 
-    A file, opened for writing, is what network file systems can lock, too. Raises CacheError if the file system knows
-    no locks, and several processes were started; OSError if the file cannot be made.
+    A file, opened for writing, is what network file systems can lock, too. Returns whether it is held; always, if it
+    was waited for. Raises CacheError if the file system knows no locks, and several processes were started; OSError if
+    the file cannot be made.
 
     Args:
         path: the lock file; made if missing, in a folder that exists.
         wait: whether to wait for another process that holds it.
         remove: whether to remove the file when it is let go; who waited for it makes another.
         for_all: whether one process of a run holds it for all of them, who then need no locks among themselves.
-
-    Returns:
-        Whether it is held; always, if it was waited for.
     """
     try:
         file, held = _lock(path, wait, for_all)
@@ -64,12 +62,9 @@ def locked(path: Path, wait: bool = True, remove: bool = False, for_all: bool = 
 def sole_writer(out: Path, is_file: bool = False) -> Iterator[None]:
     """Be the one command that writes an ``--out``; of several processes of a run the first one is it for all.
 
-    Raises CacheError if another command writes it.
-
-    Args:
-        out: a folder, in which a file :data:`WRITING` says who writes it until it is let go; made if missing, and
-            gone again if it stays empty.
-        is_file: whether it is a file, for which one beside it says so.
+    ``out``: a folder, in which a file :data:`WRITING` says who writes it until it is let go; made if missing, and gone
+    again if it stays empty. ``is_file``: whether it is a file, for which one beside it says so. Raises CacheError if
+    another command writes it.
     """
     folder, name = (out.parent, f".{out.name}{WRITING}") if is_file else (out, WRITING)
     with ExitStack() as stack:
@@ -106,9 +101,8 @@ def is_locked(path: Path) -> bool:
 class LockFile:
     """An open file and the lock on it, which ends when it is closed by the process that took it.
 
-    Args:
-        path: of the file, for those who lock it where the file system cannot.
-        descriptor: of it; open for writing, unless the lock is a shared one.
+    ``path``: of the file, for those who lock it where the file system cannot. ``descriptor``: of it; open for writing,
+    unless the lock is a shared one.
     """
 
     def __init__(self, path: Path, descriptor: int) -> None:
@@ -120,17 +114,10 @@ class LockFile:
     def take(self, shared: bool = False, wait: bool = True, for_all: bool = False, quiet: bool = False) -> bool:
         """Lock the file.
 
-        Raises CacheError if the file system knows no locks, and several processes were started; OSError if it cannot be
-        locked.
-
-        Args:
-            shared: whether others may hold it, too, who take it so.
-            wait: whether to wait for others that hold it.
-            for_all: as :func:`locked`.
-            quiet: whether nothing is said where the file system knows no locks.
-
-        Returns:
-            Whether it is held; always, if it was waited for.
+        ``shared``: whether others may hold it, too, who take it so; ``wait``: whether to wait for others that hold it;
+        ``for_all``: as :func:`locked`; ``quiet``: whether nothing is said where the file system knows no locks. Returns
+        whether it is held; always, if it was waited for. Raises CacheError if the file system knows no locks, and
+        several processes were started; OSError if it cannot be locked.
         """
         try:
             fcntl.flock(self.descriptor, _kind(shared, wait))
@@ -169,7 +156,8 @@ class LockFile:
 def lock_bytes(descriptor: int, length: int, start: int, shared: bool = False, wait: bool = True) -> bool:
     """Lock bytes of an open file for this process, which loses them when it closes any descriptor of the file.
 
-    Raises OSError if they cannot be locked; see :func:`are_missing`.
+    Returns whether they are held; always, if they were waited for. Raises OSError if they cannot be locked; see
+    :func:`are_missing`.
 
     Args:
         descriptor: of the file, open for writing.
@@ -177,9 +165,6 @@ def lock_bytes(descriptor: int, length: int, start: int, shared: bool = False, w
         start: the first one; the file need not have it.
         shared: whether others may hold them, too, who take them so.
         wait: whether to wait for others that hold them.
-
-    Returns:
-        Whether they are held; always, if they were waited for.
     """
     try:
         fcntl.lockf(descriptor, _kind(shared, wait), length, start)
@@ -203,11 +188,8 @@ def are_missing(error: OSError) -> bool:
 def work_without(folder: Path, for_all: bool = False) -> None:
     """Go on in a folder whose file system knows no locks, and say so once.
 
-    Raises CacheError if several processes were started, which would harm each other unseen.
-
-    Args:
-        folder: that is worked on.
-        for_all: whether this process works for all of its run.
+    ``for_all``: whether this process works for all of its run. Raises CacheError if several processes were started,
+    which would harm each other unseen.
     """
     if processes.count() > 1 and not for_all:
         raise CacheError(

@@ -5,12 +5,7 @@ from difflib import get_close_matches
 
 
 def meant(given: str, known: Iterable[str]) -> str:
-    """The end of an error about an unknown name, ``; do you mean 'epochs'?``; empty where no name is near.
-
-    Args:
-        given: what was typed.
-        known: the names that exist.
-    """
+    """The end of an error about an unknown name, ``; do you mean 'epochs'?``; empty where no name is near."""
     folded = {_folded(name): name for name in known}
     near = get_close_matches(_folded(given), folded, n=1)
     return f"; do you mean {folded[near[0]]!r}?" if near else ""

@@ -19,10 +19,8 @@ Command = Callable[..., Any]
 def gathered(kind: Callable[..., Any], name: str, of: Iterable[str] | None = None) -> Callable[[Command], Command]:
     """Give a command one argument in place of the options that it is made of.
 
-    Args:
-        kind: makes the argument, from the values of the options by the names of their parameters.
-        name: of the argument.
-        of: the parameters; None takes those of ``kind``.
+    ``kind``: makes the argument, from the values of the options by the names of their parameters. ``name``: of the
+    argument. ``of``: the parameters; None takes those of ``kind``.
     """
     names = tuple(inspect.signature(kind).parameters) if of is None else tuple(of)
 
@@ -80,9 +78,7 @@ as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON for p
 def seed(of: str, numbers: "click.ParamType[int] | None" = None) -> Callable[[Command], Command]:
     """The option ``--seed``, 0 where it is not given.
 
-    Args:
-        of: what is drawn by it.
-        numbers: what it may be; None: a whole number from 0 on.
+    ``of``: what is drawn by it. ``numbers``: what it may be; None: a whole number from 0 on.
     """
     return click.option("--seed", type=numbers or Whole(min=0), default=0, show_default=True, help=f"Of {of}.")
 

@@ -16,12 +16,9 @@ def permutation(num: int, seed: int, *purpose: int) -> NDArray[np.int64]:
 
     Each number has a random key above it in one word, and the words are sorted: no two are equal, so that every way of
     sorting gives the same. Of ten million numbers 40 bits are left for the keys, and a tie, which goes to the lower
-    number, is one pair in a million.
-
-    Args:
-        num: how many; below 2**32, so that keys have as many bits at least.
-        seed: any integer, taken modulo 2**64.
-        purpose: up to three numbers from 0, such as an epoch, each of which has permutations of its own.
+    number, is one pair in a million. ``num``: how many; below 2**32, so that keys have as many bits at least. ``seed``:
+    any integer, taken modulo 2**64. ``purpose``: up to three numbers from 0, such as an epoch, each of which has
+    permutations of its own.
     """
     assert num < 1 << _BITS // 2
     assert len(purpose) <= 3

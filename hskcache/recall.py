@@ -14,12 +14,7 @@ from hskcache.text.tasks import Task, load_task, parse_task, task_names
 
 
 def provenance_of(examples: Examples, cut: Cut) -> Provenance:
-    """Account of how rows were read, as a manifest tells it.
-
-    Args:
-        examples: the rows.
-        cut: what they lost when they were tokenized.
-    """
+    """Account of how rows were read, as a manifest tells it. ``cut``: what they lost when they were tokenized."""
     reading = examples.reading
     task, columns = reading.task, reading.columns
     return Provenance(
@@ -37,12 +32,8 @@ def provenance_of(examples: Examples, cut: Cut) -> Provenance:
 def of_cache(where: str, request: Request, source: str | None = None) -> Remembered:
     """Memory of how the rows of a cache were read, as far as its manifest tells.
 
-    Raises SpecError if the manifest's definition of a task is none.
-
-    Args:
-        where: what to call the cache, such as ``the cache rte.hsk``.
-        request: of it.
-        source: a data set; where it is one that was appended, as that was read.
+    ``where``: what to call the cache, such as ``the cache rte.hsk``. ``source``: a data set; where it is one that was
+    appended, as that was read. Raises SpecError if the manifest's definition of a task is none.
     """
     data = next((part for part in reversed(request.parts) if part.name == source), request.data)
     max_length, cut = request.spec.max_length, cut_of(request.parts)

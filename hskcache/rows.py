@@ -16,10 +16,8 @@ Integers = NDArray[np.int64]
 def take(field: Field, arrays: Mapping[str, NDArray[Any]], rows: Integers) -> Arrays:
     """Rows of a shard as a shard of those rows alone would hold them.
 
-    Args:
-        field: that the shard belongs to.
-        arrays: of the shard, all or some; where rows have different numbers of entries, their offsets too.
-        rows: places in the shard, int64 [n], in any order.
+    ``arrays``: of the shard, all or some; where rows have different numbers of entries, their offsets too. ``rows``:
+    places in the shard, int64 [n], in any order.
     """
     taken = {}
     for name, array in arrays.items():
@@ -46,9 +44,7 @@ def join(parts: list[Arrays]) -> Arrays:
 def by_shard(shards: list[tuple[int, int]], rows: Integers) -> Iterator[tuple[int, slice]]:
     """The shards that hold some rows, and which of the rows each of them holds.
 
-    Args:
-        shards: row ranges of all.
-        rows: ascending.
+    ``shards``: row ranges of all; ``rows``: ascending.
     """
     for shard, limits in enumerate(shards):
         first, last = np.searchsorted(rows, limits)
@@ -59,13 +55,8 @@ def by_shard(shards: list[tuple[int, int]], rows: Integers) -> Iterator[tuple[in
 def read_rows(cache: Cache, name: str, rows: Integers, names: Collection[str] | None = None) -> Arrays:
     """Rows of a field; of the shards that hold them, one at a time is in memory.
 
-    Raises MismatchError if the cache has no such field, DamageError if a file is missing or altered.
-
-    Args:
-        cache: that is read, verified.
-        name: of the field.
-        rows: numbers of the rows, ascending, at least one.
-        names: arrays to read, offsets among them; None reads all.
+    ``rows``: numbers of the rows, ascending, at least one. ``names``: arrays to read, offsets among them; None reads
+    all. Raises MismatchError if the cache has no such field, DamageError if a file is missing or altered.
     """
     places = list(by_shard(cache.shards, rows))
     cache.ahead((name, shard) for shard, _ in places)

@@ -55,11 +55,8 @@ def resolve_device(name: str) -> str:
 def own_device(name: str) -> str:
     """The device of this process: several of one machine have its CUDA devices in turn.
 
-    Args:
-        name: the value of ``--device``, of which ``auto`` and ``cuda`` leave open which.
-
-    Returns:
-        The same, or ``cuda:N`` where several processes were started and there is one to choose.
+    ``name``: the value of ``--device``, of which ``auto`` and ``cuda`` leave open which. Returns the same, or
+    ``cuda:N`` where several processes were started and there is one to choose.
     """
     if name not in {"auto", "cuda"} or processes.count() == 1:
         return name

@@ -190,14 +190,8 @@ class Spec(Extended):
 def parse_keep(text: str, flag: str = "--keep") -> Keep | None:
     """Read ``1l_10t_0.1h``, any part of it, ``full`` (all three dimensions) or ``none``.
 
-    Raises SpecError for not of that form, a count below 1, or a fraction outside (0, 1].
-
-    Args:
-        text: the short form.
-        flag: where it was given, for messages.
-
-    Returns:
-        The three counts, or None for ``none``.
+    Returns the three counts, or None for ``none``. Raises SpecError if not of that form, a count below 1, or a
+    fraction outside (0, 1].
     """
     if text == "none":
         return None
@@ -236,7 +230,7 @@ def _fraction(what: str, digits: str | None) -> float:
 def layer_map_changes(text: str) -> dict[str, Any]:
     """The keys of :class:`Depth` that ``uniform``, ``top``, ``bottom`` or ``3,6,9,12`` sets.
 
-    Raises SpecError for not of these forms.
+    Raises SpecError if not of these forms.
     """
     value = numbers_or_word(text, "--layer-map", get_args(LayerMapName))
     return {"mapping": value, "layers": None} if isinstance(value, str) else {"mapping": "uniform", "layers": value}

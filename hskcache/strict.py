@@ -25,8 +25,7 @@ class Strict(BaseModel):
 class Extended(BaseModel):
     """A frozen model that refuses unknown keys but for those of a table: kinds and terms that come with their models.
 
-    Attributes:
-        further: by key, the model of its value; keys that are fields of the class are validated as such.
+    ``further``: by key, the model of its value; keys that are fields of the class are validated as such.
     """
 
     model_config = ConfigDict(frozen=True, extra="allow", strict=True)
@@ -68,9 +67,7 @@ def parse_yaml(text: str, source: str) -> Any:
 def first_problem(error: ValidationError, model: type[BaseModel] | None = None) -> str:
     """The first complaint of pydantic as one line: where, what was given, what was expected.
 
-    Args:
-        error: what it says.
-        model: that was asked for; of an unknown key the known ones are listed then, and of a word the nearest told.
+    ``model``: that was asked for; of an unknown key the known ones are listed then, and of a word the nearest told.
     """
     problem = error.errors()[0]
     where = ".".join(str(part) for part in problem["loc"]) or "the document"

@@ -15,9 +15,8 @@ Entry = TypeVar("Entry")
 class Table(dict[str, Entry]):
     """Entries by the word that people type and manifests store.
 
-    Args:
-        what: one of them, for messages, such as ``an encoding``.
-        entries: by word, in the order in which they are told.
+    ``what``: one of them, for messages, such as ``an encoding``; ``entries``: by word, in the order in which they are
+    told.
     """
 
     def __init__(self, what: str, entries: Mapping[str, Entry]) -> None:

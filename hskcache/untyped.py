@@ -17,10 +17,8 @@ _OF_BERT = frozenset(
 def untyped_bert(name: str) -> "BertConfig | None":
     """The configuration of a model whose config.json names no ``model_type`` and is that of a BERT; None of any other.
 
-    Whether it is one shows when its weights are placed: those of another kind find none.
-
-    Args:
-        name: a folder, a config.json, or a hub id, for which :func:`hskcache.hub.looked_up` has been asked.
+    Whether it is one shows when its weights are placed: those of another kind find none. ``name``: a folder, a
+    config.json, or a hub id, for which :func:`hskcache.hub.looked_up` has been asked.
     """
     from transformers import BertConfig, PreTrainedConfig
 

@@ -75,21 +75,14 @@ def verify(root: str | Path, on_progress: Callable[[int], None] | None = None, d
 
     Checked are the manifest's digests, its copy, the pages of records, that the shards of every field cover every row
     once, each shard's size, digest, documents, offsets and positions, in version 1 each commit record, the tokenizer's
-    digest, and that no other file stands there.
-    Entries of the cache's folder that begin with a dot, and a README.md, are left alone: hubs put them there.
+    digest, and that no other file stands there. Entries of the cache's folder that begin with a dot, and a README.md,
+    are left alone: hubs put them there.
 
     The other arrays need no decompressing: a shard of the right digest is what its writer wrote, and whoever reads it
-    refuses what does not decompress. ``deep`` proves the same of a stranger's cache before it is read. Raises
-    CacheError if there is no cache; MismatchError if the build is not finished, or the format is newer than this
-    program.
-
-    Args:
-        root: the cache's directory.
-        on_progress: called with the size in bytes of each shard once it is checked.
-        deep: whether to decompress every array.
-
-    Returns:
-        What was found; nothing is changed and nothing repaired.
+    refuses what does not decompress. ``deep`` proves the same of a stranger's cache before it is read. ``on_progress``:
+    called with the size in bytes of each shard once it is checked. Returns what was found; nothing is changed and
+    nothing repaired. Raises CacheError if there is no cache; MismatchError if the build is not finished, or the format
+    is newer than this program.
     """
     root = Path(root)
     ledger = Ledger(root)
@@ -118,9 +111,6 @@ class _Shards:
     """The shards of a cache and their records, checked by as many threads as there are cores.
 
     Attributes:
-        ledger: the cache.
-        manifest: what it should be.
-        deep: whether to decompress every array.
         lengths: by shard, the tokens of its rows, once the inputs are read; of damaged inputs there are none.
         bad_pages: pages of records that are not as they were written; nothing is said of the shards that they are of.
         skipped: by field, the rows that its records leave out, as far as they can be read.

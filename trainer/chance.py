@@ -19,10 +19,9 @@ _REORDERED = "its classes seem to be in that order; see that id2label in its con
 def record(scores: Mapping[str, float]) -> dict[str, Any]:
     """Facts that tell chance from knowledge, to be kept beside some scores; empty where there is no task.
 
-    Returns:
-        Under ``chance``: of classes ``majority``, the accuracy of always answering the most frequent one, and
-        ``predicted_classes``, how many were answered; of scores ``constant``; of both ``at_chance``, and ``notice``,
-        None or what there is to be told, to be read after the name of the model.
+    Returns under ``chance``: of classes ``majority``, the accuracy of always answering the most frequent one, and
+    ``predicted_classes``, how many were answered; of scores ``constant``; of both ``at_chance``, and ``notice``, None
+    or what there is to be told, to be read after the name of the model.
     """
     if not isinstance(scores, Scores) or (agreement := scores.agreement) is None:
         return {}
@@ -40,10 +39,7 @@ def is_at_chance(result: Mapping[str, Any]) -> bool:
 def tell(result: Mapping[str, Any], model: str, help_with: str) -> None:
     """Say in one line what there is to notice of a result.
 
-    Args:
-        result: with a :func:`record`, or from before it was kept.
-        model: whose it is.
-        help_with: what usually helps against chance.
+    ``result``: with a :func:`record`, or from before it was kept; ``help_with``: what usually helps against chance.
     """
     if (notice := (result.get(CHANCE) or {}).get("notice")) is not None:
         console.say(f"{model} {notice}: {help_with if is_at_chance(result) else _REORDERED}")

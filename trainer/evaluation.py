@@ -29,9 +29,8 @@ NO_ANSWER = -1
 class Scores(dict[str, float]):
     """The metrics of a model by name, and what they were taken from.
 
-    Attributes:
-        agreement: of its answers with the labels; None where nothing was answered.
-        label_names: the classes in index order; empty for a regression.
+    ``agreement``: of its answers with the labels; None where nothing was answered. ``label_names``: the classes in
+    index order; empty for a regression.
     """
 
     agreement: Agreement | None = None
@@ -135,12 +134,9 @@ DEFAULT_METRICS: dict[str, tuple[str, ...]] = {
 def metrics_for(problem: str, names: Sequence[str] | None = None, first: str | None = None) -> dict[str, Metric]:
     """The metrics called ``names``, in that order; the first is the one that picks the best evaluation.
 
-    Raises SpecError for a name that is no metric, or none of this kind of problem.
-
-    Args:
-        problem: ``classification`` or ``regression``.
-        names: keys of METRICS; None or empty takes the problem's defaults.
-        first: one that comes before them, whether it is among them or not; None leaves their order.
+    ``names``: keys of METRICS; None or empty takes the problem's defaults. ``first``: one that comes before them,
+    whether it is among them or not; None leaves their order. Raises SpecError for a name that is no metric, or none of
+    this kind of problem.
     """
     fitting = PROBLEM_METRICS[problem]
     wanted = dict.fromkeys([*([first] if first else []), *(names or DEFAULT_METRICS[problem])])

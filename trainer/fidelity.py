@@ -36,18 +36,15 @@ def beside(
 ) -> tuple[Logits, Logits]:
     """Logits of a model and of a cached teacher for every row of a cache, shard by shard.
 
-    Raises MismatchError if a row is longer than the model's positions, or holds an id outside its vocabulary;
-    DamageError if a shard is not as it was written.
+    Returns two float32 [N, C]; the teacher's is NaN where the cache holds nothing of a row. Raises MismatchError if a
+    row is longer than the model's positions, or holds an id outside its vocabulary; DamageError if a shard is not as it
+    was written.
 
     Args:
         model: a classifier on its device, whose outputs stand in the order of the field's.
-        cache: that holds the rows.
         field: of the teacher's logits.
         bf16: compute under bfloat16 autocast.
         on_rows: called with the number of rows done since the last call.
-
-    Returns:
-        Two float32 [N, C]; the teacher's is NaN where the cache holds nothing of a row.
     """
     pad = cache.manifest.request.tokenizer.pad_token_id
     sides: tuple[list[Logits], list[Logits]] = ([], [])
@@ -65,13 +62,9 @@ def beside(
 def fidelity(ours_NC: Logits, theirs_NC: Logits) -> dict[str, float]:
     """Measures of how alike two models answer; rows of which either is not finite do not count.
 
-    Args:
-        ours_NC: logits of the student.
-        theirs_NC: logits of the teacher.
-
-    Returns:
-        Of classes ``agreement``, the share of rows whose most probable class is the same, and ``kl``, the mean over
-        rows of KL(teacher || student) in nats at temperature 1; of scores ``mse`` and ``pearson``. Empty without rows.
+    ``ours_NC``: logits of the student; ``theirs_NC``: logits of the teacher. Returns of classes ``agreement``, the
+    share of rows whose most probable class is the same, and ``kl``, the mean over rows of KL(teacher || student) in
+    nats at temperature 1; of scores ``mse`` and ``pearson``. Empty without rows.
     """
     is_there_N = (np.isfinite(ours_NC) & np.isfinite(theirs_NC)).all(axis=1)
     ours_NC, theirs_NC = ours_NC[is_there_N], theirs_NC[is_there_N]

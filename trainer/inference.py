@@ -23,9 +23,8 @@ if TYPE_CHECKING:
 def length_batches(lengths: "NDArray[Any]", token_budget: int) -> Iterator["NDArray[np.int64]"]:
     """Row numbers in batches of similar length, longest first, so that memory runs out at once or never.
 
-    Args:
-        lengths: [N] tokens of each row.
-        token_budget: padded tokens of one batch at most; a row longer than that is a batch of its own.
+    ``lengths``: [N] tokens of each row. ``token_budget``: padded tokens of one batch at most; a row longer than that is
+    a batch of its own.
     """
     order = np.argsort(-lengths.astype(np.int64), kind="stable")
     start = 0
@@ -39,9 +38,8 @@ def length_batches(lengths: "NDArray[Any]", token_budget: int) -> Iterator["NDAr
 def pad_batch(rows: "TokenizedRows", indices: "NDArray[Any]", pad_token_id: int) -> dict[str, "torch.Tensor"]:
     """Gather rows into one padded batch.
 
-    Returns:
-        ``input_ids`` int64 [B, L], ``attention_mask`` int64 [B, L] and, where the tokenizer gives them,
-        ``token_type_ids`` int64 [B, L]; L is the longest row of the batch.
+    Returns ``input_ids`` int64 [B, L], ``attention_mask`` int64 [B, L] and, where the tokenizer gives them,
+    ``token_type_ids`` int64 [B, L]; L is the longest row of the batch.
     """
     import torch
 
@@ -73,18 +71,15 @@ def predict(
 ) -> "NDArray[np.float32]":
     """Logits of every row, in row order.
 
-    Raises MismatchError if a row is longer than the model's positions, or holds an id outside its vocabulary.
+    Returns float32 [N, C]. Raises MismatchError if a row is longer than the model's positions, or holds an id outside
+    its vocabulary.
 
     Args:
         model: a sequence classifier, on the device where to compute.
-        rows: the tokenized data set.
         pad_token_id: fills the padding, which the attention mask hides.
         token_budget: padded tokens of one batch at most.
         bf16: compute under bfloat16 autocast.
         on_rows: called with the number of rows done since the last call.
-
-    Returns:
-        float32 [N, C].
     """
     import torch
 
@@ -108,12 +103,8 @@ def predict(
 def check_fit(model: "PreTrainedModel", rows: "TokenizedRows", cache: str | None = None) -> None:
     """Refuse rows that a model cannot read.
 
+    ``cache``: name of the cache that holds them, whose rows no option shortens; None where they are of a data file.
     Raises MismatchError if a row is longer than the model's positions, or holds an id outside its vocabulary.
-
-    Args:
-        model: that is to read them.
-        rows: the tokenized data set.
-        cache: name of the cache that holds them, whose rows no option shortens; None where they are of a data file.
     """
     if not len(rows.input_ids):
         return

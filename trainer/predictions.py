@@ -57,9 +57,8 @@ class Predictions:
     def glue_columns(self, num_rows: int) -> Columns:
         """The two columns that GLUE's server reads: the label words of its files, scores with three decimals.
 
-        Args:
-            num_rows: of the source. The server wants an answer for each; those that are none of these rows get the
-                most frequent class, or the mean of the scores.
+        ``num_rows``: of the source. The server wants an answer for each; those that are none of these rows get the most
+        frequent class, or the mean of the scores.
         """
         scores = self.logits_NC[:, 0].astype(np.float64)
         given = self.answers(self.logits_NC) if self.label_names else [f"{score:.3f}" for score in scores]

@@ -51,10 +51,8 @@ _LEAST_S = 0.2
 class ProfiledModel:
     """A model to look at.
 
-    Attributes:
-        source: as it was given.
-        model: in eval mode on its device.
-        file_bytes: of its weights on disk; None of a shape, which has none.
+    ``source``: as it was given. ``model``: in eval mode on its device. ``file_bytes``: of its weights on disk; None of
+    a shape, which has none.
     """
 
     source: str
@@ -111,9 +109,8 @@ class ProfiledModel:
 class Speed:
     """Seconds a row of each side in one setting.
 
-    Attributes:
-        length, batch_size: of the batches, B x L tokens without padding.
-        times: seconds a row, of every repetition.
+    ``length``, ``batch_size``: of the batches, B x L tokens without padding; ``times``: seconds a row, of every
+    repetition.
     """
 
     length: int
@@ -128,10 +125,8 @@ class Speed:
 def open_side(source: str, device: str) -> ProfiledModel:
     """A model by the name of a shape, of a config.json, a folder or the hub. Raises TeacherError if it cannot be read.
 
-    Args:
-        source: a key of SHAPES, unless a model's folder has that name, or whatever holds a model. A checkpoint without
-            a classifier gets one of random weights.
-        device: where to put it.
+    ``source``: a key of SHAPES, unless a model's folder has that name, or whatever holds a model. A checkpoint without
+    a classifier gets one of random weights.
     """
     if source in SHAPES and not Path(source, "config.json").is_file():
         shape = SHAPES[source]

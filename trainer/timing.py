@@ -58,11 +58,8 @@ def alternate(
 ) -> Times:
     """Run all sides ``warmup`` times untimed, then ``repetitions`` times timed.
 
-    Args:
-        sides: by name; a side must have finished its work, on the device too, when it returns.
-        repetitions: of each side.
-        warmup: of each side.
-        on_done: called after each run, the untimed ones included.
+    ``sides``: by name; a side must have finished its work, on the device too, when it returns. ``repetitions``: of each
+    side. ``warmup``: of each side. ``on_done``: called after each run, the untimed ones included.
     """
     seconds: dict[str, list[float]] = {name: [] for name in sides}
     names = list(sides)

@@ -69,8 +69,6 @@ class Audit:
     """An audit before the teacher runs; made by :func:`prepare_audit`.
 
     Attributes:
-        teacher: that will run.
-        cache: that is audited.
         origins: where the fields come from; the teacher runs once for each.
         drawn: numbers of the rows, ascending.
         num_skipped: rows that a field has left out, of which none is drawn.
@@ -98,13 +96,9 @@ class Audit:
 def prepare_audit(teacher: Teacher, cache: Cache, question: Question | None = None) -> Audit:
     """Draw the rows and see that a teacher can be compared with what a cache holds of them.
 
-    Raises MismatchError if there is no such field or no row, or the teacher is of another shape than the one that ran;
-    SpecError as :func:`origins`.
-
-    Args:
-        teacher: loaded in the type of :func:`compute_dtype`; without a classifier for the cache of a corpus.
-        cache: a complete one.
-        question: what to audit; None: 256 rows of the cache's own fields.
+    ``teacher``: loaded in the type of :func:`compute_dtype`; without a classifier for the cache of a corpus.
+    ``question``: what to audit; None: 256 rows of the cache's own fields. Raises MismatchError if there is no such
+    field or no row, or the teacher is of another shape than the one that ran; SpecError as :func:`origins`.
     """
     asked = question or Question()
     sources = origins(cache, asked.fields)
@@ -122,11 +116,8 @@ def prepare_audit(teacher: Teacher, cache: Cache, question: Question | None = No
 def audit(prepared: Audit, on_rows: Callable[[int], None] | None = None) -> AuditReport:
     """Run the teacher over the rows and compare.
 
-    Raises TeacherError if the teacher cannot read the rows, DamageError if a file of the cache is missing or altered.
-
-    Args:
-        prepared: what to audit.
-        on_rows: called with the number of rows of each piece of work that is done.
+    ``on_rows``: called with the number of rows of each piece of work that is done. Raises TeacherError if the teacher
+    cannot read the rows, DamageError if a file of the cache is missing or altered.
     """
     layers = []
     for origin in prepared.origins:

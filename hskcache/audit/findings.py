@@ -15,11 +15,7 @@ class Layer(Strict):
     """Findings about one layer of a field.
 
     Attributes:
-        field: its name.
-        kind: of the field.
         layer: teacher layer; None for logits.
-        encoding: how the values are stored.
-        num_values: values compared.
         num_nonfinite: of these, NaN or infinite here or there.
         max_abs, mean_abs: largest and mean absolute error.
         cosine: mean cosine between a stored vector and the teacher's; None where all are zeros.
@@ -56,7 +52,6 @@ class Identity(Strict):
     """Agreement of the teacher's identity with the one that some fields tell.
 
     Attributes:
-        fields: their names.
         same_weights: whether the digests of the weights agree.
         same_tokenizer: whether it cuts text into the tokens of the cache: the digest of its files for the cache's own
             fields, its vocabulary for added ones.
@@ -76,7 +71,6 @@ class AuditReport(Strict):
     Attributes:
         num_rows: rows that the teacher ran over.
         num_skipped: rows of the cache that were not drawn from, because a field has left them out.
-        tolerance: that was allowed.
         identities: one for each teacher that the fields are of.
         layers: one for each layer of each field.
     """

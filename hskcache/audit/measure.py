@@ -55,12 +55,8 @@ class Measured:
 class Audited:
     """A field that is compared.
 
-    Attributes:
-        kept: what it stores.
-        constants: what its rows share.
-        selector: what would be kept now.
-        tolerance: share of the largest magnitude.
-        layers: what was found.
+    ``kept``: what it stores; ``constants``: what its rows share; ``selector``: what would be kept now; ``tolerance``:
+    share of the largest magnitude.
     """
 
     kept: StoredField
@@ -199,11 +195,8 @@ def _rises(score_BL: Tensor, rows_P: Tensor, positions_P: Tensor, slack_B: Tenso
 def _is_worse(then: Tensor, now: Tensor, score: Tensor, slack: Tensor) -> Tensor:
     """True if a choice is of another size, or lacks something that scores higher than what it has instead.
 
-    Args:
-        then: what was chosen, bool [n, m].
-        now: the best, bool [n, m].
-        score: float [n, m]; minus infinity of what may not be chosen.
-        slack: how much higher, float [n].
+    ``then``: what was chosen, bool [n, m]. ``now``: the best, bool [n, m]. ``score``: float [n, m]; minus infinity of
+    what may not be chosen. ``slack``: how much higher, float [n].
     """
     missed = score.masked_fill(~now | then, -torch.inf).amax(-1)
     taken = score.masked_fill(~then | now, torch.inf).amin(-1)

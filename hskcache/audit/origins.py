@@ -14,10 +14,7 @@ from hskcache.store.fields import INPUTS
 class Origin:
     """Fields that come from one run of one teacher.
 
-    Attributes:
-        request: what was asked for.
-        names: by kind, the field's name.
-        is_own: whether the cache was built with them.
+    ``names``: by kind, the field's name; ``is_own``: whether the cache was built with them.
     """
 
     request: Request
@@ -28,12 +25,9 @@ class Origin:
 def origins(cache: Cache, fields: Collection[str] | None = None) -> list[Origin]:
     """Origins of the fields that are to be audited.
 
-    Raises MismatchError if the cache has no such field, or does not tell where it comes from; SpecError if a field
-    holds no knowledge, or teachers computed in different types.
-
-    Args:
-        cache: that holds them.
-        fields: names; None: those that the cache was built with.
+    ``fields``: names; None: those that the cache was built with. Raises MismatchError if the cache has no such field,
+    or does not tell where it comes from; SpecError if a field holds no knowledge, or teachers computed in different
+    types.
     """
     manifest = cache.manifest
     built = [name for name in manifest.request.fields if name in cache.fields and name != INPUTS]

@@ -39,11 +39,8 @@ class ReplaceableWord(NamedTuple):
 class Sentence(NamedTuple):
     """A text whose words are known.
 
-    Attributes:
-        text: as it is written.
-        num_words: all of them, those that stay included.
-        choices: the words that may be replaced, from left to right.
-        num_left: eligible words that have no candidate.
+    ``num_words``: all of them, those that stay included; ``choices``: the words that may be replaced, from left to
+    right; ``num_left``: eligible words that have no candidate.
     """
 
     text: str
@@ -74,14 +71,9 @@ class Proposer:
     """Finds the candidates of every eligible word.
 
     A replacement stands as its vocabulary spells it: from an uncased one in lower case, also in place of a capitalised
-    word. A teacher of that vocabulary reads both alike.
-
-    Attributes:
-        eligible: which words may be replaced.
-        num_candidates: of each word at most.
-        masked_lm: None works from vectors alone.
-        vectors: None leaves words that are no single piece.
-        batch_size: sentences of one call of the masked LM; moves no candidate.
+    word. A teacher of that vocabulary reads both alike. ``num_candidates``: of each word at most. ``masked_lm``: None
+    works from vectors alone. ``vectors``: None leaves words that are no single piece. ``batch_size``: sentences of one
+    call of the masked LM; moves no candidate.
     """
 
     eligible: Eligible

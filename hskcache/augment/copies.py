@@ -46,10 +46,8 @@ class Copy(NamedTuple):
 def copies_of(row: int, columns: Sequence[Sentence], chance: Chance) -> list[Copy]:
     """The row itself and then its copies, those that equal one before left out.
 
-    Args:
-        row: in its source, counted from 0.
-        columns: the row's text, or both texts of a pair; each is varied by itself.
-        chance: how.
+    ``row``: in its source, counted from 0. ``columns``: the row's text, or both texts of a pair; each is varied by
+    itself.
     """
     drawn = [draws(chance.seed, row, at, (chance.copies, text.num_words)) for at, text in enumerate(columns)]
     # A dictionary keeps the first of equal texts.

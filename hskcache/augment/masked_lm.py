@@ -34,11 +34,7 @@ Batch = dict[str, Tensor]
 class PairTemplate:
     """Tokens around the two texts of a pair: ids int64, and the token type of every part.
 
-    Attributes:
-        prefix: before the first text.
-        middle: between the texts.
-        suffix: after the second text.
-        types: of prefix, first text, middle, second text and suffix, each either one number or one a token.
+    ``types``: of prefix, first text, middle, second text and suffix, each either one number or one a token.
     """
 
     prefix: NDArray[np.int64]
@@ -56,13 +52,8 @@ class PairTemplate:
 class MaskedLM:
     """A model in eval mode on its device, its tokenizer, and what they make of words.
 
-    Attributes:
-        model: with a head over the vocabulary.
-        tokenizer: a fast one.
-        name: as the user gave it.
-        words: texts of the pieces that may stand for a word, by id.
-        template: of its input.
-        gathers: whether its head can be fed one position of each row.
+    ``model``: with a head over the vocabulary; ``words``: texts of the pieces that may stand for a word, by id;
+    ``template``: of its input; ``gathers``: whether its head can be fed one position of each row.
     """
 
     model: PreTrainedModel

@@ -54,10 +54,8 @@ class Progress(Strict):
     """Progress of a file, or how it was made.
 
     Attributes:
-        kind: tells the record from other files.
         identity: SHA-256 of the request.
         request: rows, models and settings, all that decides the bytes.
-        done: whether the file is finished.
         counts: of the rows that are written.
         num_bytes: of the file that count.
         sha256: digest of those bytes.
@@ -82,12 +80,7 @@ def identity(request: dict[str, Any]) -> str:
 
 
 class Output:
-    """The files of one augmentation.
-
-    Args:
-        path: the augmented file.
-        request: what decides its bytes, as JSON would give it back.
-    """
+    """The files of one augmentation. ``request``: what decides its bytes, as JSON would give it back."""
 
     def __init__(self, path: Path, request: dict[str, Any]) -> None:
         self.path = path
@@ -139,12 +132,7 @@ class Output:
     def append(self, data: bytes, progress: Progress) -> Progress:
         """Write some rows. Raises CacheError if the disk is full or cannot be written; the rows do not count.
 
-        Args:
-            data: of the rows.
-            progress: with them, but for bytes and digest.
-
-        Returns:
-            The same with bytes and digest, as it was recorded.
+        ``progress``: with them, but for bytes and digest. Returns the same with bytes and digest, as it was recorded.
         """
         with self._writing():
             with self.partial.open("ab") as file:

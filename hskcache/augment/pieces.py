@@ -15,10 +15,8 @@ if TYPE_CHECKING:
 class Pieces(NamedTuple):
     """A text as the masked LM's tokenizer cuts it.
 
-    Attributes:
-        ids: int64 [L], no special tokens.
-        tokens: of each asked word, the number of the token that is all of it; None where it takes several, or where
-            the vocabulary does not know it.
+    ``ids``: int64 [L], no special tokens. ``tokens``: of each asked word, the number of the token that is all of it;
+    None where it takes several, or where the vocabulary does not know it.
     """
 
     ids: NDArray[np.int64]

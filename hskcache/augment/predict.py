@@ -29,10 +29,7 @@ Ids = NDArray[np.int64]
 class MaskedText:
     """A row of the masked LM's input.
 
-    Attributes:
-        input_ids: int64 [L], special tokens included.
-        token_type_ids: int64 [L].
-        position: of the mask.
+    ``input_ids``: int64 [L], special tokens included; ``token_type_ids``: int64 [L]; ``position``: of the mask.
     """
 
     input_ids: Ids
@@ -46,13 +43,9 @@ class MaskedText:
 def masked_text(lm: MaskedLM, ids: Ids, position: int) -> MaskedText:
     """The input that asks for one token of a sentence.
 
-    A sentence whose pair is longer than the model's positions loses the end of its second copy, then all of it; then
-    a window around the masked token is left of the first.
-
-    Args:
-        lm: the model.
-        ids: [L] tokens of the sentence, no special ones.
-        position: of the token to mask.
+    A sentence whose pair is longer than the model's positions loses the end of its second copy, then all of it; then a
+    window around the masked token is left of the first. ``ids``: [L] tokens of the sentence, no special ones;
+    ``position``: of the token to mask.
     """
     template = lm.template
     room = lm.max_length - template.num_special
@@ -68,10 +61,8 @@ def masked_text(lm: MaskedLM, ids: Ids, position: int) -> MaskedText:
 def batches(texts: Sequence[MaskedText], batch_size: int) -> Iterator[list[int]]:
     """Numbers of the texts of each batch, texts of like length together.
 
-    Args:
-        texts: in any order.
-        batch_size: texts of a batch at most; fewer where they are longer than 128 tokens, so that the padded tokens
-            of a batch stay below 128 times as many, but never fewer than one.
+    ``batch_size``: texts of a batch at most; fewer where they are longer than 128 tokens, so that the padded tokens of
+    a batch stay below 128 times as many, but never fewer than one.
     """
     batch: list[int] = []
     for number in sorted(range(len(texts)), key=lambda number: len(texts[number])):

@@ -24,11 +24,7 @@ CHUNK_ROWS = 64
 class Augmentation:
     """Rows to augment, and the means.
 
-    Attributes:
-        source: the rows.
-        proposer: finds the candidates of their words.
-        chance: how copies are drawn.
-        provenance: names for the record, such as of the files that were read; they decide nothing.
+    ``provenance``: names for the record, such as of the files that were read; they decide nothing.
     """
 
     source: RewritableRows
@@ -79,15 +75,10 @@ def augment(
 ) -> Finished:
     """Write the augmented file, or finish one that was cut off; a finished one is left as it is.
 
-    Raises MismatchError if something else stands at ``out``, DamageError if the rows of an unfinished file are not
-    those that were recorded, TeacherError if the masked LM gives values that are not finite, CacheError if the file
-    cannot be written.
-
-    Args:
-        job: what to do.
-        out: the file.
-        on_rows: called with the number of rows of the source done since the last call; first with those done before.
-        chunk_rows: rows that are looked up and written together.
+    ``on_rows``: called with the number of rows of the source done since the last call; first with those done before.
+    ``chunk_rows``: rows that are looked up and written together. Raises MismatchError if something else stands at
+    ``out``, DamageError if the rows of an unfinished file are not those that were recorded, TeacherError if the masked
+    LM gives values that are not finite, CacheError if the file cannot be written.
     """
     with sole_writer(out, is_file=True):
         return _augment(job, out, on_rows, chunk_rows)
@@ -139,9 +130,7 @@ def _chunks(job: Augmentation, first: int, chunk_rows: int) -> Iterator[tuple[by
 class _Known:
     """Candidates of texts; those of a text that comes again are kept until its last row.
 
-    Args:
-        job: whose texts.
-        first: row from which on they are counted.
+    ``first``: row from which on they are counted.
     """
 
     def __init__(self, job: Augmentation, first: int) -> None:

@@ -65,12 +65,9 @@ def output_suffix(source: str) -> str:
 def open_source(source: str, layout: Layout) -> RewritableRows:
     """Read and check rows as every command does.
 
-    Raises SpecError if two of the columns are the same one, or have numbers where names are needed; DataError if a row
-    cannot be read, or the source has a column ``origin`` or ``copy`` of its own.
-
-    Args:
-        source: a data file or ``hub:REPO[:CONFIG]:SPLIT``.
-        layout: its columns.
+    ``source``: a data file or ``hub:REPO[:CONFIG]:SPLIT``. Raises SpecError if two of the columns are the same one, or
+    have numbers where names are needed; DataError if a row cannot be read, or the source has a column ``origin`` or
+    ``copy`` of its own.
     """
     examples = layout.read(source)
     if source.startswith("hub:") or Path(source).suffix.lower() == ".parquet" or Path(source).is_dir():
@@ -84,12 +81,8 @@ def open_source(source: str, layout: Layout) -> RewritableRows:
 class Delimited:
     """A ``.tsv`` or ``.csv`` file.
 
-    Attributes:
-        facts: see RewritableRows.
-        header: the names of its columns, or None.
-        records: [N] the fields of every row.
-        columns: positions of the text columns.
-        dialect: how its fields are told apart.
+    ``header``: the names of its columns, or None; ``records``: [N] the fields of every row; ``columns``: positions of
+    the text columns.
     """
 
     facts: dict[str, Any]
@@ -131,11 +124,7 @@ class Delimited:
 class JsonLines:
     """A ``.jsonl`` file, or the columns that were read of a typed source.
 
-    Attributes:
-        facts: see RewritableRows.
-        rows: [N] objects as JSON.
-        keys: of the text columns.
-        notes: see RewritableRows.
+    ``facts``: see RewritableRows; ``rows``: [N] objects as JSON; ``keys``: of the text columns.
     """
 
     facts: dict[str, Any]

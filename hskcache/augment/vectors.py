@@ -29,12 +29,9 @@ _IN_QUESTION = 1e-5
 class WordVectors:
     """V words with unit vectors of D elements.
 
-    Attributes:
-        words: [V], in the order of the file; each of them once, and fit to stand in a text.
-        unit_VD: float32.
-        source: the file.
-        sha256: digest of the file.
-        limit: vectors of the file that were read, where it holds more; None where all were.
+    ``words``: [V], in the order of the file; each of them once, and fit to stand in a text. ``unit_VD``: float32.
+    ``sha256``: digest of the file. ``limit``: vectors of the file that were read, where it holds more; None where all
+    were.
     """
 
     words: list[str]
@@ -54,11 +51,9 @@ class WordVectors:
     def nearest(self, words: Sequence[str], num_neighbours: int) -> list[list[str]]:
         """The nearest neighbours of known words, themselves excluded, in the order of the file.
 
-        Of equally near ones those count that stand first in the file. What was found once is remembered.
-
-        Args:
-            words: all of them ``in`` these vectors.
-            num_neighbours: of each word; there are fewer only where there are no more words.
+        Of equally near ones those count that stand first in the file. What was found once is remembered. ``words``: all
+        of them ``in`` these vectors. ``num_neighbours``: of each word; there are fewer only where there are no more
+        words.
         """
         wanted = min(num_neighbours, len(self.words) - 1)
         missing = list(dict.fromkeys(word for word in words if (word, wanted) not in self._found))
@@ -86,13 +81,9 @@ def load_vectors(path: Path, limit: int | None = LIMIT) -> WordVectors:
     """Read a text file with a word and its numbers a line, separated by blanks: GloVe, word2vec, fastText.
 
     A first line of two whole numbers (the size of the table) is passed over. Of a word that stands there twice the
-    first counts; words that cannot stand in a text and vectors of zeros, which have no direction, are left out. Raises
-    DataError (``FILE line N: ...``) if the file cannot be read, is empty, or a line does not hold a word and as many
-    finite numbers as the first.
-
-    Args:
-        path: the file.
-        limit: vectors to read, the first ones; None: all.
+    first counts; words that cannot stand in a text and vectors of zeros, which have no direction, are left out.
+    ``limit``: vectors to read, the first ones; None: all. Raises DataError (``FILE line N: ...``) if the file cannot be
+    read, is empty, or a line does not hold a word and as many finite numbers as the first.
     """
     sha256, num_lines, num_bytes = _survey(path)
     words: dict[str, int] = {}

@@ -23,12 +23,8 @@ def word_pieces(tokenizer: "PreTrainedTokenizerBase", name: str) -> dict[int, st
 
     Left out are special tokens, pieces that continue a word (``##x``, or those without the mark of a word's beginning
     where the vocabulary has one), and pieces that are no whole characters or hold blanks. Punctuation marks that are
-    pieces of their own stay, as in the paper's code. Raises TeacherError if the vocabulary does not tell where words
-    begin.
-
-    Args:
-        tokenizer: a fast tokenizer.
-        name: what to call its model in an error.
+    pieces of their own stay, as in the paper's code. ``name``: what to call its model in an error. Raises TeacherError
+    if the vocabulary does not tell where words begin.
     """
     layout = json.loads(tokenizer.backend_tokenizer.to_str())
     kind, prefix = layout["model"]["type"], layout["model"].get("continuing_subword_prefix")

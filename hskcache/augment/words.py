@@ -85,10 +85,8 @@ def can_stand_for_a_word(text: str) -> bool:
 class Eligible:
     """Rule for the words that may be replaced.
 
-    Attributes:
-        pattern: what a word must match as a whole.
-        stop_words: words that stay, in lower case.
-        possessives: whether of a word that ends in ``'s`` the part before that may be replaced.
+    ``pattern``: what a word must match as a whole; ``stop_words``: words that stay, in lower case; ``possessives``:
+    whether of a word that ends in ``'s`` the part before that may be replaced.
     """
 
     pattern: re.Pattern[str]
@@ -107,12 +105,8 @@ class Eligible:
 def eligible(pattern: str, stop_words: str, possessives: bool = True) -> Eligible:
     """Return the rule that ``--words``, ``--stop-words`` and ``--possessives`` add up to.
 
-    Raises SpecError if the pattern is not a regular expression, or the file cannot be read.
-
-    Args:
-        pattern: a regular expression.
-        stop_words: a key of LISTS, ``none`` or a file, see read_stop_words.
-        possessives: see :class:`Eligible`.
+    ``stop_words``: a key of LISTS, ``none`` or a file, see read_stop_words. Raises SpecError if the pattern is not a
+    regular expression, or the file cannot be read.
     """
     try:
         compiled = re.compile(pattern)

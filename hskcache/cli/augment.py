@@ -22,25 +22,7 @@ COPIES, MOST_COPIES = 20, 10_000
 
 @dataclass(frozen=True)
 class AugmentRequest:
-    """Rows to add copies to, as the options say it that are called alike.
-
-    Attributes:
-        data: the rows.
-        layout: which of their columns to read.
-        masked_lm: predicts words of one piece; folder or hub id.
-        vectors: word vectors for words of several pieces.
-        vectors_limit: of them to read; 0: all.
-        copies: of a row at most; None: the task's, else COPIES.
-        pairs: texts of a pair that a copy varies.
-        probability: that a word is replaced.
-        candidates: best words of which one is drawn.
-        words: pattern of those that may be replaced.
-        stop_words: those that stay.
-        possessives: whether words that end in 's are replaced.
-        seed: of all draws.
-        batch_size: sentences for one call of the masked LM.
-        device: where it computes.
-    """
+    """Rows to add copies to, as the options say it that are called alike."""
 
     data: str
     layout: Layout

@@ -162,11 +162,9 @@ class Keeping:
     def spec(self, base: Spec | None = None) -> Spec:
         """The spec that they add up to: the file of ``--spec`` first, then what the others say.
 
-        Its ``max_length`` is set only where one of them says it, and of its packing what they say. Raises SpecError if
-        the file or an option is out of range, or options contradict each other.
-
-        Args:
-            base: what holds where they say nothing; None is the defaults.
+        Its ``max_length`` is set only where one of them says it, and of its packing what they say. ``base``: what holds
+        where they say nothing; None is the defaults. Raises SpecError if the file or an option is out of range, or
+        options contradict each other.
         """
         spec = _read_spec(self.spec_file) if self.spec_file is not None else base or Spec()
         values = spec.model_dump()

@@ -25,9 +25,7 @@ def facts(manifest: "Manifest", out: Path, first_row: int = 0) -> dict[str, Any]
 def reached(out: Path, name: str | None = None) -> str:
     """Point that the same build, or the same addition of a field, goes on from after an interrupt.
 
-    Args:
-        out: the directory of the cache.
-        name: of the field that is added; None for the cache itself.
+    ``name``: of the field that is added; None for the cache itself.
     """
     from hskcache.store.ledger import Ledger
 
@@ -51,11 +49,7 @@ def num_bytes(manifest: "Manifest") -> dict[str, int]:
 def tell_skipped(manifest: "Manifest", out: Path, field: str | None = None, first_row: int = 0) -> None:
     """Say which rows were left out.
 
-    Args:
-        manifest: of the cache.
-        out: its directory.
-        field: the one to tell of; None tells of all.
-        first_row: the first of the rows to tell of.
+    ``field``: the one to tell of; None tells of all. ``first_row``: the first of the rows to tell of.
     """
     total = manifest.request.num_rows - first_row
     for name, rows in _skipped(manifest, first_row).items():
@@ -69,9 +63,7 @@ def tell_skipped(manifest: "Manifest", out: Path, field: str | None = None, firs
 def tell_agreement(manifest: "Manifest", field: str | None = None) -> None:
     """Say how far the teacher that has just run agrees with the labels, where rows have any.
 
-    Args:
-        manifest: of the cache.
-        field: that was added; None: the cache's own logits.
+    ``field``: that was added; None: the cache's own logits.
     """
     from hskcache.store.fields import LOGITS
 

@@ -20,15 +20,9 @@ if TYPE_CHECKING:
 def make_part_job(cache: "Cache", teacher: str, device: str, texts: Texts, spool: Path) -> "Job":
     """Load a teacher and tokenize rows as those of a cache were: what is kept, and how, is the cache's.
 
-    Raises MismatchError if rows of a task are given for a corpus, or the other way round; CacheError for whatever else
-    is at fault.
-
-    Args:
-        cache: that the rows belong to, or will.
-        teacher: folder or hub id.
-        device: where it computes.
-        texts: a data file or a corpus; where no column is named, they are read as those of the cache.
-        spool: folder for the rows of a corpus.
+    ``cache``: that the rows belong to, or will. ``texts``: a data file or a corpus; where no column is named, they are
+    read as those of the cache. ``spool``: folder for the rows of a corpus. Raises MismatchError if rows of a task are
+    given for a corpus, or the other way round; CacheError for whatever else is at fault.
     """
     request = cache.manifest.request
     is_corpus = request.data.problem == "text"

@@ -25,10 +25,8 @@ _MOST_RANGES = 10
 class Change(Strict):
     """A key of what two caches were asked for with, or of what they store, that has two values.
 
-    Attributes:
-        key: its path, such as ``spec.hidden.encoding``.
-        here: its value in the first cache; None where it has none.
-        there: its value in the second.
+    ``key``: its path, such as ``spec.hidden.encoding``. ``here``: its value in the first cache; None where it has none.
+    ``there``: its value in the second.
     """
 
     key: str
@@ -60,10 +58,7 @@ class MatchedRows(Strict):
 class SameShards(Strict):
     """Rows of a field that are the same, byte for byte, in both caches.
 
-    Attributes:
-        field: its name.
-        ranges: of rows [start, stop) in the data set: neighbouring shards of the same digests together.
-        num_rows: how many these are.
+    ``ranges``: of rows [start, stop) in the data set: neighbouring shards of the same digests together.
     """
 
     field: str
@@ -75,10 +70,7 @@ class Values(Strict):
     """One layer of a field that both caches have, over common rows of the same tokens whose shards differ.
 
     Attributes:
-        field: its name.
         layer: teacher layer; None for logits.
-        num_rows: rows compared.
-        num_values: values compared.
         num_nonfinite: of these, NaN or infinite here or there; the differences leave them out.
         max_abs, mean_abs: largest and mean absolute difference.
         cosine: mean cosine of two vectors; None where all are zeros.
@@ -109,7 +101,6 @@ class Difference(Strict):
     """Everything that differs between two caches.
 
     Attributes:
-        ids: the cache ids.
         changes: keys with two values, of what was asked for and of how fields are stored; where the ids are the same,
             nothing is looked for.
         fields_here, fields_there: fields that only the first or the second has.
@@ -147,11 +138,8 @@ def difference(
 ) -> Difference:
     """Compare two caches. Raises DamageError if a file that had to be read is missing or altered.
 
-    Args:
-        here: one.
-        there: the other.
-        with_values: whether stored values are decoded and compared, which needs torch.
-        on_rows: called with the number of common rows of each field that is done, see :func:`work_rows`.
+    ``with_values``: whether stored values are decoded and compared, which needs torch; ``on_rows``: called with the
+    number of common rows of each field that is done, see :func:`work_rows`.
     """
     ids = here.id, there.id
     if here.id == there.id:

@@ -19,10 +19,8 @@ Flags = NDArray[np.bool_]
 class Segment(NamedTuple):
     """Common rows that stand in one shard of each cache.
 
-    Attributes:
-        start, stop: among the common rows.
-        here, there: the shard in each.
-        is_whole: whether they are all rows of both shards.
+    ``start``, ``stop``: among the common rows; ``here``, ``there``: the shard in each; ``is_whole``: whether they are
+    all rows of both shards.
     """
 
     start: int
@@ -34,12 +32,7 @@ class Segment(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Matched:
-    """Two caches whose rows are matched by their numbers in the data set, which a part of a cache keeps.
-
-    Attributes:
-        here: one of them.
-        there: the other.
-    """
+    """Two caches whose rows are matched by their numbers in the data set, which a part of a cache keeps."""
 
     here: Cache
     there: Cache
@@ -113,11 +106,7 @@ class Matched:
     ) -> Iterator[tuple[Segment, Arrays, Arrays]]:
         """The rows of each segment whose shards are not the same, as both caches store them.
 
-        Raises DamageError if a file is missing or altered.
-
-        Args:
-            field: that both have.
-            names: arrays to read of each; None reads all.
+        ``names``: arrays to read of each; None reads all. Raises DamageError if a file is missing or altered.
         """
         ours, theirs = _FieldRows(self.here, field, names[0]), _FieldRows(self.there, field, names[1])
         segments = [segment for segment in self.segments() if not self.same_shard(field, segment)]

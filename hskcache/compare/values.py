@@ -46,12 +46,8 @@ class _Side(NamedTuple):
 def distances(matched: Matched, name: str, counts_C: Flags) -> list[LayerDistance]:
     """Compare a field of two caches where their shards are not the same.
 
-    Raises DamageError if a file is missing or altered, or a position lies beyond every row.
-
-    Args:
-        matched: the caches.
-        name: of the field, of one kind in both.
-        counts_C: which of the common rows are to be compared.
+    ``name``: of the field, of one kind in both; ``counts_C``: which of the common rows are to be compared. Raises
+    DamageError if a file is missing or altered, or a position lies beyond every row.
     """
     sides = tuple(_Side(cache.fields[name], cache.constants(name)) for cache in (matched.here, matched.there))
     theirs = set(layers_of(sides[1].field))

@@ -76,11 +76,8 @@ def require_mergeable(name: str, called: str) -> None:
 def merge(name: str, base: "PreTrainedModel") -> "tuple[PreTrainedModel, tuple[str, ...]]":
     """The base with an adapter merged into its weights, and the names of the weights that came whole with the adapter.
 
-    Raises TeacherError if the adapter does not fit, or is of a kind that cannot be merged.
-
-    Args:
-        name: folder of the adapter.
-        base: a model of the kind that the adapter was trained on; it is used up.
+    ``base``: a model of the kind that the adapter was trained on; it is used up. Raises TeacherError if the adapter
+    does not fit, or is of a kind that cannot be merged.
     """
     from peft import PeftModel, get_peft_model_state_dict
 

@@ -75,9 +75,7 @@ class Resized(NamedTuple):
 class Judged(NamedTuple):
     """Weights of an accepted load that were drawn anew: the head's alone, and only where a new one may be.
 
-    Attributes:
-        new: names of weights that the checkpoint lacks.
-        resized: weights of the head that have another shape there.
+    ``new``: names of weights that the checkpoint lacks; ``resized``: weights of the head that have another shape there.
     """
 
     new: tuple[str, ...]
@@ -87,14 +85,8 @@ class Judged(NamedTuple):
 def judge(name: str, model: "PreTrainedModel", loading: Mapping[str, Any], demands: "ModelDemands") -> Judged:
     """Accept or refuse a loaded model by what transformers says of its weights.
 
-    Raises TeacherError for weights of its own that nothing uses, that are missing, or that have another shape; or it
-    was saved as a model of another task.
-
-    Args:
-        name: where it was loaded from.
-        model: as transformers made it.
-        loading: the loading info of ``from_pretrained``.
-        demands: what was to be loaded, and whether its head may be drawn anew.
+    ``loading``: the loading info of ``from_pretrained``. Raises TeacherError for weights of its own that nothing uses,
+    that are missing, or that have another shape; or it was saved as a model of another task.
     """
     load = _Load(name, model, loading, demands)
     # In this order: the task explains what is missing, and what is missing or misshapen why others found no place.

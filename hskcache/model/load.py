@@ -45,11 +45,9 @@ class ModelDemands:
     """Demands on a model that is to be loaded.
 
     Attributes:
-        kind: of model.
         called: it in words, for messages: "a teacher".
         remedy: what to do about a checkpoint that lacks the head.
         new_head: whether a head that the checkpoint lacks may be drawn anew.
-        dtype: of the weights once loaded.
         config: in place of the checkpoint's own.
     """
 
@@ -71,11 +69,8 @@ class Loaded(NamedTuple):
 def load_model(name: str, demands: ModelDemands) -> Loaded:
     """Load a model whole, or refuse it in a sentence.
 
-    Raises TeacherError if it cannot be read, holds no weights, needs code of its own, or is not wholly what is wanted.
-
-    Args:
-        name: a folder with weights, or a hub id; no code of the model's is run.
-        demands: what it is to be.
+    ``name``: a folder with weights, or a hub id; no code of the model's is run. Raises TeacherError if it cannot be
+    read, holds no weights, needs code of its own, or is not wholly what is wanted.
     """
     if is_adapter(name):
         return _load_adapter(name, demands)
@@ -131,13 +126,8 @@ def load_again(model: PreTrainedModel, folder: Path) -> PreTrainedModel:
 def draw_model(name: str, kind: ModelKind, config: PreTrainedConfig, called: str) -> PreTrainedModel:
     """A model of random weights, drawn from torch's generator: in eval mode on the CPU, in float32.
 
-    Raises TeacherError if the configuration gives no such model.
-
-    Args:
-        name: where the configuration is from, for an error.
-        kind: of model.
-        config: its shape.
-        called: it in words, as in :class:`ModelDemands`.
+    ``name``: where the configuration is from, for an error. Raises TeacherError if the configuration gives no such
+    model.
     """
     try:
         model: PreTrainedModel = kind.auto.from_config(config, dtype=torch.float32)
@@ -177,12 +167,8 @@ def _config(name: str) -> PreTrainedConfig:
 def folder_of(name: str, also: str) -> Path | None:
     """Folder with the files of a model: its own, or the one in which the hub's library keeps what it has fetched.
 
-    Args:
-        name: as the user gave it; a model of the hub has been loaded before.
-        also: a file that is fetched from the hub, too, where it is there.
-
-    Returns:
-        None of a name that is neither.
+    ``name``: as the user gave it; a model of the hub has been loaded before. ``also``: a file that is fetched from the
+    hub, too, where it is there. Returns None of a name that is neither.
     """
     if Path(name).exists():
         return Path(name) if Path(name).is_dir() else None

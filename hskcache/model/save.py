@@ -28,12 +28,8 @@ _FORMAT = {"format": "pt"}
 def save_model(model: PreTrainedModel, folder: Path, tokenizer: PreTrainedTokenizerBase | None = None) -> None:
     """Save a model, and with it a tokenizer that gives what the model takes.
 
-    Raises OSError if the disk is full or the folder cannot be written.
-
-    Args:
-        model: to save, with its configuration.
-        folder: made if missing.
-        tokenizer: a fast one; it is saved without the truncation and padding of its last call.
+    ``folder``: made if missing. ``tokenizer``: a fast one; it is saved without the truncation and padding of its last
+    call. Raises OSError if the disk is full or the folder cannot be written.
     """
     with quiet():
         model.save_pretrained(folder)
@@ -59,12 +55,8 @@ def _agree(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, path: Pat
 def save_weights(module: nn.Module, path: Path, metadata: Mapping[str, str] = _FORMAT) -> None:
     """Save every tensor of a module's state under its name, so that the file is whole or absent.
 
-    Tensors that share memory, because they are tied or parts of one, are saved each by itself.
-
-    Args:
-        module: whose state to save.
-        path: a ``.safetensors`` file.
-        metadata: to be read without the tensors.
+    Tensors that share memory, because they are tied or parts of one, are saved each by itself. ``path``: a
+    ``.safetensors`` file; ``metadata``: to be read without the tensors.
     """
     state: dict[str, Tensor] = module.state_dict()
     sharers = Counter(tensor.untyped_storage().data_ptr() for tensor in state.values())
@@ -81,12 +73,8 @@ def save_weights(module: nn.Module, path: Path, metadata: Mapping[str, str] = _F
 def load_weights(module: nn.Module, path: Path, device: torch.device | str = "cpu") -> None:
     """Load what :func:`save_weights` or a Trainer wrote into a module of the same shape, in place.
 
-    Raises DamageError if the file lacks a tensor, or holds one that has no place.
-
-    Args:
-        module: every tensor of its state comes from the file, by its own name or by that of one it is tied to.
-        path: a ``.safetensors`` file.
-        device: where to read it to.
+    ``module``: every tensor of its state comes from the file, by its own name or by that of one it is tied to. Raises
+    DamageError if the file lacks a tensor, or holds one that has no place.
     """
     tensors = load_file(path, device=str(device))
     lacking, unused = module.load_state_dict(tensors, strict=False)

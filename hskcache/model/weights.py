@@ -101,9 +101,7 @@ def tensor_names(folder: Path) -> frozenset[str] | None:
 def read_tensors(folder: Path, names: Collection[str]) -> "dict[str, Tensor]":
     """Tensors of a folder's weights, some or all, on the CPU. Raises TeacherError if a file of them cannot be read.
 
-    Args:
-        folder: with weights.
-        names: those of ``tensor_names`` that are wanted.
+    ``names``: those of ``tensor_names`` that are wanted.
     """
     tensors: dict[str, Tensor] = {}
     for path in _files(folder):

@@ -9,11 +9,7 @@ def num_columns(width: int, fraction: float) -> int:
 def uniform_columns(width: int, fraction: float) -> list[int]:
     """Columns round(i / p) for i < int(D * p), evenly spread [MUD 3.3]; column 0 where that is none.
 
-    Args:
-        width: D.
-        fraction: p in (0, 1].
-
-    Returns:
-        W' columns, ascending and distinct; W' is ``int(D * p)``, which can be one below :func:`num_columns`.
+    ``width``: D; ``fraction``: p in (0, 1]. Returns W' columns, ascending and distinct; W' is ``int(D * p)``, which can
+    be one below :func:`num_columns`.
     """
     return [round(index / fraction) for index in range(max(1, int(width * fraction)))]

@@ -31,12 +31,9 @@ def kept_layers(depth: Depth, teacher_layers: int) -> tuple[LayerPair, ...]:
 
     Kept are the top ``depth.num_layers``, or those of the student layers ``depth.kept``.
 
-    A student deeper than ``target`` has neighbouring layers that share a teacher layer. Raises SpecError if the map
-    leads beyond the teacher's layers, contradicts itself, or more layers are asked for than the student has, or others.
-
-    Args:
-        depth: the student's depth, its map, and how many layers to keep.
-        teacher_layers: transformer layers of the teacher.
+    A student deeper than ``target`` has neighbouring layers that share a teacher layer. ``teacher_layers``: transformer
+    layers of the teacher. Raises SpecError if the map leads beyond the teacher's layers, contradicts itself, or more
+    layers are asked for than the student has, or others.
     """
     pairs = tuple(LayerPair(*pair) for pair in enumerate(_map(depth, teacher_layers)))
     pairs = _top(depth, pairs) if depth.kept is None else _listed(depth, depth.kept, pairs)

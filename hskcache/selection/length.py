@@ -14,9 +14,8 @@ from hskcache.selection.splitmix import mix, seed_state, stream
 def eligible_BL(valid_BL: Tensor, special_BL: Tensor | None) -> Tensor:
     """Positions that may be kept: never padding, and no special token but the one at position 0.
 
-    Args:
-        valid_BL: True where a token is real, bool [B, L].
-        special_BL: True where a token is special, bool [B, L]; None lets special tokens be kept.
+    ``valid_BL``: True where a token is real, bool [B, L]. ``special_BL``: True where a token is special, bool [B, L];
+    None lets special tokens be kept.
     """
     if special_BL is None:
         return valid_BL
@@ -32,11 +31,7 @@ def cls_eligible(valid_BL: Tensor) -> Tensor:
 def attention_score(probabilities_BHL: Tensor) -> Tensor:
     """The [CLS] query's attention to each position, mean over heads [MUD 3.2].
 
-    Args:
-        probabilities_BHL: row 0 of the attention after the softmax, float [B, H, L].
-
-    Returns:
-        float32 [B, L].
+    ``probabilities_BHL``: row 0 of the attention after the softmax, float [B, H, L]. Returns float32 [B, L].
     """
     return probabilities_BHL.mean(1, dtype=torch.float32)
 
@@ -44,11 +39,7 @@ def attention_score(probabilities_BHL: Tensor) -> Tensor:
 def attention_logit_score(scores_BHL: Tensor) -> Tensor:
     """The [CLS] query's scores before the softmax, mean over heads: what the public code of [MUD] ranks by.
 
-    Args:
-        scores_BHL: row 0 of QK^T / sqrt(d), float [B, H, L].
-
-    Returns:
-        float32 [B, L].
+    ``scores_BHL``: row 0 of QK^T / sqrt(d), float [B, H, L]. Returns float32 [B, L].
     """
     return scores_BHL.mean(1, dtype=torch.float32)
 
@@ -56,12 +47,8 @@ def attention_logit_score(scores_BHL: Tensor) -> Tensor:
 def received_score(probabilities_BHLL: Tensor, valid_BL: Tensor) -> Tensor:
     """The attention a position receives, mean over heads and over the queries that are real tokens.
 
-    Args:
-        probabilities_BHLL: attention after the softmax, queries before keys, float [B, H, L, L].
-        valid_BL: True where a token is real, bool [B, L].
-
-    Returns:
-        float32 [B, L]; 0 for a row without real tokens.
+    ``probabilities_BHLL``: attention after the softmax, queries before keys, float [B, H, L, L]; ``valid_BL``: True
+    where a token is real, bool [B, L]. Returns float32 [B, L]; 0 for a row without real tokens.
     """
     by_query = probabilities_BHLL.mean(1, dtype=torch.float32).masked_fill(~valid_BL.unsqueeze(-1), 0.0)
     num_queries = valid_BL.sum(-1, keepdim=True).clamp(min=1)
@@ -81,13 +68,8 @@ def right_score(batch: int, length: int, device: torch.device | str) -> Tensor:
 def random_score(row_ids_B: Tensor, length: int, seed: int) -> Tensor:
     """A score in [0, 1) drawn for each (seed, row, position) alone, whatever the batch, its padding or the device.
 
-    Args:
-        row_ids_B: rows of the data set, int64 [B].
-        length: L.
-        seed: any integer.
-
-    Returns:
-        float32 [B, L], multiples of 2**-24.
+    ``row_ids_B``: rows of the data set, int64 [B]; ``length``: L; ``seed``: any integer. Returns float32 [B, L],
+    multiples of 2**-24.
     """
     seed_bits = int(mix(seed_state(seed)))
     bits = stream(mix(row_ids_B + seed_bits), length)
@@ -97,15 +79,10 @@ def random_score(row_ids_B: Tensor, length: int, seed: int) -> Tensor:
 def top_positions(scores_BL: Tensor, eligible_BL: Tensor, tokens: int | None) -> tuple[Tensor, Tensor]:
     """The best eligible positions of each row, best first, ties to the lowest position [MUD 3.2].
 
-    The first K' of them are therefore the selection for any K' < K. A NaN ranks with minus infinity.
-
-    Args:
-        scores_BL: float [B, L].
-        eligible_BL: positions that may be kept, bool [B, L].
-        tokens: K; None keeps every eligible position, in the order of the row.
-
-    Returns:
-        Positions int64 [B, min(K, L)], 0 beyond a row's count; and the counts int64 [B].
+    The first K' of them are therefore the selection for any K' < K. A NaN ranks with minus infinity. ``scores_BL``:
+    float [B, L]. ``eligible_BL``: positions that may be kept, bool [B, L]. ``tokens``: K; None keeps every eligible
+    position, in the order of the row. Returns positions int64 [B, min(K, L)], 0 beyond a row's count; and the counts
+    int64 [B].
     """
     length = scores_BL.shape[1]
     kept = length if tokens is None else min(tokens, length)

@@ -13,11 +13,8 @@ LAST = torch.iinfo(torch.int64).min
 def descending_keys(values: Tensor) -> Tensor:
     """Distinct keys along the last axis: the larger value has the larger key, and among equals the lower place.
 
-    Args:
-        values: float32, [..., n]; -0.0 equals 0.0, and NaN belongs beyond the infinity of its sign.
-
-    Returns:
-        int64, [..., n]; none is below ``LAST``, and only a NaN's can equal it.
+    ``values``: float32, [..., n]; -0.0 equals 0.0, and NaN belongs beyond the infinity of its sign. Returns int64,
+    [..., n]; none is below ``LAST``, and only a NaN's can equal it.
     """
     # Adding zero turns -0.0 into 0.0. The bits of a non-negative float already ascend with it as an integer; those of
     # a negative one descend, and flipping all but the sign turns them round.

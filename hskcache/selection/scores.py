@@ -24,10 +24,8 @@ from hskcache.table import Table
 class Attended(NamedTuple):
     """One attention layer over a padded batch, before the mask and the softmax.
 
-    Attributes:
-        raw_BHQL: scores of the first Q queries, float32.
-        mask: the model's own, added to the scores or, where it is bool, kept where True; None where there is none.
-        valid_BL: True where a token is real, bool.
+    ``raw_BHQL``: scores of the first Q queries, float32. ``mask``: the model's own, added to the scores or, where it is
+    bool, kept where True; None where there is none. ``valid_BL``: True where a token is real, bool.
     """
 
     raw_BHQL: Tensor
@@ -47,10 +45,7 @@ class Attended(NamedTuple):
 class Scored(NamedTuple):
     """A padded batch as a score sees it that no attention gives.
 
-    Attributes:
-        input_ids_BL: token ids, int64.
-        row_ids_B: rows of the data set, int64.
-        seed: of what is drawn.
+    ``input_ids_BL``: token ids, int64; ``row_ids_B``: rows of the data set, int64; ``seed``: of what is drawn.
     """
 
     input_ids_BL: Tensor

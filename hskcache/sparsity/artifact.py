@@ -59,11 +59,8 @@ class ModelId(Strict):
 class ScoredRows(Strict):
     """The rows of a pass.
 
-    Attributes:
-        name: of the data set.
-        fingerprint: digest of its texts and labels.
-        num_rows: rows of it that counted.
-        seed: that drew them; None where all did.
+    ``name``: of the data set. ``fingerprint``: digest of its texts and labels. ``num_rows``: rows of it that counted.
+    ``seed``: that drew them; None where all did.
     """
 
     name: str
@@ -80,11 +77,8 @@ class ScoreInfo(Strict):
         sha256: digest of the file of scores; None until it is saved.
         teacher: whose heads and neurons were scored.
         student: the trial student; None where there was none.
-        data: the rows.
         has_labels: whether the task loss could be taken.
-        batch_size: rows of a batch.
         temperature: of the distillation loss; None without a student.
-        max_length: tokens of a row at most.
         environment: package versions and device.
     """
 
@@ -108,8 +102,7 @@ class ScoreInfo(Strict):
 def save_scores(folder: Path, scores: UnitScores | WeightScores, provenance: ScoreInfo) -> ScoreInfo:
     """Write both files; a kill in between leaves no scores.
 
-    Returns:
-        The provenance with the digest of the scores, as it was written.
+    Returns the provenance with the digest of the scores, as it was written.
     """
     data = save(_arrays(scores))
     info = provenance.model_copy(update={"sha256": sha256_hex(data)})
@@ -121,11 +114,8 @@ def save_scores(folder: Path, scores: UnitScores | WeightScores, provenance: Sco
 def load_scores(path: Path) -> tuple[UnitScores, ScoreInfo]:
     """Read scores of heads and neurons that :func:`save_scores` wrote.
 
-    Raises MismatchError if there are no scores, or they are of single weights; DamageError if they are not as they were
-    written.
-
-    Args:
-        path: the folder, or one of its two files.
+    ``path``: the folder, or one of its two files. Raises MismatchError if there are no scores, or they are of single
+    weights; DamageError if they are not as they were written.
     """
     arrays, info = _load(path, UNIT_SCORES)
     parts = {

@@ -25,12 +25,9 @@ class LevelInfo(Strict):
     """Facts of a sparse teacher's level, whatever it lacks.
 
     Attributes:
-        kind: tells the record from other files.
         percent: of what was ranked that was removed.
-        method: what ranked it.
         balance: share of the expressive scores; None for other methods.
         seed: of a random ranking; None for other methods.
-        teacher: the dense teacher.
         scores_sha256: digest of the file of scores; None for other methods.
     """
 
@@ -70,11 +67,8 @@ class SparsityInfo(LevelInfo):
 class WeightSparsityInfo(LevelInfo):
     """Number of weights that a sparse teacher's matrices lack, and what chose them.
 
-    Attributes:
-        scope: where they were compared with each other.
-        num_weights: of the matrices of the dense teacher's layers, all together.
-        weights_removed: how many of them.
-        weights_kept: how many stay in each layer.
+    ``scope``: where they were compared with each other; ``num_weights``: of the matrices of the dense teacher's layers,
+    all together; ``weights_removed``: how many of them; ``weights_kept``: how many stay in each layer.
     """
 
     kind: Literal["hskcache weight sparsity 1"] = "hskcache weight sparsity 1"
@@ -94,14 +88,9 @@ def read_info(folder: Path) -> LevelInfo:
 def write_checkpoint(teacher: Teacher, zeros: AbstractContextManager[None], info: LevelInfo, folder: Path) -> None:
     """Write a sparse teacher so that its folder is whole or absent.
 
-    Raises OSError if the disk is full or the folder cannot be written; nothing of it stays behind; SafetensorError if
-    the same, as the library that writes weights says it.
-
-    Args:
-        teacher: the dense one.
-        zeros: in it the teacher's weights are those to write.
-        info: to stand beside the weights.
-        folder: is not there yet; what a kill left of it is replaced.
+    ``zeros``: in it the teacher's weights are those to write. ``folder``: is not there yet; what a kill left of it is
+    replaced. Raises OSError if the disk is full or the folder cannot be written; nothing of it stays behind;
+    SafetensorError: the same, as the library that writes weights says it.
     """
     make_folder(folder.parent)
     temporary = folder.with_name(f"{folder.name}{TEMPORARY_SUFFIX}")

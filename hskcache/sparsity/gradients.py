@@ -55,7 +55,6 @@ def sum_gradients(
         teacher: a classifier, or of one output for a regression; it is left as it was.
         student: the trial student, of as many outputs, which is moved there; None leaves the friendly part out.
         sample: the rows; without labels the expressive part is left out.
-        tally: takes them.
         on_rows: called with the number of rows after each batch.
     """
     _check(teacher, student, sample)
@@ -93,11 +92,7 @@ def require_finite(sums: Sequence[Tensor], teacher: str, what: str = "heads and 
 class _Reader:
     """A model and the rows of a sample as it reads them.
 
-    Args:
-        model: on the device of the teacher.
-        teacher: whose tokenizer made the rows.
-        sample: the rows.
-        name: of the model, for messages.
+    ``model``: on the device of the teacher; ``teacher``: whose tokenizer made the rows.
     """
 
     def __init__(self, model: PreTrainedModel, teacher: Teacher, sample: Sample, name: str) -> None:

@@ -30,11 +30,8 @@ _PERCENT = re.compile(r"[0-9]{1,2}")
 class Ranking:
     """Method that ranks heads and neurons, or single weights, and its settings.
 
-    Attributes:
-        method: by what.
-        balance: share of the expressive scores, from 0 to 1; for ``knowledge`` alone.
-        seed: for ``random`` alone.
-        scope: of single weights; None ranks heads and neurons.
+    ``balance``: share of the expressive scores, from 0 to 1; for ``knowledge`` alone. ``seed``: for ``random`` alone.
+    ``scope``: of single weights; None ranks heads and neurons.
     """
 
     method: Method
@@ -46,9 +43,7 @@ class Ranking:
 def check_balance(balance: float, flag: str = "--balance") -> None:
     """Raise unless a share of the expressive scores is one. Raises SpecError if it is not a number from 0 to 1.
 
-    Args:
-        balance: lambda [StarK 3.2].
-        flag: where it was given, for messages.
+    ``balance``: lambda [StarK 3.2].
     """
     # Of nan every comparison is false.
     if not 0 <= balance <= 1:
@@ -59,9 +54,7 @@ def check_balance(balance: float, flag: str = "--balance") -> None:
 class Importance:
     """Worth of heads and neurons, to be compared across layers.
 
-    Attributes:
-        heads_LH: float64 [L, H], finite.
-        neurons_LF: float64 [L, F], finite.
+    ``heads_LH``: float64 [L, H], finite; ``neurons_LF``: float64 [L, F], finite.
     """
 
     heads_LH: NDArray[np.float64]
@@ -70,12 +63,7 @@ class Importance:
 
 @dataclass(frozen=True, eq=False)
 class KeptUnits:
-    """The heads and neurons that stay.
-
-    Attributes:
-        heads_LH: bool [L, H].
-        neurons_LF: bool [L, F].
-    """
+    """The heads and neurons that stay. ``heads_LH``: bool [L, H]; ``neurons_LF``: bool [L, F]."""
 
     heads_LH: NDArray[np.bool_]
     neurons_LF: NDArray[np.bool_]
@@ -127,11 +115,8 @@ def level_name(percent: int) -> str:
 def parse_levels(text: str, flag: str = "--sparsity") -> tuple[int, ...]:
     """Read ``0,10,30``, or ``0,10,...,90`` for equal steps.
 
-    Raises SpecError for not of these forms, not rising, or outside 0 to 99.
-
-    Args:
-        text: whole percents between commas, rising; ``...`` goes on with the step of the two before it.
-        flag: where it was given, for messages.
+    ``text``: whole percents between commas, rising; ``...`` goes on with the step of the two before it. Raises
+    SpecError if not of these forms, not rising, or outside 0 to 99.
     """
     levels: list[int] = []
     parts = text.split(",")

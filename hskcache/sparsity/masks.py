@@ -25,10 +25,8 @@ from hskcache.teacher.places import places
 def masked(model: PreTrainedModel, heads_LH: Tensor, neurons_LF: Tensor) -> Iterator[None]:
     """Multiply what heads and neurons contribute, in forward passes inside.
 
-    Args:
-        model: it computes what it computed before when the context ends.
-        heads_LH: masks xi on the device of the model, any dtype; gradients go through them.
-        neurons_LF: masks nu, likewise.
+    ``model``: it computes what it computed before when the context ends. ``heads_LH``: masks xi on the device of the
+    model, any dtype; gradients go through them. ``neurons_LF``: masks nu, likewise.
     """
     with ExitStack() as stack:
         for place, heads_H, neurons_F in zip(places(model), heads_LH, neurons_LF, strict=True):
@@ -71,10 +69,7 @@ def zeroed(model: PreTrainedModel, kept: KeptUnits) -> Iterator[None]:
 def sparse(teacher: Teacher, kept: KeptUnits, name: str) -> Iterator[Teacher]:
     """The teacher without its removed heads and neurons, as a teacher of its own.
 
-    Args:
-        teacher: lends its model; while the context lasts, it is the sparse one too.
-        kept: what stays.
-        name: of the sparse teacher.
+    ``teacher``: lends its model; while the context lasts, it is the sparse one too.
     """
     with zeroed(teacher.model, kept):
         yield replace(teacher, info=describe(teacher.model, name))

@@ -24,11 +24,8 @@ class Lacking(NamedTuple):
 class Ranked:
     """A teacher and what its heads and neurons, or its single weights, are worth.
 
-    Attributes:
-        teacher: the dense one.
-        ranking: how they were ranked.
-        importance: higher stays longer; of single weights [L, P], where the ranking has a scope.
-        scores_sha256: digest of the file of scores that it was formed of; None for other methods.
+    ``importance``: higher stays longer; of single weights [L, P], where the ranking has a scope. ``scores_sha256``:
+    digest of the file of scores that it was formed of; None for other methods.
     """
 
     teacher: Teacher

@@ -13,11 +13,8 @@ class SparsifyRequest:
 
     Attributes:
         teacher: the dense one, folder or hub id.
-        layout: which columns of the rows to read.
         sparsity: percents of heads and neurons, or of weights, to remove.
-        method: what ranks them.
         balance: share of expressive scores, for the method ``knowledge``.
-        unstructured: whether single weights are removed.
         scope: of single weights that are compared; None: global.
         scores: of an earlier pass; None: a pass over rows, to which the rest belongs.
         data: labelled rows to score on.
@@ -26,7 +23,6 @@ class SparsifyRequest:
         batch_size: rows of one gradient.
         temperature: of the distillation loss.
         max_length: tokens of a row; None: those of earlier scores, of the teacher's rows, the task's or 128.
-        device: where it computes.
     """
 
     teacher: str

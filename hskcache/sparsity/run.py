@@ -99,14 +99,8 @@ def keep_scores(out: Path, scores: AnyScores, info: ScoreInfo) -> ScoreInfo:
 def earlier_scores(path: Path, teacher: Teacher, out: Path, subject: Subject) -> tuple[AnyScores, ScoreInfo]:
     """Scores of an earlier pass.
 
-    Raises MismatchError if there are none, they are of another teacher, or other scores are in ``out``; DamageError if
-    they are not as they were written.
-
-    Args:
-        path: the folder or the file they are in.
-        teacher: whose they must be.
-        out: where no others may be.
-        subject: what they must be of.
+    ``teacher``: whose they must be; ``out``: where no others may be. Raises MismatchError if there are none, they are
+    of another teacher, or other scores are in ``out``; DamageError if they are not as they were written.
     """
     scores, info = subject.load(path)
     if info.teacher.weights_sha256 != teacher.info.weights_sha256:
@@ -136,14 +130,10 @@ def write_levels(
 ) -> list[SparseTeacher]:
     """Write the sparse teachers of some levels that are not there yet, each as an ordinary checkpoint.
 
-    Raises MismatchError if a level of other scores is there; nothing is written; DamageError if one that is there is
-    not whole; nothing is written; CacheError if the folder cannot be written; levels before are whole.
-
-    Args:
-        ranked: the teacher, whose weights are as they were afterwards.
-        levels: percents.
-        out: the folder of their folders ``s30``.
-        on_level: called after each level, those that were there included.
+    ``ranked``: the teacher, whose weights are as they were afterwards; ``levels``: percents; ``out``: the folder of
+    their folders ``s30``; ``on_level``: called after each level, those that were there included. Raises MismatchError
+    if a level of other scores is there; nothing is written; DamageError if one that is there is not whole; nothing is
+    written; CacheError if the folder cannot be written; levels before are whole.
     """
     there = _infos(out)
     for percent, info in there.items():

@@ -46,9 +46,8 @@ _SILENT = {
 class UnitScores:
     """Raw sums over batches, of which any balance can be formed.
 
-    Attributes:
-        expressive: of the task loss; None where the rows had no labels.
-        friendly: of the distillation loss; None where there was no student.
+    ``expressive``: of the task loss; None where the rows had no labels. ``friendly``: of the distillation loss; None
+    where there was no student.
     """
 
     expressive: Importance | None
@@ -57,11 +56,9 @@ class UnitScores:
     def knowledgeable(self, balance: float) -> Importance:
         """``balance`` * expressive + (1 - ``balance``) * friendly, each of length 1 in every layer [StarK 3.2].
 
-        Raises SpecError if ``balance`` is not a number from 0 to 1; MismatchError if a part that counts was not scored,
-        or its heads or its neurons have no score but 0, so that the other part alone would rank them.
-
-        Args:
-            balance: lambda, from 0 to 1.
+        ``balance``: lambda, from 0 to 1. Raises SpecError if ``balance`` is not a number from 0 to 1; MismatchError if
+        a part that counts was not scored, or its heads or its neurons have no score but 0, so that the other part alone
+        would rank them.
         """
         parts = [
             (_telling(name, part, balance), weight)

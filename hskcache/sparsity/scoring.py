@@ -23,10 +23,8 @@ OnRows = Callable[[int], None]
 class DrawnRows:
     """Rows of a data set that heads and neurons are scored on.
 
-    Attributes:
-        examples: the whole data set.
-        index_N: numbers of the rows that count, int64, rising; None takes all.
-        seed: that drew them; None where all count.
+    ``examples``: the whole data set. ``index_N``: numbers of the rows that count, int64, rising; None takes all.
+    ``seed``: that drew them; None where all count.
     """
 
     examples: Examples
@@ -69,10 +67,8 @@ def draw(examples: Examples, limit: int | None, seed: int) -> DrawnRows:
 class ScoreSettings:
     """Settings that the scores depend on, too.
 
-    Attributes:
-        batch_size: rows of one gradient.
-        temperature: T of the distillation loss, above 0; without a student nothing depends on it.
-        max_length: tokens of a row at most.
+    ``batch_size``: rows of one gradient. ``temperature``: T of the distillation loss, above 0; without a student
+    nothing depends on it.
     """
 
     batch_size: int = 32
@@ -84,12 +80,8 @@ class ScoreSettings:
 class ScoringPass:
     """A scoring pass before it is made.
 
-    Attributes:
-        teacher: the dense one.
-        trial: the student on trial; None leaves the student-friendly scores out.
-        drawn: the rows; without labels the expressive scores are left out.
-        settings: what else they depend on.
-        subject: what is scored.
+    ``trial``: the student on trial; None leaves the student-friendly scores out. ``drawn``: the rows; without labels
+    the expressive scores are left out.
     """
 
     teacher: Teacher
@@ -117,13 +109,10 @@ class ScoringPass:
     def run(self, on_rows: OnRows | None = None, on_tokens: OnRows | None = None) -> AnyScores:
         """Tokenize the rows that count and score the subject on them.
 
-        Raises SpecError if a setting is out of range; DataError if a row gives no token; MismatchError if there is
-        neither a student nor a label, or one of them does not fit the teacher; TeacherError as
+        ``on_rows``: called with the number of rows scored since the last call; ``on_tokens``: likewise, of rows
+        tokenized. Raises SpecError if a setting is out of range; DataError if a row gives no token; MismatchError if
+        there is neither a student nor a label, or one of them does not fit the teacher; TeacherError as
         :func:`hskcache.sparsity.scores.score` does.
-
-        Args:
-            on_rows: called with the number of rows scored since the last call.
-            on_tokens: likewise, of rows tokenized.
         """
         rows, settings = self.drawn.rows, self.settings
         tokens = tokenize(rows, self.teacher.tokenizer, settings.max_length, on_tokens)

@@ -27,13 +27,9 @@ class Trial(NamedTuple):
 def load_trial(name: str, teacher: Teacher, task: Task | None = None) -> Trial:
     """Load a student from a folder or the hub, onto the device of its teacher.
 
+    ``name``: where it is, with its tokenizer; ``task``: tells how models of other class names order their classes.
     Raises TeacherError if it cannot be loaded whole, or has no classifier; MismatchError if it knows other tokens, or
     answers for other classes.
-
-    Args:
-        name: where it is, with its tokenizer.
-        teacher: that it was distilled from.
-        task: tells how models of other class names order their classes.
     """
     remedy = "distill it from the teacher first: hsktrain fit"
     model, _ = load_model(name, ModelDemands(CLASSIFIER, "a trial student", remedy))

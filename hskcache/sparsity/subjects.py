@@ -27,12 +27,8 @@ AnyImportance: TypeAlias = Importance | NDArray[np.float32]
 class Subject(NamedTuple):
     """Functions that score and rank one subject.
 
-    Attributes:
-        kind: of the files of its scores.
-        score: scores it in one pass over some rows, see :func:`hskcache.sparsity.scores.score`.
-        load: reads scores that were saved.
-        magnitude: ranks it by the size of its weights.
-        random: ranks it by chance, of a seed.
+    ``score``: scores it in one pass over some rows, see :func:`hskcache.sparsity.scores.score`; ``load``: reads scores
+    that were saved; ``magnitude``: ranks it by the size of its weights; ``random``: ranks it by chance, of a seed.
     """
 
     kind: ScoresKind

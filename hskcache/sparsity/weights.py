@@ -34,9 +34,8 @@ _MODULUS = 1 << 64
 class WeightScores:
     """Raw sums over batches, of which any balance can be formed, float32 [L, P] each.
 
-    Attributes:
-        expressive: of the task loss; None where the rows had no labels.
-        friendly: of the distillation loss; None where there was no student.
+    ``expressive``: of the task loss; None where the rows had no labels. ``friendly``: of the distillation loss; None
+    where there was no student.
     """
 
     expressive: NDArray[np.float32] | None
@@ -45,11 +44,8 @@ class WeightScores:
     def knowledgeable(self, balance: float) -> NDArray[np.float32]:
         """``balance`` * expressive + (1 - ``balance``) * friendly, each of length 1 in every layer: float32 [L, P].
 
-        Raises SpecError if ``balance`` is not a number from 0 to 1; MismatchError if a part that counts was not scored,
-        or has no score but 0.
-
-        Args:
-            balance: lambda, from 0 to 1.
+        ``balance``: lambda, from 0 to 1. Raises SpecError if ``balance`` is not a number from 0 to 1; MismatchError if
+        a part that counts was not scored, or has no score but 0.
         """
         parts: list[tuple[NDArray[np.float32], float]] = []
         for name, part_LP, weight in counted(self.expressive, self.friendly, balance):

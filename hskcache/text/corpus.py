@@ -36,8 +36,6 @@ class Corpus:
     Attributes:
         rows: ids and offsets are read-only maps of the spool's files, and so are token types of pairs, where the
             tokenizer's model has them; those of single texts are zeros that take no memory.
-        source: the file, as the user named it.
-        fingerprint: SHA-256 of the content and the packing, see corpus_fingerprint().
         num_documents: documents of at least one token.
         num_tokens: tokens of the text, special tokens not counted.
     """
@@ -68,17 +66,12 @@ def pack_corpus(
 
     The file is read twice: first for its digest, then, unless the spool already holds its tokens or its rows, to be
     tokenized. A call that was cut off leaves nothing that a later one would use but what is whole; the later one gives
-    the same rows. Raises SpecError if ``max_length`` leaves no room for text beside the special tokens, or there is no
-    token to mask with; DataError if the file cannot be read, is not UTF-8 (naming the line), holds no text, or changes
-    meanwhile, or is one document where second texts are to be of another; TeacherError if the tokenizer gives a single
-    text token types other than 0; OSError if the spool cannot be written.
-
-    Args:
-        path: a UTF-8 file, with or without a byte order mark.
-        tokenizer: a fast tokenizer, see load_tokenizer.
-        max_length: tokens of a row at most, special tokens included.
-        spool: where the rows are written, and how they are packed.
-        on_progress: called with the number of bytes of the file done since the last call.
+    the same rows. ``path``: a UTF-8 file, with or without a byte order mark; ``max_length``: tokens of a row at most,
+    special tokens included; ``on_progress``: called with the number of bytes of the file done since the last call.
+    Raises SpecError if ``max_length`` leaves no room for text beside the special tokens, or there is no token to mask
+    with; DataError if the file cannot be read, is not UTF-8 (naming the line), holds no text, or changes meanwhile, or
+    is one document where second texts are to be of another; TeacherError if the tokenizer gives a single text token
+    types other than 0; OSError if the spool cannot be written.
     """
     template = template_of(tokenizer, max_length, spool.packing)
     with _open(path) as file:
@@ -176,12 +169,7 @@ def _tokenize(
 ) -> SpooledRows:
     """The documents of a file as tokens on the disk.
 
-    Args:
-        file: the corpus.
-        tokenizer: a fast one.
-        place: folder and identity of the spool.
-        begun: state of the file before anything was read of it.
-        on_progress: see pack_corpus().
+    ``place``: folder and identity of the spool; ``begun``: state of the file before anything was read of it.
     """
     folder, identity = place
     with SpoolWriter(folder, STEM) as writer:

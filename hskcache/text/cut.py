@@ -9,11 +9,8 @@ from hskcache import console
 class Cut:
     """Rows that lost tokens.
 
-    Attributes:
-        num_rows: how many.
-        num_tokens: that they lost.
-        num_whole_tokens: of the same rows before they were cut, special tokens included.
-        longest: tokens of the longest of them, uncut.
+    ``num_tokens``: that they lost; ``num_whole_tokens``: of the same rows before they were cut, special tokens
+    included; ``longest``: tokens of the longest of them, uncut.
     """
 
     num_rows: int = 0
@@ -44,11 +41,8 @@ NOTHING = Cut()
 class Reach:
     """Limit on the length of rows.
 
-    Attributes:
-        max_length: tokens of a row at most, as asked for.
-        most: that the model can read; None where that has no end.
-        model: what to call it.
-        keep: what to do in order to keep all of the longest row, to be read before the number.
+    ``max_length``: tokens of a row at most, as asked for. ``most``: that the model can read; None where that has no
+    end. ``keep``: what to do in order to keep all of the longest row, to be read before the number.
     """
 
     max_length: int
@@ -58,14 +52,7 @@ class Reach:
 
 
 def tell_cut(cut: Cut, total: int, source: str, reach: Reach) -> None:
-    """Say in one line how many rows lost how much, and what keeps all; nothing where none did.
-
-    Args:
-        cut: rows that lost tokens.
-        total: rows of the data set.
-        source: what to call it.
-        reach: how long rows may be.
-    """
+    """Say in one line how many rows lost how much, and what keeps all; nothing where none did."""
     if cut.num_rows:
         console.say(f"{source}: {cut.told(total)}; {_remedy(cut, reach)}")
 
@@ -73,11 +60,7 @@ def tell_cut(cut: Cut, total: int, source: str, reach: Reach) -> None:
 def tell_beyond(longest: int, trained: int | None, source: str, model: str) -> None:
     """Say in one line that rows are longer than those a model was trained on; nothing where none is.
 
-    Args:
-        longest: tokens of the longest row.
-        trained: see :func:`~hskcache.encoder.trained_length`.
-        source: what to call the rows.
-        model: what to call the model.
+    ``trained``: see :func:`~hskcache.encoder.trained_length`.
     """
     if trained is not None and longest > trained:
         console.say(

@@ -112,13 +112,9 @@ def _first_fields(text: str, separator: str) -> list[str]:
 def read_delimited(path: Path, columns: Columns, labels: LabelSet, faults: Faults) -> RawTable:
     """The wanted columns of a ``.tsv`` or ``.csv`` file.
 
-    Raises DataError if the file cannot be read, lacks a column, or has a row that may not be left out.
-
-    Args:
-        path: the file; its suffix picks the format.
-        columns: what to read.
-        labels: helps to tell a header from a row where ``columns`` leaves that open.
-        faults: takes rows of another length than the first.
+    ``path``: the file; its suffix picks the format. ``labels``: helps to tell a header from a row where ``columns``
+    leaves that open. ``faults``: takes rows of another length than the first. Raises DataError if the file cannot be
+    read, lacks a column, or has a row that may not be left out.
     """
     text = read_text(path, faults.policy)
     dialect = dialect_of(path, text, columns)

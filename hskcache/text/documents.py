@@ -47,11 +47,8 @@ def decoded(tokens: Tokens) -> Tokens:
 class DocumentsWriter:
     """Writes the tokens of texts; how the texts are divided among calls of :meth:`add` makes no difference.
 
-    What a word is, the tokenizer says.
-
-    Attributes:
-        num_documents: documents of at least one token that have ended so far.
-        num_tokens: tokens so far.
+    What a word is, the tokenizer says. ``num_documents``: documents of at least one token that have ended so far;
+    ``num_tokens``: tokens so far.
     """
 
     def __init__(self, tokenizer: "PreTrainedTokenizerBase", writer: SpoolWriter) -> None:
@@ -62,8 +59,7 @@ class DocumentsWriter:
     def add(self, texts: Sequence[str]) -> None:
         """Tokenize more of the corpus.
 
-        Args:
-            texts: in order, with ``DOCUMENT_END`` after each document, the last one included.
+        ``texts``: in order, with ``DOCUMENT_END`` after each document, the last one included.
         """
         encodings = self._tokenizer.encode_batch([text for text in texts if text], add_special_tokens=False)
         tokens = _marked(encodings)
@@ -91,9 +87,7 @@ def _marked(encodings: Sequence[Any]) -> Tokens:
 class TokenWindow:
     """Tokens of a corpus in memory, moved along the file as they are asked for.
 
-    Args:
-        file: of all tokens, open for reading.
-        ahead: tokens that are read at once, if more are not asked for.
+    ``file``: of all tokens, open for reading; ``ahead``: tokens that are read at once, if more are not asked for.
     """
 
     def __init__(self, file: BinaryIO, ahead: int = 0) -> None:

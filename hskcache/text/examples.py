@@ -19,7 +19,6 @@ class Reading:
     Attributes:
         columns: that were read; ``header`` is whether a delimited file's first line named them, None for other formats.
             None where rows are not from a source.
-        task: that they were read for, or None.
         numbers: [N] line or row of each row in its source, counted from 1; empty where that is not known.
         unit: what ``numbers`` counts, ``line`` or ``row``.
         bad: rows that could not be used and were left out: line or row, and why.
@@ -48,11 +47,8 @@ class Examples:
         labels: int64 [N] class indices, NO_CLASS for none; float32 [N] scores, NaN for none; or None when no label was
             read, or no row had one.
         label_names: the classes in the order of their indices; empty for a regression or unlabelled rows of no task.
-        problem: ``classification`` or ``regression``.
         source: the file or data set, as the user named it.
         split: the part of a data set; None for a file.
-        fingerprint: SHA-256 of the content, see fingerprint().
-        reading: how they were read.
     """
 
     texts: list[str]

@@ -20,10 +20,8 @@ Types = NDArray[np.uint8]
 class Frame:
     """A row without its texts, as a tokenizer's own template has it.
 
-    Attributes:
-        ids: int32, special tokens before, between and behind the texts: one run more than there are texts.
-        types: uint8, a run of token types for each of ``ids``.
-        text_types: the token type of each text.
+    ``ids``: int32, special tokens before, between and behind the texts: one run more than there are texts. ``types``:
+    uint8, a run of token types for each of ``ids``.
     """
 
     ids: tuple[Ids, ...]

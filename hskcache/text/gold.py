@@ -33,7 +33,6 @@ def unlabelled_classes(
     it is a class, as it is among numbers that do not follow each other. Raises DataError where -1 may be either.
 
     Args:
-        source: the file or data set.
         counts: rows of each spelling, whole numbers without a point.
         known: the names of the classes, and their number; None where nothing is known.
         policy: rows without a gold label that are to be left out or kept settle what -1 is.

@@ -19,10 +19,6 @@ def check_head(source: str, columns: Columns) -> None:
 
     It refuses nothing that can be read: where the head does not tell, reading will. Raises DataError as reading all of
     it would.
-
-    Args:
-        source: as for :func:`~hskcache.text.rows.read_examples`.
-        columns: what will be read.
     """
     path = Path(source)
     if source.startswith("hub:") or is_saved_set(path):

@@ -32,13 +32,8 @@ def find_header(records: Sequence[Sequence[str]], columns: Columns, labels: Labe
 
     A column that is asked for by name needs a header. Among numbers alone the first line is one when its label is none:
     outside the known classes, a word above numbers, or called as a column of labels or texts is and found nowhere else.
-    Raises DataError if the first label is a class of its own, while all others occur more than once.
-
-    Args:
-        records: [N] fields of every line.
-        columns: what is read.
-        labels: what the labels may be.
-        where: the first line, for an error.
+    ``records``: [N] fields of every line; ``where``: the first line, for an error. Raises DataError if the first label
+    is a class of its own, while all others occur more than once.
     """
     if columns.header is not None:
         return Header(columns.header)

@@ -54,10 +54,9 @@ class Resolved(NamedTuple):
     """Labels as numbers.
 
     Attributes:
-        labels: class indices int64 [N], NO_CLASS for none; or scores float32 [N], NaN for none. None where no row has
-            a gold label. What rows with a fault hold says nothing.
+        labels: class indices int64 [N], NO_CLASS for none; or scores float32 [N], NaN for none. None where no row has a
+            gold label. What rows with a fault hold says nothing.
         names: of the classes; empty for scores.
-        problem: which of the two.
         remarks: how the labels were read where that was not told, each a few words.
     """
 
@@ -79,13 +78,9 @@ def is_number(text: str) -> bool:
 def resolve_labels(table: RawTable, labels: LabelSet, policy: RowPolicy) -> Resolved:
     """The label column of ``table`` as numbers.
 
-    Raises DataError for a label that is none and may not be left out, -1 that may be a class or none, or inferred
-    classes of which there is only one.
-
-    Args:
-        table: where it is from; takes rows whose label is of no such kind or outside the set.
-        labels: what they may be.
-        policy: what becomes of rows without a gold label, which settles what -1 is.
+    ``table``: where it is from; takes rows whose label is of no such kind or outside the set. ``policy``: what becomes
+    of rows without a gold label, which settles what -1 is. Raises DataError for a label that is none and may not be
+    left out, -1 that may be a class or none, or inferred classes of which there is only one.
     """
     assert table.labels is not None
     written = [_written(table, index, value) for index, value in enumerate(table.labels)]

@@ -25,10 +25,7 @@ class Layout:
     Attributes:
         task_name: a preset or a .yaml file.
         text, text_pair, label: columns, by name or by number counted from 0; an empty string reads none.
-        header: whether a delimited file's first line names its columns.
         classes: as the data writes them, in the order of class indices.
-        unlabelled: what becomes of rows without a gold label.
-        bad_rows: what becomes of rows that cannot be used.
         definition: of a task of one's own that is remembered and not given by its name.
         memory: how rows were read that these must be like.
         recalls: whether columns are from there.
@@ -71,12 +68,9 @@ class Layout:
     def recalling(self, memory: Remembered, source: str, labelled: bool = False) -> "Layout":
         """The columns that were given, the others as they are remembered, which one line says.
 
-        A task or a text column that was given leaves nothing to remember but whether rows are pairs.
-
-        Args:
-            memory: how rows were read that these must be like.
-            source: the data, whose kind decides what a task's columns are called.
-            labelled: whether labels are needed, though there it had none.
+        A task or a text column that was given leaves nothing to remember but whether rows are pairs. ``source``: the
+        data, whose kind decides what a task's columns are called; ``labelled``: whether labels are needed, though there
+        it had none.
         """
         if self.names_columns or not memory.has_columns:
             return replace(self, memory=memory)
@@ -139,9 +133,6 @@ class Layout:
         """Refuse a source that is not there or has no such columns, by its head: before a model is loaded.
 
         Raises SpecError: neither a task nor a text column was given; DataError: reading would refuse it, too.
-
-        Args:
-            source: as for :meth:`read`.
         """
         overrides = Overrides(self.text, self.text_pair, self.label, self.header)
         try:
@@ -161,11 +152,8 @@ class Layout:
     def names_of(self, known: Sequence[str], problem: str | None) -> tuple[str, ...] | None:
         """The classes as the data writes them, in the order of their indices; None where only the data can tell.
 
-        Raises MismatchError if the classes that the user named are not those known, or there are scores.
-
-        Args:
-            known: as model or task name them; empty where neither does.
-            problem: ``regression`` has none.
+        ``known``: as model or task name them; empty where neither does. ``problem``: ``regression`` has none. Raises
+        MismatchError if the classes that the user named are not those known, or there are scores.
         """
         task = self.task
         if self.classes is None:
@@ -177,13 +165,8 @@ class Layout:
     def read_for(self, model: str, config: Any, source: str) -> Examples:
         """The rows of ``source``, their labels in the order of a model's classes.
 
-        Raises DataError if a row cannot be read; MismatchError if the model answers for other classes, or gives a score
-        where the task has classes.
-
-        Args:
-            model: what to call the model in an error.
-            config: its configuration.
-            source: as for :meth:`read`.
+        ``model``: what to call the model in an error. Raises DataError if a row cannot be read; MismatchError if the
+        model answers for other classes, or gives a score where the task has classes.
         """
         names = class_order(model, config, self.task)
         problem: Problem = "regression" if config.num_labels == 1 else "classification"

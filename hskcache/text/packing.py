@@ -51,10 +51,8 @@ class RowDraws(NamedTuple):
 class RowTemplate:
     """Everything that rows are made of beside text.
 
-    Attributes:
-        frames: special tokens around one text, and around two where there are pairs.
-        room: tokens of text that a row has room for, of two texts where there are pairs.
-        masks: how words are masked; None where none are.
+    ``frames``: special tokens around one text, and around two where there are pairs. ``room``: tokens of text that a
+    row has room for, of two texts where there are pairs. ``masks``: how words are masked; None where none are.
     """
 
     frames: tuple[Frame, ...]
@@ -79,16 +77,12 @@ class Packer:
     A row takes as many words of its document as fit, or as many as were drawn where it is to be shorter: of single
     texts all in one; of pairs the first text ends where was drawn, and the second is what follows, or as much of
     another document, drawn by its length. What follows the last text of the document itself begins the next row, so
-    that every token of a document stands in just one row of each copy, and some again as partners of other documents.
-    A text ends inside a word only if that word alone is longer than a row.
+    that every token of a document stands in just one row of each copy, and some again as partners of other documents. A
+    text ends inside a word only if that word alone is longer than a row.
 
-    What is left of a document is a single text where it cannot be two: one word, with ``next``.
-
-    Args:
-        documents: offsets of documents among their tokens, int64 [D + 1], none empty.
-        windows: on the tokens: one for reading on, one for reading here and there.
-        template: see :func:`template_of`.
-        packing: how.
+    What is left of a document is a single text where it cannot be two: one word, with ``next``. ``documents``: offsets
+    of documents among their tokens, int64 [D + 1], none empty. ``windows``: on the tokens: one for reading on, one for
+    reading here and there.
     """
 
     def __init__(
@@ -127,11 +121,8 @@ class Packer:
     ) -> tuple[tuple[Tokens, ...], int]:
         """The texts of the row that begins at a token, and where the next one begins.
 
-        Args:
-            drawn: for this row.
-            at: the token.
-            document: [begin, end) among the tokens.
-            is_moved: whether its length is drawn so that what follows is cut elsewhere than in the first copy.
+        ``document``: [begin, end) among the tokens; ``is_moved``: whether its length is drawn so that what follows is
+        cut elsewhere than in the first copy.
         """
         packing, room, end = self._packing, self._template.room, document[1]
         length, least = room, len(self._template.frames)
@@ -159,13 +150,7 @@ class Packer:
         return before if before is not None else self._window.start_after(place, stop - 1)
 
     def _partner(self, drawn: RowDraws, document: tuple[int, int], lengths: tuple[int, int]) -> Tokens:
-        """A text of another document.
-
-        Args:
-            drawn: for this row.
-            document: the row's own.
-            lengths: its tokens, as wanted and at most.
-        """
+        """A text of another document. ``lengths``: its tokens, as wanted and at most."""
         wanted, most = lengths
         own_begin, own_end = document
         place = drawn.partner % (self._num_tokens - (own_end - own_begin))
@@ -185,11 +170,7 @@ class Packer:
 def _cut(window: TokenWindow, begin: int, places: tuple[int, int], end: int) -> int:
     """End of a text that begins at ``begin``: with the last word that ends by a place, or with the first one.
 
-    Args:
-        window: shows all of this.
-        begin: of the text.
-        places: where to end, and where at the latest.
-        end: of the document.
+    ``places``: where to end, and where at the latest.
     """
     wanted, latest = places
     if wanted >= end:
@@ -239,14 +220,8 @@ class Masks:
     """Masks whole words, with probability ``share`` each, as the release does [TinyBERT 3.3].
 
     Of the pieces of a masked word 80 % become [MASK], 10 % another piece, and 10 % stay: a teacher was pre-trained on
-    such text. Special tokens stay.
-
-    Args:
-        share: of words.
-        seed: of what is drawn.
-        mask: id of [MASK].
-        special: ids of the tokens that mark structure.
-        others: ids to draw from.
+    such text. Special tokens stay. ``mask``: id of [MASK]; ``special``: ids of the tokens that mark structure;
+    ``others``: ids to draw from.
     """
 
     def __init__(self, share: float, seed: int, mask: int, special: frozenset[int], others: Ids) -> None:
@@ -258,9 +233,7 @@ class Masks:
     def masked(self, ids: Ids, starts: NDArray[np.bool_]) -> Ids:
         """The next tokens of all rows, masked.
 
-        Args:
-            ids: int32 [sum L].
-            starts: which of them begin a word, the first one among them.
+        ``ids``: int32 [sum L]; ``starts``: which of them begin a word, the first one among them.
         """
         words, pieces = self._bits.random_raw(2 * len(ids)).reshape(-1, 2).T
         word = np.cumsum(starts) - 1

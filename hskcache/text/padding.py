@@ -9,13 +9,8 @@ from hskcache.text.tokenize import TokenizedRows
 def padded(rows: TokenizedRows, index_B: NDArray[np.integer], pad_token_id: int) -> dict[str, NDArray[np.int64]]:
     """A model's inputs for some rows, each padded to the longest of them.
 
-    Args:
-        rows: tokens of all rows.
-        index_B: numbers of the rows, in any order.
-        pad_token_id: fills the padding, which the attention mask hides.
-
-    Returns:
-        ``input_ids`` and ``attention_mask``, each int64 [B, L], and ``token_type_ids`` where the rows have any.
+    ``index_B``: numbers of the rows, in any order; ``pad_token_id``: fills the padding, which the attention mask hides.
+    Returns ``input_ids`` and ``attention_mask``, each int64 [B, L], and ``token_type_ids`` where the rows have any.
     """
     starts_B = rows.offsets[index_B]
     lengths_B = rows.offsets[np.asarray(index_B) + 1] - starts_B

@@ -32,7 +32,6 @@ class Remembered:
 
     Attributes:
         where: what remembers it, as messages call it: ``the cache rte.hsk``, ``the model teacher``.
-        task: name of the task, or None.
         definition: of a task of one's own; None where ``task`` names a preset.
         columns: that were read; None where that is not known.
         is_pairs: whether every row was two texts; None where that is not known.
@@ -68,9 +67,8 @@ class Remembered:
     def flags(self, labelled: bool, same: bool = False) -> dict[str, Any]:
         """Options with which a command would read the same columns, by the names of a layout.
 
-        Args:
-            labelled: whether a task's labels are read even where they were not.
-            same: whether it is to read the very same rows, of which it is known that no line is a header.
+        ``labelled``: whether a task's labels are read even where they were not; ``same``: whether it is to read the
+        very same rows, of which it is known that no line is a header.
         """
         options: dict[str, Any] = {"task_name": self.task}
         task = self.definition or (None if self.task is None else load_task(self.task))
@@ -134,10 +132,8 @@ class _RowsFile(BaseModel):
 def of_model(name: str | Path) -> Remembered:
     """Memory of how the rows that a model was trained on were read, as far as the file beside it tells.
 
-    Raises DamageError if the file is not one of ours.
-
-    Args:
-        name: of the model's folder; of a model of the hub nothing is known.
+    ``name``: of the model's folder; of a model of the hub nothing is known. Raises DamageError if the file is not one
+    of ours.
     """
     path, where = Path(name) / ROWS, f"the model {name}"
     try:

@@ -43,7 +43,6 @@ def read_examples(
     Args:
         source: a ``.tsv`` (unquoted, as in GLUE), ``.csv``, ``.jsonl`` or ``.parquet`` file, a folder that a data set
             of ``datasets`` was saved to, or ``hub:REPO[:CONFIG]:SPLIT``, where REPO may be a local folder.
-        columns: what to read.
         labels: what the labels may be; None infers it from the column.
         policy: what becomes of rows that cannot be used or have no gold label; None fails.
     """
@@ -153,15 +152,10 @@ def examples_for(
 ) -> Examples:
     """Read ``source`` as ``task`` lays it out, apart from what the user names.
 
-    Raises SpecError if there is neither a task nor a text column, or label names cannot be; DataError if the source or
-    a row cannot be read as asked.
-
-    Args:
-        source: as for read_examples.
-        task: a preset; None needs ``overrides.text``.
-        overrides: columns in place of the task's.
-        labels: classes in place of the task's, in the order of their indices, or what is known of the labels.
-        policy: as for read_examples.
+    ``task``: a preset; None needs ``overrides.text``. ``overrides``: columns in place of the task's. ``labels``:
+    classes in place of the task's, in the order of their indices, or what is known of the labels. Raises SpecError if
+    there is neither a task nor a text column, or label names cannot be; DataError if the source or a row cannot be read
+    as asked.
     """
     columns = columns_of(source, task, overrides or Overrides())
     wanted = labels if isinstance(labels, LabelSet) else LabelSet(names=tuple(labels) if labels else None)

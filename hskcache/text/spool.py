@@ -47,7 +47,6 @@ class SpooledRows:
         input_ids: int32 [sum L], a numpy.memmap.
         offsets: int64 [N + 1], a numpy.memmap.
         token_type_ids: uint8 [sum L], a numpy.memmap; None where none were written.
-        num_documents: documents the rows come from.
         num_tokens: tokens of the text, special tokens not counted.
     """
 
@@ -62,11 +61,7 @@ def read_spool(folder: Path, identity: Mapping[str, Any], stem: str = "") -> Spo
     """The rows in a folder, if they are whole and were written with the same identity; otherwise None.
 
     That they are whole is told by the record and the sizes of the files; the ids themselves are not looked at.
-
-    Args:
-        folder: of the spool.
-        identity: what they were committed with.
-        stem: before the names of their files.
+    ``identity``: what they were committed with; ``stem``: before the names of their files.
     """
     try:
         record = json.loads((folder / f"{stem}{_RECORD}").read_bytes())
@@ -99,12 +94,8 @@ class SpoolWriter:
     """Writes rows front to back; used in a ``with`` statement, and whole once :meth:`commit` returns.
 
     Whatever rows the folder held are gone from the start, but arrays that were mapped from them stay valid: the files
-    are replaced, not written over. Raises OSError if the disk is full or the folder cannot be written.
-
-    Args:
-        folder: of the spool.
-        stem: before the names of the files.
-        with_types: whether the rows have token types.
+    are replaced, not written over. ``stem``: before the names of the files. Raises OSError if the disk is full or the
+    folder cannot be written.
     """
 
     def __init__(self, folder: Path, stem: str = "", with_types: bool = False) -> None:
@@ -134,10 +125,8 @@ class SpoolWriter:
     ) -> None:
         """Add tokens, and the rows that end among them; what is behind the last of these begins the next row.
 
-        Args:
-            ids: int32 [sum L], end to end.
-            lengths: int64 [N], tokens of the rows that end.
-            types: uint8 [sum L], of rows that have token types.
+        ``ids``: int32 [sum L], end to end; ``lengths``: int64 [N], tokens of the rows that end; ``types``: uint8 [sum
+        L], of rows that have token types.
         """
         offsets = self._end + np.cumsum(lengths)
         self._files[_IDS].write(ids.astype(_ID, copy=False).tobytes())
@@ -151,10 +140,7 @@ class SpoolWriter:
     def commit(self, identity: Mapping[str, Any], num_documents: int, num_tokens: int) -> None:
         """Bring everything to the disk, and only then the record that makes it whole.
 
-        Args:
-            identity: what :func:`read_spool` will be asked for with; JSON values.
-            num_documents: see SpooledRows.
-            num_tokens: see SpooledRows.
+        ``identity``: what :func:`read_spool` will be asked for with; JSON values.
         """
         for file in self._files.values():
             file.flush()

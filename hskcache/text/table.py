@@ -46,10 +46,8 @@ class Columns:
 class RowPolicy:
     """Fate of rows that are not as they should be.
 
-    Attributes:
-        unlabelled: rows without a gold label among others that have one. None fails, too, but reads a column in which
-            no row has a gold label as no labels.
-        bad_rows: rows that cannot be used, such as one without a text.
+    ``unlabelled``: rows without a gold label among others that have one. None fails, too, but reads a column in which
+    no row has a gold label as no labels. ``bad_rows``: rows that cannot be used, such as one without a text.
     """
 
     unlabelled: Unlabelled | None = None
@@ -60,11 +58,8 @@ class RowPolicy:
 class Faults:
     """Rows of one source that cannot be used: the first ends the reading, or all are left out and remembered.
 
-    Attributes:
-        source: the file or data set, as the user named it.
-        policy: which of the two.
-        unit: what numbers count: lines of a text file, rows of a typed one.
-        found: what is wrong, by line or row, counted from 1.
+    ``source``: the file or data set, as the user named it. ``policy``: which of the two. ``unit``: what numbers count:
+    lines of a text file, rows of a typed one. ``found``: what is wrong, by line or row, counted from 1.
     """
 
     source: str
@@ -122,11 +117,8 @@ class RawTable:
 def read_text(path: Path, policy: BadRows = "fail") -> str:
     """The text of a UTF-8 file, without a byte order mark.
 
-    Raises DataError if the file is missing, unreadable, empty, or not UTF-8 (naming the line).
-
-    Args:
-        path: the file.
-        policy: ``skip`` reads bytes that are not UTF-8 as halves of surrogate pairs, which no text may hold.
+    ``policy``: ``skip`` reads bytes that are not UTF-8 as halves of surrogate pairs, which no text may hold. Raises
+    DataError if the file is missing, unreadable, empty, or not UTF-8 (naming the line).
     """
     try:
         data = path.read_bytes()

@@ -60,14 +60,9 @@ def tokenize(
 ) -> TokenizedRows:
     """Token ids of every row, the longer text of a pair cut first, nothing padded.
 
-    Raises SpecError if ``max_length`` leaves no room for text beside the special tokens, DataError if a row gives no
-    token at all.
-
-    Args:
-        examples: the rows.
-        tokenizer: a fast tokenizer, see load_tokenizer.
-        max_length: tokens of a row at most, special tokens included.
-        on_progress: called with the number of rows done since the last call.
+    ``max_length``: tokens of a row at most, special tokens included; ``on_progress``: called with the number of rows
+    done since the last call. Raises SpecError if ``max_length`` leaves no room for text beside the special tokens,
+    DataError if a row gives no token at all.
     """
     _check_room(examples, tokenizer, max_length)
     with_types = "token_type_ids" in tokenizer.model_input_names
@@ -123,15 +118,7 @@ def tokenized(examples: Examples, tokenizer: "PreTrainedTokenizerBase", max_leng
 def _cut_in(
     batch: Any, texts: list[str], pairs: list[str] | None, tokenizer: "PreTrainedTokenizerBase", max_length: int
 ) -> Cut:
-    """Count what a fast tokenizer cut off some rows; only rows that are as long as they may be are looked at.
-
-    Args:
-        batch: what it gave, special tokens included.
-        texts: [N] of the rows.
-        pairs: [N] second texts, or None.
-        tokenizer: that cut them.
-        max_length: to which it cut them.
-    """
+    """Count what a fast tokenizer cut off some rows; only rows that are as long as they may be are looked at."""
     full = [row for row, ids in enumerate(batch["input_ids"]) if len(ids) >= max_length]
     if not full:
         return NOTHING
@@ -188,12 +175,7 @@ def vocabulary_difference(
 ) -> tuple[str, int | None, int | None] | None:
     """The first token, in the order of spelling, that two vocabularies give other ids: token, id there, id here.
 
-    Args:
-        theirs: token -> id.
-        ours: token -> id.
-
-    Returns:
-        None where the two are the same; an id is None where a vocabulary lacks the token.
+    Returns None where the two are the same; an id is None where a vocabulary lacks the token.
     """
     if theirs == ours:
         return None
@@ -204,11 +186,9 @@ def vocabulary_difference(
 def load_tokenizer(name: str | Path, revision: str | None = None) -> "PreTrainedTokenizerBase":
     """Load the fast tokenizer of a model from a folder or the hub; no code of the model's is run.
 
-    Raises TeacherError if it cannot be loaded, is not a fast tokenizer, or has no vocabulary.
-
-    Args:
-        name: a folder with a saved tokenizer, or a hub repository.
-        revision: branch, tag or commit of the repository; None is its main branch.
+    ``name``: a folder with a saved tokenizer, or a hub repository. ``revision``: branch, tag or commit of the
+    repository; None is its main branch. Raises TeacherError if it cannot be loaded, is not a fast tokenizer, or has no
+    vocabulary.
     """
     if str(name).startswith(("/", ".", "~")) and not Path(name).is_dir():
         # Asked for such a path, transformers would look for it on the hub.

@@ -27,25 +27,7 @@ class Created:
 
 @dataclass(frozen=True)
 class CreateRequest:
-    """A student to create, as the options say it that are called alike, one of three ways.
-
-    Attributes:
-        student: a name, config.json or checkpoint, with ``tokenizer`` and ``labels``.
-        teacher: whose layers are taken; a folder or hub id.
-        prune: the teacher that it is cut out of; what follows is for that alone.
-        layers: to take of either teacher.
-        heads, ffn: to keep in each layer; None: all.
-        share: of all heads and of all neurons to keep.
-        embedding_rank: of the factors of the word embedding; None: it stays one.
-        data, layout: labelled rows that show which heads and neurons matter, and which columns of them to read.
-        num_rows: to use at most; None: all.
-        batch_size: rows of a batch.
-        max_length: tokens of a row; None: those that the teacher was trained on, the task's or 128.
-        device: where to compute.
-        tokenizer: folder or hub id; None: the teacher's.
-        labels: number of classes, or their names.
-        seed: of all that is drawn.
-    """
+    """A student to create, as the options say it that are called alike, one of three ways."""
 
     student: str | None
     teacher: str | None

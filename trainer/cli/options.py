@@ -63,10 +63,8 @@ def out(of: str) -> Callable[[Command], Command]:
 def recipe(default: str, named: str, changed: str) -> Callable[[Command], Command]:
     """The options ``--recipe`` and ``--set``.
 
-    Args:
-        default: the recipe where none is given.
-        named: the help of ``--recipe``.
-        changed: an example of ``--set``.
+    ``default``: the recipe where none is given; ``named``: the help of ``--recipe``; ``changed``: an example of
+    ``--set``.
     """
     name = click.option("--recipe", is_eager=True, default=default, show_default=True, help=named)
     changes = click.option(

@@ -15,22 +15,7 @@ _STDOUT = Path("-")
 
 @dataclass(frozen=True)
 class PredictRequest:
-    """Rows for a model to answer, as the options say it that are called alike; see :func:`_check`.
-
-    Attributes:
-        model: folder or hub id.
-        data: the rows; None: those of ``cache``.
-        cache: its path or URL.
-        field: of the cache, the teacher's logits; None: its own.
-        layout: which columns of the data to read.
-        out: the file to write, - for stdout; with a cache it may be None.
-        glue: whether it is what GLUE's server takes.
-        force: whether what stands there is replaced.
-        max_length: tokens of a row; None: those that the model was trained on, the task's or 128.
-        bf16: whether to compute in bfloat16.
-        device: where.
-        as_json: whether to print JSON.
-    """
+    """Rows for a model to answer, as the options say it that are called alike; see :func:`_check`."""
 
     model: str
     data: str | None

@@ -45,7 +45,6 @@ def pair_heads(setting: HeadSetting, field: AttentionField, student_heads: int) 
             the teacher, those that are stored; ``mean`` averages either side; a list names for each student head the
             place in the field of the head that it learns from.
         field: what is stored; of a mean, the student's mean is all that can be compared with it.
-        student_heads: heads of the student.
     """
     stored, teacher = field.num_heads, field.teacher_heads
     if not isinstance(setting, str):
@@ -84,16 +83,14 @@ def attention_loss(
 ) -> Tensor:
     """Mean squared error between attention scores before mask and softmax, over heads and pairs of kept positions.
 
+    Returns a scalar in float32.
+
     Args:
         student_BHKK: scores of one student layer between ``target.positions_BK``, see
             :func:`hskcache.attention.scores_between`; all of its heads.
         target: kept teacher scores.
         num_pairs: pairs of a kept query and a kept key of the global batch, which this slice is a part of; or of any
             two places of its padded rows: those that are not kept then count as equal.
-        heads: which are compared.
-
-    Returns:
-        A scalar in float32.
     """
     ours, theirs = student_BHKK.float(), target.scores_BHKK
     if heads.mean:

@@ -63,10 +63,10 @@ def hidden_loss(
 ) -> Tensor:
     """Mean squared error between projected student states and the kept teacher states of one layer.
 
-    With s the projected student state of a kept position and v its kept values in columns C: ``ignore`` averages
-    (s_c - v_c)^2 over C; ``zero`` takes the dropped columns as targets of 0 and averages over all D:
-    |s|^2 - |s_C|^2 + |s_C - v|^2. With principal components, s_C is the projection of s - mean onto them and |s|^2
-    becomes |s - mean|^2.
+    With s the projected student state of a kept position and v its kept values in columns C: ``ignore`` averages (s_c -
+    v_c)^2 over C; ``zero`` takes the dropped columns as targets of 0 and averages over all D: |s|^2 - |s_C|^2 + |s_C -
+    v|^2. With principal components, s_C is the projection of s - mean onto them and |s|^2 becomes |s - mean|^2. Returns
+    A scalar in float32.
 
     Args:
         student_BLd: hidden states of one student layer, d wide.
@@ -74,9 +74,6 @@ def hidden_loss(
         projection: Linear d -> D; None where d = D.
         missing: what a dropped column counts as.
         num_positions: kept positions of the global batch, which this slice is a part of.
-
-    Returns:
-        A scalar in float32.
     """
     states = student_BLd.flatten(0, 1).index_select(0, target.index_P)
     values = target.values_PW

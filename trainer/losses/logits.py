@@ -16,14 +16,9 @@ def soft_label_loss(
 
     Its gradient falls with T as 1 / T^2, so that beside a loss to the labels it is multiplied by T^2 ("Distilling the
     Knowledge in a Neural Network", Hinton et al., 2015, arXiv 1503.02531, section 2). For regression, C = 1, it is the
-    squared error to the teacher's score, in which no temperature has a part.
-
-    Args:
-        student_BC: the student's logits.
-        teacher_BC: the teacher's, stored, without gradient.
-        temperature: T, above 0.
-        num_rows: rows of the global batch.
-        temperature_squared: whether to multiply by T^2.
+    squared error to the teacher's score, in which no temperature has a part. ``student_BC``: the student's logits;
+    ``teacher_BC``: the teacher's, stored, without gradient; ``temperature``: T, above 0; ``num_rows``: rows of the
+    global batch; ``temperature_squared``: whether to multiply by T^2.
     """
     student_BC = student_BC.float()
     if student_BC.shape[1] == 1:

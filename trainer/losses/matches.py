@@ -18,10 +18,8 @@ class LayerMatch:
 class Matches:
     """Pairs of layers that learn from each other, and the parts of the teacher's shape that the losses need.
 
-    Attributes:
-        pairs: by kind of knowledge, its pairs of layers.
-        fields: by kind, how it is stored.
-        max_length: tokens of a row at most; None where that is not known.
+    ``pairs``: by kind of knowledge, its pairs of layers. ``fields``: by kind, how it is stored. ``max_length``: tokens
+    of a row at most; None where that is not known.
     """
 
     pairs: Mapping[str, Sequence[LayerMatch]] = field(default_factory=dict)

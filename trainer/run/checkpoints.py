@@ -74,15 +74,9 @@ def _short(value: Any) -> str:
 def claim(out: Path, run: Mapping[str, Any]) -> dict[str, Any] | None:
     """Make ``out`` the folder of ``run``, or find that it is already.
 
-    Raises MismatchError if the folder holds something else, or a run that differs from this one; DamageError if its
-    records cannot be read.
-
-    Args:
-        out: the run's folder; created where it is missing.
-        run: everything that decides the result, as JSON values.
-
-    Returns:
-        The metrics of the finished run, or None when there is still something to train.
+    ``out``: the run's folder; created where it is missing. ``run``: everything that decides the result, as JSON values.
+    Returns the metrics of the finished run, or None when there is still something to train. Raises MismatchError if the
+    folder holds something else, or a run that differs from this one; DamageError if its records cannot be read.
     """
     record, metrics = out / RUN, out / METRICS
     given = json.loads(json.dumps(run))
@@ -151,9 +145,7 @@ def _has_begun(out: Path) -> bool:
 def last_checkpoint(folder: Path, also: Collection[str] = ()) -> Path | None:
     """The newest whole checkpoint in ``folder/checkpoints``; one that a crash cut off is removed.
 
-    Args:
-        folder: of a run or a stage.
-        also: files that a whole checkpoint has beside those of the Trainer.
+    ``folder``: of a run or a stage; ``also``: files that a whole checkpoint has beside those of the Trainer.
     """
     for checkpoint in _checkpoints(folder):
         if _is_whole(checkpoint, also):

@@ -127,12 +127,8 @@ def training_arguments(
 ) -> TrainingArguments:
     """A stage as the Trainer's arguments.
 
-    Args:
-        stage: what to train.
-        machine: how.
-        folder: of the checkpoints.
-        metric: by which the best epoch is chosen, where the stage chooses.
-        seed: of dropout.
+    ``folder``: of the checkpoints; ``metric``: by which the best epoch is chosen, where the stage chooses; ``seed``: of
+    dropout.
     """
     arguments = TrainingArguments(
         output_dir=str(folder),

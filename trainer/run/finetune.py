@@ -45,15 +45,13 @@ def finetune(
     """Fine-tune on ``train`` and save in ``out`` the weights whose evaluation on ``dev`` is best.
 
     ``out`` becomes an ordinary checkpoint with its tokenizer, ``logs/`` for TensorBoard and ``metrics.json``. A run
-    that was cut off goes on from its last epoch; a finished one is not run again. Raises DataError if one of the two
-    data sets is empty or has no labels; MismatchError if ``out`` holds another run; the model, the tokenizer and the
-    labels do not fit each other; SpecError for an unknown metric, or bfloat16 on a device without it; TeacherError if
-    the model cannot be loaded; Interrupted by SIGINT or SIGTERM in training, whose last step is saved.
-
-    Returns:
-        The content of metrics.json: ``metric``, the one that picked; ``best``, its epoch, step and metrics;
-        ``chance``, whether those are chance, see :func:`trainer.chance.record`; ``epochs``, the metrics of every
-        evaluation; and ``origin``, see :func:`trainer.student.origin.record`.
+    that was cut off goes on from its last epoch; a finished one is not run again. Returns the content of metrics.json:
+    ``metric``, the one that picked; ``best``, its epoch, step and metrics; ``chance``, whether those are chance, see
+    :func:`trainer.chance.record`; ``epochs``, the metrics of every evaluation; and ``origin``, see
+    :func:`trainer.student.origin.record`. Raises DataError if one of the two data sets is empty or has no labels;
+    MismatchError if ``out`` holds another run; the model, the tokenizer and the labels do not fit each other; SpecError
+    for an unknown metric, or bfloat16 on a device without it; TeacherError if the model cannot be loaded; Interrupted
+    by SIGINT or SIGTERM in training, whose last step is saved.
     """
     metrics = metrics_for(train.examples.problem, arguments.metrics)
     metric = next(iter(metrics))

@@ -56,10 +56,7 @@ class Fit:
     """Everything that decides a run.
 
     Attributes:
-        source: what there is to learn from.
-        recipe: the stages.
         student: at its start.
-        tokenizer: saved with the student.
         score: the task's metrics of a student on the evaluation data; empty where there is no task.
         metric: the one that picks the best evaluation; None where there is no task.
         seed: of the order, the projections and dropout.
@@ -68,7 +65,6 @@ class Fit:
         rows: how the student's rows are read, which is saved with it; None where that is not known.
         others: by name, metrics on further rows, which are taken of the finished student and choose nothing.
         origin: what the student was made of, told when a run begins; None where it is told elsewhere.
-        projecting: the projections it begins with, and what becomes of them.
     """
 
     source: Source
@@ -105,15 +101,12 @@ class Fit:
 def fit(job: Fit, out: Path, machine: Machine) -> dict[str, Any]:
     """Run every stage that is not done yet and save the student in ``out`` as an ordinary checkpoint.
 
-    A run that was cut off goes on from its last checkpoint with the same losses; a finished one is not run again.
-    Under torchrun or accelerate every process calls this; the first writes all files. Raises MismatchError if the
-    knowledge, the recipe and the student do not fit, ``out`` holds another run, or the processes were given different
-    ones; SpecError if the batch size cannot be divided as asked; Interrupted by SIGINT or SIGTERM in training, whose
-    last step is saved.
-
-    Returns:
-        What metrics.json holds: the scores of the student, on the evaluation data and on others, whether they are
-        chance, where it began, and of every stage its steps, seconds and last losses.
+    A run that was cut off goes on from its last checkpoint with the same losses; a finished one is not run again. Under
+    torchrun or accelerate every process calls this; the first writes all files. Returns what metrics.json holds: the
+    scores of the student, on the evaluation data and on others, whether they are chance, where it began, and of every
+    stage its steps, seconds and last losses. Raises MismatchError if the knowledge, the recipe and the student do not
+    fit, ``out`` holds another run, or the processes were given different ones; SpecError if the batch size cannot be
+    divided as asked; Interrupted by SIGINT or SIGTERM in training, whose last step is saved.
     """
     check_recipe(job.source.knowledge, job.recipe, machine.slices)
     check_student(job.source.knowledge, job.recipe, job.student, job.layer_map)

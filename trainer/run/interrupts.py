@@ -28,10 +28,7 @@ class Interrupts:
     """Notes SIGINT and SIGTERM while it is entered, and tells after which step all processes are to stop.
 
     A second signal does what it always did. Where signals are not ours to handle, in a thread or where somebody has
-    turned them off, nothing changes.
-
-    Attributes:
-        number: of the signal that came; None: none.
+    turned them off, nothing changes. ``number``: of the signal that came; None: none.
     """
 
     def __init__(self) -> None:

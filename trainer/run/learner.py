@@ -35,10 +35,8 @@ _STATES = ("embedding", "hidden")
 class Projecting:
     """Projections that a run begins with, and their fate.
 
-    Attributes:
-        taken: those that the student brings and the run learns through.
-        fresh: draw them anew in every stage.
-        exported: save them beside the student that comes of the run.
+    ``taken``: those that the student brings and the run learns through; ``fresh``: draw them anew in every stage;
+    ``exported``: save them beside the student that comes of the run.
     """
 
     taken: Projections = field(default_factory=dict)
@@ -64,10 +62,6 @@ class Learner:
         """A learner of this kind as a stage left it.
 
         Raises TeacherError, DamageError if the folder does not hold what was saved.
-
-        Args:
-            folder: of the stage's student.
-            device: to put the student on.
         """
         remedy = f"delete {folder.parent} and run the same command again"
         return Learner(load_again(self.student, folder).to(device), load_beside(folder, remedy))
@@ -76,11 +70,7 @@ class Learner:
 def load_beside(folder: Path, remedy: str = REMEDY) -> dict[str, nn.Linear]:
     """The projections beside a student's weights, if any.
 
-    Raises DamageError if there is a file of them that cannot be read.
-
-    Args:
-        folder: of the student.
-        remedy: what to do where they cannot be read.
+    ``remedy``: what to do where they cannot be read. Raises DamageError if there is a file of them that cannot be read.
     """
     return load(folder / FILE, remedy) if (folder / FILE).is_file() else {}
 
@@ -88,10 +78,8 @@ def load_beside(folder: Path, remedy: str = REMEDY) -> dict[str, nn.Linear]:
 def projections_of(source: str) -> dict[str, nn.Linear]:
     """The projections that a student to begin with brings along; none of a shape.
 
-    Raises DamageError, TeacherError if there are some that cannot be read.
-
-    Args:
-        source: name, config.json, folder or hub id.
+    ``source``: name, config.json, folder or hub id. Raises DamageError, TeacherError if there are some that cannot be
+    read.
     """
     if has_no_weights(source) or (folder := folder_of(source, FILE)) is None:
         return {}
@@ -103,14 +91,8 @@ def take_up(
 ) -> dict[str, nn.Linear]:
     """The projections of a student that a run goes on with: all of them where it learns through any, else none.
 
-    Raises MismatchError if they are of other widths or layers than those that the run learns through.
-
-    Args:
-        source: what to call the student.
-        held: what it brings.
-        recipe: the stages.
-        matches: which layers learn from which.
-        student: to train.
+    ``held``: what it brings. Raises MismatchError if they are of other widths or layers than those that the run learns
+    through.
     """
 
     def needs(losses: Losses) -> dict[str, Widths]:

@@ -43,8 +43,7 @@ class Order(Sampler[int]):
 class MidwayTrainer(PassTrainer):
     """A Trainer that can tell what it has summed up since its last log, and take it up again.
 
-    Attributes:
-        order: of the rows, where it is drawn at the start of every epoch.
+    ``order``: of the rows, where it is drawn at the start of every epoch.
     """
 
     order: Order | None = None
@@ -65,13 +64,9 @@ class Midway(TrainerCallback):  # type: ignore[misc]  # transformers is untyped
     """Save within an epoch: when a signal asks to stop, which ends the training, and every so many steps.
 
     To be added after all callbacks that decide when to save or to log, or that act on it. What the Trainer does not
-    save is written before its own files, the last of which makes a checkpoint whole.
-
-    Args:
-        trainer: whose training it is.
-        interrupts: end it.
-        what: it is in words, such as "stage hidden"; may be empty.
-        save_steps: steps between checkpoints; None: none but the last.
+    save is written before its own files, the last of which makes a checkpoint whole. ``interrupts``: end it. ``what``:
+    it is in words, such as "stage hidden"; may be empty. ``save_steps``: steps between checkpoints; None: none but the
+    last.
     """
 
     def __init__(self, trainer: MidwayTrainer, interrupts: Interrupts, what: str, save_steps: int | None) -> None:

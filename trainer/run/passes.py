@@ -18,13 +18,8 @@ class PassTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped
     def training_step(self, model: torch.nn.Module, inputs: Any, num_items_in_batch: Any = None) -> Tensor:
         """One pass, forwards and back.
 
-        Args:
-            model: as it was prepared for this device.
-            inputs: a batch, or a slice of one.
-            num_items_in_batch: not used; the loss is scaled by whoever computes it.
-
-        Returns:
-            The loss, a scalar without its graph; the Trainer logs the sum over the passes of a step.
+        ``num_items_in_batch``: not used; the loss is scaled by whoever computes it. Returns the loss, a scalar without
+        its graph; the Trainer logs the sum over the passes of a step.
         """
         model.train()
         loss: Tensor = self.compute_loss(model, self._prepare_inputs(inputs))

@@ -39,10 +39,8 @@ _NO_EVALUATION = "give --eval-data FILE: labelled rows that score the student an
 class Scoring(NamedTuple):
     """Scoring of a student; of a corpus without a task there is nothing to score.
 
-    Attributes:
-        score: the task's metrics of a student.
-        metric: the one that picks the best epoch; None without a task.
-        fingerprint: of the rows it is scored on; None without a task.
+    ``score``: the task's metrics of a student. ``metric``: the one that picks the best epoch; None without a task.
+    ``fingerprint``: of the rows it is scored on; None without a task.
     """
 
     score: Score
@@ -53,12 +51,7 @@ class Scoring(NamedTuple):
 def prepare_fit(request: FitRequest, machine: Machine, tells: bool = True) -> Fit:
     """Open what there is to learn from, create the student and see that everything fits; nothing is written.
 
-    Raises CacheError for whichever of them is at fault.
-
-    Args:
-        request: the run.
-        machine: how to compute.
-        tells: whether to say which rows were cut.
+    ``tells``: whether to say which rows were cut. Raises CacheError for whichever of them is at fault.
     """
     recipe = request.recipe
     source = _source(request, machine)

@@ -32,14 +32,9 @@ _TOLD = ("RANK", "MASTER_ADDR")
 def connect(device: str) -> "torch.device":
     """Let the processes find each other; needed before anything below, and harmless twice.
 
-    Raises SpecError if the environment tells of several processes, but not how they find each other; or they were given
-    one device.
-
-    Args:
-        device: what they compute on, ``auto``, ``cpu``, ``cuda`` or, one process alone, ``cuda:N``.
-
-    Returns:
-        The one that this process computes on.
+    ``device``: what they compute on, ``auto``, ``cpu``, ``cuda`` or, one process alone, ``cuda:N``. Returns the one
+    that this process computes on. Raises SpecError if the environment tells of several processes, but not how they find
+    each other; or they were given one device.
     """
     if count() > 1 and ":" in device:
         raise SpecError(
@@ -61,11 +56,8 @@ def pin(arguments: "TrainingArguments", device: str) -> None:
     """Let the Trainer compute on one device, that of this process.
 
     Several are for several processes: the Trainer would scatter what cannot be scattered over them, and a batch would
-    grow with the machine.
-
-    Args:
-        arguments: of the Trainer, which takes the first CUDA device of a process by itself.
-        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``, as it was connected with.
+    grow with the machine. ``arguments``: of the Trainer, which takes the first CUDA device of a process by itself;
+    ``device``: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``, as it was connected with.
     """
     arguments._n_gpu = min(arguments.n_gpu, 1)
     if ":" in device:
@@ -116,10 +108,7 @@ def gathered(value: Any) -> list[Any]:
 def agree(settings: Mapping[str, Any]) -> None:
     """Raise unless every process was given the same, such as the same copy of a cache on its own machine.
 
-    Raises MismatchError if they differ; in every process.
-
-    Args:
-        settings: as JSON values.
+    ``settings``: as JSON values. Raises MismatchError if they differ; in every process.
     """
     if count() == 1:
         return

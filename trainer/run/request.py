@@ -65,10 +65,7 @@ class FromCache:
 class FromTeacher:
     """A teacher in the loop to learn from, for comparison.
 
-    Attributes:
-        teacher: folder or hub id.
-        data: the training rows.
-        spec: what to keep of it, as of a cache.
+    ``teacher``: folder or hub id; ``spec``: what to keep of it, as of a cache.
     """
 
     teacher: str
@@ -81,9 +78,7 @@ class FitRequest:
     """A student to train through the stages of a recipe, apart from how it is computed.
 
     Attributes:
-        source: what it learns from.
         student: where it begins: tinybert4, tinybert6, a config.json, a folder or a hub id.
-        recipe: the stages.
         eval_data: rows that score it; those of the first file pick its best evaluation, the others score the finished
             student alone. None for a corpus.
         layout: which columns of these rows, and of a teacher's, to read.
@@ -148,7 +143,6 @@ class FinetuneRequest(Tuning):
     Attributes:
         data: training rows.
         eval_data: rows that pick the best evaluation.
-        layout: which of their columns to read.
         tokenizer: folder or hub id; None: the model's.
         metric: picks the best evaluation; None: the task's first.
         max_length: tokens of a row, special tokens included; None: those of the run that goes on, the task's or 128.
@@ -166,10 +160,8 @@ class FinetuneRequest(Tuning):
 class FinetuneArguments(Tuning):
     """Everything that decides a run of fine-tuning, apart from its rows.
 
-    Attributes:
-        max_length: tokens of a row, special tokens included.
-        metrics: names for metrics_for, the one that picks the best evaluation first; empty takes the defaults.
-        device: ``cpu``, ``cuda`` or ``cuda:N``: one that is there.
+    ``max_length``: tokens of a row, special tokens included. ``metrics``: names for metrics_for, the one that picks the
+    best evaluation first; empty takes the defaults. ``device``: ``cpu``, ``cuda`` or ``cuda:N``: one that is there.
     """
 
     device: str = "cpu"

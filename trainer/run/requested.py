@@ -21,16 +21,9 @@ from trainer.student.vocabulary import tokenizer_for
 def fit(request: FitRequest, out: Path | str, machine: Machine | None = None) -> dict[str, Any]:
     """Train a student and save it in ``out``; the same request goes on where a cut-off run stopped.
 
-    Raises CacheError if something is missing, damaged or does not fit, which is told before anything is written;
-    Interrupted by SIGINT or SIGTERM, after which the same request goes on.
-
-    Args:
-        request: the run.
-        out: folder of the student.
-        machine: how to compute; None: as :class:`Machine` has it by default.
-
-    Returns:
-        What metrics.json holds, see :func:`trainer.run.fit.fit`.
+    ``machine``: how to compute; None: as :class:`Machine` has it by default. Returns what metrics.json holds, see
+    :func:`trainer.run.fit.fit`. Raises CacheError if something is missing, damaged or does not fit, which is told
+    before anything is written; Interrupted by SIGINT or SIGTERM, after which the same request goes on.
     """
     out, machine = Path(out), machine or Machine()
     machine = replace(machine, device=runtime.resolve_device(machine.device))
@@ -44,15 +37,9 @@ def fit(request: FitRequest, out: Path | str, machine: Machine | None = None) ->
 def finetune(request: FinetuneRequest, out: Path | str) -> dict[str, Any]:
     """Fine-tune a model on labels and save it in ``out``; the same request goes on where a cut-off run stopped.
 
-    Raises CacheError if something is missing or does not fit, which is told before anything is written; Interrupted by
-    SIGINT or SIGTERM, after which the same request goes on.
-
-    Args:
-        request: the run.
-        out: folder of the result.
-
-    Returns:
-        What metrics.json holds, see :func:`trainer.run.finetune.finetune`.
+    Returns what metrics.json holds, see :func:`trainer.run.finetune.finetune`. Raises CacheError if something is
+    missing or does not fit, which is told before anything is written; Interrupted by SIGINT or SIGTERM, after which the
+    same request goes on.
     """
     out, vocabulary, layout = Path(out), tokenizer_for(request.model, request.tokenizer), request.layout
     # Without a gold label there is nothing to learn from here.

@@ -13,8 +13,7 @@ from trainer.run.checkpoints import checkpoint_of
 class EvaluateOften(TrainerCallback):  # type: ignore[misc]  # transformers is untyped
     """Evaluate every so many steps, beside the end of every epoch.
 
-    Args:
-        steps: optimizer steps from one evaluation to the next, counted from the start of the training.
+    ``steps``: optimizer steps from one evaluation to the next, counted from the start of the training.
     """
 
     def __init__(self, steps: int) -> None:
@@ -36,9 +35,7 @@ class EvaluateOften(TrainerCallback):  # type: ignore[misc]  # transformers is u
 class Patience(TrainerCallback):  # type: ignore[misc]  # transformers is untyped
     """End the training once so many epochs have passed without a better evaluation, however many those were.
 
-    Args:
-        epochs: how many.
-        metric: that is to get better.
+    ``metric``: that is to get better.
     """
 
     def __init__(self, epochs: int, metric: str) -> None:
@@ -69,11 +66,8 @@ class Patience(TrainerCallback):  # type: ignore[misc]  # transformers is untype
 class Best(TrainerCallback):  # type: ignore[misc]  # transformers is untyped
     """Keep the weights of the best evaluation, apart from the checkpoints, which may be taken at any step.
 
-    Args:
-        student: whose weights to keep.
-        folder: where to.
-        metric: higher is better; the first of equals is kept.
-        beside: what else to keep, by the end of its file's name, such as projections that train with the student.
+    ``metric``: higher is better; the first of equals is kept. ``beside``: what else to keep, by the end of its file's
+    name, such as projections that train with the student.
     """
 
     def __init__(

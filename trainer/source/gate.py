@@ -20,13 +20,9 @@ from trainer.source.knowledge import Knowledge
 def check_recipe(knowledge: Knowledge, recipe: Recipe, slices: int = 1) -> None:
     """Refuse a recipe that asks for knowledge there is none of, or whose batches cannot be cut as asked.
 
-    Raises MismatchError saying which stage asks for what, and what to change; SpecError for a batch size that
-    ``slices`` does not divide, or a field that was chosen and no stage learns from.
-
-    Args:
-        knowledge: to learn from.
-        recipe: the stages.
-        slices: parts of each batch, processes x forward passes.
+    ``slices``: parts of each batch, processes x forward passes. Raises MismatchError saying which stage asks for what,
+    and what to change; SpecError for a batch size that ``slices`` does not divide, or a field that was chosen and no
+    stage learns from.
     """
     _check_choice(knowledge, recipe)
     if knowledge.num_answers is not None and any(stage.losses.needs_task for stage in recipe.stages):
@@ -117,14 +113,9 @@ def _kept(knowledge: Knowledge, recipe: Recipe) -> str:
 def check_student(knowledge: Knowledge, recipe: Recipe, student: PreTrainedModel, layer_map: str | None = None) -> None:
     """Refuse a student that cannot read the rows or learn from the layers.
 
-    Raises MismatchError if layers, heads, classes, vocabulary or positions do not fit, saying what to change; SpecError
-    for a layer map that is none, or that nothing is learned by.
-
-    Args:
-        knowledge: to learn from.
-        recipe: the stages.
-        student: to train.
-        layer_map: chosen in place of the one the knowledge was made for, see :meth:`Knowledge.matches_for`.
+    ``layer_map``: chosen in place of the one the knowledge was made for, see :meth:`Knowledge.matches_for`. Raises
+    MismatchError if layers, heads, classes, vocabulary or positions do not fit, saying what to change; SpecError for a
+    layer map that is none, or that nothing is learned by.
     """
     config, where = student.config, knowledge.where
     _check_layers(knowledge, recipe, int(config.num_hidden_layers), layer_map)
@@ -226,13 +217,8 @@ def _check_terms(knowledge: Knowledge, recipe: Recipe, student: PreTrainedModel)
 def check_tokenizer(knowledge: Knowledge, theirs: Mapping[str, int], ours: Mapping[str, int], student: str) -> None:
     """Refuse a student whose own tokenizer gives other ids than the rows hold.
 
+    ``theirs``: token -> id of the student's tokenizer; ``ours``: token -> id of the tokenizer the rows were made with.
     Raises MismatchError naming the first token that differs.
-
-    Args:
-        knowledge: the rows.
-        theirs: token -> id of the student's tokenizer.
-        ours: token -> id of the tokenizer the rows were made with.
-        student: what to call the student in the error.
     """
     if (difference := vocabulary_difference(theirs, ours)) is None:
         return

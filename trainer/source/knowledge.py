@@ -84,12 +84,9 @@ class Knowledge:
     def matches_for(self, student_layers: int, layer_map: str | None) -> Matches:
         """The pairs of layers for a student, whether their teacher layers are stored or not.
 
-        Raises SpecError for not of that form, or a map that the teacher's layers do not allow.
-
-        Args:
-            student_layers: of the student.
-            layer_map: ``uniform``, ``top``, ``bottom`` or the teacher layers of student layers 1 to the last, such as
-                ``3,6,9,12``; None takes the pairs it was made for.
+        ``layer_map``: ``uniform``, ``top``, ``bottom`` or the teacher layers of student layers 1 to the last, such as
+        ``3,6,9,12``; None takes the pairs it was made for. Raises SpecError if not of that form, or a map that the
+        teacher's layers do not allow.
         """
         made_for = self.matches
         if layer_map is None:
@@ -122,9 +119,8 @@ class Knowledge:
     def interface(self, vocab_size: int | None = None) -> Interface:
         """Inputs and outputs that a student must have.
 
-        Args:
-            vocab_size: one more than the largest id of the tokenizer, where it is at hand: some teachers' tables are
-                larger than their tokenizer needs.
+        ``vocab_size``: one more than the largest id of the tokenizer, where it is at hand: some teachers' tables are
+        larger than their tokenizer needs.
         """
         tokenizer, problem = self.request.tokenizer, self.request.data.problem
         return Interface(

@@ -37,14 +37,8 @@ from trainer.source.source import Slice, Source, fields_of
 def live_source(teacher: str, data: str, layout: Layout, spec: Spec, device: str) -> Source:
     """A teacher in the loop to learn from, its knowledge laid out as a build of the same flags would.
 
-    Raises TeacherError, SpecError, DataError, MismatchError as a build would.
-
-    Args:
-        teacher: folder or hub id.
-        data: the training rows.
-        layout: which of their columns to read.
-        spec: what to keep.
-        device: where the teacher computes, and with it the student.
+    ``teacher``: folder or hub id; ``device``: where the teacher computes, and with it the student. Raises TeacherError,
+    SpecError, DataError, MismatchError as a build would.
     """
     loaded = load_teacher(teacher, device, spec.compute_dtype)
     examples = layout.recalling(of_model(teacher), data).read_for(loaded.info.name, loaded.model.config, data)
@@ -82,9 +76,7 @@ def live_knowledge(job: Job) -> Knowledge:
 class LiveLoader(Ordered[Job]):
     """Batches with targets that the teacher computes when they are asked for.
 
-    Attributes:
-        job: teacher, rows and spec.
-        fields: what to compute beside the inputs; None computes all that the spec keeps.
+    ``fields``: what to compute beside the inputs; None computes all that the spec keeps.
     """
 
     job: Job

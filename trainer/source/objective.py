@@ -28,7 +28,6 @@ class Objective(nn.Module):
 
     Args:
         student: a sequence classifier, or an encoder where no term is about what a classifier answers.
-        losses: the terms of the stage.
         matches: which layers learn from which; only those that the terms are about are used.
         seed: of the projections that are drawn.
         held: projections that the student has learned through before; those that are needed are taken up.
@@ -60,11 +59,9 @@ class Objective(nn.Module):
     def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss of a slice, scaled so that the slices of a global batch add up to its mean.
 
-        Raises MismatchError if the batch lacks what a term learns from.
-
-        Returns:
-            The weighted sum with its gradient, and every term without one: a term is the whole loss that its weight
-            multiplies, a factor T^2 included, so that weights and terms give the sum.
+        Returns the weighted sum with its gradient, and every term without one: a term is the whole loss that its weight
+        multiplies, a factor T^2 included, so that weights and terms give the sum. Raises MismatchError if the batch
+        lacks what a term learns from.
         """
         inputs = batch.inputs
         if self.drops_token_types:

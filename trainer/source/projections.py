@@ -57,13 +57,7 @@ def is_projected(term: StatesTerm, widths: Widths) -> bool:
 
 
 def needed(losses: Losses, matches: Matches, width: int) -> dict[str, Widths]:
-    """The projections that a stage learns through, in the order in which they are drawn.
-
-    Args:
-        losses: the terms of the stage.
-        matches: which layers learn from which.
-        width: of the student.
-    """
+    """The projections that a stage learns through, in the order in which they are drawn. ``width``: of the student."""
     found = {}
     for name, term in losses.terms.items():
         if not isinstance(term, StatesTerm) or (widths := widths_for(width, matches, term)) is None:
@@ -82,10 +76,7 @@ def widths_for(width: int, matches: Matches, term: StatesTerm) -> Widths | None:
 def draw(needs: Mapping[str, Widths], held: Projections, seed: int) -> nn.ModuleDict:
     """The projections of a stage: those that are held, and new ones, which are the same whatever is held.
 
-    Args:
-        needs: by name.
-        held: of which those that are needed are taken up, not copied.
-        seed: of the new ones.
+    ``held``: of which those that are needed are taken up, not copied.
     """
     projections = nn.ModuleDict()
     with seeded(seed):
@@ -116,11 +107,8 @@ def described(names: Iterable[str], widths: Mapping[str, Widths]) -> str:
 def save(projections: Projections, folder: Path) -> None:
     """Put projections beside the weights of their student; where there are none, no file is left there.
 
+    ``projections``: their weights [D, d] and biases [D] are saved in float32 as ``NAME.weight`` and ``NAME.bias``.
     Raises OSError if the disk is full or the folder cannot be written.
-
-    Args:
-        projections: their weights [D, d] and biases [D] are saved in float32 as ``NAME.weight`` and ``NAME.bias``.
-        folder: of the student.
     """
     if not projections:
         (folder / FILE).unlink(missing_ok=True)
@@ -133,9 +121,7 @@ def save(projections: Projections, folder: Path) -> None:
 def load(path: Path, remedy: str = REMEDY) -> dict[str, nn.Linear]:
     """Projections from a file that :func:`save` wrote. Raises DamageError if it is not whole, or is no such file.
 
-    Args:
-        path: of the file.
-        remedy: what to do where it cannot be read.
+    ``remedy``: what to do where it cannot be read.
     """
     try:
         with safe_open(path, "pt") as file:
@@ -154,10 +140,8 @@ def load(path: Path, remedy: str = REMEDY) -> dict[str, nn.Linear]:
 def published(folder: Path) -> dict[str, nn.Linear]:
     """Projections among the weights of a student, where TinyBERT's release saves them.
 
+    ``folder``: with weights, ``fit_dense.weight`` and ``.bias``, or ``fit_denses.0.weight`` and so on, among them.
     Raises DamageError if one of them is not whole, TeacherError if the weights cannot be read.
-
-    Args:
-        folder: with weights, ``fit_dense.weight`` and ``.bias``, or ``fit_denses.0.weight`` and so on, among them.
     """
     firsts = {SHARED_PROJECTION, LAYER_PROJECTIONS}
     keys = [key for key in tensor_names(folder) or () if key.partition(".")[0] in firsts]

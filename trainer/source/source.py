@@ -47,11 +47,9 @@ class Slice:
 class Source:
     """Knowledge to learn from, and the way to load it.
 
-    Attributes:
-        knowledge: what there is.
-        loader: makes the loader of a stage: for its losses, the slice of this process, and the seed of the order.
-        tokenizer: folder or name of the tokenizer that made the rows.
-        identity: digest of what the batches are made of.
+    ``loader``: makes the loader of a stage: for its losses, the slice of this process, and the seed of the order.
+    ``tokenizer``: folder or name of the tokenizer that made the rows. ``identity``: digest of what the batches are made
+    of.
     """
 
     knowledge: Knowledge
@@ -64,9 +62,8 @@ class Source:
 class Local:
     """Space of this machine for caches at URLs.
 
-    Attributes:
-        folder: holds it; None: :func:`~hskcache.remote.mirror.local_folder`.
-        most_bytes: it may hold; None: ``LOCAL_BYTES``.
+    ``folder``: holds it; None: :func:`~hskcache.remote.mirror.local_folder`. ``most_bytes``: it may hold; None:
+    ``LOCAL_BYTES``.
     """
 
     folder: Path | None = None

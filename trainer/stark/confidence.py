@@ -17,9 +17,8 @@ from hskcache.cache import Cache
 class Confidence:
     """Means over rows of two measures of p = softmax(logits), at temperature 1; both rise with confidence.
 
-    Attributes:
-        variance: mean over classes of (p - 1/C)^2, from 0, where all classes are alike, to (C - 1) / C^2.
-        negative_entropy: sum over classes of p log p, in nats, from -log C to 0.
+    ``variance``: mean over classes of (p - 1/C)^2, from 0, where all classes are alike, to (C - 1) / C^2;
+    ``negative_entropy``: sum over classes of p log p, in nats, from -log C to 0.
     """
 
     variance: float
@@ -29,11 +28,8 @@ class Confidence:
 def confidence(logits_NC: NDArray[np.float32]) -> Confidence | None:
     """The confidence of a teacher's answers.
 
-    Args:
-        logits_NC: of every row, [N, C]; a row that is not finite does not count.
-
-    Returns:
-        Means over the rows; None of a regression, which has no distribution, or where no row counts.
+    ``logits_NC``: of every row, [N, C]; a row that is not finite does not count. Returns means over the rows; None of a
+    regression, which has no distribution, or where no row counts.
     """
     logits_NC = logits_NC[np.isfinite(logits_NC).all(1)].astype(np.float64)
     if logits_NC.shape[1] < 2 or not len(logits_NC):

@@ -33,10 +33,8 @@ _WEIGHTS_OF_A_STAGE = 3 * 3 + 2
 class Outcome(NamedTuple):
     """Scores of a level's student.
 
-    Attributes:
-        metric: the one that picks.
-        scores: every metric on the evaluation rows.
-        is_at_chance: whether they know no more than the most frequent class.
+    ``metric``: the one that picks; ``scores``: every metric on the evaluation rows; ``is_at_chance``: whether they know
+    no more than the most frequent class.
     """
 
     metric: str
@@ -96,9 +94,7 @@ class Folder(NamedTuple):
     def most_bytes(self, levels: Sequence[Level], student_bytes: int) -> int:
         """Most bytes that the students of some levels may need beside what is there.
 
-        Args:
-            levels: that will be there.
-            student_bytes: of one student's weights.
+        ``student_bytes``: of one student's weights.
         """
         trained = self.trained()
         missing = [level for level in levels if level not in trained]
@@ -129,11 +125,8 @@ class Folder(NamedTuple):
     def claim(self, run: Mapping[str, Any]) -> None:
         """Make the folder that of ``run``, or find that it is already.
 
-        Raises MismatchError if the folder holds something else, or a run that differs from this one; DamageError if it
-        cannot be told which run it holds.
-
-        Args:
-            run: everything that decides the result, as JSON values.
+        ``run``: everything that decides the result, as JSON values. Raises MismatchError if the folder holds something
+        else, or a run that differs from this one; DamageError if it cannot be told which run it holds.
         """
         record, stored = self.out / RUN, self.run
         given = json.loads(json.dumps(run))

@@ -46,14 +46,8 @@ class Cell(NamedTuple):
 class PilotRequest:
     """Request for a study.
 
-    Attributes:
-        teacher: folder or hub id.
-        data: labelled rows to score it on.
-        layout: which columns to read.
-        percents: shares of weights to remove.
-        num_seeds: draws of each.
-        max_length: tokens of a row.
-        device: where to compute.
+    ``teacher``: folder or hub id; ``data``: labelled rows to score it on; ``percents``: shares of weights to remove;
+    ``num_seeds``: draws of each.
     """
 
     teacher: str
@@ -69,12 +63,7 @@ class PilotRequest:
 class Pilot:
     """A study, apart from its folder.
 
-    Attributes:
-        teacher: the dense one.
-        examples: labelled rows that it is scored on.
-        rows: their tokens.
-        metrics: what it is scored by; the first stands in the plot.
-        asked: the rest.
+    ``examples``: labelled rows that it is scored on. ``metrics``: what it is scored by; the first stands in the plot.
     """
 
     teacher: Teacher
@@ -127,13 +116,9 @@ def begin(asked: PilotRequest) -> Pilot:
 def run(pilot: Pilot, out: Path, on_cells: Callable[[int], None]) -> list[Share]:
     """Do the cells that are not done yet, draw the plot and tell of all.
 
-    Raises MismatchError if ``out`` holds something else, or a study of another teacher or of other rows; CacheError if
-    the folder cannot be written.
-
-    Args:
-        pilot: the study.
-        out: its folder; a finished one may get more shares and seeds.
-        on_cells: called with the number of cells that are done since the last call.
+    ``out``: its folder; a finished one may get more shares and seeds. ``on_cells``: called with the number of cells
+    that are done since the last call. Raises MismatchError if ``out`` holds something else, or a study of another
+    teacher or of other rows; CacheError if the folder cannot be written.
     """
     with writing_to(out, "here"), sole_writer(out):
         Folder(out).claim(pilot.identity)

@@ -24,12 +24,8 @@ assert _STYLES.keys() == {KNOWLEDGE, *OTHERS}
 def plot(results: Results, evaluation: str, path: Path) -> None:
     """Draw a PNG: a line a method, the student of the dense teacher as a level line with one standard error around it.
 
-    The best level is ringed.
-
-    Args:
-        results: what to draw.
-        evaluation: what to call the rows that the students were scored on.
-        path: where to write it; the file is whole or absent.
+    The best level is ringed. ``evaluation``: what to call the rows that the students were scored on. ``path``: where to
+    write it; the file is whole or absent.
     """
     save(_figure(results, evaluation), path)
 

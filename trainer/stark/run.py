@@ -32,16 +32,10 @@ def run(stark: Stark, out: Path) -> Results:
     """Trial, scores, sparse teachers' logits, a student for every level, the best of them [StarK 3].
 
     Every student begins with the same weights and sees the same batches in the same order, so that levels differ by
-    their teacher alone. Raises SpecError: there are several processes. MismatchError: ``out`` holds something else, or
-    a run of other settings. DamageError: what is in ``out`` is not whole. CacheError: whatever else does not fit,
-    before anything is written; or the disk is full.
-
-    Args:
-        stark: the run.
-        out: its folder; a finished one may get more levels.
-
-    Returns:
-        Every level that is trained in ``out``, those of earlier commands among them.
+    their teacher alone. ``out``: its folder; a finished one may get more levels. Returns every level that is trained in
+    ``out``, those of earlier commands among them. Raises SpecError: there are several processes. MismatchError: ``out``
+    holds something else, or a run of other settings. DamageError: what is in ``out`` is not whole. CacheError: whatever
+    else does not fit, before anything is written; or the disk is full.
     """
     if processes.count() > 1:
         raise SpecError(

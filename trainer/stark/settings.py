@@ -60,7 +60,7 @@ def level_of(folder: str) -> Level | None:
 def parse_percents(text: str) -> tuple[int, ...]:
     """Read ``10,30,50`` or ``0,10,...,90``; 0 is added where it is not among them.
 
-    Raises SpecError for not of these forms, not rising, or outside 0 to 99.
+    Raises SpecError if not of these forms, not rising, or outside 0 to 99.
     """
     return tuple(sorted({0, *parse_levels(text)}))
 
@@ -108,9 +108,8 @@ class Data:
         evaluation: what scores it, and so chooses its epoch, where the recipe selects the best, and the level.
         scoring: what scores heads and neurons; None takes some of ``train``. Taken from ``evaluation``, heads and
             neurons would be a third choice by the rows that the figure at the end is reported on.
-        scoring_rows: as many of them, drawn at random; None takes all of ``scoring``, or as many of ``train`` as
-            there are in ``evaluation``.
-        layout: which columns to read.
+        scoring_rows: as many of them, drawn at random; None takes all of ``scoring``, or as many of ``train`` as there
+            are in ``evaluation``.
     """
 
     train: str
@@ -127,15 +126,12 @@ class Stark:
     Attributes:
         teacher: the dense one, folder or hub id.
         student: where every student starts: a name, config.json, folder or hub id.
-        data: the rows.
         recipe: that every student is trained by.
         percents: levels of sparsity; 0 is always one.
         others: ways to rank beside the method, of OTHERS.
         balance: weight of the expressive scores, in [0, 1]; the student-friendly ones have the rest [StarK 3.2].
-        max_length: tokens of a row.
         batch_size: rows of a batch whose gradients are summed up as one in scoring.
         seed: of all that is drawn.
-        machine: how to compute.
         metric: that was chosen to pick the best evaluation and the best level; None: the task's.
     """
 

@@ -30,11 +30,8 @@ class Spread:
 class Share:
     """Results of a share of weights.
 
-    Attributes:
-        percent: of them removed.
-        weights_removed: how many these are.
-        num_seeds: draws.
-        measures: metrics by name, then ``variance`` and ``negative_entropy`` where the answers are a distribution.
+    ``percent``: of them removed; ``weights_removed``: how many these are; ``num_seeds``: draws; ``measures``: metrics
+    by name, then ``variance`` and ``negative_entropy`` where the answers are a distribution.
     """
 
     percent: int

@@ -38,9 +38,7 @@ from trainer.student.vocabulary import own_vocabulary
 class Begun(NamedTuple):
     """Facts about the rows that the later steps need.
 
-    Attributes:
-        drawn: the rows that heads and neurons are scored on.
-        num_evaluated: rows that students are scored on.
+    ``drawn``: the rows that heads and neurons are scored on; ``num_evaluated``: rows that students are scored on.
     """
 
     drawn: DrawnRows
@@ -60,13 +58,9 @@ class _Start:
 def start(stark: Stark, folder: Folder, on_step: Callable[[bool], None]) -> Begun:
     """Check everything, make the folder that of this run and build the cache of the dense teacher's logits.
 
-    A teacher that was loaded is gone when this returns. Where the cache is complete none is loaded. Raises CacheError
-    for whatever does not fit; nothing is written then.
-
-    Args:
-        stark: the run.
-        folder: of the run.
-        on_step: called before the cache is built, with whether it is there already.
+    A teacher that was loaded is gone when this returns. Where the cache is complete none is loaded. ``on_step``: called
+    before the cache is built, with whether it is there already. Raises CacheError for whatever does not fit; nothing is
+    written then.
     """
     cache = folder.open_cache()
     begin = _from_teacher(stark) if cache is None else _from_cache(stark, cache)
@@ -95,12 +89,7 @@ def start(stark: Stark, folder: Folder, on_step: Callable[[bool], None]) -> Begu
 def check_space(folder: Folder, levels: Sequence[Level], student: PreTrainedModel) -> None:
     """Refuse to begin what the disk has no room for.
 
-    Raises CacheError if it has none, DamageError if a level that is there is not whole.
-
-    Args:
-        folder: of the run.
-        levels: that are asked for.
-        student: any of theirs.
+    ``student``: any of theirs. Raises CacheError if it has none, DamageError if a level that is there is not whole.
     """
     need = folder.most_bytes(levels, sum(tensor.nbytes for tensor in student.state_dict().values()))
     require_space(folder.out, need, "the students may need", "ask for fewer levels with --sparsity")

@@ -25,18 +25,11 @@ OnStep = Callable[[bool], None]
 def score_and_add(stark: Stark, folder: Folder, drawn: DrawnRows, on_step: tuple[OnStep, OnStep]) -> tuple[int, int]:
     """Score heads and neurons and add the logits of the sparse teachers to the cache, as far as they are not there.
 
-    The teacher is loaded once, where anything is left to do, and gone when this returns. Raises MismatchError if the
-    teacher is no longer the one that the cache was built with; DamageError if there are scores, and they are not as
-    they were written; CacheError as scoring and adding do.
-
-    Args:
-        stark: the run.
-        folder: of the run; the trial is done.
-        drawn: the rows of the scores.
-        on_step: called before each of the two, with whether it is done already.
-
-    Returns:
-        Heads and neurons of the dense teacher, over all layers.
+    The teacher is loaded once, where anything is left to do, and gone when this returns. ``folder``: of the run; the
+    trial is done. ``on_step``: called before each of the two, with whether it is done already. Returns heads and
+    neurons of the dense teacher, over all layers. Raises MismatchError if the teacher is no longer the one that the
+    cache was built with; DamageError if there are scores, and they are not as they were written; CacheError as scoring
+    and adding do.
     """
     cache, scores = open_cache(folder.cache), _stored(folder)
     missing = [level for level in stark.levels if not folder.has_field(cache, level)]

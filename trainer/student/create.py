@@ -66,9 +66,8 @@ def seeded(seed: int) -> Iterator[None]:
 def student_config(source: str, interface: Interface) -> PreTrainedConfig:
     """The config of a student that starts from random weights. Raises TeacherError if the config cannot be read.
 
-    Args:
-        source: a key of STUDENTS, a config.json, or a folder that holds one.
-        interface: what the student must read and answer.
+    ``source``: a key of STUDENTS, a config.json, or a folder that holds one; ``interface``: what the student must read
+    and answer.
     """
     if is_preset(source):
         config: PreTrainedConfig = BertConfig(
@@ -148,7 +147,7 @@ def resolve_layers(scheme: str, teacher_layers: int) -> tuple[int, ...]:
     """1-based encoder layers from ``2,4,6``, ``bottom:3`` or ``uniform:3``.
 
     Uniform takes layer round(i * T / n) for i = 1..n, half to even: 3, 6, 9, 12 of 12 for n = 4 [TinyBERT 3.1]. Raises
-    SpecError for not of these forms, a layer the teacher lacks, or one listed twice.
+    SpecError if not of these forms, a layer the teacher lacks, or one listed twice.
     """
     if match := _SCHEME.fullmatch(scheme):
         kind, count = match[1], int(match[2])
@@ -176,15 +175,10 @@ def _check_layers(layers: Sequence[int], teacher_layers: int) -> None:
 def from_teacher_layers(teacher: PreTrainedModel, layers: Sequence[int]) -> PreTrainedModel:
     """A student made of the teacher's embeddings, some of its encoder layers, its pooler and its classifier.
 
-    Raises SpecError for a layer the teacher lacks, or one listed twice; TeacherError if the teacher's layers are not
-    one module list.
-
-    Args:
-        teacher: BERT, RoBERTa, ELECTRA, DistilBERT or another encoder whose layers are one module list.
-        layers: 1-based numbers of the layers to keep, in the student's order.
-
-    Returns:
-        A new model of the teacher's class on the CPU; it shares no memory with the teacher.
+    ``teacher``: BERT, RoBERTa, ELECTRA, DistilBERT or another encoder whose layers are one module list; ``layers``:
+    1-based numbers of the layers to keep, in the student's order. Returns a new model of the teacher's class on the
+    CPU; it shares no memory with the teacher. Raises SpecError for a layer the teacher lacks, or one listed twice;
+    TeacherError if the teacher's layers are not one module list.
     """
     _check_layers(layers, teacher.config.num_hidden_layers)
     prefix = f"{_layers_path(teacher)}."

@@ -22,7 +22,6 @@ def keep_meaning(
 
     Args:
         model: a sequence classifier of as many classes as are wanted.
-        source: what to call it.
         names: the classes as its checkpoint names them, and as they are wanted, in the order of the outputs.
         drawn: parameters that its checkpoint lacks: a classifier that is drawn anew has no meaning yet.
     """

@@ -40,10 +40,8 @@ By: TypeAlias = Literal["weights", "masks"]
 class LabelledBatches:
     """Labelled rows, and the batches in which their loss is taken.
 
-    Attributes:
-        rows: the tokenized data set, N rows.
-        labels: class index int64 [N], or score float32 [N].
-        batches: row numbers of each batch.
+    ``rows``: the tokenized data set, N rows; ``labels``: class index int64 [N], or score float32 [N]; ``batches``: row
+    numbers of each batch.
     """
 
     rows: "TokenizedRows"
@@ -53,12 +51,7 @@ class LabelledBatches:
 
 @dataclass(frozen=True, eq=False)
 class LayerImportance:
-    """Scores of one layer, float64, none negative.
-
-    Attributes:
-        heads: [H].
-        neurons: [F].
-    """
+    """Scores of one layer, float64, none negative. ``heads``: [H]; ``neurons``: [F]."""
 
     heads: "NDArray[np.float64]"
     neurons: "NDArray[np.float64]"
@@ -83,19 +76,15 @@ def importance(
 ) -> dict[int, LayerImportance]:
     """Scores of the heads and neurons of some layers, in eval mode on the device where the teacher is.
 
-    A batch's loss is its mean cross entropy, or its mean squared error where the teacher has one output. Raises
-    DataError if there are no rows; MismatchError if a row is longer than the teacher's positions, or holds an id
-    outside its vocabulary; TeacherError if a gradient is not finite.
+    A batch's loss is its mean cross entropy, or its mean squared error where the teacher has one output. Returns layer
+    -> its scores. Raises DataError if there are no rows; MismatchError if a row is longer than the teacher's positions,
+    or holds an id outside its vocabulary; TeacherError if a gradient is not finite.
 
     Args:
         teacher: a BERT sequence classifier; its weights stay as they are, and it is left without gradients.
-        sample: the rows.
         layers: 1-based numbers.
         on_batch: called with the number of rows after each batch.
         by: weights [MUD 4.1] or masks [StarK 3.2].
-
-    Returns:
-        layer -> its scores.
     """
     if not len(sample.batches):
         raise DataError("there are no rows to learn from which heads and neurons matter; give some with --data")

@@ -34,9 +34,7 @@ def is_preset(source: str) -> bool:
 def tell_origin(source: str, reads_pairs: bool = False) -> None:
     """Say where a student begins, if that may surprise: from random weights, or from one of two of the same name.
 
-    Args:
-        source: as it was given.
-        reads_pairs: whether it will read pairs of texts, see :func:`~trainer.student.token_types.copy_untrained`.
+    ``reads_pairs``: whether it will read pairs of texts, see :func:`~trainer.student.token_types.copy_untrained`.
     """
     if reads_pairs and has_one_type(source):
         console.say(f"{source} has seen single texts alone, so its token type 1 begins as a copy of token type 0")

@@ -63,10 +63,8 @@ class Pruning:
 class Pruned:
     """A student and where it comes from.
 
-    Attributes:
-        model: on the CPU in float32, in eval mode; it shares no memory with the teacher.
-        heads: teacher's layer -> its heads that stayed, counted from 0, rising.
-        neurons: teacher's layer -> its neurons that stayed, likewise.
+    ``model``: on the CPU in float32, in eval mode; it shares no memory with the teacher. ``heads``: teacher's layer ->
+    its heads that stayed, counted from 0, rising. ``neurons``: teacher's layer -> its neurons that stayed, likewise.
     """
 
     model: PreTrainedModel
@@ -77,7 +75,7 @@ class Pruned:
 def prunable_layers(layers: str | None, teacher_layers: int) -> tuple[int, ...]:
     """Layers of a teacher to keep: all for None, the first N for a number N, else what resolve_layers reads.
 
-    Raises SpecError for not of these forms, or layers the teacher lacks.
+    Raises SpecError if not of these forms, or layers the teacher lacks.
     """
     if layers is None:
         return tuple(range(1, teacher_layers + 1))
@@ -123,14 +121,9 @@ def prune(teacher: PreTrainedModel, cut: Pruning, importance: Mapping[int, Layer
     """Make a student of what ``cut`` keeps.
 
     It is a plain BERT where BERT has the shapes for it, and of the classes in ``trainer.student.compact`` where heads
-    are fewer or the embedding is factored. Raises TeacherError if the teacher is not a plain BERT encoder; SpecError if
-    more is to be kept than there is, or nothing.
-
-    Args:
-        teacher: a BERT encoder, with or without a classifier.
-        cut: what stays.
-        importance: scores of every kept layer; not needed where all heads and neurons stay. For a share of all, those
-            of masks.
+    are fewer or the embedding is factored. ``teacher``: a BERT encoder, with or without a classifier. ``importance``:
+    scores of every kept layer; not needed where all heads and neurons stay. For a share of all, those of masks. Raises
+    TeacherError if the teacher is not a plain BERT encoder; SpecError if more is to be kept than there is, or nothing.
     """
     check_cut(teacher, cut)
     config = teacher.config
@@ -183,8 +176,8 @@ def _highest(scores: Mapping[int, NDArray[np.float64]], share: float) -> _Kept:
 def factor(words_VD: Tensor, rank: int) -> tuple[Tensor, Tensor]:
     """The best two matrices of rank r for a word embedding, by singular values: U S, and the rows of V.
 
-    Returns:
-        [V, r] and [D, r], whose product, the second transposed, is the embedding; dtype as given, computed in float64.
+    Returns [V, r] and [D, r], whose product, the second transposed, is the embedding; dtype as given, computed in
+    float64.
     """
     left_VR, values_R, right_RD = torch.linalg.svd(words_VD.double(), full_matrices=False)
     table = left_VR[:, :rank] * values_R[:rank]

@@ -15,12 +15,8 @@ _TABLE = "token_type_embeddings"
 def copy_untrained(model: PreTrainedModel, source: str, reads_pairs: bool) -> None:
     """Let every token type begin as type 0, in place, if pairs come to a student that has seen single texts alone.
 
-    Raises DamageError if what is remembered cannot be read.
-
-    Args:
-        model: as it was loaded.
-        source: that it was loaded from; what is remembered beside it tells.
-        reads_pairs: whether its rows will be pairs.
+    ``source``: that it was loaded from; what is remembered beside it tells. Raises DamageError if what is remembered
+    cannot be read.
     """
     if not reads_pairs or not has_one_type(source):
         return
@@ -33,12 +29,8 @@ def copy_untrained(model: PreTrainedModel, source: str, reads_pairs: bool) -> No
 def token_types_after(source: str, is_corpus: bool, reads_pairs: bool) -> int | None:
     """Number of token types to remember of a student, see :class:`~hskcache.text.remembered.Remembered`.
 
-    Raises DamageError if what is remembered beside its source cannot be read.
-
-    Args:
-        source: where it began.
-        is_corpus: whether it learned from plain text.
-        reads_pairs: whether its rows were pairs.
+    ``is_corpus``: whether it learned from plain text; ``reads_pairs``: whether its rows were pairs. Raises DamageError
+    if what is remembered beside its source cannot be read.
     """
     if reads_pairs:
         return None

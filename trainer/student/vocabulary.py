@@ -18,11 +18,8 @@ if TYPE_CHECKING:
 def tokenizer_for(model: str, tokenizer: str | None) -> str:
     """Tokenizer of a model to train: the one that the user names, or the one beside the model.
 
-    Raises SpecError if none was given, and the model brings none.
-
-    Args:
-        model: name, config.json, folder or hub id.
-        tokenizer: folder or hub id that was given; None: the model's own.
+    ``model``: name, config.json, folder or hub id. ``tokenizer``: folder or hub id that was given; None: the model's
+    own. Raises SpecError if none was given, and the model brings none.
     """
     if tokenizer is not None:
         return tokenizer
@@ -35,10 +32,8 @@ def tokenizer_for(model: str, tokenizer: str | None) -> str:
 def own_vocabulary(student: str) -> Mapping[str, int] | None:
     """Token -> id of the tokenizer that a student brings along; None for one that starts from a shape, or brings none.
 
-    Raises TeacherError if the folder has a tokenizer that cannot be loaded.
-
-    Args:
-        student: name, config.json, folder or hub id.
+    ``student``: name, config.json, folder or hub id. Raises TeacherError if the folder has a tokenizer that cannot be
+    loaded.
     """
     if is_preset(student) or Path(student).is_file():
         return None

@@ -22,11 +22,7 @@ FieldModel = TypeVar("FieldModel", bound=StoredField)
 class CapturedBatch(NamedTuple):
     """Rows that the teacher has run over.
 
-    Attributes:
-        captured: what the forward pass left behind.
-        rows: as the selection sees them.
-        numbers_B: of the rows in the cache.
-        lengths_B: tokens of each row.
+    ``rows``: as the selection sees them; ``numbers_B``: of the rows in the cache; ``lengths_B``: tokens of each row.
     """
 
     captured: Captured
@@ -38,10 +34,8 @@ class CapturedBatch(NamedTuple):
 class TeacherVectors(NamedTuple):
     """Values of the teacher for vectors: everything that could have been stored of each.
 
-    Attributes:
-        values_VE: float32, at the places that entries name.
-        scale_V: the largest magnitude of what each vector is computed with.
-        states_VD: the hidden states behind the values, with all columns; None where there are none.
+    ``values_VE``: float32, at the places that entries name. ``scale_V``: the largest magnitude of what each vector is
+    computed with. ``states_VD``: the hidden states behind the values, with all columns; None where there are none.
     """
 
     values_VE: Tensor
@@ -52,10 +46,7 @@ class TeacherVectors(NamedTuple):
 class Fresh(NamedTuple):
     """Output of a teacher for a batch, and the choices that it is compared with.
 
-    Attributes:
-        batch: the rows.
-        selector: what would be kept now.
-        constants: what the rows of the field share.
+    ``selector``: what would be kept now; ``constants``: what the rows of the field share.
     """
 
     batch: CapturedBatch

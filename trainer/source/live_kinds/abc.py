@@ -13,11 +13,8 @@ from hskcache.build.positions import PaddedRows
 class LiveLayer(NamedTuple):
     """One layer of a batch as the teacher left it behind.
 
-    Attributes:
-        selector: that kept it.
-        layer: teacher layer; None of a kind without layers.
-        entries: what the selector gave.
-        rows: the batch as the selection sees it.
+    ``selector``: that kept it. ``layer``: teacher layer; None of a kind without layers. ``entries``: what the selector
+    gave. ``rows``: the batch as the selection sees it.
     """
 
     selector: Any
