@@ -29,6 +29,8 @@ class Files(Objects):
         root: path of the folder.
     """
 
+    _read_bytes = PIECE_BYTES
+
     def __init__(self, system: Any, root: str) -> None:
         super().__init__(system, root)
         self._left: dict[str, dict[str, list[str]]] = {}
@@ -39,8 +41,12 @@ class Files(Objects):
         with self._open(path, "rb") as file:
             file.seek(start)
             end = min(stop, self.system.stat(path).st_size)
+            announced = start
             while start < end:
-                piece = file.read(min(PIECE_BYTES, end - start))
+                if start == announced:
+                    announced = min(start + PIECE_BYTES, end)
+                    self._announce(file, announced)
+                piece = file.read(min(self._read_bytes, announced - start))
                 if not piece:
                     # To paramiko a lost connection may look like the end of a file.
                     raise ConnectionError("the connection ended")
@@ -118,6 +124,9 @@ class Files(Objects):
     def _open(self, path: str, mode: str) -> Any:
         """An open file."""
 
+    def _announce(self, file: Any, stop: int) -> None:
+        """Tell that a file will be read from where it stands up to ``stop``."""
+
     @abstractmethod
     def _fill(self, file: Any, data: bytes) -> None:
         """Write what a file is to hold."""
@@ -144,6 +153,9 @@ class SftpFiles(Files):
         root: path of the folder.
     """
 
+    # As much as one answer brings: to join several, paramiko copies all that it has with each.
+    _read_bytes = 32768
+
     def __init__(self, client: Any, system: Any, root: str) -> None:
         super().__init__(system, root)
         self._client = client
@@ -154,6 +166,10 @@ class SftpFiles(Files):
 
     def _open(self, path: str, mode: str) -> Any:
         return self.system.open(path, mode)
+
+    def _announce(self, file: Any, stop: int) -> None:
+        # A piece at a time: of a larger file, all questions at once would fill the server's memory.
+        file.prefetch(stop)
 
     def _fill(self, file: Any, data: bytes) -> None:
         file.set_pipelined(True)

@@ -8,7 +8,8 @@ import os
 import re
 import socket
 import threading
-from collections.abc import Iterator
+import traceback
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,21 @@ _POLICY, _FILE = "host_key_policy", "known_hosts"
 # A server that died or hung while we signed in, and not one that said no.
 _UNANSWERED = re.compile("timeout|shut down")
 _PORT = 22
+_LOST = (OSError, EOFError, paramiko.SSHException)
+
+
+def _tell_nobody_of_lost(before: Callable[[threading.ExceptHookArgs], object]) -> None:
+    """Have nothing printed where a connection is lost to the thread of paramiko that asks ahead: its reader raises."""
+
+    def hook(args: threading.ExceptHookArgs) -> None:
+        modules = {frame.f_globals.get("__name__") for frame, _ in traceback.walk_tb(args.exc_traceback)}
+        if not (issubclass(args.exc_type, _LOST) and paramiko.SFTPFile.__module__ in modules):
+            before(args)
+
+    threading.excepthook = hook
+
+
+_tell_nobody_of_lost(threading.excepthook)
 
 
 def open_sftp(url: str, options: dict[str, Any]) -> SftpFiles:

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import threading
 import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +19,7 @@ from benchmarks.harness.measure import environment, ratio, take_turns, throughpu
 from hskcache import console
 
 JOBS = 8
+PLACES = ("file", "http", "s3", "sftp")
 BOUND = 3.0
 """Bound of push and pull against a plain copy by the same way."""
 
@@ -129,10 +131,55 @@ def with_s3(url: str, cache: Path, folder: Path) -> dict[str, Callable[[], Any]]
     }
 
 
+def with_sftp(url: str, cache: Path, folder: Path) -> dict[str, Callable[[], Any]]:
+    """An sftp server on loopback; plain are paramiko's own get and put, each thread with a connection of its own."""
+    from hskcache.remote.systems import open_system
+
+    pushed = folder / "served" / "pushed"
+
+    def each(work: Callable[[Any, str], Any]) -> None:
+        names = iter(files_of(cache))
+        mutex = threading.Lock()
+
+        def go_on() -> None:
+            files = open_system("sftp", url)
+            while True:
+                with mutex:
+                    name = next(names, None)
+                if name is None:
+                    files.close()
+                    return
+                work(files.system, name)
+
+        with ThreadPoolExecutor(JOBS) as pool:
+            list(pool.map(lambda _: go_on(), range(JOBS)))
+
+    def put() -> None:
+        copied(folder / "served" / "put")
+        each(lambda system, name: system.put(str(cache / name), f"/put/{name}", confirm=False))
+
+    def get() -> None:
+        copied(folder / "got")
+        each(lambda system, name: system.get(f"/given/{name}", str(folder / "got" / name)))
+
+    def copied(target: Path) -> None:
+        shutil.rmtree(target, ignore_errors=True)
+        for name in files_of(cache):
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+
+    def push_anew() -> None:
+        shutil.rmtree(pushed, ignore_errors=True)
+        push(cache, f"{url}/pushed")
+
+    shutil.copytree(cache, folder / "served" / "given")
+    sides = {"plain put": put, "push": push_anew, "plain get": get}
+    return sides | {"pull": lambda: pull(f"{url}/given", folder / "pulled")}
+
+
 @contextmanager
 def places(cache: Path, folder: Path, wanted: tuple[str, ...]) -> Iterator[dict[str, dict[str, Callable[[], Any]]]]:
     """Sides to time, by the place that a cache goes to or comes from."""
-    from servers import http_server, nginx_server, s3_server
+    from servers import http_server, nginx_server, s3_server, sftp_server
 
     with ExitStack() as stack:
         found: dict[str, dict[str, Callable[[], Any]]] = {}
@@ -147,6 +194,12 @@ def places(cache: Path, folder: Path, wanted: tuple[str, ...]) -> Iterator[dict[
             server = stack.enter_context(s3_server())
             os.environ |= server.environment
             found["s3"] = with_s3(server.url.rstrip("/"), cache, emptied(folder / "s3"))
+        if "sftp" in wanted:
+            place = emptied(folder / "sftp")
+            (place / "served").mkdir()
+            server = stack.enter_context(sftp_server(place / "served"))
+            os.environ |= server.environment
+            found["sftp"] = with_sftp(server.url, cache, place)
         yield found
 
 
@@ -160,16 +213,16 @@ def reference(side: str, sides: Any) -> str:
 @click.option(
     "--place",
     "wanted",
-    type=click.Choice(["file", "http", "s3"]),
+    type=click.Choice(PLACES),
     multiple=True,
-    default=("file", "http", "s3"),
+    default=PLACES,
     help="Where to; may be given again.  [default: all]",
 )
 @options.repetitions()
 @options.work
 @options.as_json
 def main(work: Path, as_json: bool, wanted: tuple[str, ...], **given: Any) -> None:
-    """Time push and pull against a plain copy that verifies nothing, to a folder, an HTTP server and an S3 server.
+    """Time push and pull against a plain copy that verifies nothing, to a folder, and to servers of HTTP, S3 and sftp.
 
     All of them are on this machine, so servers and disks are as fast as they can be and what is left is our own work:
     digests, resumable parts, commit records. What is pulled, and the copy of a folder, is on the disk when it is done.

@@ -233,7 +233,8 @@ def test_a_server_that_comes_back_is_found_again(served: Path, monkeypatch: pyte
 
 
 def test_an_sftp_connection_that_is_lost_is_no_end_of_a_file(served: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Which it is to paramiko where it cannot ask for more."""
+    """Which it is to paramiko where it cannot ask for more; and where nothing comes any more it waits."""
+    monkeypatch.setattr(sftp, "SILENCE_S", 1.0)
     (served / "a").write_bytes(bytes(2 * PIECE_BYTES))
     with sftp_server(served) as server:
         reach(server, monkeypatch)
@@ -243,7 +244,36 @@ def test_an_sftp_connection_that_is_lost_is_no_end_of_a_file(served: Path, monke
         next(pieces)
         files._client.get_transport().sock.shutdown(socket.SHUT_WR)
         with pytest.raises((OSError, SSHException)):
-            next(pieces)
+            list(pieces)
+
+
+def test_sftp_tells_of_threads_that_fail_but_of_none_that_lost_a_connection(
+    served: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (served / "a").write_bytes(bytes(2 * PIECE_BYTES))
+    code = f"""
+import threading
+from hskcache.remote import sftp
+from hskcache.remote.systems import open_system
+sftp.SILENCE_S = 1.0
+files = open_system("sftp", {{url!r}})
+pieces = files.pieces("a", 0, {2 * PIECE_BYTES})
+next(pieces)
+files._client.get_transport().sock.shutdown(1)
+try:
+    list(pieces)
+except Exception:
+    print("lost")
+thread = threading.Thread(target=lambda: open("/nowhere"))
+thread.start()
+thread.join()
+"""
+    with sftp_server(served) as server:
+        reach(server, monkeypatch)
+        ended = subprocess.run([sys.executable, "-c", code.format(url=server.url)], capture_output=True, text=True)
+    assert ended.stdout == "lost\n"
+    assert ended.stderr.count("Traceback") == 1
+    assert "/nowhere" in ended.stderr
 
 
 def test_an_s3_server_that_takes_no_more_of_a_file_ends_the_attempt(monkeypatch: pytest.MonkeyPatch) -> None:
