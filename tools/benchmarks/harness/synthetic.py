@@ -127,7 +127,9 @@ def write_config(folder: Path, shape: Shape, longest: int = 512, vocabulary: int
     return path
 
 
-def random_teacher(shape: str, work: Path, device: str, dtype: ComputeDtype = "float32") -> "Teacher":
+def random_teacher(
+    shape: str, work: Path, device: str, dtype: ComputeDtype = "float32", tokenizer: Path | None = None
+) -> "Teacher":
     """A BERT with random weights of seed 0, made ready as a loaded teacher is.
 
     Args:
@@ -135,6 +137,7 @@ def random_teacher(shape: str, work: Path, device: str, dtype: ComputeDtype = "f
         work: folder of its tokenizer and its configuration.
         device: it computes there.
         dtype: it computes in.
+        tokenizer: folder of another one than that of random words.
     """
     import torch
 
@@ -143,9 +146,9 @@ def random_teacher(shape: str, work: Path, device: str, dtype: ComputeDtype = "f
     from hskcache.text import load_tokenizer
     from trainer.student.create import Interface, create_student
 
-    tokenizer = load_tokenizer(write_tokenizer(work / "tokenizer"))
-    shaped = Interface(len(tokenizer), CLASSES, pad_token_id=tokenizer.pad_token_id)
+    read = load_tokenizer(tokenizer or write_tokenizer(work / "tokenizer"))
+    shaped = Interface(len(read), CLASSES, pad_token_id=read.pad_token_id)
     model = create_student(str(write_config(work / f"config_{shape}", SHAPES[shape])), shaped, seed=0)
     model.to(device=device, dtype=getattr(torch, dtype))
     prepare(model)
-    return Teacher(model, tokenizer, describe(model, "random weights"), len(CLASSES))
+    return Teacher(model, read, describe(model, "random weights"), len(CLASSES))
