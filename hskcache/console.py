@@ -18,6 +18,7 @@ import click
 from hskcache import processes
 from hskcache.errors import CacheError, Interrupted, SpecError
 from hskcache.nearest import meant
+from hskcache.threads import bound_waiting
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -75,6 +76,8 @@ class Commands(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; what the user can mend ends in one line, never in a traceback."""
+        # Before any command imports torch.
+        bound_waiting()
         try:
             return super().invoke(ctx)
         except CacheError as error:

@@ -13,10 +13,13 @@ from glue_forms import FORMS
 from hypothesis import HealthCheck, settings
 from models import saved
 
+from hskcache.threads import bound_waiting
+
 # Tiny tensors gain nothing from many threads, and no test may depend on a network.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+bound_waiting()
 
 # How long a machine takes says nothing of what is tested.
 settings.register_profile("hskcache", deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -181,4 +181,7 @@ def main(work: Path, rows: int, epochs: int, fresh: bool, as_json: bool) -> None
 if __name__ == "__main__":
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     sys.path.insert(0, str(ROOT))
+    from hskcache.threads import bound_waiting
+
+    bound_waiting()
     main()

@@ -1,5 +1,7 @@
 """``hsktrain fit``: train a student from a cache, or from a teacher in the loop for comparison."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,47 +20,64 @@ if TYPE_CHECKING:
     from trainer.loading.residency import Residency
 
 
-def _source(
-    *,
-    cache: str | None,
-    local_dir: Path | None,
-    local_bytes: str | None,
-    fields: tuple[str, ...],
-    view: str,
-    rows: int | None,
-    residency: "Residency",
-    teacher: str | None,
-    data: str | None,
-    spec_file: Path | None,
-) -> FromCache | FromTeacher:
-    """A cache or a teacher to learn from, once it is seen that nothing was given that belongs to the other.
+# Options of the one source that the other has no use for, with the reason.
+_OF_TEACHER = {
+    "data": "--data belongs to --teacher; a cache holds its rows and its spec",
+    "spec_file": "--spec belongs to --teacher; a cache holds its rows and its spec",
+}
+_OF_CACHE = {
+    "local_dir": "--local-dir belongs to --cache URL; a teacher in the loop fetches no cache",
+    "local_bytes": "--local-bytes belongs to --cache URL; a teacher in the loop fetches no cache",
+    "view": "--view belongs to --cache; with --teacher give a --spec that keeps less",
+    "rows": "--rows belongs to --cache; with --teacher give a shorter file with --data",
+    "fields": "--field {0[0]} belongs to --cache; with --teacher give that field's teacher and spec",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Given:
+    """Options of both sources, of which a command takes one."""
+
+    cache: str | None
+    local_dir: Path | None
+    local_bytes: str | None
+    fields: tuple[str, ...]
+    view: str
+    rows: int | None
+    residency: "Residency"
+    teacher: str | None
+    data: str | None
+    spec_file: Path | None
+
+    def refuse(self, others: Mapping[str, str]) -> None:
+        """Raise if an option of the other source was given.
+
+        Raises:
+            SpecError: one was.
+        """
+        for name, why in others.items():
+            if (value := getattr(self, name)) not in (None, "", ()):
+                raise SpecError(why.format(value))
+
+
+def _source(given: _Given) -> FromCache | FromTeacher:
+    """The cache or the teacher to learn from.
 
     Raises:
-        SpecError: it was, or something is missing.
+        SpecError: something is missing, or belongs to the other.
     """
-    if (cache is None) == (teacher is None):
+    if given.cache is not None and given.teacher is None:
+        given.refuse(_OF_TEACHER)
+        most = None if given.local_bytes is None else parse_bytes(given.local_bytes, "--local-bytes")
+        return FromCache(given.cache, given.fields, given.rows, given.residency, given.local_dir, most, given.view)
+    if given.cache is not None or given.teacher is None:
         raise SpecError("give either --cache CACHE or --teacher DIR --data FILE --spec SPEC.yaml")
-    if cache is not None:
-        for flag, value in {"data": data, "spec": spec_file}.items():
-            if value is not None:
-                raise SpecError(f"--{flag} belongs to --teacher; a cache holds its rows and its spec")
-        most = None if local_bytes is None else parse_bytes(local_bytes, "--local-bytes")
-        return FromCache(cache, fields, rows, residency, local_dir, most, view)
-    for flag, value in {"local-dir": local_dir, "local-bytes": local_bytes}.items():
-        if value is not None:
-            raise SpecError(f"--{flag} belongs to --cache URL; a teacher in the loop fetches no cache")
-    if view:
-        raise SpecError("--view belongs to --cache; with --teacher give a --spec that keeps less")
-    if rows is not None:
-        raise SpecError("--rows belongs to --cache; with --teacher give a shorter file with --data")
-    if fields:
-        raise SpecError(f"--field {fields[0]} belongs to --cache; with --teacher give that field's teacher and spec")
-    if data is None:
+    given.refuse(_OF_CACHE)
+    if given.data is None:
         raise SpecError("--teacher needs the training rows: give --data FILE with --task or columns")
-    if spec_file is None:
+    if given.spec_file is None:
         raise SpecError("--teacher needs --spec: what `hskcache info CACHE --spec` prints makes the two comparable")
-    assert teacher is not None
-    return FromTeacher(teacher, data, _spec(spec_file))
+    return FromTeacher(given.teacher, given.data, _spec(given.spec_file))
 
 
 def _spec(path: Path) -> Spec:
@@ -143,6 +162,7 @@ def _spec(path: Path) -> Spec:
 @device
 @as_json
 @gathered(Machine, "machine")
+@gathered(_Given, "given")
 @gathered(_source, "source")
 @gathered(options.load_recipe, "recipe")
 @gathered(FitRequest, "request")

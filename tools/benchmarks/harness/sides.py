@@ -40,8 +40,8 @@ class Side:
         place, enabled = torch.device(self.given["device"]).type, self.given.get("bf16", False)
         return torch.autocast(place, dtype=torch.bfloat16, enabled=enabled)
 
-    def step(self) -> None:
-        """Take one optimiser step, as the Trainer does: data, forward, backward, clipping, AdamW."""
+    def step(self) -> Any:
+        """Take one optimiser step, as the Trainer does: data, forward, backward, clipping, AdamW; returns the loss."""
         import torch
 
         start = perf_counter()
@@ -53,6 +53,7 @@ class Side:
         torch.nn.utils.clip_grad_norm_(self.module.parameters(), MAX_GRAD_NORM)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
+        return loss.detach()
 
 
 def endless(loader: Iterable[Any]) -> Iterator[Any]:
