@@ -3,6 +3,7 @@
 import functools
 import inspect
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any, get_args
 
 import click
@@ -39,6 +40,14 @@ def with_options(options: Sequence[Callable[[Command], Command]], command: Comma
     for option in reversed(options):
         command = option(command)
     return command
+
+
+profile = click.option(
+    "--profile",
+    metavar="FILE",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Tell where the time goes at the end, and write a trace that browsers show, such as trace.json.",
+)
 
 
 class Device(click.ParamType):  # type: ignore[type-arg]

@@ -55,20 +55,22 @@ def alternate(
     repetitions: int,
     warmup: int = 1,
     on_done: Callable[[], None] = lambda: None,
+    clock: Callable[[], float] = perf_counter,
 ) -> Times:
     """Run all sides ``warmup`` times untimed, then ``repetitions`` times timed.
 
     ``sides``: by name; a side must have finished its work, on the device too, when it returns. ``repetitions``: of each
     side. ``warmup``: of each side. ``on_done``: called after each run, the untimed ones included.
+    ``clock``: seconds; ``process_time`` counts those of all threads, and not those that other programs take.
     """
     seconds: dict[str, list[float]] = {name: [] for name in sides}
     names = list(sides)
     for repetition in range(-warmup, repetitions):
         first = repetition % len(names)
         for name in names[first:] + names[:first]:
-            start = perf_counter()
+            start = clock()
             sides[name]()
-            elapsed = perf_counter() - start
+            elapsed = clock() - start
             if repetition >= 0:
                 seconds[name].append(elapsed)
             on_done()

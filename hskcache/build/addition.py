@@ -16,13 +16,13 @@ from hskcache.build.job import Job, request_of
 from hskcache.build.kinds import BUILT
 from hskcache.build.layout import plan
 from hskcache.build.nonfinite import OnNonfinite
-from hskcache.build.writing import SINCE, Progress, Writing, check_space, require_rows
+from hskcache.build.rounds import Progress
+from hskcache.build.writing import SINCE, Writing, check_space, environment_of, require_rows
 from hskcache.cache import Cache
 from hskcache.disk import writing_to
 from hskcache.encoder import takes_token_types
 from hskcache.errors import MismatchError, SpecError
 from hskcache.resolved import resolve_spec
-from hskcache.runtime import environment
 from hskcache.spec import SECTIONS, Packing, Spec
 from hskcache.store.additions import (
     FieldDraft,
@@ -87,7 +87,7 @@ class Addition:
             spec=asked.spec,
             layers=asked.layers,
             attention_layers=asked.attention_layers,
-            environment=environment(self.job.teacher.device),
+            environment=environment_of(self.job),
         )
         return FieldDraft(field=self.job.fields[self.kind], added=added)
 

@@ -3,11 +3,11 @@
 from hskcache.build.agreement import agreement_of
 from hskcache.build.job import Job, check_same
 from hskcache.build.nonfinite import OnNonfinite
-from hskcache.build.writing import SINCE, Progress, Writing
+from hskcache.build.rounds import Progress
+from hskcache.build.writing import BATCHES, SINCE, Writing
 from hskcache.cache import Cache
 from hskcache.disk import writing_to
 from hskcache.errors import MismatchError
-from hskcache.runtime import environment
 from hskcache.store.appending import (
     RowsDraft,
     appending,
@@ -107,11 +107,12 @@ def append(
             return manifest
         first = (manifest.request.num_shards, manifest.request.num_rows)
         names = {name: name for name in manifest.own_fields}
-        writing = Writing(job, ledger, names, first=first, on_nonfinite=on_nonfinite)
+        shares_batches = BATCHES in manifest.environment
+        writing = Writing(job, ledger, names, first, on_nonfinite, shares_batches=shares_batches)
         begin_append(ledger, manifest, job.data)
         writing.check_space()
         writing.write(on_rows)
         draft = RowsDraft(data=job.data, start=first[1])
         # Only what is known of the rows before can be told of all of them.
         agreement = agreement_of(job, ledger, first) if manifest.agreement else {}
-        return finish_append(ledger, draft, environment(job.teacher.device), agreement)
+        return finish_append(ledger, draft, writing.environment, agreement)

@@ -12,9 +12,9 @@ from hskcache.build.agreement import agreement_of
 from hskcache.build.constants import extractor_for
 from hskcache.build.job import Job, describe_job, prepare_job
 from hskcache.build.nonfinite import OnNonfinite
-from hskcache.build.writing import SINCE, Progress, Writing, require_rows
+from hskcache.build.rounds import Progress
+from hskcache.build.writing import SINCE, Writing, require_rows
 from hskcache.disk import writing_to
-from hskcache.runtime import environment
 from hskcache.store.claims import CLAIMS, Claims, claiming
 from hskcache.store.files import make_folder, write_atomic
 from hskcache.store.growth import stands
@@ -63,7 +63,7 @@ def build(job: Job, out: Path, on_rows: Progress | None = None, on_nonfinite: On
                 require_rows([writing])
                 if (done := _written(job, out)) is not None:
                     return done
-                return ledger.finish(job.request, fields, environment(job.teacher.device), agreement_of(job, ledger))
+                return ledger.finish(job.request, fields, writing.environment, agreement_of(job, ledger))
 
 
 @contextmanager

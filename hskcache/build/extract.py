@@ -17,9 +17,10 @@ from hskcache.build.nonfinite import Arrays, Counts
 from hskcache.build.positions import PaddedRows
 from hskcache.errors import TeacherError
 from hskcache.ragged import Integers, ragged_index, starts_of
-from hskcache.store.fields import ROW, kind_of, layer_name
+from hskcache.store.fields import ROW, StoredField, kind_of, layer_name
 from hskcache.teacher.capture import Wanted, capture
 from hskcache.text.padding import padded
+from hskcache.timeline import span
 
 __all__ = ["Arrays", "Buffers", "Extractor", "Gathered", "HostArrays"]
 
@@ -108,8 +109,10 @@ class Buffers:
         kept_N = job.layout.kept_N
         self.kept_n = {one.name: kept_N[one.name][rows] for one in extractor.selectors if one.name in kept_N}
         self.arrays: dict[str, Tensor] = {}
+        self.axes: dict[str, tuple[StoredField, str]] = {}
         self.nonfinite: dict[tuple[str, str], Tensor] = {}
 
+    @span("select and encode")
     def add(self, index_B: Integers) -> None:
         """Run the teacher on some of the rows and put what is kept in its place."""
         inputs, rows = self.extractor.batch(index_B)
@@ -134,6 +137,7 @@ class Buffers:
                 if axis not in places:
                     places[axis] = self._places(selector, axis, local[0])
                 place, total = places[axis]
+                self.axes[f"{name}/{prefix}{part}"] = selector.field, axis
                 self._buffer(f"{name}/{prefix}{part}", tensor, total).index_copy_(0, place, tensor)
             what = f"the {name}" if layer is None else f"{name} layer {layer}"
             self._note((name, what), local[1], encoded.nonfinite_B)
@@ -157,16 +161,23 @@ class Buffers:
 
     def to_host(self) -> "HostArrays":
         """Start the copy to pinned host memory; the device goes on computing."""
-        offsets = {field: starts_of(counts) for field, counts in self.kept_n.items()}
         counts = {f"{NONFINITE}/{field}/{what}": counts for (field, what), counts in self.nonfinite.items()}
-        return HostArrays(counts | self.arrays, offsets)
+        return HostArrays(counts | self.arrays, self.kept_n, self.axes)
 
 
 class HostArrays:
-    """Arrays of some rows on their way to the host; :meth:`wait` hands them over."""
+    """Arrays of some rows on their way to the host; :meth:`wait` hands them over.
 
-    def __init__(self, tensors: dict[str, Tensor], position_offsets: dict[str, Integers]) -> None:
-        self.offsets = position_offsets
+    Args:
+        tensors: by field and name within it.
+        kept_n: positions kept of each row, by field that keeps any.
+        axes: of the arrays that do not have an entry a row, or may not: their field and their axis.
+    """
+
+    def __init__(
+        self, tensors: dict[str, Tensor], kept_n: dict[str, Integers], axes: dict[str, tuple[StoredField, str]]
+    ) -> None:
+        self.kept_n, self.axes = kept_n, axes
         self.event: torch.cuda.Event | None = None
         if any(tensor.is_cuda for tensor in tensors.values()):
             self.sources = tensors
@@ -178,20 +189,35 @@ class HostArrays:
             self.event.record()
         self.tensors = tensors
 
-    def wait(self) -> Gathered:
-        """The arrays by field, as stored, and how many of their values are not finite."""
+    def wait(self, first: int = 0, stop: int | None = None) -> Gathered:
+        """The arrays by field, as stored, and how many of their values are not finite.
+
+        Args:
+            first: of the rows that are handed over, counted within these.
+            stop: where they end; None at the last one.
+        """
         if self.event is not None:
-            self.event.synchronize()
+            with span("wait for the device"):
+                self.event.synchronize()
         fields: dict[str, Arrays] = {NONFINITE: {}}
         for name, tensor in self.tensors.items():
             field, _, inner = name.partition("/")
             stored = _STORED_AS.get(inner.rpartition("/")[2])
-            array = tensor.numpy()
+            array = tensor.numpy()[self._entries(name, first, stop)]
             fields.setdefault(field, {})[inner] = array.view(stored) if stored else array
         nonfinite: Counts = {}
         for name, counts in fields.pop(NONFINITE).items():
             field, _, what = name.partition("/")
             nonfinite.setdefault(field, {})[what] = counts.astype(np.int64)
-        for field, offsets in self.offsets.items():
-            fields[field]["position_offsets"] = offsets
+        for field, counts in self.kept_n.items():
+            fields[field]["position_offsets"] = starts_of(counts[first:stop])
         return Gathered(fields, nonfinite)
+
+    def _entries(self, name: str, first: int, stop: int | None) -> slice:
+        """Entries of an array that belong to some rows."""
+        field, axis = self.axes.get(name, (None, ROW))
+        if field is None or axis == ROW:
+            return slice(first, stop)
+        counts = kind_of(field).entries(field, axis, self.kept_n[name.partition("/")[0]])
+        begin = int(counts[:first].sum())
+        return slice(begin, begin + int(counts[first:stop].sum()))

@@ -1,7 +1,9 @@
 """The shape of a cache, known before the teacher runs: shards, batches, kept positions and bytes."""
 
+from bisect import bisect_right
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -19,6 +21,9 @@ from hskcache.text import TokenizedRows
 SHARD_BYTES = 64 << 20
 MIN_SHARD_ROWS = 16
 MAX_SHARD_ROWS = 4096
+
+GROUP_BATCHES = 2
+"""Batches that shards are computed together for: more would fill the last one better, and hold more in memory."""
 
 Integers = NDArray[np.int64]
 
@@ -44,7 +49,7 @@ class ShardLayout:
         """Number of positions kept of each row, by field that keeps any, the same for every layer."""
         return {name: size.kept_N for name, size in self.sizes.items() if size.kept_N is not None}
 
-    @property
+    @cached_property
     def shards(self) -> list[tuple[int, int]]:
         """Row ranges [start, stop) of the shards."""
         total = len(self.lengths_N)
@@ -64,11 +69,29 @@ class ShardLayout:
             for field, size in self.sizes.items()
         }
 
-    def batches(self, start: int, stop: int, token_budget: int) -> Iterator[Integers]:
-        """Rows of a shard in batches of similar length, each at most ``token_budget`` padded tokens.
+    def groups(self, token_budget: int) -> list[range]:
+        """Neighbouring shards whose rows are batched together, so that small ones do not make small batches.
 
-        The grouping depends on the shard alone, so a shard's bytes do not depend on where a build was interrupted.
+        A group is as many shards as :data:`GROUP_BATCHES` batches hold, at least one. It depends on the lengths of rows
+        alone, so a shard's bytes do not depend on where a build was interrupted, nor on what else is kept of its rows.
         """
+        shards, groups = self.shards, list[range]()
+        tokens_to = np.append(0, np.cumsum(np.minimum(self.lengths_N, token_budget)))[
+            [0, *(stop for _, stop in shards)]
+        ]
+        while (first := groups[-1].stop if groups else 0) < len(shards):
+            most = np.searchsorted(tokens_to, tokens_to[first] + GROUP_BATCHES * token_budget, "right") - 1 - first
+            start = shards[first][0]
+
+            def num_batches(count: int, first: int = first, start: int = start) -> int:
+                return sum(1 for _ in self.batches(start, shards[first + count - 1][1], token_budget))
+
+            count = bisect_right(range(1, int(most) + 1), GROUP_BATCHES, key=num_batches)
+            groups.append(range(first, first + max(1, count)))
+        return groups
+
+    def batches(self, start: int, stop: int, token_budget: int) -> Iterator[Integers]:
+        """Rows of neighbouring shards in batches of similar length, each at most ``token_budget`` padded tokens."""
         order = start + np.argsort(-self.lengths_N[start:stop], kind="stable")
         first = 0
         while first < len(order):

@@ -1,25 +1,26 @@
 """Write the fields of a job: shard by shard, resumable at any moment, compressing while the teacher computes.
 
-Several processes may write the fields of one job together. Each computes the shards that it claims; what another one
-has claimed it waits for at the end, and computes itself if that one died.
+Small shards are computed in groups, whose rows share batches; each is committed by itself. Several processes may write
+the fields of one job together. Each computes the groups whose shards it claims; what another one has claimed it waits
+for at the end, and computes itself if that one died.
 """
 
-import time
-from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+import os
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 
 import numpy as np
 
 from hskcache.build.constants import constants_for, extractor_for
-from hskcache.build.extract import Arrays, Buffers, Extractor, HostArrays
+from hskcache.build.extract import Arrays, HostArrays
 from hskcache.build.job import Job
 from hskcache.build.layout import id_dtype
 from hskcache.build.nonfinite import OnNonfinite, leave_out, refuse
+from hskcache.build.rounds import Progress, Round
 from hskcache.disk import require_space
 from hskcache.errors import DamageError, TeacherError
+from hskcache.runtime import environment
 from hskcache.store.claims import UNSHARED, Claims
 from hskcache.store.fields import INPUTS, kind_of
 from hskcache.store.ledger import Ledger
@@ -28,13 +29,13 @@ from hskcache.store.record import CONSTANTS
 from hskcache.teacher.capture import Wanted
 from hskcache.teacher.lean import lean
 
-Progress = Callable[[int], None]
-
 SINCE = "the last whole shard"
 """Point that a build that was cut off goes on from."""
 
-_POLL_S = 0.1
-"""Between looks at shards that other processes have claimed."""
+BATCHES = "batches"
+"""Key of a cache's environment by which it tells that its shards shared batches; of older ones, none did."""
+
+_MOST_WRITERS = 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,6 +49,7 @@ class Writing:
         first: number of the first shard and first row of the cache that the job's rows become.
         on_nonfinite: what becomes of a row with values that are not finite.
         origin: row that row 0 of the cache is in the whole one, where the cache is a part; seeds what is random.
+        shares_batches: False computes each shard by itself, as caches were whose environment tells nothing of batches.
     """
 
     job: Job
@@ -56,6 +58,27 @@ class Writing:
     first: tuple[int, int] = (0, 0)
     on_nonfinite: OnNonfinite = "fail"
     origin: int = 0
+    shares_batches: bool = True
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """As :func:`environment_of` the job."""
+        return environment_of(self.job, self.shares_batches)
+
+    @property
+    def groups(self) -> list[range]:
+        """Shards of the job that are computed together."""
+        layout = self.job.layout
+        if self.shares_batches:
+            return layout.groups(self.job.spec.token_budget)
+        return [range(shard, shard + 1) for shard in range(len(layout.shards))]
+
+    @property
+    def num_writers(self) -> int:
+        """Threads that compress and write: one beside a teacher that needs the CPU itself."""
+        if self.job.teacher.device.type == "cpu":
+            return 1
+        return max(1, min(_MOST_WRITERS, (os.cpu_count() or 1) - 1))
 
     def write(self, report: Progress | None = None, claims: Claims = UNSHARED) -> None:
         """Compute and commit every shard that is missing, or see to it that other processes do.
@@ -74,7 +97,7 @@ class Writing:
         extractor = extractor_for(self.job, constants, self.names, self.origin + self.first[1])
         # Where something is captured, heads that contribute nothing are still looked at.
         with nullcontext() if extractor.wanted != Wanted() else lean(self.job.teacher.model):
-            _Round(self, extractor, claims, report or (lambda _rows: None)).run()
+            Round(self, extractor, claims, report or (lambda _rows: None)).run()
 
     def check_space(self) -> None:
         """As :func:`check_space` of this alone."""
@@ -99,20 +122,21 @@ class Writing:
         """The fields that a shard of the job still lacks."""
         return [field for field, name in self.names.items() if not self._is_written(name, self.first[0] + shard)]
 
-    def commit(self, shard: int, missing: list[str], host: HostArrays | None) -> None:
+    def commit(self, shard: int, missing: list[str], host: HostArrays | None, first: int = 0) -> None:
         """Bring a shard's arrays to the disk.
 
         Args:
             shard: of the job.
             missing: the fields to write.
             host: what the teacher gave; None where that is not wanted.
+            first: of the rows that it gave which is the shard's.
 
         Raises:
             TeacherError: the teacher gave values that are not finite, and rows with such values are not left out.
         """
         start, stop = self.job.layout.shards[shard]
         first_shard, first_row = self.first
-        fields, nonfinite = ({}, {}) if host is None else host.wait()
+        fields, nonfinite = ({}, {}) if host is None else host.wait(first, first + stop - start)
         if self.on_nonfinite == "fail":
             refuse(self.job.data.name, start, nonfinite, missing)
         if INPUTS in missing:
@@ -145,6 +169,11 @@ class Writing:
             raise DamageError(f"{path} {error}; delete {path.parent} and build again") from None
 
 
+def environment_of(job: Job, shares_batches: bool = True) -> dict[str, str]:
+    """Environment that fields of a job are computed in, for the manifest; ``shares_batches`` as a Writing has it."""
+    return environment(job.teacher.device) | ({BATCHES: "across shards"} if shares_batches else {})
+
+
 def check_space(writings: Sequence[Writing]) -> None:
     """Refuse before the teacher runs rather than when the disk is full.
 
@@ -173,92 +202,6 @@ def require_rows(writings: Sequence[Writing]) -> None:
             f"{job.data.name}: every row has values that are not finite, so nothing is left to train on; mend the "
             f"teacher, or give --encoding bfloat16 and --dtype float32, and delete what was written in {root}"
         )
-
-
-class _Round:
-    """The shards that this process writes, one after the other; a thread commits one while the next is computed."""
-
-    def __init__(self, writing: Writing, extractor: Extractor, claims: Claims, report: Progress) -> None:
-        self.writing = writing
-        self.first_shard = writing.first[0]
-        self.extractor = extractor
-        self.claims = claims
-        self.report = report
-        self.pending: deque[Future[None]] = deque()
-        self.others: list[int] = []
-
-    def run(self) -> None:
-        """Go through all shards; whatever ends this, an interrupt included, what was handed over is written."""
-        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="hskcache-write") as writer:
-            for shard in range(len(self.writing.job.layout.shards)):
-                self.others = [other for other in self.others if not self._is_done(other)]
-                if not self._attend(shard, writer):
-                    self.others.append(shard)
-            self._drain(0)
-            while self.others:
-                # Of a process that has died the claims are gone, and its shards are ours.
-                self.others = [other for other in self.others if not self._attend(other, writer)]
-                self._drain(0)
-                if self.others:
-                    time.sleep(_POLL_S)
-
-    def _attend(self, shard: int, writer: ThreadPoolExecutor) -> bool:
-        """Write a shard if it is missing; False where another process is at it."""
-        if not self.claims.claim(self.first_shard + shard):
-            return False
-        # Only now: whoever had claimed it may have written it just before.
-        missing = self.writing.missing(shard)
-        if missing:
-            host = self._compute(shard, missing)
-            self.pending.append(writer.submit(self._commit, shard, missing, host))
-            del host
-            # One shard is written while the next is computed; more would only hold memory.
-            self._drain(1)
-        else:
-            self.claims.release(self.first_shard + shard)
-            self.report(self._num_rows(shard))
-        return True
-
-    def _compute(self, shard: int, missing: list[str]) -> HostArrays | None:
-        start, stop = self.writing.job.layout.shards[shard]
-        if missing == [INPUTS]:
-            self.report(stop - start)
-            return None
-        job = self.extractor.job
-        buffers = Buffers(self.extractor, np.arange(start, stop))
-        for index in job.layout.batches(start, stop, job.spec.token_budget):
-            buffers.add(index)
-            self.report(len(index))
-            self._raise_early()
-        return buffers.to_host()
-
-    def _commit(self, shard: int, missing: list[str], host: HostArrays | None) -> None:
-        try:
-            self.writing.commit(shard, missing, host)
-        finally:
-            self.claims.release(self.first_shard + shard)
-
-    def _is_done(self, shard: int) -> bool:
-        """True if a shard that another process had claimed is written."""
-        if self.writing.missing(shard):
-            return False
-        self.report(self._num_rows(shard))
-        return True
-
-    def _drain(self, most: int) -> None:
-        """Wait until at most so many shards are still to be committed."""
-        while len(self.pending) > most:
-            self.pending.popleft().result()
-
-    def _raise_early(self) -> None:
-        """Pass on the error of a commit as soon as there is one, not when its turn comes."""
-        for future in self.pending:
-            if future.done():
-                future.result()
-
-    def _num_rows(self, shard: int) -> int:
-        start, stop = self.writing.job.layout.shards[shard]
-        return stop - start
 
 
 def inputs_of(job: Job, start: int, stop: int, first_row: int = 0) -> Arrays:

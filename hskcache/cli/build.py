@@ -12,8 +12,9 @@ from hskcache.cli.keeping import Keeping, build_request, job_options
 from hskcache.cli.options import on_nonfinite_option
 from hskcache.cli.outcome import facts, num_bytes, reached, tell_agreement, tell_skipped
 from hskcache.errors import SpecError
-from hskcache.options import as_json
+from hskcache.options import as_json, profile
 from hskcache.store.kinds import knowledge
+from hskcache.timeline import recorded
 
 if TYPE_CHECKING:
     from hskcache.build.nonfinite import OnNonfinite
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 )
 @click.option("--name", metavar="NAME", help="With --add-field: name of the field, such as s30.")
 @on_nonfinite_option
+@profile
 @as_json
 def build(
     teacher: str,
@@ -41,6 +43,7 @@ def build(
     kind: str | None,
     name: str | None,
     on_nonfinite: "OnNonfinite",
+    profile: Path | None,
     as_json: bool,
 ) -> None:
     """Run the teacher once over the rows of --data or --corpus and write a cache.
@@ -56,13 +59,13 @@ def build(
 
     if kind is not None:
         added = AdditionRequest(teacher, out, kind, _name(kind, name), alone(kind), device, on_nonfinite)
-        with console.going_on_from(lambda: reached(out, name)):
+        with recorded(profile), console.going_on_from(lambda: reached(out, name)):
             done = add_field(_addition(added, texts, keeping))
     elif name is not None:
         raise SpecError(f"--name {name} belongs to --add-field KIND; give that, or leave it out")
     else:
         request = replace(build_request(teacher, texts, keeping, device), on_nonfinite=on_nonfinite)
-        with console.going_on_from(lambda: reached(out)):
+        with recorded(profile), console.going_on_from(lambda: reached(out)):
             done = run(request, out)
     _tell(done.manifest, out, name, done.is_new, as_json)
 

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from hskcache.build.addition import prepare_addition
 from hskcache.build.constants import constants_for
 from hskcache.build.job import Job, check_same
-from hskcache.build.writing import Progress, Writing
+from hskcache.build.rounds import Progress
+from hskcache.build.writing import BATCHES, Writing, environment_of
 from hskcache.cache import Cache
 from hskcache.disk import writing_to
 from hskcache.errors import DamageError, MismatchError
 from hskcache.repair.mending import REPAIR, put_in_place, waiting_path
 from hskcache.repair.workplace import Workplace
-from hskcache.runtime import environment
 from hskcache.store.beside import is_file_of
 from hskcache.store.ledger import Ledger
 from hskcache.store.manifest import DataInfo, Manifest
@@ -172,9 +172,15 @@ class _Piece:
         for name in self.names.values():
             self._lend_constants(workplace, name)
         # A row that was left out is left out again; where none was, the record tells the difference.
-        writing = Writing(self.job, workplace, self.names, self.first, "skip", self.cache.manifest.first_row)
+        origin, shares_batches = self.cache.manifest.first_row, self._shares_batches
+        writing = Writing(self.job, workplace, self.names, self.first, "skip", origin, shares_batches)
         writing.check_space()
         writing.write(on_rows)
+
+    @property
+    def _shares_batches(self) -> bool:
+        """True if the shards were computed in batches with their neighbours."""
+        return all(BATCHES in _environment(self.cache.manifest, name) for name in self.names.values())
 
     def _lend_constants(self, workplace: Workplace, name: str) -> None:
         """Let the constants of the cache, where they are good, be those that shards are made with."""
@@ -191,7 +197,8 @@ class _Piece:
     def _why_different(self, record: Record) -> str:
         if is_file_of(waiting_path(Ledger(self.cache.root), record), record):
             return "was computed, but a folder stands in its place; move that away and give the same command again"
-        then, now = _environment(self.cache.manifest, record.field), environment(self.job.teacher.device)
+        now = environment_of(self.job, self._shares_batches)
+        then = _environment(self.cache.manifest, record.field)
         other = [
             f"{name} {then.get(name, 'unknown')} there and {now.get(name, 'unknown')} here"
             for name in {**then, **now}

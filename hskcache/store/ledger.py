@@ -29,6 +29,7 @@ from hskcache.store.record import CONSTANTS, Record, Skipped, stem_of
 from hskcache.store.survey import SPOOL, SPOOL_FILES, Building, Complete, State, Vacant, build_in, survey
 from hskcache.store.tokenizer import tokenizer_files
 from hskcache.store.version2 import VERSION_2
+from hskcache.timeline import span
 
 TOKENIZER = "tokenizer"
 LOCK = ".lock"
@@ -148,7 +149,8 @@ class Ledger:
             nonfinite: rows of the cache that are left out, with how many of their values were NaN or infinite; the
                 arrays hold zeros in their place.
         """
-        data = self.format.pack(arrays)
+        with span("compress"):
+            data = self.format.pack(arrays)
         facts = {
             "field": field,
             "shard": shard,
@@ -166,14 +168,16 @@ class Ledger:
             data: the shard.
             facts: of its record, as :attr:`~hskcache.store.record.Record.facts`.
         """
-        record = self.format.record(data, facts)
+        with span("hash"):
+            record = self.format.record(data, facts)
         path = self.record_path(record.field, record.shard)
         if path.exists():
             # The old record must not vouch for the new shard if the build is killed between the two.
             path.unlink()
             sync_folder(path.parent)
-        write_atomic(self.shard_path(record), data)
-        write_atomic(path, record.model_dump_json().encode() + b"\n")
+        with span("write and sync"):
+            write_atomic(self.shard_path(record), data)
+            write_atomic(path, record.model_dump_json().encode() + b"\n")
         return record
 
     def commit_constants(self, field: str, arrays: Mapping[str, NDArray[Any]]) -> Record:

@@ -19,6 +19,7 @@ from transformers import PreTrainedModel
 from hskcache.attention import IMPLEMENTATION, listening
 from hskcache.errors import TeacherError
 from hskcache.selection.scores import SCORED, Attended, AttentionScore
+from hskcache.timeline import span
 
 
 @dataclass(frozen=True)
@@ -125,6 +126,7 @@ def _hooks(model: PreTrainedModel, wanted: Collection[int], hidden: dict[int, Te
         yield
 
 
+@span("forward")
 def capture(model: PreTrainedModel, inputs: Mapping[str, Tensor], wanted: Wanted) -> Captured:
     """Run the teacher once over a padded batch and keep what is asked for.
 

@@ -13,6 +13,7 @@ from hskcache.spec import ComputeDtype
 from hskcache.store.manifest import TeacherInfo
 from hskcache.teacher.capture import prepare
 from hskcache.text import load_tokenizer
+from hskcache.timeline import span
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,7 @@ def load_encoder(name: str, device: str = "auto", dtype: ComputeDtype = "float32
     return Teacher(model, tokenizer, describe(model, name), None)
 
 
+@span("load the teacher")
 def _load(name: str, wanted: ModelDemands, device: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """A model on its device, and its tokenizer."""
     place = resolve_device(device)

@@ -19,6 +19,7 @@ from hskcache.text.lines import text_batches
 from hskcache.text.packing import Packer, RowTemplate, template_of
 from hskcache.text.spool import Spool, SpooledRows, SpoolWriter, read_spool, remove_spool
 from hskcache.text.tokenize import TokenizedRows, special_ids
+from hskcache.timeline import span
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -52,6 +53,7 @@ class Corpus:
         return len(self.rows)
 
 
+@span("tokenize")
 def pack_corpus(
     path: str | Path,
     tokenizer: "PreTrainedTokenizerBase",

@@ -14,6 +14,7 @@ from hskcache.text.labels import LabelSet, Resolved, resolve_labels
 from hskcache.text.table import Columns, Faults, RawTable, RowPolicy, Values
 from hskcache.text.tasks import Task
 from hskcache.text.typed import is_saved_set, read_hub, read_jsonl, read_parquet, read_saved_set
+from hskcache.timeline import span
 
 FORMATS = (*DIALECTS, ".jsonl", ".parquet")
 
@@ -143,6 +144,7 @@ def _taken(table: RawTable, indices: Sequence[int]) -> RawTable:
     return replace(table, texts=texts, pairs=pairs, labels=labels, numbers=numbers)
 
 
+@span("read rows")
 def examples_for(
     source: str | Path,
     task: Task | None = None,

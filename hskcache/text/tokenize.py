@@ -16,6 +16,7 @@ from hskcache.errors import DataError, SpecError, TeacherError
 from hskcache.hub import looked_up
 from hskcache.text.cut import NOTHING, Cut, Reach
 from hskcache.text.rows import Examples
+from hskcache.timeline import span
 from hskcache.untyped import untyped_bert
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ class TokenizedRows:
         return np.diff(self.offsets)
 
 
+@span("tokenize")
 def tokenize(
     examples: Examples,
     tokenizer: "PreTrainedTokenizerBase",

@@ -59,7 +59,7 @@ def measure(job: "Job", work: Path, given: dict[str, Any], name: str) -> Times:
     """Seconds of the two sides, alternating."""
     with tempfile.TemporaryDirectory(prefix="extract-", dir=work) as folder:
         sides = {BARE: forward_alone(job), BUILD: whole_build(job, Path(folder))}
-        return take_turns(name, sides, given["repetitions"], given["warmup"])
+        return take_turns(name, sides, given["repetitions"], given["warmup"], given["clock"])
 
 
 def cases(given: dict[str, Any]) -> dict[str, NDArray[Any]]:
@@ -86,6 +86,7 @@ def cases(given: dict[str, Any]) -> dict[str, NDArray[Any]]:
 @options.repetitions(5)
 @options.count("--warmup", 1, "Untimed runs of each side.", at_least=0)
 @options.keep
+@options.clock
 @options.work
 @options.resolved_device
 @options.as_json

@@ -5,8 +5,9 @@ from pathlib import Path
 import click
 
 from hskcache import console
-from hskcache.options import as_json, device, gathered, layout
+from hskcache.options import as_json, device, gathered, layout, profile
 from hskcache.ranges import FiniteRange, Whole
+from hskcache.timeline import recorded
 from trainer.cli import options
 from trainer.run.request import FinetuneRequest
 
@@ -51,9 +52,10 @@ from trainer.run.request import FinetuneRequest
 @options.seed
 @options.bf16
 @device
+@profile
 @as_json
 @gathered(FinetuneRequest, "request")
-def finetune(request: FinetuneRequest, out: Path, as_json: bool) -> None:
+def finetune(request: FinetuneRequest, out: Path, profile: Path | None, as_json: bool) -> None:
     """Fine-tune a model on labels and keep it as it was at its best evaluation.
 
     The result is an ordinary checkpoint: a teacher for hskcache build, or a student without a teacher. The same
@@ -63,7 +65,8 @@ def finetune(request: FinetuneRequest, out: Path, as_json: bool) -> None:
     from trainer.run import processes
     from trainer.run.requested import finetune as run
 
-    result = run(request, out)
+    with recorded(profile):
+        result = run(request, out)
     processes.disconnect()
     if not processes.is_first():
         return

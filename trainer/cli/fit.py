@@ -10,9 +10,10 @@ import click
 from hskcache import console
 from hskcache.console import parse_bytes
 from hskcache.errors import SpecError
-from hskcache.options import as_json, device, gathered, layout, view
+from hskcache.options import as_json, device, gathered, layout, profile, view
 from hskcache.ranges import Whole
 from hskcache.spec import Spec, parse_spec
+from hskcache.timeline import recorded
 from trainer.cli import options
 from trainer.run.request import FitRequest, FromCache, FromTeacher, Machine
 
@@ -160,13 +161,14 @@ def _spec(path: Path) -> Spec:
 @options.seed
 @options.bf16
 @device
+@profile
 @as_json
 @gathered(Machine, "machine")
 @gathered(_Given, "given")
 @gathered(_source, "source")
 @gathered(options.load_recipe, "recipe")
 @gathered(FitRequest, "request")
-def fit(request: FitRequest, out: Path, machine: Machine, as_json: bool) -> None:
+def fit(request: FitRequest, out: Path, machine: Machine, profile: Path | None, as_json: bool) -> None:
     """Train a student through the stages of a recipe.
 
     The result is an ordinary checkpoint with its tokenizer: a classifier, or from the cache of a corpus an encoder that
@@ -177,7 +179,8 @@ def fit(request: FitRequest, out: Path, machine: Machine, as_json: bool) -> None
     from trainer.run.requested import fit as run
     from trainer.source import projections
 
-    result = run(request, out, machine)
+    with recorded(profile):
+        result = run(request, out, machine)
     processes.disconnect()
     if not processes.is_first():
         return

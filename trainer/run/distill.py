@@ -10,6 +10,7 @@ from torch import Tensor
 from transformers import TrainerControl, TrainingArguments
 
 from hskcache.errors import TeacherError
+from hskcache.timeline import span
 from trainer.batch import Batch
 from trainer.loading.ordered import Ordered
 from trainer.recipe import Stage
@@ -106,6 +107,7 @@ class DistillTrainer(MidwayTrainer):
             self._terms[name] = own["terms"][name] if own is not None else total
         self._num_passes = round(sums[0]["steps"] * self.args.gradient_accumulation_steps)
 
+    @span("evaluate")
     def evaluate(self, *_args: Any, metric_key_prefix: str = "eval", **_kwargs: Any) -> dict[str, float]:
         """Score the student with the task's metrics, in one process, so that all agree when to stop."""
         scores = processes.on_first(lambda: self.score(self.model.student))

@@ -11,6 +11,7 @@ from transformers import PreTrainedModel, PrinterCallback, TrainerControl, Train
 
 from hskcache import console
 from hskcache.encoder import takes_token_types
+from hskcache.timeline import span
 from trainer.evaluation import Metric, evaluate
 from trainer.inference import pad_batch
 from trainer.run import processes
@@ -81,6 +82,7 @@ class Finetuner(MidwayTrainer):
         loss: torch.Tensor = model(**inputs)[0] / self.current_gradient_accumulation_steps
         return loss
 
+    @span("evaluate")
     def evaluate(self, *_: Any, metric_key_prefix: str = "eval", **__: Any) -> dict[str, float]:
         """The metrics on the dev rows, whatever data set is named."""
         values = self.scores[self.state.global_step] = processes.on_first(self.score)

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -145,6 +146,14 @@ class BuiltKind(Generic[FieldModel]):
         Raises:
             MismatchError: it does not.
         """
+
+
+def num_nonfinite(values: Tensor) -> Tensor:
+    """Values along the last axis that are NaN or infinite, int32 [...]."""
+    # On a CPU sums take a tenth of the time, and tell when there is nothing to count; a GPU would be waited for.
+    if values.device.type == "cpu" and bool(values.sum(-1).isfinite().all()):
+        return torch.zeros(values.shape[:-1], dtype=torch.int32)
+    return (~values.isfinite()).sum(-1, dtype=torch.int32)
 
 
 def kept_counts(length: Length, rows: TokenizedRows) -> Integers:

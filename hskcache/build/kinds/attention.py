@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hskcache.attention import scores_between
-from hskcache.build.kinds.abc import BuiltKind, Encoded, FieldBasis, Size, kept_counts
+from hskcache.build.kinds.abc import BuiltKind, Encoded, FieldBasis, Size, kept_counts, num_nonfinite
 from hskcache.build.positions import PaddedRows, Positions, positions_of
 from hskcache.encoded import ENCODED
 from hskcache.encoding import get_encoding
@@ -85,8 +85,7 @@ class AttentionSelector:
             begin, counts, _ = self._vectors(kept_B, slots)
             arrays[part] = padded[part].reshape(-1).index_select(0, ragged_index(begin, counts, device))
         arrays["values"] = self._flat(padded["values"], kept_B)
-        bad = ~torch.isfinite(encoding.decode(padded, slots))
-        return Encoded(arrays, bad.flatten(1).sum(-1, dtype=torch.int32))
+        return Encoded(arrays, num_nonfinite(encoding.decode(padded, slots).flatten(1)))
 
     def _scores(self, projected: Projected, positions_BK: Tensor) -> Tensor:
         """Scores [B, H, K, K] of the kept heads, float32."""

@@ -9,7 +9,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hskcache.build.kinds.abc import ARRAY_BYTES, Arrays, BuiltKind, Encoded, FieldBasis, Run, Size, kept_counts
+from hskcache.build.kinds.abc import (
+    ARRAY_BYTES,
+    Arrays,
+    BuiltKind,
+    Encoded,
+    FieldBasis,
+    Run,
+    Size,
+    kept_counts,
+    num_nonfinite,
+)
 from hskcache.build.positions import PaddedRows, Positions, owners, positions_of
 from hskcache.encoded import ENCODED, column_bytes
 from hskcache.encoding import get_encoding
@@ -101,7 +111,7 @@ class HiddenSelector:
                 case columns:
                     raise AssertionError(f"{columns} are not of a position alone")
         # What is read back counts: an encoding of less range than the states may overflow.
-        bad = (~torch.isfinite(encoding.decode(values, self.field.num_columns))).sum(-1, dtype=torch.int32)
+        bad = num_nonfinite(encoding.decode(values, self.field.num_columns))
         kept_B = rows.kept_B[self.name]
         nonfinite = torch.zeros(len(kept_B), dtype=torch.int32, device=bad.device)
         return Encoded(arrays, nonfinite.index_add_(0, owners(kept_B, bad.device), bad))

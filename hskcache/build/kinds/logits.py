@@ -4,11 +4,10 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hskcache.build.kinds.abc import BuiltKind, Encoded, FieldBasis, Size
+from hskcache.build.kinds.abc import BuiltKind, Encoded, FieldBasis, Size, num_nonfinite
 from hskcache.build.positions import PaddedRows
 from hskcache.classes import reordering
 from hskcache.errors import MismatchError, SpecError
@@ -41,7 +40,7 @@ class LogitsSelector:
 
     def encode(self, kept: Tensor, rows: PaddedRows) -> Encoded:
         """The logits."""
-        return Encoded({"logits": kept}, (~torch.isfinite(kept)).sum(-1, dtype=torch.int32))
+        return Encoded({"logits": kept}, num_nonfinite(kept))
 
 
 class BuiltLogits(BuiltKind[LogitsField]):

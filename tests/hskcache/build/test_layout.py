@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from hskcache.build.kinds.abc import eligible_counts
 from hskcache.build.kinds.hidden import position_bytes
-from hskcache.build.layout import ShardLayout, id_dtype, plan
+from hskcache.build.layout import GROUP_BATCHES, ShardLayout, id_dtype, plan
 from hskcache.errors import SpecError
 from hskcache.resolved import hidden_field
 from hskcache.spec import Hidden, Length, Spec, Width
@@ -119,3 +119,24 @@ def test_components_count_in_the_size_of_the_hidden_field(job_of: Any) -> None:
     shards = sum(layout.most_bytes("hidden", *shard) for shard in layout.shards)
     # The mean and 2048 components of 4096 float32.
     assert layout.num_bytes["hidden"] - shards >= 4 * 4096 * 2049
+
+
+@given(
+    lengths=st.lists(st.integers(1, 60), min_size=1, max_size=60),
+    shard_rows=st.integers(1, 20),
+    budget=st.integers(1, 300),
+)
+def test_small_shards_are_grouped_until_their_batches_are_full(
+    lengths: list[int], shard_rows: int, budget: int
+) -> None:
+    layout = layout_of(lengths, shard_rows)
+    groups = layout.groups(budget)
+    assert [shard for group in groups for shard in group] == list(range(len(layout.shards)))
+
+    def num_batches(first: int, last: int) -> int:
+        return len(list(layout.batches(layout.shards[first][0], layout.shards[last][1], budget)))
+
+    for group in groups:
+        assert len(group) == 1 or num_batches(group[0], group[-1]) <= GROUP_BATCHES
+        if group.stop < len(layout.shards):
+            assert num_batches(group[0], group.stop) > GROUP_BATCHES

@@ -188,6 +188,8 @@ def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def of_corpus(text: Path, tiny_teacher_dir: Path) -> tuple[object, ...]:
     keep = ("--keep", "3t_0.25h", "--width", "pca", "--attention", "3t", "--max-length", 16, "--shard-rows", 4)
+    # Too few tokens for shards to share batches, so that there are many to divide.
+    keep += ("--token-budget", 16)
     return ("build", "--teacher", tiny_teacher_dir, "--corpus", text, *keep, "--out")
 
 

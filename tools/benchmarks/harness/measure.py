@@ -3,6 +3,7 @@
 import os
 import platform
 from collections.abc import Callable, Mapping
+from time import perf_counter, process_time
 from typing import Any
 
 from hskcache import console
@@ -11,11 +12,27 @@ from trainer.timing import Times, alternate
 TO = "{:.3f} ({:.3f} to {:.3f})"
 
 
-def take_turns(name: str, sides: Mapping[str, Callable[[], Any]], repetitions: int, warmup: int = 1) -> Times:
+CLOCKS = {"wall": perf_counter, "cpu": process_time}
+"""Clocks by name: ``cpu`` counts what this process computes in all its threads, whatever others do meanwhile."""
+
+
+def take_turns(
+    name: str,
+    sides: Mapping[str, Callable[[], Any]],
+    repetitions: int,
+    warmup: int = 1,
+    clock: str = "wall",
+    on_done: Callable[[], None] = lambda: None,
+) -> Times:
     """Seconds of every side, see :func:`trainer.timing.alternate`, with a bar of that name."""
     with console.progress("runs") as bar:
         task = bar.add_task(name, total=len(sides) * (repetitions + warmup))
-        return alternate(sides, repetitions, warmup, on_done=lambda: bar.advance(task))
+
+        def done() -> None:
+            on_done()
+            bar.advance(task)
+
+        return alternate(sides, repetitions, warmup, done, CLOCKS[clock])
 
 
 def ratio(times: Times, side: str, reference: str, form: str = "{:.3f} ({:.3f}-{:.3f})") -> str:

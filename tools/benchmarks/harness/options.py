@@ -40,6 +40,13 @@ encoding = click.option(
     help="How the cache stores values.",
 )
 teacher_shape = click.option("--teacher", type=click.Choice(list(SHAPES)), default="bert-base", show_default=True)
+clock = click.option(
+    "--clock",
+    type=click.Choice(["wall", "cpu"]),
+    default="wall",
+    show_default=True,
+    help="Seconds of the clock, or of this process's threads: for a machine that others use.",
+)
 student_of_4 = click.option(
     "--student", default="tinybert4", show_default=True, help="What hsktrain takes, of 4 layers."
 )

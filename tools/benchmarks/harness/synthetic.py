@@ -48,12 +48,34 @@ def write_tokenizer(folder: Path, vocabulary: int = VOCABULARY) -> Path:
     """A tokenizer of the words w5, w6, ... as transformers loads it; needs only the tokenizers library."""
     if (folder / "tokenizer_config.json").is_file():
         return folder
-    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+    from tokenizers import Tokenizer, models, pre_tokenizers
 
     words = [*SPECIAL.values(), *(f"w{number}" for number in range(len(SPECIAL), vocabulary))]
     tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token=SPECIAL["unk_token"]))
     tokenizer.add_special_tokens(list(SPECIAL.values()))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return _save_tokenizer(tokenizer, folder)
+
+
+def train_tokenizer(folder: Path, texts: list[str], vocabulary: int = VOCABULARY) -> Path:
+    """A tokenizer of BERT's kind whose word pieces are learned from some texts."""
+    if (folder / "tokenizer_config.json").is_file():
+        return folder
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
+
+    tokenizer = Tokenizer(models.WordPiece(unk_token=SPECIAL["unk_token"]))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    special = list(SPECIAL.values())
+    trainer = trainers.WordPieceTrainer(vocab_size=vocabulary, special_tokens=special, show_progress=False)
+    tokenizer.train_from_iterator(texts, trainer)
+    return _save_tokenizer(tokenizer, folder)
+
+
+def _save_tokenizer(tokenizer: Any, folder: Path) -> Path:
+    """Write a tokenizer of the tokenizers library with BERT's special tokens, as transformers loads it."""
+    from tokenizers import processors
+
     ids = [(SPECIAL[name], tokenizer.token_to_id(SPECIAL[name])) for name in ("cls_token", "sep_token")]
     tokenizer.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=ids
