@@ -178,7 +178,7 @@ class Cache:
         """
         if not 0 <= index < self.num_rows:
             raise MismatchError(f"{self.name} has no row {index}; it has {self.num_rows}, counted from 0")
-        shard = int(np.searchsorted([start for start, _ in self.shards], index, side="right")) - 1
+        shard = self.shards.shard_of(index)
         place = index - self.shards[shard][0]
         found: dict[str, Any] = {}
         for name, field in self.fields.items():

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from hskcache.cache import Cache, Field, row_offsets
 from hskcache.store.fields import OFFSETS
+from hskcache.store.row_ranges import RowRanges
 
 Arrays = dict[str, NDArray[Any]]
 Integers = NDArray[np.int64]
@@ -41,15 +42,17 @@ def join(parts: list[Arrays]) -> Arrays:
     return joined
 
 
-def by_shard(shards: list[tuple[int, int]], rows: Integers) -> Iterator[tuple[int, slice]]:
+def by_shard(shards: RowRanges, rows: Integers) -> Iterator[tuple[int, slice]]:
     """The shards that hold some rows, and which of the rows each of them holds.
 
     ``shards``: row ranges of all; ``rows``: ascending.
     """
-    for shard, limits in enumerate(shards):
-        first, last = np.searchsorted(rows, limits)
-        if first < last:
-            yield shard, slice(int(first), int(last))
+    first = 0
+    while first < len(rows):
+        shard = shards.shard_of(int(rows[first]))
+        last = int(np.searchsorted(rows, shards[shard][1]))
+        yield shard, slice(first, last)
+        first = last
 
 
 def read_rows(cache: Cache, name: str, rows: Integers, names: Collection[str] | None = None) -> Arrays:

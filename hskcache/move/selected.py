@@ -72,7 +72,7 @@ def select(source: NamedManifest, standing: NamedManifest | None, subset: Subset
     if standing is not None:
         begin = _begin(source, standing)
         if begin != shards.start:
-            at, wanted = (manifest.request.rows(shard)[0] for shard in (begin, shards.start))
+            at, wanted = (manifest.request.shards[shard][0] for shard in (begin, shards.start))
             raise MismatchError(
                 f"{standing.name} holds rows from {at} of {source.name} and rows from {wanted} are asked for; a cache "
                 "grows at its end alone: ask for rows from there, or choose another place"
@@ -83,7 +83,7 @@ def select(source: NamedManifest, standing: NamedManifest | None, subset: Subset
     pairs = [(manifest.constants[name], record) for name, record in chosen.constants.items()]
     for name, records in chosen.shards.items():
         pairs += zip(manifest.shards[name][shards.start : shards.stop], records, strict=True)
-    return Selected(chosen, pairs, manifest.request.rows(shards.start)[0])
+    return Selected(chosen, pairs, manifest.request.shards[shards.start][0])
 
 
 def _shards(source: NamedManifest, rows: tuple[int, int] | None) -> range:

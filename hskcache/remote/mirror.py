@@ -10,7 +10,7 @@ import os
 import shutil
 import threading
 from collections import deque
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -150,13 +150,13 @@ class Mirror:
             f"{path} {said}, though it was just fetched; see whether the disk is sound, or choose another --local-dir"
         )
 
-    def require(self, num_bytes: int, what: str) -> None:
+    def require(self, num_bytes: Callable[[], int], what: str) -> None:
         """Raise unless the folder may hold so many bytes of shards at once.
 
         Raises:
             SpecError: it may not.
         """
-        self.folder.require(num_bytes, what)
+        self.folder.require(num_bytes(), what)
 
     @contextmanager
     def holding(self, record: Record) -> Iterator[Path]:

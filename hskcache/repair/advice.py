@@ -58,7 +58,7 @@ def _is_listed(manifest: Manifest, problem: Problem) -> bool:
 
 def _repair(ledger: Ledger, manifest: Manifest, field: str, shard: int) -> str:
     """The command that computes a shard again."""
-    row = 0 if shard == CONSTANTS else manifest.request.rows(shard)[0]
+    row = 0 if shard == CONSTANTS else manifest.request.shards[shard][0]
     return _repair_command(manifest, ledger.root, field, row)
 
 

@@ -120,7 +120,7 @@ def rebuild_page(ledger: Ledger, manifest: Manifest, file: IndexFile) -> bool:
     records = []
     try:
         for shard in shards:
-            start, stop = manifest.request.rows(shard)
+            start, stop = manifest.request.shards[shard]
             facts = {"field": file.field, "shard": shard, "start": start, "stop": stop, "num_nonfinite": 0}
             record = manifest.format.record(found[shard].read_bytes(), facts | {"skipped": []})
             records.append(record.model_copy(update={"file": found[shard].name}))

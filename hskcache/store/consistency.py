@@ -119,7 +119,7 @@ def check_records(manifest: Manifest) -> None:
 
 def _checks(request: Request, name: str, field: StoredField) -> CheckRecord:
     def check_at(shard: int, record: Record) -> None:
-        _check_place(record, (name, shard), request.rows(shard))
+        _check_place(record, (name, shard), request.shards[shard])
         check_record(field, record)
         _check_skipped(record)
 

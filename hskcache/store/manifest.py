@@ -232,7 +232,7 @@ class Manifest(Strict):
             raise MismatchError(f"there are no shards {kept.start} to {kept.stop} of {self.request.num_shards}")
         if names == self.fields.keys() and len(kept) == self.request.num_shards:
             return self
-        start, stop = self.request.rows(kept.start)[0], self.request.rows(kept.stop - 1)[1]
+        start, stop = self.request.shards[kept.start][0], self.request.shards[kept.stop - 1][1]
         changes: dict[str, Any] = {
             part: {name: value for name, value in getattr(self, part).items() if name in names}
             for part in ("fields", "constants", "added")

@@ -11,6 +11,7 @@ from hskcache.store.files import canonical_json, sha256_hex
 from hskcache.store.kinds import KINDS
 from hskcache.store.provenance import Provenance
 from hskcache.store.record import Sha256
+from hskcache.store.row_ranges import RowRanges
 from hskcache.strict import Strict
 
 # Where something came from is told to readers, but the same content under another name is the same cache.
@@ -109,17 +110,12 @@ class Request(Strict):
     @property
     def num_shards(self) -> int:
         """Shards of each field."""
-        return sum(self.shards_of(part) for part in self.parts)
+        return len(self.shards)
 
     @property
-    def shards(self) -> list[tuple[int, int]]:
+    def shards(self) -> RowRanges:
         """Row ranges [start, stop) of the shards."""
-        shards, begin = [], 0
-        for part in self.parts:
-            stop = begin + part.num_rows
-            shards += [(start, min(start + self.shard_rows, stop)) for start in range(begin, stop, self.shard_rows)]
-            begin = stop
-        return shards
+        return RowRanges([part.num_rows for part in self.parts], self.shard_rows)
 
     @property
     def fields(self) -> tuple[str, ...]:
@@ -129,20 +125,6 @@ class Request(Strict):
     def shards_of(self, part: DataInfo) -> int:
         """Shards that a part of the rows has."""
         return -(-part.num_rows // self.shard_rows)
-
-    def rows(self, shard: int) -> tuple[int, int]:
-        """Row range [start, stop) of one shard.
-
-        Raises:
-            IndexError: there is no such shard.
-        """
-        begin = 0
-        for part in self.parts:
-            if 0 <= shard < self.shards_of(part):
-                return begin + shard * self.shard_rows, begin + min((shard + 1) * self.shard_rows, part.num_rows)
-            shard -= self.shards_of(part)
-            begin += part.num_rows
-        raise IndexError(f"{self.num_shards} shards have no shard {shard}")
 
     def between(self, start: int, stop: int) -> "Request":
         """The same of the rows [start, stop) alone, which begin and end with a shard."""

@@ -1,6 +1,6 @@
 """Shelf that the files of a cache stand on: a directory here, and whatever else can hand out its shards."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -52,11 +52,11 @@ class Shelf(Protocol):
         """Tell of shards that will be read soon: one that is far away can then be fetched."""
         ...
 
-    def require(self, num_bytes: int, what: str) -> None:
+    def require(self, num_bytes: Callable[[], int], what: str) -> None:
         """Raise unless so many bytes of shards can stand on this machine at once.
 
         Args:
-            num_bytes: of them.
+            num_bytes: gives that of them, where it is asked for.
             what: they are, for the message.
 
         Raises:
@@ -100,5 +100,5 @@ class Directory:
     def ahead(self, records: Sequence[Record]) -> None:
         """Do nothing: all shards are here."""
 
-    def require(self, num_bytes: int, what: str) -> None:
+    def require(self, num_bytes: Callable[[], int], what: str) -> None:
         """Raise nothing: all shards are here."""

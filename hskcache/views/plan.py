@@ -75,13 +75,12 @@ def _rows(origin: ViewedCache, view: View) -> tuple[int, tuple[int, int]]:
     start, stop = (0, request.num_rows) if view.rows is None else view.rows
     if stop > request.num_rows:
         raise MismatchError(f"{where} has no rows {start} to {stop - 1}; it has {request.num_rows}, counted from 0")
-    starts = [first for first, _ in request.shards]
-    if start not in starts:
-        before = max(first for first in starts if first < start)
+    shard = request.shards.shard_of(start)
+    if start != (before := request.shards[shard][0]):
         raise MismatchError(
             f"rows from {start} of {where} are asked for, and a view begins with a shard, such as that of row {before}"
         )
-    return starts.index(start), (start, stop)
+    return shard, (start, stop)
 
 
 def _narrower(request: Request, view: View, names: Collection[str]) -> Request:

@@ -120,7 +120,7 @@ class ViewRecords(Records):
         return (_moved(one, self._start) for one in self._stored.skipped() if one.row in rows)
 
     def _at(self, shard: int) -> Record:
-        record, (start, stop) = self._stored[self._first + shard], self._request.rows(shard)
+        record, (start, stop) = self._stored[self._first + shard], self._request.shards[shard]
         digest = canonical_json([record.sha256, self._narrowed.field.model_dump(mode="json"), stop - start])
         return Record(
             field=record.field,

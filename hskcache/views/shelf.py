@@ -1,6 +1,6 @@
 """The shelf of a view: reads the shards of a cache and hands out the part of them that the view sees."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -72,7 +72,7 @@ class ViewShelf:
         """Tell the cache of shards that will be read soon."""
         self._origin.shelf.ahead([self._record(record) for record in records])
 
-    def require(self, num_bytes: int, what: str) -> None:
+    def require(self, num_bytes: Callable[[], int], what: str) -> None:
         """Raise unless so many bytes of the cache's shards can stand on this machine at once."""
         self._origin.shelf.require(num_bytes, what)
 

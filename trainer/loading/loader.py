@@ -5,12 +5,12 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from functools import cached_property
 
-import numpy as np
 import torch
 
 from hskcache.cache import Cache
 from hskcache.errors import MismatchError
 from hskcache.store.fields import INPUTS
+from hskcache.store.row_ranges import RowRanges
 from trainer.batch import Batch
 from trainer.loading.block import TOKEN, Block
 from trainer.loading.choice import choice_of, identity_of, resolved
@@ -79,11 +79,11 @@ class KnowledgeLoader(Ordered[Block]):
         """Name of the knowledge, whichever fields of it are loaded: :func:`~trainer.loading.choice.identity_of`."""
         return identity_of(self.cache, self._choice, self.num_rows)
 
-    def windows(self, epoch: int, skip: int) -> Iterator[tuple[Window, Block | None, Integers]]:
+    def windows(self, epoch: int, skip: int) -> Iterator[tuple[Window, Block, Integers]]:
         """Windows of an epoch with encoded rows, from memory or from the disk one window ahead."""
         if self.residency == "stream":
             return map(_measured, streamed_windows(self.reader, self.plan, epoch, skip))
-        return map(_measured, ((window, self._resident) for window in self.plan.windows(epoch)))
+        return map(_measured, ((window, self._resident) for window in self.plan.windows(epoch, skip)))
 
     def produce(self, parts: Generator[SliceRows[Block], None, None]) -> Generator[Batch, None, None]:
         """Select encoded rows, bring them to the device, decode them there."""
@@ -137,12 +137,12 @@ class KnowledgeLoader(Ordered[Block]):
         return stored if wanted is None else wanted
 
 
-def _measured(item: tuple[Window, Block | None]) -> tuple[Window, Block | None, Integers]:
+def _measured(item: tuple[Window, Block]) -> tuple[Window, Block, Integers]:
     window, block = item
-    return window, block, np.zeros(0, np.int64) if block is None else block.counts(TOKEN, window.rows)
+    return window, block, block.counts(TOKEN, window.rows)
 
 
-def first_shards(cache: Cache, num_rows: int | None) -> list[tuple[int, int]]:
+def first_shards(cache: Cache, num_rows: int | None) -> RowRanges:
     """Row ranges of the shards, as far as they lie within the first rows.
 
     Raises:
@@ -154,4 +154,4 @@ def first_shards(cache: Cache, num_rows: int | None) -> list[tuple[int, int]]:
         raise MismatchError(
             f"the first {num_rows} rows are asked for and {cache.name} has {cache.num_rows}; give 1 to {cache.num_rows}"
         )
-    return [(start, min(stop, num_rows)) for start, stop in cache.shards if start < num_rows]
+    return cache.shards.first(num_rows)

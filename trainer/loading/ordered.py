@@ -61,7 +61,7 @@ class Ordered(ABC, Generic[Data]):
     position: int = field(default=0, init=False)
     _plan: Plan = field(init=False, repr=False)
 
-    def order(self, shards: list[tuple[int, int]], skipped: Sequence[int] = ()) -> Plan:
+    def order(self, shards: Sequence[tuple[int, int]], skipped: Sequence[int] = ()) -> Plan:
         """The plan over these row ranges.
 
         Args:
@@ -77,7 +77,7 @@ class Ordered(ABC, Generic[Data]):
         if not 0 <= self.rank < self.world_size:
             raise SpecError(f"rank {self.rank} is none of {self.world_size} processes, which count from 0")
         left_out = tuple(row for row in skipped if row < shards[-1][1])
-        plan = Plan(tuple(shards), self.batch_size * self.slices, self.seed, self.window_shards, skipped=left_out)
+        plan = Plan(shards, self.batch_size * self.slices, self.seed, self.window_shards, skipped=left_out)
         if not plan.num_rows:
             why = f": all {len(left_out)} were left out of a field, as their values are not finite" if left_out else ""
             raise MismatchError(f"there are no rows to train on{why}")
@@ -94,11 +94,8 @@ class Ordered(ABC, Generic[Data]):
         """Digest of what the batches are made of."""
 
     @abstractmethod
-    def windows(self, epoch: int, skip: int) -> Iterator[tuple[Window, Data | None, Integers]]:
-        """Windows of an epoch with their data and the lengths of their rows.
-
-        The first ``skip`` global batches are done; a window within them may come without data.
-        """
+    def windows(self, epoch: int, skip: int) -> Iterator[tuple[Window, Data, Integers]]:
+        """Windows of an epoch with their data and the lengths of their rows, without those within ``skip`` batches."""
 
     @abstractmethod
     def produce(self, parts: Generator[SliceRows[Data], None, None]) -> Generator[Batch, None, None]:
@@ -187,12 +184,8 @@ class Ordered(ABC, Generic[Data]):
         }
 
     def _parts(self, epoch: int, start: int) -> Generator[SliceRows[Data], None, None]:
-        done = 0
         for window, data, lengths in self.windows(epoch, start // self.accumulation):
-            count = self.plan.count(window) * self.accumulation
-            if data is None or done + count <= start:
-                done += count
-                continue
+            done = window.first_batch * self.accumulation
             for whole in self.plan.batches(epoch, window, lengths):
                 for micro in range(self.accumulation):
                     if done >= start:

@@ -5,11 +5,16 @@ Only whole batches leave a window: the rows left over move on to the next one. E
 window, which are cut evenly, and an epoch always has ceil(N / batch size) of them. Nothing here depends on where the
 cache lives or on how many processes train: a *global batch* holds the rows of one optimiser step, and each process
 takes its slice of it. Rows that the cache left out are as if there were none.
+
+Of an epoch only the order of the shards is drawn as a whole. How many batches leave the windows before one follows from
+their numbers of rows, and which rows they leave over from the permutations that those went through, mostly one: an
+epoch may begin anywhere, and of a larger cache no more is in memory.
 """
 
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from math import ceil
 
 import numpy as np
@@ -29,12 +34,14 @@ class Window:
 
     Attributes:
         index: place of the window in its epoch.
+        first_batch: number in the epoch of its first batch.
         shards: the shards it draws from.
         carried: rows left over by the window before.
         rows: rows it gives out, in random order; what it carries on is not among them.
     """
 
     index: int
+    first_batch: int
     shards: tuple[int, ...]
     carried: Integers
     rows: Integers
@@ -54,7 +61,7 @@ class Plan:
         version: one of :data:`VERSIONS`; runs that began with the first go on with it.
     """
 
-    shards: tuple[tuple[int, int], ...]
+    shards: Sequence[tuple[int, int]]
     batch_size: int
     seed: int = 0
     window_shards: int = 4
@@ -72,17 +79,24 @@ class Plan:
         """Global batches of an epoch."""
         return ceil(self.num_rows / self.batch_size)
 
-    def windows(self, epoch: int) -> Iterator[Window]:
-        """The windows of an epoch in order; needs no data."""
+    @property
+    def most_shards(self) -> int:
+        """Shards of the largest window of any epoch."""
+        return ceil(len(self.shards) / self._num_windows)
+
+    def windows(self, epoch: int, skip: int = 0) -> Iterator[Window]:
+        """The windows of an epoch in order, without those that lie within its first ``skip`` batches; needs no data."""
         order = self._permutation(len(self.shards), epoch, 0)
-        carried = np.zeros(0, np.int64)
-        # Never fewer than window_shards to a window, so that an epoch does not end in a window of one short shard.
-        groups = np.array_split(order, max(1, len(order) // self.window_shards))
-        for index, group in enumerate(groups):
-            rows = np.concatenate([carried, *(self._rows(int(shard)) for shard in group)])
+        ends = self._ends(order)
+        done = np.append(ends[:-1] // self.batch_size, self.num_batches)
+        first = int(np.searchsorted(done, skip, side="right")) if skip else 0
+        carried = self._carried(epoch, order, ends[:first])
+        for index in range(first, len(ends)):
+            rows = np.concatenate([carried, self._own(order, index)])
             rows = rows[self._permutation(len(rows), epoch, 1, index)]
-            whole = len(rows) if index == len(groups) - 1 else len(rows) // self.batch_size * self.batch_size
-            yield Window(index, tuple(int(shard) for shard in group), carried, rows[:whole])
+            whole = len(rows) if index == len(ends) - 1 else self._whole(len(rows))
+            shards = tuple(order[self._group(index)].tolist())
+            yield Window(index, int(done[index - 1]) if index else 0, shards, carried, rows[:whole])
             carried = rows[whole:]
 
     def count(self, window: Window) -> int:
@@ -108,6 +122,55 @@ class Plan:
             batches += np.split(rows, cuts[1:-1] - cuts[0])
         order = self._permutation(len(batches), epoch, 2, window.index)
         return [batches[i] for i in order]
+
+    @property
+    def _num_windows(self) -> int:
+        # Never fewer than window_shards to a window, so that an epoch does not end in a window of one short shard.
+        return max(1, len(self.shards) // self.window_shards)
+
+    @cached_property
+    def _sizes(self) -> Integers:
+        """Rows that an epoch has of each shard."""
+        starts, stops = np.array(self.shards, np.int64).reshape(-1, 2).T
+        skipped = np.array(self.skipped, np.int64)
+        return stops - starts - (np.searchsorted(skipped, stops) - np.searchsorted(skipped, starts))
+
+    def _group(self, index: int) -> slice:
+        """The shards of a window within their order: parts as equal as they can be, the larger ones first."""
+        size, larger = divmod(len(self.shards), self._num_windows)
+        return slice(index * size + min(index, larger), (index + 1) * size + min(index + 1, larger))
+
+    def _ends(self, order: Integers) -> Integers:
+        """Rows of the windows up to each, and with it."""
+        sums = np.append(0, np.cumsum(self._sizes[order]))
+        ends: Integers = sums[[self._group(index).stop for index in range(self._num_windows)]]
+        return ends
+
+    def _whole(self, num_rows: int) -> int:
+        """Rows of the whole batches among so many."""
+        return num_rows // self.batch_size * self.batch_size
+
+    def _own(self, order: Integers, index: int) -> Integers:
+        """The rows of a window's own shards."""
+        return np.concatenate(
+            [np.zeros(0, np.int64), *(self._rows(shard) for shard in order[self._group(index)].tolist())]
+        )
+
+    def _carried(self, epoch: int, order: Integers, ends: Integers) -> Integers:
+        """Rows left over by the windows that end so; only the permutations that they went through are drawn."""
+        left = [0, *(ends % self.batch_size).tolist()]
+        rows = np.zeros(left[-1], np.int64)
+        missing = places = np.arange(len(rows))
+        for index in range(len(ends) - 1, -1, -1):
+            if not len(missing):
+                break
+            own = self._own(order, index)
+            drawn = self._permutation(left[index] + len(own), epoch, 1, index)
+            places = drawn[self._whole(len(drawn)) + places]
+            is_own = places >= left[index]
+            rows[missing[is_own]] = own[places[is_own] - left[index]]
+            missing, places = missing[~is_own], places[~is_own]
+        return rows
 
     def _rows(self, shard: int) -> Integers:
         """The rows of a shard that an epoch has."""

@@ -1,7 +1,9 @@
 """Residency of the encoded cache while a student trains: on the device, in host memory, or on disk."""
 
+from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from pathlib import Path
 from typing import Literal
 
@@ -47,8 +49,8 @@ def choose(residency: Residency, num_bytes: int, device: torch.device, root: Pat
     return "host" if num_bytes < _HOST_SHARE * free else "stream"
 
 
-def streamed_windows(reader: Reader, plan: Plan, epoch: int, skip: int) -> Iterator[tuple[Window, Block | None]]:
-    """Every window of an epoch with its rows, read one window ahead; at most two windows are in memory.
+def streamed_windows(reader: Reader, plan: Plan, epoch: int, skip: int) -> Iterator[tuple[Window, Block]]:
+    """The windows of an epoch with their rows, read one window ahead; at most two windows are in memory.
 
     Of a cache that is far away, shards are fetched one window further ahead.
 
@@ -56,26 +58,26 @@ def streamed_windows(reader: Reader, plan: Plan, epoch: int, skip: int) -> Itera
         reader: reads the shards.
         plan: the order.
         epoch: counted from 0.
-        skip: global batches that are done already; windows they cover come without rows and are not read.
+        skip: global batches that are done already; windows within them are left out.
     """
-    windows = list(plan.windows(epoch))
-    done = np.cumsum([plan.count(window) for window in windows])
-    first = int(np.searchsorted(done, skip, side="right"))
-    yield from ((window, None) for window in windows[:first])
-    if first == len(windows):
+    planned = plan.windows(epoch, skip)
+    following = deque(islice(planned, 2))
+    if not following:
         return
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="hskcache-read") as pool:
-        reading = [pool.submit(_read, reader, windows[first : first + 2])]
-        leftover = _carried(reader, windows[first].carried)
-        for place, window in enumerate(windows[first:], first):
+        reading = [pool.submit(_read, reader, tuple(following))]
+        leftover = _carried(reader, following[0].carried)
+        while following:
+            window = following.popleft()
+            following.extend(islice(planned, 1))
             # Popped, as a future that outlives its use would keep a window alive while the next but one is read.
             block = reading.pop().result()
             if leftover is not None:
                 block, leftover = concatenate([leftover, block]), None
-            if place + 1 < len(windows):
-                carried = windows[place + 1].carried
+            if following:
+                carried = following[0].carried
                 leftover = block.take(carried) if len(carried) else None
-                reading.append(pool.submit(_read, reader, windows[place + 1 : place + 3]))
+                reading.append(pool.submit(_read, reader, tuple(following)))
             yield window, block
 
 
@@ -90,8 +92,7 @@ def _carried(reader: Reader, rows: Integers) -> Block | None:
     """Rows that earlier windows, which are skipped, would have left over; one shard is in memory at a time."""
     if not len(rows):
         return None
-    starts = np.array([start for start, _ in reader.cache.shards])
-    home = np.searchsorted(starts, rows, side="right") - 1
+    home = np.array([reader.cache.shards.shard_of(row) for row in rows.tolist()])
     return concatenate([reader.read([shard]).take(rows[home == shard]) for shard in np.unique(home).tolist()])
 
 
@@ -104,5 +105,4 @@ def most_window_bytes(cache: Cache, fields: Sequence[str], plan: Plan) -> int:
         plan: the order; every epoch has windows of the same numbers of shards.
     """
     sizes = np.sum([cache.manifest.shards[name].shard_bytes() for name in fields], axis=0)[: len(plan.shards)]
-    count = max(len(window.shards) for window in plan.windows(0))
-    return int(np.sort(sizes)[-count:].sum())
+    return int(np.sort(sizes)[-plan.most_shards :].sum())

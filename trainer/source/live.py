@@ -106,7 +106,7 @@ class LiveLoader(Ordered[Job]):
 
     def windows(self, epoch: int, skip: int) -> Iterator[tuple[Window, Job, Integers]]:
         """Windows of an epoch; the rows are in memory."""
-        for window in self.plan.windows(epoch):
+        for window in self.plan.windows(epoch, skip):
             yield window, self.job, self.job.layout.lengths_N[window.rows]
 
     def produce(self, parts: Generator[SliceRows[Job], None, None]) -> Generator[Batch, None, None]:

@@ -100,8 +100,8 @@ def cached_source(
     shards = first_shards(opened, num_rows)
     choice = fields if isinstance(fields, Choice) else parse_choice(opened, fields)
     chosen = resolved(opened, choice)
-    window_bytes = most_window_bytes(opened, (INPUTS, *chosen.names), Plan(tuple(shards), batch_size=1))
-    opened.shelf.require(window_bytes, "the shards that are read at once")
+    names, plan = (INPUTS, *chosen.names), Plan(shards, batch_size=1)
+    opened.shelf.require(lambda: most_window_bytes(opened, names, plan), "the shards that are read at once")
 
     def loader(losses: Losses, part: Slice, seed: int) -> KnowledgeLoader:
         kinds = fields_of(losses)

@@ -183,7 +183,7 @@ def with_other_truth(root: Path, field: str, shard: int) -> Record:
     arrays = open_cache(root).read(field, shard) if shard >= 0 else open_cache(root).constants(field)
     name = "logits" if field == "logits" else min(name for name in arrays if arrays[name].dtype == np.float32)
     arrays[name] = np.nextafter(arrays[name], np.float32(9))
-    record = ledger.commit(field, shard, manifest.request.rows(shard) if shard >= 0 else (0, 0), arrays)
+    record = ledger.commit(field, shard, manifest.request.shards[shard] if shard >= 0 else (0, 0), arrays)
     if shard >= 0:
         records = [*manifest.shards[field]]
         records[shard] = record

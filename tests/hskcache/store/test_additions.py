@@ -44,7 +44,7 @@ def add(root: Path, name: str = "s30", one: FieldDraft | None = None, shift: flo
         begin_field(ledger, name, one)
         for shard, logits in enumerate(shards(shift)):
             if not ledger.is_committed(name, shard):
-                ledger.commit(name, shard, REQUEST.rows(shard), {"logits": logits})
+                ledger.commit(name, shard, REQUEST.shards[shard], {"logits": logits})
         return finish_field(ledger, name, one)
 
 
@@ -108,7 +108,7 @@ def test_adding_killed_at_any_step_leaves_a_whole_cache_and_goes_on_to_the_same_
 def test_an_unfinished_field_is_one_problem_that_says_what_to_do(root: Path) -> None:
     ledger = Ledger(root)
     begin_field(ledger, "s30", draft())
-    ledger.commit("s30", 0, REQUEST.rows(0), {"logits": shards()[0]})
+    ledger.commit("s30", 0, REQUEST.shards[0], {"logits": shards()[0]})
     (problem,) = verify(root).problems
     assert (problem.field, problem.file) == ("s30", f"s30/{ADDING}")
     assert "give the same command again, or delete the folder s30" in problem.what

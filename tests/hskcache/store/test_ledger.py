@@ -40,7 +40,7 @@ CONTENT: dict[tuple[str, int], dict[str, NDArray[Any]]] = {
 def commit_all(ledger: Ledger, fields: Collection[str] = tuple(GOLDEN.fields)) -> None:
     for (field, shard), arrays in CONTENT.items():
         if field in fields and not ledger.is_committed(field, shard):
-            ledger.commit(field, shard, REQUEST.rows(shard), arrays)
+            ledger.commit(field, shard, REQUEST.shards[shard], arrays)
     ledger.commit_constants("hidden_uniform", GOLDEN.constants("hidden_uniform"))
 
 
@@ -91,7 +91,7 @@ def test_shards_may_be_committed_by_many_threads_in_any_order(tmp_path: Path) ->
     with ThreadPoolExecutor(4) as pool:
         for item in reversed(CONTENT.items()):
             (field, shard), arrays = item
-            pool.submit(ledger.commit, field, shard, REQUEST.rows(shard), arrays)
+            pool.submit(ledger.commit, field, shard, REQUEST.shards[shard], arrays)
     assert ledger.finish(REQUEST, GOLDEN.fields, {}).cache_id == build(tmp_path / "other").cache_id
 
 
@@ -226,7 +226,7 @@ def test_finish_refuses_a_shard_that_does_not_hold_what_its_field_stores(tmp_pat
     ledger.begin(REQUEST)
     with_tokenizer(tmp_path)
     commit_all(ledger)
-    ledger.commit("logits", 1, REQUEST.rows(1), {"logits": np.zeros((1, 2), np.float32)})
+    ledger.commit("logits", 1, REQUEST.shards[1], {"logits": np.zeros((1, 2), np.float32)})
     with pytest.raises(DamageError, match=r"logits shard 1: logits is float32 \[1, 2\]"):
         ledger.finish(REQUEST, GOLDEN.fields, {})
     assert not (tmp_path / MANIFEST).exists()
@@ -320,8 +320,8 @@ def test_unfinished_build_tells_how_far_it_came_and_what_to_do(tmp_path: Path) -
     ledger = Ledger(tmp_path)
     ledger.begin(REQUEST)
     for field in REQUEST.fields:
-        ledger.commit(field, 1, REQUEST.rows(1), CONTENT[field, 1])
-    ledger.commit("inputs", 0, REQUEST.rows(0), CONTENT["inputs", 0])
+        ledger.commit(field, 1, REQUEST.shards[1], CONTENT[field, 1])
+    ledger.commit("inputs", 0, REQUEST.shards[0], CONTENT["inputs", 0])
     with pytest.raises(MismatchError, match="was cut off: 1 of 3 shards are written; run the same build command again"):
         ledger.manifest()
 

@@ -39,7 +39,7 @@ def test_every_part_has_shards_of_its_own(sizes: list[int], shard_rows: int) -> 
     request = in_parts(sizes, shard_rows)
     assert [row for start, stop in request.shards for row in range(start, stop)] == list(range(sum(sizes)))
     assert request.num_shards == len(request.shards)
-    assert [request.rows(shard) for shard in range(request.num_shards)] == request.shards
+    assert [request.shards[shard] for shard in range(request.num_shards)] == request.shards
     begins = {0, *np.cumsum(sizes).tolist()}
     assert begins <= {0, *(stop for _, stop in request.shards)}
 
@@ -56,7 +56,7 @@ def test_a_part_between_shards_has_the_same_shards(sizes: list[int], shard_rows:
     request = in_parts(sizes, shard_rows)
     first = data.draw(st.integers(0, request.num_shards - 1))
     last = data.draw(st.integers(first, request.num_shards - 1))
-    start, stop = request.rows(first)[0], request.rows(last)[1]
+    start, stop = request.shards[first][0], request.shards[last][1]
     found = request.between(start, stop).shards
     assert found == [(begin - start, end - start) for begin, end in request.shards[first : last + 1]]
 

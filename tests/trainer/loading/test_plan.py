@@ -69,6 +69,23 @@ def test_only_the_last_window_has_batches_that_are_not_full(
     assert max(lengths) - min(lengths) <= 1, "no batch of one row beside full ones"
 
 
+@given(SIZES, st.integers(1, 40), st.integers(1, 6), st.sampled_from(VERSIONS), st.sets(st.integers(0, 20)), st.data())
+def test_an_epoch_that_begins_later_goes_on_as_the_whole_one(
+    sizes: list[int], batch_size: int, window_shards: int, version: int, skipped: set[int], data: st.DataObject
+) -> None:
+    plan = replace(plan_of(sizes, batch_size, window_shards), version=version, skipped=tuple(sorted(skipped)))
+    plan = replace(plan, skipped=tuple(row for row in plan.skipped if row < sum(sizes)))
+    whole = list(plan.windows(1))
+    skip = data.draw(st.integers(0, plan.num_batches))
+    done = np.cumsum([plan.count(window) for window in whole]).tolist()
+    expected = [(window, end) for window, end in zip(whole, done, strict=True) if end > skip or not skip]
+    for window, (other, end) in zip(plan.windows(1, skip), expected, strict=True):
+        assert (window.index, window.shards) == (other.index, other.shards)
+        assert window.first_batch == end - plan.count(other)
+        assert window.carried.tolist() == other.carried.tolist()
+        assert window.rows.tolist() == other.rows.tolist()
+
+
 def test_seeds_and_epochs_have_orders_of_their_own_and_each_has_one() -> None:
     orders = [epoch_of(plan_of([8] * 6, 8, 2, seed), epoch) for seed in (0, 1) for epoch in (0, 1)]
     assert orders == [epoch_of(plan_of([8] * 6, 8, 2, seed), epoch) for seed in (0, 1) for epoch in (0, 1)]

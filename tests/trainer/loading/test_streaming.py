@@ -5,7 +5,7 @@ import shutil
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -127,11 +127,11 @@ def test_windows_that_are_done_are_not_read(caches: Callable[[str], Cache]) -> N
     plan = loader.plan
     windows = list(plan.windows(0))
     skip = plan.count(windows[0]) + plan.count(windows[1])
-    found: Iterator[Any] = streamed_windows(loader.reader, plan, 0, skip)
-    blocks = [block for _, block in found]
-    assert [block is None for block in blocks] == [True, True, False, False, False, False]
-    for window, block in zip(windows[2:], blocks[2:], strict=True):
+    found = list(streamed_windows(loader.reader, plan, 0, skip))
+    assert len(windows) == 6
+    for window, (planned, block) in zip(windows[2:], found, strict=True):
         needed = set(window.rows.tolist())
+        assert set(planned.rows.tolist()) == needed
         assert needed <= set(block.rows.tolist())
 
 
