@@ -110,7 +110,7 @@ class Request(Strict):
     @property
     def num_shards(self) -> int:
         """Shards of each field."""
-        return len(self.shards)
+        return sum(self.shards_of(part) for part in self.parts)
 
     @property
     def shards(self) -> RowRanges:

@@ -51,8 +51,8 @@ def plain(arrays: Mapping[str, ArrayInfo]) -> dict[str, ArrayInfo]:
     return {name: ArrayInfo(shape=info.shape, dtype=info.dtype) for name, info in arrays.items()}
 
 
-def grown(small: Path, out: Path, count: int, names: list[str], version: int) -> Path:
-    """A cache of some fields and so many shards, written as its manifest and the last shard of each field alone."""
+def grown(small: Path, out: Path, count: int, names: list[str], version: int, is_whole: bool = False) -> Path:
+    """A cache of some fields and so many shards, of which the last of each field alone is there, or links for all."""
     cache = open_cache(small)
     manifest = cache.manifest.subset(names)
     ones = {name: manifest.shards[name][0] for name in manifest.fields}
@@ -69,7 +69,8 @@ def grown(small: Path, out: Path, count: int, names: list[str], version: int) ->
     write_manifest(out, whole)
     for name, one in ones.items():
         (out / name).mkdir(exist_ok=True)
-        shutil.copy(small / one.path, out / whole.shards[name][count - 1].path)
+        for record in whole.shards[name] if is_whole else whole.shards[name][-1:]:
+            (out / record.path).hardlink_to(small / one.path)
     return out
 
 
