@@ -83,7 +83,7 @@ def main(most_rows: int, repetitions: int, work: Path, as_json: bool) -> None:
         facts.append(what | {"open_s": opened, "plan_s": planned, "batch_s": batch})
         times = (f"{value:.3f}" for value in (opened, planned, batch, whole, busy))
         lines.append([f"{count * 4096:,}", f"{begin:.0%}", *times, f"{num_bytes / 1e6:.0f}"])
-    header = ("rows", "epoch begun at", "open s", "plan s", "batch s", "all s", "of the processor s", "MB beyond imports")
+    header = ("rows", "begun at", "open s", "plan s", "batch s", "all s", "CPU s", "MB beyond imports")
     targets = [
         report.Target("seconds of the processor until the first batch", max(one["cpu_s"] for one in facts), TARGET_S),
         report.Target("MB beyond the imports", max(one["mb"] for one in facts), TARGET_MB),
