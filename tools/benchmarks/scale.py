@@ -48,7 +48,7 @@ print(json.dumps([*difference(seconds), seconds[-1] - seconds[0], busy[-1] - bus
 
 
 def measured(cache: Path, begin: float) -> list[float]:
-    """Seconds to open, plan and reach a batch, of all and of the processor, and bytes, of a process that has imported."""
+    """Seconds to open, plan and reach a batch, of all, of the processor, and bytes, of a process of its own."""
     command = [sys.executable, "-c", _FIRST_BATCH, str(cache), str(begin)]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     found: list[float] = json.loads(done.stdout)
