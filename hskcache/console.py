@@ -3,8 +3,10 @@
 Of several processes that were started together the first one speaks; errors tell which process they are of.
 """
 
+import ast
 import errno
-import importlib
+import importlib.abc
+import importlib.util
 import json
 import re
 import sys
@@ -61,6 +63,23 @@ class Commands(click.Group):
         command = getattr(importlib.import_module(module), attribute)
         assert isinstance(command, click.Command)
         return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write each name with the first sentence of its docstring, for which none is imported."""
+        limit = formatter.width - 6 - max(map(len, self.commands_at))
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, self._summary(name).get_short_help_str(limit)) for name in self.commands_at])
+
+    def _summary(self, name: str) -> click.Command:
+        """A command that knows nothing but its help."""
+        module, attribute = self.commands_at[name].split(":")
+        spec = importlib.util.find_spec(module)
+        assert spec is not None
+        assert isinstance(spec.loader, importlib.abc.InspectLoader)
+        source = spec.loader.get_source(module)
+        assert source is not None
+        functions = (node for node in ast.parse(source).body if isinstance(node, ast.FunctionDef))
+        return click.Command(name, help=next(ast.get_docstring(node) for node in functions if node.name == attribute))
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
