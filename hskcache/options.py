@@ -11,8 +11,6 @@ import click
 from hskcache.errors import SpecError
 from hskcache.ranges import Whole
 from hskcache.runtime import check_device
-from hskcache.text.layout import OPTIONS, Layout
-from hskcache.text.table import BadRows, Unlabelled
 
 Command = Callable[..., Any]
 
@@ -103,35 +101,40 @@ def view(what: str) -> Callable[[Command], Command]:
     )
 
 
-_LAYOUT = (
-    click.option(
-        "--task", "task_name", metavar="NAME", help="Task preset (sst2, rte, ...): columns, labels and metrics."
-    ),
-    click.option("--text", metavar="COLUMN", help="Column of the text: its name, or its number counted from 0."),
-    click.option("--text-pair", metavar="COLUMN", help="Column of the second text of a pair."),
-    click.option("--label", metavar="COLUMN", help="Column of the label."),
-    click.option("--header/--no-header", default=None, help="Whether the first line names columns [default: detect]."),
-    click.option(
-        "--classes",
-        type=_ClassNames(),
-        metavar="neg,pos",
-        help="Classes as the data writes them, in the order of the model's.  [default: those of model, task or data]",
-    ),
-    click.option(
-        "--unlabelled",
-        type=click.Choice(get_args(Unlabelled)),
-        help="Rows without a gold label (empty, -, -1) among others: an error, left out, or distilled "
-        "without one.  [default: fail]",
-    ),
-    click.option(
-        "--bad-rows",
-        type=click.Choice(get_args(BadRows)),
-        help="Rows that cannot be used (no text, another width, an unknown label): an error, or left out.  "
-        "[default: fail]",
-    ),
-)
-
-
 def layout(command: Command) -> Command:
     """Give a command ``--task``, the column options and those of rows as one argument ``layout``."""
-    return with_options(_LAYOUT, gathered(Layout, "layout", OPTIONS)(command))
+    # Most commands read no rows, and do not wait for what can.
+    from hskcache.text.layout import OPTIONS, Layout
+    from hskcache.text.table import BadRows, Unlabelled
+
+    options = (
+        click.option(
+            "--task", "task_name", metavar="NAME", help="Task preset (sst2, rte, ...): columns, labels and metrics."
+        ),
+        click.option("--text", metavar="COLUMN", help="Column of the text: its name, or its number counted from 0."),
+        click.option("--text-pair", metavar="COLUMN", help="Column of the second text of a pair."),
+        click.option("--label", metavar="COLUMN", help="Column of the label."),
+        click.option(
+            "--header/--no-header", default=None, help="Whether the first line names columns [default: detect]."
+        ),
+        click.option(
+            "--classes",
+            type=_ClassNames(),
+            metavar="neg,pos",
+            help="Classes as the data writes them, in the order of the model's.  [default: those of model, task or "
+            "data]",
+        ),
+        click.option(
+            "--unlabelled",
+            type=click.Choice(get_args(Unlabelled)),
+            help="Rows without a gold label (empty, -, -1) among others: an error, left out, or distilled "
+            "without one.  [default: fail]",
+        ),
+        click.option(
+            "--bad-rows",
+            type=click.Choice(get_args(BadRows)),
+            help="Rows that cannot be used (no text, another width, an unknown label): an error, or left out.  "
+            "[default: fail]",
+        ),
+    )
+    return with_options(options, gathered(Layout, "layout", OPTIONS)(command))

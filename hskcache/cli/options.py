@@ -5,7 +5,6 @@ from typing import Any
 
 import click
 
-from hskcache.build.request import Texts
 from hskcache.errors import SpecError
 from hskcache.options import Command, gathered, layout, with_options
 
@@ -54,4 +53,6 @@ on_nonfinite_option = click.option(
 
 def texts(command: Command) -> Command:
     """Give a command ``--data`` or ``--corpus``, and which columns are read, as one argument ``texts``."""
+    from hskcache.build.request import Texts
+
     return with_options(_DATA_OR_CORPUS, layout(gathered(Texts, "texts")(command)))
