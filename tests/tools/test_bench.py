@@ -64,9 +64,10 @@ def test_a_name_that_is_none_is_told_the_nearest() -> None:
 
 def test_startup_times_each_command_in_two_checkouts() -> None:
     done = bench("startup", "--against", str(ROOT), "--repetitions", "1", "--json")
-    assert done.returncode == 0, done.stderr
+    # 1: slower than its targets, as on a busy machine.
+    assert done.returncode in {0, 1}, done.stderr
     found = json.loads(done.stdout)["commands"]
-    assert list(found) == ["hskcache --help", "hsktrain --help", "hskcache info"]
+    assert list(found) == ["hskcache --help", "hsktrain --help", "hskcache info", "hsktrain fit, finished"]
     assert all(set(times["seconds"]) == {"here", "against"} for times in found.values())
 
 

@@ -4,13 +4,16 @@ Each run is a process of its own that imports the packages of one of the two; th
 """
 
 import os
+import resource
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from statistics import median
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import click
 
@@ -18,10 +21,14 @@ from benchmarks.harness import options, report
 from benchmarks.harness.commands import ENTRY
 from benchmarks.harness.folders import ROOT
 from benchmarks.harness.measure import ratio, take_turns
+from benchmarks.harness.synthetic import SHAPES, write_config
 from hskcache.errors import CacheError
 from trainer.timing import Times
 
 HERE, THERE = "here", "against"
+BOUNDS = {"hskcache --help": 0.15, "hsktrain --help": 0.15, "hskcache info": 0.3, "hsktrain fit, finished": 1.0}
+"""Seconds of the processor, by command."""
+GOLDEN = ROOT / "tests" / "golden" / "tiny.hsk"
 
 
 @contextmanager
@@ -77,14 +84,44 @@ def require_from(tree: Path) -> None:
         raise CacheError(f"a process in {tree} imports {', '.join(filter(None, found))}")
 
 
-def measure(trees: dict[str, Path], cache: Path, repetitions: int) -> dict[str, Times]:
-    """Seconds of each command, by command, in the checkouts that take turns."""
-    commands = (("hskcache", "--help"), ("hsktrain", "--help"), ("hskcache", "info", str(cache)))
+def children_cpu_s() -> float:
+    """Seconds of the processor that processes have taken which have ended."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
+def fit_words(folder: Path, side: str) -> tuple[str, ...]:
+    """A run of one step over the golden cache; the untimed run finishes it, the others find it finished."""
+    rows = folder / "rows.tsv"
+    rows.write_text("sentence\tlabel\none\t0\ntwo\t1\n", encoding="utf-8")
+    student = write_config(folder, SHAPES["tiny"])
+    return (
+        "fit", "--cache", str(GOLDEN), "--student", str(student), "--eval-data", str(rows), "--text", "sentence",
+        "--label", "label", "--recipe", "labels", "--set", "labels.epochs=1", "--device", "cpu",
+        "--out", str(folder / side),
+    )  # fmt: skip
+
+
+def measure(trees: dict[str, Path], cache: Path, repetitions: int) -> dict[str, tuple[Times, dict[str, float]]]:
+    """Seconds of each command, and of the processor, by command, in the checkouts that take turns."""
     found = {}
-    for program, *words in commands:
-        name = f"{program} {words[0]}"
-        sides = {side: partial(answer, tree, ENTRY[program], *words) for side, tree in trees.items()}
-        found[name] = take_turns(name, sides, repetitions)
+    with TemporaryDirectory(prefix="startup-") as folder:
+        commands = {
+            "hskcache --help": dict.fromkeys(trees, ("--help",)),
+            "hsktrain --help": dict.fromkeys(trees, ("--help",)),
+            "hskcache info": dict.fromkeys(trees, ("info", str(cache))),
+            "hsktrain fit, finished": {side: fit_words(Path(folder), side) for side in trees},
+        }
+        for name, words in commands.items():
+            cpu: dict[str, list[float]] = {side: [] for side in trees}
+
+            def run(side: str, entry: str = ENTRY[name.split()[0]], words: Any = words, cpu: Any = cpu) -> None:
+                before = children_cpu_s()
+                answer(trees[side], entry, *words[side])
+                cpu[side].append(children_cpu_s() - before)
+
+            times = take_turns(name, {side: partial(run, side) for side in trees}, repetitions)
+            found[name] = times, {side: median(seconds[-repetitions:]) for side, seconds in cpu.items()}
     return found
 
 
@@ -93,13 +130,13 @@ def measure(trees: dict[str, Path], cache: Path, repetitions: int) -> dict[str, 
 @click.option(
     "--cache",
     type=click.Path(path_type=Path, file_okay=False, exists=True),
-    default=ROOT / "tests" / "golden" / "tiny.hsk",
+    default=GOLDEN,
     help="Cache that info tells about.  [default: the tests' of version 1]",
 )
 @options.repetitions()
 @options.as_json
 def main(against: str, cache: Path, repetitions: int, as_json: bool) -> None:
-    """Time hskcache --help, hsktrain --help and hskcache info in this checkout, its changes included, and in another.
+    """Time both --help, hskcache info and a finished hsktrain fit in this checkout, its changes included, and another.
 
     A commit is checked out into a worktree in a temporary folder. Both sides have the same Python and the same
     packages beside ours.
@@ -110,10 +147,14 @@ def main(against: str, cache: Path, repetitions: int, as_json: bool) -> None:
             require_from(tree)
         found = measure(trees, cache.resolve(), repetitions)
     rows = []
-    for command, times in found.items():
-        milliseconds = (f"{times.median(side) * 1e3:.0f}" for side in (HERE, THERE))
-        rows.append([command, *milliseconds, ratio(times, HERE, THERE)])
-    header = ("command", "here ms", "against ms", "here / against (quartiles)")
-    facts = {"against": against, "commands": {command: times.facts() for command, times in found.items()}}
+    for command, (times, cpu) in found.items():
+        cells = (f"{value * 1e3:.0f}" for value in (times.median(HERE), times.median(THERE), cpu[HERE], cpu[THERE]))
+        rows.append([command, *cells, ratio(times, HERE, THERE)])
+    header = ("command", "here ms", "against ms", "here CPU ms", "against CPU ms", "here / against (quartiles)")
+    facts = {
+        "against": against,
+        "commands": {command: times.facts() | {"cpu_s": cpu} for command, (times, cpu) in found.items()},
+    }
     title = f"start of a command against {against}, medians of {repetitions}"
-    report.conclude(facts, [report.table(title, header, rows)], [], as_json)
+    targets = [report.Target(f"CPU s, {command}", found[command][1][HERE], bound) for command, bound in BOUNDS.items()]
+    report.conclude(facts, [report.table(title, header, rows)], targets, as_json)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -11,10 +11,12 @@ from hskcache import console
 from hskcache.console import parse_bytes
 from hskcache.errors import SpecError
 from hskcache.options import as_json, device, gathered, layout, profile, view
+from hskcache.processes import is_first
 from hskcache.ranges import Whole
 from hskcache.spec import Spec, parse_spec
 from hskcache.timeline import recorded
 from trainer.cli import options
+from trainer.run.finished import finished
 from trainer.run.request import FitRequest, FromCache, FromTeacher, Machine
 
 if TYPE_CHECKING:
@@ -86,6 +88,15 @@ def _spec(path: Path) -> Spec:
         return parse_spec(path.read_text(encoding="utf-8"), str(path))
     except (OSError, UnicodeDecodeError) as error:
         raise SpecError(f"--spec {path}: {getattr(error, 'strerror', None) or 'not UTF-8 text'}") from None
+
+
+def _run(request: FitRequest, out: Path, machine: Machine) -> dict[str, Any]:
+    from trainer.run import processes
+    from trainer.run.requested import fit as run
+
+    result = run(request, out, machine)
+    processes.disconnect()
+    return result
 
 
 @click.command()
@@ -175,20 +186,22 @@ def fit(request: FitRequest, out: Path, machine: Machine, profile: Path | None, 
     classifiers begin from. The same command goes on where a cut-off run stopped.
     """
     from trainer import chance
-    from trainer.run import processes
-    from trainer.run.requested import fit as run
-    from trainer.source import projections
 
     with recorded(profile):
-        result = run(request, out, machine)
-    processes.disconnect()
-    if not processes.is_first():
+        if (result := finished(request, out)) is not None:
+            console.say(f"{out.resolve()} is finished already")
+        else:
+            result = _run(request, out, machine)
+    if not is_first():
         return
     chance.tell(result, str(out), chance.help_of_fit(result))
     if missing := [source for source in request.eval_data[1:] if source not in result.get("others", {})]:
         console.say(f"{out} was finished without {missing[0]}; score it with hsktrain evaluate --model {out}")
-    if not request.exports_projection and (projection := out / projections.FILE).is_file():
-        console.say(f"{out} was finished with its projection; delete {projection} to leave it out")
+    if not request.exports_projection:
+        from trainer.source import projections
+
+        if (projection := out / projections.FILE).is_file():
+            console.say(f"{out} was finished with its projection; delete {projection} to leave it out")
     if as_json:
         console.print_json(result)
         return

@@ -12,6 +12,7 @@ from trainer.evaluation import metrics_for
 from trainer.run.checkpoints import begun, reached, require_room
 from trainer.run.finetune import finetune as run_finetune
 from trainer.run.finetuner import Labelled
+from trainer.run.finished import asked, remember
 from trainer.run.fit import fit as run_fit
 from trainer.run.prepare import prepare_fit
 from trainer.run.request import FinetuneArguments, FinetuneRequest, FitRequest, Machine, Tuning
@@ -29,9 +30,12 @@ def fit(request: FitRequest, out: Path | str, machine: Machine | None = None) ->
     machine = replace(machine, device=runtime.resolve_device(machine.device))
     require_room(out)
     with console.going_on_from(lambda: reached(out)):
+        facts = asked(request)
         job = prepare_fit(request, machine)
         with writing_to(out, "here"):
-            return run_fit(job, out, machine)
+            result = run_fit(job, out, machine)
+            remember(facts, out)
+            return result
 
 
 def finetune(request: FinetuneRequest, out: Path | str) -> dict[str, Any]:
