@@ -1,6 +1,6 @@
 """The reader's face of a cache: open it, read verified shards of it."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -138,9 +138,12 @@ class Cache:
         rows = {one.row for name in fields for one in self._records(name).skipped()}
         return np.array(sorted(rows), np.int64)
 
-    def ahead(self, shards: Iterable[tuple[str, int]]) -> None:
-        """Tell that some shards, by field and number, will be read soon: one that is far away can then be fetched."""
-        self.shelf.ahead([self._records(field)[shard] for field, shard in shards])
+    def ahead(self, shards: Iterable[tuple[str, int]], names: Mapping[str, Collection[str]] | None = None) -> None:
+        """Tell that some shards, by field and number, will be read soon: one that is far away can then be fetched.
+
+        ``names``: by field the arrays that will be read; of a field that is not there, all.
+        """
+        self.shelf.ahead([self._records(field)[shard] for field, shard in shards], names)
 
     def read(self, field: str, shard: int, names: Collection[str] | None = None) -> dict[str, NDArray[Any]]:
         """Read one shard of a field with one read of its file, verified against the manifest.

@@ -62,7 +62,7 @@ def read_rows(cache: Cache, name: str, rows: Integers, names: Collection[str] | 
     all. Raises MismatchError if the cache has no such field, DamageError if a file is missing or altered.
     """
     places = list(by_shard(cache.shards, rows))
-    cache.ahead((name, shard) for shard, _ in places)
+    cache.ahead(((name, shard) for shard, _ in places), None if names is None else {name: names})
     parts = []
     for shard, inside in places:
         arrays = cache.read(name, shard, names)

@@ -79,6 +79,10 @@ class BoundedFolder:
         for folder in (self.files, self.kept):
             make_folder(folder)
 
+    def holds(self, sha256: str) -> bool:
+        """True if a file is there."""
+        return self._path(sha256).exists()
+
     def drop(self, sha256: str) -> None:
         """Remove a file that is not what it should be."""
         self._path(sha256).unlink(missing_ok=True)

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
@@ -10,6 +11,7 @@ from typing import Any, BinaryIO
 
 from hskcache.disk import sync_file, sync_folder
 from hskcache.errors import CacheError, DamageError
+from hskcache.remote.parts import FilePart, whole
 from hskcache.remote.remote import Remote
 from hskcache.remote.retry import OutOfReachError
 from hskcache.store.consistency import parse_manifest
@@ -108,25 +110,30 @@ def fetch(
         CacheError: the server is out of reach, or refuses.
         OSError: the disk cannot take it.
     """
+    fetch_part(remote, whole(name, *expected), target, on_bytes)
+
+
+def fetch_part(remote: Remote, part: FilePart, target: Path, on_bytes: Callable[[int], object] | None = None) -> None:
+    """Fetch a part of a file as :func:`fetch` does a whole one."""
     tell = on_bytes or _ignore
     make_folder(target.parent)
-    partial = partial_path(target, expected[1])
+    partial = partial_path(target, part.sha256)
     with partial.open("a+b") as file:
         was_there = file.tell()
         tell(was_there)
-        found = _fill(remote, name, file, expected[0], tell)
-        if found != expected[1] and was_there:
+        _fill(remote, part, file, tell)
+        if not (is_right := _is_right(file, part)) and was_there:
             # What stood there may be what a power cut left of it.
-            tell(-file.tell())
+            tell(-file.seek(0, os.SEEK_END))
             file.truncate(0)
-            found = _fill(remote, name, file, expected[0], tell)
-        if found != expected[1]:
+            _fill(remote, part, file, tell)
+            is_right = _is_right(file, part)
+        if not is_right:
             partial.unlink(missing_ok=True)
             raise DamageError(
-                f"{remote.describe(name)} has another content than its manifest says: its SHA-256 differs; whoever "
-                "pushed it can push it again"
+                f"{remote.describe(part.path)} has another content than its manifest says: its SHA-256 differs; "
+                "whoever pushed it can push it again"
             )
-        file.flush()
         sync_file(file)
     partial.replace(target)
     sync_folder(target.parent)
@@ -136,38 +143,50 @@ def _ignore(_num_bytes: int) -> None:
     """Tell nobody."""
 
 
-def _fill(remote: Remote, name: str, file: BinaryIO, num_bytes: int, tell: Callable[[int], object]) -> str:
-    """Append what is missing, and return the digest of all."""
-    file.seek(0)
-    digest = hashlib.sha256()
-    while piece := file.read(_READ_BYTES):
-        digest.update(piece)
+def _fill(remote: Remote, part: FilePart, file: BinaryIO, tell: Callable[[int], object]) -> None:
+    """Append what is missing of a part."""
+    num_there = file.seek(0, os.SEEK_END)
 
     def receive() -> None:
-        before = file.tell()
+        nonlocal num_there
+        before = num_there
         try:
-            for piece in remote.pieces(name, before, num_bytes):
+            for piece in remote.pieces(part.path, part.start + before, part.stop):
                 file.write(piece)
-                digest.update(piece)
+                num_there += len(piece)
                 tell(len(piece))
         except OutOfReachError:
-            if file.tell() == before:
+            if num_there == before:
                 raise
         else:
-            if file.tell() == before:
+            if num_there == before:
                 raise DamageError(
-                    f"{remote.describe(name)} has {before} bytes where its manifest says {num_bytes}; whoever pushed "
-                    "it can push it again"
+                    f"{remote.describe(part.path)} has {part.start + before} bytes where its manifest says "
+                    f"{part.stop}; whoever pushed it can push it again"
                 )
 
-    while file.tell() < num_bytes:
+    while num_there < part.num_bytes:
         try:
             remote.patiently(receive)
         except FileNotFoundError:
             raise DamageError(
-                f"{remote.describe(name)} is missing; whoever pushed the cache can push it again"
+                f"{remote.describe(part.path)} is missing; whoever pushed the cache can push it again"
             ) from None
-    return digest.hexdigest()
+
+
+def _is_right(file: BinaryIO, part: FilePart) -> bool:
+    """True if a file holds a part, and every piece of it has its digest."""
+    file.flush()
+    if os.fstat(file.fileno()).st_size != part.num_bytes:
+        return False
+    for piece in part.pieces:
+        digest, left = hashlib.sha256(), piece.stop - file.seek(piece.start - part.start) - part.start
+        while left and (data := file.read(min(left, _READ_BYTES))):
+            digest.update(data)
+            left -= len(data)
+        if digest.hexdigest() != piece.sha256:
+            return False
+    return True
 
 
 def remote_sha256(remote: Remote, name: str, num_bytes: int) -> str | None:

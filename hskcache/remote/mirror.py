@@ -10,7 +10,7 @@ import os
 import shutil
 import threading
 from collections import deque
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -24,8 +24,9 @@ from hskcache.disk import writing_to
 from hskcache.errors import CacheError, DamageError
 from hskcache.locks import locked
 from hskcache.remote.bounded import BoundedFolder, WantedFile
-from hskcache.remote.fetch import fetch, fetch_tokenizer, read_manifest, read_page
+from hskcache.remote.fetch import fetch_part, fetch_tokenizer, read_manifest, read_page
 from hskcache.remote.home import in_home
+from hskcache.remote.parts import FilePart, parts_of
 from hskcache.remote.remote import Remote, is_url, open_remote
 from hskcache.remote.retry import OutOfReachError
 from hskcache.store.consistency import parse_manifest
@@ -34,8 +35,8 @@ from hskcache.store.files import make_folder, sha256_hex, write_atomic
 from hskcache.store.ledger import TOKENIZER, Ledger
 from hskcache.store.manifest import Manifest
 from hskcache.store.publishing import MANIFEST
-from hskcache.store.reading import reread_shard
-from hskcache.store.record import Record
+from hskcache.store.reading import checked, reread_part, reread_shard
+from hskcache.store.record import NamedRecord, Record
 from hskcache.store.tokenizer import tokenizer_digest
 
 LOCAL_BYTES = 20_000_000_000
@@ -108,8 +109,8 @@ class Mirror:
         self.manifest = manifest
         self._mutex = threading.Lock()
         # Announced and not read yet: by digest, and in order those that nobody has begun to fetch.
-        self._soon: dict[str, Record] = {}
-        self._queue: deque[Record] = deque()
+        self._soon: dict[str, FilePart] = {}
+        self._queue: deque[FilePart] = deque()
         self._num_threads = 0
         self._failure: BaseException | None = None
 
@@ -133,22 +134,39 @@ class Mirror:
         return root / TOKENIZER
 
     def read(self, record: Record, field: Field, names: Collection[str] | None) -> dict[str, NDArray[Any]]:
-        """Read a shard, fetched first if it is not there.
+        """Read a shard, or some arrays of it, fetched first if they are not there: of the file no more than they need.
 
         Raises:
             DamageError: the server has other bytes than the manifest says, or the disk here is not sound.
             CacheError: as :meth:`holding`.
         """
+        parts = self._parts(record, names)
+        if names is None or not isinstance(record, NamedRecord) or (len(parts) == 1 and parts[0].is_whole):
+            return self._reread(parts[0], lambda path: reread_shard(path, record, field, names))
+        arrays: dict[str, NDArray[Any]] = {}
+        for part in parts:
+            span = part.start, part.stop
+            arrays |= self._reread(part, partial(reread_part, span=span, record=record, names=names))
+        try:
+            return checked(arrays, record, field, names)
+        except DamageError as error:
+            raise DamageError(f"{self.remote.describe(record.path)} {error}") from None
+
+    def _reread(self, part: FilePart, read: Callable[[Path], dict[str, NDArray[Any]]]) -> dict[str, NDArray[Any]]:
         for _ in range(_ATTEMPTS):
-            with self.holding(record) as path:
+            with self.holding(part) as path:
                 try:
-                    return reread_shard(path, record, field, names)
+                    return read(path)
                 except DamageError as error:
                     said = error
-                    self.drop(record)
+                    self.folder.drop(part.sha256)
         raise DamageError(
             f"{path} {said}, though it was just fetched; see whether the disk is sound, or choose another --local-dir"
         )
+
+    def _parts(self, record: Record, names: Collection[str] | None) -> list[FilePart]:
+        """The parts of a shard's file that some arrays need, or the whole file where it is here already."""
+        return parts_of(record, None if self.folder.holds(record.sha256) else names)
 
     def require(self, num_bytes: Callable[[], int], what: str) -> None:
         """Raise unless the folder may hold so many bytes of shards at once.
@@ -159,8 +177,8 @@ class Mirror:
         self.folder.require(num_bytes(), what)
 
     @contextmanager
-    def holding(self, record: Record) -> Iterator[Path]:
-        """The file of a shard, fetched and verified first if it is not there; it stays until the end of the block.
+    def holding(self, part: FilePart) -> Iterator[Path]:
+        """A file of a part of a shard's, fetched and verified first if it is not there, which stays until the end.
 
         Raises:
             OutOfReachError: the server does not answer.
@@ -174,33 +192,32 @@ class Mirror:
             with self._mutex:
                 if self._failure is not None:
                     raise self._failure
-                soon = self._soon.keys() - {record.sha256}
+                soon = self._soon.keys() - {part.sha256}
             try:
                 with writing_to(self.folder.root, _SINCE):
-                    file = self.folder.holding(_wanted(record), lambda target: self._fetch(record, target), soon)
+                    file = self.folder.holding(
+                        _wanted(part), lambda target: fetch_part(self.remote, part, target), soon
+                    )
                     path = stack.enter_context(file)
             finally:
                 with self._mutex:
-                    self._soon.pop(record.sha256, None)
+                    self._soon.pop(part.sha256, None)
             self._start()
             yield path
 
-    def ahead(self, records: Sequence[Record]) -> None:
-        """Fetch shards that will be read soon, several at a time in the background, as far as there is room.
+    def ahead(self, records: Sequence[Record], names: Mapping[str, Collection[str]] | None = None) -> None:
+        """Fetch what will be read soon of shards, several at a time in the background, as far as there is room.
 
         Servers and disks that fail are not told of: whoever reads the shard tries again. Whatever else ends a thread is
         raised by the next :meth:`holding`.
         """
         self.remote.check_process()
+        parts = [part for record in records for part in self._parts(record, (names or {}).get(record.field))]
         with self._mutex:
-            new = {record.sha256: record for record in records if record.sha256 not in self._soon}
+            new = {part.sha256: part for part in parts if part.sha256 not in self._soon}
             self._soon |= new
             self._queue.extend(new.values())
         self._start()
-
-    def drop(self, record: Record) -> None:
-        """Remove a file that is not what was fetched."""
-        self.folder.drop(record.sha256)
 
     def _start(self) -> None:
         """Start threads for what is queued, if they are too few; they end by themselves, and with the process."""
@@ -215,43 +232,40 @@ class Mirror:
 
     def _work(self) -> None:
         try:
-            while (record := self._next()) is not None and self._prepare(record):
+            while (part := self._next()) is not None and self._prepare(part):
                 pass
         except BaseException as error:  # noqa: BLE001  (whatever it is, it belongs to who reads)
             with self._mutex:
                 self._num_threads -= 1
                 self._failure = error
 
-    def _next(self) -> Record | None:
-        """Next shard to fetch; None where nothing is left, and the thread ends."""
+    def _next(self) -> FilePart | None:
+        """Next part to fetch; None where nothing is left, and the thread ends."""
         with self._mutex:
             while self._queue:
-                record = self._queue.popleft()
-                if record.sha256 in self._soon:
-                    return record
+                part = self._queue.popleft()
+                if part.sha256 in self._soon:
+                    return part
             self._num_threads -= 1
         return None
 
-    def _prepare(self, record: Record) -> bool:
+    def _prepare(self, part: FilePart) -> bool:
         """True to go on; where there is no room, the thread ends, and the next shard that is read starts another."""
         with self._mutex:
             soon = set(self._soon)
         try:
-            if self.folder.prepare(_wanted(record), lambda target: self._fetch(record, target), soon):
+            if self.folder.prepare(_wanted(part), lambda target: fetch_part(self.remote, part, target), soon):
                 return True
         except (CacheError, OSError):
             return True
         with self._mutex:
-            self._queue.appendleft(record)
+            self._queue.appendleft(part)
             self._num_threads -= 1
         return False
 
-    def _fetch(self, record: Record, target: Path) -> None:
-        fetch(self.remote, record.path, target, (record.num_bytes, record.sha256))
 
-
-def _wanted(record: Record) -> WantedFile:
-    return WantedFile(record.sha256, record.num_bytes)
+def _wanted(part: FilePart) -> WantedFile:
+    return WantedFile(part.sha256, part.num_bytes)
 
 
 def _manifest(remote: Remote, kept: Path) -> Manifest:

@@ -47,7 +47,7 @@ def read_shard(
     arrays = unpack_shard(data, names)
     if isinstance(record, NamedRecord):
         _check_places(data, record, arrays)
-    return _checked(arrays, record, field, names)
+    return checked(arrays, record, field, names)
 
 
 def reread_shard(
@@ -68,18 +68,39 @@ def reread_shard(
     Raises:
         DamageError: as :func:`read_shard`.
     """
-    with _File(path, record.num_bytes).opened() as file:
-        if isinstance(record, NamedRecord) and names is not None:
-            parts = {name: record.arrays[name] for name in names}
-            check_memory(sum(info.memory_bytes for info in parts.values()), record.num_bytes)
-            arrays = {}
-            for name, info in parts.items():
-                arrays[name] = unpack_array(file.verified(info.offset, info.num_bytes, info.sha256), name)
+    if isinstance(record, NamedRecord) and names is not None:
+        arrays = reread_part(path, (0, record.num_bytes), record, names)
+    else:
+        with _File(path, record.num_bytes).opened() as file:
+            arrays = unpack_shard(file.verified(0, record.num_bytes, record.sha256), names)
+    return checked(arrays, record, field, names)
+
+
+def reread_part(
+    path: Path, span: tuple[int, int], record: NamedRecord, names: Collection[str]
+) -> dict[str, NDArray[Any]]:
+    """Read those of some arrays of a shard that a part of its file holds, as :func:`reread_shard` does.
+
+    Args:
+        path: a file that holds the part and nothing else.
+        span: the part, bytes [start, stop) of the shard's file.
+        record: what the manifest says of the shard.
+        names: arrays that are wanted of it, of this part and others.
+
+    Raises:
+        DamageError: as :func:`read_shard`, but for how arrays divide the rows, which :func:`checked` sees.
+    """
+    start, stop = span
+    check_memory(sum(record.arrays[name].memory_bytes for name in names), record.num_bytes)
+    arrays = {}
+    with _File(path, stop - start).opened() as file:
+        for name in names:
+            info = record.arrays[name]
+            if start <= info.offset and info.offset + info.num_bytes <= stop:
+                arrays[name] = unpack_array(file.verified(info.offset - start, info.num_bytes, info.sha256), name)
                 # Each at once: all of them, other than they are said to be, could take more memory than there is.
                 _check_array(arrays[name], info)
-        else:
-            arrays = unpack_shard(file.verified(0, record.num_bytes, record.sha256), names)
-    return _checked(arrays, record, field, names)
+    return arrays
 
 
 class _State(NamedTuple):
@@ -169,10 +190,14 @@ def _check_array(array: NDArray[Any], info: ArrayInfo) -> None:
         raise DamageError("holds other arrays than its record says")
 
 
-def _checked(
+def checked(
     arrays: dict[str, NDArray[Any]], record: Record, field: StoredField, names: Collection[str] | None
 ) -> dict[str, NDArray[Any]]:
-    """Arrays of a shard that are those of its record, divided into rows as they should be."""
+    """Arrays of a shard that are those of its record, divided into rows as they should be.
+
+    Raises:
+        DamageError: they are not; does not name the file.
+    """
     if arrays.keys() != (record.arrays.keys() if names is None else set(names)):
         raise DamageError("holds other arrays than its record says")
     for name, array in arrays.items():

@@ -1,6 +1,6 @@
 """Shelf that the files of a cache stand on: a directory here, and whatever else can hand out its shards."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -48,8 +48,13 @@ class Shelf(Protocol):
         """
         ...
 
-    def ahead(self, records: Sequence[Record]) -> None:
-        """Tell of shards that will be read soon: one that is far away can then be fetched."""
+    def ahead(self, records: Sequence[Record], names: Mapping[str, Collection[str]] | None = None) -> None:
+        """Tell of shards that will be read soon: one that is far away can then be fetched.
+
+        Args:
+            records: of the shards, in the order in which they will be read.
+            names: by field the arrays that will be read; of a field that is not there, all.
+        """
         ...
 
     def require(self, num_bytes: Callable[[], int], what: str) -> None:
@@ -97,7 +102,7 @@ class Directory:
         except DamageError as error:
             raise DamageError(f"{path} {error}") from None
 
-    def ahead(self, records: Sequence[Record]) -> None:
+    def ahead(self, records: Sequence[Record], names: Mapping[str, Collection[str]] | None = None) -> None:
         """Do nothing: all shards are here."""
 
     def require(self, num_bytes: Callable[[], int], what: str) -> None:

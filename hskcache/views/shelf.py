@@ -68,9 +68,11 @@ class ViewShelf:
             arrays = _first_rows(narrowed.source, arrays, record.num_rows)
         return _some(narrowed.shard(arrays, constants), wanted)
 
-    def ahead(self, records: Sequence[Record]) -> None:
-        """Tell the cache of shards that will be read soon."""
-        self._origin.shelf.ahead([self._record(record) for record in records])
+    def ahead(self, records: Sequence[Record], names: Mapping[str, Collection[str]] | None = None) -> None:
+        """Tell the cache of shards that will be read soon, and of which arrays of them."""
+        wanted = {name: kind_of(one.field).arrays(one.field).keys() for name, one in self._fields.items()}
+        needed = {name: _needed(self._fields[name], some) for name, some in (wanted | dict(names or {})).items()}
+        self._origin.shelf.ahead([self._record(record) for record in records], needed)
 
     def require(self, num_bytes: Callable[[], int], what: str) -> None:
         """Raise unless so many bytes of the cache's shards can stand on this machine at once."""

@@ -70,7 +70,10 @@ def main(most_rows: int, repetitions: int, work: Path, as_json: bool) -> None:
     random_cache.write(small, random_cache.Plan(4096, 4096, plan.spec, plan.knowledge, plan.draw))
     names = [name for name in open_cache(small).fields if name != "attention"]
     counts = [-(-(10**power) // 4096) for power in range(5, 10) if 10**power <= most_rows]
-    caches = {count: grown(small, work / "scale" / f"{count}.hsk", count, names, 2, is_whole=True) for count in counts}
+    caches = {count: work / "scale" / f"{count}.hsk" for count in counts}
+    for count, cache in caches.items():
+        if not (cache / "manifest.json").exists():
+            grown(small, cache, count, names, 2, is_whole=True)
     sides = [(count, begin) for count in counts for begin in (0.0, 0.5)]
     found: dict[tuple[int, float], list[list[float]]] = {side: [] for side in sides}
     for _ in range(repetitions):

@@ -60,7 +60,8 @@ class Reader:
 
     def ahead(self, shards: Iterable[int]) -> None:
         """Tell the cache that some shards will be read soon, in this order; what is far away is fetched meanwhile."""
-        self.cache.ahead((field, shard) for shard in shards for field in self.fields)
+        names = {field: list(self._names(field, 0)) for field in self.fields}
+        self.cache.ahead(((field, shard) for shard in shards for field in self.fields), names)
 
     def constants(self) -> dict[str, Tensor]:
         """``field/array`` -> what all rows share: columns or principal components.

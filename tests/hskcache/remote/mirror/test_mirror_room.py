@@ -27,6 +27,7 @@ from hskcache.errors import SpecError
 from hskcache.locks import locked
 from hskcache.remote.fetch import partial_path
 from hskcache.remote.mirror import open_mirror
+from hskcache.remote.parts import parts_of
 from hskcache.store.publishing import write_index, write_manifest
 
 
@@ -184,7 +185,7 @@ def test_what_is_being_read_is_not_removed_and_whoever_needs_its_room_waits(
     child = forked.start(read_another)
     mirror = open_mirror(server.url, tmp_path, bound)
     record = original.manifest.shards["logits"][0]
-    with mirror.shelf.holding(record) as path:
+    with mirror.shelf.holding(parts_of(record, None)[0]) as path:
         held.touch()
         until(lambda: any((tmp_path / "shards").glob("*.lock")))
         mirror.ahead([("logits", 2)])
