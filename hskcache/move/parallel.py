@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
@@ -11,6 +11,9 @@ from hskcache.move.selected import Selected
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+# Items that are taken before their turn, by each thread.
+_WAITING = 4
 
 
 def _ignore(_value: object) -> None:
@@ -75,7 +78,7 @@ def in_parallel(
 
     Args:
         work: may be called in any thread.
-        items: in the order in which they are begun.
+        items: in the order in which they are begun; taken little before.
         jobs: items at a time.
         give_up: called after an error or an interrupt, so that nobody waits for what other threads still try.
 
@@ -85,14 +88,23 @@ def in_parallel(
     Raises:
         Exception: the first that ``work`` raised; no item is begun after it.
     """
+    results: dict[int, Result] = {}
+    begun: dict[Future[Result], int] = {}
+
+    def collect(done: Iterable[Future[Result]]) -> None:
+        for task in done:
+            results[begun.pop(task)] = task.result()
+
     with ThreadPoolExecutor(jobs, thread_name_prefix="hskcache-share") as threads:
         try:
-            tasks = [threads.submit(work, item) for item in items]
-            done, _ = wait(tasks, return_when=FIRST_EXCEPTION)
-            for task in done:
-                task.result()
+            for number, item in enumerate(items):
+                if len(begun) >= _WAITING * jobs:
+                    collect(wait(begun, return_when=FIRST_COMPLETED).done)
+                begun[threads.submit(work, item)] = number
+            while begun:
+                collect(wait(begun, return_when=FIRST_COMPLETED).done)
         except BaseException:
             give_up()
             threads.shutdown(wait=False, cancel_futures=True)
             raise
-    return [task.result() for task in tasks]
+    return [results[number] for number in range(len(results))]

@@ -99,28 +99,27 @@ class _Pull:
         """Fetch what is missing; ``before`` is the id of the cache that the folder holds."""
         root, manifest = self.ledger.root, self.selected.manifest
         self.watch.on_total(manifest.num_bytes)
-        are_whole = in_parallel(self._is_whole, self.selected.records, jobs, self.remote.give_up)
-        missing = [pair for pair, is_whole in zip(self.selected.records, are_whole, strict=True) if not is_whole]
-        need = sum(max(record.num_bytes - self._num_partial(record), 0) for _, record in missing)
+        left = in_parallel(self._left, self.selected.records, jobs, self.remote.give_up)
+        need = sum(max(num_bytes or 0, 0) for num_bytes in left)
         disk.require_space(root, need, f"what {root} lacks needs", "pull fewer --fields or --rows", "folder")
         self.arrival.begin()
         if not self.arrival.has_tokenizer():
             self.arrival.put_tokenizer(fetch_tokenizer(self.remote, manifest))
-        in_parallel(self._bring, missing, jobs, self.remote.give_up)
+        missing = (pair for pair, some in zip(self.selected.records, left, strict=True) if some is not None)
+        fetched = in_parallel(self._bring, missing, jobs, self.remote.give_up)
         self._finish(before)
-        num_bytes = sum(record.num_bytes for _, record in missing)
-        return Pulled(self.selected, len(missing), len(are_whole) - len(missing), num_bytes)
+        return Pulled(self.selected, len(fetched), len(left) - len(fetched), sum(fetched))
 
-    def _is_whole(self, pair: tuple[Record, Record]) -> bool:
-        """True if a shard stands here with the bytes that it should have; then its record does so afterwards."""
+    def _left(self, pair: tuple[Record, Record]) -> int | None:
+        """Bytes to fetch of a shard; None where it stands here as it should; then its record does so afterwards."""
         record = pair[1]
         path = self.ledger.shard_path(record)
         if not is_file_of(path, record):
-            return False
+            return record.num_bytes - self._num_partial(record)
         self.tell(record.num_bytes)
         if self.selected.manifest.format.keeps_records and not self.arrival.may_have(record):
             self.arrival.put_record(record)
-        return True
+        return None
 
     def _num_partial(self, record: Record) -> int:
         try:
@@ -128,13 +127,15 @@ class _Pull:
         except FileNotFoundError:
             return 0
 
-    def _bring(self, pair: tuple[Record, Record]) -> None:
+    def _bring(self, pair: tuple[Record, Record]) -> int:
+        """Fetch a shard; returns its bytes."""
         there, here = pair
         self.arrival.disown(here)
         name = there.path
         target = self.ledger.shard_path(here)
         fetch(self.remote, name, target, (here.num_bytes, here.sha256), self.tell)
         self.arrival.put_record(here)
+        return here.num_bytes
 
     def _finish(self, before: str | None) -> None:
         """Write the manifest, which completes the cache, unless another process has changed it meanwhile."""

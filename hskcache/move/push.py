@@ -131,13 +131,12 @@ class _Push:
             )
         if manner.verify:
             self._verify(beside, manner.jobs)
-        there = [record for (_, record), was_sent in zip(self.selected.records, sent, strict=True) if not was_sent]
-        kept_bytes = sum(record.num_bytes for record in there)
         verified = num_bytes if manner.verify else None
-        return Pushed(self.selected, len(sent) - len(there), len(there), num_bytes - kept_bytes, verified)
+        num_sent = sum(some is not None for some in sent)
+        return Pushed(self.selected, num_sent, len(sent) - num_sent, sum(some or 0 for some in sent), verified)
 
-    def _send(self, pair: tuple[Record, Record]) -> bool:
-        """Send a shard and then its record; whether they were not there."""
+    def _send(self, pair: tuple[Record, Record]) -> int | None:
+        """Send a shard and then its record; its bytes, or None where they were there."""
         ours, theirs = pair
         is_there = self._is_vouched(theirs) and self.remote.size(theirs.path) == theirs.num_bytes
         if not is_there:
@@ -146,7 +145,7 @@ class _Push:
             for record in _record_names(self.selected.manifest, theirs):
                 self.remote.write(record, spelled(theirs))
         self.tell(ours.num_bytes)
-        return not is_there
+        return None if is_there else ours.num_bytes
 
     def _send_page(self, file: IndexFile) -> None:
         """Send a page of records, unless it is there: its name is that of its content."""
@@ -267,7 +266,7 @@ def _standing(remote: Remote, root: Path, replace: bool) -> Manifest | None:
 
 def _clear(remote: Remote, standing: Manifest) -> None:
     """Remove the cache at a URL, the manifest last: whoever is killed finds it by the manifest again."""
-    names = [name for record in standing.records for name in (*_record_names(standing, record), record.path)]
+    names = (name for record in standing.records for name in (*_record_names(standing, record), record.path))
     in_parallel(remote.remove, names, 8, remote.give_up)
     for name in (*(file.path for file in standing.index), *manifest_files(standing)):
         remote.remove(name)

@@ -1,5 +1,6 @@
 """Fields and rows of a cache that go to a place that may have some of it: chosen, rounded to shards, and grown."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -29,13 +30,29 @@ class Selected:
 
     Attributes:
         manifest: of the cache there.
-        records: every shard, constants included: its record at the source and at the place, where the number differs.
-        start: first row of the source that is there; row 0 of the place.
+        source: manifest of the cache that it comes from.
+        first: shard of the source that is the first there.
     """
 
     manifest: Manifest
-    records: list[tuple[Record, Record]]
-    start: int
+    source: Manifest
+    first: int
+
+    @property
+    def records(self) -> Iterator[tuple[Record, Record]]:
+        """Every shard, constants included: its record at the source and at the place, where the number differs.
+
+        A page of them is in memory at a time.
+        """
+        for name, record in self.manifest.constants.items():
+            yield self.source.constants[name], record
+        for name, records in self.manifest.shards.items():
+            yield from zip(self.source.shards[name].since(self.first), records, strict=False)
+
+    @property
+    def start(self) -> int:
+        """First row of the source that is there; row 0 of the place."""
+        return self.source.request.shards[self.first][0]
 
     @property
     def stop(self) -> int:
@@ -80,10 +97,7 @@ def select(source: NamedManifest, standing: NamedManifest | None, subset: Subset
         fields |= standing.manifest.fields.keys()
         shards = range(begin, max(shards.stop, begin + standing.manifest.request.num_shards))
     chosen = manifest.subset(fields, shards)
-    pairs = [(manifest.constants[name], record) for name, record in chosen.constants.items()]
-    for name, records in chosen.shards.items():
-        pairs += zip(manifest.shards[name][shards.start : shards.stop], records, strict=True)
-    return Selected(chosen, pairs, manifest.request.shards[shards.start][0])
+    return Selected(chosen, manifest, shards.start)
 
 
 def _shards(source: NamedManifest, rows: tuple[int, int] | None) -> range:
@@ -94,8 +108,7 @@ def _shards(source: NamedManifest, rows: tuple[int, int] | None) -> range:
     start, stop = rows[0], min(rows[1], num_rows)
     if not 0 <= start < stop:
         raise MismatchError(f"{source.name} has no rows {rows[0]} to {rows[1]}; it has {num_rows}, counted from 0")
-    held = [shard for shard, (first, last) in enumerate(ranges) if first < stop and start < last]
-    return range(held[0], held[-1] + 1)
+    return range(ranges.shard_of(start), ranges.shard_of(stop - 1) + 1)
 
 
 def _begin(source: NamedManifest, standing: NamedManifest) -> int:
@@ -107,16 +120,15 @@ def _begin(source: NamedManifest, standing: NamedManifest) -> int:
     whole, held = source.manifest, standing.manifest
     num_shards = held.request.num_shards
     row = (held.part.start if held.part is not None else 0) - (whole.part.start if whole.part is not None else 0)
-    starts = [start for start, _ in whole.request.shards]
-    if row not in starts:
+    begin = whole.request.shards.shard_of(row) if 0 <= row < whole.request.num_rows else -1
+    if begin < 0 or whole.request.shards[begin][0] != row:
         _refuse(source, standing, f"its rows are counted from row {row} of it")
-    begin = starts.index(row)
     if lacking := held.fields.keys() - whole.fields.keys():
         _refuse(source, standing, f"{source.name} has no field {min(lacking)}, which {standing.name} has")
     if begin + num_shards > whole.request.num_shards:
         _refuse(source, standing, f"it has {held.request.num_rows} rows, more than there are")
     for name, records in held.shards.items():
-        for ours, theirs in zip(whole.shards[name][begin : begin + num_shards], records, strict=True):
+        for ours, theirs in zip(whole.shards[name].since(begin), records, strict=False):
             if ours.sha256 != theirs.sha256 or whole.fields[name] != held.fields[name]:
                 _refuse(source, standing, f"its {name} differs at rows {ours.start} to {ours.stop}")
         if [one.sha256 for one in _constants(whole, name)] != [one.sha256 for one in _constants(held, name)]:

@@ -9,7 +9,7 @@ How a manifest is spelled, and how records go into the id, is the affair of a ve
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from itertools import chain
+from itertools import chain, islice
 from typing import Any
 
 from numpy.typing import NDArray
@@ -278,7 +278,7 @@ class Manifest(Strict):
         """Records of some neighbouring shards of a field as those of a cache that begins at row ``start`` here."""
         if len(shards) == len(self.shards[name]):
             return self.shards[name]
-        return self.format.records(name, _renumbered(self.shards[name][shards.start : shards.stop], start))
+        return self.format.records(name, _renumbered(islice(self.shards[name].since(shards.start), len(shards)), start))
 
 
 def named_content(manifest: Manifest, names: Collection[str]) -> dict[str, Any]:
@@ -313,9 +313,9 @@ def without_checksum(data: bytes) -> tuple[bytes, bool]:
     return body, sha256_hex(body) == match[1].decode()
 
 
-def _renumbered(records: Iterable[Record], start: int) -> list[Record]:
+def _renumbered(records: Iterable[Record], start: int) -> Iterator[Record]:
     """Records of neighbouring shards as those of a cache that begins with them, at row ``start`` here."""
-    return [
+    return (
         record.model_copy(
             update={
                 "shard": shard,
@@ -325,4 +325,4 @@ def _renumbered(records: Iterable[Record], start: int) -> list[Record]:
             }
         )
         for shard, record in enumerate(records)
-    ]
+    )

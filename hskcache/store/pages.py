@@ -184,8 +184,13 @@ class PagedRecords(Records):
         return self._parsed(page, self.store.lines(self.path(page), page), shard)
 
     def __iter__(self) -> Iterator[Record]:
+        return self.since(0)
+
+    def since(self, first: int) -> Iterator[Record]:
+        """The records from that of a shard on, a page at a time."""
         for page in self.pages:
-            yield from self.of_page(page)
+            if page.shard + page.num_records > first:
+                yield from islice(self.of_page(page), max(0, first - page.shard), None)
 
     def of_page(self, page: Page) -> Iterator[Record]:
         """The records of one page.

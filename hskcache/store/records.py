@@ -34,6 +34,10 @@ class Records(Sequence[Record], ABC):
     def skipped(self) -> Iterator[Skipped]:
         """Rows of which the field holds nothing, ascending."""
 
+    def since(self, first: int) -> Iterator[Record]:
+        """The records from that of a shard on, one after the other."""
+        return (self._at(shard) for shard in range(first, len(self)))
+
     @overload
     def __getitem__(self, place: int) -> Record: ...
     @overload

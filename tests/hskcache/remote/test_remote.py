@@ -232,6 +232,26 @@ def test_a_server_that_comes_back_is_found_again(served: Path, monkeypatch: pyte
             assert waiting.result() == b"abc"
 
 
+def test_items_are_taken_little_before_their_turn_and_results_keep_their_order() -> None:
+    taken, gate = list[int](), threading.Event()
+
+    def items() -> Iterator[int]:
+        for number in range(1000):
+            taken.append(number)
+            if number == 100:
+                gate.set()
+            yield number
+
+    def work(number: int) -> int:
+        # The first answers last.
+        if number == 0:
+            assert gate.wait(20)
+        assert taken[-1] - number <= 20 or number == 0
+        return number * 2
+
+    assert in_parallel(work, items(), 2, gate.set) == [2 * number for number in range(1000)]
+
+
 def test_an_sftp_connection_that_is_lost_is_no_end_of_a_file(served: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Which it is to paramiko where it cannot ask for more; and where nothing comes any more it waits."""
     monkeypatch.setattr(sftp, "SILENCE_S", 1.0)
