@@ -1,43 +1,36 @@
 """A cache at a URL, read through a bounded folder of this machine that processes and runs share.
 
 The manifest is read once; from then on its digests decide which bytes are taken, whatever the server's manifest becomes
-meanwhile. A shard is fetched when it is needed, or before that where somebody tells that it will be, verified, and kept
-until its room is needed. What is kept outlives the run: a cache that fits is fetched once, and once it is here it is
-read even where the server is out of reach.
+meanwhile. A shard, or what is wanted of it, is fetched when it is needed, or before that where somebody tells that it
+will be, verified, and kept until its room is needed. What is kept outlives the run: a cache that fits is fetched once,
+and once it is here it is read even where the server is out of reach.
 """
 
 import os
-import shutil
 import threading
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
 
-from hskcache import console
 from hskcache.cache import Cache, open_cache
 from hskcache.disk import writing_to
 from hskcache.errors import CacheError, DamageError
-from hskcache.locks import locked
 from hskcache.remote.bounded import BoundedFolder, WantedFile
-from hskcache.remote.fetch import fetch_part, fetch_tokenizer, read_manifest, read_page
+from hskcache.remote.fetch import fetch_part
 from hskcache.remote.home import in_home
+from hskcache.remote.kept import bring_tokenizer, kept_manifest
 from hskcache.remote.parts import FilePart, parts_of
 from hskcache.remote.remote import Remote, is_url, open_remote
-from hskcache.remote.retry import OutOfReachError
-from hskcache.store.consistency import parse_manifest
 from hskcache.store.fields import Field
-from hskcache.store.files import make_folder, sha256_hex, write_atomic
-from hskcache.store.ledger import TOKENIZER, Ledger
+from hskcache.store.ledger import TOKENIZER
 from hskcache.store.manifest import Manifest
-from hskcache.store.publishing import MANIFEST
 from hskcache.store.reading import checked, reread_part, reread_shard
 from hskcache.store.record import NamedRecord, Record
-from hskcache.store.tokenizer import tokenizer_digest
 
 LOCAL_BYTES = 20_000_000_000
 """Most bytes that a folder holds where nobody says otherwise."""
@@ -79,7 +72,7 @@ def open_mirror(url: str, local_dir: Path | None = None, most_bytes: int = LOCAL
     folder = BoundedFolder((local_dir or local_folder()).absolute(), most_bytes)
     with writing_to(folder.root, _SINCE):
         folder.make()
-        manifest = _manifest(remote, folder.kept)
+        manifest = kept_manifest(remote, folder.kept)
     return Cache(manifest, Mirror(remote, folder, manifest))
 
 
@@ -130,7 +123,7 @@ class Mirror:
         self.remote.check_process()
         root = self.folder.kept / self.manifest.cache_id
         with writing_to(root, _SINCE):
-            _bring_tokenizer(self.remote, self.manifest, root)
+            bring_tokenizer(self.remote, self.manifest, root)
         return root / TOKENIZER
 
     def read(self, record: Record, field: Field, names: Collection[str] | None) -> dict[str, NDArray[Any]]:
@@ -266,52 +259,3 @@ class Mirror:
 
 def _wanted(part: FilePart) -> WantedFile:
     return WantedFile(part.sha256, part.num_bytes)
-
-
-def _manifest(remote: Remote, kept: Path) -> Manifest:
-    """The manifest at a URL, kept for when the server is out of reach."""
-    pointer = kept / f"{sha256_hex(remote.url.encode())}.url"
-    try:
-        manifest = read_manifest(remote)
-    except OutOfReachError as error:
-        try:
-            manifest = Ledger(kept / pointer.read_text(encoding="ascii").strip()).intact()
-        except (OSError, ValueError, CacheError):
-            raise error from None
-        console.say(f"{error}; going on with cache {manifest.cache_id[:12]}, as far as it is in {kept.parent}")
-        return manifest
-    root = kept / manifest.cache_id
-    _keep(root / MANIFEST, manifest.to_json())
-    _keep(pointer, manifest.cache_id.encode())
-    return parse_manifest(manifest.to_json(), str(root / MANIFEST), partial(_page, remote, root))
-
-
-def _page(remote: Remote, root: Path, path: str, most_bytes: int) -> bytes:
-    """Content of a page, kept here from the first time that it is read."""
-    data = read_page(remote, root, path, most_bytes)
-    # Its name tells its digest; another content would be kept in its place for ever.
-    if sha256_hex(data)[:16] in path:
-        # Whoever reads a shard is told of a folder that cannot be written; a page is read without it.
-        with suppress(OSError):
-            _keep(root / path, data)
-    return data
-
-
-def _keep(path: Path, data: bytes) -> None:
-    if not path.is_file() or path.read_bytes() != data:
-        write_atomic(path, data)
-
-
-def _bring_tokenizer(remote: Remote, manifest: Manifest, root: Path) -> None:
-    """Bring the tokenizer's files to ``root``, fetched by one process for all, unless they stand there."""
-    folder = root / TOKENIZER
-    make_folder(root)
-    with locked(root / ".lock", remove=True):
-        try:
-            if tokenizer_digest(folder) == manifest.request.tokenizer.sha256:
-                return
-        except DamageError:
-            pass
-        shutil.rmtree(folder, ignore_errors=True)
-        for name, data in fetch_tokenizer(remote, manifest).items():
-            write_atomic(folder / name, data)

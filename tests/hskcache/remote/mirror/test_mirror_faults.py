@@ -92,14 +92,14 @@ def test_a_forked_child_is_told_to_open_its_own_and_waits_for_no_thread_of_its_p
 def test_whatever_else_ends_a_thread_is_raised_where_shards_are_read(
     ahead: Cache, error: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    here, real = threading.current_thread(), mirrors.fetch
+    here, real = threading.current_thread(), mirrors.fetch_part
 
     def fails(*arguments: object) -> None:
         if threading.current_thread() is not here:
             raise error
         real(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(mirrors, "fetch", fails)
+    monkeypatch.setattr(mirrors, "fetch_part", fails)
     ahead.ahead(ALL)
     deadline = time.monotonic() + 20
     while any(thread.name == "hskcache-fetch" for thread in threading.enumerate()):
