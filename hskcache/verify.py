@@ -4,7 +4,6 @@ import os
 from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import partial
 from itertools import chain
 from pathlib import Path
 
@@ -13,18 +12,17 @@ from numpy.typing import NDArray
 from pydantic import Field as Key
 from pydantic import computed_field
 
-from hskcache.errors import DamageError, MismatchError
-from hskcache.store.consistency import parse_manifest
+from hskcache.errors import CacheError, DamageError
 from hskcache.store.content import check_content
 from hskcache.store.fields import INPUTS, OFFSETS, check_positions
 from hskcache.store.growing import growing
 from hskcache.store.ledger import TOKENIZER, Ledger
 from hskcache.store.manifest import Manifest
 from hskcache.store.pages import PagedRecords, make_page
-from hskcache.store.publishing import MANIFEST, is_swept, manifest_files
+from hskcache.store.publishing import MANIFEST, holds, is_swept, manifest_files
 from hskcache.store.reading import read_document, read_shard
 from hskcache.store.record import CONSTANTS, Record, Skipped
-from hskcache.store.survey import read_page
+from hskcache.store.standing import is_foreign, readings
 from hskcache.store.tokenizer import tokenizer_digest
 from hskcache.strict import Strict
 
@@ -89,10 +87,10 @@ def verify(root: str | Path, on_progress: Callable[[int], None] | None = None, d
     try:
         manifest = ledger.manifest()
     except DamageError as error:
-        reason = str(error).removeprefix(f"{root / MANIFEST} ")
-        return Report(checked_bytes=0, problems=[Problem(field=None, shard=None, file=MANIFEST, what=reason)])
-    problems = [Problem(field=None, shard=None, file=MANIFEST, what=f"was edited: {edit}") for edit in manifest.edits()]
-    problems += _copy_problems(ledger, manifest)
+        whats = {name: _what(root, name, one) for name, one in (readings(root) or {MANIFEST: error}).items()}
+        found = [Problem(field=None, shard=None, file=name, what=what) for name, what in whats.items()]
+        return Report(checked_bytes=0, problems=found)
+    problems = list(_manifest_problems(root, manifest))
     checked_bytes, shards = 0, _Shards(ledger, manifest, deep)
     for record, shard_problems in shards.check():
         problems += shard_problems
@@ -215,20 +213,23 @@ def _tokenizer_problems(root: Path, manifest: Manifest) -> Iterator[Problem]:
         yield Problem(field=None, shard=None, file=TOKENIZER, what=what)
 
 
-def _copy_problems(ledger: Ledger, manifest: Manifest) -> Iterator[Problem]:
-    """Whichever of the files that hold the manifest is not the one that was read."""
-    for name in manifest_files(manifest):
-        path, what = ledger.root / name, None
-        try:
-            if (data := read_document(path)) != manifest.to_json() and not manifest.format.keeps_records:
-                copy = parse_manifest(data, str(path), partial(read_page, ledger.root))
-                what = f"is of another cache, {copy.cache_id[:12]}, or was edited"
-        except (FileNotFoundError, NotADirectoryError):
-            what = "is missing"
-        except (DamageError, MismatchError) as error:
-            what = str(error).removeprefix(f"{path} ")
-        if what is not None:
-            yield Problem(field=None, shard=None, file=name, what=what)
+def _manifest_problems(root: Path, manifest: Manifest) -> Iterator[Problem]:
+    """Edits of the manifest that was read, and whichever of the files that hold it is not as that was written."""
+    whats = [(MANIFEST, f"was edited: {edit}") for edit in manifest.edits()]
+    if is_foreign(root, manifest):
+        whats.append((MANIFEST, "seems to be that of another cache: other pages stand here than it lists"))
+    found = {} if manifest.format.keeps_records else readings(root)
+    for name in manifest_files(manifest) if found else ():
+        if not holds(root / name, manifest.to_json()) and name not in dict(whats):
+            whats.append((name, _what(root, name, found.get(name, DamageError("is missing")))))
+    return (Problem(field=None, shard=None, file=name, what=what) for name, what in whats)
+
+
+def _what(root: Path, name: str, reading: Manifest | CacheError) -> str:
+    """What is wrong with a file that should hold the manifest."""
+    if isinstance(reading, CacheError):
+        return str(reading).removeprefix(f"{root / name} ")
+    return f"is of another cache, {reading.cache_id[:12]}, or was edited"
 
 
 def _extra_problems(ledger: Ledger, manifest: Manifest, unknown: Collection[str | None]) -> Iterator[Problem]:

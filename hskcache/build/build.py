@@ -114,7 +114,7 @@ def is_complete(out: Path, tokenizer_sha256: str) -> Manifest | None:
         return None
     if is_unswept(out, manifest, manifest.own_fields):
         return None
-    if state.has_half_written(["", TOKENIZER, *manifest.own_fields]):
+    if state.has_leftovers(["", TOKENIZER, *manifest.own_fields]):
         return None
     if not all(stands(out / index.path) for index in manifest.index if index.field in manifest.own_fields):
         return None

@@ -103,10 +103,12 @@ def _checked(cache: Path, means: _Means) -> "Report":
 
 
 def _tidy(cache: Path) -> Reasons:
-    """Remove what a repair has left that was cut off when all was mended."""
+    """Remove what a repair has left that was cut off when all was mended, and locks of the dead."""
     from hskcache.repair.mending import REPAIR, clear, repairing
+    from hskcache.store.growth import clear_locks
     from hskcache.store.ledger import Ledger
 
+    clear_locks(cache)
     if (cache / REPAIR).exists():
         with repairing(Ledger(cache)):
             clear(Ledger(cache))
@@ -116,17 +118,19 @@ def _tidy(cache: Path) -> Reasons:
 def _mend(cache: Path, means: _Means, problems: "list[Problem]") -> Reasons:
     """Mend what can be; returns by field and shard why some of it cannot."""
     from hskcache.disk import writing_to
-    from hskcache.repair.mending import bad_pages, clear, damage_of, mend_from_manifest, repairing
+    from hskcache.repair.mending import bad_pages, clear, damage_of, mend_from_manifest, mend_manifest, repairing
     from hskcache.store.ledger import Ledger
+    from hskcache.store.standing import is_foreign
 
     ledger = Ledger(cache)
     with writing_to(cache, _SINCE), repairing(ledger):
-        if _cache_id(cache) is None:
+        if _cache_id(cache) is None or (means.other is not None and is_foreign(cache, ledger.intact())):
             if means.other is None:
                 return {}
             _take_manifest(cache, means.other)
             problems = _checked(cache, means).problems
         manifest = ledger.intact()
+        mend_manifest(ledger)
         if bad := bad_pages(ledger, manifest):
             if not all(_mend_page(ledger, manifest, file, means.other) for file in bad):
                 return {}

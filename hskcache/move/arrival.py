@@ -16,11 +16,12 @@ from hskcache.errors import CacheError, DamageError, MismatchError
 from hskcache.locks import locked
 from hskcache.store.beside import README, Beside, is_file_of, spelled
 from hskcache.store.files import make_folder, remove_matching, write_atomic
+from hskcache.store.growth import ARRIVING_LOCK, clear_locks
 from hskcache.store.ledger import TOKENIZER, Ledger
 from hskcache.store.manifest import Manifest
 from hskcache.store.publishing import TEMPORARY, manifest_files, sweep_index, write_index
 from hskcache.store.record import Record
-from hskcache.store.survey import ARRIVING_LOCK, Arriving, Building, Complete, Vacant, arrival_in, survey
+from hskcache.store.survey import Arriving, Building, Complete, Vacant, arrival_in, survey
 from hskcache.store.tokenizer import digest_of, tokenizer_digest
 
 
@@ -177,6 +178,7 @@ class Arrival:
         for folder in [self._root, *(self._root / name for name in manifest.fields)]:
             remove_matching(folder, TEMPORARY)
         self._growth.end()
+        clear_locks(self._root)
 
 
 def _check_room(root: Path, manifest: Manifest) -> None:

@@ -21,7 +21,8 @@ from hskcache.remote.remote import Remote
 from hskcache.remote.systems import HTTP
 from hskcache.store.beside import is_file_of
 from hskcache.store.files import read_file
-from hskcache.store.ledger import LOCK, Ledger
+from hskcache.store.growth import LOCK
+from hskcache.store.ledger import Ledger
 from hskcache.store.manifest import Manifest
 from hskcache.store.publishing import is_page, write_manifest
 from hskcache.store.reading import MAX_DOCUMENT_BYTES

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from hskcache.disk import sync_folder
 from hskcache.errors import CacheError, MismatchError
-from hskcache.locks import locked
+from hskcache.locks import locked, remove_unheld
 from hskcache.store.files import make_folder
 from hskcache.store.manifest import Manifest
 
@@ -46,6 +46,7 @@ def is_written(target: Path, manifest: Manifest, read: Callable[[Path], Manifest
             f"{target} holds the cache {standing[:12]} and not {manifest.cache_id[:12]}; give another name, or --force "
             "to replace it"
         )
+    remove_unheld([_lock(target)])
     return True
 
 
@@ -58,7 +59,7 @@ def replacing(target: Path) -> Iterator[Path]:
     """
     make_folder(target.absolute().parent)
     partial = target.with_name(f"{target.name}.partial")
-    with locked(target.with_name(f"{target.name}.lock"), wait=False, remove=True) as held:
+    with locked(_lock(target), wait=False, remove=True) as held:
         if not held:
             raise CacheError(f"another process is writing {target}; wait until it is done, or give another name")
         try:
@@ -69,3 +70,7 @@ def replacing(target: Path) -> Iterator[Path]:
         except BaseException:
             partial.unlink(missing_ok=True)
             raise
+
+
+def _lock(target: Path) -> Path:
+    return target.with_name(f"{target.name}.lock")

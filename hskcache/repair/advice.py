@@ -2,15 +2,16 @@
 
 import shlex
 from collections.abc import Mapping
-from itertools import chain
 from pathlib import Path
 
+from hskcache.errors import CacheError, DamageError
 from hskcache.recall import column_flags
 from hskcache.repair.mending import record_file
 from hskcache.store.ledger import TOKENIZER, Ledger
 from hskcache.store.manifest import Manifest
-from hskcache.store.publishing import MANIFEST
+from hskcache.store.publishing import COPY, MANIFEST
 from hskcache.store.record import CONSTANTS
+from hskcache.store.standing import otherwise
 from hskcache.store.survey import ADDING, APPENDING
 from hskcache.verify import Problem
 
@@ -29,7 +30,9 @@ def what_to_do(ledger: Ledger, problem: Problem, reasons: Mapping[tuple[str, int
         None where the words of the problem say it themselves.
     """
     if problem.file == MANIFEST:
-        return f"is damaged; {_COPY}, or build the cache again"
+        return f"is all that tells which shards are whole; {otherwise(ledger.root)}"
+    if problem.file == COPY and not _is_intact(ledger):
+        return None
     if problem.file.rpartition("/")[2] in {ADDING, APPENDING}:
         return None
     path = ledger.root / problem.file
@@ -47,8 +50,20 @@ def what_to_do(ledger: Ledger, problem: Problem, reasons: Mapping[tuple[str, int
     return known or f"is damaged; {_COPY}, or compute it again: {_repair(ledger, manifest, problem.field, shard)}"
 
 
+def _is_intact(ledger: Ledger) -> bool:
+    try:
+        ledger.intact()
+    except CacheError:
+        return False
+    return True
+
+
 def _is_listed(manifest: Manifest, problem: Problem) -> bool:
-    found = chain(manifest.constants.values(), manifest.shards.get(str(problem.field), ()))
+    try:
+        found = [*manifest.constants.values(), *manifest.shards.get(str(problem.field), ())]
+    except DamageError:
+        # Of a field whose records cannot be read all is listed that was not told apart from it.
+        return False
     names = {one.path for one in found if one.field == problem.field}
     if manifest.format.keeps_records:
         names |= {record_file(one) for one in manifest.shards.get(str(problem.field), ())}

@@ -17,7 +17,8 @@ from hskcache.locks import locked
 from hskcache.store.beside import is_file_of
 from hskcache.store.files import canonical_json, file_sha256, sha256_hex, write_atomic
 from hskcache.store.growing import forget, is_growing, is_left_over
-from hskcache.store.ledger import LOCK, TOKENIZER, Ledger
+from hskcache.store.growth import LOCK, clear_locks
+from hskcache.store.ledger import TOKENIZER, Ledger
 from hskcache.store.manifest import Manifest
 from hskcache.store.pages import IndexFile, make_page
 from hskcache.store.publishing import holds, is_page, manifest_files, write_manifest
@@ -38,7 +39,6 @@ class Damage:
     Attributes:
         shards: whose files are missing or altered.
         records: whose commit records are, in version 1, while their files are good.
-        has_bad_manifest: whether the manifest or its copy is missing or altered, while the other is good.
         has_bad_tokenizer: whether the tokenizer's files are others than the rows were made with.
         leftovers: what a build or an addition has left that is done; paths within the cache.
         extra: files that belong to nothing; paths within the cache.
@@ -46,7 +46,6 @@ class Damage:
 
     shards: list[Record]
     records: list[Record]
-    has_bad_manifest: bool
     has_bad_tokenizer: bool
     leftovers: list[str]
     extra: list[str]
@@ -59,7 +58,6 @@ class Damage:
         return Damage(
             shards=[record for record in self.shards if record.field == name],
             records=[record for record in self.records if record.field == name],
-            has_bad_manifest=self.has_bad_manifest,
             has_bad_tokenizer=False,
             leftovers=[file for file in self.leftovers if file.startswith(inside)],
             extra=[file for file in self.extra if file.startswith(inside)],
@@ -92,8 +90,7 @@ def damage_of(ledger: Ledger, manifest: Manifest, problems: Iterable[Problem]) -
     if TOKENIZER in files:
         inside = (f"{TOKENIZER}/{name}" for name in _names_in(ledger.root / TOKENIZER))
         leftovers += sorted(file for file in inside if is_left_over(ledger, manifest, file))
-    has_bad_manifest = not files.isdisjoint(manifest_files(manifest))
-    return Damage(shards, records, has_bad_manifest, TOKENIZER in files, leftovers, extra)
+    return Damage(shards, records, TOKENIZER in files, leftovers, extra)
 
 
 def record_file(record: Record) -> str:
@@ -151,6 +148,18 @@ def repairing(ledger: Ledger) -> Iterator[None]:
         yield
 
 
+def mend_manifest(ledger: Ledger) -> list[str]:
+    """Write whichever of the manifest and its copy is not what the other says; returns the names of these files."""
+    with locked(ledger.root / LOCK, remove=True):
+        manifest = ledger.intact()
+        bad = [name for name in manifest_files(manifest) if not holds(ledger.root / name, manifest.to_json())]
+        # Of version 1 there is no copy, and several spellings.
+        if manifest.format.keeps_records or any(_is_blocked(ledger.root / name) for name in bad):
+            return []
+        write_manifest(ledger.root, manifest)
+        return bad
+
+
 def mend_from_manifest(ledger: Ledger, damage: Damage, remove_extra: bool) -> list[str]:
     """Write commit records anew, remove leftovers, and put in place what an earlier repair has made.
 
@@ -174,8 +183,6 @@ def mend_from_manifest(ledger: Ledger, damage: Damage, remove_extra: bool) -> li
                 forget(ledger, ledger.intact(), file)
             _remove(ledger.root, file)
             mended.append(file)
-        if damage.has_bad_manifest:
-            mended += _write_manifest(ledger)
     mended += [record_file(record) for record in damage.records if write_record(ledger, record)]
     return mended + [record.path for record in damage.shards if put_in_place(ledger, record)]
 
@@ -183,16 +190,6 @@ def mend_from_manifest(ledger: Ledger, damage: Damage, remove_extra: bool) -> li
 def _listed(manifest: Manifest) -> set[str]:
     """Pages and shards that a manifest lists."""
     return {file.path for file in manifest.index} | {record.path for record in manifest.records}
-
-
-def _write_manifest(ledger: Ledger) -> list[str]:
-    """Write whichever of the manifest and its copy is not what the other says."""
-    manifest = ledger.intact()
-    bad = [name for name in manifest_files(manifest) if not holds(ledger.root / name, manifest.to_json())]
-    if manifest.format.keeps_records or any(_is_blocked(ledger.root / name) for name in bad):
-        return []
-    write_manifest(ledger.root, manifest)
-    return bad
 
 
 def write_record(ledger: Ledger, record: Record) -> bool:
@@ -228,7 +225,8 @@ def put_in_place(ledger: Ledger, record: Record) -> bool:
 
 
 def clear(ledger: Ledger) -> None:
-    """Remove the folder of new files, with what was not needed."""
+    """Remove the folder of new files, with what was not needed, and locks of the dead."""
+    clear_locks(ledger.root)
     shutil.rmtree(ledger.root / REPAIR, ignore_errors=True)
 
 

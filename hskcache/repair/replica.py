@@ -1,6 +1,8 @@
 """Another copy of a cache, in a folder or at a URL, from which damaged files are taken."""
 
+from collections import Counter
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from pathlib import Path
 
 from hskcache.disk import require_space
@@ -119,10 +121,13 @@ class Replica:
         if manifest is None:
             raise DamageError(f"{self.remote.url} has no manifest that is intact; give another copy with --from")
         known = _damaged_text(ledger)
-        agree = sum(_stands(ledger, manifest, record) for record in manifest.records)
-        differ = len(list(ledger.root.glob("*/*.zarr.zip"))) - agree
+        standing = Counter(record.field for record in manifest.records if _stands(ledger, manifest, record))
+        files = Counter(path.parent.name for path in ledger.root.glob("*/*.zarr.zip"))
+        agree, differ = standing.total(), files.total() - standing.total()
         same_id = manifest.cache_id.encode() in known
-        if not same_id and agree <= differ:
+        # Caches of the same rows share fields.
+        is_other = any(files[name] and not standing[name] for name in manifest.fields)
+        if not same_id and (is_other or agree <= differ):
             raise MismatchError(
                 f"{self.remote.url} is another cache: of the shards in {ledger.root}, {agree} are in its manifest and "
                 f"{differ} are not; give a copy of this one"
@@ -135,6 +140,10 @@ class Replica:
 
 
 def _damaged_text(ledger: Ledger) -> bytes:
+    """Content of a damaged manifest; nothing where it is intact and came from another cache, whose id it tells."""
+    with suppress(CacheError):
+        ledger.intact()
+        return b""
     path = ledger.root / MANIFEST
     return path.read_bytes() if path.is_file() and not path.is_symlink() else b""
 

@@ -6,19 +6,18 @@ whole one, with the field or without it. Several fields may be added at the same
 several processes may add one together, if what they add is the same.
 """
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
 
 from hskcache.errors import MismatchError, SpecError
-from hskcache.locks import LockFile
+from hskcache.locks import locked
 from hskcache.store.agreement import Agreement
 from hskcache.store.claims import CLAIMS, Claims, claiming
 from hskcache.store.fields import KINDS, Field
-from hskcache.store.growth import Growth, reading, stands, written
-from hskcache.store.ledger import LOCK, TOKENIZER, Ledger
+from hskcache.store.growth import LOCK, Growth, reading, stands, written
+from hskcache.store.ledger import TOKENIZER, Ledger
 from hskcache.store.manifest import Added, Manifest
 from hskcache.store.publishing import sweep
 from hskcache.store.record import CONSTANTS, is_field_name
@@ -70,7 +69,7 @@ def is_added(ledger: Ledger, name: str, draft: FieldDraft) -> Manifest | None:
             raise MismatchError(f"{folder} holds what is no field of this cache; delete it or give another --name")
         return None
     _compare(ledger, name, standing, draft)
-    if name not in manifest.fields or growth.stands or Complete(ledger.root).has_half_written([name]):
+    if name not in manifest.fields or growth.stands or Complete(ledger.root).has_leftovers([name]):
         return None
     constants = [manifest.constants[name]] if name in manifest.constants else []
     records = chain(constants, manifest.shards[name])
@@ -91,15 +90,11 @@ def adding(ledger: Ledger, name: str) -> Iterator[Claims]:
         CacheError: the file system knows no locks, and several processes were started.
         OSError: the cache cannot be written.
     """
-    path = _lock_path(ledger.root, name)
-    file = LockFile(path, os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666))
-    try:
-        # Held together, so that others can ask whether anybody does; that which orders the work cannot be asked so.
-        file.take(shared=True)
-        with claiming(ledger.root / f"{CLAIMS}-{name}") as claims:
-            yield claims
-    finally:
-        file.close()
+    # The lock is held together, so that others can ask whether anybody does; claims, which order the work, cannot be
+    # asked so.
+    lock = _lock_path(ledger.root, name)
+    with claiming(ledger.root / f"{CLAIMS}-{name}") as claims, locked(lock, remove=True, shared=True):
+        yield claims
 
 
 def addition_in(root: Path, name: str) -> Growth[FieldDraft]:

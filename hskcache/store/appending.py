@@ -16,8 +16,8 @@ from pydantic import Field as Key
 from hskcache.errors import CacheError, DamageError, MismatchError
 from hskcache.locks import locked
 from hskcache.store.agreement import Agreement, joined
-from hskcache.store.growth import Growth, reading, stands, written
-from hskcache.store.ledger import LOCK, Ledger
+from hskcache.store.growth import LOCK, Growth, reading, stands, written
+from hskcache.store.ledger import Ledger
 from hskcache.store.manifest import DataInfo, Manifest, Request
 from hskcache.store.pages import INDEX
 from hskcache.store.publishing import sweep

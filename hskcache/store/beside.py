@@ -14,7 +14,7 @@ from hskcache.store.pages import ReadPage
 from hskcache.store.publishing import MANIFEST
 from hskcache.store.reading import MAX_DOCUMENT_BYTES
 from hskcache.store.record import Record
-from hskcache.store.survey import read_page
+from hskcache.store.standing import read_page
 from hskcache.store.tokenizer import digest_of, read_tokenizer
 
 README = "README.md"

@@ -11,11 +11,16 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 from hskcache.errors import DamageError
-from hskcache.locks import is_locked
+from hskcache.locks import is_abandoned, is_locked, remove_unheld
 from hskcache.store.files import TEMPORARY_SUFFIX, remove_matching, write_atomic
 from hskcache.store.reading import read_document
 from hskcache.store.record import parse
 from hskcache.strict import Strict
+
+LOCK = ".lock"
+"""Held by whoever replaces the manifest of a complete cache; those of growths begin so. Readers and hubs leave them."""
+ARRIVING_LOCK = ".arriving.lock"
+"""Held by whoever brings a cache into a folder, or upgrades or extracts one into it."""
 
 Said = TypeVar("Said")
 Model = TypeVar("Model", bound=Strict)
@@ -104,3 +109,17 @@ def stands(path: Path) -> bool:
     except (FileNotFoundError, NotADirectoryError):
         return False
     return True
+
+
+def clear_locks(root: Path) -> None:
+    """Remove the lock files in a cache's folder that nobody holds: a kill has left them."""
+    remove_unheld(_locks_in(root))
+
+
+def has_abandoned_locks(root: Path) -> bool:
+    """True if a kill has left lock files in a cache's folder."""
+    return any(map(is_abandoned, _locks_in(root)))
+
+
+def _locks_in(root: Path) -> list[Path]:
+    return [*root.glob(f"{LOCK}*"), root / ARRIVING_LOCK]

@@ -21,7 +21,7 @@ from hskcache.locks import locked
 from hskcache.store.agreement import Agreement
 from hskcache.store.fields import Field
 from hskcache.store.files import remove_matching, write_atomic
-from hskcache.store.growth import written
+from hskcache.store.growth import LOCK, written
 from hskcache.store.manifest import Format, Manifest, Request
 from hskcache.store.publishing import COPY, MANIFEST, TEMPORARY, publish, sweep
 from hskcache.store.reading import read_document
@@ -32,8 +32,6 @@ from hskcache.store.version2 import VERSION_2
 from hskcache.timeline import span
 
 TOKENIZER = "tokenizer"
-LOCK = ".lock"
-"""Held by whoever replaces the manifest of a complete cache; readers and hubs leave such names alone."""
 
 
 class Ledger:

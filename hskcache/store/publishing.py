@@ -11,6 +11,7 @@ from pathlib import Path
 from hskcache.errors import DamageError
 from hskcache.store.consistency import check, check_records
 from hskcache.store.files import TEMPORARY_SUFFIX, read_file, remove_matching, sha256_hex, write_atomic
+from hskcache.store.growth import clear_locks
 from hskcache.store.manifest import Manifest
 from hskcache.store.pages import INDEX, IndexFile
 from hskcache.store.record import CONSTANTS, stem_of
@@ -75,7 +76,7 @@ def sweep_index(root: Path, manifest: Manifest) -> None:
 
 
 def sweep(root: Path, manifest: Manifest, names: Iterable[str]) -> None:
-    """Remove what making some fields has left: commit records, half written files, shards of earlier attempts.
+    """Remove what making some fields has left: commit records, half written files, old shards, locks of the dead.
 
     Args:
         root: the cache.
@@ -90,6 +91,7 @@ def sweep(root: Path, manifest: Manifest, names: Iterable[str]) -> None:
             if is_swept(path.name, manifest) and f"{name}/{path.name}" not in listed:
                 path.unlink(missing_ok=True)
         remove_matching(root / name, TEMPORARY)
+    clear_locks(root)
 
 
 def is_unswept(root: Path, manifest: Manifest, names: Iterable[str]) -> bool:

@@ -14,20 +14,18 @@ from typing import ClassVar
 from hskcache.errors import DamageError
 from hskcache.store.claims import CLAIMS
 from hskcache.store.consistency import parse_manifest
-from hskcache.store.files import TEMPORARY_SUFFIX, read_file
-from hskcache.store.growth import Growth, reading, stands
+from hskcache.store.files import TEMPORARY_SUFFIX
+from hskcache.store.growth import ARRIVING_LOCK, Growth, has_abandoned_locks, reading, stands
 from hskcache.store.manifest import Manifest, Request
 from hskcache.store.publishing import COPY, MANIFEST
-from hskcache.store.reading import read_document
 from hskcache.store.record import Sha256
+from hskcache.store.standing import otherwise, read_page, standing_manifest
 from hskcache.strict import Strict
 
 BUILDING = "building.json"
 ARRIVING = ".arriving.json"
 UPGRADING = ".upgrading.json"
 EXTRACTING = ".extracting.json"
-ARRIVING_LOCK = ".arriving.lock"
-"""Held by whoever brings a cache into a folder, or upgrades or extracts one into it."""
 ADDING = "adding.json"
 """File in the folder of a field that is being added."""
 APPENDING = "appending.json"
@@ -142,30 +140,15 @@ class Complete(State):
 
     @cached_property
     def manifest(self) -> Manifest:
-        """The manifest, or its copy where it cannot be read.
+        """The manifest, or its copy where that is the one that counts; see :mod:`~hskcache.store.standing`.
 
         Raises:
             MismatchError: a newer format version.
             DamageError: neither can be read.
         """
-        damage: DamageError | None = None
-        edited: Manifest | None = None
-        for name in (MANIFEST, COPY):
-            path = self.root / name
-            try:
-                manifest = parse_manifest(read_document(path), str(path), partial(read_page, self.root))
-            except (FileNotFoundError, NotADirectoryError):
-                continue
-            except DamageError as error:
-                # What is wrong with the manifest itself says more than what is with its copy.
-                damage = damage or error
-                continue
-            if not manifest.edits():
-                return manifest
-            edited = edited or manifest
-        if edited is None or damage is not None:
-            raise damage or DamageError(f"{self.root / MANIFEST} is missing")
-        return edited
+        grows = self.is_being_built or bool(self.being_added)
+        grows = grows or any(stands(self.root / name) for name in (APPENDING, ARRIVING))
+        return standing_manifest(self.root, grows)
 
     def intact(self) -> Manifest:
         """The manifest, once it is known that nobody has changed it by hand.
@@ -174,9 +157,7 @@ class Complete(State):
             MismatchError, DamageError: as :attr:`manifest`, or it was edited.
         """
         if edits := self.manifest.edits():
-            raise DamageError(
-                f"{self.root / MANIFEST} was edited: {edits[0]}; fetch the cache again, or delete it and build it again"
-            )
+            raise DamageError(f"{self.root / MANIFEST} was edited: {edits[0]}; {otherwise(self.root)}")
         return self.manifest
 
     @property
@@ -194,9 +175,11 @@ class Complete(State):
         """The fields that are being added or whose adding was cut off, sorted; one may be in the manifest by now."""
         return sorted(path.parent.name for path in self.root.glob(f"*/{ADDING}"))
 
-    def has_half_written(self, folders: list[str]) -> bool:
-        """True if a kill has left a file half written in some folders of the cache; "" is its own."""
-        return any(any((self.root / name).glob(f"*{TEMPORARY_SUFFIX}")) for name in folders)
+    def has_leftovers(self, folders: list[str]) -> bool:
+        """True if a kill has left a file half written in some folders of the cache, "" being its own, or a lock."""
+        return has_abandoned_locks(self.root) or any(
+            any((self.root / name).glob(f"*{TEMPORARY_SUFFIX}")) for name in folders
+        )
 
 
 def survey(root: Path) -> State:
@@ -249,16 +232,6 @@ def upgrade_in(root: Path) -> Growth[Upgrade]:
 def extraction_in(root: Path) -> Growth[Extraction]:
     """The extraction that goes on in a folder."""
     return Growth(root / EXTRACTING, reading(Extraction), lock=root / ARRIVING_LOCK)
-
-
-def read_page(root: Path, path: str, most_bytes: int) -> bytes:
-    """Content of a page of records, by its path from the cache's folder.
-
-    Raises:
-        DamageError: it is no regular file, or larger.
-        OSError: it is missing or cannot be read.
-    """
-    return read_file(root / path, most_bytes)
 
 
 def _known(root: Path) -> State | None:

@@ -77,11 +77,10 @@ def recover(scenario: Scenario, whole: Whole, moment: Moment) -> None:
 
 
 def contents(folder: Path) -> dict[str, str]:
-    """Digest of every file below a folder, and the folders; locks say nothing once nobody holds them, so not theirs."""
+    """Digest of every file below a folder, and the folders."""
     return {
         path.relative_to(folder).as_posix(): sha256_hex(path.read_bytes()) if path.is_file() else "folder"
         for path in folder.rglob("*")
-        if not (path.name.startswith(".lock") or path.name.endswith(".lock")) or path.is_dir()
     }
 
 

@@ -22,7 +22,7 @@ WITHOUT = [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL]
 @pytest.fixture(params=WITHOUT, ids=[errno.errorcode[code] for code in WITHOUT])
 def no_locks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """No such file system is at hand, so the calls say what one says."""
-    monkeypatch.setattr(locks, "_said", set())
+    monkeypatch.setattr(locks.missing, "_said", set())
     refuse(monkeypatch, request.param)
 
 

@@ -20,7 +20,7 @@ from hskcache.build.append import append
 from hskcache.build.job import Job
 from hskcache.cache import Cache, open_cache
 from hskcache.errors import MismatchError
-from hskcache.repair.mending import bad_pages, damage_of, mend_from_manifest, rebuild_page
+from hskcache.repair.mending import bad_pages, damage_of, mend_from_manifest, mend_manifest, rebuild_page
 from hskcache.repair.recompute import Recomputation, addition_source, recompute, source_of
 from hskcache.store.ledger import Ledger
 from hskcache.store.publishing import publish, sweep
@@ -108,8 +108,7 @@ def test_a_manifest_follows_from_its_copy_and_the_copy_from_it(
 ) -> None:
     damage(root / name)
     ledger, before = Ledger(root), touched(root)
-    mended = mend_from_manifest(ledger, damage_of(ledger, ledger.intact(), verify(root).problems), remove_extra=False)
-    assert mended == [name]
+    assert mend_manifest(ledger) == [name]
     assert contents(root) == contents(whole)
     (other,) = {"manifest.json", "manifest.copy.json"} - {name}
     assert touched(root)[str(root / other)] == before[str(root / other)]

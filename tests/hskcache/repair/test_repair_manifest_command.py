@@ -4,9 +4,14 @@ import shutil
 from pathlib import Path
 
 import pytest
-from commanded import parsed, refused, run
+from commanded import KEEP, SMALL, parsed, refused, run
 from folders import contents
 from stored import MANIFESTS, both_manifests, plain, shard_file
+
+from hskcache.cache import open_cache
+from hskcache.verify import verify
+
+GOLDEN = Path(__file__).resolve().parents[2] / "golden"
 
 
 @pytest.fixture
@@ -26,7 +31,7 @@ def test_a_damaged_manifest_is_taken_from_a_copy(root: Path, built: Path, damage
     if damage != "missing":
         result = run("repair", root)
         assert result.exit_code == 1
-        assert "--from, or build the cache again" in result.stdout
+        assert "--from COPY, or pull or build the cache again into a new folder" in result.stdout
     result = run("repair", root, "--from", built)
     assert result.exit_code == 0
     id_is_known = damage in {"flip", "cut"}
@@ -35,10 +40,74 @@ def test_a_damaged_manifest_is_taken_from_a_copy(root: Path, built: Path, damage
     assert contents(root) == contents(built)
 
 
-def test_the_manifest_of_another_cache_is_not_taken(root: Path, sources: tuple[object, ...], tmp_path: Path) -> None:
-    other = tmp_path / "other"
-    keep = ("--keep", "1l_2t", "--student-layers", "2", "--max-length", "48")
-    assert run("build", *sources, "--task", "sst2", *keep, "--shard-rows", "7", "--out", other).exit_code == 0
+@pytest.fixture(scope="module")
+def other(sources: tuple[object, ...], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Another cache of the same rows, whose inputs are the same files and whose hidden states are not."""
+    out = tmp_path_factory.mktemp("other") / "c"
+    keep = ("--keep", "1l_2t", "--student-layers", "2", "--max-length", "48", *SMALL)
+    assert run("build", *sources, "--task", "sst2", *keep, "--out", out).exit_code == 0
+    return out
+
+
+@pytest.mark.parametrize("name", MANIFESTS)
+def test_a_manifest_that_came_from_another_cache_gives_way_to_the_one_whose_files_stand_there(
+    root: Path, built: Path, other: Path, name: str
+) -> None:
+    assert {path.name for path in (root / "inputs").iterdir()} == {path.name for path in (other / "inputs").iterdir()}
+    shutil.copy(other / name, root / name)
+    assert open_cache(root).id == open_cache(built).id
+    found = parsed("repair", root)
+    assert [(one["file"], one["what"]) for one in found["mended"]] == [
+        (name, f"is of another cache, {open_cache(other).id[:12]}, or was edited")
+    ]
+    assert contents(root) == contents(built)
+
+
+def test_a_manifest_of_former_days_gives_way_to_one_that_lists_more_of_what_stands_there(tmp_path: Path) -> None:
+    grown = GOLDEN / "added-2.hsk"
+    root = Path(shutil.copytree(grown, tmp_path / "c"))
+    before = open_cache(root).manifest.subset(["inputs", "logits"]).to_json()
+    for name in MANIFESTS:
+        (root / name).write_bytes(before)
+        assert open_cache(root).id == open_cache(grown).id
+        assert run("repair", root).exit_code == 0
+        assert contents(root) == contents(grown)
+
+
+def test_where_both_manifests_came_from_another_cache_a_copy_of_the_right_one_mends_it_alone(
+    root: Path, built: Path, other: Path
+) -> None:
+    for name in MANIFESTS:
+        shutil.copy(other / name, root / name)
+    before = contents(root)
+    found = parsed("repair", root, code=1)["remaining"]
+    assert found[0]["what"] == "seems to be that of another cache: other pages stand here than it lists"
+    assert "--from COPY, or pull or build the cache again into a new folder" in found[0]["advice"]
+    assert "is another cache" in refused("repair", root, "--from", other)
+    assert contents(root) == before
+    assert run("repair", root, "--from", built).exit_code == 0
+    assert run("repair", root, "--remove-extra").exit_code == 0
+    assert contents(root) == contents(built)
+
+
+@pytest.mark.parametrize("command", ["build", "info", "repair"])
+def test_where_both_manifests_are_damaged_each_is_told_and_what_helps(
+    root: Path, sources: tuple[object, ...], command: str
+) -> None:
+    both_manifests(root, b"{")
+    assert [(problem.file, problem.what.partition(":")[0]) for problem in verify(root).problems] == [
+        (name, "is damaged") for name in MANIFESTS
+    ]
+    advice = f"take it from another copy with hskcache repair {root} --from COPY, or pull or build the cache again"
+    if command == "repair":
+        assert advice in run("repair", root).stdout
+        return
+    words = ("info", root) if command == "info" else ("build", *sources, "--task", "sst2", *KEEP, *SMALL, "--out", root)
+    line = refused(*words)
+    assert f", and so is manifest.copy.json; {advice} into a new folder" in line
+
+
+def test_the_manifest_of_another_cache_is_not_taken(root: Path, other: Path) -> None:
     both_manifests(root, b"{}")
     before = contents(root)
     assert "is another cache" in refused("repair", root, "--from", other)

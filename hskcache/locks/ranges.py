@@ -1,0 +1,40 @@
+"""Locks on some bytes of a file, which network file systems know, and which belong to a process."""
+
+import fcntl
+
+from hskcache.locks.missing import TAKEN
+
+
+def lock_bytes(descriptor: int, length: int, start: int, shared: bool = False, wait: bool = True) -> bool:
+    """Lock bytes of an open file for this process, which loses them when it closes any descriptor of the file.
+
+    Args:
+        descriptor: of the file, open for writing.
+        length: how many bytes; 0 means all from there on.
+        start: the first one; the file need not have it.
+        shared: whether others may hold them, too, who take them so.
+        wait: whether to wait for others that hold them.
+
+    Returns:
+        Whether they are held; always, if they were waited for.
+
+    Raises:
+        OSError: they cannot be locked; see :func:`~hskcache.locks.missing.are_missing`.
+    """
+    try:
+        fcntl.lockf(descriptor, kind_of(shared, wait), length, start)
+    except OSError as error:
+        if wait or error.errno not in TAKEN:
+            raise
+        return False
+    return True
+
+
+def unlock_bytes(descriptor: int, length: int, start: int) -> None:
+    """Let bytes of an open file go."""
+    fcntl.lockf(descriptor, fcntl.LOCK_UN, length, start)
+
+
+def kind_of(shared: bool, wait: bool) -> int:
+    """Operation of a lock, as the calls of fcntl take it."""
+    return (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB)
