@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hskcache.counted import counted
 from hskcache.errors import MismatchError
 
 NO_CLASS = -100
@@ -75,7 +76,7 @@ def require_one_answer(name: str, config: Any, num_outputs: int | None = None) -
     if problem == "multi_label_classification":
         several = "several labels of one row at once (problem_type multi_label_classification)"
     elif problem == "regression" and count > 1:
-        several = f"{count} scores of one row (problem_type regression)"
+        several = f"{counted(count, 'score')} of one row (problem_type regression)"
     else:
         return
     raise MismatchError(

@@ -2,6 +2,7 @@
 
 from typing import assert_never
 
+from hskcache.counted import counted
 from hskcache.encoded import column_bytes
 from hskcache.errors import SpecError
 from hskcache.selection.columns import num_columns, uniform_columns
@@ -28,7 +29,8 @@ def resolve_spec(spec: Spec, teacher: TeacherInfo) -> Spec:
             continue
         if SCORES[section.length.score].without_choice and section.length.tokens is not None:
             raise SpecError(
-                f"--score all keeps every position, but {section.length.tokens} tokens are asked for; leave one of "
+                f"--score all keeps every position, but {counted(section.length.tokens, 'token')} are asked "
+                "for; leave one of "
                 "them out"
             )
         changes[name] = section.model_copy(update={"depth": _resolve_depth(section.depth, teacher.num_layers)})

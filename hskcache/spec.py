@@ -11,6 +11,7 @@ from typing import Annotated, Any, ClassVar, Literal, NamedTuple, get_args
 
 from pydantic import BaseModel, Field, ValidationError
 
+from hskcache.counted import counted
 from hskcache.encoded import ENCODED
 from hskcache.errors import SpecError
 from hskcache.strict import Extended, Strict, first_problem, parse_yaml
@@ -155,7 +156,7 @@ class Packing(Strict):
         if self.short_rows:
             words.append(f"{self.short_rows:.4g} of the rows shortened")
         if self.copies > 1:
-            words.append(f"{self.copies:,} copies")
+            words.append(counted(self.copies, "copy", "copies"))
         if self.mask:
             words.append(f"{self.mask:.4g} of the words masked")
         if self.resolved != Packing():

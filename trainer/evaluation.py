@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from hskcache.agreement import class_agreement, score_agreement
+from hskcache.counted import counted
 from hskcache.errors import DataError, MismatchError, SpecError
 from hskcache.nearest import meant
 from hskcache.store.agreement import Agreement
@@ -191,7 +192,8 @@ def evaluate(
     num_labels = int(model.config.num_labels)
     if examples.problem == "classification" and int(labels.max()) >= num_labels:
         raise MismatchError(
-            f"{examples.source} has class {int(labels.max())} (counted from 0) and the model has {num_labels} classes; "
+            f"{examples.source} has class {int(labels.max())} (counted from 0) and the model has "
+            f"{counted(num_labels, 'class', 'classes')}; "
             "use a model of this task"
         )
     logits = predict(model, rows, pad_token_id=model.config.pad_token_id or 0, bf16=bf16)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hskcache.counted import counted
 from hskcache.encoder import num_positions, takes_token_types
 from hskcache.errors import MismatchError
 
@@ -112,11 +113,13 @@ def check_fit(model: "PreTrainedModel", rows: "TokenizedRows", cache: str | None
     if largest >= vocabulary:
         whose = "the tokenizer gives" if cache is None else f"{cache} holds"
         remedy = "use the model's tokenizer" if cache is None else "give a student with the cache's tokenizer"
-        raise MismatchError(f"{whose} token id {largest} and the model knows {vocabulary} ids; {remedy}")
+        raise MismatchError(f"{whose} token id {largest} and the model knows {counted(vocabulary, 'id')}; {remedy}")
     longest, positions = int(np.diff(rows.offsets).max()), num_positions(model)
     if positions is not None and longest > positions:
         remedy = f"give --max-length {positions} or less"
         if cache is not None:
             remedy = f"give another student, or a cache that was built with --max-length {positions} or less"
         where = "" if cache is None else f" of {cache}"
-        raise MismatchError(f"a row{where} has {longest} tokens and the model {positions} positions; {remedy}")
+        raise MismatchError(
+            f"a row{where} has {counted(longest, 'token')} and the model {positions} positions; {remedy}"
+        )

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hskcache.augment.vocabulary import word_pieces
+from hskcache.counted import counted
 from hskcache.encoder import identifying_config, num_positions, takes_token_types, weights_digest
 from hskcache.errors import TeacherError
 from hskcache.model.load import MASKED_LM, ModelDemands, load_model
@@ -136,7 +137,8 @@ def prepare(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: st
     known = model.get_input_embeddings().num_embeddings
     if len(tokenizer) > known:
         raise TeacherError(
-            f"the tokenizer of {name} has {len(tokenizer)} pieces and the model knows {known}; put the tokenizer it "
+            f"the tokenizer of {name} has {counted(len(tokenizer), 'piece')} and the model knows {known}; put "
+            "the tokenizer it "
             "was trained with beside it"
         )
     model.eval().requires_grad_(False)

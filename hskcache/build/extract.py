@@ -15,6 +15,7 @@ from hskcache.build.job import Job
 from hskcache.build.kinds.abc import Selector
 from hskcache.build.nonfinite import Arrays, Counts
 from hskcache.build.positions import PaddedRows
+from hskcache.counted import counted
 from hskcache.errors import TeacherError
 from hskcache.ragged import Integers, ragged_index, starts_of
 from hskcache.store.fields import ROW, StoredField, kind_of, layer_name
@@ -72,7 +73,8 @@ class Extractor:
         except torch.OutOfMemoryError:
             batch, length = inputs["input_ids"].shape
             raise TeacherError(
-                f"{self.job.teacher.device} is out of memory for {batch} rows of {length} tokens; build anew, in "
+                f"{self.job.teacher.device} is out of memory for {counted(batch, 'row')} of {length} tokens; "
+                "build anew, in "
                 f"another --out, with --token-budget below {self.job.spec.token_budget}, or go on with --device cpu"
             ) from None
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from hskcache.build.layout import ShardLayout, id_dtype, plan
 from hskcache.classes import has_gold
+from hskcache.counted import counted
 from hskcache.errors import MismatchError, SpecError
 from hskcache.recall import provenance_of
 from hskcache.resolved import layer_pairs, resolve_spec
@@ -160,7 +161,7 @@ def check_corpus_spec(spec: Spec, teacher: Teacher) -> Spec:
         )
     if spec.max_length > (most := most_tokens(teacher.model)):
         raise SpecError(
-            f"{teacher.info.name} reads at most {most} tokens and rows may have {spec.max_length}; give "
+            f"{teacher.info.name} reads at most {counted(most, 'token')} and rows may have {spec.max_length}; give "
             f"--max-length {most}"
         )
     return spec.model_copy(update={"packing": spec.packing.resolved})

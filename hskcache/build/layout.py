@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from hskcache.build.kinds import BUILT
 from hskcache.build.kinds.abc import ARRAY_BYTES, FieldBasis, Size
+from hskcache.counted import counted
 from hskcache.errors import SpecError
 from hskcache.spec import Spec
 from hskcache.store.fields import INPUTS, StoredField
@@ -126,7 +127,7 @@ def plan(spec: Spec, teacher: TeacherInfo, num_labels: int | None, rows: Tokeniz
     )
     if largest > MAX_SHARD_BYTES:
         raise SpecError(
-            f"{layout.shard_rows} rows make a shard of {name} of {largest / 1e9:.1f} GB and readers accept "
+            f"{counted(layout.shard_rows, 'row')} make a shard of {name} of {largest / 1e9:.1f} GB and readers accept "
             f"{MAX_SHARD_BYTES / 1e9:.1f} GB; give fewer --shard-rows, or leave them out"
         )
     return layout

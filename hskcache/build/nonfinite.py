@@ -6,6 +6,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from hskcache.counted import counted
 from hskcache.errors import TeacherError
 from hskcache.ragged import Integers
 from hskcache.store.fields import StoredField, kind_of, row_offsets
@@ -40,7 +41,8 @@ def refuse(source: str, start: int, nonfinite: Counts, fields: Collection[str]) 
     what = next(what for what, counts in parts.items() if counts[places[0]])
     raise TeacherError(
         f"{source} row {start + places[0]}, counted from 0: {what} would be stored with values that are not finite, as "
-        f"in {len(places) - 1} more rows of its shard; if they overflow, give --encoding bfloat16 and --dtype float32, "
+        f"in {counted(len(places) - 1, 'more row')} of its shard; if they overflow, give --encoding bfloat16 "
+        "and --dtype float32, "
         "else mend the teacher, or leave such rows out with --on-nonfinite skip"
     )
 

@@ -8,6 +8,7 @@ from pydantic import ValidationError
 
 from hskcache import console
 from hskcache.build.request import AdditionRequest, BuildRequest
+from hskcache.counted import counted
 from hskcache.disk import require_writable
 from hskcache.errors import SpecError
 from hskcache.runtime import require_teacher_extra
@@ -64,7 +65,7 @@ def with_length(request: BuildRequest, out: Path | None = None) -> BuildRequest:
     length, where = _known_length(request, out)
     if length is None or length == spec.max_length:
         return request
-    console.say(f"rows of at most {length} tokens, as in {where}; --max-length says otherwise")
+    console.say(f"rows of at most {counted(length, 'token')}, as in {where}; --max-length says otherwise")
     try:
         return replace(request, spec=Spec.model_validate(spec.model_dump() | {"max_length": length}))
     except ValidationError as error:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 from hskcache import console
 from hskcache.build.prepare import check_room, make_addition, make_corpus_build, make_job, packed, with_length
 from hskcache.build.request import AdditionRequest, BuildRequest
+from hskcache.counted import counted
 from hskcache.runtime import own_device
 from hskcache.store.manifest import Manifest
 
@@ -49,7 +50,7 @@ def build(request: BuildRequest, out: Path) -> BuildOutcome:
                 return BuildOutcome(manifest, False)
             job = packed(corpus, spool)
         otherwise = "" if "pairs" in request.spec.packing.model_fields_set else "; --pairs says otherwise"
-        console.say(f"{corpus.path}: {len(job.rows):,} rows, {job.spec.packing.told}{otherwise}")
+        console.say(f"{corpus.path}: {counted(len(job.rows), 'row')}, {job.spec.packing.told}{otherwise}")
     # Only now: make_job tells better than an ImportError that torch is missing.
     from hskcache.build.build import build as run
     from hskcache.build.build import finished

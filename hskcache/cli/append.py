@@ -10,6 +10,7 @@ from hskcache import console
 from hskcache.build.request import Texts
 from hskcache.cli.options import cache_argument, on_nonfinite_option, teacher_option, texts
 from hskcache.cli.outcome import facts, tell_agreement, tell_skipped
+from hskcache.counted import counted
 from hskcache.options import as_json, device
 from hskcache.runtime import require_teacher_extra
 
@@ -64,4 +65,4 @@ def append(
         console.print_json({**facts(manifest, cache, first_row), "num_appended": len(job.rows)})
     tell_skipped(manifest, cache, first_row=first_row)
     tell_agreement(manifest)
-    console.say(f"{cache}: {len(job.rows)} rows appended, {total} in all, id {manifest.cache_id[:12]}")
+    console.say(f"{cache}: {counted(len(job.rows), 'row')} appended, {total} in all, id {manifest.cache_id[:12]}")

@@ -7,6 +7,7 @@ import click
 
 from hskcache import console
 from hskcache.cli.options import cache_or_url_argument
+from hskcache.counted import counted
 from hskcache.options import as_json, device, seed
 from hskcache.ranges import FiniteRange, Whole
 from hskcache.runtime import require_teacher_extra
@@ -104,7 +105,7 @@ def _words(teacher: str, identity: "Identity") -> list[str]:
 
 def _summary(report: "AuditReport") -> str:
     skipped = f", {report.num_skipped} left out of the cache" if report.num_skipped else ""
-    said = f"{report.num_rows} rows audited{skipped}"
+    said = f"{counted(report.num_rows, 'row')} audited{skipped}"
     bad = {row for layer in report.layers for row in layer.bad_rows}
     faults = [
         words

@@ -8,6 +8,7 @@ import click
 
 from hskcache import console
 from hskcache.cli.options import data_option
+from hskcache.counted import counted
 from hskcache.errors import SpecError
 from hskcache.options import as_json, device, gathered, layout, seed
 from hskcache.ranges import FiniteRange, Whole
@@ -176,9 +177,10 @@ def _facts(out: Path, done: "Finished") -> dict[str, Any]:
 def _summary(out: Path, done: "Finished") -> str:
     counts = done.record.counts
     if done.was_there:
-        return f"{out} is already finished: {counts.rows_in:,} rows in, {counts.rows_out:,} rows out"
+        return f"{out} is already finished: {counted(counts.rows_in, 'row')} in, {counted(counts.rows_out, 'row')} out"
     return (
-        f"{out} is finished: {counts.rows_in:,} rows in, {counts.rows_out:,} rows out; words of the rows with "
+        f"{out} is finished: {counted(counts.rows_in, 'row')} in, {counted(counts.rows_out, 'row')} out; "
+        "words of the rows with "
         f"candidates of the masked LM {counts.masked_lm:,}, of vectors {counts.vectors:,}, left {counts.left:,}; words "
         f"replaced in the copies {counts.replaced_masked_lm:,} and {counts.replaced_vectors:,}"
     )

@@ -11,6 +11,7 @@ from hskcache.build.request import AdditionRequest, Texts, alone
 from hskcache.cli.keeping import Keeping, build_request, job_options
 from hskcache.cli.options import on_nonfinite_option
 from hskcache.cli.outcome import facts, num_bytes, reached, tell_agreement, tell_skipped
+from hskcache.counted import counted
 from hskcache.errors import SpecError
 from hskcache.options import as_json, profile
 from hskcache.store.kinds import knowledge
@@ -107,4 +108,4 @@ def _tell(manifest: "Manifest", out: Path, name: str | None, is_new: bool, as_js
     else:
         what = f"is {what}"
     size = console.human_bytes(sum(sizes.values()))
-    console.say(f"{out} {what}: {manifest.request.num_rows} rows, {size}, id {manifest.cache_id[:12]}")
+    console.say(f"{out} {what}: {counted(manifest.request.num_rows, 'row')}, {size}, id {manifest.cache_id[:12]}")

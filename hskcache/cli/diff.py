@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hskcache import console
+from hskcache.counted import counted
 from hskcache.options import as_json
 from hskcache.spec import SECTIONS, format_keep
 
@@ -99,7 +100,7 @@ def _words(key: str, value: Any) -> str:
         return ", ".join(_words("", one) for one in value) or "none"
     if isinstance(value, dict):
         if value.keys() >= {"name", "num_rows"}:
-            return f"{value['name']} ({value['num_rows']:,} rows)"
+            return f"{value['name']} ({counted(value['num_rows'], 'row')})"
         if value.keys() == {"teacher", "student"}:
             return f"{value['teacher']}->{value['student']}"
     text = str(value)

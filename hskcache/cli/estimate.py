@@ -8,6 +8,7 @@ import click
 from hskcache import console
 from hskcache.build.request import Texts
 from hskcache.cli.keeping import Keeping, build_request, job_options
+from hskcache.counted import counted
 from hskcache.options import as_json
 
 
@@ -33,7 +34,7 @@ def estimate(teacher: str, texts: Texts, keeping: Keeping, device: str, as_json:
     if as_json:
         console.print_json({**options, **guess._asdict()})
         return
-    click.echo(f"rows      {guess.num_rows:,} in {guess.num_shards} shards of {job.layout.shard_rows:,}")
+    click.echo(f"rows      {guess.num_rows:,} in {counted(guess.num_shards, 'shard')} of {job.layout.shard_rows:,}")
     if texts.corpus is not None:
         click.echo(f"packing   {job.spec.packing.told}")
     click.echo(f"tokens    {guess.num_tokens:,}")

@@ -7,6 +7,7 @@ import click
 
 from hskcache import console
 from hskcache.cli.options import cache_argument
+from hskcache.counted import counted
 from hskcache.disk import require_file_outside
 from hskcache.options import as_json
 
@@ -46,4 +47,6 @@ def export(cache: Path, out: Path, compression: "Compression", force: bool, as_j
         console.print_json(facts | {"num_bytes": num_bytes, "was_there": done.was_there})
     what = "already holds" if done.was_there else "holds"
     size = console.human_bytes(num_bytes)
-    console.say(f"{out} {what} {cache}: {manifest.request.num_rows} rows, {size}, id {manifest.cache_id[:12]}")
+    console.say(
+        f"{out} {what} {cache}: {counted(manifest.request.num_rows, 'row')}, {size}, id {manifest.cache_id[:12]}"
+    )

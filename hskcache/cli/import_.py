@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from hskcache import console
+from hskcache.counted import counted
 from hskcache.options import as_json
 
 
@@ -36,4 +37,4 @@ def import_(file: Path, out: Path, new_id: bool, as_json: bool) -> None:
     if manifest.cache_id != done.exported_id:
         console.say(f"the values are those of {done.exported_id}, in other bytes; their cache is {manifest.cache_id}")
     what = "complete" if done.num_written else "already complete"
-    console.say(f"{out} is {what}: {manifest.request.num_rows} rows, id {manifest.cache_id[:12]}")
+    console.say(f"{out} is {what}: {counted(manifest.request.num_rows, 'row')}, id {manifest.cache_id[:12]}")

@@ -8,6 +8,7 @@ import click
 from hskcache import console
 from hskcache.cli.options import cache_or_url_argument
 from hskcache.cli.outcome import agreements
+from hskcache.counted import counted
 from hskcache.options import as_json, view
 from hskcache.spec import Packing
 from hskcache.text.cut import Cut
@@ -109,7 +110,7 @@ def _print(facts: dict[str, Any], told: dict[str, str]) -> None:
     from hskcache.describe import DESCRIPTIONS
 
     teacher, data, num_rows = facts["teacher"], facts["data"], facts["num_rows"]
-    architecture = f"{teacher['model_type']}, {teacher['num_layers']} layers, width {teacher['width']}"
+    architecture = f"{teacher['model_type']}, {counted(teacher['num_layers'], 'layer')}, width {teacher['width']}"
     labels = "plain text" if data["problem"] == "text" else f"labels {', '.join(data['label_names']) or 'are scores'}"
     grid = Table.grid(padding=(0, 2))
     for name, value in (
@@ -117,7 +118,7 @@ def _print(facts: dict[str, Any], told: dict[str, str]) -> None:
         *((("part of", _part(facts["part"])),) if facts["part"] is not None else ()),
         *((("view", f"{facts['view']}  (bytes are those that it is read from)"),) if facts["view"] is not None else ()),
         ("teacher", f"{teacher['name']}  ({architecture})"),
-        ("data", f"{data['name']}  ({num_rows:,} rows, {facts['num_shards']} shards, {labels})"),
+        ("data", f"{data['name']}  ({counted(num_rows, 'row')}, {counted(facts['num_shards'], 'shard')}, {labels})"),
         *(("appended", f"{part['name']}  ({part['num_rows']:,} of the rows)") for part in facts["appended"]),
         *_read_as(facts),
         *(
@@ -135,7 +136,7 @@ def _print(facts: dict[str, Any], told: dict[str, str]) -> None:
     for name, field in facts["fields"].items():
         what = told[name] + (f"; of {field['teacher']['name']}" if "teacher" in field else "")
         if field["num_skipped"]:
-            what += f"; without {field['num_skipped']:,} rows that were not finite"
+            what += f"; without {counted(field['num_skipped'], 'row')} that were not finite"
         if pairs := field.get("layer_pairs"):
             what += f" ({_pairs(pairs)})"
         table.add_row(name, what, console.human_bytes(field["num_bytes"]), f"{field['bytes_per_row']:,.1f}")
@@ -157,7 +158,7 @@ def _left_out(parts: list[dict[str, Any]]) -> list[tuple[str, str]]:
         )
     for policy, words in (("skip", "left out"), ("keep", "kept")):
         if count := sum(part["num_unlabelled"] for part in known if part["unlabelled"] == policy):
-            lines.append(("unlabelled", f"{count:,} rows without a gold label {words}"))
+            lines.append(("unlabelled", f"{counted(count, 'row')} without a gold label {words}"))
     return lines
 
 

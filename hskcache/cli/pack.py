@@ -7,6 +7,7 @@ import click
 
 from hskcache import console
 from hskcache.cli.options import cache_argument
+from hskcache.counted import counted
 from hskcache.disk import require_file_outside
 from hskcache.errors import SpecError
 from hskcache.options import as_json
@@ -46,4 +47,4 @@ def pack(cache: Path, out: str, force: bool, as_json: bool) -> None:
         facts = {"file": out, "cache_id": manifest.cache_id, "num_rows": manifest.request.num_rows}
         console.print_json(facts | {"num_bytes": Path(out).stat().st_size, "was_there": done.was_there})
     where, what = "stdout" if out == "-" else out, "already holds" if done.was_there else "holds"
-    console.say(f"{where} {what} {cache}: {manifest.request.num_rows} rows, id {manifest.cache_id[:12]}")
+    console.say(f"{where} {what} {cache}: {counted(manifest.request.num_rows, 'row')}, id {manifest.cache_id[:12]}")

@@ -6,6 +6,7 @@ import click
 
 from hskcache import console
 from hskcache.cli.sharing import choice_options, choose, facts, watched
+from hskcache.counted import counted
 from hskcache.options import as_json
 
 
@@ -36,6 +37,6 @@ def pull(url: str, folder: Path | None, fields: str | None, rows: str | None, jo
             "bytes_fetched": pulled.bytes_fetched,
         }
         console.print_json({"cache": str(root), "url": remote.url, **facts(pulled.selected), **moved})
-    said = f"{pulled.num_fetched} shards fetched ({console.human_bytes(pulled.bytes_fetched)})"
+    said = f"{counted(pulled.num_fetched, 'shard')} fetched ({console.human_bytes(pulled.bytes_fetched)})"
     identity = pulled.selected.manifest.cache_id[:12]
     console.say(f"{root} holds the cache {identity}: {said}, {pulled.num_there} were there")

@@ -8,6 +8,7 @@ import click
 from hskcache import console
 from hskcache.cli.options import cache_argument
 from hskcache.cli.sharing import choice_options, choose, facts, watched
+from hskcache.counted import counted
 from hskcache.options import as_json
 
 if TYPE_CHECKING:
@@ -39,7 +40,10 @@ def push(
         pushed = send(cache, remote, subset, Manner(jobs, verify, replace), watch)
     if as_json:
         console.print_json({"cache": str(cache), "url": remote.url, **facts(pushed.selected), **_moved(pushed)})
-    said = f"{pushed.num_sent} shards sent ({console.human_bytes(pushed.bytes_sent)}), {pushed.num_there} were there"
+    said = (
+        f"{counted(pushed.num_sent, 'shard')} sent ({console.human_bytes(pushed.bytes_sent)}), {pushed.num_there} "
+        "were there"
+    )
     verified = (
         "" if pushed.bytes_verified is None else f", {console.human_bytes(pushed.bytes_verified)} read back as sent"
     )

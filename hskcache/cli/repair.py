@@ -10,6 +10,7 @@ import click
 from hskcache import console
 from hskcache.build.request import Texts
 from hskcache.cli.options import cache_argument, texts
+from hskcache.counted import counted
 from hskcache.errors import CacheError, MismatchError, SpecError
 from hskcache.nearest import meant
 from hskcache.options import as_json, device
@@ -264,8 +265,10 @@ def _tell(cache: Path, reports: "tuple[Report, Report]", reasons: Reasons, as_js
         console.say(f"{cache}: nothing to repair")
         return
     files = len({problem.file for problem in mended})
-    outcome = f"whole, id {(_cache_id(cache) or '')[:12]}" if after.ok else f"{len(after.problems)} problems remain"
-    console.say(f"{cache}: {files} files mended; {outcome}")
+    left = counted(len(after.problems), "problem")
+    remain = f"{left} {'remains' if len(after.problems) == 1 else 'remain'}"
+    outcome = f"whole, id {(_cache_id(cache) or '')[:12]}" if after.ok else remain
+    console.say(f"{cache}: {counted(files, 'file')} mended; {outcome}")
 
 
 def _cache_id(cache: Path) -> str | None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from hskcache import console
+from hskcache.counted import counted
 from hskcache.options import as_json
 
 
@@ -35,4 +36,4 @@ def unpack(file: str, out: Path, as_json: bool) -> None:
         facts = {"cache": str(out), "cache_id": manifest.cache_id, "num_rows": manifest.request.num_rows}
         console.print_json(facts | {"num_written": done.num_written, "num_kept": done.num_kept})
     what = "complete" if done.num_written else "already complete"
-    console.say(f"{out} is {what}: {manifest.request.num_rows} rows, id {manifest.cache_id[:12]}")
+    console.say(f"{out} is {what}: {counted(manifest.request.num_rows, 'row')}, id {manifest.cache_id[:12]}")

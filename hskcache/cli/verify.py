@@ -7,6 +7,7 @@ import click
 
 from hskcache import console
 from hskcache.cli.options import cache_argument
+from hskcache.counted import counted
 from hskcache.options import as_json
 
 _MOST_ROWS = 10
@@ -30,13 +31,13 @@ def verify(cache: Path, deep: bool, as_json: bool) -> None:
             click.echo(f"{problem.file} {problem.what}")
         for field, rows in report.skipped.items():
             shown = ", ".join(str(one.row) for one in rows[:_MOST_ROWS]) + (", ..." if len(rows) > _MOST_ROWS else "")
-            click.echo(f"{field} holds nothing of {len(rows)} rows, whose values were not finite: {shown}")
+            click.echo(f"{field} holds nothing of {counted(len(rows), 'row')}, whose values were not finite: {shown}")
     size = console.human_bytes(report.checked_bytes)
     found = (
         f"every row of {report.num_rows:,} in every field{', but for those listed' if report.skipped else ''}, all as "
         "written"
         if report.ok
-        else f"{len(report.problems)} problems"
+        else counted(len(report.problems), "problem")
     )
     console.say(f"{cache}: {size} checked, {found}")
     if not report.ok:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import ClassVar
 
+from hskcache.counted import counted
 from hskcache.describe.abc import POSITIONS, About, OfPositions
 from hskcache.store.kinds.attention import AttentionField
 
@@ -30,7 +31,7 @@ class DescribedAttention(OfPositions[AttentionField]):
 
     def told(self, field: AttentionField) -> str:
         """Layers, pairs of positions, heads and encoding."""
-        heads = "mean of the heads" if field.heads == "mean" else f"{field.num_heads} heads"
+        heads = "mean of the heads" if field.heads == "mean" else counted(field.num_heads, "head")
         tokens = field.max_tokens
         positions = f"{tokens} x {tokens}" if tokens else "all"
         return f"layers {', '.join(map(str, field.layers))}; {positions} positions; {heads}; {field.encoding}"

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import ClassVar
 
+from hskcache.counted import counted
 from hskcache.describe.abc import POSITIONS, About, OfPositions
 from hskcache.store.kinds.hidden import HiddenField
 
@@ -36,7 +37,7 @@ class DescribedHidden(OfPositions[HiddenField]):
         return "; ".join(
             (
                 f"layers {', '.join(map(str, field.layers))}",
-                f"{field.max_tokens} positions" if field.max_tokens else "all positions",
+                counted(field.max_tokens, "position") if field.max_tokens else "all positions",
                 f"{field.num_columns} of {field.width} columns ({field.columns})",
                 field.encoding,
             )

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hskcache import console
+from hskcache.counted import counted
 from hskcache.errors import TeacherError
 from hskcache.model.weights import LAYER_PROJECTIONS, SHARED_PROJECTION, tensor_names
 
@@ -146,7 +147,7 @@ class _Load:
             # Of a head that is left behind nothing is said.
             unplaced = [key for key in self.unused if self.prefix in key]
             raise TeacherError(
-                f"{self.name} lacks {len(encoder)} weights of its own encoder ({_some(encoder)})"
+                f"{self.name} lacks {counted(len(encoder), 'weight')} of its own encoder ({_some(encoder)})"
                 f"{self._hint(self.unused) or _instead(unplaced)}; save it again"
             )
         if self.missing and not self.demands.new_head and not self.is_base:
@@ -167,7 +168,7 @@ class _Load:
             left = [key for key in left if not _is_projection(key)]
         if encoder := [key for key in left if self._is_of_encoder(key)]:
             raise TeacherError(
-                f"{self.name} has {len(encoder)} weights of its encoder that {self.kind} has no place for "
+                f"{self.name} has {counted(len(encoder), 'weight')} of its encoder that {self.kind} has no place for "
                 f"({_some(encoder)}){self._hint(encoder)}; without them it would not be what it was trained to be: "
                 "give another checkpoint"
             )
@@ -177,10 +178,13 @@ class _Load:
         if self.is_base or not self.has_own_head:
             # That an encoder is taken without its head is meant; that a new head replaces one may not be.
             if self.demands.new_head or self._is_unknown():
-                console.say(f"{self.name}: {len(head)} weights of its own head are left behind ({_some(head)})")
+                console.say(
+                    f"{self.name}: {counted(len(head), 'weight')} of its own head are left behind ({_some(head)})"
+                )
             return
         raise TeacherError(
-            f"{self.name} has {len(head)} weights of its head that {self.kind} has no place for ({_some(head)})"
+            f"{self.name} has {counted(len(head), 'weight')} of its head that {self.kind} has no place for "
+            f"({_some(head)})"
             f"{self._hint(head)}; without them it would answer otherwise than it was trained to: give a checkpoint "
             f"that is wholly a {self.kind}"
         )

@@ -11,6 +11,7 @@ from pathlib import Path
 from textwrap import shorten
 from typing import TYPE_CHECKING
 
+from hskcache.counted import counted
 from hskcache.errors import TeacherError
 
 if TYPE_CHECKING:
@@ -74,7 +75,8 @@ def fault(folder: Path) -> str | None:
             return f"{file.name} is damaged; download it again"
         if missing := [path.name for path in pieces if not path.is_file()]:
             return (
-                f"{len(missing)} of the {len(pieces)} files that {file.name} names are missing, {missing[0]} among "
+                f"{len(missing)} of the {counted(len(pieces), 'file')} that {file.name} names are missing, "
+                f"{missing[0]} among "
                 "them; download the rest"
             )
     return next((f"{path.name} {reason}" for path in pieces if (reason := _damage(path)) is not None), None)

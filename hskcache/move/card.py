@@ -10,6 +10,7 @@ import shlex
 import yaml
 
 from hskcache.console import human_bytes
+from hskcache.counted import counted
 from hskcache.describe import DESCRIPTIONS
 from hskcache.move.commands import fit_command
 from hskcache.spec import format_keep
@@ -59,7 +60,8 @@ def _introduction(manifest: Manifest) -> str:
     request, num_bytes = manifest.request, manifest.num_bytes
     text = (
         f"# What {_word(request.teacher.name)} knows of {_word(request.data.name)}\n\n"
-        f"A cache of {request.num_rows:,} rows, {human_bytes(num_bytes)}, to train smaller models from with no "
+        f"A cache of {counted(request.num_rows, 'row')}, {human_bytes(num_bytes)}, to train smaller models "
+        "from with no "
         f"teacher in memory. Cache id `{manifest.cache_id}`: the same id means the same bytes."
     )
     if manifest.part is not None:
@@ -84,13 +86,14 @@ def _origin(manifest: Manifest) -> str:
     for part in request.parts:
         split = f", split {_word(part.split)}" if part.split else ""
         lines.append(
-            f"- data: {_word(part.name)}{split}, {part.num_rows:,} rows, fingerprint `{_word(part.fingerprint)}`"
+            f"- data: {_word(part.name)}{split}, {counted(part.num_rows, 'row')}, fingerprint "
+            f"`{_word(part.fingerprint)}`"
         )
-    lines.append(f"- tokenizer: {request.tokenizer.vocab_size:,} pieces, SHA-256 `{request.tokenizer.sha256}`")
+    lines.append(f"- tokenizer: {counted(request.tokenizer.vocab_size, 'piece')}, SHA-256 `{request.tokenizer.sha256}`")
     spec = request.spec
     options = (f"{one.noun} `{format_keep(KINDS[name].kept(spec))}`" for name, one in DESCRIPTIONS.items() if one.flag)
     lines.append(
-        f"- kept: {', '.join(options)}, at most {spec.max_length} tokens a row"
+        f"- kept: {', '.join(options)}, at most {counted(spec.max_length, 'token')} a row"
         + (f", {spec.packing.told}" if request.data.problem == "text" else "")
     )
     for name in manifest.added:
@@ -101,7 +104,7 @@ def _origin(manifest: Manifest) -> str:
 def _teacher(label: str, request: Request) -> list[str]:
     teacher = request.teacher
     revision = f", revision {_word(teacher.revision)}" if teacher.revision else ""
-    shape = f"{_word(teacher.model_type)}, {teacher.num_layers} layers, width {teacher.width}"
+    shape = f"{_word(teacher.model_type)}, {counted(teacher.num_layers, 'layer')}, width {teacher.width}"
     return [f"- {label}: {_word(teacher.name)}{revision} ({shape}), weights `{teacher.weights_sha256}`"]
 
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NoReturn
 
+from hskcache.counted import counted
 from hskcache.errors import MismatchError
 from hskcache.nearest import meant
 from hskcache.store.fields import INPUTS
@@ -126,7 +127,7 @@ def _begin(source: NamedManifest, standing: NamedManifest) -> int:
     if lacking := held.fields.keys() - whole.fields.keys():
         _refuse(source, standing, f"{source.name} has no field {min(lacking)}, which {standing.name} has")
     if begin + num_shards > whole.request.num_shards:
-        _refuse(source, standing, f"it has {held.request.num_rows} rows, more than there are")
+        _refuse(source, standing, f"it has {counted(held.request.num_rows, 'row')}, more than there are")
     for name, records in held.shards.items():
         for ours, theirs in zip(whole.shards[name].since(begin), records, strict=False):
             if ours.sha256 != theirs.sha256 or whole.fields[name] != held.fields[name]:

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from hskcache.counted import counted
 from hskcache.disk import sync_file, sync_folder
 from hskcache.errors import CacheError, DamageError
 from hskcache.remote.parts import FilePart, whole
@@ -258,7 +259,7 @@ def _checked(remote: Remote, names: list[Any]) -> list[str]:
     """Names that a server gives, once they are known to stay within the folder."""
     where = remote.describe(TOKENIZER)
     if len(names) > MAX_TOKENIZER_FILES:
-        raise DamageError(f"{where} holds {len(names)} files, of at most {MAX_TOKENIZER_FILES}")
+        raise DamageError(f"{where} holds {counted(len(names), 'file')}, of at most {MAX_TOKENIZER_FILES}")
     checked: list[str] = []
     for name in names:
         try:

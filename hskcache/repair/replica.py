@@ -5,6 +5,7 @@ from collections.abc import Callable, Collection
 from contextlib import suppress
 from pathlib import Path
 
+from hskcache.counted import counted
 from hskcache.disk import require_space
 from hskcache.errors import CacheError, DamageError, MismatchError
 from hskcache.remote.fetch import fetch, fetch_tokenizer, read_manifest
@@ -136,7 +137,7 @@ class Replica:
         write_manifest(ledger.root, manifest)
         if same_id:
             return manifest, "its id is the one that the damaged manifest tells"
-        return manifest, f"{agree} shards agree with it; the id that the cache had cannot be read any more"
+        return manifest, f"{counted(agree, 'shard')} agree with it; the id that the cache had cannot be read any more"
 
 
 def _damaged_text(ledger: Ledger) -> bytes:

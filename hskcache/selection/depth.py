@@ -10,6 +10,7 @@ or what a written map says [TinyBERT 4.5].
 
 from typing import NamedTuple, assert_never
 
+from hskcache.counted import counted
 from hskcache.errors import SpecError
 from hskcache.spec import Depth
 
@@ -53,7 +54,8 @@ def _top(depth: Depth, pairs: tuple[LayerPair, ...]) -> tuple[LayerPair, ...]:
     num_layers = available if depth.num_layers is None else depth.num_layers
     if num_layers > available:
         raise SpecError(
-            f"{num_layers} layers are to be kept, but a student of {depth.student_layers} layers has {available} "
+            f"{counted(num_layers, 'layer')} are to be kept, but a student of "
+            f"{counted(depth.student_layers, 'layer')} has {available} "
             f"hidden layers with its embedding output; keep at most {available}, or raise depth.student_layers"
         )
     return pairs[available - num_layers :]
@@ -62,10 +64,13 @@ def _top(depth: Depth, pairs: tuple[LayerPair, ...]) -> tuple[LayerPair, ...]:
 def _listed(depth: Depth, kept: list[int], pairs: tuple[LayerPair, ...]) -> tuple[LayerPair, ...]:
     listed = ",".join(map(str, kept))
     if depth.num_layers is not None:
-        raise SpecError(f"both the top {depth.num_layers} layers and the student layers {listed} are kept; give one")
+        raise SpecError(
+            f"both the top {counted(depth.num_layers, 'layer')} and the student layers {listed} are kept; give one"
+        )
     if max(kept) > depth.student_layers:
         raise SpecError(
-            f"the student layers {listed} are to be kept, but a student of {depth.student_layers} layers has layers 0 "
+            f"the student layers {listed} are to be kept, but a student of "
+            f"{counted(depth.student_layers, 'layer')} has layers 0 "
             f"(the embedding output) to {depth.student_layers}; list some of those, or give --student-layers"
         )
     return tuple(pair for pair in pairs if pair.student in kept)
@@ -97,7 +102,7 @@ def _map(depth: Depth, teacher_layers: int) -> tuple[int, ...]:
     target = teacher_layers if depth.target is None else depth.target
     if target > teacher_layers:
         raise SpecError(
-            f"depth.target is teacher layer {target}, but the teacher has {teacher_layers} layers; "
+            f"depth.target is teacher layer {target}, but the teacher has {counted(teacher_layers, 'layer')}; "
             f"give a target of at most {teacher_layers}, or leave it out for the last layer"
         )
     if depth.mapping == "uniform":
@@ -105,7 +110,7 @@ def _map(depth: Depth, teacher_layers: int) -> tuple[int, ...]:
     if depth.student_layers > target:
         raise SpecError(
             f"the map {depth.mapping} gives each of {depth.student_layers} student layers a layer of its own among the "
-            f"teacher's first {target}; use the map uniform, or a student of at most {target} layers"
+            f"teacher's first {target}; use the map uniform, or a student of at most {counted(target, 'layer')}"
         )
     match depth.mapping:
         case "top":
@@ -127,5 +132,7 @@ def _written_map(depth: Depth, layers: list[int], teacher_layers: int) -> tuple[
             "for each, the embedding output left out"
         )
     if max(layers) > teacher_layers:
-        raise SpecError(f"the map {written} names layer {max(layers)}, but the teacher has {teacher_layers} layers")
+        raise SpecError(
+            f"the map {written} names layer {max(layers)}, but the teacher has {counted(teacher_layers, 'layer')}"
+        )
     return (0, *layers)

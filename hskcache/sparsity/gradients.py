@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from hskcache.counted import counted
 from hskcache.errors import DataError, MismatchError, TeacherError
 from hskcache.sparsity.losses import friendly_loss, task_loss
 from hskcache.sparsity.sample import Sample
@@ -123,14 +124,14 @@ def _check(teacher: Teacher, student: PreTrainedModel | None, sample: Sample) ->
         )
     if student is not None and int(student.config.num_labels) != teacher.num_labels:
         raise MismatchError(
-            f"the trial student has {student.config.num_labels} outputs and {teacher.info.name} has "
+            f"the trial student has {counted(student.config.num_labels, 'output')} and {teacher.info.name} has "
             f"{teacher.num_labels}; give a student that was distilled from this teacher"
         )
     classes = teacher.num_labels or 0
     if sample.labels is not None and classes > 1 and int(sample.labels.max()) >= classes:
         raise MismatchError(
             f"{sample.source} has class {int(sample.labels.max())}, counted from 0, and {teacher.info.name} has "
-            f"{classes} classes; give rows of its task"
+            f"{counted(classes, 'class', 'classes')}; give rows of its task"
         )
 
 

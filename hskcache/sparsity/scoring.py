@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hskcache import runtime
+from hskcache.counted import counted
 from hskcache.sparsity.artifact import ModelId, ScoredRows, ScoreInfo
 from hskcache.sparsity.sample import Sample, draw_rows
 from hskcache.sparsity.student import Trial
@@ -51,7 +52,7 @@ class DrawnRows:
             texts=[texts[row] for row in self.index_N],
             pairs=None if pairs is None else [pairs[row] for row in self.index_N],
             labels=None if labels is None else labels[self.index_N],
-            source=f"{self.examples.source} ({len(self)} rows drawn)",
+            source=f"{self.examples.source} ({counted(len(self), 'row')} drawn)",
             reading=replace(self.examples.reading, numbers=(), unit="row"),
         )
 

@@ -5,6 +5,7 @@ from typing import NamedTuple
 from transformers import PreTrainedModel
 
 from hskcache.classes import reordering, require_one_answer
+from hskcache.counted import counted
 from hskcache.encoder import weights_digest
 from hskcache.errors import MismatchError
 from hskcache.model.adapter import tokenizer_of
@@ -50,7 +51,7 @@ def _check_classes(name: str, model: PreTrainedModel, teacher: Teacher, task: Ta
     require_one_answer(name, theirs)
     if int(theirs.num_labels) != teacher.num_labels:
         raise MismatchError(
-            f"the trial student {name} has {theirs.num_labels} outputs and {teacher.info.name} has "
+            f"the trial student {name} has {counted(theirs.num_labels, 'output')} and {teacher.info.name} has "
             f"{teacher.num_labels}; give a student that was distilled from this teacher"
         )
     if theirs.num_labels == 1 or theirs.id2label == ours.id2label:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from itertools import pairwise
 from typing import NoReturn
 
+from hskcache.counted import counted
 from hskcache.errors import DamageError, MismatchError
 from hskcache.store.agreement import Agreement, ClassAgreement
 from hskcache.store.fields import StoredField, check_record, kind_of
@@ -96,7 +97,10 @@ def check(manifest: Manifest) -> None:
         kind_of(field).check_teacher(name, field, manifest.request_for(name).teacher)
         _check_pairs(name, field, manifest.request_for(name))
         if (count := len(manifest.shards[name])) != request.num_shards:
-            raise DamageError(f"{name} lists {count} shards, but {request.num_rows} rows make {request.num_shards}")
+            raise DamageError(
+                f"{name} lists {counted(count, 'shard')}, but {counted(request.num_rows, 'row')} make "
+                f"{request.num_shards}"
+            )
         needed = bool(kind_of(field).constants(field))
         if needed != (name in manifest.constants):
             raise DamageError(f"{name} {'lacks' if needed else 'should not have'} constants")

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Discriminator, PlainValidator, SerializeAsAny, TypeAdapter
 
+from hskcache.counted import counted
 from hskcache.errors import DamageError
 from hskcache.store.kinds import INPUTS, KINDS, LOGITS, kind_of, knowledge
 from hskcache.store.kinds.abc import AXES, OFFSETS, ROW, Array, Kind, StoredField, layer_name
@@ -104,7 +105,7 @@ def check_record(field: StoredField, record: Record) -> None:
     for name, info in record.arrays.items():
         size = None if is_constant else sizes[kind.axis(name)] if name not in OFFSETS else record.num_rows + 1
         if not _fits(info, expected[name], size):
-            rows = "" if is_constant else f" for {record.num_rows} rows"
+            rows = "" if is_constant else f" for {counted(record.num_rows, 'row')}"
             raise DamageError(
                 f"{_where(record)}: {name} is {info.dtype} {info.shape}, which does not belong to this field{rows}"
             )

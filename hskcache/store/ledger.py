@@ -15,6 +15,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from hskcache.counted import counted
 from hskcache.disk import sync_folder
 from hskcache.errors import CacheError, DamageError, MismatchError
 from hskcache.locks import locked
@@ -82,7 +83,8 @@ class Ledger:
             return
         if found.appended and found.model_copy(update={"appended": []}).digest == request.digest:
             raise MismatchError(
-                f"{self.root} is built, and {found.num_rows - request.num_rows} rows were appended to it since; to "
+                f"{self.root} is built, and {counted(found.num_rows - request.num_rows, 'row')} were appended "
+                "to it since; to "
                 "append more give hskcache append, and to mend it hskcache repair"
             )
         path, here, wanted = found.difference(request) or ("the request", "another", "this")
@@ -317,7 +319,8 @@ class Ledger:
         missing = [shard for shard, record in enumerate(records) if record is None]
         if missing:
             raise MismatchError(
-                f"{self.root} lacks {len(missing)} of the {len(records)} shards of {field}, the first being shard "
+                f"{self.root} lacks {len(missing)} of the {counted(len(records), 'shard')} of {field}, the "
+                "first being shard "
                 f"{missing[0]}; run the same build command again to finish"
             )
         return [record for record in records if record is not None]

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from pydantic import ConfigDict, model_validator
 from pydantic import Field as Key
 
+from hskcache.counted import counted
 from hskcache.errors import DamageError
 from hskcache.store.files import sha256_hex
 from hskcache.store.record import Count, FileBytes, NamedRecord, Record, Sha256, Skipped, parse, stem_of
@@ -141,7 +142,9 @@ class PageStore:
             data = self.content(path, page)
             # Counted before it is divided: lines of nothing take much more memory than the page.
             if (count := data.count(b"\n")) != page.num_records or not data.endswith(b"\n"):
-                raise DamageError(f"{self.name(path)} is damaged: it has {count} lines of {page.num_records}")
+                raise DamageError(
+                    f"{self.name(path)} is damaged: it has {counted(count, 'line')} of {page.num_records}"
+                )
             held = data.split(b"\n")[:-1]
         # The last one used stands last; threads that do this at once at worst read a page twice.
         self._held[page.sha256] = held

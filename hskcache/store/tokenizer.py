@@ -5,6 +5,7 @@ from pathlib import Path
 
 from pydantic import Field as Key
 
+from hskcache.counted import counted
 from hskcache.errors import DamageError
 from hskcache.store.files import canonical_json, file_sha256, read_file, sha256_hex
 from hskcache.store.record import Sha256
@@ -71,7 +72,9 @@ def read_tokenizer(folder: Path) -> dict[str, bytes]:
         except DamageError as error:
             raise DamageError(f"{path} {error}") from None
         if len(contents) > MAX_TOKENIZER_FILES:
-            raise DamageError(f"{folder} holds more than {MAX_TOKENIZER_FILES} files, which no tokenizer has")
+            raise DamageError(
+                f"{folder} holds more than {counted(MAX_TOKENIZER_FILES, 'file')}, which no tokenizer has"
+            )
     return dict(sorted(contents.items()))
 
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from hskcache.attention import IMPLEMENTATION, listening
+from hskcache.counted import counted
 from hskcache.errors import TeacherError
 from hskcache.selection.scores import SCORED, Attended, AttentionScore
 from hskcache.timeline import span
@@ -190,7 +191,8 @@ def _probe(model: PreTrainedModel, name: str) -> None:
         ) from None
     if captured.num_attentions != len(layers):
         raise TeacherError(
-            f"{name} attends {captured.num_attentions} times in {len(layers)} layers, so its scores cannot be told "
+            f"{name} attends {captured.num_attentions} times in {counted(len(layers), 'layer')}, so its "
+            "scores cannot be told "
             "apart; use an encoder with one self-attention a layer"
         )
     same = len(expected) == len(layers) + 1 and all(

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from hskcache.counted import counted
 from hskcache.encoder import num_positions, takes_token_types, trained_length
 from hskcache.errors import CacheError, TeacherError
 from hskcache.store.tokenizer import tokenizer_digest
@@ -44,7 +45,8 @@ def fit_rows(model: PreTrainedModel, rows: TokenizedRows, names: tuple[str, str]
     limit, longest = most_tokens(model), int(rows.lengths.argmax())
     if rows.lengths[longest] > limit:
         raise TeacherError(
-            f"{source} row {longest}, counted from 0, has {rows.lengths[longest]} tokens and {teacher} reads at most "
+            f"{source} row {longest}, counted from 0, has {counted(rows.lengths[longest], 'token')} and "
+            f"{teacher} reads at most "
             f"{limit}; build with --max-length {limit}"
         )
     tell_beyond(int(rows.lengths[longest]), trained_length(model), source, teacher)

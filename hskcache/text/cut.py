@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from hskcache import console
+from hskcache.counted import counted
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,8 @@ def tell_beyond(longest: int, trained: int | None, source: str, model: str) -> N
     """
     if trained is not None and longest > trained:
         console.say(
-            f"{source} has rows of up to {longest:,} tokens and {model} was trained on at most {trained:,}; it reads "
+            f"{source} has rows of up to {counted(longest, 'token')} and {model} was trained on at most "
+            f"{trained:,}; it reads "
             f"them, how well is not known: --max-length {trained} keeps within"
         )
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
+from hskcache.counted import counted
 from hskcache.errors import ColumnError, DataError
 from hskcache.text.header import find_header
 from hskcache.text.labels import LabelSet
@@ -69,7 +70,7 @@ def _quoted(text: str, separator: str, faults: Faults) -> Iterator[DelimitedRow]
                 # All that follows is one text now: nobody can say which rows it held.
                 raise DataError(f"{faults.where(line)}: {error}; close the quote that the text begins with") from None
             rest = reader.line_num - line
-            lost = f", lost with the {rest} lines after it" if rest > 0 else ""
+            lost = f", lost with the {counted(rest, 'line')} after it" if rest > 0 else ""
             faults.add(line, f"{error}{lost}", "quote the text as CSV does, doubling inner quotes")
             continue
         if fields:

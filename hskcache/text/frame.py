@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hskcache.counted import counted
 from hskcache.errors import SpecError, TeacherError
 from hskcache.text.documents import plain_tokenizer
 
@@ -81,6 +82,7 @@ def check_room(frame: Frame, max_length: int) -> int:
         return room
     texts = "single texts" if num_texts == 1 else "pairs"
     raise SpecError(
-        f"{max_length} tokens at most leave no room beside the {frame.num_special} special tokens of {texts}; "
+        f"{counted(max_length, 'token')} at most leave no room beside the "
+        f"{counted(frame.num_special, 'special token')} of {texts}; "
         f"give at least {frame.num_special + num_texts}"
     )

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hskcache.classes import NO_CLASS, has_gold
+from hskcache.counted import counted
 from hskcache.errors import DataError, SpecError
 from hskcache.text.gold import Unlabelled, unlabelled_classes, unlabelled_scores
 from hskcache.text.table import RawTable, RowPolicy
@@ -144,7 +145,7 @@ def _classes(table: RawTable, written: list[str], labels: LabelSet, policy: RowP
     remarks = [] if none.remark is None else [none.remark]
     names = known or _infer_names(table, gold, labels.num_classes)
     if labels.names is None:
-        remarks.insert(0, f"{len(names)} classes ({_listed(names)})")
+        remarks.insert(0, f"{counted(len(names), 'class', 'classes')} ({_listed(names)})")
         remarks += [] if known else _absent(names, gold)
         remarks += _alike(names)
     numbers, remark = _numbered(gold, names, table.class_names)

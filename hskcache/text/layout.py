@@ -6,6 +6,7 @@ from typing import Any
 
 from hskcache import console
 from hskcache.classes import class_names, folded, is_nameless, require_one_answer
+from hskcache.counted import counted
 from hskcache.errors import ColumnError, DataError, MismatchError
 from hskcache.text.head import check_head
 from hskcache.text.labels import LabelSet, Problem
@@ -175,7 +176,8 @@ class Layout:
         if examples.labels is None:
             if problem == "regression" and self.task is not None and self.task.labels:
                 raise MismatchError(
-                    f"{model} gives a score and {self.task.name} has {len(self.task.labels)} classes; give a model "
+                    f"{model} gives a score and {self.task.name} has "
+                    f"{counted(len(self.task.labels), 'class', 'classes')}; give a model "
                     "that was fine-tuned on this task"
                 )
             # The model alone tells what its answers mean.
@@ -184,7 +186,8 @@ class Layout:
         outputs = len(examples.label_names) if examples.problem == "classification" else 1
         if outputs != config.num_labels:
             raise MismatchError(
-                f"{model} has {config.num_labels} outputs and {source} has {outputs} (1 is a score); give a teacher of "
+                f"{model} has {counted(config.num_labels, 'output')} and {source} has {outputs} (1 is a "
+                "score); give a teacher of "
                 "this task, or --task or --classes to name the classes"
             )
         return examples
@@ -206,7 +209,8 @@ def class_order(model: str, config: Any, task: Task | None) -> tuple[str, ...] |
         return None if is_nameless(names) else names
     if len(task.labels) != len(names):
         raise MismatchError(
-            f"{model} has {len(names)} classes and {task.name} has {len(task.labels) or 'scores'}; "
+            f"{model} has {counted(len(names), 'class', 'classes')} and {task.name} has "
+            f"{len(task.labels) or 'scores'}; "
             "give a model that was fine-tuned on this task"
         )
     spelled = {folded(label): label for label in task.labels}
@@ -232,7 +236,9 @@ def _as_named(known: Sequence[str], classes: tuple[str, ...]) -> tuple[str, ...]
     """
     listed, given = ", ".join(known), ",".join(classes)
     if len(known) != len(classes):
-        raise MismatchError(f"--classes {given} names {len(classes)} classes and there are {len(known)}: {listed}")
+        raise MismatchError(
+            f"--classes {given} names {counted(len(classes), 'class', 'classes')} and there are {len(known)}: {listed}"
+        )
     ours, theirs = [[folded(name) for name in names] for names in (classes, known)]
     if ours == theirs or is_nameless(known):
         return classes

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from hskcache.classes import has_gold
+from hskcache.counted import counted
 from hskcache.errors import DataError, SpecError
 from hskcache.text.delimited import DIALECTS, read_delimited
 from hskcache.text.examples import Examples, Reading, fingerprint
@@ -99,7 +100,7 @@ def _examples(table: RawTable, found: Resolved, reading: Reading) -> Examples:
     pairs = None if table.pairs is None else [str(text) for text in table.pairs]
     bad = tuple(sorted(table.faults.found.items()))
     remarks = [*found.remarks, *table.remarks]
-    notes = [f"{table.source}: {len(texts):,} rows, {', '.join(remarks)}"] if remarks else []
+    notes = [f"{table.source}: {counted(len(texts), 'row')}, {', '.join(remarks)}"] if remarks else []
     if bad:
         notes.append(_left_out(table, bad))
     reading = replace(

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, TypeAlias
 
+from hskcache.counted import counted
 from hskcache.errors import ColumnError, DataError
 
 Values: TypeAlias = Sequence[object]
@@ -148,7 +149,7 @@ def named_column(column: str | int, names: Sequence[str], where: str) -> int:
     listed = ", ".join(names)
     if positions:
         raise ColumnError(
-            f"{where}: {len(positions)} columns are called {column!r} ({listed}); give its number instead"
+            f"{where}: {counted(len(positions), 'column')} are called {column!r} ({listed}); give its number instead"
         )
     raise ColumnError(f"{where}: no column {column!r}; the columns are {listed}")
 
@@ -157,5 +158,5 @@ def numbered_column(column: int, width: int, where: str) -> int:
     """``column`` itself when a row of ``width`` columns has it. Raises ColumnError if the number is out of range."""
     if 0 <= column < width:
         return column
-    have = "1 column, number 0" if width == 1 else f"{width} columns, numbers 0 to {width - 1}"
+    have = "1 column, number 0" if width == 1 else f"{counted(width, 'column')}, numbers 0 to {width - 1}"
     raise ColumnError(f"{where}: no column number {column}; there are {have}")

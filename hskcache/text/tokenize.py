@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hskcache import console
+from hskcache.counted import counted
 from hskcache.encoder import num_positions
 from hskcache.errors import DataError, SpecError, TeacherError
 from hskcache.hub import looked_up
@@ -145,7 +146,8 @@ def _check_room(examples: Examples, tokenizer: "PreTrainedTokenizerBase", max_le
     if max_length < least:
         rows = "pairs" if pair else "single texts"
         raise SpecError(
-            f"{max_length} tokens at most leave no room beside the {num_special} special tokens of {rows}; "
+            f"{counted(max_length, 'token')} at most leave no room beside the "
+            f"{counted(num_special, 'special token')} of {rows}; "
             f"give at least {least}"
         )
 

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, NoReturn, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from hskcache.counted import counted
 from hskcache.errors import MismatchError
 from hskcache.spec import Depth, Kept, Spec
 from hskcache.store.fields import StoredField, layer_name
@@ -130,7 +131,7 @@ def check_tokens(source: ViewedField, kept: Kept, stored: int | None) -> None:
     if tokens is None or tokens == stored:
         return
     if stored is not None and tokens > stored:
-        source.refuse(f"{tokens} positions are asked for, and {stored} are stored; ask for at most {stored}")
+        source.refuse(f"{counted(tokens, 'position')} are asked for, and {stored} are stored; ask for at most {stored}")
     # Of these two the order of the row is the order of the scores.
     if stored is None and kept.length.score not in {"left", "cls"}:
         source.refuse(

@@ -7,6 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from hskcache.counted import counted
 from hskcache.encoded import ENCODED
 from hskcache.encoding import get_encoding
 from hskcache.encoding.bitmask import pack_columns
@@ -69,7 +70,7 @@ def _set_bits(bitmask: NDArray[np.uint8], source: HiddenField) -> NDArray[np.int
     """
     bits = np.unpackbits(bitmask, axis=1, count=source.width, bitorder="little")
     if not np.all(np.count_nonzero(bits, axis=1) == source.num_columns):
-        raise DamageError(f"holds a bitmask of other than {source.num_columns} columns")
+        raise DamageError(f"holds a bitmask of other than {counted(source.num_columns, 'column')}")
     return np.flatnonzero(bits).reshape(-1, source.num_columns) % source.width
 
 

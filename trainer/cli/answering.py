@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from hskcache import console, runtime
 from hskcache.cache import Cache, LogitsField
 from hskcache.classes import class_names, require_one_answer
+from hskcache.counted import counted
 from hskcache.disk import writing_to
 from hskcache.encoder import trained_length
 from hskcache.errors import DataError, MismatchError, SpecError, TeacherError
@@ -122,7 +123,8 @@ def _classifier(model: str, knowledge: Knowledge) -> "PreTrainedModel":
     require_one_answer(model, classifier.config)
     if int(classifier.config.num_labels) != knowledge.num_labels:
         raise MismatchError(
-            f"{model} has {classifier.config.num_labels} outputs and {knowledge.where} has {knowledge.num_labels} (1 "
+            f"{model} has {counted(classifier.config.num_labels, 'output')} and {knowledge.where} has "
+            f"{knowledge.num_labels} (1 "
             "is a score); give a student of this task"
         )
     if knowledge.label_names:
@@ -169,7 +171,8 @@ def _require_finite(model: str, logits_NC: NDArray[np.float32]) -> None:
     bad = np.flatnonzero(~np.isfinite(logits_NC).all(axis=1))
     if len(bad):
         raise TeacherError(
-            f"{model} answers {len(bad):,} rows with values that are not finite, first row {bad[0]} (counted from 0); "
+            f"{model} answers {counted(len(bad), 'row')} with values that are not finite, first row {bad[0]} "
+            "(counted from 0); "
             "give another checkpoint, or leave out --bf16"
         )
 
@@ -200,4 +203,4 @@ def _tell(predictions: Predictions, out: Path | None, as_json: bool, facts: Mapp
         told = [f"{count:,} of {name}" for name, count in summary["counts"].items()]
     else:
         told = [f"{name} {value:.4g}" for name, value in summary.items()]
-    console.say(f"{where}{num_rows:,} rows; {', '.join(told)}")
+    console.say(f"{where}{counted(num_rows, 'row')}; {', '.join(told)}")

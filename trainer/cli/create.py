@@ -7,6 +7,7 @@ import click
 from click.core import ParameterSource
 
 from hskcache import console, runtime
+from hskcache.counted import counted
 from hskcache.disk import writing_to
 from hskcache.errors import MismatchError, SpecError
 from hskcache.locks import WRITING, sole_writer
@@ -115,16 +116,17 @@ def _told(facts: dict[str, Any]) -> list[str]:
         return []
     rank = facts["embedding_rank"]
     words = "whole word embedding" if rank is None else f"word embedding of rank {rank}"
-    sizes = f"{facts['heads']} heads of {facts['head_size']}, ffn {facts['ffn']:,}, {words}"
+    sizes = f"{counted(facts['heads'], 'head')} of {facts['head_size']}, ffn {facts['ffn']:,}, {words}"
     if (of := facts.get("of")) is not None:
         sizes = (
-            f"{facts['heads']:,} of {of['heads']:,} heads of {facts['head_size']}, {facts['ffn']:,} of {of['ffn']:,} "
+            f"{facts['heads']:,} of {counted(of['heads'], 'head')} of {facts['head_size']}, {facts['ffn']:,} of "
+            f"{of['ffn']:,} "
         )
         sizes += f"neurons, {words}"
-    lines = [f"{sizes}; the teacher has {facts['teacher_parameters']:,} parameters"]
+    lines = [f"{sizes}; the teacher has {counted(facts['teacher_parameters'], 'parameter')}"]
     if facts["num_rows"]:
-        lines.append(f"kept by their importance on {facts['num_rows']:,} rows, heads counted from 0:")
-        neurons = [f"; {number:,} neurons" for number in facts.get("ffn_by_layer", ())]
+        lines.append(f"kept by their importance on {counted(facts['num_rows'], 'row')}, heads counted from 0:")
+        neurons = [f"; {counted(number, 'neuron')}" for number in facts.get("ffn_by_layer", ())]
         for kept, more in zip(facts["kept_heads"], neurons or [""] * len(facts["kept_heads"]), strict=True):
             heads = f"heads {', '.join(map(str, kept['heads']))}" if kept["heads"] else "no head"
             lines.append(f"  teacher layer {kept['layer']}: {heads}{more}")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hskcache import console, runtime
+from hskcache.counted import counted
 from hskcache.errors import MismatchError
 from hskcache.options import as_json, device, layout
 from hskcache.text.layout import Layout, class_order
@@ -123,6 +124,6 @@ def _check_problem(model: str, config: Any, examples: "Examples") -> None:
     outputs = len(examples.label_names) if examples.problem == "classification" else 1
     if outputs != config.num_labels:
         raise MismatchError(
-            f"{model} has {config.num_labels} outputs and {examples.source} has {outputs} (1 is a score); "
+            f"{model} has {counted(config.num_labels, 'output')} and {examples.source} has {outputs} (1 is a score); "
             "give a model of this task, or --task or --classes to name the classes"
         )

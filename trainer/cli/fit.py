@@ -9,6 +9,7 @@ import click
 
 from hskcache import console
 from hskcache.console import parse_bytes
+from hskcache.counted import counted
 from hskcache.errors import SpecError
 from hskcache.options import as_json, device, gathered, layout, profile, view
 from hskcache.processes import is_first
@@ -213,4 +214,4 @@ def fit(request: FitRequest, out: Path, machine: Machine, profile: Path | None, 
     options.print_scores({scored: result["scores"] or losses, **result.get("others", {})})
     for stage in result["stages"]:
         pace = f", {stage['seconds_per_step']:.3f} s a step" if stage["seconds_per_step"] else ""
-        console.say(f"{stage['name']}: {stage['steps']} steps{pace}")
+        console.say(f"{stage['name']}: {counted(stage['steps'], 'step')}{pace}")

@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from hskcache import console, runtime
+from hskcache.counted import counted
 from hskcache.options import as_json, device, layout
 from hskcache.ranges import Whole
 from hskcache.text.layout import Layout
@@ -73,6 +74,7 @@ def pilot(
     if (error := error_by_rows(metric, shares[0].measures[metric].mean, num_rows)) is not None:
         over_seeds = "± is one standard error over seeds; that" if seeds > 1 else "the standard error"
         console.say(
-            f"{over_seeds} of the {metric} on {num_rows:,} rows is {error:.4f}: differences of this order may be chance"
+            f"{over_seeds} of the {metric} on {counted(num_rows, 'row')} is {error:.4f}: differences of this "
+            "order may be chance"
         )
     console.say(f"{out / PLOT} shows it; {out / RESULTS} has the figures")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from hskcache import console, runtime
+from hskcache.counted import counted
 from hskcache.options import as_json, device, gathered, layout
 from hskcache.ranges import Whole
 from hskcache.text.layout import Layout
@@ -170,7 +171,8 @@ def _tell(results: "Results", out: Path, as_json: bool) -> None:
     console.say(f"{out / 'student'}, the best, learned from {teacher}: {score}")
     if (error := results.standard_error) is not None:
         console.say(
-            f"one standard error of level 0's accuracy on {results.num_evaluated} rows is {error:.4f}: differences of "
+            f"one standard error of level 0's accuracy on {counted(results.num_evaluated, 'row')} is "
+            f"{error:.4f}: differences of "
             "this order may be chance"
         )
     console.say(f"{out / 'sparsity.png'} shows the scores over the sparsity; {out / 'results.json'} has them all")

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 
 from hskcache.cache import Cache
+from hskcache.counted import counted
 from hskcache.errors import MismatchError, SpecError
 from hskcache.nearest import meant
 from hskcache.store.kinds import INPUTS, KINDS, kind_of, knowledge
@@ -165,7 +166,8 @@ def _check_widths(cache: Cache, names: Sequence[str]) -> None:
     for name, width in widths.items():
         if width != widths[names[0]]:
             raise MismatchError(
-                f"fields {names[0]} and {name} hold logits of {widths[names[0]]} and {width} outputs, which cannot be "
+                f"fields {names[0]} and {name} hold logits of {widths[names[0]]} and "
+                f"{counted(width or 0, 'output')}, which cannot be "
                 "averaged; choose fields of the same task"
             )
 

@@ -8,6 +8,7 @@ from functools import cached_property
 import torch
 
 from hskcache.cache import Cache
+from hskcache.counted import counted
 from hskcache.errors import MismatchError
 from hskcache.store.fields import INPUTS
 from hskcache.store.row_ranges import RowRanges
@@ -152,6 +153,7 @@ def first_shards(cache: Cache, num_rows: int | None) -> RowRanges:
         return cache.shards
     if not 1 <= num_rows <= cache.num_rows:
         raise MismatchError(
-            f"the first {num_rows} rows are asked for and {cache.name} has {cache.num_rows}; give 1 to {cache.num_rows}"
+            f"the first {counted(num_rows, 'row')} are asked for and {cache.name} has {cache.num_rows}; give "
+            f"1 to {cache.num_rows}"
         )
     return cache.shards.first(num_rows)

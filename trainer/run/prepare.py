@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from hskcache import console, runtime
+from hskcache.counted import counted
 from hskcache.encoder import trained_length, weights_digest
 from hskcache.errors import DataError, MismatchError, SpecError
 from hskcache.recall import of_cache, tell_cut_of
@@ -178,7 +179,8 @@ def _evaluation_rows(data: str | None, layout: Layout, knowledge: Knowledge) -> 
     task = layout.task
     if task is not None and (1 if task.problem == "regression" else len(task.labels)) != knowledge.num_labels:
         raise MismatchError(
-            f"--task {task.name} has {len(task.labels) or 1} outputs and {knowledge.where} has {knowledge.num_labels} "
+            f"--task {task.name} has {counted(len(task.labels) or 1, 'output')} and {knowledge.where} has "
+            f"{knowledge.num_labels} "
             "(1 is a score); evaluate on the task that the teacher was trained for"
         )
     examples = layout.of_labelled_rows().read(data, knowledge.label_names, knowledge.request.data.problem)

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from transformers import PreTrainedModel
 
 from hskcache.classes import require_one_answer
+from hskcache.counted import counted
 from hskcache.encoder import num_positions
 from hskcache.errors import MismatchError, SpecError
 from hskcache.store.kinds import KINDS, LOGITS
@@ -51,7 +52,7 @@ def _check_choice(knowledge: Knowledge, recipe: Recipe) -> None:
     outputs = 1 if data.problem == "regression" else len(data.label_names)
     if knowledge.choice.of(LOGITS) and given is not None and outputs and given != outputs:
         raise MismatchError(
-            f"{knowledge.where_of(LOGITS)} has {given} outputs and the rows ask for {outputs} (1 is a "
+            f"{knowledge.where_of(LOGITS)} has {counted(given, 'output')} and the rows ask for {outputs} (1 is a "
             "score); give --field the name of logits of this task"
         )
 
@@ -122,13 +123,15 @@ def check_student(knowledge: Knowledge, recipe: Recipe, student: PreTrainedModel
     _check_terms(knowledge, recipe, student)
     if not knowledge.is_corpus and int(config.num_labels) != knowledge.num_labels:
         raise MismatchError(
-            f"the student has {config.num_labels} outputs and {where} has {knowledge.num_labels} (1 is a score); use a "
+            f"the student has {counted(config.num_labels, 'output')} and {where} has {knowledge.num_labels} "
+            "(1 is a score); use a "
             "student of this task"
         )
     positions, longest = num_positions(student), knowledge.request.spec.max_length
     if positions is not None and positions < longest:
         raise MismatchError(
-            f"the student has {positions} positions and rows of {where} may have {longest} tokens; build it with "
+            f"the student has {counted(positions, 'position')} and rows of {where} may have "
+            f"{counted(longest, 'token')}; build it with "
             f"--max-length {positions}, or use another student"
         )
     if int(config.vocab_size) < knowledge.request.tokenizer.vocab_size:
@@ -151,8 +154,9 @@ def _check_layers(knowledge: Knowledge, recipe: Recipe, layers: int, layer_map: 
         if (made_for := knowledge.depths[name].student_layers) != layers:
             there = not _not_stored(knowledge, recipe, knowledge.matches_for(layers, "uniform"))
             raise MismatchError(
-                f"the student has {layers} layers and {knowledge.where_of(name)} maps the teacher's to a student of "
-                f"{made_for}; build it with --student-layers {layers}, or use a student of {made_for} layers"
+                f"the student has {counted(layers, 'layer')} and {knowledge.where_of(name)} maps the "
+                "teacher's to a student of "
+                f"{made_for}; build it with --student-layers {layers}, or use a student of {counted(made_for, 'layer')}"
                 + (", or give --layer-map uniform: the layers are there" if there else "")
             )
     matches = knowledge.matches_for(layers, layer_map)

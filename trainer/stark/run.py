@@ -8,6 +8,7 @@ from pathlib import Path
 
 from hskcache import console
 from hskcache.cache import open_cache
+from hskcache.counted import counted
 from hskcache.disk import writing_to
 from hskcache.errors import CacheError, SpecError
 from hskcache.locks import sole_writer
@@ -49,7 +50,7 @@ def run(stark: Stark, out: Path) -> Results:
 
 def _run(stark: Stark, folder: Folder) -> Results:
     levels = stark.levels
-    count = f"{len(levels)} level{'' if len(levels) == 1 else 's'}"
+    count = counted(len(levels), "level")
     begun = start(stark, folder, partial(_say, 1, "the dense teacher's logits"))
     _say(2, "the dense teacher's student, the trial", folder.outcome(DENSE) is not None)
     _train(stark, folder, DENSE)

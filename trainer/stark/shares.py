@@ -9,6 +9,7 @@ from statistics import mean, stdev
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from hskcache.counted import counted
 from trainer.stark.plot import save, tidy
 from trainer.stark.results import aligned, error_by_rows
 
@@ -81,7 +82,7 @@ def plot(shares: Sequence[Share], evaluation: tuple[str, int], path: Path) -> No
         _panel(axes, percents, [one[name] for one in measures], color)
         axes.set_title(name.replace("_", " "), loc="left", fontsize=10)
     num_seeds = max(share.num_seeds for share in shares)
-    told = f"{num_rows:,} rows of {evaluation[0]}; standard errors of {num_seeds} seed{'' if num_seeds == 1 else 's'}"
+    told = f"{counted(num_rows, 'row')} of {evaluation[0]}; standard errors of {counted(num_seeds, 'seed')}"
     whole = measures[0][names[0]].mean
     if (error := error_by_rows(names[0], whole, num_rows)) is not None:
         # Without it the axis makes every difference look large.

@@ -11,6 +11,7 @@ from torch import nn
 from transformers import BertConfig, PreTrainedConfig, PreTrainedModel
 
 from hskcache.classes import class_names, require_one_answer
+from hskcache.counted import counted
 from hskcache.errors import MismatchError, SpecError, TeacherError
 from hskcache.model.load import CLASSIFIER, ModelDemands, draw_model, load_config, load_model
 from trainer.student.compact import BY_LAYER
@@ -112,7 +113,8 @@ def _load_student(source: str, interface: Interface, seed: int) -> PreTrainedMod
         model, drawn = load_model(source, ModelDemands(CLASSIFIER, "a student", new_head=True, config=config))
     if drawn.resized:
         raise MismatchError(
-            f"{source} classifies into {num_labels} classes and {interface.num_labels} are asked for; "
+            f"{source} classifies into {counted(num_labels, 'class', 'classes')} and {interface.num_labels} "
+            "are asked for; "
             "start from a checkpoint of this task or from one without a classifier"
         )
     keep_meaning(model, source, (names, interface.label_names), drawn.new)
@@ -153,7 +155,7 @@ def resolve_layers(scheme: str, teacher_layers: int) -> tuple[int, ...]:
         kind, count = match[1], int(match[2])
         if not 1 <= count <= teacher_layers:
             raise SpecError(
-                f"--layers {scheme}: the teacher has {teacher_layers} layers; ask for 1 to {teacher_layers}"
+                f"--layers {scheme}: the teacher has {counted(teacher_layers, 'layer')}; ask for 1 to {teacher_layers}"
             )
         step = 1 if kind == "bottom" else teacher_layers / count
         return tuple(round(index * step) for index in range(1, count + 1))

@@ -8,6 +8,7 @@ from transformers import PreTrainedModel
 
 from hskcache import console
 from hskcache.classes import are_counted, order_between
+from hskcache.counted import counted
 from hskcache.errors import MismatchError, TeacherError
 
 
@@ -60,7 +61,8 @@ def classifier_of(model: PreTrainedModel, source: str) -> nn.Linear:
     if len(beside) != 1 or len(linears) != 1:
         raise TeacherError(
             f"{source} has its classes in another order, and of {type(model).__name__} it cannot be told which of "
-            f"{len(beside)} layers holds a row for each of them; fine-tune a model without a classifier instead"
+            f"{counted(len(beside), 'layer')} holds a row for each of them; fine-tune a model without a "
+            "classifier instead"
         )
     return linears[0]
 

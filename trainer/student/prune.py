@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import BertForSequenceClassification, BertModel, PreTrainedConfig, PreTrainedModel
 
+from hskcache.counted import counted
 from hskcache.errors import SpecError, TeacherError
 from trainer.student.compact import CompactBertConfig, CompactBertForSequenceClassification, CompactBertModel
 from trainer.student.create import from_teacher_layers, resolve_layers, seeded
@@ -83,7 +84,7 @@ def prunable_layers(layers: str | None, teacher_layers: int) -> tuple[int, ...]:
         return resolve_layers(layers, teacher_layers)
     if not 1 <= int(layers) <= teacher_layers:
         raise SpecError(
-            f"--layers {layers}: the teacher has {teacher_layers} layers; keep 1 to {teacher_layers} of them"
+            f"--layers {layers}: the teacher has {counted(teacher_layers, 'layer')}; keep 1 to {teacher_layers} of them"
         )
     return tuple(range(1, int(layers) + 1))
 

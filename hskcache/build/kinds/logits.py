@@ -10,6 +10,7 @@ from torch import Tensor
 from hskcache.build.kinds.abc import BuiltKind, Encoded, FieldBasis, Size, num_nonfinite
 from hskcache.build.positions import PaddedRows
 from hskcache.classes import reordering
+from hskcache.counted import counted
 from hskcache.errors import MismatchError, SpecError
 from hskcache.recall import task_of
 from hskcache.spec import Spec
@@ -69,7 +70,8 @@ class BuiltLogits(BuiltKind[LogitsField]):
         count = len(own) or 1
         if teacher.num_labels != count:
             raise MismatchError(
-                f"{name} has {teacher.num_labels} outputs and the cache has {count} (1 is a score); give a teacher of "
+                f"{name} has {counted(teacher.num_labels or 0, 'output')} and the cache has {count} (1 is a "
+                "score); give a teacher of "
                 "the same task"
             )
         names = class_order(name, teacher.model.config, task_of(request.data))

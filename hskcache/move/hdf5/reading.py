@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hskcache.counted import counted
 from hskcache.errors import DamageError, MismatchError
 from hskcache.move.hdf5.layout import (
     BESIDE_DIGEST,
@@ -183,7 +184,7 @@ class Hdf5File:
                 check_tokenizer_name(path, ())
                 if seen > MAX_TOKENIZER_FILES:
                     raise self._damage(
-                        TOKENIZER, f"holds more than {MAX_TOKENIZER_FILES} files, which no tokenizer has"
+                        TOKENIZER, f"holds more than {counted(MAX_TOKENIZER_FILES, 'file')}, which no tokenizer has"
                     )
                 if isinstance(self._found(f"{TOKENIZER}/{path}"), h5py.Group):
                     waiting.append(f"{path}/")

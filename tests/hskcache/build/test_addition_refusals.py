@@ -46,7 +46,7 @@ def test_another_vocabulary_is_refused_with_the_first_token_that_differs(
     ("names", "words"),
     [
         (["0", "1", "2"], "has 3 outputs and the cache has 2"),
-        (["0"], "has 1 outputs and the cache has 2"),
+        (["0"], "has 1 output and the cache has 2"),
         (["1", "0"], "classes 1, 0 and the cache has 0, 1"),
     ],
 )

@@ -109,7 +109,7 @@ def test_verify_names_the_shard_of_a_flipped_byte_and_exits_1(cache: Path, run: 
     result = run("verify", broken)
     assert result.exit_code == 1
     assert plain(result.stdout).startswith("hidden/000003.zarr.zip ")
-    assert "1 problems" in result.stderr
+    assert "1 problem" in result.stderr
     report = json.loads(run("verify", broken, "--json").stdout)
     assert report["ok"] is False
     assert [(problem["field"], problem["shard"]) for problem in report["problems"]] == [("hidden", 3)]

@@ -260,7 +260,7 @@ def test_a_projection_that_a_published_student_learned_through_is_harmless_and_t
 
 def test_a_projection_excuses_no_other_weight(tmp_path: Path) -> None:
     message = refusal(saved(bert(), tmp_path, put("fit_dense.weight", "fitted.weight")))
-    assert "has 1 weights of its head" in message
+    assert "has 1 weight of its head" in message
     assert "fitted.weight" in message
 
 

@@ -191,7 +191,7 @@ def test_people_read_what_was_kept(tiny_teacher_dir: Path, tsv_file: Path, tmp_p
     assert result.stdout == ""
     lines = [line.strip() for line in result.stderr.splitlines()]
     parameters = model_of(tiny_teacher_dir).num_parameters()
-    assert f"1 heads of 8, ffn 64, whole word embedding; the teacher has {parameters:,} parameters" in lines
+    assert f"1 head of 8, ffn 64, whole word embedding; the teacher has {parameters:,} parameters" in lines
     assert "kept by their importance on 40 rows, heads counted from 0:" in lines
     assert [line.rpartition(" ")[0] for line in lines[-2:]] == ["teacher layer 4: heads", "teacher layer 2: heads"]
 

@@ -270,7 +270,7 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
         ["fit", "--cache", "{cache}", "--task", "mnli"],
         "--task mnli has 3 outputs and the cache",
     ),
-    "score for classes": (["fit", "--cache", "{cache}", "--task", "stsb"], "--task stsb has 1 outputs and the cache"),
+    "score for classes": (["fit", "--cache", "{cache}", "--task", "stsb"], "--task stsb has 1 output and the cache"),
     "missing rows": (["fit", "--cache", "{cache}", "--eval-data", "/no/dev.tsv"], "/no/dev.tsv"),
     "unknown student": (["fit", "--cache", "{cache}", "--student", "./huge"], "huge"),
     "other tokenizer": (

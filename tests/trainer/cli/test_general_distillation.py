@@ -172,5 +172,5 @@ def test_sources_that_give_no_encoder_are_refused(tmp_path: Path) -> None:
     from safetensors.torch import save_file
 
     save_file(weights, tmp_path / "small" / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(TeacherError, match="lacks 1 weights of its own encoder"):
+    with pytest.raises(TeacherError, match="lacks 1 weight of its own encoder"):
         create_encoder(str(tmp_path / "small"), interface())

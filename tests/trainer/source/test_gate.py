@@ -97,7 +97,7 @@ def test_layers_matter_only_to_hidden_states(knowledge: Knowledge, cache_dir: Pa
     ("entry", "value", "complaint"),
     [
         ("num_labels", 3, "has 3 outputs and the cache .* has 2"),
-        ("num_labels", 1, "has 1 outputs and the cache .* has 2 \\(1 is a score\\)"),
+        ("num_labels", 1, "has 1 output and the cache .* has 2 \\(1 is a score\\)"),
         ("vocab_size", 60, "knows 60 token ids .* gives .*; use a student with the teacher's vocabulary"),
     ],
 )

@@ -163,9 +163,9 @@ def with_tensor(student: Path, name: str, tensor: torch.Tensor | None) -> None:
         (
             "ranking.weight",
             torch.ones(2, 2),
-            "has 1 weights of its head that BertForSequenceClassification has no",
+            "has 1 weight of its head that BertForSequenceClassification has no",
         ),
-        ("bert.embeddings.word_embeddings.weight", None, "lacks 1 weights of its own encoder"),
+        ("bert.embeddings.word_embeddings.weight", None, "lacks 1 weight of its own encoder"),
     ],
 )
 def test_what_is_not_whole_and_heads_of_other_names_are_refused(
