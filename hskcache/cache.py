@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hskcache.counted import counted
 from hskcache.errors import DamageError, MismatchError
 from hskcache.nearest import meant
 from hskcache.store.content import check_content
@@ -70,6 +71,10 @@ class Cache:
         self.shelf = shelf
         self.id = manifest.cache_id
         self.shards = manifest.request.shards
+
+    def __repr__(self) -> str:
+        fields = ", ".join(self.fields)
+        return f"<Cache {self.id[:12]} of {counted(self.num_rows, 'row')} in {self.name}: {fields}>"
 
     @property
     def name(self) -> str:

@@ -218,7 +218,19 @@ def progress(unit: str = "rows") -> "Progress":
             speed = task.finished_speed or task.speed
             return Text(f"{speed:,.0f} {unit}/s" if speed else "", style="progress.data.speed")
 
-    return Progress(
+    class Bars(Progress):
+        """Bars of which nothing is left where nothing was done: the command was refused, or all was there."""
+
+        def stop(self) -> None:
+            if any(task.completed for task in self.tasks):
+                super().stop()
+                return
+            for task in self.tasks:
+                task.visible = False
+            self.live.transient = True
+            self.live.stop()
+
+    return Bars(
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),

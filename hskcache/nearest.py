@@ -3,11 +3,16 @@
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+_NEAR, _BEGINNING = 0.75, 2
+
 
 def meant(given: str, known: Iterable[str]) -> str:
     """The end of an error about an unknown name, ``; do you mean 'epochs'?``; empty where no name is near."""
     folded = {_folded(name): name for name in known}
-    near = get_close_matches(_folded(given), folded, n=1)
+    word = _folded(given)
+    # Long words have many letters in common; those of a mistake mostly begin alike.
+    alike = [name for name in folded if name[:_BEGINNING] == word[:_BEGINNING]]
+    near = get_close_matches(word, folded, n=1, cutoff=_NEAR) or get_close_matches(word, alike, n=1)
     return f"; do you mean {folded[near[0]]!r}?" if near else ""
 
 

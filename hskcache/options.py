@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import click
+from click.core import ParameterSource
 
 from hskcache.errors import SpecError
 from hskcache.ranges import Whole
@@ -90,12 +91,19 @@ def seed(of: str, numbers: "click.ParamType[int] | None" = None) -> Callable[[Co
     return click.option("--seed", type=numbers or Whole(min=0), default=0, show_default=True, help=f"Of {of}.")
 
 
+def _view_given(ctx: click.Context, param: click.Parameter, value: str) -> str:
+    if not value and param.name is not None and ctx.get_parameter_source(param.name) != ParameterSource.DEFAULT:
+        raise SpecError("--view is empty; give a view such as 1l_5t_0.05h, or leave it out to see all of the cache")
+    return value
+
+
 def view(what: str) -> Callable[[Command], Command]:
     """The option ``--view``, empty where it is not given."""
     return click.option(
         "--view",
         metavar="VIEW",
         default="",
+        callback=_view_given,
         help=f"{what} as if it had been built so: 1l_5t_0.05h for layers, tokens and columns of hidden states, "
         "attention=1l_5t, rows=1000, fields=logits+hidden, or several of these with commas between.",
     )

@@ -104,6 +104,14 @@ def verify(root: str | Path, on_progress: Callable[[int], None] | None = None, d
     return Report(checked_bytes=checked_bytes, num_rows=manifest.request.num_rows, skipped=skipped, problems=problems)
 
 
+def num_shard_bytes(root: Path) -> int | None:
+    """Bytes of the shards that :func:`verify` reads of a cache, if they all are as they should be; None: not known."""
+    try:
+        return Ledger(root).manifest().num_bytes
+    except CacheError:
+        return None
+
+
 @dataclass(frozen=True, eq=False)
 class _Shards:
     """The shards of a cache and their records, checked by as many threads as there are cores.

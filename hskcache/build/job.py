@@ -7,9 +7,11 @@ from pathlib import Path
 from hskcache.build.layout import ShardLayout, id_dtype, plan
 from hskcache.classes import has_gold
 from hskcache.counted import counted
+from hskcache.encoder import trained_length
 from hskcache.errors import MismatchError, SpecError
 from hskcache.recall import provenance_of
 from hskcache.resolved import layer_pairs, resolve_spec
+from hskcache.runtime import environment
 from hskcache.spec import Packing, Spec
 from hskcache.store.fields import INPUTS, InputsField, StoredField
 from hskcache.store.manifest import DataInfo, Request, TokenizerInfo
@@ -59,6 +61,15 @@ class Job:
             has_labels=self.labels is not None,
             has_unlabelled=self.labels is not None and not has_gold(self.labels).all(),
         )
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Environment of what is computed, and whether rows are longer than those that the teacher was trained on."""
+        longest, trained = int(self.rows.lengths.max(initial=0)), trained_length(self.teacher.model)
+        known = environment(self.teacher.device)
+        if trained is None or longest <= trained:
+            return known
+        return known | {"rows": f"of up to {longest:,} tokens where the teacher was trained on at most {trained:,}"}
 
     @property
     def fields(self) -> dict[str, StoredField]:

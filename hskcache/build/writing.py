@@ -20,7 +20,6 @@ from hskcache.build.nonfinite import OnNonfinite, leave_out, refuse
 from hskcache.build.rounds import Progress, Round
 from hskcache.disk import require_space
 from hskcache.errors import DamageError, TeacherError
-from hskcache.runtime import environment
 from hskcache.store.claims import UNSHARED, Claims
 from hskcache.store.fields import INPUTS, kind_of
 from hskcache.store.ledger import Ledger
@@ -171,7 +170,7 @@ class Writing:
 
 def environment_of(job: Job, shares_batches: bool = True) -> dict[str, str]:
     """Environment that fields of a job are computed in, for the manifest; ``shares_batches`` as a Writing has it."""
-    return environment(job.teacher.device) | ({BATCHES: "across shards"} if shares_batches else {})
+    return job.environment | ({BATCHES: "across shards"} if shares_batches else {})
 
 
 def check_space(writings: Sequence[Writing]) -> None:

@@ -72,7 +72,8 @@ def _print(found: "Difference") -> None:
     printer.print(_rows(found.rows))
     for shards in found.shards:
         ranges = ", ".join(f"{start} to {stop - 1}" for start, stop in shards.ranges)
-        printer.print(f"{shards.field}: shards are the same of {f'the rows {ranges}' if ranges else 'no rows'}")
+        same = f"shards of the rows {ranges} are the same" if ranges else "no shard is the same"
+        printer.print(f"{shards.field}: {same}")
     if any(one.num_rows for one in found.values or ()):
         console.printer(folds=False).print(_values(found))
 

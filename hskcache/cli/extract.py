@@ -45,5 +45,5 @@ def extract(cache: str, view: str, out: Path, as_json: bool) -> None:
     what = "is complete" if done.num_written else "is already complete"
     console.say(
         f"{out} {what}: {counted(manifest.request.num_rows, 'row')}, {console.human_bytes(manifest.num_bytes)}, id "
-        f"{manifest.cache_id[:12]}; {counted(done.num_written, 'shard')} written and {done.num_kept:,} kept"
+        f"{manifest.cache_id[:12]}; {counted(done.num_written, 'shard file')} written and {done.num_kept:,} kept"
     )

@@ -34,7 +34,7 @@ def info(cache: str, as_spec: bool, view: str, as_json: bool) -> None:
 
         click.echo(yaml.safe_dump(opened.manifest.request.spec.model_dump(), sort_keys=False), nl=False)
         return
-    facts = describe(opened) | {"view": view or None}
+    facts = describe(opened) | {"view": view or None, "growing": [] if view else _growing(opened)}
     if as_json:
         console.print_json(facts)
     else:
@@ -87,6 +87,16 @@ def describe(cache: "Cache") -> dict[str, Any]:
     }
 
 
+def _growing(cache: "Cache") -> list[str]:
+    """Files that tell of fields and rows on their way, or cut off, each with what is to be said of it."""
+    from hskcache.store.growing import growing
+    from hskcache.store.shelf import Directory
+
+    if not isinstance(cache.shelf, Directory):
+        return []
+    return [f"{one.file} {one.what}" for one in growing(cache.root, cache.manifest)]
+
+
 def _provenance(manifest: "Manifest", name: str) -> dict[str, Any]:
     """Origin of a field that was added to the cache; empty for its own, which the cache itself tells."""
     from hskcache.store.fields import KINDS
@@ -127,6 +137,7 @@ def _print(facts: dict[str, Any], told: dict[str, str]) -> None:
             if one.flag
         ),
         *(("labels", one["told"]) for one in facts["agreement"].values()),
+        *(("unfinished", line) for line in facts["growing"]),
         ("made with", ", ".join(f"{name} {version}" for name, version in facts["environment"].items())),
     ):
         grid.add_row(name, value)

@@ -37,6 +37,6 @@ def pull(url: str, folder: Path | None, fields: str | None, rows: str | None, jo
             "bytes_fetched": pulled.bytes_fetched,
         }
         console.print_json({"cache": str(root), "url": remote.url, **facts(pulled.selected), **moved})
-    said = f"{counted(pulled.num_fetched, 'shard')} fetched ({console.human_bytes(pulled.bytes_fetched)})"
+    said = f"{counted(pulled.num_fetched, 'shard file')} fetched ({console.human_bytes(pulled.bytes_fetched)})"
     identity = pulled.selected.manifest.cache_id[:12]
     console.say(f"{root} holds the cache {identity}: {said}, {pulled.num_there} were there")

@@ -41,7 +41,7 @@ def push(
     if as_json:
         console.print_json({"cache": str(cache), "url": remote.url, **facts(pushed.selected), **_moved(pushed)})
     said = (
-        f"{counted(pushed.num_sent, 'shard')} sent ({console.human_bytes(pushed.bytes_sent)}), {pushed.num_there} "
+        f"{counted(pushed.num_sent, 'shard file')} sent ({console.human_bytes(pushed.bytes_sent)}), {pushed.num_there} "
         "were there"
     )
     verified = (

@@ -92,14 +92,14 @@ def _checked(cache: Path, means: _Means) -> "Report":
     """Report of ``verify``; a manifest that is missing is damage where there is a copy to mend it from."""
     from hskcache.store.publishing import MANIFEST
     from hskcache.store.survey import Complete, survey
-    from hskcache.verify import Problem, Report, verify
+    from hskcache.verify import Problem, Report, num_shard_bytes, verify
 
     is_lost = cache.is_dir() and not isinstance(survey(cache), Complete)
     if is_lost and means.other is not None and any(cache.glob("*/[0-9]*.zarr.zip")):
         problem = Problem(field=None, shard=None, file=MANIFEST, what="is missing")
         return Report(checked_bytes=0, num_rows=0, skipped={}, problems=[problem])
     with console.progress("bytes") as bar:
-        task = bar.add_task("verify", total=sum(path.stat().st_size for path in cache.glob("*/*.zarr.zip")) or None)
+        task = bar.add_task("verify", total=num_shard_bytes(cache))
         return verify(cache, on_progress=lambda num_bytes: bar.advance(task, num_bytes))
 
 
@@ -122,6 +122,7 @@ def _mend(cache: Path, means: _Means, problems: "list[Problem]") -> Reasons:
     from hskcache.repair.mending import bad_pages, clear, damage_of, mend_from_manifest, mend_manifest, repairing
     from hskcache.store.ledger import Ledger
     from hskcache.store.standing import is_foreign
+    from hskcache.store.survey import Complete
 
     ledger = Ledger(cache)
     with writing_to(cache, _SINCE), repairing(ledger):
@@ -130,6 +131,8 @@ def _mend(cache: Path, means: _Means, problems: "list[Problem]") -> Reasons:
                 return {}
             _take_manifest(cache, means.other)
             problems = _checked(cache, means).problems
+        if Complete(cache).is_rivalled:
+            return {}
         manifest = ledger.intact()
         mend_manifest(ledger)
         if bad := bad_pages(ledger, manifest):

@@ -43,7 +43,7 @@ def upgrade(old: Path, new: Path, as_json: bool) -> None:
     what = "is upgraded" if done.num_written else "was upgraded before"
     console.say(
         f"{new} {what}: format version {done.old.format_version} to {manifest.format_version}, "
-        f"{counted(done.num_written, 'shard')} written and {done.num_kept:,} kept, "
+        f"{counted(done.num_written, 'shard file')} written and {done.num_kept:,} kept, "
         f"{counted(manifest.request.num_rows, 'row')}, "
         f"id {done.old.cache_id[:12]} to {manifest.cache_id[:12]}; {old} is as it was"
     )

@@ -19,10 +19,11 @@ _MOST_ROWS = 10
 @as_json
 def verify(cache: Path, deep: bool, as_json: bool) -> None:
     """Check every file of a cache against its digests; exit 1 if anything is damaged."""
+    from hskcache.verify import num_shard_bytes
     from hskcache.verify import verify as check
 
     with console.progress("bytes") as bar:
-        task = bar.add_task("verify", total=sum(path.stat().st_size for path in cache.rglob("*.zarr.zip")) or None)
+        task = bar.add_task("verify", total=num_shard_bytes(cache))
         report = check(cache, on_progress=lambda num_bytes: bar.advance(task, num_bytes), deep=deep)
     if as_json:
         console.print_json({"cache": str(cache), **report.model_dump()})

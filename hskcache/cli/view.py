@@ -8,6 +8,7 @@ import click
 from hskcache import console
 from hskcache.cli.options import cache_or_url_argument
 from hskcache.options import as_json
+from hskcache.options import view as view_option
 from hskcache.ranges import Whole
 
 if TYPE_CHECKING:
@@ -17,12 +18,13 @@ if TYPE_CHECKING:
 @click.command()
 @cache_or_url_argument
 @click.argument("row", type=Whole(min=0), default=0)
+@view_option("Show a row of a part of the cache")
 @as_json
-def view(cache: str, row: int, as_json: bool) -> None:
+def view(cache: str, row: int, view: str, as_json: bool) -> None:
     """Show ROW of a cache, counted from 0: its tokens, what was kept of each, its label and the teacher's logits."""
     from hskcache.remote.mirror import open_any
 
-    opened = open_any(cache)
+    opened = open_any(cache).view(view)
     facts = describe_row(opened, row)
     if as_json:
         console.print_json(facts)

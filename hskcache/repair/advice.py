@@ -12,7 +12,7 @@ from hskcache.store.manifest import Manifest
 from hskcache.store.publishing import COPY, MANIFEST
 from hskcache.store.record import CONSTANTS
 from hskcache.store.standing import otherwise
-from hskcache.store.survey import ADDING, APPENDING
+from hskcache.store.survey import ADDING, APPENDING, Complete
 from hskcache.verify import Problem
 
 _COPY = "take it from another copy with --from"
@@ -33,6 +33,8 @@ def what_to_do(ledger: Ledger, problem: Problem, reasons: Mapping[tuple[str, int
         return f"is all that tells which shards are whole; {otherwise(ledger.root)}"
     if problem.file == COPY and not _is_intact(ledger):
         return None
+    if problem.file == COPY and Complete(ledger.root).is_rivalled:
+        return f"lists more that stands here; delete {MANIFEST} to have all of that, or {COPY} to do without it"
     if problem.file.rpartition("/")[2] in {ADDING, APPENDING}:
         return None
     path = ledger.root / problem.file

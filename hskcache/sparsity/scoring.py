@@ -58,7 +58,11 @@ class DrawnRows:
 
 
 def draw(examples: Examples, limit: int | None, seed: int) -> DrawnRows:
-    """``limit`` rows of a data set, drawn by ``seed``; all where it is None or there are no more."""
+    """``limit`` rows of a data set, drawn by ``seed``; all where it is None or there are no more.
+
+    Of rows some of which have no gold label, those that have one.
+    """
+    examples = examples.gold()
     if limit is None or limit >= len(examples):
         return DrawnRows(examples)
     return DrawnRows(examples, draw_rows(len(examples), limit, seed), seed)

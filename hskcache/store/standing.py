@@ -1,9 +1,8 @@
 """The manifest of a folder, told from the two files that hold it.
 
 One that is lost, torn or edited is read from the other. Two that are intact and disagree are told apart by what stands
-beside them, for pages and constants have names by their digests: a manifest that came from elsewhere lists others, and
-one of former days lists fewer. Only where something grows the copy may list more than the manifest does, which counts
-until it is replaced.
+beside them, for pages and constants have names by their digests: a manifest that came from elsewhere lists others. The
+copy may list more than the manifest, which counts until it is replaced: something was growing, or it is of former days.
 """
 
 import shlex
@@ -39,12 +38,11 @@ def readings(root: Path) -> dict[str, Manifest | CacheError]:
     return found
 
 
-def standing_manifest(root: Path, grows: bool) -> Manifest:
+def standing_manifest(root: Path) -> Manifest:
     """The manifest, or its copy where that is intact and the manifest is not, or is that of another cache.
 
     Args:
         root: the folder.
-        grows: whether a field or rows are on their way, or were cut off.
 
     Raises:
         MismatchError: a newer format version.
@@ -53,7 +51,7 @@ def standing_manifest(root: Path, grows: bool) -> Manifest:
     found = list(readings(root).values())
     read = [one for one in found if isinstance(one, Manifest)]
     intact = [one for one in read if not one.edits()]
-    if len(intact) == 2 and intact[0] is not intact[1] and not (grows and belongs(root, intact[0])):
+    if len(intact) == 2 and intact[0] is not intact[1] and not belongs(root, intact[0]):
         return max(intact, key=partial(num_standing, root))
     if read and (intact or len(read) == len(found)):
         return (intact or read)[0]
@@ -81,6 +79,14 @@ def num_standing(root: Path, manifest: Manifest) -> int:
 def belongs(root: Path, manifest: Manifest) -> bool:
     """True if something of every field that a manifest lists stands in a folder."""
     return all(_num_standing(root, manifest, name) for name in manifest.fields)
+
+
+def lists_more(root: Path, manifest: Manifest) -> bool:
+    """True if the copy lists more than the manifest that counts, and it stands in the folder."""
+    copy = readings(root).get(COPY)
+    if not isinstance(copy, Manifest) or copy.edits() or not belongs(root, copy):
+        return False
+    return num_standing(root, copy) > num_standing(root, manifest)
 
 
 def is_foreign(root: Path, manifest: Manifest) -> bool:

@@ -19,7 +19,7 @@ from hskcache.store.growth import ARRIVING_LOCK, Growth, has_abandoned_locks, re
 from hskcache.store.manifest import Manifest, Request
 from hskcache.store.publishing import COPY, MANIFEST
 from hskcache.store.record import Sha256
-from hskcache.store.standing import otherwise, read_page, standing_manifest
+from hskcache.store.standing import lists_more, otherwise, read_page, standing_manifest
 from hskcache.strict import Strict
 
 BUILDING = "building.json"
@@ -146,9 +146,7 @@ class Complete(State):
             MismatchError: a newer format version.
             DamageError: neither can be read.
         """
-        grows = self.is_being_built or bool(self.being_added)
-        grows = grows or any(stands(self.root / name) for name in (APPENDING, ARRIVING))
-        return standing_manifest(self.root, grows)
+        return standing_manifest(self.root)
 
     def intact(self) -> Manifest:
         """The manifest, once it is known that nobody has changed it by hand.
@@ -169,6 +167,13 @@ class Complete(State):
     def is_being_built(self) -> bool:
         """True if its build has still to remove what led to it; the same build does so."""
         return build_in(self.root).stands
+
+    @property
+    def is_rivalled(self) -> bool:
+        """True if the manifest's copy lists more of what stands here, though nothing grows: a person must choose."""
+        files = (BUILDING, APPENDING, ARRIVING)
+        grows = bool(self.being_added) or any(stands(self.root / name) for name in files)
+        return not grows and lists_more(self.root, self.manifest)
 
     @property
     def being_added(self) -> list[str]:

@@ -2,10 +2,11 @@
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from hskcache.classes import has_gold
 from hskcache.errors import DataError
 from hskcache.text.labels import Labels, Problem
 from hskcache.text.table import Columns, RowPolicy
@@ -68,6 +69,23 @@ class Examples:
         """The place of row ``index`` in its source, in the form ``FILE line N``."""
         numbers = self.reading.numbers or range(1, len(self) + 1)
         return f"{self.source} {self.reading.unit} {numbers[index]}"
+
+    def gold(self) -> "Examples":
+        """The rows that have a gold label; the same where all have, or no label was read."""
+        if self.labels is None or (is_gold := has_gold(self.labels)).all():
+            return self
+        index = np.flatnonzero(is_gold).tolist()
+        texts = [self.texts[row] for row in index]
+        pairs = None if self.pairs is None else [self.pairs[row] for row in index]
+        numbers = [self.reading.numbers[row] for row in index] if self.reading.numbers else ()
+        return replace(
+            self,
+            texts=texts,
+            pairs=pairs,
+            labels=self.labels[is_gold],
+            fingerprint=fingerprint(texts, pairs, self.labels[is_gold], self.label_names),
+            reading=replace(self.reading, numbers=numbers),
+        )
 
     def require_gold(self, purpose: str) -> None:
         """Raise unless a label column, where one was read, had a gold label in some row.

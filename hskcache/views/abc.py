@@ -94,10 +94,19 @@ class Narrowing(Protocol):
 
 
 def narrower_depth(depth: Depth, layers: int | tuple[int, ...] | None) -> Depth:
-    """The depth with the top so many layers of its map, or with these teacher layers."""
+    """The depth with the top so many layers of its map, or with these teacher layers.
+
+    Raises:
+        MismatchError: the map has fewer layers.
+    """
     if layers is None:
         return depth
     if isinstance(layers, int):
+        if layers > (most := depth.student_layers + 1):
+            raise MismatchError(
+                f"the view asks for {layers} layers, and the map has {most} with the embedding output; ask for at most "
+                f"{most}"
+            )
         return depth.model_copy(update={"num_layers": layers, "kept": None, "stored": "mapped"})
     return depth.model_copy(update={"stored": sorted(set(layers))})
 

@@ -10,7 +10,15 @@ from hskcache.nearest import meant
 from hskcache.spec import parse_keep
 from hskcache.strict import Strict, first_problem
 
-_FLAG = "--view"
+_WANTED = {
+    "layers": "a number of layers from 1 on, or teacher layers such as (6, 8)",
+    "tokens": "a number of positions from 1 on",
+    "width": "a share of the columns above 0 and at most 1",
+    "attention": "a short form such as 1l_5t",
+    "rows": "a number of rows, or a start and a stop",
+    "fields": "names of fields",
+}
+"""Values that each part of a view takes."""
 
 
 def _listed(value: Any) -> Any:
@@ -96,12 +104,21 @@ def parse_view(text: str = "", **parts: Any) -> View:
     for part in filter(None, text.split(",")):
         for name, value in _part(part).items():
             if name in found:
-                raise SpecError(f"{_FLAG} {text!r} gives {name} twice; give each part once")
+                raise SpecError(f"the view {text!r} gives {name} twice; give each part once")
             found[name] = value
     try:
         return View.model_validate(found)
     except ValidationError as error:
-        raise SpecError(f"{_FLAG} {text!r}: {first_problem(error, View)}") from None
+        raise SpecError(f"the view{f' {text!r}' if text else ''}: {_problem(error)}") from None
+
+
+def _problem(error: ValidationError) -> str:
+    """Complaint about the first part that is none."""
+    first = error.errors()[0]
+    if first["type"] in {"extra_forbidden", "value_error"}:
+        return first_problem(error, View).partition(" (given ")[0].removeprefix("the document: ")
+    name = str(first["loc"][0])
+    return f"{name} is {first['input']!r:.80}, which is not {_WANTED[name]}"
 
 
 def _part(part: str) -> dict[str, Any]:
@@ -118,7 +135,7 @@ def _part(part: str) -> dict[str, Any]:
     }
     if name not in readers:
         raise SpecError(
-            f"{_FLAG} {part!r}: there is no part {name}; there are {', '.join(readers)}, and a short form such as "
+            f"the view {part!r}: there is no part {name}; there are {', '.join(readers)}, and a short form such as "
             f"1l_5t_0.05h{meant(name, readers)}"
         )
     return {name: readers[name](value)}
@@ -126,7 +143,7 @@ def _part(part: str) -> dict[str, Any]:
 
 def _short(text: str, of: str) -> tuple[int | None, int | None, float | None]:
     """Layers, positions and share of columns of a short form; None where all are meant."""
-    flag = f"{_FLAG} {of}".rstrip()
+    flag = f"the view {of}".rstrip()
     kept = parse_keep(text, flag)
     if kept is None:
         raise SpecError(f"{flag} none would see nothing; name the fields to see, as in fields=logits+hidden")
@@ -142,5 +159,5 @@ def _rows(text: str) -> tuple[int, int]:
 
 def _number(text: str) -> int:
     if not (text.isascii() and text.isdecimal() and len(text) < 10):
-        raise SpecError(f"{_FLAG}: {text!r} is not a number; give layers as 6+8, and rows as 1000 or 64:128")
+        raise SpecError(f"the view: {text!r} is not a number; give layers as 6+8, and rows as 1000 or 64:128")
     return int(text)

@@ -199,3 +199,8 @@ def test_forged_offsets_that_point_elsewhere_are_refused(grown: Path) -> None:
         cache.read("inputs", 0)
     with pytest.raises(DamageError, match="row_offsets does not divide"):
         cache.read("inputs", 0, ["row_offsets"])
+
+
+def test_a_cache_is_shown_by_its_id_its_rows_its_place_and_its_fields(cache: Cache) -> None:
+    where, fields = cache.name, "inputs, logits, hidden, hidden_uniform"
+    assert repr(cache) == f"<Cache {cache.id[:12]} of 5 rows in {where}: {fields}>"

@@ -155,3 +155,12 @@ def test_tables_are_not_broken_in_a_pipe(capsys: pytest.CaptureFixture[str]) -> 
     long = "/a/very/long/path" * 20 + " [bold]"
     console.printer().print(long)
     assert capsys.readouterr().out == f"{long}\n"
+
+
+@pytest.mark.parametrize("is_done", [False, True])
+def test_a_bar_is_left_where_something_was_done_alone(capsys: pytest.CaptureFixture[str], is_done: bool) -> None:
+    with console.progress() as bar:
+        task = bar.add_task("build", total=3)
+        if is_done:
+            bar.advance(task, 3)
+    assert ("build" in capsys.readouterr().err) is is_done

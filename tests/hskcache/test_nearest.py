@@ -17,10 +17,20 @@ from trainer.recipe import load_recipe
 
 @pytest.mark.parametrize(
     ("given", "name"),
-    [("epoch", "epochs"), ("Max-Length", "max_length"), ("lenght", "length"), ("zebra", None)],
+    [
+        ("epoch", "epochs"),
+        ("Max-Length", "max_length"),
+        ("lenght", "length"),
+        ("corpus", "corpora"),
+        ("trian", "training"),
+        ("nothing", None),
+        ("something", None),
+        ("zebra", None),
+    ],
 )
 def test_the_nearest_name_is_meant_or_none(given: str, name: str | None) -> None:
-    assert meant(given, ["epochs", "max_length", "length"]) == (f"; do you mean {name!r}?" if name else "")
+    known = ["epochs", "max_length", "length", "encodings", "sharing", "corpora", "training"]
+    assert meant(given, known) == (f"; do you mean {name!r}?" if name else "")
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from hskcache.cache import open_cache
 from hskcache.errors import CacheError, DamageError, MismatchError
 from hskcache.store.ledger import Ledger
 from hskcache.store.pages import PagedRecords
-from hskcache.verify import Problem, verify
+from hskcache.verify import Problem, num_shard_bytes, verify
 
 FOLDER = Path(__file__).resolve().parents[1] / "golden"
 GOLDEN = FOLDER / "tiny.hsk"
@@ -256,3 +256,14 @@ def test_positions_beyond_their_row_are_found_though_all_digests_fit(today: Path
     (problem,) = verify(today).problems
     assert problem.file.startswith("hidden/000000-")
     assert problem.what == "layer_02/positions points beyond the end of its row"
+
+
+def test_the_bytes_that_are_told_in_all_are_those_that_are_counted_whatever_is_missing(today: Path) -> None:
+    shard = next((today / "hidden").glob("000001*.zip"))
+    next((today / "logits").glob("000000*.zip")).write_bytes(b"")
+    shard.unlink()
+    sizes: list[int] = []
+    assert len(verify(today, sizes.append).problems) == 2
+    assert sum(sizes) == num_shard_bytes(today)
+    both_manifests(today, b"{")
+    assert num_shard_bytes(today) is None

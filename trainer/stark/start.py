@@ -130,7 +130,7 @@ def _labelled(flag: str, source: str, data: Data, knowledge: Knowledge) -> Examp
     examples.require_gold("which scores need")
     if examples.labels is None:
         raise DataError(f"{flag} {source} is read without labels, which scores need; give --task or --label")
-    return examples
+    return examples.gold()
 
 
 def _drawn(stark: Stark, begin: _Start, num_evaluated: int) -> DrawnRows:

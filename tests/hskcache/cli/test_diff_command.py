@@ -43,7 +43,7 @@ def test_what_differs_is_told_key_by_key_and_layer_by_layer(run: Any, cache: Pat
     assert ["fields.hidden.encoding", "int8", "int4"] in lines
     assert ["shard_rows", "20", "30"] in lines
     assert "rows: 96 in A, 96 in B, 96 in both, with the same tokens" in result.stdout.splitlines()
-    assert "inputs: shards are the same of no rows" in result.stdout.splitlines()
+    assert "inputs: no shard is the same" in result.stdout.splitlines()
     (row,) = (line for line in lines if line[:2] == ["hidden", "4"])
     assert row[2] == "96"
     assert 0.01 < float(row[3]) < 1
@@ -132,8 +132,8 @@ def test_fields_rows_and_labels_that_differ_are_told(run: Any, cache: Path, sour
     lines = result.stdout.splitlines()
     assert "only B has the fields t2" in lines
     assert "rows: 96 in A, 96 in B, 96 in both; 1 with other tokens (23 to 23); 1 with other labels" in lines
-    assert "inputs: shards are the same of the rows 0 to 19, 40 to 95" in lines
-    assert "hidden: shards are the same of the rows 0 to 95" in lines
+    assert "inputs: shards of the rows 0 to 19, 40 to 95 are the same" in lines
+    assert "hidden: shards of the rows 0 to 95 are the same" in lines
     assert "only A has the fields t2" in run("diff", other, cache).stdout.splitlines()
 
 

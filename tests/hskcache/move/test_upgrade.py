@@ -72,7 +72,7 @@ def test_the_command_says_what_it_did_and_refuses_what_it_cannot_do(tmp_path: Pa
     assert (facts["old_format_version"], facts["format_version"]) == (1, 2)
     assert facts["upgraded_from"] == open_cache(OLD).id == open_cache(new).manifest.upgraded_from
     said = hskcache("upgrade", OLD, tmp_path / "again").stderr
-    assert "format version 1 to 2, 13 shards written and 0 kept, 5 rows" in said
+    assert "format version 1 to 2, 13 shard files written and 0 kept, 5 rows" in said
     assert "of format version 2 already" in refused("upgrade", new, tmp_path / "third")
     assert "holds something else" in refused("upgrade", GOLDEN / "grown.hsk", new)
     (tmp_path / "mine").mkdir()

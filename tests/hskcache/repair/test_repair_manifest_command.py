@@ -63,15 +63,22 @@ def test_a_manifest_that_came_from_another_cache_gives_way_to_the_one_whose_file
     assert contents(root) == contents(built)
 
 
-def test_a_manifest_of_former_days_gives_way_to_one_that_lists_more_of_what_stands_there(tmp_path: Path) -> None:
+def test_a_copy_that_lists_more_than_a_manifest_of_former_days_is_not_lost(tmp_path: Path) -> None:
     grown = GOLDEN / "added-2.hsk"
     root = Path(shutil.copytree(grown, tmp_path / "c"))
-    before = open_cache(root).manifest.subset(["inputs", "logits"]).to_json()
-    for name in MANIFESTS:
-        (root / name).write_bytes(before)
-        assert open_cache(root).id == open_cache(grown).id
-        assert run("repair", root).exit_code == 0
-        assert contents(root) == contents(grown)
+    (root / "manifest.json").write_bytes(open_cache(root).manifest.subset(["inputs", "logits"]).to_json())
+    assert open_cache(root).fields.keys() == {"inputs", "logits"}
+    before = contents(root)
+    found = parsed("repair", root, code=1)["remaining"][0]
+    assert found["file"] == "manifest.copy.json"
+    told = (
+        "lists more that stands here; delete manifest.json to have all of that, or manifest.copy.json to do without it"
+    )
+    assert found["advice"] == told
+    assert contents(root) == before
+    (root / "manifest.json").unlink()
+    assert run("repair", root).exit_code == 0
+    assert contents(root) == contents(grown)
 
 
 def test_where_both_manifests_came_from_another_cache_a_copy_of_the_right_one_mends_it_alone(

@@ -12,7 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hskcache.build.build import build
 from hskcache.build.constants import extractor_for
-from hskcache.build.job import prepare_job
+from hskcache.build.job import Job, prepare_job
 from hskcache.encoder import trained_length
 from hskcache.errors import TeacherError
 from hskcache.teacher.capture import prepare
@@ -167,6 +167,16 @@ def test_rows_longer_than_a_rotary_model_was_trained_on_are_told(capsys: pytest.
     assert len(fit_rows(model, rows_of([5, 13]), ("t", "d"))) == 2
     told = "d has rows of up to 13 tokens and t was trained on at most 12; it reads them, how well is not known: "
     assert capsys.readouterr().err == f"{told}--max-length 12 keeps within\n"
+
+
+def test_that_rows_are_longer_is_kept_with_what_computed_them(job: Job) -> None:
+    ids = dict.fromkeys(("pad_token_id", "bos_token_id", "eos_token_id", "cls_token_id", "sep_token_id"), 1)
+    longest = int(job.rows.lengths.max())
+    for trained, is_told in ((longest - 1, True), (longest, False)):
+        teacher = dataclasses.replace(job.teacher, model=make("ModernBert", table=trained, **ids))
+        told = dataclasses.replace(job, teacher=teacher).environment.get("rows")
+        words = f"of up to {longest} tokens where the teacher was trained on at most {trained}"
+        assert told == (words if is_told else None)
 
 
 @pytest.mark.parametrize("kind", ["Bert", "Roberta", "DistilBert"])

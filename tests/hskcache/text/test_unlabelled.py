@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from hskcache.errors import DataError
+from hskcache.sparsity.scoring import draw
 from hskcache.text import Columns, Examples, LabelSet, read_examples
 from hskcache.text.table import RowPolicy
 
@@ -195,3 +196,13 @@ def test_kept_rows_change_the_fingerprint(tmp_path: Path) -> None:
     assert read(tmp_path, "0 1 2 -1", policy=SKIP).fingerprint == read(tmp_path, "0 1 2").fingerprint
     assert kept.labels is not None
     assert kept.labels.dtype == np.int64
+
+
+def test_rows_to_score_by_are_those_that_have_a_gold_label(tmp_path: Path) -> None:
+    """The rest of what was kept is for a teacher alone."""
+    kept, skipped = (read(tmp_path, "neg - pos - neg", policy=policy) for policy in (KEEP, SKIP))
+    gold = kept.gold()
+    assert (gold.texts, found(gold), gold.fingerprint) == (skipped.texts, found(skipped), skipped.fingerprint)
+    assert [gold.where(row) for row in range(3)] == [skipped.where(row) for row in range(3)]
+    assert skipped.gold() is skipped
+    assert found(draw(kept, None, seed=0).examples) == found(skipped)

@@ -1,9 +1,14 @@
 """A view is written in one word, and every word that is none is refused with what to write."""
 
+from pathlib import Path
+
 import pytest
+from commanded import parsed, refused
 
 from hskcache.errors import SpecError
 from hskcache.views import View, parse_view
+
+TINY = Path(__file__).resolve().parents[2] / "golden" / "tiny-2.hsk"
 
 
 @pytest.mark.parametrize(
@@ -45,11 +50,11 @@ def test_a_view_is_written_in_one_way(text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("5x", "--view '5x' is not of the form 1l_10t_0.1h"),
+        ("5x", "the view '5x' is not of the form 1l_10t_0.1h"),
         ("0t", "0 tokens; give at least 1"),
-        ("none", "--view none would see nothing; name the fields to see"),
+        ("none", "the view none would see nothing; name the fields to see"),
         ("attention=1l_0.5h", "attention scores have no columns; leave out the share"),
-        ("attention=none", "--view attention none would see nothing"),
+        ("attention=none", "the view attention none would see nothing"),
         ("row=5", "there is no part row; there are layers, attention, rows, fields, .*do you mean 'rows'"),
         ("5t,6t", "gives tokens twice"),
         ("layers=a", "'a' is not a number"),
@@ -64,7 +69,31 @@ def test_a_word_that_is_no_view_is_refused(text: str, message: str) -> None:
     assert "\n" not in str(told.value)
 
 
-@pytest.mark.parametrize("parts", [{"layer": 1}, {"tokens": 0}, {"width": 1.5}, {"rows": "a"}, {"layers": []}])
-def test_a_part_that_is_none_is_refused(parts: dict[str, object]) -> None:
-    with pytest.raises(SpecError, match=next(iter(parts))):
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        ({"layer": 1}, "the view: layer: there is no such key; there are layers, .*do you mean 'layers'"),
+        ({"tokens": 0}, "the view: tokens is 0, which is not a number of positions from 1 on"),
+        ({"width": 1.5}, "the view: width is 1.5, which is not a share of the columns above 0 and at most 1"),
+        ({"rows": "a"}, "the view: rows is 'a', which is not a number of rows, or a start and a stop"),
+        ({"rows": (5, 5)}, "the view: rows 5 to 5 are none; give a start, and a larger stop$"),
+        ({"layers": []}, "the view: layers is .*, which is not a number of layers from 1 on, or teacher layers"),
+        ({"fields": 3}, "the view: fields is 3, which is not names of fields"),
+    ],
+)
+def test_a_part_that_is_none_is_refused_in_our_own_words(parts: dict[str, object], message: str) -> None:
+    with pytest.raises(SpecError, match=message):
         parse_view(**parts)
+
+
+def test_an_empty_view_is_no_view_of_all() -> None:
+    for command in ("info", "view", "extract"):
+        out = ("--out", "nowhere") if command == "extract" else ()
+        assert refused(command, TINY, "--view", "", *out).startswith("--view is empty; give a view such as")
+
+
+def test_a_row_is_shown_as_a_view_sees_it() -> None:
+    whole, seen = parsed("view", TINY, 1), parsed("view", TINY, 1, "--view", "1l_1t,fields=hidden")
+    top = max(whole["kept"], key=int)
+    assert seen["kept"] == {top: whole["kept"][top][:1]}
+    assert (seen["logits"], whole["logits"]) == ([], [1.5, -1.0])

@@ -34,6 +34,8 @@ def plain(cache_of: Make) -> Cache:
     [
         ("3l", "hidden of .* cannot be seen so: layer 0 of the teacher is asked for, and layers 2, 4 are stored"),
         ("layers=1+2", "layer 1 of the teacher is asked for"),
+        ("4l", "the view asks for 4 layers, and the map has 3 with the embedding output; ask for at most 3"),
+        ("attention=9l", "the view asks for 9 layers"),
         ("7t", "7 positions are asked for, and 6 are stored"),
         ("0.6h", "of 32 columns 19 are asked for, and 16 are stored"),
         ("1.0h,7t", "7 positions are asked for"),
