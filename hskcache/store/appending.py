@@ -13,13 +13,12 @@ from pathlib import Path
 
 from pydantic import Field as Key
 
-from hskcache.errors import CacheError, DamageError, MismatchError
+from hskcache.errors import CacheError, MismatchError
 from hskcache.locks import locked
 from hskcache.store.agreement import Agreement, joined
 from hskcache.store.growth import LOCK, Growth, reading, stands, written
 from hskcache.store.ledger import Ledger
 from hskcache.store.manifest import DataInfo, Manifest, Request
-from hskcache.store.pages import INDEX
 from hskcache.store.publishing import sweep
 from hskcache.store.record import Record
 from hskcache.store.survey import APPENDING
@@ -90,7 +89,7 @@ def is_unfinished(ledger: Ledger, manifest: Manifest) -> bool:
 
     Where ``appending.json`` cannot be read nobody can go on with them, so there are none.
     """
-    return _is_ahead(append_in(ledger.root).readable(), manifest)
+    return is_ahead(append_in(ledger.root).readable(), manifest)
 
 
 def is_spent(ledger: Ledger, manifest: Manifest) -> bool:
@@ -99,7 +98,7 @@ def is_spent(ledger: Ledger, manifest: Manifest) -> bool:
     draft = growth.readable()
     if draft is None or growth.is_running:
         return False
-    return bool(manifest.added) or not _is_ahead(draft, manifest)
+    return bool(manifest.added) or not is_ahead(draft, manifest)
 
 
 def forget_append(ledger: Ledger, manifest: Manifest) -> None:
@@ -126,54 +125,6 @@ def is_appended(ledger: Ledger, manifest: Manifest, data: DataInfo, left: bool) 
     if draft is None:
         return left
     return _same(draft.data, data) and draft.start + last.num_rows == manifest.request.num_rows
-
-
-def under_way(ledger: Ledger, manifest: Manifest) -> tuple[set[Path], str] | None:
-    """Files that stand in a cache because of rows that the manifest does not list, or of their appending.
-
-    Returns:
-        The files, and what is to be said of ``appending.json``, to be read after its name; None where it is not there.
-    """
-    growth = append_in(ledger.root)
-    if not growth.stands:
-        return None
-    try:
-        draft = growth.said()
-    except DamageError as error:
-        return {growth.path}, str(error).removeprefix(f"{growth.path} ")
-    if not _is_ahead(draft, manifest):
-        return {growth.path}, "is what appending rows has left, which the cache has by now; delete it"
-    folders = [ledger.root, *(ledger.root / name / below for name in manifest.own_fields for below in ("", INDEX))]
-    files = {path for folder in folders if folder.is_dir() for path in folder.iterdir()}
-    files = {path for path in files if is_of_append(ledger, manifest, path.relative_to(ledger.root).as_posix())}
-    if growth.is_running:
-        return files, "tells of rows that a process is appending now; verify again when it is done"
-    what = "is what appending rows has left that was cut off; give the same command again, or delete this file"
-    if manifest.added:
-        what = "is what appending rows has left that was cut off before a field was added; hskcache repair removes it"
-    return files | {growth.path}, what
-
-
-def is_of_append(ledger: Ledger, manifest: Manifest, file: str) -> bool:
-    """True if a file belongs to rows that are being appended, or whose appending was cut off.
-
-    Args:
-        ledger: the cache.
-        manifest: of it.
-        file: path within the cache.
-    """
-    path, growth = Path(file), append_in(ledger.root)
-    if ledger.root / file == growth.path:
-        return is_unfinished(ledger, manifest)
-    if len(path.parts) == 1 and growth.is_torn(path):
-        return True
-    if path.parts[0] not in manifest.own_fields:
-        return False
-    if len(path.parts) == 3 and path.parts[1] == INDEX:
-        return is_unfinished(ledger, manifest) and file not in {page.path for page in manifest.index}
-    if len(path.parts) != 2:
-        return False
-    return _is_beyond(path.name, manifest.request) and is_unfinished(ledger, manifest)
 
 
 def check_may_grow(root: Path, manifest: Manifest) -> None:
@@ -203,7 +154,7 @@ def check_may_append(ledger: Ledger, manifest: Manifest, data: DataInfo) -> None
     ledger.require_current(manifest)
     check_may_grow(ledger.root, manifest)
     draft = append_in(ledger.root).said()
-    if draft is not None and _is_ahead(draft, manifest) and not _same(draft.data, data):
+    if draft is not None and is_ahead(draft, manifest) and not _same(draft.data, data):
         raise MismatchError(
             f"to {ledger.root} rows of {draft.data.name} were being appended; give that command again, or delete "
             f"{ledger.root / APPENDING} to have them forgotten"
@@ -214,7 +165,7 @@ def begin_append(ledger: Ledger, manifest: Manifest, data: DataInfo) -> None:
     """Start to append rows that :func:`check_may_append` allows, or go on with them."""
     growth = append_in(ledger.root)
     draft = growth.said()
-    if draft is not None and _is_ahead(draft, manifest) and _same(draft.data, data):
+    if draft is not None and is_ahead(draft, manifest) and _same(draft.data, data):
         return
     # Shards of other rows, whose draft was deleted, must not be taken for those of these.
     _remove_beyond(ledger, manifest)
@@ -270,7 +221,7 @@ def tidy_append(ledger: Ledger, manifest: Manifest) -> None:
 def _remove_beyond(ledger: Ledger, manifest: Manifest) -> None:
     """Remove shards after those that the manifest lists, their records first."""
     for name in manifest.own_fields:
-        stale = [path for path in (ledger.root / name).glob("*") if _is_beyond(path.name, manifest.request)]
+        stale = [path for path in (ledger.root / name).glob("*") if is_beyond(path.name, manifest.request)]
         for path in sorted(stale, key=lambda path: not path.name.endswith(".json")):
             path.unlink(missing_ok=True)
 
@@ -299,7 +250,8 @@ def _busy(ledger: Ledger) -> CacheError:
     return CacheError(f"another process is appending rows to {ledger.root}; wait until it is done")
 
 
-def _is_ahead(draft: RowsDraft | None, manifest: Manifest) -> bool:
+def is_ahead(draft: RowsDraft | None, manifest: Manifest) -> bool:
+    """True if rows come after those that the manifest lists."""
     return draft is not None and draft.start == manifest.request.num_rows
 
 
@@ -307,7 +259,7 @@ def _same(one: DataInfo, other: DataInfo) -> bool:
     return (one.fingerprint, one.num_rows) == (other.fingerprint, other.num_rows)
 
 
-def _is_beyond(name: str, request: Request) -> bool:
+def is_beyond(name: str, request: Request) -> bool:
     """True if a file is of a shard after those that there are."""
     found = _SHARD.fullmatch(name)
     return found is not None and int(found[1]) >= request.num_shards

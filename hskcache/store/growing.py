@@ -8,8 +8,9 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
+from hskcache.errors import DamageError
 from hskcache.store.additions import addition_in
-from hskcache.store.appending import forget_append, is_of_append, is_spent, under_way
+from hskcache.store.appending import append_in, forget_append, is_ahead, is_beyond, is_spent, is_unfinished
 from hskcache.store.ledger import TOKENIZER, Ledger
 from hskcache.store.manifest import Manifest
 from hskcache.store.pages import INDEX
@@ -45,7 +46,7 @@ def growing(root: Path, manifest: Manifest) -> list[Growing]:
     """
     ledger, state = Ledger(root), Complete(root)
     found = [_addition(ledger, manifest, name) for name in state.being_added]
-    if (rows := under_way(ledger, manifest)) is not None:
+    if (rows := _rows_under_way(ledger, manifest)) is not None:
         files, what = rows
         found.append(Growing(APPENDING, None, what, files))
     return found
@@ -96,3 +97,51 @@ def _addition(ledger: Ledger, manifest: Manifest, name: str) -> Growing:
         what = "tells of a field that a process is adding now; verify again when it is done"
     files = {growth.path} if is_listed else set(growth.path.parent.iterdir())
     return Growing(f"{name}/{ADDING}", name, what, files)
+
+
+def _rows_under_way(ledger: Ledger, manifest: Manifest) -> tuple[set[Path], str] | None:
+    """Files that stand in a cache because of rows that the manifest does not list, or of their appending.
+
+    Returns:
+        The files, and what is to be said of ``appending.json``, to be read after its name; None where it is not there.
+    """
+    growth = append_in(ledger.root)
+    if not growth.stands:
+        return None
+    try:
+        draft = growth.said()
+    except DamageError as error:
+        return {growth.path}, str(error).removeprefix(f"{growth.path} ")
+    if not is_ahead(draft, manifest):
+        return {growth.path}, "is what appending rows has left, which the cache has by now; delete it"
+    folders = [ledger.root, *(ledger.root / name / below for name in manifest.own_fields for below in ("", INDEX))]
+    files = {path for folder in folders if folder.is_dir() for path in folder.iterdir()}
+    files = {path for path in files if is_of_append(ledger, manifest, path.relative_to(ledger.root).as_posix())}
+    if growth.is_running:
+        return files, "tells of rows that a process is appending now; verify again when it is done"
+    what = "is what appending rows has left that was cut off; give the same command again, or delete this file"
+    if manifest.added:
+        what = "is what appending rows has left that was cut off before a field was added; hskcache repair removes it"
+    return files | {growth.path}, what
+
+
+def is_of_append(ledger: Ledger, manifest: Manifest, file: str) -> bool:
+    """True if a file belongs to rows that are being appended, or whose appending was cut off.
+
+    Args:
+        ledger: the cache.
+        manifest: of it.
+        file: path within the cache.
+    """
+    path, growth = Path(file), append_in(ledger.root)
+    if ledger.root / file == growth.path:
+        return is_unfinished(ledger, manifest)
+    if len(path.parts) == 1 and growth.is_torn(path):
+        return True
+    if path.parts[0] not in manifest.own_fields:
+        return False
+    if len(path.parts) == 3 and path.parts[1] == INDEX:
+        return is_unfinished(ledger, manifest) and file not in {page.path for page in manifest.index}
+    if len(path.parts) != 2:
+        return False
+    return is_beyond(path.name, manifest.request) and is_unfinished(ledger, manifest)

@@ -7,12 +7,10 @@ How a manifest is spelled, and how records go into the id, is the affair of a ve
 """
 
 import re
-from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from itertools import chain, islice
 from typing import Any
 
-from numpy.typing import NDArray
 from pydantic import ConfigDict
 from pydantic import Field as Key
 
@@ -21,6 +19,7 @@ from hskcache.nearest import meant
 from hskcache.store.agreement import Agreement
 from hskcache.store.fields import INPUTS, AttentionField, Field, HiddenField, InputsField, LogitsField
 from hskcache.store.files import sha256_hex
+from hskcache.store.format import Format
 from hskcache.store.pages import IndexFile, PagedRecords
 from hskcache.store.record import FieldName, Record, Sha256
 from hskcache.store.records import Records
@@ -60,55 +59,6 @@ class Part(Strict):
     cache_id: Sha256
     start: int = Key(ge=0)
     stop: int = Key(ge=0)
-
-
-class Format(ABC):
-    """A version of the format: how a manifest is spelled, and how its content is named.
-
-    Attributes:
-        version: its number.
-        keeps_records: whether every shard of a complete cache has its commit record beside it.
-    """
-
-    version: int
-    keeps_records: bool
-
-    @abstractmethod
-    def spelled(self, manifest: "Manifest") -> bytes:
-        """Content of ``manifest.json``, its checksum included."""
-
-    @abstractmethod
-    def identity(self, manifest: "Manifest", names: Collection[str]) -> str:
-        """SHA-256 that names the content of some fields, as 64 hexadecimal digits; of all fields it is the cache id."""
-
-    @abstractmethod
-    def records(self, field: str, records: Iterable[Record]) -> Records:
-        """Records of a field, as this version keeps them."""
-
-    @abstractmethod
-    def extended(self, records: Records, more: Iterable[Record]) -> Records:
-        """Records of a field, and more after them."""
-
-    @abstractmethod
-    def pack(self, arrays: Mapping[str, NDArray[Any]]) -> bytes:
-        """Arrays as the bytes of a shard, see :func:`~hskcache.store.shard.pack_shard`."""
-
-    @abstractmethod
-    def record(self, data: bytes, facts: Mapping[str, Any]) -> Record:
-        """The record of a shard.
-
-        Args:
-            data: the shard.
-            facts: ``field``, ``shard``, ``start`` and ``stop``, and whatever else does not follow from the bytes.
-        """
-
-    @abstractmethod
-    def parse_record(self, data: bytes, file: str) -> Record:
-        """Read a commit record.
-
-        Raises:
-            DamageError: it is none; names ``file``.
-        """
 
 
 class Manifest(Strict):

@@ -21,7 +21,8 @@ from hskcache.build.build import build
 from hskcache.build.job import Job
 from hskcache.cache import Cache, open_cache
 from hskcache.errors import CacheError, MismatchError
-from hskcache.store.appending import RowsDraft, appending, is_being_appended, is_of_append, is_unfinished
+from hskcache.store.appending import RowsDraft, appending, is_being_appended, is_unfinished
+from hskcache.store.growing import is_of_append
 from hskcache.store.ledger import Ledger
 from hskcache.store.shelf import Directory
 from hskcache.store.survey import APPENDING

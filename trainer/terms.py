@@ -1,0 +1,157 @@
+"""Terms of the loss of a stage, and how they are written in a recipe."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
+
+from hskcache.store.kinds import LOGITS
+from hskcache.store.kinds.attention import AttentionScores
+from hskcache.store.kinds.hidden import HiddenStates
+from hskcache.strict import Extended, Strict
+
+
+class Finite(Strict):
+    """A strict model whose numbers are numbers."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
+
+
+class Term(Finite):
+    """A term of a stage's loss.
+
+    Settings in ``later`` came after runs were saved without them: they are left out where they are the default, so that
+    such runs go on. ``kind`` is the kind of knowledge that it learns from, None of labels, ``needs_task`` whether it is
+    about what a classifier answers.
+    """
+
+    later: ClassVar[frozenset[str]] = frozenset()
+    kind: ClassVar[str | None] = None
+    needs_task: ClassVar[bool] = False
+
+    weight: float = Field(default=1.0, gt=0)
+
+    @model_serializer(mode="wrap")
+    def _as_ever(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        plain: dict[str, Any] = serialize(self)
+        defaults = {name: type(self).model_fields[name].default for name in self.later}
+        return {name: value for name, value in plain.items() if name not in defaults or value != defaults[name]}
+
+
+class StatesTerm(Term):
+    """A loss on hidden states [MUD 2.2]: ``missing`` says what a dropped column counts as.
+
+    The projection to the teacher's width is one for all terms and layers that share theirs, or one for each layer.
+    """
+
+    later = frozenset({"project_equal_widths"})
+    kind: ClassVar[str] = HiddenStates.name
+
+    missing: Literal["zero", "ignore"] = "zero"
+    shared_projection: bool = Field(default=True, description="one Linear for all layers, as TinyBERT's release has it")
+    project_equal_widths: bool = Field(default=False, description="have one where no width differs, as the release has")
+
+
+class HiddenTerm(StatesTerm):
+    """Hidden-state loss of the layers; ``embedding`` says whether the embedding outputs, layer 0, count here too."""
+
+    embedding: bool = Field(default=True, description="whether the embedding outputs, layer 0, count here too")
+
+
+class EmbeddingTerm(StatesTerm):
+    """Hidden-state loss of the embedding outputs, layer 0, with a weight of its own [TinyBERT 3.1, eq. 9]."""
+
+
+class AttentionTerm(Term):
+    """Attention loss [TinyBERT 3.1, eq. 7]; ``heads`` says which are compared, see ``losses.attention.pair_heads``.
+
+    ``mean`` says what the squared errors are averaged over: the pairs of real tokens, as the paper has it, or as many
+    as rows padded to the cache's greatest length would have, as TinyBERT's release does. There this term weighs less
+    beside the others the shorter the rows are.
+    """
+
+    later = frozenset({"mean"})
+    kind: ClassVar[str] = AttentionScores.name
+
+    mean: Literal["real", "padded"] = "real"
+    heads: Literal["match", "mean"] | Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] = "match"
+
+
+class SoftTerm(Term):
+    """Soft-label loss [TinyBERT 3.1, eq. 10].
+
+    ``temperature_squared`` multiplies it by T^2, so that beside a loss to the labels its gradient is as large at every
+    temperature [Hinton et al. 2015, section 2]; the squared error of a regression knows none and stays as it is.
+    """
+
+    kind = LOGITS
+    needs_task = True
+
+    temperature: float = Field(default=1.0, gt=0)
+    temperature_squared: bool = False
+
+
+class LabelTerm(Term):
+    """Loss to the gold labels."""
+
+    needs_task = True
+
+
+TERMS: dict[str, type[Term]] = {
+    "embedding": EmbeddingTerm,
+    "hidden": HiddenTerm,
+    "attention": AttentionTerm,
+    "soft": SoftTerm,
+    "label": LabelTerm,
+}
+"""Terms that a stage may learn from, in the order in which losses are added up."""
+
+
+class Losses(Extended):
+    """The terms of a stage's loss; those left out are not computed."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
+    further: ClassVar[Mapping[str, type[BaseModel]]] = TERMS
+
+    embedding: EmbeddingTerm | None = None
+    hidden: HiddenTerm | None = None
+    attention: AttentionTerm | None = None
+    soft: SoftTerm | None = None
+    label: LabelTerm | None = None
+
+    @property
+    def terms(self) -> dict[str, Term]:
+        """Terms that are computed, by name."""
+        given = {name: getattr(self, name, None) for name in TERMS}
+        return {name: term for name, term in given.items() if term is not None}
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The kinds of knowledge that they learn from, each once."""
+        return tuple(dict.fromkeys(term.kind for term in self.terms.values() if term.kind is not None))
+
+    @property
+    def projected(self) -> bool:
+        """True if a term is about states that may be learned through a projection."""
+        return any(isinstance(term, StatesTerm) for term in self.terms.values())
+
+    @property
+    def needs_task(self) -> bool:
+        """True if a term is about what a classifier answers."""
+        return any(term.needs_task for term in self.terms.values())
+
+    @model_validator(mode="after")
+    def _some(self) -> "Losses":
+        if not self.terms:
+            *some, last = TERMS
+            raise ValueError(f"a stage needs at least one of {', '.join(some)} and {last}")
+        if self.embedding is not None and self.hidden is not None and self.hidden.embedding:
+            raise ValueError("embedding and hidden both count the embedding outputs; set hidden.embedding to false")
+        return self
