@@ -170,6 +170,6 @@ def test_the_command_tells_what_it_did(whole: Cache, tmp_path: Path) -> None:
     assert (told["num_written"], told["num_kept"], told["num_rows"]) == (new.manifest.num_records, 0, 40)
     again = hskcache(*command)
     assert (again.exit_code, again.stdout, "is already complete" in again.stderr) == (0, "", True)
-    assert "--view '1x'" in refused(*command[:2], "--view", "1x", "--out", tmp_path / "other")
+    assert "the view '1x'" in refused(*command[:2], "--view", "1x", "--out", tmp_path / "other")
     assert "holds something else" in refused("extract", whole.root, "--out", tmp_path / "new")
     assert not (tmp_path / "other").exists()

@@ -68,7 +68,7 @@ def test_the_view_is_kept_and_a_run_of_another_is_refused(fit: Callable[..., Res
     ("args", "message"),
     [
         (["--cache", "wide", "--view", "4l"], "layer"),
-        (["--cache", "wide", "--view", "1x"], "--view '1x' is not of the form"),
+        (["--cache", "wide", "--view", "1x"], "the view '1x' is not of the form"),
         (["--cache", "wide", "--view", "fields=logits"], "learns from hidden states, and .* keeps none"),
         (["--teacher", "none", "--view", "1l"], "--view belongs to --cache; with --teacher give a --spec"),
     ],
