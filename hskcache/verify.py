@@ -234,7 +234,7 @@ def _manifest_problems(root: Path, manifest: Manifest) -> Iterator[Problem]:
 
 
 def _what(root: Path, name: str, reading: Manifest | CacheError) -> str:
-    """What is wrong with a file that should hold the manifest."""
+    """Fault of a file that should hold the manifest."""
     if isinstance(reading, CacheError):
         return str(reading).removeprefix(f"{root / name} ")
     return f"is of another cache, {reading.cache_id[:12]}, or was edited"
