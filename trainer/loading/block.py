@@ -1,8 +1,9 @@
 """Encoded rows held in memory as flat tensors, and the selection of some of them without decoding anything."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -36,6 +37,34 @@ def axis_of(name: str, field: StoredField, array: str) -> str:
 
 
 @dataclass(frozen=True, eq=False)
+class Cuts:
+    """Division of the rows of a block into batches.
+
+    Attributes:
+        rows: where each batch's rows begin, [n + 1], on the host.
+        begin: where each row begins in its flattened batch, on the host.
+    """
+
+    rows: Integers
+    begin: Integers
+
+    @property
+    def num_batches(self) -> int:
+        """Batches n."""
+        return len(self.rows) - 1
+
+    def split(self, tensor: Tensor, offsets: Integers | None = None) -> tuple[Tensor, ...]:
+        """Each batch's part of a tensor, a view.
+
+        Args:
+            tensor: its first axis counts entries of all rows.
+            offsets: where each row's entries begin; None: every row has one.
+        """
+        cuts = self.rows if offsets is None else offsets[self.rows]
+        return torch.split(tensor, np.diff(cuts).tolist())
+
+
+@dataclass(frozen=True, eq=False)
 class Block:
     """Encoded rows.
 
@@ -61,12 +90,24 @@ class Block:
         """Device of the encoded tensors."""
         return self.tensors["inputs/input_ids"].device
 
+    def num_row_bytes(self, rows: Integers) -> Integers:
+        """Bytes of each of some rows of the cache."""
+        return self._row_bytes[self._place(rows)]
+
     def counts(self, axis: str, rows: Integers) -> Integers:
         """Entries of some rows of the cache along an axis; zeros where the block has none of it."""
         if axis not in self.offsets:
             return np.zeros(len(rows), np.int64)
         place, offsets = self._place(rows), self.offsets[axis]
         return offsets[place + 1] - offsets[place]
+
+    def batches(self, cuts: Cuts) -> "Iterator[Block]":
+        """The batches as blocks of their own, which share the memory of this one."""
+        divided = {name: cuts.split(tensor, self.offsets.get(self.axes[name])) for name, tensor in self.tensors.items()}
+        for batch, (first, last) in enumerate(pairwise(cuts.rows)):
+            offsets = {axis: begin[first : last + 1] - begin[first] for axis, begin in self.offsets.items()}
+            tensors = {name: parts[batch] for name, parts in divided.items()}
+            yield Block(self.rows[first:last], offsets, tensors, self.axes)
 
     def take(self, rows: Integers) -> "Block":
         """Rows as a block of their own, on the same device; nothing waits for the device."""
@@ -77,7 +118,8 @@ class Block:
         for axis, begin in self.offsets.items():
             counts = begin[place + 1] - begin[place]
             offsets[axis] = starts_of(counts)
-            takes[axis] = _ragged_take(begin[place], counts, self.device)
+            is_even = axis in self._even
+            takes[axis] = self._even_take(index) if is_even else _ragged_take(begin[place], counts, self.device)
         tensors = {name: takes[self.axes[name]](tensor) for name, tensor in self.tensors.items()}
         return Block(rows, offsets, tensors, self.axes)
 
@@ -93,6 +135,26 @@ class Block:
 
     def _place(self, rows: Integers) -> Integers:
         return self._order[np.searchsorted(self.rows, rows, sorter=self._order)]
+
+    @cached_property
+    def _even(self) -> frozenset[str]:
+        """Axes along which all rows have equally many entries."""
+        return frozenset(axis for axis, begin in self.offsets.items() if np.ptp(np.diff(begin)) == 0)
+
+    def _even_take(self, index: Tensor) -> Take:
+        """Picks whole rows out of a flat tensor of rows that have equally many entries."""
+        num_rows = len(self.rows)
+        return lambda flat: (
+            flat.view(num_rows, len(flat) // num_rows, *flat.shape[1:]).index_select(0, index).flatten(0, 1)
+        )
+
+    @cached_property
+    def _row_bytes(self) -> Integers:
+        num_bytes = np.zeros(len(self.rows), np.int64)
+        for name, tensor in self.tensors.items():
+            offsets = self.offsets.get(self.axes[name])
+            num_bytes += tensor[:1].nbytes * (1 if offsets is None else np.diff(offsets))
+        return num_bytes
 
     @cached_property
     def _order(self) -> Integers:

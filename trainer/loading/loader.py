@@ -5,6 +5,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from functools import cached_property
 
+import numpy as np
 import torch
 
 from hskcache.cache import Cache
@@ -18,11 +19,13 @@ from trainer.loading.choice import choice_of, identity_of, resolved
 from trainer.loading.decode import BatchDecoder, Sizes
 from trainer.loading.kinds import LOADED
 from trainer.loading.kinds.abc import StoredTargets
-from trainer.loading.ordered import Ordered, SliceRows
+from trainer.loading.ordered import Ordered, SliceRows, WindowSlices
 from trainer.loading.plan import Integers, Window
-from trainer.loading.prefetch import EncodedSlice, prefetched
+from trainer.loading.prefetch import EncodedPool, prefetched
 from trainer.loading.reader import Reader
 from trainer.loading.residency import Residency, choose, streamed_windows
+
+_POOL_BYTES = 2 << 20
 
 
 @dataclass
@@ -43,7 +46,8 @@ class KnowledgeLoader(Ordered[Block]):
             stored, and of a kind with none of them nothing.
         num_rows: to train on the first rows alone; None: on all. Rows that a field of ``fields`` left out, as the
             teacher gave values that are not finite, are in no epoch either way.
-        prefetch: batches prepared ahead by a thread; 0 prepares them in the calling thread.
+        prefetch: pools of batches prepared ahead by a thread; 0 prepares them in the calling thread. A pool is as many
+            batches as ``_POOL_BYTES`` hold encoded, at least one: they are selected, sent and decoded together.
         num_tokens: token ids that the student knows: a shard with others is refused, where a look into the student's
             table would end the process; None: whatever comes.
 
@@ -86,13 +90,13 @@ class KnowledgeLoader(Ordered[Block]):
             return map(_measured, streamed_windows(self.reader, self.plan, epoch, skip))
         return map(_measured, ((window, self._resident) for window in self.plan.windows(epoch, skip)))
 
-    def produce(self, parts: Generator[SliceRows[Block], None, None]) -> Generator[Batch, None, None]:
+    def produce(self, windows: Generator[WindowSlices[Block], None, None]) -> Generator[Batch, None, None]:
         """Select encoded rows, bring them to the device, decode them there."""
         assert isinstance(self.device, torch.device)
         ahead = 0 if self.residency == "device" else self.prefetch
-        with closing(parts), closing(prefetched(map(self._encoded, parts), self.device, ahead)) as items:
-            for block, sizes in items:
-                yield self._decoder.decode(block, sizes)
+        with closing(windows), closing(prefetched(self._pools(windows), self.device, ahead)) as pools:
+            for block, sizes in pools:
+                yield from self._decoder.decode(block, sizes)
 
     @cached_property
     def _resident(self) -> Block:
@@ -115,14 +119,30 @@ class KnowledgeLoader(Ordered[Block]):
         """The kinds that are loaded: those of a field, with a layer of it where there are layers."""
         return [kind for kind in LOADED if self._choice.of(kind) and self.layers.get(kind) != ()]
 
-    def _encoded(self, part: SliceRows[Block]) -> EncodedSlice:
-        block, rows, whole, weight = part
-        totals = {
-            kind: LOADED[kind].total(block.counts(f"{self._choice.of(kind)[0]}/{LOADED[kind].axis}", whole))
-            for kind in self._loaded
-            if LOADED[kind].axis
-        }
-        return EncodedSlice(block.take(rows), Sizes(len(whole), totals, weight))
+    def _pools(self, windows: Iterator[WindowSlices[Block]]) -> Iterator[EncodedPool]:
+        """Slices of a window, as many together as ``_POOL_BYTES`` hold, but at least one."""
+        for block, slices in windows:
+            rows = np.concatenate([part.rows for part in slices])
+            ends = np.cumsum([len(part.rows) for part in slices]) - 1
+            pool_of = np.cumsum(block.num_row_bytes(rows))[ends] // _POOL_BYTES
+            for cut in np.split(np.arange(len(slices)), np.flatnonzero(np.diff(pool_of)) + 1):
+                yield self._encoded(block, slices[cut[0] : cut[-1] + 1])
+            # Before the next window is asked for, this one must be gone.
+            del block
+
+    def _encoded(self, block: Block, slices: list[SliceRows]) -> EncodedPool:
+        wholes = np.concatenate([part.whole for part in slices])
+        starts = np.cumsum([len(part.whole) for part in slices])[:-1]
+        totals: list[dict[str, int]] = [{} for _ in slices]
+        for kind in self._loaded:
+            if LOADED[kind].axis:
+                counts = block.counts(f"{self._choice.of(kind)[0]}/{LOADED[kind].axis}", wholes)
+                for own, part in zip(totals, np.split(counts, starts), strict=True):
+                    own[kind] = LOADED[kind].total(part)
+        sizes = [
+            Sizes(len(part.rows), len(part.whole), own, part.weight) for part, own in zip(slices, totals, strict=True)
+        ]
+        return EncodedPool(block.take(np.concatenate([part.rows for part in slices])), sizes)
 
     def _known_layers(self, kind: str) -> tuple[int, ...]:
         """The layers of a kind that are loaded."""

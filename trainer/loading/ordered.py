@@ -16,20 +16,25 @@ from trainer.loading.plan import VERSIONS, Integers, Plan, Window
 Data = TypeVar("Data")
 
 
-class SliceRows(NamedTuple, Generic[Data]):
+class SliceRows(NamedTuple):
     """One slice of a global batch, before its batch is made.
 
     Attributes:
-        data: holds the rows.
         rows: of this slice.
         whole: rows of the global batch.
         weight: 0 where ``rows`` only stand in, see :class:`Batch`.
     """
 
-    data: Data
     rows: Integers
     whole: Integers
     weight: float
+
+
+class WindowSlices(NamedTuple, Generic[Data]):
+    """Slices of a window that a process takes, in order, and the data that holds their rows."""
+
+    data: Data
+    slices: list[SliceRows]
 
 
 @dataclass(kw_only=True)
@@ -98,8 +103,8 @@ class Ordered(ABC, Generic[Data]):
         """Windows of an epoch with their data and the lengths of their rows, without those within ``skip`` batches."""
 
     @abstractmethod
-    def produce(self, parts: Generator[SliceRows[Data], None, None]) -> Generator[Batch, None, None]:
-        """The batches of these parts."""
+    def produce(self, windows: Generator[WindowSlices[Data], None, None]) -> Generator[Batch, None, None]:
+        """The batches of these windows; of one that is done nothing may be held when the next is asked for."""
 
     @property
     def num_nonfinite(self) -> Tensor | None:
@@ -118,7 +123,7 @@ class Ordered(ABC, Generic[Data]):
     def __iter__(self) -> Iterator[Batch]:
         """The rest of the current epoch; the next call begins the next one."""
         epoch = self.epoch
-        with closing(self.produce(self._parts(epoch, self.position))) as batches:
+        with closing(self.produce(self._sliced(epoch, self.position))) as batches:
             for batch in batches:
                 # Counted when it is handed out: what was only prefetched is not behind us.
                 self.position += 1
@@ -183,14 +188,19 @@ class Ordered(ABC, Generic[Data]):
             "identity": self.identity,
         }
 
-    def _parts(self, epoch: int, start: int) -> Generator[SliceRows[Data], None, None]:
+    def _sliced(self, epoch: int, start: int) -> Generator[WindowSlices[Data], None, None]:
         for window, data, lengths in self.windows(epoch, start // self.accumulation):
-            done = window.first_batch * self.accumulation
-            for whole in self.plan.batches(epoch, window, lengths):
-                for micro in range(self.accumulation):
-                    if done >= start:
-                        rows = whole[micro * self.world_size + self.rank :: self.slices]
-                        yield SliceRows(data, rows, whole, 1.0) if len(rows) else SliceRows(data, whole[:1], whole, 0.0)
-                    done += 1
+            slices = [
+                self._slice(whole, micro)
+                for whole in self.plan.batches(epoch, window, lengths)
+                for micro in range(self.accumulation)
+            ]
+            # A window that is smaller than a batch passes all of its rows on.
+            if slices:
+                yield WindowSlices(data, slices[max(0, start - window.first_batch * self.accumulation) :])
             # Before the window after the next is read, this one must be gone.
             del data
+
+    def _slice(self, whole: Integers, micro: int) -> SliceRows:
+        rows = whole[micro * self.world_size + self.rank :: self.slices]
+        return SliceRows(rows, whole, 1.0) if len(rows) else SliceRows(whole[:1], whole, 0.0)

@@ -1,4 +1,4 @@
-"""Prepare encoded batches ahead of the training step, in a thread that always ends and never hides an error."""
+"""Prepare pools of encoded batches ahead of the step, in a thread that always ends and never hides an error."""
 
 import queue
 import threading
@@ -14,11 +14,11 @@ from trainer.loading.decode import Sizes
 _LONGEST_ITEM_S = 120.0
 
 
-class EncodedSlice(NamedTuple):
-    """Encoded rows of a slice, with the sizes of the global batch they belong to."""
+class EncodedPool(NamedTuple):
+    """Encoded rows of several slices, one after the other, with the sizes of each."""
 
     block: Block
-    sizes: Sizes
+    sizes: list[Sizes]
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class _Failure:
     error: BaseException
 
 
-def prefetched(items: Iterator[EncodedSlice], device: torch.device, ahead: int) -> Generator[EncodedSlice, None, None]:
+def prefetched(items: Iterator[EncodedPool], device: torch.device, ahead: int) -> Generator[EncodedPool, None, None]:
     """Bring items to the device, ``ahead`` of them before they are asked for.
 
     On CUDA the copies leave from pinned memory on a stream of their own, and the consumer's stream waits for them,
@@ -37,9 +37,9 @@ def prefetched(items: Iterator[EncodedSlice], device: torch.device, ahead: int) 
     """
     if ahead == 0:
         for item in items:
-            yield EncodedSlice(item.block.to(device), item.sizes)
+            yield EncodedPool(item.block.to(device), item.sizes)
         return
-    ready: queue.Queue[tuple[EncodedSlice, torch.cuda.Event | None] | _Failure | None] = queue.Queue(maxsize=ahead)
+    ready: queue.Queue[tuple[EncodedPool, torch.cuda.Event | None] | _Failure | None] = queue.Queue(maxsize=ahead)
     stop = threading.Event()
     thread = threading.Thread(target=_work, args=(items, device, ready, stop), name="hskcache-prefetch", daemon=True)
     thread.start()
@@ -55,12 +55,12 @@ def prefetched(items: Iterator[EncodedSlice], device: torch.device, ahead: int) 
 
 
 def _work(
-    items: Iterator[EncodedSlice],
+    items: Iterator[EncodedPool],
     device: torch.device,
-    ready: "queue.Queue[tuple[EncodedSlice, torch.cuda.Event | None] | _Failure | None]",
+    ready: "queue.Queue[tuple[EncodedPool, torch.cuda.Event | None] | _Failure | None]",
     stop: threading.Event,
 ) -> None:
-    def put(entry: tuple[EncodedSlice, torch.cuda.Event | None] | _Failure | None) -> None:
+    def put(entry: tuple[EncodedPool, torch.cuda.Event | None] | _Failure | None) -> None:
         while not stop.is_set():
             try:
                 ready.put(entry, timeout=0.1)
@@ -80,18 +80,18 @@ def _work(
 
 
 def _sent(
-    item: EncodedSlice, device: torch.device, stream: "torch.cuda.Stream | None"
-) -> "tuple[EncodedSlice, torch.cuda.Event | None]":
+    item: EncodedPool, device: torch.device, stream: "torch.cuda.Stream | None"
+) -> "tuple[EncodedPool, torch.cuda.Event | None]":
     if stream is None:
-        return EncodedSlice(item.block.to(device), item.sizes), None
+        return EncodedPool(item.block.to(device), item.sizes), None
     with torch.cuda.stream(stream):
         block = item.block.to(device, pin=True)
         event = torch.cuda.Event()  # type: ignore[no-untyped-call]
         event.record(stream)
-    return EncodedSlice(block, item.sizes), event
+    return EncodedPool(block, item.sizes), event
 
 
-def _received(item: EncodedSlice, event: "torch.cuda.Event | None") -> EncodedSlice:
+def _received(item: EncodedPool, event: "torch.cuda.Event | None") -> EncodedPool:
     if event is not None:
         stream = torch.cuda.current_stream(item.block.device)
         stream.wait_event(event)

@@ -25,7 +25,7 @@ from hskcache.text.remembered import of_model
 from hskcache.text.tokenize import reach_of
 from trainer.batch import Batch
 from trainer.loading.kinds import LOADED
-from trainer.loading.ordered import Ordered, SliceRows
+from trainer.loading.ordered import Ordered, WindowSlices
 from trainer.loading.plan import Integers, Window
 from trainer.recipe import Losses
 from trainer.source.knowledge import Knowledge
@@ -109,11 +109,11 @@ class LiveLoader(Ordered[Job]):
         for window in self.plan.windows(epoch, skip):
             yield window, self.job, self.job.layout.lengths_N[window.rows]
 
-    def produce(self, parts: Generator[SliceRows[Job], None, None]) -> Generator[Batch, None, None]:
+    def produce(self, windows: Generator[WindowSlices[Job], None, None]) -> Generator[Batch, None, None]:
         """Run the teacher over each slice."""
         labels, kept_N = self.job.labels, self.job.layout.kept_N
-        with closing(parts):
-            for _, own, whole, weight in parts:
+        with closing(windows):
+            for own, whole, weight in (part for window in windows for part in window.slices):
                 inputs, rows = self.extractor.batch(own)
                 targets = self._targets(inputs, rows)
                 yield Batch(

@@ -40,10 +40,13 @@ def test_columns_come_back_in_ascending_order(width: int, data: st.DataObject) -
 
 @given(bytes_=st.binary(min_size=3, max_size=3), wanted=st.integers(1, 17))
 def test_a_forged_mask_never_gives_an_index_outside_the_width(bytes_: bytes, wanted: int) -> None:
-    """On a CUDA device such an index would end the process."""
-    found = unpack_columns(torch.tensor([list(bytes_)], dtype=torch.uint8), wanted, 17)
+    """On a CUDA device such an index would end the process. Whole masks before and behind it stay what they are."""
+    whole = [1] * wanted + [0] * (24 - wanted)
+    masks = np.stack([np.packbits(whole, bitorder="little"), np.frombuffer(bytes_, np.uint8)])
+    found = unpack_columns(torch.from_numpy(masks[[0, 1, 1, 0]]), wanted, 17)
     set_bits = [c for c in range(17) if bytes_[c // 8] >> c % 8 & 1]
-    assert found[0].tolist() == (set_bits + [0] * wanted)[:wanted]
+    forged = (set_bits + [0] * wanted)[:wanted]
+    assert found.tolist() == [list(range(wanted)), forged, forged, list(range(wanted))]
 
 
 @pytest.mark.parametrize(

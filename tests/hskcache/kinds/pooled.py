@@ -3,7 +3,7 @@
 An object for each room's table, as a new kind would bring one file for each room.
 """
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
 
@@ -22,14 +22,13 @@ from hskcache.build.positions import PaddedRows
 from hskcache.decoded import DECODED, DecodedKind, Vectors
 from hskcache.decoded.abc import LayerRows, Stored, each, tensor_of
 from hskcache.describe import DESCRIPTIONS, About, Description
-from hskcache.ragged import Integers
 from hskcache.spec import SECTIONS, Kept, Spec
 from hskcache.store.fields import KINDS, StoredField
 from hskcache.store.kinds.abc import Array, Kind
 from hskcache.store.request import Request
 from hskcache.teacher.capture import Captured, Wanted
 from hskcache.text import TokenizedRows
-from trainer.loading.block import Block
+from trainer.loading.block import Block, Cuts
 from trainer.loading.kinds import LOADED, LoadedKind
 from trainer.losses import LOSSES
 from trainer.losses.abc import LossTerm, Seen, present
@@ -134,8 +133,8 @@ class PooledDecoder:
     def __init__(self, name: str) -> None:
         self.name = name
 
-    def decode(self, block: Block, begin: Integers) -> Tensor:
-        return block.tensors[f"{self.name}/{NAME}"].float()
+    def decode(self, block: Block, cuts: Cuts) -> Sequence[Tensor]:
+        return cuts.split(block.tensors[f"{self.name}/{NAME}"].float())
 
 
 class LoadedPooled(LoadedKind[PooledField]):

@@ -153,7 +153,7 @@ def test_nothing_asks_the_device_for_a_value(encoding: str, tokens: int, written
     meta = torch.device("meta")
     loader.device = meta
     encoded = loader.reader.read([0, 1]).to(meta).take(np.array([7, 0, 3]))
-    batch = loader._decoder.decode(encoded, Sizes(3, {"hidden": 30, "attention": 300}))
+    (batch,) = loader._decoder.decode(encoded, [Sizes(3, 3, {"hidden": 30, "attention": 300})])
     length = batch.inputs["input_ids"].shape[1]
     target = batch.attention[2]
     assert target.scores_BHKK.shape == (3, 4, tokens, tokens)

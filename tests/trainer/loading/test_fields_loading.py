@@ -14,7 +14,7 @@ from hskcache.cache import Cache
 from hskcache.errors import MismatchError, SpecError
 from trainer.batch import Batch
 from trainer.loading import KnowledgeLoader
-from trainer.loading.block import ROW, Block
+from trainer.loading.block import ROW, Block, Cuts
 from trainer.loading.kinds.logits import LogitsDecoder
 
 RESIDENCIES = ("device", "host", "stream")
@@ -102,6 +102,10 @@ def block_of(fields: dict[str, Any]) -> Block:
     return Block(np.arange(4), {}, tensors, dict.fromkeys(tensors, ROW))
 
 
+def cuts_at(*rows: int) -> Cuts:
+    return Cuts(np.array(rows), np.zeros(rows[-1], np.int64))
+
+
 eighths = st.lists(
     st.lists(st.integers(-999, 999).map(lambda n: n / 8), min_size=3, max_size=3), min_size=4, max_size=4
 )
@@ -112,15 +116,17 @@ def test_the_average_is_exact_where_float32_can_hold_it(fields: list[Any], share
     names = ("a", "b", "c")
     block = block_of(dict(zip(names, fields, strict=True)))
     before = {name: tensor.clone() for name, tensor in block.tensors.items()}
-    mean = LogitsDecoder(dict(zip(names, shares, strict=True))).decode(block, np.zeros(0, np.int64))
+    means = LogitsDecoder(dict(zip(names, shares, strict=True))).decode(block, cuts_at(0, 1, 4))
     expected = np.tensordot(np.array(shares), np.array(fields), 1)
-    assert np.array_equal(mean.numpy(), expected)
+    assert [len(mean) for mean in means] == [1, 3]
+    assert np.array_equal(torch.cat([*means]).numpy(), expected)
     assert all(torch.equal(tensor, before[name]) for name, tensor in block.tensors.items()), "the cache is untouched"
 
 
 def test_logits_of_one_field_are_handed_on_without_any_computation() -> None:
     block = block_of({"a": [[0.1]] * 4, "b": [[0.2]] * 4})
-    assert LogitsDecoder({"b": 1.0}).decode(block, np.zeros(0, np.int64)) is block.tensors["b/logits"]
+    (logits,) = LogitsDecoder({"b": 1.0}).decode(block, cuts_at(0, 4))
+    assert logits.data_ptr() == block.tensors["b/logits"].data_ptr()
 
 
 @pytest.mark.parametrize("residency", RESIDENCIES)

@@ -13,6 +13,7 @@ from benchmarks.harness import synthetic
 from hskcache import console
 from hskcache.cache import AttentionField, HiddenField, InputsField, LogitsField
 from hskcache.spec import Attention, Depth, Hidden, Length, Spec, Width
+from hskcache.store.fields import layer_name
 from hskcache.store.ledger import Ledger
 from hskcache.store.manifest import DataInfo, Field, LayerKept, Request, TeacherInfo, TokenizerInfo
 from hskcache.store.tokenizer import tokenizer_digest
@@ -66,7 +67,11 @@ class Plan:
         hidden = self.knowledge["hidden"]
         assert self.spec.hidden is not None
         assert isinstance(hidden, HiddenField)
-        kept = [LayerKept(student=self.spec.hidden.depth.student_layers, teacher=LAYER)]
+        students = range(self.spec.hidden.depth.student_layers, -1, -1)
+        kept = [
+            LayerKept(student=one, teacher=layer) for one, layer in zip(students, hidden.layers[::-1], strict=False)
+        ]
+        kept.sort(key=lambda one: one.student)
         return Request(
             spec=self.spec,
             teacher=TeacherInfo(
@@ -162,3 +167,31 @@ def _typical_arrays(draw: Generator, num_rows: int) -> Arrays:
             f"layer_{LAYER}/scales": draw.random(vectors, np.float32),
         },
     }
+
+
+def full(num_rows: int) -> Plan:
+    """All states that a student of 6 layers learns from, in float16, of so many rows of 32 tokens."""
+    length, layers = 32, list(range(0, LAYER + 1, 2))
+    spec = Spec(hidden=Hidden(depth=Depth(student_layers=6, target=LAYER), encoding="float16"), max_length=length)
+    hidden = HiddenField(width=WIDTH, num_columns=WIDTH, columns="all", encoding="float16", layers=layers)
+
+    def draw(draw: Generator, count: int) -> Arrays:
+        arrays: dict[str, Any] = {"position_offsets": offsets(count, length)}
+        for layer in layers:
+            name = layer_name(layer)
+            arrays[f"{name}/positions"] = np.tile(np.arange(length, dtype=np.uint16), count)
+            arrays[f"{name}/values"] = draw.standard_normal((count * length, WIDTH), np.float32).astype(np.float16)
+        return {"hidden": arrays}
+
+    return Plan(num_rows, 64, spec, {"hidden": hidden}, draw)
+
+
+def hidden_alone(num_rows: int) -> Plan:
+    """The hidden states of :func:`typical` without its attention, of so many rows."""
+    plan = typical(1)
+
+    def draw(draw: Generator, count: int) -> Arrays:
+        return {"hidden": plan.draw(draw, count)["hidden"]}
+
+    spec = plan.spec.model_copy(update={"attention": None})
+    return Plan(num_rows, 4096, spec, {"hidden": plan.knowledge["hidden"]}, draw)

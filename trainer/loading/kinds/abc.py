@@ -1,6 +1,6 @@
 """A kind of knowledge as it is loaded: from stored targets to those of a batch, on the device where they are."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar
 
 import torch
@@ -8,7 +8,7 @@ from torch import Tensor
 
 from hskcache.ragged import Integers
 from hskcache.store.fields import StoredField
-from trainer.loading.block import Block
+from trainer.loading.block import Block, Cuts
 
 FieldModel = TypeVar("FieldModel", bound=StoredField)
 
@@ -35,14 +35,14 @@ class StoredTargets(NamedTuple):
 
 
 class Decoder(Protocol):
-    """Decodes the targets of one kind; nothing waits for the device."""
+    """Decodes the targets of one kind, of several batches at once; nothing waits for the device."""
 
-    def decode(self, block: Block, begin: Integers) -> Any:
-        """Targets as a batch holds them.
+    def decode(self, block: Block, cuts: Cuts) -> Iterable[Any]:
+        """Targets of each batch, as it holds them.
 
         Args:
-            block: encoded rows.
-            begin: where each of them begins in the flattened batch, on the host.
+            block: encoded rows of all batches.
+            cuts: how they are divided into batches.
         """
         ...
 

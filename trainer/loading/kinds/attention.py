@@ -1,5 +1,6 @@
 """Attention scores as they are loaded: padded tables between the kept positions of each row, layer by layer."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -13,7 +14,7 @@ from hskcache.ragged import Integers
 from hskcache.store.fields import layer_name
 from hskcache.store.kinds.attention import AttentionField
 from trainer.batch import AttentionTarget
-from trainer.loading.block import Block
+from trainer.loading.block import Block, Cuts
 from trainer.loading.kinds.abc import OfLayers, StoredTargets, unsigned
 
 
@@ -31,8 +32,20 @@ class AttentionDecoder:
     field: AttentionField
     layers: tuple[int, ...]
 
-    def decode(self, block: Block, begin: Integers) -> dict[int, AttentionTarget]:
-        """Targets by teacher layer, padded to the row with the most positions."""
+    def decode(self, block: Block, cuts: Cuts) -> Iterator[dict[int, AttentionTarget]]:
+        """Targets of each batch by teacher layer, padded to its row with the most positions."""
+        counts = np.diff(block.offsets[f"{self.name}/position"])
+        if counts.min() < counts.max():
+            yield from (self._decoded(batch) for batch in block.batches(cuts))
+            return
+        layers = [
+            map(AttentionTarget, *(cuts.split(tensor) for tensor in vars(target).values()))
+            for target in self._decoded(block).values()
+        ]
+        yield from (dict(zip(self.layers, targets, strict=True)) for targets in zip(*layers, strict=True))
+
+    def _decoded(self, block: Block) -> dict[int, AttentionTarget]:
+        """Targets of a block by teacher layer."""
         encoding = get_encoding(self.field.encoding)
         counts = np.diff(block.offsets[f"{self.name}/position"])
         most = int(counts.max())

@@ -11,11 +11,10 @@ from torch import Tensor
 from hskcache.encoded import ENCODED
 from hskcache.encoding import get_encoding
 from hskcache.encoding.bitmask import unpack_columns
-from hskcache.ragged import Integers
 from hskcache.store.fields import layer_name
 from hskcache.store.kinds.hidden import HiddenField
 from trainer.batch import HiddenTarget
-from trainer.loading.block import Block
+from trainer.loading.block import Block, Cuts
 from trainer.loading.kinds.abc import OfLayers, StoredTargets, unsigned
 
 
@@ -35,33 +34,28 @@ class HiddenDecoder:
     layers: tuple[int, ...]
     constants: Mapping[str, Tensor]
 
-    def decode(self, block: Block, begin: Integers) -> dict[int, HiddenTarget]:
-        """Targets by teacher layer.
+    def decode(self, block: Block, cuts: Cuts) -> list[dict[int, HiddenTarget]]:
+        """Targets of each batch by teacher layer."""
+        offsets = block.offsets[f"{self.name}/position"]
+        table = torch.from_numpy(np.stack([np.diff(offsets), cuts.begin])).to(block.device, non_blocking=True)
+        row_start = torch.repeat_interleave(table[1], table[0], output_size=int(offsets[-1]))
+        layers = [self._layer(block, f"{self.name}/{layer_name(layer)}", row_start, cuts) for layer in self.layers]
+        return [dict(zip(self.layers, targets, strict=True)) for targets in zip(*layers, strict=True)]
 
-        Args:
-            block: encoded rows.
-            begin: where each of them begins in the flattened batch.
-        """
-        encoding = get_encoding(self.field.encoding)
-        counts = np.diff(block.offsets[f"{self.name}/position"])
-        table = torch.from_numpy(np.stack([counts, begin])).to(block.device, non_blocking=True)
-        row_start = torch.repeat_interleave(table[1], table[0], output_size=int(counts.sum()))
-        targets = {}
-        for layer in self.layers:
-            name = f"{self.name}/{layer_name(layer)}"
-            parts = {
-                part: block.tensors[f"{name}/{part}"]
-                for part in ENCODED[self.field.encoding].of(self.field.num_columns)
-            }
-            targets[layer] = HiddenTarget(
-                index_P=row_start + unsigned(block.tensors[f"{name}/positions"]),
-                values_PW=encoding.decode(parts, self.field.num_columns),
-                columns=self._columns(block, name),
-                width=self.field.width,
-                mean_D=self.constants.get(f"{name}/mean"),
-                basis_WD=self.constants.get(f"{name}/basis"),
-            )
-        return targets
+    def _layer(self, block: Block, name: str, row_start: Tensor, cuts: Cuts) -> list[HiddenTarget]:
+        """Targets of one layer, batch by batch."""
+        offsets, columns = block.offsets[f"{self.name}/position"], self._columns(block, name)
+        parts = ENCODED[self.field.encoding].of(self.field.num_columns)
+        values = get_encoding(self.field.encoding).decode(
+            {part: block.tensors[f"{name}/{part}"] for part in parts}, self.field.num_columns
+        )
+        index = row_start + unsigned(block.tensors[f"{name}/positions"])
+        columns_of = (
+            [columns] * cuts.num_batches if columns is None or columns.dim() == 1 else cuts.split(columns, offsets)
+        )
+        divided = zip(cuts.split(index, offsets), cuts.split(values, offsets), columns_of, strict=True)
+        mean_D, basis_WD = (self.constants.get(f"{name}/{constant}") for constant in ("mean", "basis"))
+        return [HiddenTarget(*own, self.field.width, mean_D, basis_WD) for own in divided]
 
     def _columns(self, block: Block, name: str) -> Tensor | None:
         match self.field.columns:

@@ -1,13 +1,12 @@
 """Logits as they are loaded: those of one teacher, or the weighted mean of several."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
 
-from hskcache.ragged import Integers
 from hskcache.store.kinds.logits import LogitsField
-from trainer.loading.block import Block
+from trainer.loading.block import Block, Cuts
 from trainer.loading.kinds.abc import LoadedKind, StoredTargets
 
 
@@ -21,17 +20,17 @@ class LogitsDecoder:
 
     weights: Mapping[str, float]
 
-    def decode(self, block: Block, begin: Integers) -> Tensor:
-        """Logits [B, C] float32."""
+    def decode(self, block: Block, cuts: Cuts) -> Sequence[Tensor]:
+        """Logits [B, C] float32 of each batch."""
         (name, weight), *others = self.weights.items()
         first = block.tensors[f"{name}/logits"]
         if not others:
-            return first
+            return cuts.split(first)
         # Numbers of the host, as factors, go to the device with the kernel: no copy to wait for.
         total = first * weight
         for name, weight in others:
             total.add_(block.tensors[f"{name}/logits"], alpha=weight)
-        return total
+        return cuts.split(total)
 
 
 class LoadedLogits(LoadedKind[LogitsField]):
