@@ -4,6 +4,7 @@ import errno
 import os
 import re
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -52,6 +53,19 @@ def _sync(descriptor: int) -> None:
             raise
 
 
+def spool_folder(path: Path) -> Path:
+    """Folder for temporary files beside what will be written to a path, or the system's where that is read-only."""
+    folder = _standing(path)
+    return folder if folder.is_dir() and os.access(folder, os.W_OK) else Path(tempfile.gettempdir())
+
+
+def _standing(path: Path) -> Path:
+    folder = path.absolute()
+    while not folder.exists():
+        folder = folder.parent
+    return folder
+
+
 def require_space(path: Path, need: int, what: str, otherwise: str, place: str = "--out") -> None:
     """Refuse before the work rather than when the disk is full. Raises CacheError if there is less room.
 
@@ -62,9 +76,7 @@ def require_space(path: Path, need: int, what: str, otherwise: str, place: str =
         otherwise: what else to do than to free space or to choose another place.
         place: what the user calls that which is written.
     """
-    folder = path.absolute()
-    while not folder.exists():
-        folder = folder.parent
+    folder = _standing(path)
     free = shutil.disk_usage(folder).free
     if need > free:
         raise CacheError(

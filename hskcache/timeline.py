@@ -25,7 +25,7 @@ FIRST_CALLS, EVERY = 20, 10
 """Calls of a phase that are timed: the first so many, and then every so manieth."""
 
 
-class Span(NamedTuple):
+class TimedCall(NamedTuple):
     """One call that was timed; seconds since the recording began, ``own_s`` without the phases within."""
 
     name: str
@@ -62,7 +62,7 @@ class Timeline:
     """Spans of a recording, from all of its threads."""
 
     began_s: float = field(default_factory=perf_counter)
-    spans: list[Span] = field(default_factory=list)
+    spans: list[TimedCall] = field(default_factory=list)
     calls: dict[tuple[str, str], int] = field(default_factory=dict)
     within: threading.local = field(default_factory=threading.local)
 
@@ -170,7 +170,7 @@ def span(name: str) -> Iterator[None]:
         end_s = perf_counter() - timeline.began_s
         own_s = end_s - begin_s - timeline.within.seconds
         timeline.within.seconds = None if outer_s is None else outer_s + end_s - begin_s
-        timeline.spans.append(Span(name, thread, begin_s, end_s, own_s))
+        timeline.spans.append(TimedCall(name, thread, begin_s, end_s, own_s))
 
 
 def _settle(thread: str) -> None:

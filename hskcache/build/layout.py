@@ -77,9 +77,9 @@ class ShardLayout:
         alone, so a shard's bytes do not depend on where a build was interrupted, nor on what else is kept of its rows.
         """
         shards, groups = self.shards, list[range]()
-        tokens_to = np.append(0, np.cumsum(np.minimum(self.lengths_N, token_budget)))[
-            [0, *(stop for _, stop in shards)]
-        ]
+        starts = [start for start, _ in shards]
+        tokens = np.add.reduceat(np.minimum(self.lengths_N, token_budget), starts) if starts else np.zeros(0, np.int64)
+        tokens_to = np.append(0, np.cumsum(tokens))
         while (first := groups[-1].stop if groups else 0) < len(shards):
             most = np.searchsorted(tokens_to, tokens_to[first] + GROUP_BATCHES * token_budget, "right") - 1 - first
             start = shards[first][0]

@@ -1,5 +1,6 @@
 """Jobs of the teacher from what a cache is asked for with; the teacher is loaded, and torch imported, when they run."""
 
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +20,7 @@ from hskcache.text import tokenized
 from hskcache.text.corpus import check_corpus
 from hskcache.text.cut import tell_cut
 from hskcache.text.remembered import of_model
+from hskcache.text.strings import spooling
 from hskcache.text.tokenize import reach_of
 
 if TYPE_CHECKING:
@@ -82,7 +84,7 @@ def _known_length(request: BuildRequest, out: Path | None) -> tuple[int | None, 
     return memory.max_length, memory.where
 
 
-def make_job(request: BuildRequest, keep: str = "--max-length") -> "Job":
+def make_job(request: BuildRequest, keep: str = "--max-length", spool: Path | None = None) -> "Job":
     """Load the teacher, read and tokenize the rows of a task, and lay out the cache.
 
     Columns that neither the request nor a cache tells are those that the teacher was trained on.
@@ -90,6 +92,7 @@ def make_job(request: BuildRequest, keep: str = "--max-length") -> "Job":
     Args:
         request: the cache.
         keep: what to do in order to cut no row, see :class:`~hskcache.text.cut.Reach`.
+        spool: folder on whose disk texts and tokens are kept; None keeps them in memory.
 
     Raises:
         CacheError: whichever of it is at fault.
@@ -107,8 +110,9 @@ def make_job(request: BuildRequest, keep: str = "--max-length") -> "Job":
     loaded = load_teacher(request.teacher, request.device, spec.compute_dtype)
     # What is wrong with the spec is said before the rows are read, which may take minutes.
     spec = resolve_spec(spec, loaded.info)
-    examples = layout.read_for(loaded.info.name, loaded.model.config, data)
-    tokens = tokenized(examples, loaded.tokenizer, spec.max_length)
+    with nullcontext() if spool is None else spooling(spool):
+        examples = layout.read_for(loaded.info.name, loaded.model.config, data)
+        tokens = tokenized(examples, loaded.tokenizer, spec.max_length)
     tell_cut(tokens.cut, len(tokens), data, reach_of(loaded.model, request.teacher, spec.max_length, keep))
     return prepare_job(loaded, examples, tokens, spec)
 

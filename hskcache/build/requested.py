@@ -8,6 +8,7 @@ from hskcache import console
 from hskcache.build.prepare import check_room, make_addition, make_corpus_build, make_job, packed, with_length
 from hskcache.build.request import AdditionRequest, BuildRequest
 from hskcache.counted import counted
+from hskcache.disk import spool_folder
 from hskcache.runtime import own_device
 from hskcache.store.manifest import Manifest
 
@@ -37,7 +38,7 @@ def build(request: BuildRequest, out: Path) -> BuildOutcome:
     request = with_length(replace(request, device=own_device(request.device)), out)
     check_room(out)
     if request.texts.corpus is None:
-        job = make_job(request)
+        job = make_job(request, spool=spool_folder(out))
     else:
         corpus = make_corpus_build(request, out)
         if (manifest := corpus.finished(out)) is not None:

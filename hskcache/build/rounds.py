@@ -25,7 +25,7 @@ _POLL_S = 0.1
 """Between looks at shards that other processes have claimed."""
 
 _WAITING_BYTES = 1 << 30
-"""Of shards that wait to be written, where several threads write."""
+"""Bytes of shards that may wait to be written, where several threads write."""
 
 
 class Round:

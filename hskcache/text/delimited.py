@@ -3,17 +3,31 @@
 import csv
 import io
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from array import array
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TextIO
 
 from hskcache.counted import counted
 from hskcache.errors import ColumnError, DataError
 from hskcache.text.header import find_header
 from hskcache.text.labels import LabelSet
-from hskcache.text.table import Columns, Faults, RawTable, Values, named_column, numbered_column, read_text
+from hskcache.text.table import (
+    BadRows,
+    Columns,
+    Faults,
+    RawTable,
+    RowsRead,
+    Values,
+    compact,
+    named_column,
+    numbered_column,
+    read_text,
+    text_lines,
+)
 
 _SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 _FIELD_LIMIT = threading.Lock()
@@ -41,24 +55,46 @@ class DelimitedRow(NamedTuple):
 def read_records(text: str, dialect: Dialect, faults: Faults) -> list[DelimitedRow]:
     """All records of a file's text, its header among them. Raises DataError for quotes that do not close or pair up."""
     if not dialect.quoted:
-        return _unquoted(text, dialect.separator)
-    with _any_length(text):
-        return list(_quoted(text, dialect.separator, faults))
+        return list(_unquoted(enumerate(text.split("\n"), start=1), dialect.separator))
+    with _any_length(len(text)):
+        return list(_quoted(io.StringIO(text, newline=""), dialect.separator, faults))
 
 
-def _unquoted(text: str, separator: str) -> list[DelimitedRow]:
+def _file_records(path: Path, dialect: Dialect, faults: Faults) -> Iterator[DelimitedRow]:
+    """Records of a file, its header among them, one after the other; errors as in :func:`read_records`."""
+    if not dialect.quoted:
+        yield from _unquoted(text_lines(path, faults.policy), dialect.separator)
+        return
+    with _opened(path, faults.policy) as lines:
+        yield from _quoted(lines, dialect.separator, faults)
+
+
+@contextmanager
+def _opened(path: Path, policy: BadRows) -> Iterator[TextIO]:
+    """Open a quoted file, whose texts keep the line ends within them; errors as :func:`read_text` tells them."""
+    errors = "strict" if policy == "fail" else "surrogateescape"
+    try:
+        with path.open(encoding="utf-8-sig", errors=errors, newline="") as lines:
+            yield lines
+    except UnicodeDecodeError:
+        read_text(path, policy)
+        raise
+
+
+def _unquoted(lines: Iterable[tuple[int, str]], separator: str) -> Iterator[DelimitedRow]:
     """Records in which a quote is a character like any other, as in GLUE; blank lines are passed over.
 
     Only a line feed ends a line: the csv module and ``splitlines`` also break at a lone carriage return or U+2028,
     which occur inside texts.
     """
-    lines = (line.removesuffix("\r") for line in text.split("\n"))
-    return [DelimitedRow(number, line.split(separator)) for number, line in enumerate(lines, start=1) if line]
+    for number, line in lines:
+        if line := line.removesuffix("\r"):
+            yield DelimitedRow(number, line.split(separator))
 
 
-def _quoted(text: str, separator: str, faults: Faults) -> Iterator[DelimitedRow]:
+def _quoted(lines: Iterable[str], separator: str, faults: Faults) -> Iterator[DelimitedRow]:
     """Records in which a quoted text may run over several lines; blank lines are passed over."""
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
+    reader = csv.reader(lines, delimiter=separator, strict=True)
     while True:
         line = reader.line_num + 1
         try:
@@ -78,11 +114,11 @@ def _quoted(text: str, separator: str, faults: Faults) -> Iterator[DelimitedRow]
 
 
 @contextmanager
-def _any_length(text: str) -> Iterator[None]:
-    """Let the csv module take a field as long as ``text``; its limit is of the process, and put back afterwards."""
+def _any_length(length: int) -> Iterator[None]:
+    """Let the csv module take a field of some length; its limit is of the process, and put back afterwards."""
     with _FIELD_LIMIT:
         limit = csv.field_size_limit()
-        csv.field_size_limit(max(limit, len(text) + 1))
+        csv.field_size_limit(max(limit, length + 1))
         try:
             yield
         finally:
@@ -94,17 +130,22 @@ def dialect_of(path: Path, text: str, columns: Columns) -> Dialect:
     dialect = DIALECTS[path.suffix.lower()]
     if not dialect.quoted:
         return dialect
-    with _any_length(text):
-        for separator in _SEPARATORS:
-            fields = _first_fields(text, separator)
-            if all(column in fields if isinstance(column, str) else column < len(fields) for column in columns.wanted):
-                return replace(dialect, separator=separator)
+    with _any_length(len(text)):
+        return _separated(dialect, columns, lambda: nullcontext(io.StringIO(text, newline="")))
+
+
+def _separated(dialect: Dialect, columns: Columns, opened: Callable[[], AbstractContextManager[TextIO]]) -> Dialect:
+    for separator in _SEPARATORS:
+        with opened() as lines:
+            fields = _first_fields(lines, separator)
+        if all(column in fields if isinstance(column, str) else column < len(fields) for column in columns.wanted):
+            return replace(dialect, separator=separator)
     return dialect
 
 
-def _first_fields(text: str, separator: str) -> list[str]:
+def _first_fields(lines: Iterable[str], separator: str) -> list[str]:
     try:
-        record = next(_quoted(text, separator, Faults("", "skip")), None)
+        record = next(_quoted(lines, separator, Faults("", "skip")), None)
     except DataError:
         return []
     return [] if record is None else [name.strip() for name in record.fields]
@@ -117,58 +158,77 @@ def read_delimited(path: Path, columns: Columns, labels: LabelSet, faults: Fault
     leaves that open. ``faults``: takes rows of another length than the first. Raises DataError if the file cannot be
     read, lacks a column, or has a row that may not be left out.
     """
-    text = read_text(path, faults.policy)
-    dialect = dialect_of(path, text, columns)
-    records = read_records(text, dialect, faults)
-    if not records:
+    dialect = DIALECTS[path.suffix.lower()]
+    # What is missing or empty is told before anything else.
+    next(text_lines(path, faults.policy))
+    if not dialect.quoted:
+        return _read(path, dialect, columns, labels, faults)
+    with _any_length(path.stat().st_size):
+        dialect = _separated(dialect, columns, lambda: _opened(path, faults.policy))
+        return _read(path, dialect, columns, labels, faults)
+
+
+def _read(path: Path, dialect: Dialect, columns: Columns, labels: LabelSet, faults: Faults) -> RawTable:
+    """The columns of a file of a known dialect, record by record, so that memory holds one at a time."""
+    first = next(_file_records(path, dialect, faults), None)
+    if first is None:
         raise DataError(f"{path} has no row that can be read; give a file with at least one")
-    first = records[0]
     where = f"{path} line {first.line}"
-    header = find_header([record.fields for record in records], columns, labels, where)
-    if header.is_there:
-        names = [name.strip() for name in first.fields]
-        positions = [named_column(column, names, where) for column in columns.wanted]
-        records = records[1:]
-    else:
-        if any(isinstance(column, str) for column in columns.wanted):
-            raise ColumnError(f"{path}: columns of a file without a header have numbers, counted from 0; give numbers")
-        width = len(first.fields)
-        positions = [numbered_column(int(column), width, where) for column in columns.wanted]
-    if not records:
+    others = (record.fields for record in islice(_file_records(path, dialect, faults), 1, None))
+    header = find_header(first.fields, others, columns, labels, where)
+    positions = _positions(path, first, columns, header.is_there)
+    rows, numbers, is_empty = RowsRead(columns), array("q"), True
+    for record in islice(_file_records(path, dialect, faults), int(header.is_there), None):
+        is_empty = False
+        if _is_as_wide(record, first, faults):
+            numbers.append(record.line)
+            rows.append([record.fields[position] for position in positions])
+    if is_empty:
         raise DataError(f"{path} has a header and no rows; give a file with at least one row")
-    records = _of_one_width(records, first, faults)
-    texts, pairs, given = columns.assign([record.fields[position] for record in records] for position in positions)
+    texts, pairs, given = rows.columns
     remarks = list(header.remarks)
     if dialect not in DIALECTS.values():
         remarks.append(f"fields separated by {_SEPARATORS[dialect.separator]}")
     if not dialect.quoted and (remark := _quotes(texts)):
         remarks.append(remark)
     read = replace(columns, header=header.is_there)
-    numbers = [record.line for record in records]
-    return RawTable(faults, read, texts, pairs, given, numbers, remarks=tuple(remarks))
+    return RawTable(faults, read, texts, pairs, given, compact(numbers), remarks=tuple(remarks))
 
 
-def _of_one_width(records: list[DelimitedRow], first: DelimitedRow, faults: Faults) -> list[DelimitedRow]:
-    expected = len(first.fields)
-    of_one_width = []
-    for record in records:
-        if len(record.fields) == expected:
-            of_one_width.append(record)
-            continue
-        given = f"{len(record.fields)} column{'s' * (len(record.fields) != 1)}"
-        problem = f"{given} where line {first.line} has {expected}"
-        faults.add(record.line, problem, "complete the line, or take out a separator that belongs to a text")
-    return of_one_width
+def _positions(path: Path, first: DelimitedRow, columns: Columns, has_header: bool) -> list[int]:
+    """Places of the columns in a record."""
+    where = f"{path} line {first.line}"
+    if has_header:
+        names = [name.strip() for name in first.fields]
+        return [named_column(column, names, where) for column in columns.wanted]
+    if any(isinstance(column, str) for column in columns.wanted):
+        raise ColumnError(f"{path}: columns of a file without a header have numbers, counted from 0; give numbers")
+    return [numbered_column(int(column), len(first.fields), where) for column in columns.wanted]
+
+
+def _is_as_wide(record: DelimitedRow, first: DelimitedRow, faults: Faults) -> bool:
+    """True if a record has as many fields as the first one, else it is a fault."""
+    if len(record.fields) == len(first.fields):
+        return True
+    given = f"{len(record.fields)} column{'s' * (len(record.fields) != 1)}"
+    problem = f"{given} where line {first.line} has {len(first.fields)}"
+    faults.add(record.line, problem, "complete the line, or take out a separator that belongs to a text")
+    return False
 
 
 def _quotes(texts: Values) -> str | None:
     """A remark where a file without quoting looks as if a writer of CSV had quoted its texts."""
-    holding = [text for text in texts if isinstance(text, str) and '"' in text]
+    count, is_doubled = 0, False
+    for text in texts:
+        if isinstance(text, str) and '"' in text:
+            if not _is_quoted(text):
+                return None
+            count, is_doubled = count + 1, is_doubled or '""' in text[1:-1]
     # Of a text in quotes throughout, GLUE's or a writer's, only a doubled quote tells which it is.
-    if not any('""' in text[1:-1] for text in holding) or not all(map(_is_quoted, holding)):
+    if not is_doubled:
         return None
     return (
-        f'{len(holding)} texts in quotes as CSV has them ("a ""b"""), which are kept as they stand: a .tsv has no '
+        f'{count} texts in quotes as CSV has them ("a ""b"""), which are kept as they stand: a .tsv has no '
         "quoting; name the file .csv to take them off"
     )
 

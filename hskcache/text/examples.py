@@ -52,8 +52,8 @@ class Examples:
         split: the part of a data set; None for a file.
     """
 
-    texts: list[str]
-    pairs: list[str] | None
+    texts: Sequence[str]
+    pairs: Sequence[str] | None
     labels: Labels | None
     label_names: tuple[str, ...]
     problem: Problem
@@ -99,7 +99,9 @@ class Examples:
             )
 
 
-def fingerprint(texts: list[str], pairs: list[str] | None, labels: Labels | None, names: tuple[str, ...]) -> str:
+def fingerprint(
+    texts: Sequence[str], pairs: Sequence[str] | None, labels: Labels | None, names: tuple[str, ...]
+) -> str:
     """SHA-256 of rows' content, the same for the same rows in any format.
 
     Covers texts, pairs, labels and label names, each string preceded by its length in bytes so that no two contents

@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from hskcache.errors import DataError
@@ -27,7 +27,9 @@ class Header(NamedTuple):
     remarks: tuple[str, ...] = ()
 
 
-def find_header(records: Sequence[Sequence[str]], columns: Columns, labels: LabelSet, where: str) -> Header:
+def find_header(
+    first: Sequence[str], others: Iterable[Sequence[str]], columns: Columns, labels: LabelSet, where: str
+) -> Header:
     """Tell a header from a row.
 
     A column that is asked for by name needs a header. Among numbers alone the first line is one when its label is none:
@@ -39,19 +41,21 @@ def find_header(records: Sequence[Sequence[str]], columns: Columns, labels: Labe
         return Header(columns.header)
     if any(isinstance(column, str) for column in columns.wanted):
         return Header(True)
-    is_there = _is_header(records, columns, labels, where)
+    is_there = _is_header(first, others, columns, labels, where)
     return Header(is_there, (f"first line read as {'header' if is_there else 'a row'}",))
 
 
-def _is_header(records: Sequence[Sequence[str]], columns: Columns, labels: LabelSet, where: str) -> bool:
-    label, first = columns.label, records[0]
+def _is_header(
+    first: Sequence[str], rest: Iterable[Sequence[str]], columns: Columns, labels: LabelSet, where: str
+) -> bool:
+    label = columns.label
     is_named = any(_is_one_of(_TEXT_NAMES, first, column) for column in (columns.text, columns.text_pair))
     if label is None:
         return is_named
     if not isinstance(label, int) or not 0 <= label < len(first):
         return False
     written = first[label].strip()
-    others = Counter(fields[label].strip() for fields in records[1:] if label < len(fields))
+    others = Counter(fields[label].strip() for fields in rest if label < len(fields))
     for spelling in NO_GOLD:
         others.pop(spelling, None)
     if written in NO_GOLD or written in others or is_number(written):

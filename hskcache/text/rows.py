@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 
@@ -12,6 +13,7 @@ from hskcache.errors import DataError, SpecError
 from hskcache.text.delimited import DIALECTS, read_delimited
 from hskcache.text.examples import Examples, Reading, fingerprint
 from hskcache.text.labels import LabelSet, Resolved, resolve_labels
+from hskcache.text.strings import column
 from hskcache.text.table import Columns, Faults, RawTable, RowPolicy, Values
 from hskcache.text.tasks import Task
 from hskcache.text.typed import is_saved_set, read_hub, read_jsonl, read_parquet, read_saved_set
@@ -96,8 +98,7 @@ def _with_policy(table: RawTable, resolved: Resolved, policy: RowPolicy) -> Exam
 
 def _examples(table: RawTable, found: Resolved, reading: Reading) -> Examples:
     """Rows all of which stay, with what is to be told of them."""
-    texts = [str(text) for text in table.texts]
-    pairs = None if table.pairs is None else [str(text) for text in table.pairs]
+    texts, pairs = cast("Sequence[str]", table.texts), cast("Sequence[str] | None", table.pairs)
     bad = tuple(sorted(table.faults.found.items()))
     remarks = [*found.remarks, *table.remarks]
     notes = [f"{table.source}: {counted(len(texts), 'row')}, {', '.join(remarks)}"] if remarks else []
@@ -130,14 +131,16 @@ def _without_faults(table: RawTable) -> RawTable:
     return table if len(good) == len(table.numbers) else _taken(table, good)
 
 
-def _good(table: RawTable) -> list[int]:
+def _good(table: RawTable) -> Sequence[int]:
     """Indices of the rows that can be used."""
+    if not table.faults.found:
+        return range(len(table.numbers))
     return [index for index, number in enumerate(table.numbers) if number not in table.faults.found]
 
 
 def _taken(table: RawTable, indices: Sequence[int]) -> RawTable:
     texts, pairs, labels = (
-        None if values is None else [values[index] for index in indices]
+        None if values is None else column(values[index] for index in indices)
         for values in (table.texts, table.pairs, table.labels)
     )
     assert texts is not None

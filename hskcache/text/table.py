@@ -1,12 +1,14 @@
 """Table that every format is read into: the wanted columns, as written, and where each row stands in its file."""
 
-from collections.abc import Iterable, Sequence
+import sys
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from hskcache.counted import counted
 from hskcache.errors import ColumnError, DataError
+from hskcache.text.strings import column
 
 Values: TypeAlias = Sequence[object]
 Unlabelled: TypeAlias = Literal["fail", "skip", "keep"]
@@ -79,6 +81,43 @@ class Faults:
         self.found.setdefault(number, problem)
 
 
+class RowsRead:
+    """The wanted columns while a source is read row by row; labels, of which there are few, are kept once each."""
+
+    def __init__(self, columns: Columns) -> None:
+        self._wanted = columns
+        self._values: list[Any] = [column() for _ in columns.wanted]
+        if columns.label is not None:
+            self._values[-1] = []
+
+    def __len__(self) -> int:
+        return len(self._values[0])
+
+    def append(self, row: Iterable[object]) -> None:
+        """Add a row's values, in the order of the wanted columns."""
+        *texts, last = row
+        if self._wanted.label is not None and type(last) is str:
+            last = sys.intern(last)
+        for values, value in zip(self._values, (*texts, last), strict=True):
+            values.append(value)
+
+    def extend(self, *columns: Iterable[object]) -> None:
+        """Add the values of several rows, a column each."""
+        for row in zip(*columns, strict=True):
+            self.append(row)
+
+    @property
+    def columns(self) -> tuple[Values, Values | None, Values | None]:
+        """Texts, pairs and labels."""
+        return self._wanted.assign(self._values)
+
+
+def compact(numbers: Sequence[int]) -> Sequence[int]:
+    """The same ascending numbers, as a range where none is left out, which takes no memory."""
+    whole = range(numbers[0], numbers[-1] + 1) if numbers else range(0)
+    return whole if len(whole) == len(numbers) else numbers
+
+
 @dataclass(frozen=True)
 class RawTable:
     """Raw columns of one source; values are strings, or what a typed format gave.
@@ -113,6 +152,28 @@ class RawTable:
     def fault(self, index: int, problem: str, advice: str) -> None:
         """Remember what is wrong with entry ``index``; as :meth:`Faults.add`."""
         self.faults.add(self.numbers[index], problem, advice)
+
+
+def text_lines(path: Path, policy: BadRows = "fail") -> Iterator[tuple[int, str]]:
+    """Lines of a UTF-8 file with their numbers from 1, ended by line feeds alone; errors as in :func:`read_text`."""
+    errors = "strict" if policy == "fail" else "surrogateescape"
+    blank: list[tuple[int, str]] | None = []
+    try:
+        with path.open("rb") as file:
+            for number, data in enumerate(file, start=1):
+                line = data.decode("utf-8-sig" if number == 1 else "utf-8", errors).removesuffix("\n")
+                if blank is not None and line.strip():
+                    yield from blank
+                    blank = None
+                if blank is None:
+                    yield number, line
+                else:
+                    blank.append((number, line))
+    except (OSError, UnicodeDecodeError):
+        read_text(path, policy)
+        raise
+    if blank is not None:
+        read_text(path, policy)
 
 
 def read_text(path: Path, policy: BadRows = "fail") -> str:

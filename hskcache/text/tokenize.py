@@ -17,6 +17,7 @@ from hskcache.errors import DataError, SpecError, TeacherError
 from hskcache.hub import looked_up
 from hskcache.text.cut import NOTHING, Cut, Reach
 from hskcache.text.rows import Examples
+from hskcache.text.strings import Flat
 from hskcache.timeline import span
 from hskcache.untyped import untyped_bert
 
@@ -69,26 +70,25 @@ def tokenize(
     """
     _check_room(examples, tokenizer, max_length)
     with_types = "token_type_ids" in tokenizer.model_input_names
-    ids: list[NDArray[np.int32]] = []
-    types: list[NDArray[np.uint8]] = []
-    lengths: list[int] = []
-    cut = NOTHING
+    ids, types, offsets = Flat(np.int32), Flat(np.uint8), Flat(np.int64)
+    offsets.append(np.zeros(1, np.int64))
+    num_rows, num_ids, cut = 0, 0, NOTHING
     for batch, texts, pairs in _batches(examples, tokenizer, max_length):
         rows: list[list[int]] = batch["input_ids"]
         if not all(rows):
-            where = examples.where(len(lengths) + [bool(row) for row in rows].index(False))
+            where = examples.where(num_rows + [bool(row) for row in rows].index(False))
             raise DataError(f"{where}: the text gives no token; correct or remove the row")
         ids.append(np.fromiter(chain.from_iterable(rows), np.int32))
         if with_types:
             types.append(np.fromiter(chain.from_iterable(batch["token_type_ids"]), np.uint8))
-        lengths.extend(map(len, rows))
+        ends = num_ids + np.cumsum(list(map(len, rows)), dtype=np.int64)
+        offsets.append(ends)
+        num_rows, num_ids = num_rows + len(rows), int(ends[-1])
         cut += _cut_in(batch, texts, pairs, tokenizer, max_length)
         if on_progress is not None:
             on_progress(len(rows))
-    offsets = np.zeros(len(lengths) + 1, np.int64)
-    np.cumsum(lengths, out=offsets[1:])
-    token_types = np.concatenate(types) if with_types else None
-    return TokenizedRows(np.concatenate(ids), offsets, token_types, special_ids(tokenizer), cut)
+    token_types = types.whole() if with_types else None
+    return TokenizedRows(ids.whole(), offsets.whole(), token_types, special_ids(tokenizer), cut)
 
 
 def _batches(
@@ -97,8 +97,8 @@ def _batches(
     """Batches of tokens, each with the texts and the second texts of its rows."""
     for start in range(0, len(examples), BATCH_ROWS):
         stop = start + BATCH_ROWS
-        texts = examples.texts[start:stop]
-        pairs = None if examples.pairs is None else examples.pairs[start:stop]
+        texts = list(examples.texts[start:stop])
+        pairs = None if examples.pairs is None else list(examples.pairs[start:stop])
         batch = tokenizer(
             texts,
             pairs,

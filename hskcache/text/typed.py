@@ -2,15 +2,17 @@
 
 import json
 import re
+from array import array
 from pathlib import Path
 from textwrap import shorten
 from typing import Any, NamedTuple
 
 from hskcache.errors import ColumnError, DataError
 from hskcache.hub import looked_up
-from hskcache.text.table import BadRows, Columns, Faults, RawTable, named_column, read_text
+from hskcache.text.table import BadRows, Columns, Faults, RawTable, RowsRead, compact, named_column, text_lines
 
 _HUB = re.compile(r"hub:(?P<repo>[^:]+)(?::(?P<config>[^:\[]+))?:(?P<split>[^:\[]+(?:\[[^\]]*\][^:\[]*)*)")
+_BATCH_ROWS = 1000
 _INSTALL = "install it with: pip install 'hskcache[hub]'"
 
 
@@ -24,14 +26,13 @@ def read_jsonl(path: Path, columns: Columns, policy: BadRows) -> RawTable:
         if isinstance(column, int):
             raise ColumnError(f"{path}: column {column} is a number; the columns of a .jsonl file have names")
     faults = Faults(str(path), policy)
-    rows: list[list[object]] = []
-    numbers: list[int] = []
-    for number, line in enumerate(read_text(path, policy).split("\n"), start=1):
+    rows, numbers = RowsRead(columns), array("q")
+    for number, line in text_lines(path, policy):
         if line.strip():
             # A line that cannot be read is a row all the same, so that all are counted in one place.
             rows.append(_object_values(line, columns, faults, number))
             numbers.append(number)
-    return RawTable(faults, columns, *columns.assign(zip(*rows, strict=True)), numbers=numbers)
+    return RawTable(faults, columns, *rows.columns, numbers=compact(numbers))
 
 
 def _object_values(line: str, columns: Columns, faults: Faults, number: int) -> list[object]:
@@ -68,16 +69,18 @@ def read_parquet(path: Path, columns: Columns, policy: BadRows) -> RawTable:
         schema = pq.read_schema(path)
         positions = [named_column(column, schema.names, str(path)) for column in columns.wanted]
         names = [schema.names[position] for position in positions]
-        table = pq.read_table(path, columns=list(dict.fromkeys(names)))
+        file, rows = pq.ParquetFile(path), RowsRead(columns)
+        for batch in file.iter_batches(columns=list(dict.fromkeys(names))):
+            rows.extend(*(batch.column(name).to_pylist() for name in names))
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{path} is not a whole Parquet file ({shorten(str(error), 200)}); write it again") from None
-    if not table.num_rows:
+    if not len(rows):
         raise DataError(f"{path} has no rows; give a file with at least one row")
     return RawTable(
         Faults(str(path), policy, "row"),
         columns,
-        *columns.assign(table.column(name).to_pylist() for name in names),
-        numbers=range(1, table.num_rows + 1),
+        *rows.columns,
+        numbers=range(1, len(rows) + 1),
         class_names=_stored_class_names(schema.metadata, names[-1]) if columns.label is not None else None,
     )
 
@@ -162,10 +165,13 @@ def _of_data_set(data: Any, faults: Faults, columns: Columns, split: str | None)
     wanted = [names[named_column(column, names, faults.source)] for column in columns.wanted]
     feature = data.features[wanted[-1]] if columns.label is not None else None
     is_class = type(feature).__name__ == "ClassLabel"
+    rows = RowsRead(columns)
+    for batch in data.select_columns(list(dict.fromkeys(wanted))).iter(_BATCH_ROWS):
+        rows.extend(*(batch[name] for name in wanted))
     return RawTable(
         faults,
         columns,
-        *columns.assign(list(data[name]) for name in wanted),
+        *rows.columns,
         numbers=range(1, len(data) + 1),
         class_names=tuple(feature.names) if is_class and feature is not None else None,
         split=split,

@@ -119,7 +119,7 @@ def main(work: Path, glue: Path, as_json: bool, **given: Any) -> None:
     rows = write_head(glue / "SST-2" / "train.tsv", folder / f"{num_rows}.tsv", num_rows + 1)
     with quiet():
         examples = Layout("sst2").read(str(rows))
-        tokenizer = synthetic.train_tokenizer(folder / f"tokenizer-{num_rows}", examples.texts)
+        tokenizer = synthetic.train_tokenizer(folder / f"tokenizer-{num_rows}", list(examples.texts))
         teacher = synthetic.random_teacher(given["teacher"], work, given["device"], tokenizer=tokenizer)
     chunks = chunked(examples, given["chunk_rows"])
     with tempfile.TemporaryDirectory(prefix="build-", dir=work) as place:

@@ -53,7 +53,7 @@ class BuiltLogits(BuiltKind[LogitsField]):
 
     def size(self, field: LogitsField, spec: Spec, rows: TokenizedRows) -> Size:
         """4 bytes each."""
-        return Size(np.full(len(rows), 4 * field.num_labels, np.int64), num_arrays=1)
+        return Size(np.broadcast_to(np.int64(4 * field.num_labels), len(rows)), num_arrays=1)
 
     def selector(self, job: "Job", field: LogitsField, constants: Mapping[str, NDArray[Any]]) -> LogitsSelector:
         """Everything."""

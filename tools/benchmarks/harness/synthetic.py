@@ -39,6 +39,7 @@ class Shape(NamedTuple):
 
 SHAPES = {
     "bert-base": Shape(12, 768, 12, 3072),
+    "bert-large": Shape(24, 1024, 16, 4096),
     "small": Shape(6, 192, 6, 768),
     "tiny": Shape(2, 32, 2, 64),
 }
