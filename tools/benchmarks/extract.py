@@ -28,8 +28,11 @@ def forward_alone(job: "Job") -> Callable[[], None]:
     from hskcache.build.build import extractor_for
 
     extractor, layout, model = extractor_for(job), job.layout, job.teacher.model
+    budget, shards = job.spec.token_budget, layout.shards
     batches = [
-        extractor.batch(index)[0] for shard in layout.shards for index in layout.batches(*shard, job.spec.token_budget)
+        extractor.batch(index)[0]
+        for group in layout.groups(budget)
+        for index in layout.batches(shards[group[0]][0], shards[group[-1]][1], budget)
     ]
 
     def run() -> None:
