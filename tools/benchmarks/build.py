@@ -93,8 +93,8 @@ class Sides:
 
 @click.command()
 @options.teacher_shape
-@options.count("--rows", 160, "Of SST-2's training rows, at most 20,000.")
-@options.count("--chunk-rows", 32, "Rows of one run of either side.")
+@options.count("--rows", 512, "Of SST-2's training rows, at most 20,000.")
+@options.count("--chunk-rows", 256, "Rows of one run of either side; few make one batch of all lengths.")
 @options.length("Tokens of a row at most, to which the script pads.")
 @options.encoding
 @options.keep
