@@ -1,4 +1,4 @@
-"""Threads of torch: how they wait for each other at the end of what they share, see decision 29."""
+"""Threads of torch: how they wait for each other at the end of what they share, see decision 30."""
 
 import os
 import sys
