@@ -48,12 +48,7 @@ def scores_between(query_BHLd: Tensor, key_BHLd: Tensor, positions_BK: Tensor | 
 
 
 def _attention(
-    module: nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    **kwargs: Any,
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **kwargs: Any
 ) -> tuple[Tensor, None]:
     listener = _listener.get()
     if listener is not None:

@@ -136,10 +136,7 @@ class Cache:
         return self.manifest.identity(fields)
 
     def skipped(self, fields: Collection[str]) -> NDArray[np.int64]:
-        """Rows that one of the fields, or several, holds nothing of, ascending, int64.
-
-        Raises MismatchError if the cache has no such field.
-        """
+        """Rows that some of the fields hold nothing of, int64, ascending. Raises MismatchError without the field."""
         rows = {one.row for name in fields for one in self._records(name).skipped()}
         return np.array(sorted(rows), np.int64)
 

@@ -60,14 +60,20 @@ def order_between(had: Sequence[str], wanted: Sequence[str]) -> tuple[int, ...] 
     return None
 
 
+def require_outputs(model: str, config: Any, other: str, num_outputs: int, remedy: str) -> None:
+    """Raise MismatchError unless a model has as many outputs as ``other`` asks for; ``remedy`` says what to give."""
+    if num_outputs != config.num_labels:
+        raise MismatchError(
+            f"{model} has {counted(config.num_labels, 'output')} and {other} has {num_outputs} (1 is a score); "
+            f"give {remedy}"
+        )
+
+
 def require_one_answer(name: str, config: Any, num_outputs: int | None = None) -> None:
     """Refuse a model that gives several answers of one row: several labels at once, or several scores.
 
-    Raises:
-        MismatchError: it does.
-
     ``config``: its configuration, or that as plain values. ``num_outputs``: of the model; None takes the
-    configuration's.
+    configuration's. Raises MismatchError.
     """
     if isinstance(config, Mapping):
         problem, count = config.get("problem_type"), num_outputs or 1

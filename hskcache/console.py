@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress
 
+SETTINGS = {"help_option_names": ["-h", "--help"], "show_default": True}
+"""Settings of click that both command lines have."""
+
+Advance = Callable[..., None]
 _PIPE_COLUMNS = 1000
 _TRACEBACK = "HSKCACHE_TRACEBACK"
 
@@ -86,12 +90,9 @@ class Commands(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Find the command; of a name that is none, tell the nearest."""
         if args and args[0] not in self.commands_at and not args[0].startswith("-"):
-            ctx.fail(f"No such command {args[0]!r}{meant(args[0], self.commands_at) or f'; {self._listed}'}")
+            listed = f"; the commands are {', '.join(self.commands_at)}"
+            ctx.fail(f"No such command {args[0]!r}{meant(args[0], self.commands_at) or listed}")
         return super().resolve_command(ctx, args)
-
-    @property
-    def _listed(self) -> str:
-        return f"the commands are {', '.join(self.commands_at)}"
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; what the user can mend ends in one line, never in a traceback."""
@@ -241,6 +242,18 @@ def progress(unit: str = "rows") -> "Progress":
     )
 
 
+@contextmanager
+def advancing(verb: str, total: int | None = None, unit: str = "rows") -> "Iterator[Advance]":
+    """A progress bar of one task: yields what advances it by a count, and tells the total where that comes with it."""
+    with progress(unit) as bar:
+        task = bar.add_task(verb, total=total)
+
+        def advance(count: int = 1, total: int | None = None) -> None:
+            bar.update(task, advance=count, total=total)
+
+        yield advance
+
+
 def human_bytes(num_bytes: float) -> str:
     """A size for people, in powers of ten: ``1.25 kB``."""
     for unit in ("B", "kB", "MB", "GB"):
@@ -251,10 +264,7 @@ def human_bytes(num_bytes: float) -> str:
 
 
 def parse_bytes(text: str, flag: str) -> int:
-    """A size as people write it, ``500MB``, ``1.5 TB`` or ``20GiB``, in bytes; a bare number is bytes.
-
-    Raises SpecError if it is not a size, or none at all.
-    """
+    """Bytes of a size such as ``500MB``, ``1.5 TB``, ``20GiB`` or ``1000``. Raises SpecError if it is none."""
     match = re.fullmatch(r"([0-9]+(?:\.[0-9]*)?) *([kmgt]?)(i?)b?", text.strip(), re.IGNORECASE)
     num_bytes = 0
     if match is not None:

@@ -7,8 +7,7 @@ from typing import Any
 def first_difference(here: Any, there: Any) -> tuple[str, Any, Any] | None:
     """The first place where two JSON values differ: keys and places joined by dots, the value here, the value there.
 
-    ``here``: one of them; objects and lists of equal length are compared part by part, in its order. ``there``: the
-    other; a key that is missing counts as null.
+    Objects and lists of equal length are compared part by part, in the order of ``here``; a missing key counts as null.
     """
     return next(differences(here, there), None)
 

@@ -25,10 +25,7 @@ class _Open(Protocol):
 
 
 def sync_file(file: _Open) -> None:
-    """Bring a file's bytes to the disk, where its file system can be asked for that.
-
-    Raises OSError if the disk is full, or fails.
-    """
+    """Bring a file's bytes to the disk, where that can be asked for. Raises OSError if it is full, or fails."""
     _sync(file.fileno())
 
 
@@ -86,10 +83,7 @@ def require_space(path: Path, need: int, what: str, otherwise: str, place: str =
 
 
 def require_writable(out: Path) -> None:
-    """Refuse a place for a folder in which nothing can be written.
-
-    Raises CacheError if a file stands in its way, or its folder takes none.
-    """
+    """Raise CacheError for a place of a folder where a file stands, or whose folder takes none."""
     folder = out.absolute()
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
@@ -100,12 +94,9 @@ def require_writable(out: Path) -> None:
 
 
 def require_file_outside(cache: str | Path, out: Path) -> None:
-    """Refuse a file that would stand within a cache, which holds nothing else, or where a folder is.
+    """Refuse a file within a cache, whose folder holds nothing else (a URL has no folder), or where a folder is.
 
-    Raises:
-        CacheError: it would.
-
-    ``cache``: its folder; a URL has nothing within it.
+    Raises CacheError.
     """
     if Path(cache).resolve() in out.resolve().parents:
         raise CacheError(f"{out} is within the cache {cache}, which holds nothing else; give a place outside of it")
@@ -131,17 +122,14 @@ def writing_to(path: Path, since: str) -> Iterator[None]:
     except Exception as error:
         # A reader of the progress that went away is not the disk.
         is_pipe = isinstance(error, OSError) and error.errno == errno.EPIPE
-        if is_pipe or not (isinstance(error, OSError) or _is_of_weights(error) or _DISK.search(str(error))):
+        # By name: safetensors is no dependency of those who only read caches.
+        is_of_weights = type(error).__name__ == "SafetensorError"
+        if is_pipe or not (isinstance(error, OSError) or is_of_weights or _DISK.search(str(error))):
             raise
         raise CacheError(
             f"cannot write {path}: {_reason(error)}; mend that and run the same command again, which goes on from "
             f"{since}"
         ) from error
-
-
-def _is_of_weights(error: Exception) -> bool:
-    # By name: safetensors is no dependency of those who only read caches.
-    return type(error).__name__ == "SafetensorError"
 
 
 def _reason(error: Exception) -> str:

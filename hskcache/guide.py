@@ -28,10 +28,7 @@ def topics() -> list[str]:
 
 
 def page(topic: str) -> str:
-    """Markdown of a topic, each link reduced to the words that it stands on.
-
-    Raises SpecError if there is no such topic; names the nearest.
-    """
+    """Markdown of a topic, links as their words. Raises SpecError if there is none; names the nearest."""
     if topic not in (known := topics()):
         raise SpecError(f"{topic!r} is not a topic of the guide{meant(topic, known) or '; hskcache help lists them'}")
     return _LINK.sub(r"\1", _read(topic))

@@ -38,7 +38,8 @@ def looked_up(name: str) -> Iterator[None]:
         with _without_asking() if reason else nullcontext():
             yield
     except CacheError as error:
-        why = reason or _forbidden()
+        given = next((name for name in _VARIABLES if os.environ.get(name, "0") not in ("", "0")), None)
+        why = reason or ("" if given is None else f"{given}={os.environ[given]} says not to ask it")
         if not (why and _is_absent(error)):
             raise
         instead = "give a folder" if reason else "give a folder, or unset that"
@@ -71,12 +72,6 @@ def _silence() -> str:
         console.say(f"{_Hub.reason}; only what was fetched from it before is looked at")
     _Hub.asked_at = time.monotonic()
     return _Hub.reason
-
-
-def _forbidden() -> str:
-    """Reason that the hub is not asked; empty where it is."""
-    given = next((name for name in _VARIABLES if os.environ.get(name, "0") not in ("", "0")), None)
-    return "" if given is None else f"{given}={os.environ[given]} says not to ask it"
 
 
 @contextmanager

@@ -77,18 +77,14 @@ device = click.option(
     type=Device(),
     metavar="auto|cpu|cuda|cuda:N",
     default="auto",
-    show_default=True,
     help="Where to compute; auto takes CUDA where there is one.",
 )
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs on stdout.")
 
 
 def seed(of: str, numbers: "click.ParamType[int] | None" = None) -> Callable[[Command], Command]:
-    """The option ``--seed``, 0 where it is not given.
-
-    ``of``: what is drawn by it. ``numbers``: what it may be; None: a whole number from 0 on.
-    """
-    return click.option("--seed", type=numbers or Whole(min=0), default=0, show_default=True, help=f"Of {of}.")
+    """The option ``--seed`` of what is drawn, 0 where not given; ``numbers``: None is a whole number from 0 on."""
+    return click.option("--seed", type=numbers or Whole(min=0), default=0, help=f"Of {of}.")
 
 
 def _view_given(ctx: click.Context, param: click.Parameter, value: str) -> str:
@@ -104,6 +100,7 @@ def view(what: str) -> Callable[[Command], Command]:
         metavar="VIEW",
         default="",
         callback=_view_given,
+        show_default=False,
         help=f"{what} as if it had been built so: 1l_5t_0.05h for layers, tokens and columns of hidden states, "
         "attention=1l_5t, rows=1000, fields=logits+hidden, or several of these with commas between.",
     )

@@ -51,10 +51,7 @@ def of_cache(where: str, request: Request, source: str | None = None) -> Remembe
 
 
 def task_of(data: DataInfo, where: str = "the manifest") -> Task | None:
-    """The task that rows were read for, or None.
-
-    Raises SpecError if it is a file that is not there, as in caches that kept its path, or no task.
-    """
+    """The task that rows were read for, or None. Raises SpecError for a file that is gone, or no task."""
     return _definition(data, where) or (None if data.task is None else load_task(data.task))
 
 

@@ -85,10 +85,7 @@ def layer_pairs(kept: Hidden | Attention | None, teacher: TeacherInfo) -> list[L
 
 
 def hidden_field(hidden: Hidden, teacher: TeacherInfo) -> HiddenField:
-    """Field that the hidden states of a teacher will be stored in.
-
-    Raises SpecError if the layers asked for do not exist.
-    """
+    """Field for the hidden states of a teacher. Raises SpecError if the layers asked for do not exist."""
     layers = list(stored_layers(hidden.depth, teacher.num_layers))
     width, scheme = teacher.width, hidden.width
     kept = num_columns(width, scheme.fraction)
@@ -117,10 +114,7 @@ def hidden_field(hidden: Hidden, teacher: TeacherInfo) -> HiddenField:
 
 
 def attention_field(attention: Attention, teacher: TeacherInfo) -> AttentionField:
-    """Field that the attention scores of a teacher will be stored in.
-
-    Raises SpecError if the layers or heads asked for do not exist.
-    """
+    """Field for the attention of a teacher. Raises SpecError if the layers or heads asked for do not exist."""
     layers = [layer for layer in stored_layers(attention.depth, teacher.num_layers) if layer > 0]
     if not layers:
         raise SpecError("attention is to be kept of the embedding output alone, which has none; keep more layers")

@@ -43,10 +43,7 @@ def join(parts: list[Arrays]) -> Arrays:
 
 
 def by_shard(shards: RowRanges, rows: Integers) -> Iterator[tuple[int, slice]]:
-    """The shards that hold some rows, and which of the rows each of them holds.
-
-    ``shards``: row ranges of all; ``rows``: ascending.
-    """
+    """The shards that hold some of the rows, which ascend, and which of them each holds."""
     first = 0
     while first < len(rows):
         shard = shards.shard_of(int(rows[first]))

@@ -15,10 +15,7 @@ if TYPE_CHECKING:
 
 
 def require_teacher_extra() -> None:
-    """Say which extra is missing before a long traceback does.
-
-    Raises CacheError if torch or transformers is not installed.
-    """
+    """Raise CacheError if torch or transformers is not installed, before a long traceback does."""
     from importlib.util import find_spec
 
     for package in ("torch", "transformers"):
@@ -27,10 +24,7 @@ def require_teacher_extra() -> None:
 
 
 def check_device(name: str) -> None:
-    """Raise unless ``name`` is the form of a device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
-
-    Raises SpecError if it is none of these.
-    """
+    """Raise SpecError unless ``name`` is the form of a device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``."""
     kind, _, number = name.partition(":")
     if name != "auto" and (kind not in {"cpu", "cuda"} or (":" in name and not number.isdecimal())):
         raise SpecError(f"--device {name!r} is not a device; give auto, cpu, cuda or cuda:N")

@@ -229,10 +229,7 @@ def _fraction(what: str, digits: str | None) -> float:
 
 
 def layer_map_changes(text: str) -> dict[str, Any]:
-    """The keys of :class:`Depth` that ``uniform``, ``top``, ``bottom`` or ``3,6,9,12`` sets.
-
-    Raises SpecError if not of these forms.
-    """
+    """The keys of :class:`Depth` that ``uniform`` or ``3,6,9,12`` sets. Raises SpecError for another form."""
     value = numbers_or_word(text, "--layer-map", get_args(LayerMapName))
     return {"mapping": value, "layers": None} if isinstance(value, str) else {"mapping": "uniform", "layers": value}
 

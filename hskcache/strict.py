@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any, ClassVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
@@ -46,6 +47,16 @@ class Extended(BaseModel):
                 # By way of JSON, in which a list stands for a tuple.
                 given[key] = value if isinstance(value, model) else model.model_validate_json(json.dumps(value))
         return self
+
+
+def read_text(path: Path, what: str, advice: str) -> str:
+    """The text of a file that people write. Raises SpecError, which begins with ``what`` and ends with the advice."""
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise SpecError(f"{what}: {error.strerror}; {advice}") from None
+    except UnicodeDecodeError:
+        raise SpecError(f"{what} is not UTF-8 text; {advice}") from None
 
 
 def parse_yaml(text: str, source: str) -> Any:

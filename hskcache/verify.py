@@ -177,7 +177,9 @@ class _Shards:
 
     def _shard(self, record: Record, path: Path) -> str | None:
         """Problem of a shard's file, or None."""
-        names = None if self.deep else [name for name in record.arrays if _divides(name)]
+        # Those that say where rows begin, or which of their positions are kept.
+        dividing = [name for name in record.arrays if name in OFFSETS or name.endswith("/positions")]
+        names = None if self.deep else dividing
         try:
             arrays = read_shard(path, record, self.manifest.fields[record.field], names)
             check_content(self.manifest.request, self.manifest.fields[record.field], arrays)
@@ -203,11 +205,6 @@ class _Shards:
             return "is missing"
         except DamageError as error:
             return str(error).removeprefix(f"{path} ")
-
-
-def _divides(name: str) -> bool:
-    """True if an array says where rows begin, or which of their positions are kept."""
-    return name in OFFSETS or name.endswith("/positions")
 
 
 def _tokenizer_problems(root: Path, manifest: Manifest) -> Iterator[Problem]:

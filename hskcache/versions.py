@@ -8,10 +8,7 @@ import importlib
 
 
 def version_of(package: str) -> str:
-    """The version that an installed package says of itself, such as ``2.13.0+cu130``; imports it.
-
-    Raises ModuleNotFoundError if it is not installed.
-    """
+    """The version that a package says of itself, ``2.13.0+cu130``. Raises ModuleNotFoundError without it."""
     # A version of torch is a class of its own, which neither JSON nor YAML knows.
     return str(importlib.import_module(package).__version__)
 

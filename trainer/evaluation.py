@@ -152,10 +152,7 @@ def metrics_for(problem: str, names: Sequence[str] | None = None, first: str | N
 
 
 def check_labels(examples: "Examples") -> "NDArray[Any]":
-    """The labels [N] of rows that a model can be scored on.
-
-    Raises DataError if the rows have none, there are no rows, or every score is the same.
-    """
+    """The labels [N] of rows. Raises DataError if there are none, no rows, or one score alone."""
     labels = examples.labels
     examples.require_gold("to evaluate on")
     if labels is None or not len(labels):

@@ -4,11 +4,11 @@ Nothing is tokenized and no teacher runs: a cache holds the rows as token ids. D
 """
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from transformers import PreTrainedModel
 
 from hskcache.cache import Cache
 from hskcache.decoded import Distance
@@ -16,9 +16,6 @@ from hskcache.store.fields import INPUTS
 from hskcache.text import TokenizedRows
 from trainer.evaluation import pearson
 from trainer.inference import check_fit, predict
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
 
 Logits = NDArray[np.float32]
 
@@ -32,7 +29,7 @@ def cached_rows(cache: Cache, shard: int) -> TokenizedRows:
 
 
 def beside(
-    model: "PreTrainedModel", cache: Cache, field: str, bf16: bool, on_rows: Callable[[int], None]
+    model: PreTrainedModel, cache: Cache, field: str, bf16: bool, on_rows: Callable[[int], None]
 ) -> tuple[Logits, Logits]:
     """Logits of a model and of a cached teacher for every row of a cache, shard by shard.
 

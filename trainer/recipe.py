@@ -5,16 +5,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    Field,
-    ValidationError,
-    model_validator,
-)
+from pydantic import Field, ValidationError, model_validator
 
 from hskcache.errors import SpecError
 from hskcache.nearest import meant
 from hskcache.resources import resource
-from hskcache.strict import first_problem, parse_yaml
+from hskcache.strict import first_problem, parse_yaml, read_text
 from trainer.terms import (
     TERMS,
     AttentionTerm,
@@ -113,10 +109,7 @@ class Recipe(Finite):
         return self.model_copy(update={"stages": tuple(stage.for_task(task) for stage in self.stages)})
 
     def evaluated_every(self, steps: int | None) -> "Recipe":
-        """The recipe with evaluations every so many steps in all stages that keep the best; None leaves it as it is.
-
-        Raises SpecError if there is no such stage.
-        """
+        """The same with evaluations every so many steps, None: as it is. Raises SpecError without such a stage."""
         if steps is None:
             return self
         if not any(stage.select == "best" for stage in self.stages):
@@ -148,14 +141,8 @@ def load_recipe(name_or_file: str, changes: Sequence[str] = ()) -> Recipe:
             near = meant(name_or_file, known)
             raise SpecError(f"--recipe {name_or_file!r} is none of {', '.join(known)}, nor a .yaml file{near}")
         path = resource("recipes", f"{name_or_file}.yaml")
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise SpecError(f"--recipe {name_or_file}: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise SpecError(f"--recipe {name_or_file} is not UTF-8 text") from None
     what = f"--recipe {name_or_file}"
-    value = parse_yaml(text, what)
+    value = parse_yaml(read_text(path, what, f"give one of {', '.join(known_recipes())}, or a .yaml file"), what)
     recipe = _validated(value, what)
     for change in changes:
         _apply(value, change, [stage.name for stage in recipe.stages])

@@ -181,7 +181,9 @@ class _Run:
         self.cache.ahead((name, shard) for shard, _ in places for name in self.audited)
         job = self.extractor.job
         for shard, inside in places:
-            stored = {name: self._stored(name, shard, inside) for name in self.audited}
+            rows = self.drawn[inside] - self.cache.shards[shard][0]
+            fields = self.cache.fields
+            stored = {name: take(fields[name], self.cache.read(name, shard), rows) for name in self.audited}
             for index in job.layout.batches(inside.start, inside.stop, job.spec.token_budget):
                 batch = self._batch(index)
                 for name, audited in self.audited.items():
@@ -193,10 +195,6 @@ class _Run:
         for name, audited in self.audited.items():
             for layer, measured in audited.layers.items():
                 yield found(name, audited, layer, measured)
-
-    def _stored(self, name: str, shard: int, inside: slice) -> Arrays:
-        rows = self.drawn[inside] - self.cache.shards[shard][0]
-        return take(self.cache.fields[name], self.cache.read(name, shard), rows)
 
     def _batch(self, index_B: Integers) -> CapturedBatch:
         inputs, rows = self.extractor.batch(index_B)

@@ -66,10 +66,7 @@ class Audited:
     layers: dict[int | None, Measured] = field(default_factory=dict)
 
     def add(self, batch: CapturedBatch, arrays: Arrays) -> None:
-        """Compare the stored arrays of the rows of a batch, in its order.
-
-        Raises DamageError if a stored position lies beyond its row.
-        """
+        """Compare the stored arrays of a batch. Raises DamageError if a position lies beyond its row."""
         choice, kind = _Choice(self, batch), AUDITED[self.kept.kind]
         fresh = Fresh(batch, self.selector, self.constants)
         check_positions(arrays, batch.lengths_B)

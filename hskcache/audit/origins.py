@@ -12,10 +12,7 @@ from hskcache.store.fields import INPUTS
 
 @dataclass(frozen=True)
 class Origin:
-    """Fields that come from one run of one teacher.
-
-    ``names``: by kind, the field's name; ``is_own``: whether the cache was built with them.
-    """
+    """Fields, ``names`` by kind, of one run of one teacher; ``is_own``: the cache was built with them."""
 
     request: Request
     names: Mapping[str, str]

@@ -89,7 +89,8 @@ class Proposer:
         """
         plans = self._plan(texts)
         likely = iter(self._likely([masked for plan in plans for masked in plan.masked if masked is not None]))
-        near = self._near([word.folded for plan in plans for word in _not_masked(plan)])
+        planned = (pair for plan in plans for pair in zip(plan.words, plan.masked, strict=True))
+        near = self._near([word.folded for word, masked in planned if masked is None])
         sentences = []
         for plan in plans:
             choices = []
@@ -108,17 +109,15 @@ class Proposer:
         return [masked for plan in self._plan(texts) for masked in plan.masked if masked is not None]
 
     def _plan(self, texts: Sequence[str]) -> list[_Plan]:
-        plans = []
+        plans, lm = [], self.masked_lm
         for text in texts:
             spans = [self.eligible.part(text, word) for word in find_words(text)]
-            folded = [self._fold(text[slice(*span)]) for span in spans]
+            written = [text[slice(*span)] for span in spans]
+            folded = [word.lower() if lm is None else fold(lm.tokenizer, word) for word in written]
             pairs = enumerate(zip(spans, folded, strict=True))
             words = [_Word(number, span, word) for number, (span, word) in pairs if self.eligible(word)]
             plans.append(_Plan(text, len(spans), words, [None] * len(words)))
-        return plans if self.masked_lm is None else _masked(self.masked_lm, plans)
-
-    def _fold(self, word: str) -> str:
-        return word.lower() if self.masked_lm is None else fold(self.masked_lm.tokenizer, word)
+        return plans if lm is None else _masked(lm, plans)
 
     def _likely(self, texts: "Sequence[MaskedText]") -> list[list[str]]:
         """The masked LM's best words for every masked place."""
@@ -136,10 +135,6 @@ class Proposer:
             return {}
         known = [word for word in dict.fromkeys(words) if word in self.vectors]
         return dict(zip(known, self.vectors.nearest(known, self.num_candidates), strict=True))
-
-
-def _not_masked(plan: _Plan) -> list[_Word]:
-    return [word for word, masked in zip(plan.words, plan.masked, strict=True) if masked is None]
 
 
 def _masked(lm: "MaskedLM", plans: Sequence[_Plan]) -> list[_Plan]:

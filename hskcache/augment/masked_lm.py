@@ -81,11 +81,6 @@ class MaskedLM:
         """True if the model tells the two texts apart."""
         return takes_token_types(self.model)
 
-    @property
-    def num_words(self) -> int:
-        """Pieces of the model that may stand for a word."""
-        return len(self.words)
-
     @cached_property
     def unwanted_V(self) -> Tensor:
         """Minus infinity for every id of the model that may not stand for a word, else 0; float32 on the device."""

@@ -27,10 +27,7 @@ Ids = NDArray[np.int64]
 
 @dataclass(frozen=True, eq=False)
 class MaskedText:
-    """A row of the masked LM's input.
-
-    ``input_ids``: int64 [L], special tokens included; ``token_type_ids``: int64 [L]; ``position``: of the mask.
-    """
+    """A row of the masked LM's input, int64 [L], special tokens included, and the position of its mask."""
 
     input_ids: Ids
     token_type_ids: Ids
@@ -97,9 +94,9 @@ def best_ids(lm: MaskedLM, texts: Sequence[MaskedText], num_best: int, batch_siz
 
     Raises TeacherError if the model gives values that are not finite.
     """
-    wanted = min(num_best, lm.num_words)
+    wanted = min(num_best, len(lm.words))
     # One more shows how far the last to be taken stands above the first to be left.
-    looked_at = min(wanted + 1, lm.num_words)
+    looked_at = min(wanted + 1, len(lm.words))
     found: list[tuple[list[int], Tensor, Tensor]] = []
     with torch.inference_mode():
         for numbers in batches(texts, batch_size):

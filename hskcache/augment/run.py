@@ -22,10 +22,7 @@ CHUNK_ROWS = 64
 
 @dataclass(frozen=True, eq=False)
 class Augmentation:
-    """Rows to augment, and the means.
-
-    ``provenance``: names for the record, such as of the files that were read; they decide nothing.
-    """
+    """Rows to augment, and the means; ``provenance``, names of files and such, decides nothing."""
 
     source: RewritableRows
     proposer: Proposer
@@ -51,16 +48,13 @@ class Augmentation:
         }
         if pairs == "one-at-a-time" and len(self.source.texts(0)) > 1:
             request["pairs"] = pairs
-        if eligible.possessives and self._has_possessives():
+        texts = (text for row in range(len(self.source)) for text in self.source.texts(row))
+        if eligible.possessives and any(map(has_possessive, texts)):
             request["possessives"] = True
         if proposer.vectors is not None and proposer.vectors.limit is not None:
             request["vectors_limit"] = proposer.vectors.limit
         value: dict[str, Any] = json.loads(json.dumps(request))
         return value
-
-    def _has_possessives(self) -> bool:
-        rows = range(len(self.source))
-        return any(has_possessive(text) for row in rows for text in self.source.texts(row))
 
 
 class Finished(NamedTuple):
@@ -128,10 +122,7 @@ def _chunks(job: Augmentation, first: int, chunk_rows: int) -> Iterator[tuple[by
 
 
 class _Known:
-    """Candidates of texts; those of a text that comes again are kept until its last row.
-
-    ``first``: row from which on they are counted.
-    """
+    """Candidates of texts; those of a text that comes again, from row ``first`` on, are kept until its last row."""
 
     def __init__(self, job: Augmentation, first: int) -> None:
         source = job.source

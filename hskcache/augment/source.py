@@ -122,10 +122,7 @@ class Delimited:
 
 @dataclass(frozen=True, eq=False)
 class JsonLines:
-    """A ``.jsonl`` file, or the columns that were read of a typed source.
-
-    ``facts``: see RewritableRows; ``rows``: [N] objects as JSON; ``keys``: of the text columns.
-    """
+    """A ``.jsonl`` file, or the read columns of a typed source: ``rows`` [N] are JSON, ``keys`` those of texts."""
 
     facts: dict[str, Any]
     rows: Sequence[str]
@@ -173,7 +170,7 @@ def _delimited(path: Path, examples: Examples, layout: Layout) -> Delimited:
         numbered_column(column, len(first.fields), where)
         if isinstance(column, int)
         else named_column(column, names, where)
-        for column in _columns(layout)
+        for column in layout.file_columns
     )
     _check_distinct(columns)
     facts = _facts(path, examples) | {"columns": columns, "header": header is not None}
@@ -189,13 +186,13 @@ def _json_lines(path: Path, examples: Examples, layout: Layout) -> JsonLines:
             _check_names(json.loads(line), f"{path} line {number}")
             rows.append(line)
     # Numbers were refused when the rows were read.
-    keys = tuple(str(column) for column in _columns(layout))
+    keys = tuple(map(str, layout.file_columns))
     _check_distinct(keys)
     return JsonLines(_facts(path, examples) | {"columns": keys}, rows, keys[: _num_texts(examples)])
 
 
 def _typed(examples: Examples, layout: Layout) -> JsonLines:
-    columns = _columns(layout)
+    columns = layout.file_columns
     notes: list[str] = []
     if layout.task is not None and (layout.text, layout.text_pair, layout.label) == (None, None, None):
         columns, notes = _named(layout.task, str(layout.task_name), columns)
@@ -256,24 +253,6 @@ def _facts(path: Path, examples: Examples) -> dict[str, Any]:
 
 def _num_texts(examples: Examples) -> int:
     return 1 if examples.pairs is None else 2
-
-
-def _columns(layout: Layout) -> tuple[str | int, ...]:
-    """Columns of text, second text and label as the output is read; a file's layout, since it is one."""
-    task = layout.task
-    preset = (None, None, None) if task is None else (task.text, task.text_pair, task.label)
-    given = (layout.text, layout.text_pair, layout.label)
-    return tuple(
-        column
-        for column in (_column(*both) for both in zip(given, preset, strict=True))
-        if column is not None and column != ""
-    )
-
-
-def _column(given: str | None, preset: str | int | None) -> str | int | None:
-    if given is None:
-        return preset
-    return int(given) if given.isascii() and given.isdigit() else given
 
 
 def _check_distinct(columns: Sequence[str | int]) -> None:

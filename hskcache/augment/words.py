@@ -12,6 +12,7 @@ from typing import NamedTuple
 from hskcache.errors import SpecError
 from hskcache.nearest import meant
 from hskcache.resources import resource
+from hskcache.strict import read_text
 
 LETTERS = "[a-z]+"
 """Words of the paper: lower-case letters alone."""
@@ -47,12 +48,6 @@ def find_words(text: str) -> list[Span]:
 def has_possessive(text: str) -> bool:
     """True if some word of a text may end in ``'s``."""
     return _POSSESSIVE.search(text) is not None
-
-
-def without_possessive(text: str, word: Span) -> Span:
-    """A word of a text without ``'s`` at its end: of ``company's`` the part that another word can take the place of."""
-    ending = _POSSESSIVE.search(text, word.stop - 2, word.stop) if word.stop - word.start > 2 else None
-    return word if ending is None else Span(word.start, ending.start())
 
 
 @cache
@@ -94,8 +89,10 @@ class Eligible:
     possessives: bool = True
 
     def part(self, text: str, word: Span) -> Span:
-        """The part of a word of a text that is replaced, if any is."""
-        return without_possessive(text, word) if self.possessives else word
+        """The part of a word of a text that is replaced, if any is: of ``company's`` that without ``'s``."""
+        has_room = self.possessives and word.stop - word.start > 2
+        ending = _POSSESSIVE.search(text, word.stop - 2, word.stop) if has_room else None
+        return word if ending is None else Span(word.start, ending.start())
 
     def __call__(self, word: str) -> bool:
         """True if a word, folded as the vocabulary folds it, may be replaced."""
@@ -121,20 +118,10 @@ def eligible(pattern: str, stop_words: str, possessives: bool = True) -> Eligibl
 
 
 def read_stop_words(path: Path) -> Iterator[str]:
-    """The words of a UTF-8 file with a word a line; blank lines and lines that begin with # do not count.
-
-    Raises SpecError if the file cannot be read.
-    """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise SpecError(
-            f"--stop-words {path}: {error.strerror}; give {', '.join(LISTS)}, none or a file with a word a line"
-            f"{meant(str(path), (*LISTS, NONE))}"
-        ) from None
-    except UnicodeDecodeError:
-        raise SpecError(f"--stop-words {path} is not UTF-8 text; give a file with a word a line") from None
-    for line in text.split("\n"):
+    """The words of a file, a word a line, but for # lines. Raises SpecError if the file cannot be read."""
+    near = meant(str(path), (*LISTS, NONE))
+    advice = f"give {', '.join(LISTS)}, none or a file with a word a line{near}"
+    for line in read_text(path, f"--stop-words {path}", advice).split("\n"):
         word = line.strip().lower()
         if word and not word.startswith("#"):
             yield word

@@ -3,7 +3,7 @@
 import click
 
 import hskcache
-from hskcache.console import Commands
+from hskcache.console import SETTINGS, Commands
 
 COMMANDS = {
     "augment": "hskcache.cli.augment:augment",
@@ -29,21 +29,15 @@ COMMANDS = {
 }
 
 KEPT = {
+    **dict.fromkeys(("build", "append", "extract", "import", "unpack", "upgrade"), "the shards that are written"),
+    **dict.fromkeys(("push", "pull"), "what has arrived"),
     "augment": "the rows that are written",
-    "build": "the shards that are written",
-    "append": "the shards that are written",
     "repair": "what is mended",
-    "extract": "the shards that are written",
-    "import": "the shards that are written",
-    "unpack": "the shards that are written",
-    "upgrade": "the shards that are written",
-    "push": "what has arrived",
-    "pull": "what has arrived",
     "sparsify": "the scores and levels that are written",
 }
 
 
-@click.group(cls=Commands, commands_at=COMMANDS, kept_by=KEPT, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Commands, commands_at=COMMANDS, kept_by=KEPT, context_settings=SETTINGS)
 @click.version_option(hskcache.__version__, prog_name="hskcache")
 def main() -> None:
     """Run a teacher once and keep the knowledge worth keeping."""

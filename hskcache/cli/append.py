@@ -55,9 +55,8 @@ def append(
 
     job = make_part_job(opened, teacher, device, texts, cache / _SPOOL)
     check_append(job, opened, again)
-    with console.progress("rows") as bar:
-        task = bar.add_task("append", total=len(job.rows))
-        manifest = run(job, opened, lambda count: bar.advance(task, count), again, on_nonfinite)
+    with console.advancing("append", len(job.rows)) as advance:
+        manifest = run(job, opened, advance, again, on_nonfinite)
     shutil.rmtree(cache / _SPOOL, ignore_errors=True)
     total = manifest.request.num_rows
     first_row = total - len(job.rows)

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     metavar="NAME",
     help="A field to audit, such as one that was added; repeatable.  [default: those the cache was built with]",
 )
-@click.option("--rows", type=Whole(min=1), default=256, show_default=True, help="Rows to draw; all if there are fewer.")
+@click.option("--rows", type=Whole(min=1), default=256, help="Rows to draw; all if there are fewer.")
 @seed("the draw", click.INT)
 @click.option(
     "--tolerance",
@@ -85,9 +85,8 @@ def _audited(cache: "Cache", name: str, device: str, question: "Question") -> "A
     for identity in prepared.identities:
         for line in _words(name, identity):
             console.say(line)
-    with console.progress("rows") as bar:
-        task = bar.add_task("audit", total=prepared.work_rows)
-        return run(prepared, lambda count: bar.advance(task, count))
+    with console.advancing("audit", prepared.work_rows) as advance:
+        return run(prepared, advance)
 
 
 def _words(teacher: str, identity: "Identity") -> list[str]:

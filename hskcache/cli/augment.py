@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -53,7 +53,6 @@ class AugmentRequest:
     "--vectors-limit",
     type=Whole(min=0),
     default=100_000,
-    show_default=True,
     help="Vectors to read, the most frequent words first, as in the paper's code; 0: all.",
 )
 @click.option(
@@ -65,49 +64,30 @@ class AugmentRequest:
     "--pairs",
     type=click.Choice(["one-at-a-time", "both"]),
     default="one-at-a-time",
-    show_default=True,
     help="Vary one text of a pair in a copy while the other stays, as the paper's code does, or both.",
 )
-@click.option(
-    "--probability",
-    type=FiniteRange(0, 1),
-    default=0.4,
-    show_default=True,
-    help="That a word of a copy is replaced.",
-)
-@click.option(
-    "--candidates",
-    type=Whole(min=1),
-    default=15,
-    show_default=True,
-    help="Best words of which one is drawn.",
-)
+@click.option("--probability", type=FiniteRange(0, 1), default=0.4, help="That a word of a copy is replaced.")
+@click.option("--candidates", type=Whole(min=1), default=15, help="Best words of which one is drawn.")
 @click.option(
     "--words",
     metavar="PATTERN",
     default="[a-z]+",
-    show_default=True,
     help=r"Words that may be replaced, in the masked LM's spelling; other alphabets: \w+.",
 )
 @click.option(
     "--stop-words",
     metavar="WORDS",
     default="english",
-    show_default=True,
     help="Words that stay: english (ours), published (the paper's code's), none, or a file with a word a line.",
 )
 @click.option(
-    "--possessives/--no-possessives",
-    default=True,
-    show_default=True,
-    help="Replace words that end in 's, too, of which that stays.",
+    "--possessives/--no-possessives", default=True, help="Replace words that end in 's, too, of which that stays."
 )
 @seed("all draws", click.INT)
 @click.option(
     "--batch-size",
     type=Whole(min=1),
     default=64,
-    show_default=True,
     help="Sentences of 128 tokens for one call of the masked LM; changes no byte.",
 )
 @device
@@ -125,11 +105,11 @@ def augment(request: AugmentRequest, out: Path, as_json: bool) -> None:
 
     for note in job.source.notes:
         console.say(note)
-    with console.progress("rows") as bar:
-        task = bar.add_task("augment", total=len(job.source))
-        done = run(job, out, lambda rows: bar.advance(task, rows))
+    with console.advancing("augment", len(job.source)) as advance:
+        done = run(job, out, advance)
     if as_json:
-        console.print_json(_facts(out, done))
+        facts = done.record.model_dump(exclude={"kind", "done"})
+        console.print_json({"out": str(out), "was_there": done.was_there, **facts})
     console.say(_summary(out, done))
 
 
@@ -159,19 +139,11 @@ def _job(request: AugmentRequest, out: Path) -> "Augmentation":
 
         masked_lm = load_masked_lm(request.masked_lm, request.device)
     proposer = Proposer(words, request.candidates, masked_lm, vectors, request.batch_size)
-    names = {
-        "data": request.data,
-        "task": None if task is None else task.name,
-        "masked_lm": request.masked_lm,
-        "stop_words": request.stop_words,
-    }
-    provenance = names | {"vectors": None if vectors is None else vectors.source}
+    names = {"data": request.data, "task": None if task is None else task.name}
+    words_of = {"masked_lm": request.masked_lm, "stop_words": request.stop_words}
+    provenance = names | words_of | {"vectors": None if vectors is None else vectors.source}
     chance = Chance(copies, request.probability, request.seed, request.pairs)
     return Augmentation(source, proposer, chance, provenance)
-
-
-def _facts(out: Path, done: "Finished") -> dict[str, Any]:
-    return {"out": str(out), "was_there": done.was_there, **done.record.model_dump(exclude={"kind", "done"})}
 
 
 def _summary(out: Path, done: "Finished") -> str:

@@ -59,7 +59,9 @@ def build(
     from hskcache.build.requested import build as run
 
     if kind is not None:
-        added = AdditionRequest(teacher, out, kind, _name(kind, name), alone(kind), device, on_nonfinite)
+        if name is None:
+            raise SpecError(f"--add-field {kind} needs a name for the field: give --name, such as --name s30")
+        added = AdditionRequest(teacher, out, kind, name, alone(kind), device, on_nonfinite)
         with recorded(profile), console.going_on_from(lambda: reached(out, name)):
             done = add_field(_addition(added, texts, keeping))
     elif name is not None:
@@ -69,13 +71,6 @@ def build(
         with recorded(profile), console.going_on_from(lambda: reached(out)):
             done = run(request, out)
     _tell(done.manifest, out, name, done.is_new, as_json)
-
-
-def _name(kind: str, name: str | None) -> str:
-    """The name of a field that is to be added. Raises SpecError if there is none."""
-    if name is None:
-        raise SpecError(f"--add-field {kind} needs a name for the field: give --name, such as --name s30")
-    return name
 
 
 def _addition(request: AdditionRequest, texts: Texts, keeping: Keeping) -> AdditionRequest:

@@ -27,7 +27,7 @@ _DIGEST = re.compile("[0-9a-f]{64}")
     "--values/--no-values",
     "with_values",
     default=True,
-    help="Whether to decode and compare what is stored of the rows that both have; needs torch.  [default: values]",
+    help="Whether to decode and compare what is stored of the rows that both have; needs torch.",
 )
 @as_json
 def diff(here: str, there: str, with_values: bool, as_json: bool) -> None:
@@ -57,9 +57,8 @@ def _compared(caches: "tuple[Cache, Cache]", with_values: bool) -> "Difference":
     total = work_rows(*caches, with_values)
     if not total:
         return difference(*caches, with_values)
-    with console.progress("rows") as bar:
-        task = bar.add_task("diff", total=total)
-        return difference(*caches, with_values, lambda count: bar.advance(task, count))
+    with console.advancing("diff", total) as advance:
+        return difference(*caches, with_values, advance)
 
 
 def _print(found: "Difference") -> None:
@@ -87,7 +86,9 @@ def _changes(found: "Difference") -> Any:
         column.overflow = "fold"
     table.add_row("cache id", *(_words("", identity) for identity in found.ids))
     for change in found.changes:
-        table.add_row(change.key, *(_shortened(_words(change.key, value)) for value in (change.here, change.there)))
+        words = (_words(change.key, value) for value in (change.here, change.there))
+        shortened = (text if len(text) <= _MOST_CHARACTERS else f"{text[: _MOST_CHARACTERS - 4]} ..." for text in words)
+        table.add_row(change.key, *shortened)
     return table
 
 
@@ -106,10 +107,6 @@ def _words(key: str, value: Any) -> str:
             return f"{value['teacher']}->{value['student']}"
     text = str(value)
     return text[:_ID_CHARACTERS] if _DIGEST.fullmatch(text) else text
-
-
-def _shortened(text: str) -> str:
-    return text if len(text) <= _MOST_CHARACTERS else f"{text[: _MOST_CHARACTERS - 4]} ..."
 
 
 def _rows(rows: "MatchedRows") -> str:

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     "--compression",
     type=click.Choice(["gzip", "lzf", "none"]),
     default="gzip",
-    show_default=True,
     help="Of the datasets: gzip is what every HDF5 reads, lzf is faster and known to h5py alone.",
 )
 @click.option("--force", is_flag=True, help="Replace whatever stands at OUT.")
@@ -36,11 +35,8 @@ def export(cache: Path, out: Path, compression: "Compression", force: bool, as_j
     from hskcache.move.hdf5 import export_hdf5
 
     require_file_outside(cache, out)
-    with console.progress("bytes") as bar:
-        task = bar.add_task("export", total=None)
-        done = export_hdf5(
-            cache, out, compression, force, lambda count, total: bar.update(task, advance=count, total=total)
-        )
+    with console.advancing("export", unit="bytes") as advance:
+        done = export_hdf5(cache, out, compression, force, advance)
     manifest, num_bytes = done.manifest, out.stat().st_size
     if as_json:
         facts = {"file": str(out), "cache_id": manifest.cache_id, "num_rows": manifest.request.num_rows}

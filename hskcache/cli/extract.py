@@ -25,9 +25,8 @@ def extract(cache: str, view: str, out: Path, as_json: bool) -> None:
     from hskcache.remote.mirror import open_any
 
     opened = open_any(cache).view(view)
-    with console.progress("bytes") as bar:
-        task = bar.add_task("extract", total=None)
-        done = write(opened, out, lambda count, total: bar.update(task, advance=count, total=total))
+    with console.advancing("extract", unit="bytes") as advance:
+        done = write(opened, out, advance)
     manifest = done.manifest
     if as_json:
         console.print_json(

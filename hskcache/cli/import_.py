@@ -26,9 +26,8 @@ def import_(file: Path, out: Path, new_id: bool, as_json: bool) -> None:
     """
     from hskcache.move.hdf5 import import_hdf5
 
-    with console.progress("bytes") as bar:
-        task = bar.add_task("import", total=None)
-        done = import_hdf5(file, out, new_id, lambda count, total: bar.update(task, advance=count, total=total))
+    with console.advancing("import", unit="bytes") as advance:
+        done = import_hdf5(file, out, new_id, advance)
     manifest = done.manifest
     if as_json:
         facts = {"cache": str(out), "cache_id": manifest.cache_id, "exported_id": done.exported_id}

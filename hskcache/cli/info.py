@@ -125,7 +125,11 @@ def _print(facts: dict[str, Any], told: dict[str, str]) -> None:
     grid = Table.grid(padding=(0, 2))
     for name, value in (
         ("cache", f"{facts['cache']}  (id {facts['cache_id'][:12]}, format {facts['format_version']})"),
-        *((("part of", _part(facts["part"])),) if facts["part"] is not None else ()),
+        *(
+            ("part of", f"cache {part['cache_id'][:12]}, of its rows {part['start']:,} to {part['stop'] - 1:,}")
+            for part in (facts["part"],)
+            if part is not None
+        ),
         *((("view", f"{facts['view']}  (bytes are those that it is read from)"),) if facts["view"] is not None else ()),
         ("teacher", f"{teacher['name']}  ({architecture})"),
         ("data", f"{data['name']}  ({counted(num_rows, 'row')}, {counted(facts['num_shards'], 'shard')}, {labels})"),
@@ -188,10 +192,6 @@ def _read_as(facts: dict[str, Any]) -> list[tuple[str, str]]:
     if cut.num_rows:
         lines.append(("cut", f"{cut.told(facts['num_rows'])}; the longest had {cut.longest:,}"))
     return lines
-
-
-def _part(part: dict[str, Any]) -> str:
-    return f"cache {part['cache_id'][:12]}, of its rows {part['start']:,} to {part['stop'] - 1:,}"
 
 
 def _pairs(pairs: list[dict[str, int]]) -> str:

@@ -31,7 +31,7 @@ from hskcache.spec import (
     parse_keep,
     parse_spec,
 )
-from hskcache.strict import first_problem
+from hskcache.strict import first_problem, read_text
 
 # Defaults are None here and told in the help, so that an option that was not given leaves what --spec says.
 _OPTIONS = (
@@ -108,12 +108,7 @@ _OPTIONS = (
     ),
 )
 
-_TOP = {
-    "max_length": "max_length",
-    "token_budget": "token_budget",
-    "dtype": "compute_dtype",
-    "shard_rows": "shard_rows",
-}
+_TOP = {name: name for name in ("max_length", "token_budget", "shard_rows")} | {"dtype": "compute_dtype"}
 _SHARED = {
     "student_layers": ("depth", "student_layers"),
     "depth_target": ("depth", "target"),
@@ -166,7 +161,9 @@ class Keeping:
         where they say nothing; None is the defaults. Raises SpecError if the file or an option is out of range, or
         options contradict each other.
         """
-        spec = _read_spec(self.spec_file) if self.spec_file is not None else base or Spec()
+        spec, file = base or Spec(), self.spec_file
+        if file is not None:
+            spec = parse_spec(read_text(file, f"--spec {file}", "give a YAML or JSON file"), str(file))
         values = spec.model_dump()
         values |= {key: getattr(self, name) for name, key in _TOP.items() if self.given(name)}
         if self.max_length is None and self.spec_file is None:
@@ -260,15 +257,6 @@ class Keeping:
                 )
 
 
-def _read_spec(path: Path) -> Spec:
-    try:
-        return parse_spec(path.read_text(encoding="utf-8"), str(path))
-    except OSError as error:
-        raise SpecError(f"--spec {path}: {error.strerror}; give a YAML or JSON file") from None
-    except UnicodeDecodeError:
-        raise SpecError(f"--spec {path} is not UTF-8 text; give a YAML or JSON file") from None
-
-
 def keeping(command: Command) -> Command:
     """Give a command everything that decides what is kept as one argument ``keeping``."""
     return with_options(_OPTIONS, gathered(Keeping, "keeping")(command))
@@ -280,10 +268,7 @@ def job_options(command: Command) -> Command:
 
 
 def build_request(teacher: str, texts: Texts, keeping: Keeping, device: str) -> BuildRequest:
-    """The cache that these options ask for.
-
-    Raises SpecError if there is not one source of texts, or what is to be kept cannot be.
-    """
+    """The cache that these options ask for. Raises SpecError if there is not one source of texts, or no such spec."""
     texts.check()
     spec = keeping.spec()
     if texts.corpus is None:

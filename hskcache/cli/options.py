@@ -45,7 +45,6 @@ on_nonfinite_option = click.option(
     "--on-nonfinite",
     type=click.Choice(("fail", "skip")),
     default="fail",
-    show_default=True,
     help="What becomes of a row with NaN or infinity: it ends the command, or is left out, listed, and never trained "
     "on.",
 )

@@ -23,10 +23,7 @@ def facts(manifest: "Manifest", out: Path, first_row: int = 0) -> dict[str, Any]
 
 
 def reached(out: Path, name: str | None = None) -> str:
-    """Point that the same build, or the same addition of a field, goes on from after an interrupt.
-
-    ``name``: of the field that is added; None for the cache itself.
-    """
+    """Point that the same build, or addition of the field ``name``, goes on from after an interrupt."""
     from hskcache.store.ledger import Ledger
 
     ledger = Ledger(out)
@@ -47,10 +44,7 @@ def num_bytes(manifest: "Manifest") -> dict[str, int]:
 
 
 def tell_skipped(manifest: "Manifest", out: Path, field: str | None = None, first_row: int = 0) -> None:
-    """Say which rows were left out.
-
-    ``field``: the one to tell of; None tells of all. ``first_row``: the first of the rows to tell of.
-    """
+    """Say which rows from ``first_row`` on were left out of a field, or of all where ``field`` is None."""
     total = manifest.request.num_rows - first_row
     for name, rows in _skipped(manifest, first_row).items():
         if rows and field in {None, name}:
@@ -61,10 +55,7 @@ def tell_skipped(manifest: "Manifest", out: Path, field: str | None = None, firs
 
 
 def tell_agreement(manifest: "Manifest", field: str | None = None) -> None:
-    """Say how far the teacher that has just run agrees with the labels, where rows have any.
-
-    ``field``: that was added; None: the cache's own logits.
-    """
+    """Say how far the teacher that ran for a field, None: the own logits, agrees with the labels, if there are any."""
     from hskcache.store.fields import LOGITS
 
     name = field or LOGITS

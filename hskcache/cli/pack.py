@@ -32,16 +32,8 @@ def pack(cache: Path, out: str, force: bool, as_json: bool) -> None:
         raise SpecError("OUT - writes a tar to the terminal; give a file, or a pipe: hskcache pack CACHE - | ssh ...")
     if out != "-":
         require_file_outside(cache, Path(out))
-    with console.progress("bytes") as bar:
-        task = bar.add_task("pack", total=None)
-
-        def on_progress(count: int, total: int) -> None:
-            bar.update(task, advance=count, total=total)
-
-        if out == "-":
-            done = pack_to(cache, sys.stdout.buffer, on_progress)
-        else:
-            done = to_file(cache, Path(out), force, on_progress)
+    with console.advancing("pack", unit="bytes") as advance:
+        done = pack_to(cache, sys.stdout.buffer, advance) if out == "-" else to_file(cache, Path(out), force, advance)
     manifest = done.manifest
     if as_json:
         facts = {"file": out, "cache_id": manifest.cache_id, "num_rows": manifest.request.num_rows}

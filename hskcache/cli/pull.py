@@ -31,12 +31,7 @@ def pull(url: str, folder: Path | None, fields: str | None, rows: str | None, jo
     with watched("pull", subset) as watch:
         pulled = fetch(remote, root, subset, jobs, watch)
     if as_json:
-        moved = {
-            "num_fetched": pulled.num_fetched,
-            "num_there": pulled.num_there,
-            "bytes_fetched": pulled.bytes_fetched,
-        }
-        console.print_json({"cache": str(root), "url": remote.url, **facts(pulled.selected), **moved})
+        console.print_json({"cache": str(root), "url": remote.url, **facts(pulled)})
     said = f"{counted(pulled.num_fetched, 'shard file')} fetched ({console.human_bytes(pulled.bytes_fetched)})"
     identity = pulled.selected.manifest.cache_id[:12]
     console.say(f"{root} holds the cache {identity}: {said}, {pulled.num_there} were there")

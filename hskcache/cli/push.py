@@ -1,7 +1,6 @@
 """``hskcache push``: a cache to a URL."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
@@ -10,9 +9,6 @@ from hskcache.cli.options import cache_argument
 from hskcache.cli.sharing import choice_options, choose, facts, watched
 from hskcache.counted import counted
 from hskcache.options import as_json
-
-if TYPE_CHECKING:
-    from hskcache.move.push import Pushed
 
 
 @click.command()
@@ -39,7 +35,7 @@ def push(
     with watched("push", subset) as watch:
         pushed = send(cache, remote, subset, Manner(jobs, verify, replace), watch)
     if as_json:
-        console.print_json({"cache": str(cache), "url": remote.url, **facts(pushed.selected), **_moved(pushed)})
+        console.print_json({"cache": str(cache), "url": remote.url, **facts(pushed)})
     said = (
         f"{counted(pushed.num_sent, 'shard file')} sent ({console.human_bytes(pushed.bytes_sent)}), {pushed.num_there} "
         "were there"
@@ -48,12 +44,3 @@ def push(
         "" if pushed.bytes_verified is None else f", {console.human_bytes(pushed.bytes_verified)} read back as sent"
     )
     console.say(f"{remote.url} holds the cache {pushed.selected.manifest.cache_id[:12]}: {said}{verified}")
-
-
-def _moved(pushed: "Pushed") -> dict[str, int | None]:
-    return {
-        "num_sent": pushed.num_sent,
-        "num_there": pushed.num_there,
-        "bytes_sent": pushed.bytes_sent,
-        "bytes_verified": pushed.bytes_verified,
-    }

@@ -13,7 +13,7 @@ from hskcache.cli.options import cache_argument, texts
 from hskcache.counted import counted
 from hskcache.errors import CacheError, MismatchError, SpecError
 from hskcache.nearest import meant
-from hskcache.options import as_json, device
+from hskcache.options import as_json, device, gathered
 from hskcache.runtime import require_teacher_extra
 
 if TYPE_CHECKING:
@@ -41,11 +41,6 @@ class _Means:
     device: str
     remove_extra: bool
 
-    def check(self) -> None:
-        """Raise SpecError unless rows and columns were given to a teacher alone."""
-        if self.teacher is None and self.texts.are_given:
-            raise SpecError("--data and --corpus are run through a teacher; give --teacher, too, or leave them out")
-
 
 @click.command()
 @cache_argument
@@ -58,24 +53,16 @@ class _Means:
 @click.option("--remove-extra", is_flag=True, help="Remove files that do not belong to the cache.")
 @device
 @as_json
-def repair(
-    cache: Path,
-    other: str | None,
-    teacher: str | None,
-    texts: Texts,
-    field: str | None,
-    remove_extra: bool,
-    device: str,
-    as_json: bool,
-) -> None:
+@gathered(_Means, "means")
+def repair(cache: Path, means: _Means, as_json: bool) -> None:
     """Find what is damaged, and mend that alone; exit 1 if something remains.
 
     The manifest follows from its copy, records and leftovers from the manifest; files come from another copy of the
     cache, or the teacher computes them again. Nothing is put in place that is not what the manifest says, so the cache
     keeps its id.
     """
-    means = _Means(other, teacher, texts, field, device, remove_extra)
-    means.check()
+    if means.teacher is None and means.texts.are_given:
+        raise SpecError("--data and --corpus are run through a teacher; give --teacher, too, or leave them out")
     before = _checked(cache, means)
     problems = before.problems
     if not as_json:
@@ -98,9 +85,8 @@ def _checked(cache: Path, means: _Means) -> "Report":
     if is_lost and means.other is not None and any(cache.glob("*/[0-9]*.zarr.zip")):
         problem = Problem(field=None, shard=None, file=MANIFEST, what="is missing")
         return Report(checked_bytes=0, num_rows=0, skipped={}, problems=[problem])
-    with console.progress("bytes") as bar:
-        task = bar.add_task("verify", total=num_shard_bytes(cache))
-        return verify(cache, on_progress=lambda num_bytes: bar.advance(task, num_bytes))
+    with console.advancing("verify", num_shard_bytes(cache), "bytes") as advance:
+        return verify(cache, advance)
 
 
 def _tidy(cache: Path) -> Reasons:
@@ -120,6 +106,7 @@ def _mend(cache: Path, means: _Means, problems: "list[Problem]") -> Reasons:
     """Mend what can be; returns by field and shard why some of it cannot."""
     from hskcache.disk import writing_to
     from hskcache.repair.mending import bad_pages, clear, damage_of, mend_from_manifest, mend_manifest, repairing
+    from hskcache.repair.replica import Replica
     from hskcache.store.ledger import Ledger
     from hskcache.store.standing import is_foreign
     from hskcache.store.survey import Complete
@@ -129,7 +116,8 @@ def _mend(cache: Path, means: _Means, problems: "list[Problem]") -> Reasons:
         if _cache_id(cache) is None or (means.other is not None and is_foreign(cache, ledger.intact())):
             if means.other is None:
                 return {}
-            _take_manifest(cache, means.other)
+            restored, known = Replica(means.other).restore_manifest(ledger)
+            console.say(f"{cache} has a manifest again: id {restored.cache_id[:12]}, {known}")
             problems = _checked(cache, means).problems
         if Complete(cache).is_rivalled:
             return {}
@@ -147,15 +135,6 @@ def _mend(cache: Path, means: _Means, problems: "list[Problem]") -> Reasons:
         reasons = _mend_files(cache, manifest, damage, means)
         clear(ledger)
         return reasons
-
-
-def _take_manifest(cache: Path, other: str) -> None:
-    """Take the manifest from the other copy."""
-    from hskcache.repair.replica import Replica
-    from hskcache.store.ledger import Ledger
-
-    manifest, known = Replica(other).restore_manifest(Ledger(cache))
-    console.say(f"{cache} has a manifest again: id {manifest.cache_id[:12]}, {known}")
 
 
 def _mend_page(ledger: "Ledger", manifest: "Manifest", file: "IndexFile", other: str | None) -> bool:
@@ -184,9 +163,8 @@ def _mend_files(cache: Path, manifest: "Manifest", damage: "Damage", means: _Mea
         if tokenizer_left:
             files = replica.tokenizer_files(manifest)
             tokenizer_left = not mend_tokenizer(ledger, manifest, files, means.remove_extra)
-        with console.progress("bytes") as bar:
-            task = bar.add_task("fetch", total=sum(record.num_bytes for record in left))
-            taken, reasons = replica.take(ledger, left, lambda count: bar.advance(task, count))
+        with console.advancing("fetch", sum(record.num_bytes for record in left), "bytes") as advance:
+            taken, reasons = replica.take(ledger, left, advance)
         left = [record for record in left if record not in taken]
     if means.teacher is not None and (left or tokenizer_left):
         reasons |= _compute(cache, manifest, (left, tokenizer_left), means)
@@ -212,19 +190,20 @@ def _compute(cache: Path, manifest: "Manifest", wanted: "tuple[list[Record], boo
         source = source_of(job, opened)
         if tokenizer_left:
             mend_tokenizer(Ledger(cache), manifest, job.tokenizer.files, means.remove_extra)
-    with console.progress("rows") as bar:
-        task = bar.add_task("compute", total=source.num_rows)
-        return recompute(source, opened, left, lambda count: bar.advance(task, count))[1]
+    with console.advancing("compute", source.num_rows) as advance:
+        return recompute(source, opened, left, advance)[1]
 
 
 def _own_job(cache: "Cache", teacher: str, means: _Means) -> "Job":
     from hskcache.cli.parts import make_part_job
+    from hskcache.repair.mending import REPAIR
+    from hskcache.store.survey import SPOOL
 
     if not means.texts.are_given:
         added = ", ".join(cache.manifest.added)
         other = f", or for an added field ({added}) --field" if added else ""
         raise SpecError(f"--teacher computes the rows of --data or --corpus again; give that{other}")
-    return make_part_job(cache, teacher, means.device, means.texts, _spool(cache.root))
+    return make_part_job(cache, teacher, means.device, means.texts, cache.root / REPAIR / SPOOL)
 
 
 def _added_teacher(cache: "Cache", field: str, means: _Means) -> Any:
@@ -234,13 +213,6 @@ def _added_teacher(cache: "Cache", field: str, means: _Means) -> Any:
         raise SpecError(f"the field {field} takes its rows from the cache; leave out --data and --corpus")
     load = load_encoder if cache.manifest.request.data.problem == "text" else load_teacher
     return load(str(means.teacher), means.device, cache.manifest.added[field].spec.compute_dtype)
-
-
-def _spool(cache: Path) -> Path:
-    from hskcache.repair.mending import REPAIR
-    from hskcache.store.survey import SPOOL
-
-    return cache / REPAIR / SPOOL
 
 
 def _tell(cache: Path, reports: "tuple[Report, Report]", reasons: Reasons, as_json: bool) -> None:

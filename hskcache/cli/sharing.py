@@ -1,7 +1,7 @@
 """Options and words of both ``push`` and ``pull``: which part of a cache, and what is said of it."""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -9,10 +9,13 @@ import click
 
 from hskcache import console
 from hskcache.errors import SpecError
+from hskcache.options import Command, with_options
 from hskcache.ranges import Whole
 
 if TYPE_CHECKING:
     from hskcache.move.parallel import Watch
+    from hskcache.move.pull import Pulled
+    from hskcache.move.push import Pushed
     from hskcache.move.selected import Selected, Subset
 
 _OPTIONS = (
@@ -20,15 +23,13 @@ _OPTIONS = (
     click.option(
         "--rows", metavar="N|A:B", help="Only the first N rows, or rows A to B - 1, in whole shards.  [default: all]"
     ),
-    click.option("--jobs", type=Whole(1, 64), default=8, show_default=True, help="Files at a time."),
+    click.option("--jobs", type=Whole(1, 64), default=8, help="Files at a time."),
 )
 
 
-def choice_options(command: Callable[..., Any]) -> Callable[..., Any]:
+def choice_options(command: Command) -> Command:
     """Add the options for the part of a cache that goes, and for jobs; collect them with :func:`choose`."""
-    for option in reversed(_OPTIONS):
-        command = option(command)
-    return command
+    return with_options(_OPTIONS, command)
 
 
 def choose(fields: str | None, rows: str | None) -> "Subset":
@@ -67,15 +68,16 @@ def watched(verb: str, subset: "Subset") -> "Iterator[Watch]":
         yield Watch(lambda selected: _tell_rounding(subset, selected), begin, advance)
 
 
-def facts(selected: "Selected") -> dict[str, Any]:
-    """Facts of what a place holds, for programs; ``rows`` are counted in the source."""
-    manifest = selected.manifest
+def facts(moved: "Pushed | Pulled") -> dict[str, Any]:
+    """Facts of what a place holds, for programs, and of what was moved; ``rows`` are counted in the source."""
+    selected, manifest = moved.selected, moved.selected.manifest
     return {
         "cache_id": manifest.cache_id,
         "fields": list(manifest.fields),
         "rows": [selected.start, selected.stop],
         "num_rows": manifest.request.num_rows,
         "num_bytes": manifest.num_bytes,
+        **{name: value for name, value in vars(moved).items() if name != "selected"},
     }
 
 

@@ -52,14 +52,12 @@ _COUNTS = {"percent", *(f"num_{name}" for name in _COUNTED), *(f"{name}_removed"
     "--balance",
     type=FiniteRange(0, 1),
     default=0.5,
-    show_default=True,
     help="Share of expressive scores; the rest are student-friendly ones.",
 )
 @click.option(
     "--sparsity",
     metavar="0,10,...,90",
     default="0,10,...,90",
-    show_default=True,
     help="Percent of heads and of neurons to remove, or of weights, a sparse teacher each.",
 )
 @click.option(
@@ -76,7 +74,6 @@ _COUNTS = {"percent", *(f"num_{name}" for name in _COUNTED), *(f"{name}_removed"
     "--method",
     type=click.Choice(get_args(Method)),
     default="knowledge",
-    show_default=True,
     help="What ranks heads and neurons, or weights.",
 )
 @click.option(
@@ -86,20 +83,8 @@ _COUNTS = {"percent", *(f"num_{name}" for name in _COUNTED), *(f"{name}_removed"
 )
 @click.option("--rows", type=Whole(min=1), help="Score on so many rows, drawn by --seed.  [default: all]")
 @seed("--rows and of --method random")
-@click.option(
-    "--batch-size",
-    type=Whole(min=1),
-    default=32,
-    show_default=True,
-    help="Rows of one gradient; changes the scores.",
-)
-@click.option(
-    "--temperature",
-    type=FiniteRange(min=0, min_open=True),
-    default=2.0,
-    show_default=True,
-    help="Of the distillation loss.",
-)
+@click.option("--batch-size", type=Whole(min=1), default=32, help="Rows of one gradient; changes the scores.")
+@click.option("--temperature", type=FiniteRange(min=0, min_open=True), default=2.0, help="Of the distillation loss.")
 @click.option(
     "--max-length",
     type=Whole(min=3),
@@ -133,9 +118,8 @@ def sparsify(request: SparsifyRequest, out: Path, as_json: bool) -> None:
     dense = load_teacher(request.teacher, request.device)
     check_out(dense, ranking, levels, out)
     ranked = _ranked(dense, ranking, replace(request, max_length=max_length), out)
-    with console.progress("levels") as bar:
-        task = bar.add_task("write", total=len(levels))
-        done = write_levels(ranked, levels, out, lambda: bar.advance(task))
+    with console.advancing("write", len(levels), "levels") as advance:
+        done = write_levels(ranked, levels, out, advance)
     if as_json:
         console.print_json(_facts(out, ranking, done))
     else:
@@ -160,10 +144,7 @@ def _ranking(request: SparsifyRequest) -> Ranking:
 
 
 def _scope(request: SparsifyRequest) -> Scope | None:
-    """Scope in which single weights are compared; None for heads and neurons.
-
-    Raises SpecError for --scope without --unstructured.
-    """
+    """Scope in which weights are compared, None of heads and neurons. Raises SpecError without --unstructured."""
     if not request.unstructured and request.scope is not None:
         raise SpecError(
             f"--scope {request.scope} is of single weights, and heads and neurons are compared in all layers; give "

@@ -23,14 +23,11 @@ def unpack(file: str, out: Path, as_json: bool) -> None:
     """
     from hskcache.move.pack import unpack as take
 
-    with console.progress("bytes") as bar:
-        task = bar.add_task("unpack", total=None)
-
-        def on_progress(count: int, total: int) -> None:
-            bar.update(task, advance=count, total=total)
-
-        with nullcontext(sys.stdin.buffer) if file == "-" else Path(file).open("rb") as stream:
-            done = take(stream, "stdin" if file == "-" else file, out, on_progress)
+    with (
+        console.advancing("unpack", unit="bytes") as advance,
+        nullcontext(sys.stdin.buffer) if file == "-" else Path(file).open("rb") as stream,
+    ):
+        done = take(stream, "stdin" if file == "-" else file, out, advance)
     manifest = done.manifest
     if as_json:
         facts = {"cache": str(out), "cache_id": manifest.cache_id, "num_rows": manifest.request.num_rows}

@@ -22,9 +22,8 @@ def upgrade(old: Path, new: Path, as_json: bool) -> None:
     """
     from hskcache.move.upgrade import upgrade as make
 
-    with console.progress("bytes") as bar:
-        task = bar.add_task("upgrade", total=None)
-        done = make(old, new, lambda count, total: bar.update(task, advance=count, total=total))
+    with console.advancing("upgrade", unit="bytes") as advance:
+        done = make(old, new, advance)
     manifest = done.manifest
     if as_json:
         console.print_json(

@@ -22,9 +22,8 @@ def verify(cache: Path, deep: bool, as_json: bool) -> None:
     from hskcache.verify import num_shard_bytes
     from hskcache.verify import verify as check
 
-    with console.progress("bytes") as bar:
-        task = bar.add_task("verify", total=num_shard_bytes(cache))
-        report = check(cache, on_progress=lambda num_bytes: bar.advance(task, num_bytes), deep=deep)
+    with console.advancing("verify", num_shard_bytes(cache), "bytes") as advance:
+        report = check(cache, advance, deep)
     if as_json:
         console.print_json({"cache": str(cache), **report.model_dump()})
     else:
@@ -34,12 +33,9 @@ def verify(cache: Path, deep: bool, as_json: bool) -> None:
             shown = ", ".join(str(one.row) for one in rows[:_MOST_ROWS]) + (", ..." if len(rows) > _MOST_ROWS else "")
             click.echo(f"{field} holds nothing of {counted(len(rows), 'row')}, whose values were not finite: {shown}")
     size = console.human_bytes(report.checked_bytes)
-    found = (
-        f"every row of {report.num_rows:,} in every field{', but for those listed' if report.skipped else ''}, all as "
-        "written"
-        if report.ok
-        else counted(len(report.problems), "problem")
-    )
+    but = ", but for those listed" if report.skipped else ""
+    whole = f"every row of {report.num_rows:,} in every field{but}, all as written"
+    found = whole if report.ok else counted(len(report.problems), "problem")
     console.say(f"{cache}: {size} checked, {found}")
     if not report.ok:
         sys.exit(1)

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field as Key
 from pydantic import computed_field
 
@@ -195,14 +194,10 @@ def _compare_inputs(matched: Matched) -> tuple[Flags, int]:
     for segment, here, there in matched.pairs(INPUTS):
         same[segment.start : segment.stop] = _same_tokens(here, there)
         if "labels" in here and "labels" in there:
-            num_other_labels += _num_other(here["labels"], there["labels"])
+            ours, theirs = here["labels"], there["labels"]
+            # A row that has none here and there has the same.
+            num_other_labels += int(((ours != theirs) & (has_gold(ours) | has_gold(theirs))).sum())
     return same, num_other_labels
-
-
-def _num_other(here_N: NDArray[Any], there_N: NDArray[Any]) -> int:
-    """Number of labels that differ; a row that has none here and there has the same."""
-    lacks = ~has_gold(here_N) & ~has_gold(there_N)
-    return int(((here_N != there_N) & ~lacks).sum())
 
 
 def _same_tokens(here: Arrays, there: Arrays) -> Flags:

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from hskcache.cache import Cache
 from hskcache.rows import Arrays, Integers, take
 from hskcache.store.fields import INPUTS
-from hskcache.store.record import Record
 
 Flags = NDArray[np.bool_]
 
@@ -82,7 +81,7 @@ class Matched:
         if not segment.is_whole or self.here.fields[field] != self.there.fields[field]:
             return False
         ours, theirs = self.here.manifest, self.there.manifest
-        constants = [_digest(manifest.constants.get(field)) for manifest in (ours, theirs)]
+        constants = [getattr(manifest.constants.get(field), "sha256", None) for manifest in (ours, theirs)]
         digests = ours.shards[field][segment.here].sha256, theirs.shards[field][segment.there].sha256
         return digests[0] == digests[1] and constants[0] == constants[1]
 
@@ -142,7 +141,3 @@ class _FieldRows:
 def _first_row(cache: Cache) -> int:
     """The number in the data set of a cache's first row."""
     return int(cache.read(INPUTS, 0, ["row_ids"])["row_ids"][0]) if cache.num_rows else 0
-
-
-def _digest(record: Record | None) -> str | None:
-    return None if record is None else record.sha256

@@ -30,10 +30,7 @@ def is_adapter(name: str) -> bool:
 
 
 def base_of(name: str) -> str:
-    """The model that an adapter changes: the folder or the hub id of its base.
-
-    Raises TeacherError if its record is damaged, or names no base.
-    """
+    """Folder or hub id of an adapter's base. Raises TeacherError if its record is damaged, or names no base."""
     base = str(_record(name).get("base_model_name_or_path") or "")
     if not base:
         raise TeacherError(f"{name} is an adapter, and its {ADAPTER} names no base_model_name_or_path; write it there")
@@ -57,10 +54,7 @@ def num_outputs(name: str) -> int | None:
 
 
 def require_mergeable(name: str, called: str) -> None:
-    """Refuse an adapter where it cannot be told what to merge it into, or nothing can.
-
-    Raises TeacherError naming it, its base, and what to do.
-    """
+    """Raise TeacherError if it cannot be told what to merge an adapter into, or nothing can merge it."""
     if (file := weights_file(Path(name))) is not None:
         raise TeacherError(
             f"cannot load {called} from {name}: it has whole weights ({file.name}) and an adapter ({ADAPTER}) beside "

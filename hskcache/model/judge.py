@@ -133,9 +133,10 @@ class _Load:
             if self.demands.new_head and not self.in_encoder(entry.name):
                 continue
             key = _decided_by(entry, config, self.in_encoder(entry.name))
+            more = f", and {len(self.resized) - 1} more do not fit" if len(self.resized) > 1 else ""
             raise TeacherError(
                 f"{self.name}: {entry.name} has the shape {list(entry.theirs)} in the weights and {list(entry.ours)} "
-                f"by its config.json{_more(self.resized)}; correct {key} there, or put back the weights that belong to "
+                f"by its config.json{more}; correct {key} there, or put back the weights that belong to "
                 "it"
             )
         return tuple(self.resized)
@@ -145,10 +146,10 @@ class _Load:
         encoder = [key for key in self.missing if self.in_encoder(key) and not _IDLE.search(key)]
         if encoder:
             # Of a head that is left behind nothing is said.
-            unplaced = [key for key in self.unused if self.prefix in key]
+            unplaced = next((f", and has {key} without a place" for key in self.unused if self.prefix in key), "")
             raise TeacherError(
                 f"{self.name} lacks {counted(len(encoder), 'weight')} of its own encoder ({_some(encoder)})"
-                f"{self._hint(self.unused) or _instead(unplaced)}; save it again"
+                f"{self._hint(self.unused) or unplaced}; save it again"
             )
         if self.missing and not self.demands.new_head and not self.is_base:
             raise TeacherError(
@@ -225,12 +226,11 @@ class _Load:
         first = key.partition(".")[0]
         if first in dict(self.model.base_model.named_children()):
             return True
-        return self.is_base and first not in _PRETRAINING and not self._has_prefix()
-
-    def _has_prefix(self) -> bool:
-        """True if the checkpoint sets its encoder apart from its head; assumed where it cannot be told."""
+        if not self.is_base or first in _PRETRAINING:
+            return False
+        # Does the checkpoint set its encoder apart from its head? Assumed where it cannot be told.
         names = tensor_names(Path(self.name))
-        return names is None or any(key.startswith(self.prefix) for key in names)
+        return names is not None and not any(key.startswith(self.prefix) for key in names)
 
     def _is_harmless(self, key: str) -> bool:
         first = key.partition(".")[0]
@@ -278,13 +278,5 @@ def _is_projection(key: str) -> bool:
     return key.partition(".")[0] in {SHARED_PROJECTION, LAYER_PROJECTIONS}
 
 
-def _instead(unused: list[str]) -> str:
-    return f", and has {unused[0]} without a place" if unused else ""
-
-
 def _some(keys: list[str]) -> str:
     return ", ".join(keys[:3])
-
-
-def _more(resized: list[Resized]) -> str:
-    return f", and {len(resized) - 1} more do not fit" if len(resized) > 1 else ""

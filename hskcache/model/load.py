@@ -137,10 +137,7 @@ def draw_model(name: str, kind: ModelKind, config: PreTrainedConfig, called: str
 
 
 def load_config(name: str, called: str) -> PreTrainedConfig:
-    """The configuration of a model: of a folder, a config.json, or a hub repository.
-
-    Raises TeacherError if it cannot be read, or needs code of its own.
-    """
+    """The configuration of a folder, a config.json or a hub id. Raises TeacherError if it cannot be read."""
     outputs = None
     if is_adapter(name) and not (Path(name) / "config.json").is_file():
         name, outputs = base_of(name), num_outputs(name)
@@ -181,10 +178,7 @@ def folder_of(name: str, also: str) -> Path | None:
 
 
 def require_weights(name: str, called: str) -> None:
-    """Refuse a folder whose weights cannot be read, or that has none.
-
-    Raises TeacherError saying which, and what to do.
-    """
+    """Raise TeacherError if the weights of a folder cannot be read, or it has none; says what to do."""
     folder = Path(name)
     if (reason := fault(folder)) is not None:
         raise TeacherError(f"cannot load {called} from {name}: {reason}")

@@ -42,10 +42,7 @@ def kept_layers(depth: Depth, teacher_layers: int) -> tuple[LayerPair, ...]:
 
 
 def top_layer(depth: Depth, teacher_layers: int) -> int:
-    """The teacher layer of the top student layer, whether that is kept or not.
-
-    Raises SpecError as :func:`kept_layers`.
-    """
+    """The teacher layer of the top student layer, kept or not. Raises SpecError as :func:`kept_layers`."""
     return _map(depth, teacher_layers)[-1]
 
 

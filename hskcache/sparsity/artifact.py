@@ -100,10 +100,7 @@ class ScoreInfo(Strict):
 
 
 def save_scores(folder: Path, scores: UnitScores | WeightScores, provenance: ScoreInfo) -> ScoreInfo:
-    """Write both files; a kill in between leaves no scores.
-
-    Returns the provenance with the digest of the scores, as it was written.
-    """
+    """Write both files, no scores if it is killed; gives the provenance with the digest, as it was written."""
     data = save(_arrays(scores))
     info = provenance.model_copy(update={"sha256": sha256_hex(data)})
     write_atomic(folder / SCORES, data)
@@ -137,10 +134,7 @@ def load_weight_scores(path: Path) -> tuple[WeightScores, ScoreInfo]:
 
 
 def record_of(path: Path) -> ScoreInfo:
-    """The record of some scores alone.
-
-    Raises MismatchError if there are no scores, DamageError if it cannot be read.
-    """
+    """The record of scores. Raises MismatchError if there are none, DamageError if it cannot be read."""
     info = files_of(path)[1]
     if not info.is_file():
         raise MismatchError(

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from hskcache.classes import require_outputs
 from hskcache.counted import counted
 from hskcache.errors import DataError, MismatchError, TeacherError
 from hskcache.sparsity.losses import friendly_loss, task_loss
@@ -74,7 +75,9 @@ def sum_gradients(
                 labels_B = torch.from_numpy(sample.labels[index_B]).to(teacher.device)
                 losses[EXPRESSIVE] = task_loss(logits_BC, labels_B)
             if trial is not None:
-                losses[FRIENDLY] = friendly_loss(logits_BC, trial.constant_logits(index_B), sample.temperature)
+                with torch.no_grad():
+                    learned_BC = trial.logits(index_B)
+                losses[FRIENDLY] = friendly_loss(logits_BC, learned_BC, sample.temperature)
             for number, (part, loss) in enumerate(losses.items(), start=1):
                 tally.add(part, torch.autograd.grad(loss, tally.watched, retain_graph=number < len(losses)))
             if on_rows is not None:
@@ -91,10 +94,7 @@ def require_finite(sums: Sequence[Tensor], teacher: str, what: str = "heads and 
 
 
 class _Reader:
-    """A model and the rows of a sample as it reads them.
-
-    ``model``: on the device of the teacher; ``teacher``: whose tokenizer made the rows.
-    """
+    """A model on the device of the teacher whose tokenizer made the rows of a sample, and these as it reads them."""
 
     def __init__(self, model: PreTrainedModel, teacher: Teacher, sample: Sample, name: str) -> None:
         self.model = model
@@ -109,11 +109,6 @@ class _Reader:
         logits_BC: Tensor = self.model(**tensors).logits
         return logits_BC.to(torch.promote_types(logits_BC.dtype, torch.float32))
 
-    def constant_logits(self, index_B: NDArray[np.int64]) -> Tensor:
-        """The same without a gradient."""
-        with torch.no_grad():
-            return self.logits(index_B)
-
 
 def _check(teacher: Teacher, student: PreTrainedModel | None, sample: Sample) -> None:
     if not len(sample):
@@ -122,12 +117,10 @@ def _check(teacher: Teacher, student: PreTrainedModel | None, sample: Sample) ->
         raise MismatchError(
             f"{sample.source} has no labels and there is no trial student, so there is no loss; give one of them"
         )
-    if student is not None and int(student.config.num_labels) != teacher.num_labels:
-        raise MismatchError(
-            f"the trial student has {counted(student.config.num_labels, 'output')} and {teacher.info.name} has "
-            f"{teacher.num_labels}; give a student that was distilled from this teacher"
-        )
     classes = teacher.num_labels or 0
+    if student is not None:
+        remedy = "a student that was distilled from this teacher"
+        require_outputs("the trial student", student.config, teacher.info.name, classes, remedy)
     if sample.labels is not None and classes > 1 and int(sample.labels.max()) >= classes:
         raise MismatchError(
             f"{sample.source} has class {int(sample.labels.max())}, counted from 0, and {teacher.info.name} has "

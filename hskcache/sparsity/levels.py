@@ -41,10 +41,7 @@ class Ranking:
 
 
 def check_balance(balance: float, flag: str = "--balance") -> None:
-    """Raise unless a share of the expressive scores is one. Raises SpecError if it is not a number from 0 to 1.
-
-    ``balance``: lambda [StarK 3.2].
-    """
+    """Raise SpecError unless a share of expressive scores, lambda [StarK 3.2], is a number from 0 to 1."""
     # Of nan every comparison is false.
     if not 0 <= balance <= 1:
         raise SpecError(f"{flag} {balance:g} is not a number from 0 to 1; leave it out, or give one")
@@ -52,10 +49,7 @@ def check_balance(balance: float, flag: str = "--balance") -> None:
 
 @dataclass(frozen=True, eq=False)
 class Importance:
-    """Worth of heads and neurons, to be compared across layers.
-
-    ``heads_LH``: float64 [L, H], finite; ``neurons_LF``: float64 [L, F], finite.
-    """
+    """Worth of heads and neurons, to be compared across layers: float64 [L, H] and [L, F], finite."""
 
     heads_LH: NDArray[np.float64]
     neurons_LF: NDArray[np.float64]

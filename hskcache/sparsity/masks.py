@@ -67,10 +67,7 @@ def zeroed(model: PreTrainedModel, kept: KeptUnits) -> Iterator[None]:
 
 @contextmanager
 def sparse(teacher: Teacher, kept: KeptUnits, name: str) -> Iterator[Teacher]:
-    """The teacher without its removed heads and neurons, as a teacher of its own.
-
-    ``teacher``: lends its model; while the context lasts, it is the sparse one too.
-    """
+    """The teacher without its removed heads and neurons, as one of its own; the two share their model."""
     with zeroed(teacher.model, kept):
         yield replace(teacher, info=describe(teacher.model, name))
 

@@ -14,20 +14,8 @@ from typing import Any
 from hskcache.disk import require_space, writing_to
 from hskcache.errors import DamageError, MismatchError
 from hskcache.locks import WRITING
-from hskcache.sparsity.artifact import (
-    INFO,
-    SCORES,
-    ScoreInfo,
-    files_of,
-    record_of,
-    save_scores,
-)
-from hskcache.sparsity.checkpoint import (
-    SPARSITY,
-    LevelInfo,
-    read_info,
-    write_checkpoint,
-)
+from hskcache.sparsity.artifact import INFO, SCORES, ScoreInfo, files_of, record_of, save_scores
+from hskcache.sparsity.checkpoint import SPARSITY, LevelInfo, read_info, write_checkpoint
 from hskcache.sparsity.levels import Ranking, level_name
 from hskcache.sparsity.ranked import Ranked, kind_of
 from hskcache.sparsity.subjects import SUBJECTS, AnyScores, Subject
@@ -71,7 +59,10 @@ def check_out(teacher: Teacher, ranking: Ranking, levels: Sequence[int], out: Pa
         _refuse_other(out / level_name(percent), info, asked)
     for path in partial:
         shutil.rmtree(path) if path.is_dir() else path.unlink()
-    _check_space(teacher, len(set(levels) - infos.keys()), out)
+    num_levels = len(set(levels) - infos.keys())
+    each = sum(tensor.nbytes for tensor in teacher.model.state_dict().values()) + _BESIDE_BYTES
+    what = f"{num_levels} sparse teachers may need"
+    require_space(out, num_levels * each, what, "ask for fewer levels with --sparsity")
 
 
 def stored_scores(out: Path, info: ScoreInfo) -> tuple[AnyScores, ScoreInfo] | None:
@@ -177,9 +168,3 @@ def _refuse_other(folder: Path, info: LevelInfo, wanted: dict[str, Any]) -> None
 
 def _short(value: Any) -> str:
     return f"{value!s:.60}"
-
-
-def _check_space(teacher: Teacher, num_levels: int, out: Path) -> None:
-    each = sum(tensor.nbytes for tensor in teacher.model.state_dict().values()) + _BESIDE_BYTES
-    what = f"{num_levels} sparse teachers may need"
-    require_space(out, num_levels * each, what, "ask for fewer levels with --sparsity")

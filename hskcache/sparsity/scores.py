@@ -56,7 +56,7 @@ class UnitScores:
     def knowledgeable(self, balance: float) -> Importance:
         """``balance`` * expressive + (1 - ``balance``) * friendly, each of length 1 in every layer [StarK 3.2].
 
-        ``balance``: lambda, from 0 to 1. Raises SpecError if ``balance`` is not a number from 0 to 1; MismatchError if
+        Raises SpecError if ``balance``, lambda, is not a number from 0 to 1; MismatchError if
         a part that counts was not scored, or its heads or its neurons have no score but 0, so that the other part alone
         would rank them.
         """
@@ -105,22 +105,12 @@ def normalized(values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def score(
-    teacher: Teacher,
-    student: PreTrainedModel | None,
-    sample: Sample,
-    on_rows: Callable[[int], None] | None = None,
+    teacher: Teacher, student: PreTrainedModel | None, sample: Sample, on_rows: Callable[[int], None] | None = None
 ) -> UnitScores:
     """Score heads and neurons in one pass over some rows, on the device of the teacher.
 
-    Raises DataError if there are no rows; MismatchError if there is neither a student nor a label, or one of them does
-    not fit the teacher; TeacherError if masks have no place in the teacher, a model cannot read the rows, or a score is
-    not finite.
-
-    Args:
-        teacher: a classifier, or of one output for a regression; it is left as it was.
-        student: the trial student, of as many outputs, which is moved there; None leaves the friendly part out.
-        sample: the rows; without labels the expressive part is left out.
-        on_rows: called with the number of rows after each batch.
+    Arguments and errors are those of :func:`~hskcache.sparsity.gradients.sum_gradients`, and TeacherError if masks have
+    no place in the teacher or a score is not finite.
     """
     tally = _UnitTally(teacher.model)
     sum_gradients(teacher, student, sample, tally, on_rows)
@@ -167,7 +157,7 @@ class _UnitTally:
             total += gradient.abs()
 
     def scores(self, teacher: str) -> UnitScores:
-        """Scores that were summed up. Raises TeacherError if it is not finite."""
+        """Scores that were summed up. Raises TeacherError if one is not finite."""
         require_finite([total for sums in self.sums.values() for total in sums], teacher)
         parts = {part: _importance(sums) for part, sums in self.sums.items()}
         return UnitScores(parts.get(EXPRESSIVE), parts.get(FRIENDLY))

@@ -4,8 +4,7 @@ from typing import NamedTuple
 
 from transformers import PreTrainedModel
 
-from hskcache.classes import reordering, require_one_answer
-from hskcache.counted import counted
+from hskcache.classes import reordering, require_one_answer, require_outputs
 from hskcache.encoder import weights_digest
 from hskcache.errors import MismatchError
 from hskcache.model.adapter import tokenizer_of
@@ -49,11 +48,8 @@ def load_trial(name: str, teacher: Teacher, task: Task | None = None) -> Trial:
 def _check_classes(name: str, model: PreTrainedModel, teacher: Teacher, task: Task | None) -> None:
     theirs, ours = model.config, teacher.model.config
     require_one_answer(name, theirs)
-    if int(theirs.num_labels) != teacher.num_labels:
-        raise MismatchError(
-            f"the trial student {name} has {counted(theirs.num_labels, 'output')} and {teacher.info.name} has "
-            f"{teacher.num_labels}; give a student that was distilled from this teacher"
-        )
+    remedy = "a student that was distilled from this teacher"
+    require_outputs(f"the trial student {name}", theirs, teacher.info.name, teacher.num_labels or 0, remedy)
     if theirs.num_labels == 1 or theirs.id2label == ours.id2label:
         return
     order, wanted = class_order(name, theirs, task), class_order(teacher.info.name, ours, task)

@@ -44,7 +44,7 @@ class WeightScores:
     def knowledgeable(self, balance: float) -> NDArray[np.float32]:
         """``balance`` * expressive + (1 - ``balance``) * friendly, each of length 1 in every layer: float32 [L, P].
 
-        ``balance``: lambda, from 0 to 1. Raises SpecError if ``balance`` is not a number from 0 to 1; MismatchError if
+        Raises SpecError if ``balance``, lambda, is not a number from 0 to 1; MismatchError if
         a part that counts was not scored, or has no score but 0.
         """
         parts: list[tuple[NDArray[np.float32], float]] = []
@@ -73,10 +73,7 @@ def matrices(model: PreTrainedModel) -> list[list[Tensor]]:
 
 
 def score_weights(
-    teacher: Teacher,
-    student: PreTrainedModel | None,
-    sample: Sample,
-    on_rows: Callable[[int], None] | None = None,
+    teacher: Teacher, student: PreTrainedModel | None, sample: Sample, on_rows: Callable[[int], None] | None = None
 ) -> WeightScores:
     """Score every weight in one pass over some rows; arguments and errors as of :func:`hskcache.sparsity.scores.score`.
 
@@ -106,10 +103,13 @@ def random_weights(model: PreTrainedModel, seed: int) -> NDArray[np.float32]:
 @contextmanager
 def without_weights(model: PreTrainedModel, kept_LP: NDArray[np.bool_]) -> Iterator[None]:
     """A model whose weights that are not kept are 0.0; they come back bit for bit, whatever happens inside."""
+    layers = matrices(model)
+    # Where in P each matrix ends but the last one.
+    ends = np.cumsum([weight.numel() for weight in layers[0]])[:-1]
     removed = [
         (weight, torch.from_numpy(~kept).view(weight.shape).to(weight.device))
-        for layer, kept_P in zip(matrices(model), kept_LP, strict=True)
-        for weight, kept in zip(layer, np.split(kept_P, _ends(layer)), strict=True)
+        for layer, kept_P in zip(layers, kept_LP, strict=True)
+        for weight, kept in zip(layer, np.split(kept_P, ends), strict=True)
     ]
     with torch.no_grad():
         saved = [weight[mask] for weight, mask in removed]
@@ -122,11 +122,6 @@ def without_weights(model: PreTrainedModel, kept_LP: NDArray[np.bool_]) -> Itera
         with torch.no_grad():
             for (weight, mask), values in zip(removed, saved, strict=True):
                 weight[mask] = values
-
-
-def _ends(layer: Sequence[Tensor]) -> NDArray[np.int64]:
-    """Ends in P of all matrices but the last one."""
-    return np.cumsum([weight.numel() for weight in layer])[:-1]
 
 
 def _stacked(layers: Sequence[Sequence[Tensor]]) -> NDArray[np.float32]:
@@ -156,7 +151,7 @@ class _WeightTally:
                 total += (weight * gradient).abs_()
 
     def scores(self, teacher: str) -> WeightScores:
-        """Scores that were summed up. Raises TeacherError if it is not finite."""
+        """Scores that were summed up. Raises TeacherError if one is not finite."""
         require_finite([total for sums in self.sums.values() for total in sums], teacher, "weights")
         num = len(self.matrices[0])
         parts = {

@@ -132,10 +132,7 @@ def _rows(spooled: SpooledRows, tokenizer: "PreTrainedTokenizerBase") -> Tokeniz
 
 
 def check_corpus(path: str | Path) -> None:
-    """Refuse a corpus that cannot be read, before a model is loaded.
-
-    Raises DataError if it is not there, or no regular file.
-    """
+    """Raise DataError, before a model is loaded, if a corpus is not there, or no regular file."""
     _open(path).close()
 
 

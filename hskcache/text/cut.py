@@ -1,9 +1,14 @@
 """Rows that are longer than they may be: how many, how much they lost, and what would keep it."""
 
 from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic import Field
 
 from hskcache import console
 from hskcache.counted import counted
+
+Count = Annotated[int, Field(ge=0)]
 
 
 @dataclass(frozen=True)
@@ -14,10 +19,10 @@ class Cut:
     included; ``longest``: tokens of the longest of them, uncut.
     """
 
-    num_rows: int = 0
-    num_tokens: int = 0
-    num_whole_tokens: int = 0
-    longest: int = 0
+    num_rows: Count = 0
+    num_tokens: Count = 0
+    num_whole_tokens: Count = 0
+    longest: Count = 0
 
     def __add__(self, other: "Cut") -> "Cut":
         return Cut(

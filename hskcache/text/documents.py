@@ -57,10 +57,7 @@ class DocumentsWriter:
         self.num_documents = self.num_tokens = 0
 
     def add(self, texts: Sequence[str]) -> None:
-        """Tokenize more of the corpus.
-
-        ``texts``: in order, with ``DOCUMENT_END`` after each document, the last one included.
-        """
+        """Tokenize more texts, in order, with ``DOCUMENT_END`` after each document, the last one included."""
         encodings = self._tokenizer.encode_batch([text for text in texts if text], add_special_tokens=False)
         tokens = _marked(encodings)
         encoding = iter(encodings)

@@ -29,11 +29,6 @@ class Frame:
     types: tuple[Types, ...]
     text_types: tuple[int, ...]
 
-    @property
-    def num_special(self) -> int:
-        """Special tokens of a row."""
-        return sum(map(len, self.ids))
-
 
 def frame_of(tokenizer: "PreTrainedTokenizerBase", num_texts: int) -> Frame:
     """Special tokens that a fast tokenizer puts around one text, or two.
@@ -72,17 +67,12 @@ def _probe(plain: Any) -> Any:
     return next(encoding for encoding in encodings if len(encoding))
 
 
-def check_room(frame: Frame, max_length: int) -> int:
-    """Tokens of text that a row of at most ``max_length`` tokens has room for.
-
-    Raises SpecError for less than one for each text.
-    """
-    num_texts = len(frame.text_types)
-    if (room := max_length - frame.num_special) >= num_texts:
+def room_for(num_texts: int, num_special: int, max_length: int) -> int:
+    """Tokens of text that a row has room for. Raises SpecError for less than one for each text."""
+    if (room := max_length - num_special) >= num_texts:
         return room
     texts = "single texts" if num_texts == 1 else "pairs"
     raise SpecError(
         f"{counted(max_length, 'token')} at most leave no room beside the "
-        f"{counted(frame.num_special, 'special token')} of {texts}; "
-        f"give at least {frame.num_special + num_texts}"
+        f"{counted(num_special, 'special token')} of {texts}; give at least {num_special + num_texts}"
     )

@@ -84,7 +84,7 @@ def unlabelled_scores(counts: Mapping[str, int], policy: RowPolicy) -> Unlabelle
 
     The lowest of other scores may be -1; it is taken for one unless rows without a gold label are asked for, and told.
     """
-    scores = {text: _number(text) for text in counts}
+    scores = {text: number(text) for text in counts}
     minus_ones = {text for text, score in scores.items() if score == -1}
     others = [score for text, score in scores.items() if text not in minus_ones and score is not None]
     if not minus_ones or any(score < 0 for score in others):
@@ -96,7 +96,8 @@ def unlabelled_scores(counts: Mapping[str, int], policy: RowPolicy) -> Unlabelle
     return Unlabelled(frozenset({"-"}), told)
 
 
-def _number(text: str) -> float | None:
+def number(text: str) -> float | None:
+    """The number that ``text`` reads as, finite or not; None where it is none."""
     try:
         return float(text)
     except ValueError:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from hskcache.classes import NO_CLASS, has_gold
 from hskcache.counted import counted
 from hskcache.errors import DataError, SpecError
-from hskcache.text.gold import Unlabelled, unlabelled_classes, unlabelled_scores
+from hskcache.text.gold import Unlabelled, number, unlabelled_classes, unlabelled_scores
 from hskcache.text.table import RawTable, RowPolicy
 
 Problem: TypeAlias = Literal["classification", "regression"]
@@ -69,11 +69,7 @@ class Resolved(NamedTuple):
 
 def is_number(text: str) -> bool:
     """True if ``text`` reads as a number, finite or not."""
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
+    return number(text) is not None
 
 
 def resolve_labels(table: RawTable, labels: LabelSet, policy: RowPolicy) -> Resolved:
@@ -121,7 +117,7 @@ def _scores(table: RawTable, written: list[str], none: Unlabelled, is_told: bool
     for index, text in enumerate(written):
         if not text or text in none.spellings:
             continue
-        score = float(text) if is_number(text) else math.nan
+        score = math.nan if (found := number(text)) is None else found
         # Compared as a Python float, for a cast of 1e39 to float32 is infinite; false for NaN.
         if abs(score) <= _LARGEST_SCORE:
             scores[index] = score
@@ -146,7 +142,10 @@ def _classes(table: RawTable, written: list[str], labels: LabelSet, policy: RowP
     names = known or _infer_names(table, gold, labels.num_classes)
     if labels.names is None:
         remarks.insert(0, f"{counted(len(names), 'class', 'classes')} ({_listed(names)})")
-        remarks += [] if known else _absent(names, gold)
+        # A model may have more classes than rows show: numbers from 1 look so where the last has no row.
+        absent = () if known else tuple(name for name in names if name not in gold)
+        if absent:
+            remarks.append(f"of which {_listed(absent)} {'has' if len(absent) == 1 else 'have'} no row")
         remarks += _alike(names)
     numbers, remark = _numbered(gold, names, table.class_names)
     remarks += [remark] if remark else []
@@ -229,12 +228,6 @@ def _alike(names: tuple[str, ...]) -> list[str]:
     folded = Counter(name.casefold() for name in names)
     alike = [name for name in names if folded[name.casefold()] > 1]
     return [f"of which {', '.join(alike)} differ in case alone"] if alike else []
-
-
-def _absent(names: tuple[str, ...], gold: Collection[str]) -> list[str]:
-    """A remark where a model has more classes than rows show: numbers from 1 look so where the last has no row."""
-    absent = tuple(name for name in names if name not in gold)
-    return [f"of which {_listed(absent)} {'has' if len(absent) == 1 else 'have'} no row"] if absent else []
 
 
 def _listed(names: tuple[str, ...]) -> str:

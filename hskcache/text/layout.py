@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from hskcache import console
-from hskcache.classes import class_names, folded, is_nameless, require_one_answer
+from hskcache.classes import class_names, folded, is_nameless, require_one_answer, require_outputs
 from hskcache.counted import counted
 from hskcache.errors import ColumnError, DataError, MismatchError
 from hskcache.text.head import check_head
@@ -118,10 +118,9 @@ class Layout:
             labels = LabelSet("regression")
         else:
             labels = LabelSet(None, names, num_classes)
-        overrides = Overrides(self.text, self.text_pair, self.label, self.header)
         policy = RowPolicy(self.unlabelled, self.bad_rows or "fail")
         try:
-            examples = examples_for(source, task, overrides, labels, policy)
+            examples = examples_for(source, task, self._overrides, labels, policy)
         except ColumnError as error:
             raise self._told(error) from None
         if self.memory is not None:
@@ -133,13 +132,21 @@ class Layout:
     def check(self, source: str) -> None:
         """Refuse a source that is not there or has no such columns, by its head: before a model is loaded.
 
-        Raises SpecError: neither a task nor a text column was given; DataError: reading would refuse it, too.
+        Raises SpecError if neither a task nor a text column was given, DataError if reading would refuse it, too.
         """
-        overrides = Overrides(self.text, self.text_pair, self.label, self.header)
         try:
-            check_head(source, columns_of(source, self.task, overrides))
+            check_head(source, columns_of(source, self.task, self._overrides))
         except ColumnError as error:
             raise self._told(error) from None
+
+    @property
+    def _overrides(self) -> Overrides:
+        return Overrides(self.text, self.text_pair, self.label, self.header)
+
+    @property
+    def file_columns(self) -> tuple[str | int, ...]:
+        """Columns of text, second text and label, without those that are not read, of a file of rows."""
+        return columns_of("a file", self.task, self._overrides).wanted
 
     def _told(self, error: ColumnError) -> DataError:
         """The same error, with where the columns are from that nobody gave."""
@@ -184,12 +191,9 @@ class Layout:
             known = names or class_names(config)
             return replace(examples, problem=problem, label_names=() if problem == "regression" else known)
         outputs = len(examples.label_names) if examples.problem == "classification" else 1
-        if outputs != config.num_labels:
-            raise MismatchError(
-                f"{model} has {counted(config.num_labels, 'output')} and {source} has {outputs} (1 is a "
-                "score); give a teacher of "
-                "this task, or --task or --classes to name the classes"
-            )
+        require_outputs(
+            model, config, source, outputs, "a teacher of this task, or --task or --classes to name the classes"
+        )
         return examples
 
 

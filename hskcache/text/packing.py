@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from hskcache.errors import SpecError
 from hskcache.spec import Packing
 from hskcache.text.documents import Tokens, TokenWindow, decoded
-from hskcache.text.frame import Frame, Ids, Types, check_room, frame_of
+from hskcache.text.frame import Frame, Ids, Types, frame_of, room_for
 from hskcache.text.tokenize import special_ids
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def template_of(tokenizer: "PreTrainedTokenizerBase", max_length: int, packing: 
     TeacherError if the tokenizer gives a single text token types other than 0.
     """
     frames = tuple(frame_of(tokenizer, num_texts) for num_texts in ((1,) if packing.pairs == "none" else (1, 2)))
-    room = check_room(frames[-1], max_length)
+    room = room_for(len(frames[-1].text_types), sum(map(len, frames[-1].ids)), max_length)
     return RowTemplate(frames, room, masks_of(tokenizer, packing) if packing.mask else None)
 
 
@@ -231,10 +231,7 @@ class Masks:
         self._bits = np.random.Philox(key=seed & ((1 << _BITS) - 1), counter=1 << 2 * _BITS)
 
     def masked(self, ids: Ids, starts: NDArray[np.bool_]) -> Ids:
-        """The next tokens of all rows, masked.
-
-        ``ids``: int32 [sum L]; ``starts``: which of them begin a word, the first one among them.
-        """
+        """The next tokens of all rows, int32 [sum L], masked; ``starts`` begin a word, the first one among them."""
         words, pieces = self._bits.random_raw(2 * len(ids)).reshape(-1, 2).T
         word = np.cumsum(starts) - 1
         is_masked = (words[starts] < self._share)[word] & ~np.isin(ids, self._special)

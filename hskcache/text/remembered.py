@@ -14,7 +14,7 @@ from hskcache.errors import DamageError, MismatchError
 from hskcache.strict import first_problem
 from hskcache.text.cut import NOTHING, Cut
 from hskcache.text.table import Columns
-from hskcache.text.tasks import Task, load_task
+from hskcache.text.tasks import Task, load_task, task_names
 
 if TYPE_CHECKING:
     from hskcache.text.rows import Examples
@@ -101,20 +101,6 @@ class Remembered:
         )
 
 
-class _Columns(BaseModel):
-    text: str | int
-    text_pair: str | int | None = None
-    label: str | int | None = None
-    header: bool | None = None
-
-
-class _Cut(BaseModel):
-    num_rows: int = Field(default=0, ge=0)
-    num_tokens: int = Field(default=0, ge=0)
-    num_whole_tokens: int = Field(default=0, ge=0)
-    longest: int = Field(default=0, ge=0)
-
-
 class _RowsFile(BaseModel):
     """Content of ``rows.json``; keys of later versions are passed over."""
 
@@ -122,10 +108,10 @@ class _RowsFile(BaseModel):
 
     task: str | None = None
     definition: Task | None = None
-    columns: _Columns | None = None
-    pairs: bool | None = None
+    columns: Columns | None = None
+    is_pairs: bool | None = Field(default=None, alias="pairs")
     max_length: int | None = Field(default=None, ge=1)
-    cut: _Cut = _Cut()
+    cut: Cut = NOTHING
     token_types: int | None = Field(default=None, ge=1)
 
 
@@ -145,10 +131,7 @@ def of_model(name: str | Path) -> Remembered:
         raise DamageError(
             f"{path} does not tell how the model's rows are read ({reason}); delete it and name the columns"
         ) from None
-    columns = None if content.columns is None else Columns(**content.columns.model_dump())
-    cut = Cut(**content.cut.model_dump())
-    told = content.task, content.definition, columns, content.pairs, content.max_length, cut, content.token_types
-    return Remembered(where, *told)
+    return Remembered(where, **dict(content))
 
 
 def of_examples(examples: "Examples", max_length: int, cut: Cut = NOTHING) -> Remembered:
@@ -182,8 +165,6 @@ def save(remembered: Remembered, folder: Path) -> None:
 
 def is_preset(task: Task) -> bool:
     """True if a task is one that ships, and not another of the same name."""
-    from hskcache.text.tasks import task_names
-
     return task.name in task_names() and load_task(task.name) == task
 
 

@@ -180,10 +180,7 @@ def has_hub_layout(source: str | Path) -> bool:
 
 
 def columns_of(source: str | Path, task: Task | None, given: Overrides) -> Columns:
-    """The columns of a source: those of a task, apart from what the user names.
-
-    Raises SpecError if there is neither a task nor a text column.
-    """
+    """A task's columns, apart from what the user names. Raises SpecError if there is neither a task nor a text."""
     layout = Overrides() if task is None else task.hub_columns if has_hub_layout(source) else task.columns
     text, text_pair, label = (
         _column(getattr(layout, name) if getattr(given, name) is None else getattr(given, name))

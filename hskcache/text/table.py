@@ -198,10 +198,7 @@ def read_text(path: Path, policy: BadRows = "fail") -> str:
 
 
 def named_column(column: str | int, names: Sequence[str], where: str) -> int:
-    """Number of ``column``, counted from 0, among ``names``.
-
-    Raises ColumnError if no column or more than one has the name, or the number is out of range.
-    """
+    """Number of a column, from 0. Raises ColumnError if none or several have the name, or it is out of range."""
     if isinstance(column, int):
         return numbered_column(column, len(names), where)
     positions = [position for position, name in enumerate(names) if name == column]

@@ -9,7 +9,7 @@ from pydantic import Field, ValidationError, model_validator
 from hskcache.errors import SpecError
 from hskcache.nearest import meant
 from hskcache.resources import resource
-from hskcache.strict import Strict, first_problem, parse_yaml
+from hskcache.strict import Strict, first_problem, parse_yaml, read_text
 from hskcache.text.table import Columns
 
 
@@ -65,10 +65,7 @@ def task_names() -> list[str]:
 
 
 def load_task(name: str) -> Task:
-    """The preset called ``name``, or the task written in a file whose name ends in ``.yaml``.
-
-    Raises SpecError if there is no such preset or file, or the file does not describe a task.
-    """
+    """A task by its name, or of a .yaml file. Raises SpecError if there is none such, or it describes no task."""
     if name.endswith((".yaml", ".yml")):
         return _parse_task(Path(name))
     known = task_names()
@@ -79,12 +76,8 @@ def load_task(name: str) -> Task:
 
 
 def _parse_task(path: Path) -> Task:
-    try:
-        value = parse_yaml(path.read_text(encoding="utf-8"), str(path))
-    except OSError as error:
-        raise SpecError(f"{path}: {error.strerror}; give a task's name or a .yaml file that describes one") from None
-    except UnicodeDecodeError as error:
-        raise SpecError(f"{path} is not YAML: {error}") from None
+    text = read_text(path, str(path), "give a task's name or a .yaml file that describes one")
+    value = parse_yaml(text, str(path))
     if not isinstance(value, Mapping):
         raise SpecError(f"{path} is not a mapping; give keys such as text, label and problem, as the presets do")
     return parse_task(value, str(path))

@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hskcache import console
-from hskcache.counted import counted
 from hskcache.encoder import num_positions
-from hskcache.errors import DataError, SpecError, TeacherError
+from hskcache.errors import DataError, TeacherError
 from hskcache.hub import looked_up
 from hskcache.text.cut import NOTHING, Cut, Reach
+from hskcache.text.frame import room_for
 from hskcache.text.rows import Examples
 from hskcache.text.strings import Flat
 from hskcache.timeline import span
@@ -68,7 +68,9 @@ def tokenize(
     done since the last call. Raises SpecError if ``max_length`` leaves no room for text beside the special tokens,
     DataError if a row gives no token at all.
     """
-    _check_room(examples, tokenizer, max_length)
+    # Below this length fast tokenizers do not fail: they cut a text to nothing, or do not cut at all.
+    is_pair = examples.pairs is not None
+    room_for(1 + is_pair, tokenizer.num_special_tokens_to_add(pair=is_pair), max_length)
     with_types = "token_type_ids" in tokenizer.model_input_names
     ids, types, offsets = Flat(np.int32), Flat(np.uint8), Flat(np.int64)
     offsets.append(np.zeros(1, np.int64))
@@ -113,9 +115,8 @@ def _batches(
 
 def tokenized(examples: Examples, tokenizer: "PreTrainedTokenizerBase", max_length: int) -> TokenizedRows:
     """The same with a progress bar on stderr."""
-    with console.progress("rows") as bar:
-        task = bar.add_task("tokenize", total=len(examples))
-        return tokenize(examples, tokenizer, max_length, lambda count: bar.advance(task, count))
+    with console.advancing("tokenize", len(examples)) as advance:
+        return tokenize(examples, tokenizer, max_length, advance)
 
 
 def _cut_in(
@@ -136,20 +137,6 @@ def _cut_in(
     cut = [(length, length - left) for length, left in zip(whole, lengths_left, strict=True) if length > left]
     lengths = [length for length, _ in cut]
     return Cut(len(cut), sum(lost for _, lost in cut), sum(lengths), max(lengths, default=0))
-
-
-def _check_room(examples: Examples, tokenizer: "PreTrainedTokenizerBase", max_length: int) -> None:
-    # Below this length fast tokenizers do not fail: they cut a text to nothing, or do not cut at all.
-    pair = examples.pairs is not None
-    num_special = tokenizer.num_special_tokens_to_add(pair=pair)
-    least = num_special + (2 if pair else 1)
-    if max_length < least:
-        rows = "pairs" if pair else "single texts"
-        raise SpecError(
-            f"{counted(max_length, 'token')} at most leave no room beside the "
-            f"{counted(num_special, 'special token')} of {rows}; "
-            f"give at least {least}"
-        )
 
 
 def reach_of(model: "PreTrainedModel", name: str, max_length: int, keep: str = "--max-length") -> Reach:

@@ -102,7 +102,7 @@ class HubSource(NamedTuple):
 
 
 def parse_hub(source: str) -> HubSource:
-    """Take ``hub:REPO[:CONFIG]:SPLIT`` apart. Raises DataError for not of that form."""
+    """Take ``hub:REPO[:CONFIG]:SPLIT`` apart. Raises DataError if it is not of that form."""
     match = _HUB.fullmatch(source)
     if not match:
         raise DataError(f"{source!r} is not of the form hub:REPO[:CONFIG]:SPLIT, such as hub:nyu-mll/glue:sst2:train")

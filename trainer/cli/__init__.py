@@ -3,7 +3,7 @@
 import click
 
 from hskcache import __version__
-from hskcache.console import Commands
+from hskcache.console import SETTINGS, Commands
 
 COMMANDS = {
     "finetune": "trainer.cli.finetune:finetune",
@@ -25,7 +25,7 @@ KEPT = {
 }
 
 
-@click.group(cls=Commands, commands_at=COMMANDS, kept_by=KEPT, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Commands, commands_at=COMMANDS, kept_by=KEPT, context_settings=SETTINGS)
 @click.version_option(__version__, prog_name="hsktrain")
 def main() -> None:
     """Train students from a cache of teacher knowledge, with no teacher in memory."""

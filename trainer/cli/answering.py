@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING, Any
 import click
 import numpy as np
 from numpy.typing import NDArray
+from transformers import PreTrainedModel
 
 from hskcache import console, runtime
 from hskcache.cache import Cache, LogitsField
-from hskcache.classes import class_names, require_one_answer
+from hskcache.classes import class_names, require_one_answer, require_outputs
 from hskcache.counted import counted
 from hskcache.disk import writing_to
 from hskcache.encoder import trained_length
-from hskcache.errors import DataError, MismatchError, SpecError, TeacherError
+from hskcache.errors import DataError, SpecError, TeacherError
 from hskcache.model.adapter import tokenizer_of
 from hskcache.store.fields import LOGITS
 from hskcache.store.files import write_atomic
@@ -39,8 +40,6 @@ from trainer.student.head import keep_meaning
 from trainer.student.vocabulary import own_vocabulary
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
-
     from trainer.cli.predict import PredictRequest
 
 
@@ -66,15 +65,8 @@ def of_data(request: "PredictRequest", data: str) -> None:
     tell_cut(rows.cut, len(rows), data, reach_of(classifier, model, max_length))
     tell_beyond(int(rows.lengths.max(initial=0)), trained_length(classifier), data, model)
     pad = classifier.config.pad_token_id or 0
-    with console.progress() as bar:
-        task = bar.add_task("predict", total=len(rows))
-        logits_NC = predict(
-            classifier.to(device),
-            rows,
-            pad_token_id=pad,
-            bf16=request.bf16,
-            on_rows=lambda count: bar.advance(task, count),
-        )
+    with console.advancing("predict", len(rows)) as advance:
+        logits_NC = predict(classifier.to(device), rows, pad_token_id=pad, bf16=request.bf16, on_rows=advance)
     _require_finite(model, logits_NC)
     predictions = Predictions(_places(examples), logits_NC, names)
     _write(_for_glue(predictions, examples) if request.glue else predictions.columns(), out)
@@ -94,9 +86,8 @@ def of_cache(request: "PredictRequest", source: str) -> None:
         classifier = _classifier(model, knowledge).to(device)
     if out is not None:
         require_cells(knowledge.label_names, _suffix(out))
-    with console.progress() as bar:
-        task = bar.add_task("predict", total=cache.num_rows)
-        sides = beside(classifier, cache, field, request.bf16, lambda count: bar.advance(task, count))
+    with console.advancing("predict", cache.num_rows) as advance:
+        sides = beside(classifier, cache, field, request.bf16, advance)
     _require_finite(model, sides[0])
     predictions = Predictions(np.arange(cache.num_rows), sides[0], knowledge.label_names, sides[1])
     if out is not None:
@@ -106,10 +97,7 @@ def of_cache(request: "PredictRequest", source: str) -> None:
 
 
 def _knowledge(cache: Cache, field: str) -> Knowledge:
-    """Knowledge of a cache with a field of logits.
-
-    Raises MismatchError if it has no such field, SpecError if the field holds something else.
-    """
+    """Knowledge of a cache with a field of logits. Raises MismatchError without it, SpecError if it is none."""
     knowledge = cached_knowledge(cache, parse_choice(cache, [field]))
     if knowledge.is_corpus or not isinstance(cache.fields.get(field), LogitsField):
         held = "a corpus without a task" if knowledge.is_corpus else "no logits there"
@@ -117,16 +105,11 @@ def _knowledge(cache: Cache, field: str) -> Knowledge:
     return knowledge
 
 
-def _classifier(model: str, knowledge: Knowledge) -> "PreTrainedModel":
+def _classifier(model: str, knowledge: Knowledge) -> PreTrainedModel:
     """A model whose classes stand in the order of the cached logits. Raises MismatchError if it answers for others."""
     classifier = load_classifier(model)
     require_one_answer(model, classifier.config)
-    if int(classifier.config.num_labels) != knowledge.num_labels:
-        raise MismatchError(
-            f"{model} has {counted(classifier.config.num_labels, 'output')} and {knowledge.where} has "
-            f"{knowledge.num_labels} (1 "
-            "is a score); give a student of this task"
-        )
+    require_outputs(model, classifier.config, knowledge.where, knowledge.num_labels, "a student of this task")
     if knowledge.label_names:
         keep_meaning(classifier, model, (class_names(classifier.config), knowledge.label_names))
     return classifier

@@ -51,16 +51,12 @@ _PRUNING = ("heads", "ffn", "share", "embedding_rank", "data", "num_rows", "batc
 @click.option("--data", metavar="FILE", help="With --prune: labelled rows that show which heads and neurons matter.")
 @layout
 @click.option(
-    "--rows",
-    "num_rows",
-    type=Whole(min=1),
-    help="With --prune: rows to use at most, drawn by --seed  [default: all].",
+    "--rows", "num_rows", type=Whole(min=1), help="With --prune: rows to use at most, drawn by --seed  [default: all]."
 )
 @click.option(
     "--batch-size",
     type=Whole(min=1),
     default=32,
-    show_default=True,
     help="With --prune: rows of a batch; importance adds up over batches.",
 )
 @options.trained_max_length
@@ -88,7 +84,7 @@ def create(request: CreateRequest, out: Path, as_json: bool) -> None:
         created = create_as_asked(request)
         with writing_to(out, "the start"):
             save_model(created.model, out, created.tokenizer)
-            if created.rows is not None:
+            if created.rows is not None and created.rows.is_known:
                 save(created.rows, out)
     config = created.model.config
     facts = {"layers": config.num_hidden_layers, "width": config.hidden_size}

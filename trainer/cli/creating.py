@@ -94,12 +94,7 @@ def _cut(request: CreateRequest, teacher: str) -> Created:
     tokenizer = load_tokenizer(request.tokenizer or tokenizer_of(teacher))
     model = load_classifier(teacher)
     layers = resolve_layers(request.layers, model.config.num_hidden_layers)
-    return Created(from_teacher_layers(model, layers), tokenizer, rows=_known(of_model(teacher)))
-
-
-def _known(memory: Remembered) -> Remembered | None:
-    """Memory beside a teacher; None where nothing is remembered."""
-    return memory if memory.is_known else None
+    return Created(from_teacher_layers(model, layers), tokenizer, rows=of_model(teacher))
 
 
 def _prune(request: CreateRequest, name: str) -> Created:
@@ -130,7 +125,7 @@ def _prune(request: CreateRequest, name: str) -> Created:
         console.say(f"all heads and neurons stay, so {request.data} is not read")
     pruned = prune(teacher, cut, scores)
     facts = _facts(teacher, pruned, cut) | {"num_rows": num_rows}
-    return Created(pruned.model, tokenizer, facts, _known(of_model(name)))
+    return Created(pruned.model, tokenizer, facts, of_model(name))
 
 
 def _facts(teacher: "PreTrainedModel", pruned: "Pruned", cut: "Pruning") -> dict[str, Any]:
@@ -185,10 +180,9 @@ def _sample(
 def _importance(teacher: "PreTrainedModel", sample: "LabelledBatches", cut: "Pruning") -> "dict[int, LayerImportance]":
     from trainer.student.importance import importance
 
-    with console.progress() as bar:
-        task = bar.add_task("importance", total=sum(map(len, sample.batches)))
-        by: By = "weights" if cut.share is None else "masks"
-        return importance(teacher, sample, cut.layers, lambda num_rows: bar.advance(task, num_rows), by)
+    by: By = "weights" if cut.share is None else "masks"
+    with console.advancing("importance", sum(map(len, sample.batches))) as advance:
+        return importance(teacher, sample, cut.layers, advance, by)
 
 
 def parse_labels(text: str) -> tuple[tuple[str, ...], Literal["classification", "regression"]]:

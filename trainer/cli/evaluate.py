@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hskcache import console, runtime
-from hskcache.counted import counted
-from hskcache.errors import MismatchError
+from hskcache.classes import require_outputs
 from hskcache.options import as_json, device, layout
 from hskcache.text.layout import Layout, class_order
 from trainer.cli import options
@@ -37,13 +36,7 @@ if TYPE_CHECKING:
 @device
 @as_json
 def evaluate(
-    model: str,
-    sources: Sequence[str],
-    layout: Layout,
-    max_length: int | None,
-    bf16: bool,
-    device: str,
-    as_json: bool,
+    model: str, sources: Sequence[str], layout: Layout, max_length: int | None, bf16: bool, device: str, as_json: bool
 ) -> None:
     """Score a model on labelled rows.
 
@@ -98,7 +91,9 @@ class _Scored:
         order = class_order(self.name, config, layout.task)
         examples = layout.of_labelled_rows().read(source, order, problem, num_classes)
         check_labels(examples)
-        _check_problem(self.name, config, examples)
+        outputs = len(examples.label_names) if examples.problem == "classification" else 1
+        remedy = "a model of this task, or --task or --classes to name the classes"
+        require_outputs(self.name, config, examples.source, outputs, remedy)
         return examples
 
     def score(self, examples: "Examples", layout: Layout) -> dict[str, Any]:
@@ -118,12 +113,3 @@ class _Scored:
         values = evaluate(self.classifier, examples, rows, metrics, bf16=self.bf16)
         lost = {"num_rows": len(examples), "max_length": self.max_length, "cut": asdict(rows.cut)}
         return {**lost, "metrics": values, **chance.record(values)}
-
-
-def _check_problem(model: str, config: Any, examples: "Examples") -> None:
-    outputs = len(examples.label_names) if examples.problem == "classification" else 1
-    if outputs != config.num_labels:
-        raise MismatchError(
-            f"{model} has {counted(config.num_labels, 'output')} and {examples.source} has {outputs} (1 is a score); "
-            "give a model of this task, or --task or --classes to name the classes"
-        )

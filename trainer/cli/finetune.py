@@ -19,31 +19,19 @@ from trainer.run.request import FinetuneRequest
 @click.option("--eval-data", required=True, metavar="FILE", help="Rows that pick the best evaluation.")
 @options.out("the result")
 @layout
-@click.option("--epochs", type=Whole(min=1), default=3, show_default=True, help="Passes over the rows.")
+@click.option("--epochs", type=Whole(min=1), default=3, help="Passes over the rows.")
 @click.option(
-    "--lr",
-    "learning_rate",
-    type=FiniteRange(min=0, min_open=True),
-    default=2e-5,
-    show_default=True,
-    help="Highest learning rate.",
+    "--lr", "learning_rate", type=FiniteRange(min=0, min_open=True), default=2e-5, help="Highest learning rate."
 )
-@click.option("--batch-size", type=Whole(min=1), default=32, show_default=True, help="Rows of a batch.")
-@click.option(
-    "--gradient-accumulation",
-    type=Whole(min=1),
-    default=1,
-    show_default=True,
-    help="Batches of one optimizer step.",
-)
+@click.option("--batch-size", type=Whole(min=1), default=32, help="Rows of a batch.")
+@click.option("--gradient-accumulation", type=Whole(min=1), default=1, help="Batches of one optimizer step.")
 @click.option(
     "--warmup-ratio",
     type=FiniteRange(0, 1, max_open=True),
     default=0.1,
-    show_default=True,
     help="Share of the steps over which the learning rate rises.",
 )
-@click.option("--weight-decay", type=FiniteRange(min=0), default=0.01, show_default=True, help="Of AdamW.")
+@click.option("--weight-decay", type=FiniteRange(min=0), default=0.01, help="Of AdamW.")
 @click.option("--patience", type=Whole(min=1), help="Stop after so many epochs without a better result.")
 @options.metric
 @options.eval_steps

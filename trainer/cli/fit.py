@@ -164,6 +164,7 @@ def _run(request: FitRequest, out: Path, machine: Machine) -> dict[str, Any]:
     "exports_projection",
     flag_value=False,
     default=True,
+    show_default=False,
     help="Leave the projection out of the folder of the student.",
 )
 @options.accumulation

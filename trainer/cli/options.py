@@ -48,7 +48,6 @@ accumulation = click.option(
     "accumulation",
     type=Whole(min=1),
     default=1,
-    show_default=True,
     help="Forward passes of one optimizer step; the batch of the recipe is divided by it.",
 )
 
@@ -66,7 +65,7 @@ def recipe(default: str, named: str, changed: str) -> Callable[[Command], Comman
     ``default``: the recipe where none is given; ``named``: the help of ``--recipe``; ``changed``: an example of
     ``--set``.
     """
-    name = click.option("--recipe", is_eager=True, default=default, show_default=True, help=named)
+    name = click.option("--recipe", is_eager=True, default=default, help=named)
     changes = click.option(
         "--set", "changes", multiple=True, metavar="STAGE.KEY=VALUE", help=f"Change a recipe: {changed}."
     )
@@ -74,10 +73,7 @@ def recipe(default: str, named: str, changed: str) -> Callable[[Command], Comman
 
 
 def load_recipe(*, recipe: str, changes: Sequence[str], eval_steps: int | None) -> "Recipe":
-    """The recipe that ``--recipe``, ``--set`` and ``--eval-steps`` say.
-
-    Raises SpecError if there is none such, or it cannot be changed so.
-    """
+    """The recipe that ``--recipe``, ``--set`` and ``--eval-steps`` say. Raises SpecError if there is none such."""
     from trainer.recipe import load_recipe as load
 
     return load(recipe, changes).evaluated_every(eval_steps)

@@ -22,12 +22,9 @@ from trainer.cli import options
     "--sparsity",
     metavar="0,1,2,5,10,20",
     default="0,1,2,5,10,20",
-    show_default=True,
     help="Percent of the weights in the encoder's matrices to remove at random; 0 is always one.",
 )
-@click.option(
-    "--seeds", type=Whole(min=1), default=5, show_default=True, help="So many draws of each, by seeds 0, 1, ..."
-)
+@click.option("--seeds", type=Whole(min=1), default=5, help="So many draws of each, by seeds 0, 1, ...")
 @options.trained_max_length
 @device
 @as_json
@@ -62,9 +59,8 @@ def pilot(
     columns.check(data)
     max_length = max_length or Folder(out).max_length or memory.length(columns.task)
     study = begin(PilotRequest(teacher, data, columns, percents, seeds, max_length, device))
-    with console.progress("cells") as bar:
-        task = bar.add_task("pilot", total=len(study.cells))
-        shares = run(study, out, lambda count: bar.advance(task, count))
+    with console.advancing("pilot", len(study.cells), "cells") as advance:
+        shares = run(study, out, advance)
     if as_json:
         facts = {"out": str(out), "num_rows": len(study.examples), "num_weights": study.num_weights}
         console.print_json({**facts, "shares": [asdict(share) for share in shares]})

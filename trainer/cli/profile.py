@@ -32,13 +32,9 @@ class _Numbers(click.ParamType):  # type: ignore[type-arg]
 @click.command()
 @click.argument("model")
 @click.option("--against", metavar="TEACHER", help="Another model, to compare with: like MODEL.")
-@click.option(
-    "--lengths", type=_Numbers(), default="128", show_default=True, metavar="32,128", help="Tokens of the rows."
-)
-@click.option(
-    "--batch-sizes", type=_Numbers(), default="1,32", show_default=True, metavar="1,32", help="Rows of a forward pass."
-)
-@click.option("--repetitions", type=Whole(min=1), default=7, show_default=True, help="Of each side in each setting.")
+@click.option("--lengths", type=_Numbers(), default="128", metavar="32,128", help="Tokens of the rows.")
+@click.option("--batch-sizes", type=_Numbers(), default="1,32", metavar="1,32", help="Rows of a forward pass.")
+@click.option("--repetitions", type=Whole(min=1), default=7, help="Of each side in each setting.")
 @click.option("--no-speed", is_flag=True, help="Leave out rows a second, which alone take long.")
 @options.bf16
 @device
@@ -82,10 +78,9 @@ def _timed(
     from trainer.profiling import speeds
 
     lengths, batch_sizes = settings
-    with console.progress("runs") as bar:
-        total = len(sides) * len(lengths) * len(batch_sizes) * (repetitions + 1)
-        task = bar.add_task("profile", total=total)
-        return list(speeds(sides, settings, repetitions, bf16, lambda: bar.advance(task)))
+    total = len(sides) * len(lengths) * len(batch_sizes) * (repetitions + 1)
+    with console.advancing("profile", total, "runs") as advance:
+        return list(speeds(sides, settings, repetitions, bf16, advance))
 
 
 def _table(sides: "dict[str, ProfiledModel]", flops: dict[str, dict[int, int]], found: "list[Speed]") -> str:

@@ -41,13 +41,13 @@ def _data(*, data: str, eval_data: str, score_data: str | None, score_rows: int 
     "--sparsity",
     metavar="0,10,...,90",
     default="0,10,...,90",
-    show_default=True,
     help="Percent of heads and of neurons to remove, a level each; 0 is always one. A finished folder may get more.",
 )
 @click.option(
     "--compare",
     metavar="plain,magnitude,random",
     default="",
+    show_default=False,
     help="Other ways to rank heads and neurons, levels and curves of their own: expressive scores alone, sizes of "
     "weights, chance.",
 )
@@ -55,7 +55,6 @@ def _data(*, data: str, eval_data: str, score_data: str | None, score_rows: int 
     "--balance",
     type=click.FloatRange(0, 1),
     default=0.5,
-    show_default=True,
     help="Share of expressive scores; the rest are student-friendly ones.",
 )
 @click.option(
@@ -72,7 +71,6 @@ def _data(*, data: str, eval_data: str, score_data: str | None, score_rows: int 
     "--batch-size",
     type=Whole(min=1),
     default=32,
-    show_default=True,
     help="Rows of a batch in scoring; gradients are summed up by batch, so it changes the scores.",
 )
 @options.recipe(

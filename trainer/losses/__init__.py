@@ -5,12 +5,13 @@ One file a kind of knowledge, and the table of the terms that a recipe may have.
 
 from typing import Any
 
+from hskcache.selection.depth import LayerPair
 from hskcache.table import Table
 from trainer.losses.abc import LossTerm
 from trainer.losses.attention import AttentionLoss, attention_loss
 from trainer.losses.hidden import EmbeddingLoss, HiddenLoss, hidden_loss
 from trainer.losses.logits import LabelLoss, SoftLoss, label_loss, soft_label_loss
-from trainer.losses.matches import LayerMatch, Matches
+from trainer.losses.matches import Matches
 from trainer.recipe import Losses
 
 __all__ = ["LOSSES", "LossTerm", "attention_loss", "hidden_loss", "label_loss", "pairs_of", "soft_label_loss"]
@@ -28,9 +29,9 @@ LOSSES: Table[LossTerm[Any]] = Table(
 """Losses by the name of the term."""
 
 
-def pairs_of(losses: Losses, matches: Matches) -> dict[str, tuple[LayerMatch, ...]]:
+def pairs_of(losses: Losses, matches: Matches) -> dict[str, tuple[LayerPair, ...]]:
     """Pairs of layers that the terms of a stage compare, by kind of knowledge; of a kind without layers none."""
-    pairs: dict[str, tuple[LayerMatch, ...]] = {}
+    pairs: dict[str, tuple[LayerPair, ...]] = {}
     for name, settings in losses.terms.items():
         if settings.kind is not None and LOSSES[name].has_layers:
             pairs[settings.kind] = (*pairs.get(settings.kind, ()), *LOSSES[name].pairs(settings, matches))

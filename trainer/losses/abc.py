@@ -9,8 +9,9 @@ from transformers import PreTrainedModel
 
 from hskcache.attention import scores_between
 from hskcache.errors import MismatchError
+from hskcache.selection.depth import LayerPair
 from trainer.batch import Batch
-from trainer.losses.matches import LayerMatch, Matches
+from trainer.losses.matches import Matches
 from trainer.recipe import StatesTerm, Term
 
 Settings = TypeVar("Settings", bound=Term)
@@ -50,7 +51,7 @@ class Seen(NamedTuple):
     batch: Batch
     matches: Matches
     num_heads: int
-    projection: Callable[[LayerMatch, StatesTerm], nn.Linear | None]
+    projection: Callable[[LayerPair, StatesTerm], nn.Linear | None]
 
 
 class LossTerm(Generic[Settings]):
@@ -70,7 +71,7 @@ class LossTerm(Generic[Settings]):
     what: ClassVar[str] = ""
     keep: ClassVar[Mapping[str, str]] = {}
 
-    def pairs(self, settings: Settings, matches: Matches) -> tuple[LayerMatch, ...]:
+    def pairs(self, settings: Settings, matches: Matches) -> tuple[LayerPair, ...]:
         """The pairs of layers that the term compares."""
         return matches.of(settings.kind) if self.has_layers and settings.kind is not None else ()
 

@@ -55,9 +55,10 @@ def pair_heads(setting: HeadSetting, field: AttentionField, student_heads: int) 
         return IN_ORDER
     if student_heads == teacher:
         return HeadPairs(student=tuple(field.heads))
+    example = ",".join(str(head * stored // student_heads) for head in range(student_heads))
     raise MismatchError(
         f"the student has {student_heads} attention heads and {stored} of the teacher's {teacher} are stored; set "
-        f"heads=mean, or a list of {student_heads} stored heads such as {_example(stored, student_heads)}"
+        f"heads=mean, or a list of {student_heads} stored heads such as [{example}]"
     )
 
 
@@ -72,10 +73,6 @@ def _listed(places: tuple[int, ...], field: AttentionField, student_heads: int) 
             f"stored ones; name one for each student head, from 0 to {field.num_heads - 1}"
         )
     return places
-
-
-def _example(stored: int, student_heads: int) -> str:
-    return str([head * stored // student_heads for head in range(student_heads)]).replace(" ", "")
 
 
 def attention_loss(

@@ -7,9 +7,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from hskcache.selection.depth import LayerPair
 from trainer.batch import HiddenTarget
 from trainer.losses.abc import LossTerm, Seen, present, total
-from trainer.losses.matches import LayerMatch, Matches
+from trainer.losses.matches import Matches
 from trainer.recipe import EmbeddingTerm, HiddenTerm, StatesTerm
 
 Missing = Literal["zero", "ignore"]
@@ -39,7 +40,7 @@ class EmbeddingLoss(_OnStates[EmbeddingTerm]):
     what = "the embedding output (layer 0)"
     keep: ClassVar[Mapping[str, str]] = {"--keep": "full"}
 
-    def pairs(self, settings: EmbeddingTerm, matches: Matches) -> tuple[LayerMatch, ...]:
+    def pairs(self, settings: EmbeddingTerm, matches: Matches) -> tuple[LayerPair, ...]:
         """Pair of layer 0, where the embedding output is kept."""
         return tuple(match for match in super().pairs(settings, matches) if match.student == 0)
 
@@ -49,24 +50,20 @@ class HiddenLoss(_OnStates[HiddenTerm]):
 
     keep: ClassVar[Mapping[str, str]] = {"--keep": "1l_10t_0.1h"}
 
-    def pairs(self, settings: HiddenTerm, matches: Matches) -> tuple[LayerMatch, ...]:
+    def pairs(self, settings: HiddenTerm, matches: Matches) -> tuple[LayerPair, ...]:
         """Pairs of the layers, and that of layer 0."""
         return tuple(match for match in super().pairs(settings, matches) if match.student > 0 or settings.embedding)
 
 
 def hidden_loss(
-    student_BLd: Tensor,
-    target: HiddenTarget,
-    projection: nn.Linear | None,
-    missing: Missing,
-    num_positions: int,
+    student_BLd: Tensor, target: HiddenTarget, projection: nn.Linear | None, missing: Missing, num_positions: int
 ) -> Tensor:
     """Mean squared error between projected student states and the kept teacher states of one layer.
 
     With s the projected student state of a kept position and v its kept values in columns C: ``ignore`` averages (s_c -
     v_c)^2 over C; ``zero`` takes the dropped columns as targets of 0 and averages over all D: |s|^2 - |s_C|^2 + |s_C -
     v|^2. With principal components, s_C is the projection of s - mean onto them and |s|^2 becomes |s - mean|^2. Returns
-    A scalar in float32.
+    a scalar in float32.
 
     Args:
         student_BLd: hidden states of one student layer, d wide.

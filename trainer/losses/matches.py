@@ -3,15 +3,8 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from hskcache.selection.depth import LayerPair
 from hskcache.store.fields import StoredField
-
-
-@dataclass(frozen=True)
-class LayerMatch:
-    """A student layer and the teacher layer it learns from; of hidden states, layer 0 is the embedding output."""
-
-    student: int
-    teacher: int
 
 
 @dataclass(frozen=True)
@@ -22,10 +15,10 @@ class Matches:
     of a row at most; None where that is not known.
     """
 
-    pairs: Mapping[str, Sequence[LayerMatch]] = field(default_factory=dict)
+    pairs: Mapping[str, Sequence[LayerPair]] = field(default_factory=dict)
     fields: Mapping[str, StoredField] = field(default_factory=dict)
     max_length: int | None = None
 
-    def of(self, kind: str) -> tuple[LayerMatch, ...]:
+    def of(self, kind: str) -> tuple[LayerPair, ...]:
         """The pairs of a kind."""
         return tuple(self.pairs.get(kind, ()))

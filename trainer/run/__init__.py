@@ -4,6 +4,7 @@ By floors; each uses those below it alone:
 
 - ``requested``, a run from what it is asked for with to its end, over ``prepare``, which opens what it needs;
 - commands: ``fit`` over ``distill``, one stage; ``finetune`` over ``finetuner``;
+- ``training``, what both share of the Trainer;
 - ``learner``, a student with its projections; ``resume`` and ``midway``, how a stage goes on; ``selecting``, the best;
 - ``checkpoints``, the folder of a run; ``interrupts``, ``passes``, ``processes``, ``progress``;
 - ``request``, what a run is asked for with, which needs no torch.

@@ -82,7 +82,9 @@ def claim(out: Path, run: Mapping[str, Any]) -> dict[str, Any] | None:
     given = json.loads(json.dumps(run))
     if record.is_file():
         if (found := difference(read_object(record), given)) is not None:
-            if metrics.is_file() or _has_begun(out):
+            stages = sorted((out / STAGES).glob("*"))
+            has_stage = any((stage / DONE).is_file() for stage in stages)
+            if metrics.is_file() or has_stage or any(map(last_checkpoint, [out, *stages])):
                 raise MismatchError(
                     f"{out} holds a run with {found}; give the same settings to go on, or another --out"
                 )
@@ -113,10 +115,7 @@ def require_room(out: Path) -> None:
 
 
 def begun(out: Path) -> dict[str, Any]:
-    """Facts that decide the run in ``out``, by name; empty where there is nothing to go on from.
-
-    Raises DamageError if it cannot be read.
-    """
+    """Facts that decide the run in ``out``; empty where nothing has begun. Raises DamageError if unreadable."""
     record = out / RUN
     return read_object(record) if record.is_file() and reached(out) != _NOWHERE else {}
 
@@ -134,12 +133,6 @@ def reached(out: Path) -> str:
         if done:
             return f"its last checkpoint, step {done[0]}{f' of stage {name}' if folder != out else ''}"
     return _NOWHERE
-
-
-def _has_begun(out: Path) -> bool:
-    """True if there is anything to go on from."""
-    stages = sorted((out / STAGES).glob("*"))
-    return any((stage / DONE).is_file() for stage in stages) or any(map(last_checkpoint, [out, *stages]))
 
 
 def last_checkpoint(folder: Path, also: Collection[str] = ()) -> Path | None:

@@ -18,6 +18,7 @@ from trainer.run import processes
 from trainer.run.midway import MidwayTrainer
 from trainer.run.request import Machine
 from trainer.run.resume import seeking
+from trainer.run.training import arguments_on
 from trainer.source.objective import Objective
 
 Score = Callable[[transformers.PreTrainedModel], dict[str, float]]
@@ -48,11 +49,7 @@ class DistillTrainer(MidwayTrainer):
         return dataloader.plan.num_rows
 
     def compute_loss(
-        self,
-        model: torch.nn.Module,
-        inputs: Batch,
-        return_outputs: bool = False,
-        num_items_in_batch: Any = None,
+        self, model: torch.nn.Module, inputs: Batch, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         """The stage's loss; its terms are summed up for the next log."""
         loss, terms = model(inputs)
@@ -132,8 +129,9 @@ def training_arguments(
     ``folder``: of the checkpoints; ``metric``: by which the best epoch is chosen, where the stage chooses; ``seed``: of
     dropout.
     """
-    arguments = TrainingArguments(
-        output_dir=str(folder),
+    return arguments_on(
+        machine.device,
+        folder,
         num_train_epochs=stage.epochs,
         per_device_train_batch_size=stage.batch_size // machine.slices,
         gradient_accumulation_steps=machine.accumulation,
@@ -145,23 +143,13 @@ def training_arguments(
         max_grad_norm=stage.max_grad_norm,
         eval_strategy="epoch" if stage.select == "best" else "no",
         metric_for_best_model=metric if stage.select == "best" else None,
-        greater_is_better=True,
         save_strategy="steps" if machine.save_steps else "epoch",
         save_steps=machine.save_steps or 1,
-        # Two: the older one is deleted before the newer one is whole.
-        save_total_limit=2,
         logging_steps=25,
         # Filtering would wait for the device at every step, and hide a run that diverges.
         logging_nan_inf_filter=False,
-        restore_callback_states_from_checkpoint=True,
-        report_to="none",
-        log_level="error",
         seed=seed,
         bf16=machine.bf16,
-        use_cpu=machine.device == "cpu",
-        disable_tqdm=True,
         # Without a loss on the logits the classifier gets no gradient.
         ddp_find_unused_parameters=stage.losses.soft is None and stage.losses.label is None,
     )
-    processes.pin(arguments, machine.device)
-    return arguments

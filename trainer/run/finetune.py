@@ -3,40 +3,32 @@
 from contextlib import ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
-from transformers import (
-    PreTrainedTokenizerBase,
-    TrainingArguments,
-)
+from transformers import PreTrainedTokenizerBase, TrainingArguments
 
 from hskcache import console, runtime
 from hskcache.encoder import trained_length
 from hskcache.errors import DataError, MismatchError, SpecError
 from hskcache.locks import sole_writer
 from hskcache.model.save import save_model
-from hskcache.text import remembered
+from hskcache.text import Examples, remembered
 from hskcache.text.cut import tell_beyond, tell_cut
 from hskcache.text.tokenize import reach_of
 from trainer import chance
 from trainer.evaluation import check_labels, metrics_for
 from trainer.inference import check_fit
-from trainer.run import processes
+from trainer.run import processes, training
 from trainer.run.checkpoints import CHECKPOINTS, LOGS, claim, finish, last_checkpoint, step_of
 from trainer.run.finetuner import Finetuner, Labelled
-from trainer.run.interrupts import Interrupts
-from trainer.run.midway import Midway
-from trainer.run.progress import StepBar
 from trainer.run.request import FinetuneArguments
 from trainer.run.resume import LogFirst, stopped
-from trainer.run.selecting import Best, EvaluateOften, Patience
+from trainer.run.selecting import Best
+from trainer.run.training import arguments_on, selection
 from trainer.student import origin
 from trainer.student.create import Interface, create_student
 from trainer.student.token_types import token_types_after
-
-if TYPE_CHECKING:
-    from hskcache.text import Examples
 
 
 def finetune(
@@ -68,14 +60,21 @@ def finetune(
         processes.connect(arguments.device)
         processes.on_first(lambda: stack.enter_context(sole_writer(out)))
         if finished := processes.on_first(lambda: claim(out, _run(arguments, tokenizer, train, dev))):
-            if processes.is_first():
-                console.say(f"{out} is finished already")
+            console.say(f"{out} is finished already")
             return finished
         if not processes.on_first((out / CHECKPOINTS).exists):
             origin.tell_origin(arguments.model, _reads_pairs(tokenizer, train.examples))
         trainer = Finetuner(model, _training_arguments(arguments, metric, out), train, dev, metrics)
-        best = _add_callbacks(trainer, arguments, metric, out)
-        _train(trainer, out, processes.on_first(lambda: last_checkpoint(out)), arguments.save_steps)
+        best = Best(trainer.model, out / CHECKPOINTS, metric)
+        for callback in (LogFirst(), *selection(arguments.eval_steps, arguments.patience, metric), best):
+            trainer.add_callback(callback)
+        checkpoint = processes.on_first(lambda: last_checkpoint(out))
+        if checkpoint is not None and (state := stopped(checkpoint)) is not None:
+            trainer.state = state
+        else:
+            if checkpoint is not None:
+                console.say(f"going on from step {step_of(checkpoint)}")
+            training.train(trainer, checkpoint, out / LOGS, "fine-tune", save_steps=arguments.save_steps)
         processes.wait()
         best.restore(trainer.state)
         result = _result(trainer, metric) | origin.record(arguments.model)
@@ -118,7 +117,7 @@ def _check(arguments: FinetuneArguments, train: Labelled, dev: Labelled) -> None
         raise SpecError("--bf16 is asked for and this device has no bfloat16; leave it out")
 
 
-def _check_classes(examples: "Examples") -> None:
+def _check_classes(examples: Examples) -> None:
     labels = examples.labels
     if labels is not None and examples.problem == "classification" and (labels == labels[0]).all():
         raise DataError(
@@ -131,41 +130,10 @@ def _classes(data: Labelled) -> str:
     return f"classes {', '.join(data.examples.label_names)}" if data.examples.label_names else "scores"
 
 
-def _add_callbacks(trainer: Finetuner, arguments: FinetuneArguments, metric: str, out: Path) -> Best:
-    """Add what decides when to log, to evaluate and to end; return the keeper of the best weights."""
-    trainer.add_callback(LogFirst())
-    if arguments.eval_steps is not None:
-        trainer.add_callback(EvaluateOften(arguments.eval_steps))
-    if arguments.patience is not None:
-        trainer.add_callback(Patience(arguments.patience, metric))
-    best = Best(trainer.model, out / CHECKPOINTS, metric)
-    trainer.add_callback(best)
-    return best
-
-
-def _train(trainer: Finetuner, out: Path, checkpoint: Path | None, save_steps: int | None) -> None:
-    from torch.utils.tensorboard import SummaryWriter
-    from transformers.integrations import TensorBoardCallback
-
-    if checkpoint is not None and (state := stopped(checkpoint)) is not None:
-        trainer.state = state
-        return
-    with ExitStack() as stack:
-        trainer.add_callback(Midway(trainer, stack.enter_context(Interrupts()), "", save_steps))
-        if processes.is_first():
-            if checkpoint is not None:
-                console.say(f"going on from step {step_of(checkpoint)}")
-            # Steps that were logged after the last checkpoint will be logged again.
-            purge_step = 1 + (step_of(checkpoint) if checkpoint else 0)
-            writer = stack.enter_context(SummaryWriter(str(out / LOGS), purge_step=purge_step))
-            trainer.add_callback(TensorBoardCallback(writer))
-            trainer.add_callback(StepBar(stack.enter_context(console.progress("steps")), "fine-tune"))
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-
-
 def _training_arguments(arguments: FinetuneArguments, metric: str, out: Path) -> TrainingArguments:
-    settings = TrainingArguments(
-        output_dir=str(out / CHECKPOINTS),
+    return arguments_on(
+        arguments.device,
+        out / CHECKPOINTS,
         num_train_epochs=arguments.epochs,
         learning_rate=arguments.learning_rate,
         per_device_train_batch_size=arguments.batch_size,
@@ -173,27 +141,18 @@ def _training_arguments(arguments: FinetuneArguments, metric: str, out: Path) ->
         warmup_steps=arguments.warmup_ratio,
         weight_decay=arguments.weight_decay,
         bf16=arguments.bf16,
-        use_cpu=arguments.device == "cpu",
         seed=arguments.seed,
         train_sampling_strategy="group_by_length",
         remove_unused_columns=False,
         eval_strategy="epoch",
         save_strategy="epoch",
-        save_total_limit=2,
         metric_for_best_model=metric,
-        greater_is_better=True,
-        restore_callback_states_from_checkpoint=True,
         logging_steps=0.01,
-        report_to="none",
-        disable_tqdm=True,
-        log_level="error",
         ddp_find_unused_parameters=False,
     )
-    processes.pin(settings, arguments.device)
-    return settings
 
 
-def _interface(arguments: FinetuneArguments, tokenizer: PreTrainedTokenizerBase, examples: "Examples") -> Interface:
+def _interface(arguments: FinetuneArguments, tokenizer: PreTrainedTokenizerBase, examples: Examples) -> Interface:
     return Interface(
         vocab_size=len(tokenizer),
         label_names=examples.label_names,
@@ -205,7 +164,7 @@ def _interface(arguments: FinetuneArguments, tokenizer: PreTrainedTokenizerBase,
     )
 
 
-def _reads_pairs(tokenizer: PreTrainedTokenizerBase, examples: "Examples") -> bool:
+def _reads_pairs(tokenizer: PreTrainedTokenizerBase, examples: Examples) -> bool:
     return examples.pairs is not None and "token_type_ids" in tokenizer.model_input_names
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,22 +11,20 @@ from transformers import PreTrainedModel, PrinterCallback, TrainerControl, Train
 
 from hskcache import console
 from hskcache.encoder import takes_token_types
+from hskcache.text import Examples, TokenizedRows
 from hskcache.timeline import span
 from trainer.evaluation import Metric, evaluate
 from trainer.inference import pad_batch
 from trainer.run import processes
 from trainer.run.midway import MidwayTrainer, Order
 
-if TYPE_CHECKING:
-    from hskcache.text import Examples, TokenizedRows
-
 
 @dataclass(frozen=True)
 class Labelled:
     """Labelled rows beside their tokens."""
 
-    examples: "Examples"
-    rows: "TokenizedRows"
+    examples: Examples
+    rows: TokenizedRows
 
 
 class RowsDataset(Dataset[dict[str, Any]]):
@@ -88,8 +86,7 @@ class Finetuner(MidwayTrainer):
         values = self.scores[self.state.global_step] = processes.on_first(self.score)
         logs = {f"{metric_key_prefix}_{name}": value for name, value in values.items()}
         self.log(dict(logs))
-        if processes.is_first():
-            console.say(f"epoch {self.state.epoch or 0:g}: " + ", ".join(f"{k} {v:.4f}" for k, v in values.items()))
+        console.say(f"epoch {self.state.epoch or 0:g}: " + ", ".join(f"{k} {v:.4f}" for k, v in values.items()))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, logs)
         return logs
 

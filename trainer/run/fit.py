@@ -1,18 +1,13 @@
 """Train a student through the stages of a recipe, from a cache or from a teacher in the loop."""
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from transformers import (
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-    PrinterCallback,
-    TrainerCallback,
-)
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback
 
 from hskcache import console, runtime
 from hskcache.locks import sole_writer
@@ -21,7 +16,6 @@ from hskcache.text import remembered
 from hskcache.text.remembered import Remembered
 from trainer import chance
 from trainer.losses import pairs_of
-from trainer.losses.matches import LayerMatch, Matches
 from trainer.recipe import Recipe, Stage
 from trainer.run import processes
 from trainer.run.checkpoints import (
@@ -37,13 +31,12 @@ from trainer.run.checkpoints import (
     write_json,
 )
 from trainer.run.distill import DistillTrainer, Score, training_arguments
-from trainer.run.interrupts import Interrupts
 from trainer.run.learner import Learner, Projecting, told
-from trainer.run.midway import Midway
-from trainer.run.progress import Pace, StepBar
+from trainer.run.progress import Pace
 from trainer.run.request import Machine
 from trainer.run.resume import PlaceCallback, newest, stopped
-from trainer.run.selecting import Best, EvaluateOften, Patience
+from trainer.run.selecting import Best
+from trainer.run.training import selection, train
 from trainer.source import projections
 from trainer.source.gate import check_recipe, check_student
 from trainer.source.objective import Objective, restore_attention
@@ -117,7 +110,7 @@ def fit(job: Fit, out: Path, machine: Machine) -> dict[str, Any]:
         processes.on_first(lambda: stack.enter_context(sole_writer(out)))
         finished = processes.on_first(lambda: claim(out, job.identity))
         if finished is not None:
-            _say(f"{out} is finished already")
+            console.say(f"{out} is finished already")
             return finished
         if job.origin is not None and not (out / STAGES).exists():
             origin.tell_origin(job.origin, job.source.knowledge.reads_pairs)
@@ -150,34 +143,32 @@ def _finished(job: Fit, learner: Learner, out: Path) -> dict[str, Any]:
 def _run_stage(job: Fit, stage: Stage, learner: Learner, folder: Path, machine: Machine) -> None:
     """Train ``learner`` in place; once ``folder/done.json`` stands, its weights stand in ``folder/student``."""
     held = {} if job.projecting.fresh else learner.projections
-    objective = Objective(learner.student, stage.losses, _matches(job, learner), job.seed, held)
+    matches = job.source.knowledge.matches_for(learner.student.config.num_hidden_layers, job.layer_map)
+    objective = Objective(learner.student, stage.losses, matches, job.seed, held)
     trainer = _trainer(job, stage, objective, folder, machine)
-    pace, best = Pace(), _best(objective, folder, job.metric or "")
+    beside = {projections.FILE: objective.projections} if objective.projections else {}
+    pace, best = Pace(), Best(objective.student, folder, job.metric or "", beside)
     # In this order: a checkpoint is whole before what only an older one needs is dropped.
     for callback in (PlaceCallback(trainer.loader), best, pace):
         trainer.add_callback(callback)
     checkpoint = processes.on_first(lambda: newest(folder))
     if checkpoint is not None:
-        _say(f"{stage.name}: going on from step {step_of(checkpoint)}")
+        console.say(f"{stage.name}: going on from step {step_of(checkpoint)}")
         trainer.loader.load_state_dict(read_json(checkpoint / LOADER))
     elif objective.projections:
-        _say(told(stage.name, projections.by_name(objective.projections), held))
+        console.say(told(stage.name, projections.by_name(objective.projections), held))
     if checkpoint is not None and (state := stopped(checkpoint)) is not None:
         trainer.state = state
         load_weights(trainer.model, checkpoint / "model.safetensors", trainer.args.device)
     else:
-        _train(trainer, checkpoint, stage.name, folder.parent.parent / LOGS / stage.name)
+        logs = folder.parent.parent / LOGS / stage.name
+        train(trainer, checkpoint, logs, stage.name, what=f"stage {stage.name}")
     processes.wait()
     restore_attention(learner.student)
     if stage.select == "best":
         best.restore(trainer.state)
     learner.projections.update(projections.by_name(objective.projections))
     processes.on_first(lambda: _record(trainer, stage, learner, folder, pace.median_s))
-
-
-def _best(objective: Objective, folder: Path, metric: str) -> Best:
-    beside = {projections.FILE: objective.projections} if objective.projections else {}
-    return Best(objective.student, folder, metric, beside)
 
 
 def _record(
@@ -211,28 +202,6 @@ def _last_losses(trainer: DistillTrainer) -> dict[str, float]:
     return {key.removeprefix("loss_"): value for key, value in last.items() if key.startswith("loss_")}
 
 
-def _train(trainer: DistillTrainer, checkpoint: Path | None, name: str, logs: Path) -> None:
-    with ExitStack() as stack:
-        interrupts = stack.enter_context(Interrupts())
-        trainer.add_callback(Midway(trainer, interrupts, f"stage {name}", None))
-        if processes.is_first():
-            from torch.utils.tensorboard import SummaryWriter
-            from transformers.integrations import TensorBoardCallback
-
-            if checkpoint is None:
-                shutil.rmtree(logs, ignore_errors=True)
-            # Steps that were logged after the checkpoint will be logged again.
-            purge_step = step_of(checkpoint) + 1 if checkpoint else None
-            writer = stack.enter_context(SummaryWriter(str(logs), purge_step=purge_step))
-            trainer.add_callback(TensorBoardCallback(writer))
-            trainer.add_callback(StepBar(stack.enter_context(console.progress("steps")), name))
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-
-
-def _matches(job: Fit, learner: Learner) -> Matches:
-    return job.source.knowledge.matches_for(learner.student.config.num_hidden_layers, job.layer_map)
-
-
 def _trainer(job: Fit, stage: Stage, objective: Objective, folder: Path, machine: Machine) -> DistillTrainer:
     arguments = training_arguments(stage, machine, folder / CHECKPOINTS, job.metric, job.seed)
     used = pairs_of(stage.losses, objective.matches)
@@ -242,24 +211,11 @@ def _trainer(job: Fit, stage: Stage, objective: Objective, folder: Path, machine
         world_size=arguments.world_size,
         accumulation=machine.accumulation,
         device=str(arguments.device),
-        layers={kind: _teacher_layers(pairs) for kind, pairs in used.items()},
+        layers={kind: tuple(sorted({pair.teacher for pair in pairs})) for kind, pairs in used.items()},
         num_tokens=objective.student.get_input_embeddings().num_embeddings,
     )
     loader = job.source.loader(stage.losses, part, job.seed)
-    callbacks: list[TrainerCallback] = []
-    if stage.eval_steps is not None:
-        callbacks.append(EvaluateOften(stage.eval_steps))
-    if stage.patience is not None:
-        callbacks.append(Patience(stage.patience, job.metric or ""))
+    callbacks = selection(stage.eval_steps, stage.patience, job.metric or "")
     trainer = DistillTrainer(objective, loader, job.score, args=arguments, callbacks=callbacks)
     trainer.remove_callback(PrinterCallback)  # it prints to stdout
     return trainer
-
-
-def _teacher_layers(pairs: Sequence[LayerMatch]) -> tuple[int, ...]:
-    return tuple(sorted({pair.teacher for pair in pairs}))
-
-
-def _say(message: str) -> None:
-    if processes.is_first():
-        console.say(message)

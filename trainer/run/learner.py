@@ -59,10 +59,7 @@ class Learner:
     projections: dict[str, nn.Linear]
 
     def again(self, folder: Path, device: torch.device) -> "Learner":
-        """A learner of this kind as a stage left it.
-
-        Raises TeacherError, DamageError if the folder does not hold what was saved.
-        """
+        """The same as a stage left it. Raises TeacherError, DamageError if the folder does not hold what was saved."""
         remedy = f"delete {folder.parent} and run the same command again"
         return Learner(load_again(self.student, folder).to(device), load_beside(folder, remedy))
 

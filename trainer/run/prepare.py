@@ -2,14 +2,17 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, NamedTuple
+from functools import partial
+from typing import NamedTuple
+
+from transformers import PreTrainedModel
 
 from hskcache import console, runtime
 from hskcache.counted import counted
 from hskcache.encoder import trained_length, weights_digest
 from hskcache.errors import DataError, MismatchError, SpecError
 from hskcache.recall import of_cache, tell_cut_of
-from hskcache.text import Examples, TokenizedRows, load_tokenizer, tokenized
+from hskcache.text import Examples, load_tokenizer, tokenized
 from hskcache.text.cut import tell_beyond, tell_cut
 from hskcache.text.layout import Layout
 from hskcache.text.remembered import of_examples
@@ -24,14 +27,9 @@ from trainer.run.request import FitRequest, FromCache, Machine
 from trainer.source.gate import check_recipe, check_student, check_tokenizer
 from trainer.source.knowledge import Knowledge
 from trainer.source.source import Local, Source, cached_source, opened_cache
-from trainer.student.create import create_student
-from trainer.student.encoder import create_encoder
+from trainer.student.create import create_encoder, create_student
 from trainer.student.token_types import token_types_after
 from trainer.student.vocabulary import own_vocabulary
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
-
 
 _KEEP = "a cache built with --max-length"
 _NO_EVALUATION = "give --eval-data FILE: labelled rows that score the student and pick its best epoch"
@@ -81,7 +79,8 @@ def prepare_fit(request: FitRequest, machine: Machine, tells: bool = True) -> Fi
         if tells:
             tell_cut(rows.cut, len(rows), source, reach)
             tell_beyond(int(rows.lengths.max(initial=0)), trained_length(student), source, request.student)
-        return _scoring(examples, rows, metrics, machine.bf16)
+        score = partial(evaluate, examples=examples, rows=rows, metrics=metrics, bf16=machine.bf16)
+        return Scoring(score, next(iter(metrics)), examples.fingerprint)
 
     scoring = scoring_on(examples, str(data))
     types = token_types_after(request.student, knowledge.is_corpus, knowledge.reads_pairs)
@@ -124,7 +123,7 @@ def _source(request: FitRequest, machine: Machine) -> Source:
     return live_source(asked.teacher, asked.data, request.layout, asked.spec, runtime.own_device(machine.device))
 
 
-def _student(request: FitRequest, knowledge: Knowledge, vocabulary: Mapping[str, int]) -> "PreTrainedModel":
+def _student(request: FitRequest, knowledge: Knowledge, vocabulary: Mapping[str, int]) -> PreTrainedModel:
     """The student at its start, once it is known to fit what there is to learn from."""
     create = create_encoder if knowledge.is_corpus else create_student
     student = create(request.student, knowledge.interface(1 + max(vocabulary.values())), request.seed)
@@ -134,7 +133,7 @@ def _student(request: FitRequest, knowledge: Knowledge, vocabulary: Mapping[str,
     return student
 
 
-def _projecting(request: FitRequest, knowledge: Knowledge, student: "PreTrainedModel", tells: bool) -> Projecting:
+def _projecting(request: FitRequest, knowledge: Knowledge, student: PreTrainedModel, tells: bool) -> Projecting:
     name, recipe, fresh = request.student, request.recipe, request.projection == "fresh"
     matches = knowledge.matches_for(int(student.config.num_hidden_layers), request.layer_map)
     is_projected = any(stage.losses.projected for stage in recipe.stages)
@@ -154,13 +153,6 @@ def _metrics(chosen: str | None, layout: Layout, knowledge: Knowledge) -> dict[s
             )
         return {}
     return metrics_for(knowledge.request.data.problem, layout.task.metrics if layout.task else None, chosen)
-
-
-def _scoring(examples: Examples, rows: TokenizedRows, metrics: dict[str, Metric], bf16: bool) -> Scoring:
-    def score(model: "PreTrainedModel") -> dict[str, float]:
-        return evaluate(model, examples, rows, metrics, bf16=bf16)
-
-    return Scoring(score, next(iter(metrics)), examples.fingerprint)
 
 
 def _evaluation_rows(data: str | None, layout: Layout, knowledge: Knowledge) -> Examples | None:

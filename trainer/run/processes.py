@@ -86,10 +86,7 @@ def wait() -> None:
 
 
 def on_first(work: Callable[[], Value]) -> Value:
-    """Do ``work`` in the first process alone; its result, or its error, is everybody's.
-
-    Raises CacheError, OSError as ``work`` does.
-    """
+    """Do ``work`` in the first process alone; its result, or its CacheError or OSError, is everybody's."""
     outcome: list[Any] = [_attempt(work) if is_first() else None]
     if count() > 1:
         broadcast_object_list(outcome)

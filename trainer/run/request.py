@@ -63,10 +63,7 @@ class FromCache:
 
 @dataclass(frozen=True)
 class FromTeacher:
-    """A teacher in the loop to learn from, for comparison.
-
-    ``teacher``: folder or hub id; ``spec``: what to keep of it, as of a cache.
-    """
+    """A teacher, folder or hub id, in the loop to learn from, for comparison, and what to keep of it."""
 
     teacher: str
     data: str

@@ -11,10 +11,7 @@ from trainer.run.checkpoints import checkpoint_of
 
 
 class EvaluateOften(TrainerCallback):  # type: ignore[misc]  # transformers is untyped
-    """Evaluate every so many steps, beside the end of every epoch.
-
-    ``steps``: optimizer steps from one evaluation to the next, counted from the start of the training.
-    """
+    """Evaluate every so many optimizer steps from the start on, beside the end of every epoch."""
 
     def __init__(self, steps: int) -> None:
         self.steps = steps

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from transformers import PreTrainedModel
 
-from hskcache.classes import require_one_answer
+from hskcache.classes import require_one_answer, require_outputs
 from hskcache.counted import counted
 from hskcache.encoder import num_positions
 from hskcache.errors import MismatchError, SpecError
@@ -81,16 +81,13 @@ def _change(knowledge: Knowledge, recipe: Recipe, stage: Stage) -> str:
         if knowledge.is_corpus and any(one.losses.needs_task for one in recipe.stages)
         else [_kept(knowledge, recipe)]
     )
-    if fitting := [name for name in known_recipes() if _fits(knowledge, load_recipe(name))]:
+    stages = {name: load_recipe(name).stages for name in known_recipes()}
+    if fitting := [name for name in stages if all(_lacking(knowledge, one) is None for one in stages[name])]:
         ways.append(f"use --recipe {' or '.join(fitting)}")
     if not ways:
         # Of the recipes that ship one is for a corpus.
         ways.append(f"for --recipe tinybert-general {_kept(knowledge, load_recipe('tinybert-general'))}")
     return ", or ".join(ways)
-
-
-def _fits(knowledge: Knowledge, recipe: Recipe) -> bool:
-    return all(_lacking(knowledge, stage) is None for stage in recipe.stages)
 
 
 def _kept(knowledge: Knowledge, recipe: Recipe) -> str:
@@ -121,12 +118,8 @@ def check_student(knowledge: Knowledge, recipe: Recipe, student: PreTrainedModel
     config, where = student.config, knowledge.where
     _check_layers(knowledge, recipe, int(config.num_hidden_layers), layer_map)
     _check_terms(knowledge, recipe, student)
-    if not knowledge.is_corpus and int(config.num_labels) != knowledge.num_labels:
-        raise MismatchError(
-            f"the student has {counted(config.num_labels, 'output')} and {where} has {knowledge.num_labels} "
-            "(1 is a score); use a "
-            "student of this task"
-        )
+    if not knowledge.is_corpus:
+        require_outputs("the student", config, where, knowledge.num_labels, "a student of this task")
     positions, longest = num_positions(student), knowledge.request.spec.max_length
     if positions is not None and positions < longest:
         raise MismatchError(

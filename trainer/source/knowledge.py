@@ -8,12 +8,12 @@ from pydantic import ValidationError
 from hskcache.cache import Cache, Request
 from hskcache.errors import SpecError
 from hskcache.recall import of_cache
-from hskcache.selection.depth import kept_layers
+from hskcache.selection.depth import LayerPair, kept_layers
 from hskcache.spec import Depth, layer_map_changes
 from hskcache.store.fields import INPUTS, KINDS, LOGITS, InputsField, StoredField, kind_of, knowledge
 from hskcache.strict import first_problem
 from trainer.loading.choice import OWN, Choice, resolved
-from trainer.losses.matches import LayerMatch, Matches
+from trainer.losses.matches import Matches
 from trainer.student.create import Interface
 
 
@@ -75,7 +75,7 @@ class Knowledge:
     def matches(self) -> Matches:
         """The pairs of layers it was made for."""
         pairs = {
-            kind: tuple(LayerMatch(pair.student, pair.teacher) for pair in found)
+            kind: tuple(LayerPair(pair.student, pair.teacher) for pair in found)
             for kind, one in KINDS.items()
             if (found := one.pairs(self.request_for(kind)))
         }
@@ -91,11 +91,11 @@ class Knowledge:
         made_for = self.matches
         if layer_map is None:
             return made_for
-        pairs: dict[str, tuple[LayerMatch, ...]] = {}
+        pairs: dict[str, tuple[LayerPair, ...]] = {}
         for name, depth in self.depths.items():
             asked = _mapped(depth, student_layers, layer_map)
             kept = kept_layers(asked, self.request_for(name).teacher.num_layers)
-            pairs[name] = tuple(LayerMatch(*pair) for pair in kept if pair.teacher >= KINDS[name].first_layer)
+            pairs[name] = tuple(pair for pair in kept if pair.teacher >= KINDS[name].first_layer)
         return replace(made_for, pairs=pairs)
 
     @property

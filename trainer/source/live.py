@@ -74,10 +74,7 @@ def live_knowledge(job: Job) -> Knowledge:
 
 @dataclass
 class LiveLoader(Ordered[Job]):
-    """Batches with targets that the teacher computes when they are asked for.
-
-    ``fields``: what to compute beside the inputs; None computes all that the spec keeps.
-    """
+    """Batches with targets of some ``fields``, None: all, that the teacher computes when they are asked for."""
 
     job: Job
     fields: tuple[str, ...] | None = None

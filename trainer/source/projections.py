@@ -18,9 +18,10 @@ from torch import Tensor, nn
 from hskcache.errors import DamageError
 from hskcache.model.save import save_weights
 from hskcache.model.weights import LAYER_PROJECTIONS, SHARED_PROJECTION, read_tensors, tensor_names
+from hskcache.selection.depth import LayerPair
 from hskcache.store.fields import HiddenField
 from trainer.losses import LOSSES
-from trainer.losses.matches import LayerMatch, Matches
+from trainer.losses.matches import Matches
 from trainer.recipe import Losses, StatesTerm
 from trainer.student.create import seeded
 
@@ -46,7 +47,7 @@ Projections = Mapping[str, nn.Linear]
 """Projections by name."""
 
 
-def name_of(match: LayerMatch, term: StatesTerm) -> str:
+def name_of(match: LayerPair, term: StatesTerm) -> str:
     """The projection through which a student layer learns."""
     return SHARED if term.shared_projection else f"{_LAYER}{match.student:02d}"
 

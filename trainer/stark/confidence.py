@@ -40,9 +40,6 @@ def confidence(logits_NC: NDArray[np.float32]) -> Confidence | None:
 
 
 def cached_confidence(cache: Cache, field: str) -> Confidence | None:
-    """The same of a field of logits, over all rows of a cache.
-
-    Raises MismatchError if the cache has no such field, DamageError if a shard is not as it was written.
-    """
+    """The same of a field of a cache. Raises MismatchError without it, DamageError if a shard is altered."""
     shards = (cache.read(field, shard, ("logits",)) for shard in range(len(cache.shards)))
     return confidence(np.concatenate([arrays["logits"] for arrays in shards]))

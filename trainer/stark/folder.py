@@ -92,10 +92,7 @@ class Folder(NamedTuple):
         return {level: outcome for level, outcome in outcomes.items() if outcome is not None}
 
     def most_bytes(self, levels: Sequence[Level], student_bytes: int) -> int:
-        """Most bytes that the students of some levels may need beside what is there.
-
-        ``student_bytes``: of one student's weights.
-        """
+        """Most bytes that students of some levels, of so many bytes each, may need beside what is there."""
         trained = self.trained()
         missing = [level for level in levels if level not in trained]
         if not missing:
@@ -107,19 +104,13 @@ class Folder(NamedTuple):
 
     @property
     def run(self) -> dict[str, Any] | None:
-        """Facts that decide the result of the run in the folder; None where there is no run.
-
-        Raises DamageError if it cannot be read.
-        """
+        """Facts that decide the folder's run; None without one. Raises DamageError if they cannot be read."""
         record = self.out / RUN
         return read_object(record) if record.is_file() else None
 
     @property
     def max_length(self) -> int | None:
-        """Tokens of a row at most in the run in the folder; None where there is no run.
-
-        Raises DamageError if it cannot be read.
-        """
+        """Tokens of a row at most in the folder's run; None without one. Raises DamageError as :attr:`run`."""
         return (self.run or {}).get("max_length")
 
     def claim(self, run: Mapping[str, Any]) -> None:

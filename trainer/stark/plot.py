@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from hskcache.store.files import write_atomic
-from trainer.stark.results import Results, Row
+from trainer.stark.results import Results
 from trainer.stark.settings import KNOWLEDGE, OTHERS
 
 # By shape too: the curves must be told apart in grey.
@@ -71,14 +71,9 @@ def _figure(results: Results, evaluation: str) -> Figure:
     axes.set_title(f"students scored on {evaluation}", loc="left", fontsize=9)
     axes.set_xlabel("heads and neurons removed from the teacher")
     axes.set_ylabel(f"{results.metric} of the student")
-    axes.set_xticks(_percents(results.rows))
+    percents = sorted({row.percent for row in results.rows})
+    axes.set_xticks(percents if len(percents) <= 12 else range(0, percents[-1] + 1, 10))
     axes.xaxis.set_major_formatter(PercentFormatter(decimals=0, symbol=" %"))
     tidy(axes)
     figure.legend(loc="outside upper center", ncols=3, frameon=False, fontsize=9)
     return figure
-
-
-def _percents(rows: tuple[Row, ...]) -> list[int]:
-    """Places of ticks: at the levels, or, where they are many, at every tenth."""
-    percents = sorted({row.percent for row in rows})
-    return percents if len(percents) <= 12 else list(range(0, percents[-1] + 1, 10))

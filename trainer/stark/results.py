@@ -138,6 +138,7 @@ def table(results: Results) -> str:
     for row in results.rows:
         distance = "" if row is results.dense else f"{results.score(row) - results.score(results.dense):+.4f}"
         method = ["" if row is results.dense else row.method] if several else []
+        marks = {"best": row is results.best, "chance": row.at_chance}
         kept = (results.heads - row.heads_removed, results.neurons - row.neurons_removed)
         lines.append(
             [
@@ -147,7 +148,7 @@ def table(results: Results) -> str:
                 *(_confidence(row) if sure else ()),
                 *(f"{row.metrics[name]:.4f}" for name in names),
                 distance,
-                ", ".join(_marks(results, row)),
+                ", ".join(mark for mark, is_so in marks.items() if is_so),
             ]
         )
     return aligned(lines, num_words=len(lines[0]) - len(head))
@@ -157,10 +158,6 @@ def _confidence(row: Row) -> tuple[str, str]:
     if (sure := row.confidence) is None:
         return "", ""
     return f"{sure.variance:.4f}", f"{sure.negative_entropy:.4f}"
-
-
-def _marks(results: Results, row: Row) -> list[str]:
-    return [*(["best"] if row is results.best else []), *(["chance"] if row.at_chance else [])]
 
 
 def aligned(lines: Sequence[Sequence[str]], num_words: int) -> str:

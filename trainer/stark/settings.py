@@ -58,18 +58,12 @@ def level_of(folder: str) -> Level | None:
 
 
 def parse_percents(text: str) -> tuple[int, ...]:
-    """Read ``10,30,50`` or ``0,10,...,90``; 0 is added where it is not among them.
-
-    Raises SpecError if not of these forms, not rising, or outside 0 to 99.
-    """
+    """Read ``10,30,50`` or ``0,10,...,90``, and add 0. Raises SpecError as :func:`parse_levels` does."""
     return tuple(sorted({0, *parse_levels(text)}))
 
 
 def parse_methods(text: str, flag: str = "--compare") -> tuple[str, ...]:
-    """Read ``plain,random``; an empty text names none.
-
-    Raises SpecError if one is not known, or named twice; names ``flag``.
-    """
+    """Read ``plain,random`` or nothing. Raises SpecError, which names ``flag``, for one unknown or twice."""
     names = tuple(text.split(",")) if text else ()
     for place, name in enumerate(names):
         if name not in OTHERS:

@@ -36,10 +36,7 @@ from trainer.student.vocabulary import own_vocabulary
 
 
 class Begun(NamedTuple):
-    """Facts about the rows that the later steps need.
-
-    ``drawn``: the rows that heads and neurons are scored on; ``num_evaluated``: rows that students are scored on.
-    """
+    """The rows that heads and neurons are scored on, and the number of those that students are scored on."""
 
     drawn: DrawnRows
     num_evaluated: int
@@ -77,9 +74,8 @@ def start(stark: Stark, folder: Folder, on_step: Callable[[bool], None]) -> Begu
         tell_origin(stark.student, knowledge.reads_pairs)
     on_step(begin.job is None)
     if begin.job is not None:
-        with console.progress("rows") as bar:
-            task = bar.add_task("logits", total=len(begin.job.rows))
-            manifest = build(begin.job, folder.cache, lambda count: bar.advance(task, count))
+        with console.advancing("logits", len(begin.job.rows)) as advance:
+            manifest = build(begin.job, folder.cache, advance)
         agreement = manifest.agreement.get(LOGITS)
         if agreement is not None and (line := told(agreement, "the teacher", evaluation.label_names)) is not None:
             console.say(line)
@@ -170,10 +166,7 @@ def _student_digest(stark: Stark, begin: _Start, folder: Folder) -> str:
 
 
 def _chosen_metric(stark: Stark, problem: str) -> str | None:
-    """The metric that picks in place of the task's own; None where it is that one.
-
-    Raises SpecError if there is none such of this kind of problem.
-    """
+    """The metric that picks in place of the task's own, or None. Raises SpecError if there is none such."""
     task = stark.data.layout.task
     own, first = (metrics_for(problem, task.metrics if task else None, name) for name in (None, stark.metric))
     return None if next(iter(own)) == next(iter(first)) else stark.metric

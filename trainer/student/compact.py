@@ -50,7 +50,7 @@ class CompactBertConfig(BertConfig):  # type: ignore[misc]  # transformers is un
     neurons_by_layer: list[int] | None = None
 
     def validate_layers(self) -> None:
-        """Raise unless there is a number for every layer, none of them negative. Raises ValueError if there is not."""
+        """Raise ValueError unless there is a number for every layer, none of them negative."""
         for name in BY_LAYER:
             numbers = getattr(self, name)
             if numbers is not None and (len(numbers) != self.num_hidden_layers or min(numbers, default=0) < 0):

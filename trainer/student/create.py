@@ -13,7 +13,7 @@ from transformers import BertConfig, PreTrainedConfig, PreTrainedModel
 from hskcache.classes import class_names, require_one_answer
 from hskcache.counted import counted
 from hskcache.errors import MismatchError, SpecError, TeacherError
-from hskcache.model.load import CLASSIFIER, ModelDemands, draw_model, load_config, load_model
+from hskcache.model.load import CLASSIFIER, ENCODER, ModelDemands, draw_model, load_config, load_model
 from trainer.student.compact import BY_LAYER
 from trainer.student.head import keep_meaning
 from trainer.student.origin import STUDENTS, has_no_weights, is_preset
@@ -101,6 +101,27 @@ def create_student(source: str, interface: Interface, seed: int = 0) -> PreTrain
         with seeded(seed):
             return draw_model(source, CLASSIFIER, config, "a student")
     return _load_student(source, interface, seed)
+
+
+def create_encoder(source: str, interface: Interface, seed: int = 0) -> PreTrainedModel:
+    """The same without a classifier, its pooler included where its kind has one: what task students begin from.
+
+    Of a checkpoint with a head, the head is left behind; what ``interface`` says of classes does not count. Raises
+    TeacherError if the source cannot be read, or its weights do not fit its config; MismatchError if the checkpoint has
+    too small a vocabulary.
+    """
+    if has_no_weights(source):
+        config = student_config(source, interface)
+        # Back to what a config has by itself and a saved one leaves out: an encoder has no classes.
+        config.num_labels, config.problem_type = 2, None
+        with seeded(seed):
+            return draw_model(source, ENCODER, config, "a student")
+    config = load_config(source, "a student")
+    check_vocabulary(source, config, interface)
+    with seeded(seed):
+        model = load_model(source, ModelDemands(ENCODER, "a student", config=config)).model
+    copy_untrained(model, source, interface.reads_pairs)
+    return model
 
 
 def _load_student(source: str, interface: Interface, seed: int) -> PreTrainedModel:

@@ -13,24 +13,20 @@ and all, so that it comes of the same gradients.
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
+from transformers import PreTrainedModel
 
 from hskcache.encoder import takes_token_types
 from hskcache.errors import DataError, TeacherError
 from hskcache.permutation import permutation
+from hskcache.text import TokenizedRows
 from trainer.inference import check_fit, evaluating, pad_batch
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-    from transformers import PreTrainedModel
-
-    from hskcache.text import TokenizedRows
-
 
 By: TypeAlias = Literal["weights", "masks"]
 """Carrier of the gradients that importance is taken of: single weights, or masks on whole heads and neurons."""
@@ -44,20 +40,20 @@ class LabelledBatches:
     numbers of each batch.
     """
 
-    rows: "TokenizedRows"
-    labels: "NDArray[Any]"
-    batches: "Sequence[NDArray[np.int64]]"
+    rows: TokenizedRows
+    labels: NDArray[Any]
+    batches: Sequence[NDArray[np.int64]]
 
 
 @dataclass(frozen=True, eq=False)
 class LayerImportance:
     """Scores of one layer, float64, none negative. ``heads``: [H]; ``neurons``: [F]."""
 
-    heads: "NDArray[np.float64]"
-    neurons: "NDArray[np.float64]"
+    heads: NDArray[np.float64]
+    neurons: NDArray[np.float64]
 
 
-def draw_batches(num_rows: int, batch_size: int, seed: int, limit: int | None = None) -> "list[NDArray[np.int64]]":
+def draw_batches(num_rows: int, batch_size: int, seed: int, limit: int | None = None) -> list[NDArray[np.int64]]:
     """Row numbers in batches, in an order drawn from ``seed``, the last batch perhaps smaller.
 
     With a limit the first ``limit`` rows of that order are taken, so that a larger limit adds rows to the same ones. A
@@ -68,7 +64,7 @@ def draw_batches(num_rows: int, batch_size: int, seed: int, limit: int | None = 
 
 
 def importance(
-    teacher: "PreTrainedModel",
+    teacher: PreTrainedModel,
     sample: LabelledBatches,
     layers: Sequence[int],
     on_batch: Callable[[int], None] | None = None,
@@ -169,7 +165,7 @@ class _LayerTally:
 
 
 @contextmanager
-def _gradients_for(teacher: "PreTrainedModel", tallies: "Sequence[_MatrixTally | _MaskTally]") -> Iterator[None]:
+def _gradients_for(teacher: PreTrainedModel, tallies: Sequence[_MatrixTally | _MaskTally]) -> Iterator[None]:
     """Let a backward pass compute the gradients of these matrices and of nothing else."""
     flags = [(parameter, parameter.requires_grad) for parameter in teacher.parameters()]
     with ExitStack() as stack:
@@ -184,7 +180,7 @@ def _gradients_for(teacher: "PreTrainedModel", tallies: "Sequence[_MatrixTally |
         yield
 
 
-def _loss(teacher: "PreTrainedModel", sample: LabelledBatches, indices: "NDArray[np.int64]") -> Tensor:
+def _loss(teacher: PreTrainedModel, sample: LabelledBatches, indices: NDArray[np.int64]) -> Tensor:
     device = teacher.device
     inputs = pad_batch(sample.rows, indices, teacher.config.pad_token_id or 0)
     if not takes_token_types(teacher):

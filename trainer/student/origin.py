@@ -11,18 +11,8 @@ from hskcache.text.remembered import of_model
 
 # The two students of [TinyBERT 4.2], which [MUD 4.1] trains too.
 STUDENTS: dict[str, dict[str, int]] = {
-    "tinybert4": {
-        "num_hidden_layers": 4,
-        "hidden_size": 312,
-        "intermediate_size": 1200,
-        "num_attention_heads": 12,
-    },
-    "tinybert6": {
-        "num_hidden_layers": 6,
-        "hidden_size": 768,
-        "intermediate_size": 3072,
-        "num_attention_heads": 12,
-    },
+    "tinybert4": {"num_hidden_layers": 4, "hidden_size": 312, "intermediate_size": 1200, "num_attention_heads": 12},
+    "tinybert6": {"num_hidden_layers": 6, "hidden_size": 768, "intermediate_size": 3072, "num_attention_heads": 12},
 }
 
 
@@ -49,10 +39,7 @@ def tell_origin(source: str, reads_pairs: bool = False) -> None:
 
 
 def has_one_type(source: str) -> bool:
-    """True if a student was trained from random weights on single texts alone, as is remembered beside it.
-
-    Raises DamageError if what is remembered cannot be read.
-    """
+    """True if a student is remembered to have seen single texts alone. Raises DamageError if that cannot be read."""
     return not is_preset(source) and of_model(source).token_types == 1
 
 

@@ -134,7 +134,9 @@ def prune(teacher: PreTrainedModel, cut: Pruning, importance: Mapping[int, Layer
     weights = dict(base.state_dict())
     head_size = config.hidden_size // config.num_attention_heads
     for place, layer in enumerate(cut.layers):
-        _cut_layer(weights, f"{prefix}encoder.layer.{place}.", _columns(heads[layer], head_size), neurons[layer])
+        # The columns of a head are neighbours in the attention's width.
+        columns = (heads[layer][:, None] * head_size + np.arange(head_size)).ravel()
+        _cut_layer(weights, f"{prefix}encoder.layer.{place}.", columns, neurons[layer])
     if cut.embedding_rank is not None:
         words = weights[f"{prefix}{_WORDS}"]
         weights[f"{prefix}{_WORDS}"], weights[f"{prefix}{_EXPANSION}"] = factor(words, cut.embedding_rank)
@@ -188,11 +190,6 @@ def factor(words_VD: Tensor, rank: int) -> tuple[Tensor, Tensor]:
 def _best(scores: NDArray[np.float64], count: int) -> NDArray[np.int64]:
     """The numbers of the highest scores, rising; ties go to the lowest number."""
     return np.sort(np.argsort(-scores, kind="stable")[:count])
-
-
-def _columns(heads: NDArray[np.int64], head_size: int) -> NDArray[np.int64]:
-    """The columns of some heads in the attention's width."""
-    return (heads[:, None] * head_size + np.arange(head_size)).ravel()
 
 
 def _cut_layer(weights: dict[str, Tensor], layer: str, columns: NDArray[np.int64], neurons: NDArray[np.int64]) -> None:

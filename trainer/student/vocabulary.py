@@ -2,7 +2,8 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+from transformers import PreTrainedTokenizerBase
 
 from hskcache import console
 from hskcache.errors import SpecError, TeacherError
@@ -10,9 +11,6 @@ from hskcache.model.adapter import tokenizer_of
 from hskcache.model.weights import has_tokenizer
 from hskcache.text import load_tokenizer
 from trainer.student.origin import is_preset
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
 
 
 def tokenizer_for(model: str, tokenizer: str | None) -> str:

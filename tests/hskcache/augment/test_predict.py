@@ -46,9 +46,9 @@ def test_candidates_are_those_of_plain_calls(lm: MaskedLM, texts: list[str], bat
 
 def test_as_many_candidates_as_words_are_all_words(lm: MaskedLM) -> None:
     place = masked_text(lm, ids_of(lm, "the film is dull"), 1)
-    for num_best in (lm.num_words, 10_000):
+    for num_best in (len(lm.words), 10_000):
         assert best_ids(lm, [place], num_best, 8)[0].tolist() == sorted(lm.words)
-    assert len(best_ids(lm, [place], lm.num_words - 1, 8)[0]) == lm.num_words - 1
+    assert len(best_ids(lm, [place], len(lm.words) - 1, 8)[0]) == len(lm.words) - 1
 
 
 def test_the_input_is_the_masked_sentence_and_the_full_one(lm: MaskedLM) -> None:

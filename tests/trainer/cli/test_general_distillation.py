@@ -16,8 +16,7 @@ from transformers import AutoModel, AutoTokenizer, BertConfig, BertForSequenceCl
 from hskcache.cache import Cache
 from hskcache.errors import MismatchError, TeacherError
 from trainer.cli import main as hsktrain
-from trainer.student.create import Interface
-from trainer.student.encoder import create_encoder
+from trainer.student.create import Interface, create_encoder
 from trainer.student.origin import STUDENTS
 
 HSKTRAIN = Path(sys.executable).with_name("hsktrain")

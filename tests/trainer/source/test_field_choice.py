@@ -16,8 +16,8 @@ from tiny import CPU, HIDDEN, PREDICTION, config_file, fit_of, recipe_of, studen
 
 from hskcache.cache import Cache
 from hskcache.errors import MismatchError, SpecError
+from hskcache.selection.depth import LayerPair
 from trainer.loading.choice import Choice, choice_of, parse_choice
-from trainer.losses.matches import LayerMatch
 from trainer.recipe import Recipe
 from trainer.run.fit import Fit, fit
 from trainer.source.gate import check_recipe, check_student
@@ -106,10 +106,10 @@ def test_layers_and_widths_are_those_of_the_chosen_fields_teacher(fields: list[s
 
 def test_pairs_of_a_chosen_field_are_counted_by_its_own_teachers_layers(grown: Grown) -> None:
     chosen = cached_knowledge(grown.cache, choose(hidden="hidden2"))
-    assert chosen.matches.of("hidden") == (LayerMatch(1, 3), LayerMatch(2, 6))
-    assert chosen.matches_for(2, "bottom").of("hidden")[-1] == LayerMatch(2, 2)
-    assert chosen.matches_for(3, "top").of("hidden")[-1] == LayerMatch(3, 6)
-    assert chosen.matches_for(3, "top").of("attention")[-1] == LayerMatch(3, 4)
+    assert chosen.matches.of("hidden") == (LayerPair(1, 3), LayerPair(2, 6))
+    assert chosen.matches_for(2, "bottom").of("hidden")[-1] == LayerPair(2, 2)
+    assert chosen.matches_for(3, "top").of("hidden")[-1] == LayerPair(3, 6)
+    assert chosen.matches_for(3, "top").of("attention")[-1] == LayerPair(3, 4)
 
 
 def with_manifest(cache: Cache, **changes: Any) -> Cache:

@@ -10,7 +10,7 @@ from tiny import cache_of, config_file, job_of, recipe_of, spec_of, student_of, 
 
 from hskcache.cache import Cache
 from hskcache.errors import MismatchError, SpecError
-from trainer.losses.matches import LayerMatch
+from hskcache.selection.depth import LayerPair
 from trainer.recipe import Recipe
 from trainer.source.gate import check_recipe, check_student, check_tokenizer
 from trainer.source.knowledge import Knowledge, cached_knowledge
@@ -38,7 +38,7 @@ def test_what_fits_passes(knowledge: Knowledge, cache_dir: Path, wide: Path) -> 
     recipe = stage(hidden={}, soft={}, label={})
     check_recipe(knowledge, recipe, slices=4)
     check_student(knowledge, recipe, student_of(cached_source(cache_dir), wide))
-    assert knowledge.matches.pairs == {"hidden": (LayerMatch(1, 2), LayerMatch(2, 4))}
+    assert knowledge.matches.pairs == {"hidden": (LayerPair(1, 2), LayerPair(2, 4))}
     assert knowledge.label_names == ("0", "1")
 
 

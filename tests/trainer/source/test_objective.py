@@ -9,15 +9,16 @@ from tiny import config_file, student_of
 
 from hskcache.cache import Cache
 from hskcache.errors import MismatchError
+from hskcache.selection.depth import LayerPair
 from hskcache.store.fields import HiddenField
 from trainer.batch import Batch
 from trainer.loading import KnowledgeLoader
-from trainer.losses.matches import LayerMatch, Matches
+from trainer.losses.matches import Matches
 from trainer.recipe import HiddenTerm, LabelTerm, Losses, SoftTerm
 from trainer.source.objective import Objective
 from trainer.source.source import Source, cached_source
 
-PAIRS = (LayerMatch(1, 2), LayerMatch(2, 4))
+PAIRS = (LayerPair(1, 2), LayerPair(2, 4))
 WIDE = HiddenField(width=32, num_columns=32, columns="all", encoding="float32", layers=[0, 2, 4])
 MATCHES = Matches({"hidden": PAIRS}, {"hidden": WIDE})
 

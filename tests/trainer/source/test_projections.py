@@ -10,13 +10,14 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from hskcache.errors import DamageError
+from hskcache.selection.depth import LayerPair
 from hskcache.store.fields import HiddenField
-from trainer.losses.matches import LayerMatch, Matches
+from trainer.losses.matches import Matches
 from trainer.recipe import EmbeddingTerm, HiddenTerm, Losses
 from trainer.source.projections import FILE, Widths, described, draw, load, needed, save, widths_of
 
 WIDE = HiddenField(width=32, num_columns=32, columns="all", encoding="float32", layers=[0, 2, 4])
-MATCHES = Matches({"hidden": (LayerMatch(0, 0), LayerMatch(1, 2), LayerMatch(2, 4))}, {"hidden": WIDE})
+MATCHES = Matches({"hidden": (LayerPair(0, 0), LayerPair(1, 2), LayerPair(2, 4))}, {"hidden": WIDE})
 ALONE = HiddenTerm(embedding=False)
 
 

@@ -15,9 +15,10 @@ from transformers import AutoModel, PreTrainedModel
 from hskcache.attention import IMPLEMENTATION
 from hskcache.cache import Cache
 from hskcache.errors import MismatchError
+from hskcache.selection.depth import LayerPair
 from trainer.batch import Batch
 from trainer.loading import KnowledgeLoader
-from trainer.losses.matches import LayerMatch, Matches
+from trainer.losses.matches import Matches
 from trainer.recipe import AttentionTerm, EmbeddingTerm, HiddenTerm, Losses, SoftTerm
 from trainer.run.fit import fit
 from trainer.source.knowledge import cached_knowledge
@@ -326,7 +327,7 @@ def test_a_batch_that_lacks_what_a_loss_needs_is_refused(
     with pytest.raises(MismatchError, match=f"learns from {complaint} and the batch has none"):
         Objective(student, losses, cached_knowledge(cache).matches)(batch)
     with pytest.raises(MismatchError, match="no pair of layers is given"):
-        Objective(student, losses, Matches({"hidden": (LayerMatch(1, 2),)}))(batch)
+        Objective(student, losses, Matches({"hidden": (LayerPair(1, 2),)}))(batch)
 
 
 def test_a_distilbert_shows_its_attention_too(written: Written, tmp_path: Path) -> None:

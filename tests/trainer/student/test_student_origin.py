@@ -9,8 +9,7 @@ from transformers import BertConfig, BertForSequenceClassification
 from hskcache.errors import SpecError, TeacherError
 from hskcache.runtime import quiet
 from trainer.cli import main as hsktrain
-from trainer.student.create import Interface, create_student
-from trainer.student.encoder import create_encoder
+from trainer.student.create import Interface, create_encoder, create_student
 from trainer.student.origin import tell_origin
 from trainer.student.vocabulary import own_vocabulary, tokenizer_for
 
