@@ -1,9 +1,5 @@
 """Sources of knowledge, and whether it fits: all that is known before a student is trained.
 
-By floors; each uses those below it alone:
-
-- ``source``, a cache, and ``live``, a teacher in the loop;
-- ``gate``: does the knowledge fit the recipe and the student?
-- ``knowledge``: what there is to learn from; ``objective``, the losses of a stage, through ``projections``;
-- ``matches``: which layers learn from which.
+By floors, each over those behind it: ``source``, a cache, and ``live``, a teacher in the loop; ``gate``, whether the
+knowledge fits the recipe and the student; ``knowledge``; ``objective``, the losses of a stage, with ``projections``.
 """
