@@ -65,7 +65,8 @@ def rows_of(cache: Cache, shard: int) -> dict[str, Any]:
 def write_records(cache: Cache, path: Path) -> int:
     """Write the rows of a cache as one structured array; returns the bytes of a row."""
     first = rows_of(cache, 0)
-    kind = np.dtype([(name, array.dtype, array.shape[1:]) for name, array in first.items()])
+    # Aligned, or torch takes no view of a column.
+    kind = np.dtype([(name, array.dtype, array.shape[1:]) for name, array in first.items()], align=True)
     records = np.lib.format.open_memmap(path, mode="w+", dtype=kind, shape=(cache.num_rows,))
     for shard, (start, stop) in enumerate(cache.shards):
         for name, array in rows_of(cache, shard).items():

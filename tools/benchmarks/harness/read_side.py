@@ -138,6 +138,16 @@ def read_litdata(folder: Path, batch_size: int) -> Batches:
     return lambda _: loader
 
 
+def _streaming() -> Any:
+    """MosaicML Streaming, which imports torchvision: a wheel for CUDA beside a torch without it lacks two operators."""
+    if torch.version.cuda is None:
+        library: Any = torch.library
+        operators = library.Library("torchvision", "DEF")
+        for name in ("nms", "qnms"):
+            operators.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    return import_module("streaming")
+
+
 def write_mds(records: str, folder: Path) -> None:
     """MDS of arrays whose types and shapes are declared, which is the smallest form."""
     rows = _records(records)
@@ -147,14 +157,14 @@ def write_mds(records: str, folder: Path) -> None:
         return f"ndarray:{base.name}:{','.join(map(str, shape))}" if shape else "int"
 
     columns = {name: column(rows.dtype.fields[name][0]) for name in rows.dtype.names}
-    with import_module("streaming").MDSWriter(out=str(folder), columns=columns) as out:
+    with _streaming().MDSWriter(out=str(folder), columns=columns) as out:
         for row in map(_row, rows):
             out.write({name: value if columns[name] != "int" else int(value) for name, value in row.items()})
 
 
 def read_mds(folder: Path, batch_size: int) -> Batches:
     """StreamingDataset and StreamingDataLoader, shuffled, in this process."""
-    streaming = import_module("streaming")
+    streaming = _streaming()
     rows = streaming.StreamingDataset(local=str(folder), shuffle=True, batch_size=batch_size)
     loader = streaming.StreamingDataLoader(rows, batch_size=batch_size, num_workers=0)
     return lambda _: loader
