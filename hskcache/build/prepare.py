@@ -177,6 +177,9 @@ def make_addition(request: AdditionRequest) -> "Addition":
     from hskcache.teacher.load import load_encoder, load_teacher
 
     cache, spec = open_cache(request.cache), request.spec
+    if "token_budget" not in spec.model_fields_set:
+        # Grouped as the cache's own rows, the same teacher gives the same bits.
+        spec = spec.model_copy(update={"token_budget": cache.manifest.request.spec.token_budget})
     load = load_encoder if cache.manifest.request.data.problem == "text" else load_teacher
     loaded = load(request.teacher, request.device, spec.compute_dtype)
     return prepare_addition(loaded, cache, request.kind, request.name, spec)

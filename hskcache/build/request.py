@@ -82,7 +82,8 @@ class AdditionRequest:
         cache: the directory.
         kind: of knowledge, which is the only one that ``spec`` keeps, see :func:`alone`.
         name: of the field.
-        spec: what to keep; the tokens and the rows of a shard are the cache's own.
+        spec: what to keep; the tokens and the rows of a shard are the cache's own, and so is a token budget that is not
+            set.
         device: where the teacher computes.
         on_nonfinite: what becomes of a row with NaN or infinity.
     """

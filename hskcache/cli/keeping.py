@@ -157,17 +157,19 @@ class Keeping:
     def spec(self, base: Spec | None = None) -> Spec:
         """The spec that they add up to: the file of ``--spec`` first, then what the others say.
 
-        Its ``max_length`` is set only where one of them says it, and of its packing what they say. ``base``: what holds
-        where they say nothing; None is the defaults. Raises SpecError if the file or an option is out of range, or
-        options contradict each other.
+        Its ``max_length`` and ``token_budget`` are set only where one of them says it, and of its packing what they
+        say. ``base``: what holds where they say nothing; None is the defaults. Raises SpecError if the file or an
+        option is out of range, or options contradict each other.
         """
         spec, file = base or Spec(), self.spec_file
         if file is not None:
             spec = parse_spec(read_text(file, f"--spec {file}", "give a YAML or JSON file"), str(file))
         values = spec.model_dump()
         values |= {key: getattr(self, name) for name, key in _TOP.items() if self.given(name)}
-        if self.max_length is None and self.spec_file is None:
-            del values["max_length"]
+        if self.spec_file is None:
+            for name in ("max_length", "token_budget"):
+                if not self.given(name):
+                    del values[name]
         # What is not said stays so: for a corpus the teacher decides it, see make_corpus_build.
         values["packing"] = spec.packing.model_dump(exclude_unset=True)
         values["packing"] |= {name: getattr(self, name) for name in _PACKING if self.given(name)}
