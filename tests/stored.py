@@ -21,6 +21,12 @@ def both_manifests(root: Path, data: bytes) -> None:
             (root / name).write_bytes(data)
 
 
+def written(path: Path) -> tuple[int, int, int]:
+    """What changes when a file is written or replaced, and not when it is read."""
+    status = path.stat()
+    return status.st_ino, status.st_size, status.st_mtime_ns
+
+
 def plain(name: str) -> str:
     """Name of a shard's file without its digest, by which tests know it: ``hidden/000003.zarr.zip``."""
     return re.sub(r"-[0-9a-f]{16}(?=\.(zarr\.zip|jsonl))", "", name)

@@ -81,7 +81,11 @@ class BoundedFolder:
 
     def holds(self, sha256: str) -> bool:
         """True if a file is there."""
-        return self._path(sha256).exists()
+        try:
+            return self._path(sha256).exists()
+        except PermissionError:
+            # Whoever fetches it is told.
+            return False
 
     def drop(self, sha256: str) -> None:
         """Remove a file that is not what it should be."""

@@ -22,8 +22,8 @@ from forked import start
 Work = Callable[[], object]
 
 PATIENCE_S = 120
-# Parts of names that are drawn at random.
-_RANDOM = re.compile(r"[0-9a-f]{16,}|(?<=tmp)[a-z0-9_]{8}")
+# Parts of names that are drawn at random, and files without a name.
+_RANDOM = re.compile(r"#\d+ \(deleted\)|[0-9a-f]{16,}|(?<=tmp)[a-z0-9_]{8}")
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 _EVENTS = {"os.rename": 1, "os.remove": 0, "os.mkdir": 0, "os.rmdir": 0, "os.link": 1, "os.symlink": 1}
 _FOLDERS = {"os.rename": 3, "os.remove": 1, "os.mkdir": 2, "os.rmdir": 1, "os.link": 3, "os.symlink": 2}

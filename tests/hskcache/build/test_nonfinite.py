@@ -97,7 +97,7 @@ def test_rows_are_counted_over_the_fields_that_are_stored_and_the_first_is_named
     nonfinite["attention"] = {"attention layer 1": counts[2]}
     with pytest.raises(TeacherError, match=r"d row 41, counted from 0: the logits .* as in 2 more rows of its shard"):
         refuse("d", 40, nonfinite, ("inputs", "hidden", "logits"))
-    with pytest.raises(TeacherError, match=r"d row 42, counted from 0: hidden layer 2 .* as in 1 more rows"):
+    with pytest.raises(TeacherError, match=r"d row 42, counted from 0: hidden layer 2 .* as in 1 more row of"):
         refuse("d", 40, nonfinite, ("hidden",))
     refuse("d", 40, nonfinite, ("inputs",))
 

@@ -15,8 +15,9 @@ from tiny import student_of
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from hskcache.cache import Cache
+from hskcache.selection.depth import LayerPair
 from trainer.loading import KnowledgeLoader
-from trainer.losses.matches import LayerMatch, Matches
+from trainer.losses.matches import Matches
 from trainer.recipe import HiddenTerm, LabelTerm, Losses, SoftTerm
 from trainer.source.objective import Objective
 from trainer.source.source import cached_source
@@ -53,7 +54,7 @@ def test_a_step_reads_nothing_back(caches: Callable[[str], Cache], wide: Path, s
     if scheme == "pca" and missing == "ignore":
         pytest.skip("coordinates along components are not columns")
     cache = caches(scheme)
-    matches = Matches({"hidden": (LayerMatch(1, 2), LayerMatch(2, 4))}, {"hidden": cache.fields["hidden"]})
+    matches = Matches({"hidden": (LayerPair(1, 2), LayerPair(2, 4))}, {"hidden": cache.fields["hidden"]})
     losses = Losses(hidden=HiddenTerm(missing=missing), soft=SoftTerm(), label=LabelTerm())
     objective = Objective(student_of(cached_source(cache.root), wide), losses, matches).train()
     batches = iter(KnowledgeLoader(cache, batch_size=16))

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from forked import in_child
 from handwritten import CACHES, Shape, contents, killer, write_cache
-from stored import shard_file
+from stored import shard_file, written
 
 from hskcache.cache import open_cache
 from hskcache.errors import CacheError, DamageError, MismatchError
@@ -27,12 +27,12 @@ def test_a_finished_file_is_left_alone_and_another_is_not_replaced_unasked(
 ) -> None:
     out = tmp_path / "c.h5"
     shutil.copy(exported, out)
-    before = out.stat()
+    before = written(out)
     assert export_hdf5(whole, out).was_there
-    assert out.stat() == before
+    assert written(out) == before
     with pytest.raises(MismatchError, match=r"holds the cache .* and not .* --force"):
         export_hdf5(CACHES[0], out)
-    assert out.stat() == before
+    assert written(out) == before
     assert not export_hdf5(CACHES[0], out, force=True).was_there
     out.write_text("notes")
     with pytest.raises(MismatchError, match="no such copy"):

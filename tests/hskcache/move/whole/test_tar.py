@@ -15,7 +15,7 @@ from forked import in_child, start
 from handwritten import CACHES, Shape, contents, killer, write_cache
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from stored import plain
+from stored import plain, written
 
 from hskcache.cache import open_cache
 from hskcache.errors import CacheError, DamageError, MismatchError
@@ -101,11 +101,11 @@ def test_a_finished_tar_is_left_alone_and_another_is_not_replaced_unasked(
     whole: Path, packed: Path, tmp_path: Path
 ) -> None:
     out = Path(shutil.copy(packed, tmp_path / "c.tar"))
-    before = out.stat()
+    before = written(out)
     assert pack(whole, out).was_there
     with pytest.raises(MismatchError, match="--force"):
         pack(CACHES[0], out)
-    assert out.stat() == before
+    assert written(out) == before
     assert not pack(CACHES[0], out, force=True).was_there
     out.write_text("notes")
     with pytest.raises(MismatchError, match="no such copy"):
