@@ -1,18 +1,29 @@
-"""Run a transformer teacher once, keep the knowledge worth keeping, train students from the cache."""
+"""Run a transformer teacher once, keep the knowledge worth keeping, train students from the cache.
+
+``build`` writes a cache, ``open_cache`` opens one, in a folder or at a URL.
+"""
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from hskcache.cache import Cache, open_cache
+    from hskcache.build.keywords import build
+    from hskcache.cache import Cache
+    from hskcache.remote.mirror import open_any as open_cache
 
 __version__ = "0.1.0"
-__all__ = ["Cache", "__version__", "open_cache"]
+__all__ = ["Cache", "__version__", "build", "open_cache"]
+
+_PLACES = {"Cache": "cache:Cache", "open_cache": "remote.mirror:open_any"}
 
 
 def __getattr__(name: str) -> Any:
-    """Load the reader on first use, so that ``import hskcache`` costs nothing."""
-    if name in {"Cache", "open_cache"}:
-        from hskcache import cache
+    """Load what builds and reads on first use, so that ``import hskcache`` costs nothing."""
+    from importlib import import_module
 
-        return getattr(cache, name)
+    if name == "build":
+        # The room, which can be called.
+        return import_module("hskcache.build")
+    if name in _PLACES:
+        module, _, attribute = _PLACES[name].partition(":")
+        return getattr(import_module(f"hskcache.{module}"), attribute)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -28,6 +28,7 @@ from hskcache.store.manifest import Manifest, Request
 from hskcache.store.record import Record
 from hskcache.store.records import Records
 from hskcache.store.shelf import Directory, Shelf
+from hskcache.values import Values
 from hskcache.views import parse_view, viewed
 
 __all__ = [
@@ -58,12 +59,12 @@ def open_cache(path: str | Path) -> "Cache":
     return Cache(manifest, Directory(root))
 
 
-class Cache:
+class Cache(Values):
     """A complete cache: a manifest, and a shelf of the shards that it lists.
 
     Holds no open file and never changes, so threads may share it. ``manifest``: what it is, known to be intact. ``id``:
     the cache id; caches of the same id hold the same bytes. ``shards``: row range [start, stop) of each shard, the same
-    for every field.
+    for every field. A sequence of rows, decoded, see :class:`~hskcache.values.values.Values`.
     """
 
     def __init__(self, manifest: Manifest, shelf: Shelf) -> None:

@@ -205,7 +205,7 @@ def printer(folds: bool = True) -> "Console":
 
 
 def progress(unit: str = "rows") -> "Progress":
-    """A progress bar on stderr with ``unit`` per second and the time left.
+    """A progress bar on stderr, or in a notebook's cell, with ``unit`` per second and the time left.
 
     Returns a context manager; ``task = bar.add_task("build", total=n)`` then ``bar.advance(task, k)``.
     """
@@ -231,15 +231,19 @@ def progress(unit: str = "rows") -> "Progress":
             self.live.transient = True
             self.live.stop()
 
-    return Bars(
+    console = Console(stderr=True)
+    columns = (
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         Rate(""),
         TimeRemainingColumn(elapsed_when_finished=True),
-        console=Console(stderr=True),
-        disable=not processes.is_first(),
     )
+    if console.is_jupyter:
+        from hskcache.notebook import NotebookBars
+
+        return NotebookBars(*columns)
+    return Bars(*columns, console=console, disable=not processes.is_first())
 
 
 @contextmanager

@@ -1,17 +1,32 @@
 """Rows of a cache, taken out of the shards that hold them, still encoded."""
 
-from collections.abc import Collection, Iterator, Mapping
-from typing import Any
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hskcache.cache import Cache, Field, row_offsets
-from hskcache.store.fields import OFFSETS
+from hskcache.store.fields import OFFSETS, Field, row_offsets
 from hskcache.store.row_ranges import RowRanges
 
 Arrays = dict[str, NDArray[Any]]
 Integers = NDArray[np.int64]
+
+
+class Stored(Protocol):
+    """A cache, as far as its rows are read."""
+
+    shards: RowRanges
+
+    @property
+    def fields(self) -> Mapping[str, Field]:
+        """Fields by name."""
+
+    def ahead(self, shards: Iterable[tuple[str, int]], names: Mapping[str, Collection[str]] | None = None) -> None:
+        """Tell that some shards, by field and number, will be read soon."""
+
+    def read(self, field: str, shard: int, names: Collection[str] | None = None) -> Arrays:
+        """Arrays of a shard, still encoded."""
 
 
 def take(field: Field, arrays: Mapping[str, NDArray[Any]], rows: Integers) -> Arrays:
@@ -52,7 +67,7 @@ def by_shard(shards: RowRanges, rows: Integers) -> Iterator[tuple[int, slice]]:
         first = last
 
 
-def read_rows(cache: Cache, name: str, rows: Integers, names: Collection[str] | None = None) -> Arrays:
+def read_rows(cache: Stored, name: str, rows: Integers, names: Collection[str] | None = None) -> Arrays:
     """Rows of a field; of the shards that hold them, one at a time is in memory.
 
     ``rows``: numbers of the rows, ascending, at least one. ``names``: arrays to read, offsets among them; None reads

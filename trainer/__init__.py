@@ -1,17 +1,19 @@
 """Train students: from a cache, or plainly on labels.
 
-``fit`` trains the student that a ``FitRequest`` asks for, as ``hsktrain fit`` does, and ``finetune`` a model on labels.
+``fit`` trains a student from a cache, by keywords or as a ``FitRequest`` asks for, as ``hsktrain fit`` does, and
+``finetune`` a model on labels.
 """
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from trainer.run.keywords import fit
     from trainer.run.request import FinetuneRequest, FitRequest, FromCache, FromTeacher, Machine
-    from trainer.run.requested import finetune, fit
+    from trainer.run.requested import finetune
 
 __all__ = ["FinetuneRequest", "FitRequest", "FromCache", "FromTeacher", "Machine", "finetune", "fit"]
 
-_DOORS = {"finetune", "fit"}
+_DOORS = {"finetune": "requested", "fit": "keywords"}
 
 
 def __getattr__(name: str) -> Any:
@@ -20,4 +22,4 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
 
-    return getattr(import_module(f"trainer.run.{'requested' if name in _DOORS else 'request'}"), name)
+    return getattr(import_module(f"trainer.run.{_DOORS.get(name, 'request')}"), name)

@@ -107,13 +107,13 @@ def make_job(request: BuildRequest, keep: str = "--max-length", spool: Path | No
     if layout.memory is None:
         layout = layout.recalling(of_model(request.teacher), data)
     layout.check(data)
-    loaded = load_teacher(request.teacher, request.device, spec.compute_dtype)
+    loaded = load_teacher(request.teacher, request.device, spec.compute_dtype).called(request.called)
     # What is wrong with the spec is said before the rows are read, which may take minutes.
     spec = resolve_spec(spec, loaded.info)
     with nullcontext() if spool is None else spooling(spool):
         examples = layout.read_for(loaded.info.name, loaded.model.config, data)
         tokens = tokenized(examples, loaded.tokenizer, spec.max_length)
-    tell_cut(tokens.cut, len(tokens), data, reach_of(loaded.model, request.teacher, spec.max_length, keep))
+    tell_cut(tokens.cut, len(tokens), str(data), reach_of(loaded.model, loaded.info.name, spec.max_length, keep))
     return prepare_job(loaded, examples, tokens, spec)
 
 
@@ -154,7 +154,7 @@ def make_corpus_part(request: BuildRequest) -> "CorpusBuild":
     from hskcache.build.corpus import CorpusBuild
     from hskcache.teacher.load import load_encoder
 
-    loaded = load_encoder(request.teacher, request.device, request.spec.compute_dtype)
+    loaded = load_encoder(request.teacher, request.device, request.spec.compute_dtype).called(request.called)
     return CorpusBuild(loaded, corpus, request.spec)
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from hskcache.errors import SpecError
 from hskcache.spec import SECTIONS, Spec
 from hskcache.text.layout import Layout
+from hskcache.text.memory import InMemory
 
 if TYPE_CHECKING:
     from hskcache.build.nonfinite import OnNonfinite
@@ -17,12 +18,12 @@ class Texts:
     """The texts that a teacher runs over: rows of a data file or a corpus, one of the two.
 
     Attributes:
-        data: a file, a folder of ``save_to_disk``, or ``hub:REPO[:CONFIG]:SPLIT``.
+        data: a file, a folder of ``save_to_disk``, ``hub:REPO[:CONFIG]:SPLIT``, or rows in memory.
         layout: which of its columns to read.
         corpus: plain text, a sentence a line.
     """
 
-    data: str | None = None
+    data: str | InMemory | None = None
     layout: Layout = field(default_factory=Layout)
     corpus: Path | None = None
 
@@ -58,6 +59,7 @@ class BuildRequest:
             teacher.
         device: where it computes: auto, cpu, cuda or cuda:N.
         on_nonfinite: what becomes of a row with NaN or infinity.
+        called: name of the teacher in the manifest and in messages; None: as ``teacher`` has it.
 
     Raises:
         SpecError: not one source of texts.
@@ -68,6 +70,7 @@ class BuildRequest:
     spec: Spec = field(default_factory=Spec)
     device: str = "auto"
     on_nonfinite: "OnNonfinite" = "fail"
+    called: str | None = None
 
     def __post_init__(self) -> None:
         self.texts.check()

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 import click
 
 from hskcache import console
+from hskcache.build.keeping import Keeping, build_request
 from hskcache.build.request import AdditionRequest, Texts, alone
-from hskcache.cli.keeping import Keeping, build_request, job_options
+from hskcache.cli.keeping import job_options
 from hskcache.cli.options import on_nonfinite_option
 from hskcache.cli.outcome import facts, num_bytes, reached, tell_agreement, tell_skipped
 from hskcache.counted import counted

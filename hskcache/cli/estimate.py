@@ -6,8 +6,9 @@ from tempfile import TemporaryDirectory
 import click
 
 from hskcache import console
+from hskcache.build.keeping import Keeping, build_request
 from hskcache.build.request import Texts
-from hskcache.cli.keeping import Keeping, build_request, job_options
+from hskcache.cli.keeping import job_options
 from hskcache.counted import counted
 from hskcache.options import as_json
 

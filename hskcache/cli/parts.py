@@ -9,6 +9,7 @@ from hskcache.build.request import BuildRequest, Texts
 from hskcache.errors import MismatchError
 from hskcache.recall import of_cache
 from hskcache.text.layout import Layout
+from hskcache.text.memory import Source
 
 if TYPE_CHECKING:
     from hskcache.build.job import Job
@@ -33,18 +34,18 @@ def make_part_job(cache: "Cache", teacher: str, device: str, texts: Texts, spool
     spec = request.spec.model_copy(update={"shard_rows": request.shard_rows})
     if texts.data is None:
         return packed(make_corpus_part(BuildRequest(teacher, texts, spec, device)), spool)
-    layout = _layout(texts.layout, of_cache(f"the cache {cache.name}", request, texts.data), request, texts.data)
+    layout = _layout(texts.layout, of_cache(f"the cache {cache.name}", request, str(texts.data)), request, texts.data)
     texts = replace(texts, layout=layout)
     return make_job(BuildRequest(teacher, texts, spec, device), "a cache built with --max-length")
 
 
-def _layout(given: Layout, memory: "Remembered", request: "Request", source: str) -> Layout:
+def _layout(given: Layout, memory: "Remembered", request: "Request", source: Source) -> Layout:
     """Columns as given, or of the cache; classes and what becomes of odd rows as they were in the build."""
     given, data = given.recalling(memory, source), request.data
     if given.classes is None and given.has_label and len(data.label_names) > 1:
         # Even where these rows have none of some class.
         given = replace(given, classes=tuple(data.label_names))
-    part = next((part for part in reversed(request.parts) if part.name == source), data)
+    part = next((part for part in reversed(request.parts) if part.name == str(source)), data)
     if (known := part.provenance) is None:
         return given
     return replace(given, unlabelled=given.unlabelled or known.unlabelled, bad_rows=given.bad_rows or known.bad_rows)

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from hskcache.decoded.abc import DecodedKind, LayerRows, Stored, Vectors
+from hskcache.decoded.abc import DecodedKind, Dense, LayerRows, Stored, Vectors
 from hskcache.decoded.attention import DecodedAttention
 from hskcache.decoded.distance import Distance, Same
 from hskcache.decoded.hidden import DecodedHidden
@@ -11,7 +11,19 @@ from hskcache.errors import MismatchError
 from hskcache.store.fields import OFFSETS, StoredField, knowledge, layer_name
 from hskcache.table import Table
 
-__all__ = ["DECODED", "DecodedKind", "Distance", "Same", "Stored", "Vectors", "decode", "layers_of", "reconstructed"]
+__all__ = [
+    "DECODED",
+    "DecodedKind",
+    "Dense",
+    "Distance",
+    "Same",
+    "Stored",
+    "Vectors",
+    "decode",
+    "dense",
+    "layers_of",
+    "reconstructed",
+]
 
 DECODED: Table[DecodedKind[Any]] = Table(
     "a kind that is decoded",
@@ -40,6 +52,11 @@ def decode(field: StoredField, arrays: Stored, layer: int | None, constants: Sto
     if field.kind not in knowledge():
         raise MismatchError("inputs are tokens and not knowledge of a teacher; give another field")
     return DECODED[field.kind].vectors(field, _part(arrays, layer, constants))
+
+
+def dense(field: StoredField, arrays: Stored, layer: int | None, constants: Stored) -> Dense:
+    """The values of one layer of some rows in the teacher's own columns; arguments as of :func:`decode`."""
+    return DECODED[field.kind].dense(field, _part(arrays, layer, constants))
 
 
 def reconstructed(field: StoredField, vectors: Vectors, layer: int | None, constants: Stored) -> Vectors:

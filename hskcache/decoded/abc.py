@@ -48,6 +48,18 @@ class LayerRows(NamedTuple):
     constants: Stored
 
 
+class Dense(NamedTuple):
+    """Values of some rows, one row after the other, with 0 for every column that is not kept.
+
+    Attributes:
+        values: float32, flat.
+        shapes: of each row's part, int64 [n, r]; their products add up to the length of ``values``.
+    """
+
+    values: NDArray[np.float32]
+    shapes: NDArray[np.int64]
+
+
 class DecodedKind(Generic[FieldModel]):
     """Decoder of the fields of one kind. An object of it stands in the table under the kind's name."""
 
@@ -58,6 +70,11 @@ class DecodedKind(Generic[FieldModel]):
     def reconstructed(self, field: FieldModel, vectors: Vectors, part: LayerRows) -> Vectors:
         """Vectors in the teacher's own columns, where they are stored as something else."""
         return vectors
+
+    def dense(self, field: FieldModel, part: LayerRows) -> Dense:
+        """The values of each row in the teacher's own columns; by default those of one vector a row."""
+        values_VE = self.reconstructed(field, self.vectors(field, part), part).values_VE
+        return Dense(values_VE.numpy().reshape(-1), np.full((len(values_VE), 1), values_VE.shape[1]))
 
     def heads(self, field: FieldModel, vectors: Vectors) -> Tensor:
         """The teacher's head that each vector is of, int64 [V]; 0 where there are none."""

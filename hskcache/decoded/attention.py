@@ -5,7 +5,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hskcache.decoded.abc import DecodedKind, LayerRows, Stored, Vectors, tensor_of
+from hskcache.decoded.abc import DecodedKind, Dense, LayerRows, Stored, Vectors, tensor_of
 from hskcache.encoded import ENCODED
 from hskcache.encoding import get_encoding
 from hskcache.store.kinds.attention import MAX_HEADS, AttentionField
@@ -34,6 +34,12 @@ class DecodedAttention(DecodedKind[AttentionField]):
         entries = tensor_of(positions[keys])
         values = encoding.decode(encoded, most).masked_fill(entries < 0, 0.0)
         return Vectors(tensor_of(rows), tensor_of(heads), tensor_of(positions[begin + queries]), values, entries)
+
+    def dense(self, field: AttentionField, part: LayerRows) -> Dense:
+        """Scores [H, K, K] of each row, queries and keys in the order of its positions."""
+        vectors, counts = self.vectors(field, part), np.diff(part.arrays["position_offsets"])
+        values = vectors.values_VE[vectors.entries_VE >= 0].numpy()
+        return Dense(values, np.stack([np.full_like(counts, field.num_heads), counts, counts], 1))
 
     def heads(self, field: AttentionField, vectors: Vectors) -> Tensor:
         """The teacher's heads; of a mean a number that none of them has."""

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from hskcache.decoded.abc import DecodedKind, LayerRows, Stored, Vectors, each, tensor_of
+from hskcache.decoded.abc import DecodedKind, Dense, LayerRows, Stored, Vectors, each, tensor_of
 from hskcache.encoded import ENCODED
 from hskcache.encoding import get_encoding
 from hskcache.encoding.bitmask import unpack_columns
@@ -45,6 +45,15 @@ class DecodedHidden(DecodedKind[HiddenField]):
         mean, basis = (tensor_of(part.constants[name]) for name in ("mean", "basis"))
         states = vectors.values_VE @ basis + mean
         return vectors._replace(values_VE=states, entries_VE=each(states))
+
+    def dense(self, field: HiddenField, part: LayerRows) -> Dense:
+        """States [K, D] of each row; a column that is not kept is 0, as where a student learns from it."""
+        vectors = self.reconstructed(field, self.vectors(field, part), part)
+        values = vectors.values_VE
+        if field.columns not in {"all", "pca"}:
+            values = torch.zeros(len(values), field.width).scatter_(1, vectors.entries_VE, values)
+        counts = np.diff(part.arrays["position_offsets"])
+        return Dense(values.numpy().reshape(-1), np.stack([counts, np.full_like(counts, field.width)], 1))
 
     def num_values(self, field: HiddenField, arrays: Stored) -> NDArray[np.int64]:
         """D a kept position."""

@@ -1,6 +1,6 @@
 """A teacher with its tokenizer, made ready for capture, and the facts that identify it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -38,6 +38,10 @@ class Teacher:
     def pad_token_id(self) -> int:
         """The id that fills padding, which the attention mask hides."""
         return int(self.tokenizer.pad_token_id or 0)
+
+    def called(self, name: str | None) -> "Teacher":
+        """The same under another name; None: under its own."""
+        return self if name is None else replace(self, info=self.info.model_copy(update={"name": name}))
 
 
 def load_teacher(name: str, device: str = "auto", dtype: ComputeDtype = "float32") -> Teacher:

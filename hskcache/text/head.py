@@ -8,19 +8,24 @@ from pathlib import Path
 
 from hskcache.errors import DataError
 from hskcache.text.delimited import DIALECTS, DelimitedRow, dialect_of, read_records
+from hskcache.text.memory import InMemory, Source
 from hskcache.text.table import Columns, Faults, named_column, numbered_column
 from hskcache.text.typed import is_saved_set, parse_hub
 
 _HEAD_BYTES = 1 << 20
 
 
-def check_head(source: str, columns: Columns) -> None:
+def check_head(source: Source, columns: Columns) -> None:
     """Refuse a source that is not there, needs a package that is not there, or has no such columns.
 
     It refuses nothing that can be read: where the head does not tell, reading will. Raises DataError as reading all of
     it would.
     """
-    path = Path(source)
+    if isinstance(source, InMemory):
+        for column in columns.wanted:
+            named_column(column, source.column_names, source.name)
+        return
+    source, path = str(source), Path(source)
     if source.startswith("hub:") or is_saved_set(path):
         if source.startswith("hub:"):
             parse_hub(source)

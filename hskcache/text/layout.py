@@ -10,8 +10,9 @@ from hskcache.counted import counted
 from hskcache.errors import ColumnError, DataError, MismatchError
 from hskcache.text.head import check_head
 from hskcache.text.labels import LabelSet, Problem
+from hskcache.text.memory import Source
 from hskcache.text.remembered import Remembered
-from hskcache.text.rows import Examples, Overrides, columns_of, examples_for, has_hub_layout
+from hskcache.text.rows import Examples, Overrides, columns_of, examples_for, preset_of
 from hskcache.text.table import BadRows, RowPolicy, Unlabelled
 from hskcache.text.tasks import Task, load_task
 
@@ -66,7 +67,7 @@ class Layout:
             return self.definition
         return load_task(self.task_name)
 
-    def recalling(self, memory: Remembered, source: str, labelled: bool = False) -> "Layout":
+    def recalling(self, memory: Remembered, source: Source, labelled: bool = False) -> "Layout":
         """The columns that were given, the others as they are remembered, which one line says.
 
         A task or a text column that was given leaves nothing to remember but whether rows are pairs. ``source``: the
@@ -82,10 +83,10 @@ class Layout:
         console.say(f"columns as in {memory.where}: {recalled.listed(source)}")
         return recalled
 
-    def listed(self, source: str) -> str:
+    def listed(self, source: Source) -> str:
         """The columns of a source, for people."""
         task = self.task
-        preset = None if task is None else task.hub_columns if has_hub_layout(source) else task.columns
+        preset = None if task is None else preset_of(source, task)
         names = ("text", "text_pair", "label")
         own = [getattr(preset, name, None) if getattr(self, name) is None else getattr(self, name) for name in names]
         return ", ".join(str(column) for column in own if column not in (None, ""))
@@ -96,7 +97,7 @@ class Layout:
 
     def read(
         self,
-        source: str,
+        source: Source,
         label_names: Sequence[str] | None = None,
         problem: str | None = None,
         num_classes: int | None = None,
@@ -107,7 +108,7 @@ class Layout:
         if a row cannot be read.
 
         Args:
-            source: a data file, a folder of ``save_to_disk``, or ``hub:REPO[:CONFIG]:SPLIT``.
+            source: a data file, a folder of ``save_to_disk``, ``hub:REPO[:CONFIG]:SPLIT``, or rows in memory.
             label_names: classes in index order; None or empty takes the task's, or what the labels show.
             problem: ``regression`` reads scores where no task says so and every one happens to be a whole number.
             num_classes: of a model that does not name its classes.
@@ -129,7 +130,7 @@ class Layout:
             console.say(note)
         return examples
 
-    def check(self, source: str) -> None:
+    def check(self, source: Source) -> None:
         """Refuse a source that is not there or has no such columns, by its head: before a model is loaded.
 
         Raises SpecError if neither a task nor a text column was given, DataError if reading would refuse it, too.
@@ -170,7 +171,7 @@ class Layout:
             raise MismatchError(f"--classes {','.join(self.classes)} names classes, and there are scores; leave it out")
         return _as_named(known, self.classes) if known else self.classes
 
-    def read_for(self, model: str, config: Any, source: str) -> Examples:
+    def read_for(self, model: str, config: Any, source: Source) -> Examples:
         """The rows of ``source``, their labels in the order of a model's classes.
 
         ``model``: what to call the model in an error. Raises DataError if a row cannot be read; MismatchError if the
@@ -192,7 +193,7 @@ class Layout:
             return replace(examples, problem=problem, label_names=() if problem == "regression" else known)
         outputs = len(examples.label_names) if examples.problem == "classification" else 1
         require_outputs(
-            model, config, source, outputs, "a teacher of this task, or --task or --classes to name the classes"
+            model, config, str(source), outputs, "a teacher of this task, or --task or --classes to name the classes"
         )
         return examples
 

@@ -13,6 +13,7 @@ from hskcache.errors import DataError, SpecError
 from hskcache.text.delimited import DIALECTS, read_delimited
 from hskcache.text.examples import Examples, Reading, fingerprint
 from hskcache.text.labels import LabelSet, Resolved, resolve_labels
+from hskcache.text.memory import InMemory, Source
 from hskcache.text.strings import column
 from hskcache.text.table import Columns, Faults, RawTable, RowPolicy, Values
 from hskcache.text.tasks import Task
@@ -38,7 +39,7 @@ class Overrides:
 
 
 def read_examples(
-    source: str | Path, columns: Columns, labels: LabelSet | None = None, policy: RowPolicy | None = None
+    source: Source, columns: Columns, labels: LabelSet | None = None, policy: RowPolicy | None = None
 ) -> Examples:
     """Read ``source``, whose suffix picks the format.
 
@@ -46,7 +47,8 @@ def read_examples(
 
     Args:
         source: a ``.tsv`` (unquoted, as in GLUE), ``.csv``, ``.jsonl`` or ``.parquet`` file, a folder that a data set
-            of ``datasets`` was saved to, or ``hub:REPO[:CONFIG]:SPLIT``, where REPO may be a local folder.
+            of ``datasets`` was saved to, ``hub:REPO[:CONFIG]:SPLIT``, where REPO may be a local folder, or rows in
+            memory.
         labels: what the labels may be; None infers it from the column.
         policy: what becomes of rows that cannot be used or have no gold label; None fails.
     """
@@ -150,7 +152,7 @@ def _taken(table: RawTable, indices: Sequence[int]) -> RawTable:
 
 @span("read rows")
 def examples_for(
-    source: str | Path,
+    source: Source,
     task: Task | None = None,
     overrides: Overrides | None = None,
     labels: Sequence[str] | LabelSet | None = None,
@@ -174,14 +176,22 @@ def examples_for(
     return replace(examples, reading=replace(examples.reading, task=task))
 
 
+def preset_of(source: Source, task: Task) -> Columns:
+    """The columns of a task as they are called in a source: as on the hub, or as in the task's files."""
+    if isinstance(source, InMemory):
+        is_hub = set(source.column_names).issuperset(map(str, task.hub_columns.wanted))
+        return task.hub_columns if is_hub else task.columns
+    return task.hub_columns if has_hub_layout(source) else task.columns
+
+
 def has_hub_layout(source: str | Path) -> bool:
     """True if the columns of a task are called in a source as they are on the hub."""
     return str(source).startswith("hub:") or Path(source).suffix.lower() == ".parquet" or Path(source).is_dir()
 
 
-def columns_of(source: str | Path, task: Task | None, given: Overrides) -> Columns:
+def columns_of(source: Source, task: Task | None, given: Overrides) -> Columns:
     """A task's columns, apart from what the user names. Raises SpecError if there is neither a task nor a text."""
-    layout = Overrides() if task is None else task.hub_columns if has_hub_layout(source) else task.columns
+    layout = Overrides() if task is None else preset_of(source, task)
     text, text_pair, label = (
         _column(getattr(layout, name) if getattr(given, name) is None else getattr(given, name))
         for name in ("text", "text_pair", "label")
@@ -199,7 +209,9 @@ def _column(column: str | int | None) -> str | int | None:
     return int(column) if isinstance(column, str) and column.isascii() and column.isdigit() else column
 
 
-def _read_table(source: str | Path, columns: Columns, labels: LabelSet, policy: RowPolicy) -> RawTable:
+def _read_table(source: Source, columns: Columns, labels: LabelSet, policy: RowPolicy) -> RawTable:
+    if isinstance(source, InMemory):
+        return source.read(columns, policy.bad_rows)
     if str(source).startswith("hub:"):
         return read_hub(str(source), columns, policy.bad_rows)
     path = Path(source)

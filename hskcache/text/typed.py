@@ -125,7 +125,7 @@ def read_hub(source: str, columns: Columns, policy: BadRows) -> RawTable:
                 data = datasets.load_dataset(hub.repo, hub.config, split=hub.split)
         except (OSError, ValueError, TypeError, datasets.exceptions.DatasetsError) as error:
             raise DataError(f"{source} cannot be loaded: {shorten(str(error), 200)}") from None
-    return _of_data_set(data, Faults(source, policy, "row"), columns, hub.split)
+    return of_data_set(data, Faults(source, policy, "row"), columns, hub.split)
 
 
 def is_saved_set(path: Path) -> bool:
@@ -147,7 +147,7 @@ def read_saved_set(path: Path, columns: Columns, policy: BadRows) -> RawTable:
         data = datasets.load_from_disk(str(path))
     except (OSError, ValueError, TypeError, KeyError, datasets.exceptions.DatasetsError) as error:
         raise DataError(f"{path} is not a whole data set: {shorten(str(error), 200)}; save it again") from None
-    return _of_data_set(data, Faults(str(path), policy, "row"), columns, None)
+    return of_data_set(data, Faults(str(path), policy, "row"), columns, None)
 
 
 def _datasets(source: str) -> Any:
@@ -158,7 +158,8 @@ def _datasets(source: str) -> Any:
     return datasets
 
 
-def _of_data_set(data: Any, faults: Faults, columns: Columns, split: str | None) -> RawTable:
+def of_data_set(data: Any, faults: Faults, columns: Columns, split: str | None) -> RawTable:
+    """The wanted columns of a ``datasets.Dataset``. Raises DataError if it has no rows, or a column is missing."""
     if not len(data):
         raise DataError(f"{faults.source} has no rows; give a split with at least one row")
     names = list(data.column_names)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hskcache.cache import AttentionField, HiddenField, open_cache
-from hskcache.decoded import Distance, Same, decode, layers_of, reconstructed
+from hskcache.decoded import Distance, Same, decode, dense, layers_of, reconstructed
 from hskcache.encoded import ENCODED
 from hskcache.encoding import ENCODINGS
 from hskcache.encoding.bitmask import pack_columns
@@ -57,6 +57,10 @@ def test_hidden_states_come_back_with_the_column_of_every_value(columns: str, en
         assert states.entries_VE.tolist() == [list(range(10))] * 3
     else:
         assert states is found
+    flat = dense(field, arrays, 3, constants)
+    assert flat.shapes.tolist() == [[2, 10], [0, 10], [1, 10]]
+    full = torch.zeros(3, 10).scatter_(1, states.entries_VE, states.values_VE)
+    assert flat.values.reshape(3, 10).tolist() == full.tolist()
 
 
 @pytest.mark.parametrize("encoding", sorted(ENCODINGS))
@@ -87,6 +91,13 @@ def test_attention_of_rows_of_any_length_comes_back_key_by_key(encoding: str) ->
                 assert found.values_VE[place, count:].tolist() == [0.0] * (5 - count)
                 place += 1
     assert place == len(found.rows_V)
+    flat, begin = dense(field, arrays, 2, {}), 0
+    for row, count in enumerate(counts):
+        assert flat.shapes[row].tolist() == [heads, count, count]
+        scores = torch.from_numpy(flat.values[begin : begin + heads * count * count]).reshape(maps[row].shape)
+        assert count == 0 or bool(((scores - maps[row]).abs() <= codec.bound(maps[row])).all())
+        begin += heads * count * count
+    assert begin == len(flat.values)
 
 
 def test_logits_are_vectors_of_classes_and_inputs_are_none() -> None:

@@ -61,5 +61,5 @@ def finetune(request: FinetuneRequest, out: Path, profile: Path | None, as_json:
     if as_json:
         console.print_json(result)
     else:
-        options.print_scores({request.eval_data: result["best"]["metrics"]})
+        options.print_scores({str(request.eval_data): result["best"]["metrics"]})
     chance.tell(result, str(out), "what usually helps is another learning rate (--lr), more --epochs or more rows")

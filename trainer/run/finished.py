@@ -24,8 +24,11 @@ def asked(request: FitRequest) -> dict[str, Any] | None:
     """A request and the sizes and times of the files that it reads, as JSON values; None where not all are files."""
     if processes.count() > 1 or not isinstance(request.source, FromCache):
         return None
+    rows = [one for one in request.eval_data if isinstance(one, str)]
+    if not isinstance(request.source.cache, str | Path) or len(rows) < len(request.eval_data):
+        return None
     named = [Path(word) for word in (request.student, request.layout.task_name) if word and Path(word).exists()]
-    read = [Path(request.source.cache) / _MANIFEST, *map(Path, request.eval_data), *named]
+    read = [Path(request.source.cache) / _MANIFEST, *map(Path, rows), *named]
     files = [file for place in read for file in (sorted(place.rglob("*")) if place.is_dir() else [place])]
     if not all(place.exists() for place in read):
         return None

@@ -15,6 +15,7 @@ from hskcache.recall import of_cache, tell_cut_of
 from hskcache.text import Examples, load_tokenizer, tokenized
 from hskcache.text.cut import tell_beyond, tell_cut
 from hskcache.text.layout import Layout
+from hskcache.text.memory import InMemory
 from hskcache.text.remembered import of_examples
 from hskcache.text.tokenize import reach_of
 from hskcache.views import View, parse_view
@@ -61,7 +62,7 @@ def prepare_fit(request: FitRequest, machine: Machine, tells: bool = True) -> Fi
     # The columns that the user named, or those that the rows of the knowledge were read with.
     layout = request.layout if data is None else request.layout.recalling(memory, data, labelled=True)
     examples = _evaluation_rows(data, layout, knowledge)
-    further = {source: _evaluation_rows(source, layout, knowledge) for source in others}
+    further = {str(source): _evaluation_rows(source, layout, knowledge) for source in others}
     metrics = _metrics(request.metric, layout, knowledge)
     with runtime.quiet():
         tokenizer = load_tokenizer(source.tokenizer)
@@ -155,7 +156,7 @@ def _metrics(chosen: str | None, layout: Layout, knowledge: Knowledge) -> dict[s
     return metrics_for(knowledge.request.data.problem, layout.task.metrics if layout.task else None, chosen)
 
 
-def _evaluation_rows(data: str | None, layout: Layout, knowledge: Knowledge) -> Examples | None:
+def _evaluation_rows(data: str | InMemory | None, layout: Layout, knowledge: Knowledge) -> Examples | None:
     """Labelled rows, their classes in the order of the knowledge; None for a corpus, which has nothing to score."""
     if knowledge.is_corpus:
         if data is not None:

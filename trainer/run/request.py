@@ -11,6 +11,8 @@ from trainer.recipe import Recipe
 
 if TYPE_CHECKING:
     # Commands build requests, and their help works without torch.
+    from hskcache.cache import Cache
+    from hskcache.text.memory import InMemory
     from trainer.loading.residency import Residency
 
 
@@ -41,7 +43,7 @@ class FromCache:
     """A cache to learn from.
 
     Attributes:
-        cache: its path or URL.
+        cache: its path or URL, or the open cache.
         fields: names of fields to learn from in place of the cache's own of the same kind; logits may be weighted, as
             in ``s30=0.7``.
         num_rows: the first so many rows alone; None: all.
@@ -52,7 +54,7 @@ class FromCache:
         view: the part of the cache to see, as :func:`hskcache.views.parse_view` reads it; empty: all.
     """
 
-    cache: Path | str
+    cache: "Path | str | Cache"
     fields: tuple[str, ...] = ()
     num_rows: int | None = None
     residency: "Residency" = "auto"
@@ -89,7 +91,7 @@ class FitRequest:
     source: FromCache | FromTeacher
     student: str
     recipe: Recipe
-    eval_data: tuple[str, ...] = ()
+    eval_data: "tuple[str | InMemory, ...]" = ()
     layout: Layout = field(default_factory=Layout)
     metric: str | None = None
     layer_map: str | None = None
@@ -145,8 +147,8 @@ class FinetuneRequest(Tuning):
         max_length: tokens of a row, special tokens included; None: those of the run that goes on, the task's or 128.
     """
 
-    data: str
-    eval_data: str
+    data: "str | InMemory"
+    eval_data: "str | InMemory"
     layout: Layout = field(default_factory=Layout)
     tokenizer: str | None = None
     metric: str | None = None

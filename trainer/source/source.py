@@ -95,7 +95,7 @@ def cached_source(
             ``s30=0.7``.
         local: what this machine keeps of a cache at a URL that is to be opened.
     """
-    opened = cache if isinstance(cache, Cache) else opened_cache(cache, local)
+    opened = opened_cache(cache, local)
     # Now, and not when a stage begins: nothing has been written yet.
     shards = first_shards(opened, num_rows)
     choice = fields if isinstance(fields, Choice) else parse_choice(opened, fields)
@@ -125,15 +125,15 @@ def cached_source(
     return Source(knowledge, loader, str(opened.tokenizer_path), identity_of(opened, choice, num_rows))
 
 
-def opened_cache(cache: Path | str, local: Local = Local()) -> Cache:
-    """A cache at its path or URL.
+def opened_cache(cache: Path | str | Cache, local: Local = Local()) -> Cache:
+    """A cache at its path or URL, or one that is open.
 
     Raises CacheError if there is none, it is not complete or cannot be reached; SpecError if ``local`` is given for one
     on this machine.
     """
-    if not is_url(str(cache)):
+    if isinstance(cache, Cache) or not is_url(str(cache)):
         if local != Local():
             flag = "dir" if local.folder is not None else "bytes"
             raise SpecError(f"--local-{flag} is for a cache at a URL, and {cache} is on this machine; leave it out")
-        return open_cache(cache)
+        return cache if isinstance(cache, Cache) else open_cache(cache)
     return open_mirror(str(cache), local.folder, local.most_bytes or LOCAL_BYTES)

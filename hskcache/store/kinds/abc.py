@@ -101,6 +101,10 @@ class Kind(Generic[FieldModel]):
         """
         return counts
 
+    def shape(self, field: FieldModel) -> tuple[int | None, ...]:
+        """Shape of a row's decoded values of one layer; None where it differs from row to row."""
+        return (None,)
+
     def of_row(self, field: FieldModel, arrays: dict[str, NDArray[Any]]) -> Any:
         """A row's part of a field as readers of a row get it: by layer where there are layers, else the arrays.
 

@@ -93,6 +93,10 @@ class AttentionScores(Kind[AttentionField]):
         vectors: NDArray[np.int64] = field.num_heads * counts
         return vectors if axis == VECTOR else vectors * ENCODED[field.encoding].entries(counts)
 
+    def shape(self, field: AttentionField) -> tuple[int | None, ...]:
+        """[H, K, K]: head, query, key."""
+        return (field.num_heads, None, None)
+
     def pairs(self, asked: "Request | Added") -> "list[LayerKept]":
         """Pairs of layers whose attention is compared, counted from 1."""
         return asked.attention_layers

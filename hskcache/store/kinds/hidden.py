@@ -83,6 +83,10 @@ class HiddenStates(Kind[HiddenField]):
         """The parts of the encoding."""
         return ENCODED[field.encoding].of(1)
 
+    def shape(self, field: HiddenField) -> tuple[int | None, ...]:
+        """[K, D]."""
+        return (None, field.width)
+
     def pairs(self, asked: "Request | Added") -> "list[LayerKept]":
         """Pairs of hidden layers, 0 the embedding outputs."""
         return asked.layers

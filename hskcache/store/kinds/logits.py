@@ -34,6 +34,10 @@ class Logits(Kind[LogitsField]):
         """The one array."""
         return {"logits"}
 
+    def shape(self, field: LogitsField) -> tuple[int | None, ...]:
+        """[C]."""
+        return (field.num_labels,)
+
     def of_row(self, field: LogitsField, arrays: dict[str, NDArray[Any]]) -> Any:
         """The logits [C]."""
         return arrays["logits"]

@@ -9,7 +9,8 @@ from click.testing import CliRunner
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hskcache.cli.keeping import Keeping, keeping
+from hskcache.build.keeping import Keeping
+from hskcache.cli.keeping import keeping
 from hskcache.errors import SpecError
 from hskcache.spec import Attention, Depth, Hidden, Length, Spec, Width
 

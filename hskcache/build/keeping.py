@@ -1,0 +1,190 @@
+"""What to keep of a teacher as options or keywords say it, and the spec that it adds up to. Needs no torch."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from hskcache.build.request import BuildRequest, Texts
+from hskcache.errors import SpecError
+from hskcache.spec import (
+    Attention,
+    ComputeDtype,
+    Hidden,
+    Keep,
+    Packing,
+    PairsName,
+    ScoreLayer,
+    ScoreName,
+    Spec,
+    WidthName,
+    layer_map_changes,
+    numbers,
+    numbers_or_word,
+    parse_keep,
+    parse_spec,
+)
+from hskcache.strict import first_problem, read_text
+
+_TOP = {name: name for name in ("max_length", "token_budget", "shard_rows")} | {"dtype": "compute_dtype"}
+_SHARED = {
+    "student_layers": ("depth", "student_layers"),
+    "depth_target": ("depth", "target"),
+    "score": ("length", "score"),
+    "score_layer": ("length", "score_layer"),
+    "specials": ("length", "specials"),
+}
+_PACKING = tuple(Packing.model_fields)
+"""Options of a corpus alone."""
+# Options that only one kind of knowledge has.
+_OWN = {"hidden": "width", "attention": "heads"}
+
+
+@dataclass(frozen=True)
+class Keeping:
+    """Values of the options of the same names that say what to keep; None for what was not given."""
+
+    keep: str | None = None
+    student_layers: int | None = None
+    depth_target: int | None = None
+    layer_map: str | None = None
+    student_layer_numbers: str | None = None
+    store_layers: str | None = None
+    attention: str | None = None
+    heads: str | None = None
+    score: ScoreName | None = None
+    score_layer: ScoreLayer | None = None
+    specials: bool | None = None
+    width: WidthName | None = None
+    encoding: str | None = None
+    max_length: int | None = None
+    token_budget: int | None = None
+    dtype: ComputeDtype | None = None
+    shard_rows: int | None = None
+    pairs: PairsName | None = None
+    short_rows: float | None = None
+    copies: int | None = None
+    mask: float | None = None
+    seed: int | None = None
+    spec_file: Path | None = None
+
+    def given(self, name: str) -> bool:
+        """True where an option was given."""
+        return getattr(self, name) is not None
+
+    def spec(self, base: Spec | None = None) -> Spec:
+        """The spec that they add up to: the file of ``--spec`` first, then what the others say.
+
+        Its ``max_length`` and ``token_budget`` are set only where one of them says it, and of its packing what they
+        say. ``base``: what holds where they say nothing; None is the defaults. Raises SpecError if the file or an
+        option is out of range, or options contradict each other.
+        """
+        spec, file = base or Spec(), self.spec_file
+        if file is not None:
+            spec = parse_spec(read_text(file, f"--spec {file}", "give a YAML or JSON file"), str(file))
+        values = spec.model_dump()
+        values |= {key: getattr(self, name) for name, key in _TOP.items() if self.given(name)}
+        if self.spec_file is None:
+            for name in ("max_length", "token_budget"):
+                if not self.given(name) and name not in spec.model_fields_set:
+                    del values[name]
+        # What is not said stays so: for a corpus the teacher decides it, see make_corpus_build.
+        values["packing"] = spec.packing.model_dump(exclude_unset=True)
+        values["packing"] |= {name: getattr(self, name) for name in _PACKING if self.given(name)}
+        values["hidden"] = self._kept(spec.hidden or Hidden(), spec.hidden is not None, self._parsed("keep"))
+        values["attention"] = self._kept(
+            spec.attention or Attention(), spec.attention is not None, self._parsed("attention")
+        )
+        self._refuse_idle(values)
+        try:
+            return Spec.model_validate(values)
+        except ValidationError as error:
+            raise SpecError(f"what to keep: {first_problem(error, Spec)}") from None
+
+    def refuse_packing(self) -> None:
+        """Raise if there is an option of a corpus, where there is none. Raises SpecError if one was given."""
+        for name in _PACKING:
+            if self.given(name):
+                raise SpecError(
+                    f"--{name.replace('_', '-')} says how a corpus is packed; give --corpus FILE, or leave it out"
+                )
+
+    def _parsed(self, name: str) -> tuple[bool, Keep | None]:
+        """Presence of a short form, and what it says."""
+        text = getattr(self, name)
+        if text is None:
+            return False, None
+        keep = parse_keep(text, f"--{name}")
+        if name == "attention" and keep is not None and keep.fraction < 1.0:
+            raise SpecError(
+                f"--attention {text!r}: attention scores have no columns; give layers and tokens, as in 2l_16t"
+            )
+        return True, keep
+
+    def _kept(self, base: Hidden | Attention, is_kept: bool, said: tuple[bool, Keep | None]) -> dict[str, Any] | None:
+        """Hidden states or attention as the options change them; None where they are not kept."""
+        was_given, keep = said
+        if keep is None and (was_given or not is_kept):
+            return None
+        values = base.model_dump()
+        if keep is not None:
+            values["depth"]["num_layers"], values["length"]["tokens"] = keep.layers, keep.tokens
+            values["depth"]["kept"] = None
+            if isinstance(base, Hidden):
+                values["width"]["fraction"] = keep.fraction
+        for name, (part, key) in _SHARED.items():
+            if self.given(name):
+                values[part][key] = getattr(self, name)
+        if self.encoding is not None:
+            values["encoding"] = self.encoding
+        if isinstance(base, Hidden) and self.width is not None:
+            values["width"]["scheme"] = self.width
+        if isinstance(base, Attention) and self.heads is not None:
+            values["heads"] = numbers_or_word(self.heads, "--heads", ("all", "mean"))
+        values["depth"] |= self._depth(keep)
+        return values
+
+    def _depth(self, keep: Keep | None) -> dict[str, Any]:
+        """Changes that ``--layer-map``, ``--student-layer-numbers`` and ``--store-layers`` make to the depth."""
+        changes: dict[str, Any] = {}
+        if self.student_layer_numbers is not None:
+            changes["kept"] = numbers(self.student_layer_numbers, "--student-layer-numbers")
+            if keep is None:
+                changes["num_layers"] = None
+        if self.layer_map is not None:
+            changes |= layer_map_changes(self.layer_map)
+            if changes["layers"] is not None and self.student_layers is None:
+                changes["student_layers"] = len(changes["layers"])
+        if self.store_layers is not None:
+            changes["stored"] = numbers_or_word(self.store_layers, "--store-layers", ("mapped", "all"))
+        return changes
+
+    def _refuse_idle(self, values: dict[str, Any]) -> None:
+        """Refuse options that say how something is kept of which nothing is."""
+        idle = [name for kept, name in _OWN.items() if values[kept] is None]
+        if values["hidden"] is None and values["attention"] is None:
+            idle += [*_SHARED, "layer_map", "student_layer_numbers", "store_layers", "encoding"]
+        for name in idle:
+            if self.given(name):
+                what, be, example = (
+                    ("attention", "is", "--attention 16t")
+                    if name == "heads"
+                    else ("hidden states", "are", "--keep 10t")
+                )
+                raise SpecError(
+                    f"--{name.replace('_', '-')} says how {what} {be} kept, but none {be}; leave it out, or give "
+                    f"{example}"
+                )
+
+
+def build_request(teacher: str, texts: Texts, keeping: Keeping, device: str, base: Spec | None = None) -> BuildRequest:
+    """The cache that these options ask for, ``base`` where they say nothing.
+
+    Raises SpecError if there is not one source of texts, or no such spec.
+    """
+    texts.check()
+    spec = keeping.spec(base)
+    if texts.corpus is None:
+        keeping.refuse_packing()
+    return BuildRequest(teacher, texts, spec, device)
