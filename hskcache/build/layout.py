@@ -15,8 +15,8 @@ from hskcache.counted import counted
 from hskcache.errors import SpecError
 from hskcache.spec import Spec
 from hskcache.store.fields import INPUTS, StoredField
+from hskcache.store.grid import MAX_SHARD_BYTES
 from hskcache.store.manifest import TeacherInfo
-from hskcache.store.shard import MAX_SHARD_BYTES
 from hskcache.text import TokenizedRows
 
 SHARD_BYTES = 64 << 20

@@ -14,8 +14,9 @@ from hskcache.errors import DamageError
 from hskcache.store.archive import spans
 from hskcache.store.fields import StoredField, check_offsets
 from hskcache.store.files import opened, read_file, sha256_hex
+from hskcache.store.grid import check_memory
 from hskcache.store.record import ArrayInfo, NamedRecord, Record
-from hskcache.store.shard import check_memory, unpack_array, unpack_shard
+from hskcache.store.shard import unpack_array, unpack_shard
 
 MAX_DOCUMENT_BYTES = 512 << 20
 """Most bytes of a manifest: in version 1 a record takes about 1 kB, so that 100,000 shards of four fields still fit."""

@@ -13,78 +13,37 @@ grow from 0.50 to 0.54 of their size); the shuffle brings float32 states from 0.
 decode wide types at a third of the speed, because their buffers come fresh from the operating system each time.
 """
 
-import json
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
 
 import google_crc32c
 import numpy as np
 from numpy.typing import NDArray
 
 from hskcache.errors import DamageError, SpecError
-from hskcache.spec import CodecName
 from hskcache.store.archive import Bytes, read_archive, read_entries, spans, write_archive
-from hskcache.store.codec import CHUNK_BYTES, CODECS, DEFAULT_CODEC
+from hskcache.store.codec import CHUNK_BYTES, CODECS
 from hskcache.store.files import canonical_json, sha256_hex
+from hskcache.store.grid import (
+    DOCUMENT,
+    DTYPES,
+    GROUP,
+    HARMLESS_BYTES,
+    MAX_EXPANSION,
+    MAX_SHARD_BYTES,
+    Grid,
+    check_memory,
+    chunk_keys,
+    grid_of,
+    groups_above,
+    join,
+    parse_document,
+    read_grids,
+)
 from hskcache.store.record import StoredArray
 
-MAX_SHARD_BYTES = 4 << 30
-MAX_EXPANSION = 256
-"""Multiple of its file's size that a shard may take in memory, where that is more than ``HARMLESS_BYTES``."""
-HARMLESS_BYTES = 256 << 20
-DTYPES = frozenset(
-    {"int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float16", "float32", "float64"}
-)
-
-_GROUP = {"attributes": {}, "node_type": "group", "zarr_format": 3}
-_DOCUMENT = "zarr.json"
 _CRC_BYTES = 4
-
-
-class _Grid(NamedTuple):
-    """Shape, type, chunks and codec of one array, and what its axes are called; chunks split the first axis alone."""
-
-    shape: tuple[int, ...]
-    dtype: str
-    chunk_rows: int
-    names: tuple[str, ...] | None = None
-    codec: CodecName = DEFAULT_CODEC
-
-    @property
-    def chunk_shape(self) -> tuple[int, ...]:
-        return (self.chunk_rows, *(max(1, size) for size in self.shape[1:]))
-
-    @property
-    def num_bytes(self) -> int:
-        return math.prod(self.shape) * np.dtype(self.dtype).itemsize
-
-    @property
-    def num_chunks(self) -> int:
-        return -(-self.shape[0] // self.chunk_rows) if self.num_bytes else 0
-
-    def keys(self, name: str) -> list[str]:
-        """Entries of the chunks, in the order of the first axis."""
-        rest = "/0" * (len(self.shape) - 1)
-        return [f"{name}/c/{index}{rest}" for index in range(self.num_chunks)]
-
-    def document(self, codec: Mapping[str, Any]) -> dict[str, Any]:
-        """The array's ``zarr.json``, with what it says of its codec."""
-        wide = np.dtype(self.dtype).itemsize > 1
-        order = {"name": "bytes", "configuration": {"endian": "little"}} if wide else {"name": "bytes"}
-        return {
-            "attributes": {},
-            "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": list(self.chunk_shape)}},
-            "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
-            "codecs": [order, dict(codec), {"name": "crc32c"}],
-            "data_type": self.dtype,
-            **({} if self.names is None else {"dimension_names": list(self.names)}),
-            "fill_value": 0.0 if self.dtype.startswith("float") else 0,
-            "node_type": "array",
-            "shape": list(self.shape),
-            "storage_transformers": [],
-            "zarr_format": 3,
-        }
 
 
 def pack_shard(arrays: Mapping[str, NDArray[Any]], names: Mapping[str, tuple[str, ...]] | None = None) -> bytes:
@@ -103,7 +62,7 @@ def pack_shard(arrays: Mapping[str, NDArray[Any]], names: Mapping[str, tuple[str
         raise SpecError(
             f"a shard of {total} bytes is more than the {MAX_SHARD_BYTES} that readers accept; lower shard_rows"
         )
-    entries = {_join(group, _DOCUMENT): canonical_json(_GROUP) for group in _groups(arrays)}
+    entries = {join(group, DOCUMENT): canonical_json(GROUP) for group in groups_above(arrays)}
     for name, array in arrays.items():
         if not all(part.isidentifier() and part.isascii() and part != "c" for part in name.split("/")):
             raise ValueError(f"array name {name!r} is not of the form layer_06/values")
@@ -133,7 +92,7 @@ def unpack_shard(data: bytes, names: Collection[str] | None = None) -> dict[str,
             absurd shape. Nothing is allocated before all of that is known to be right.
     """
     entries = read_archive(data)
-    grids = _grids(entries)
+    grids = read_grids(entries)
     wanted = grids.keys() if names is None else names
     if missing := set(wanted) - grids.keys():
         raise DamageError(f"holds no array {min(missing)}")
@@ -152,12 +111,12 @@ def with_names(data: bytes, name: Callable[[Mapping[str, int]], Mapping[str, tup
         DamageError: it is no shard.
     """
     entries = read_archive(data)
-    grids = _grids(entries)
+    grids = read_grids(entries)
     names = name({array: len(grid.shape) for array, grid in grids.items()})
     others = {key: entry.tobytes() for key, entry in entries.items()}
     for array, grid in grids.items():
-        key = f"{array}/{_DOCUMENT}"
-        codec = _document(entries[key], key)["codecs"][1]
+        key = f"{array}/{DOCUMENT}"
+        codec = parse_document(entries[key], key)["codecs"][1]
         others[key] = canonical_json(grid._replace(names=names.get(array)).document(codec))
     return write_archive(others)
 
@@ -168,7 +127,7 @@ def stored_arrays(data: bytes) -> dict[str, StoredArray]:
     Raises:
         DamageError: it is no shard, or other entries lie between those of an array.
     """
-    grids = _grids(read_archive(data))
+    grids = read_grids(read_archive(data))
     places = spans(data, {f"{name}/" for name in grids})
     arrays = {}
     for name, grid in grids.items():
@@ -194,50 +153,22 @@ def unpack_array(data: bytes, name: str) -> NDArray[Any]:
     Raises:
         DamageError: it is not what :func:`pack_shard` writes; nothing is allocated before that is known.
     """
-    entries, document = read_entries(data), f"{name}/{_DOCUMENT}"
+    entries, document = read_entries(data), f"{name}/{DOCUMENT}"
     if document not in entries:
         raise DamageError(f"holds no array {name}")
-    grid = _grid(_document(entries[document], document), document)
+    grid = grid_of(parse_document(entries[document], document), document)
     check_memory(grid.num_bytes, len(data))
-    if odd := {document, *_chunk_keys({name: grid}, len(entries))} ^ entries.keys():
+    if odd := {document, *chunk_keys({name: grid}, len(entries))} ^ entries.keys():
         raise DamageError(f"lacks or should not hold {min(odd)!r}")
     return _decode(name, grid, [_payload(entries, key, grid) for key in grid.keys(name)])
-
-
-def check_memory(claimed: int, num_bytes: int) -> None:
-    """Raise unless arrays from a file, or a part of it, take no more memory than such a file's may.
-
-    Args:
-        claimed: bytes in memory of the arrays.
-        num_bytes: of the file or the part.
-
-    Raises:
-        DamageError: they take more.
-    """
-    if claimed > MAX_SHARD_BYTES:
-        raise DamageError(f"claims to hold more than {MAX_SHARD_BYTES} bytes")
-    if claimed > max(HARMLESS_BYTES, MAX_EXPANSION * num_bytes):
-        raise DamageError(f"claims to hold {claimed} bytes, more than {MAX_EXPANSION} times its own size")
-
-
-def _groups(names: Collection[str]) -> set[str]:
-    """Every group above the named arrays, the root ("") included."""
-    groups = {""} | {name[:end] for name in names for end, letter in enumerate(name) if letter == "/"}
-    if both := groups & set(names):
-        raise ValueError(f"{min(both)!r} is the name of an array and of a group")
-    return groups
-
-
-def _join(group: str, name: str) -> str:
-    return f"{group}/{name}" if group else name
 
 
 def _encode(name: str, array: NDArray[Any], names: tuple[str, ...] | None) -> dict[str, bytes]:
     """Entries of one array: its document and its chunks."""
     num_chunks = max(1, -(-array.nbytes // CHUNK_BYTES))
-    grid = _Grid(array.shape, array.dtype.name, max(1, -(-array.shape[0] // num_chunks)), names)
+    grid = Grid(array.shape, array.dtype.name, max(1, -(-array.shape[0] // num_chunks)), names)
     codec = CODECS[grid.codec]
-    entries = {f"{name}/{_DOCUMENT}": canonical_json(grid.document(codec.document(array.itemsize)))}
+    entries = {f"{name}/{DOCUMENT}": canonical_json(grid.document(codec.document(array.itemsize)))}
     for index, key in enumerate(grid.keys(name)):
         rows = array[index * grid.chunk_rows : (index + 1) * grid.chunk_rows]
         chunk = np.ascontiguousarray(rows, array.dtype.newbyteorder("<"))
@@ -255,78 +186,7 @@ def _crc32c(payload: bytes | Bytes) -> bytes:
     return value.to_bytes(_CRC_BYTES, "little")
 
 
-def _grids(entries: Mapping[str, Bytes]) -> dict[str, _Grid]:
-    """Read every document; every entry must belong to an array or a group, and nothing may be missing."""
-    grids: dict[str, _Grid] = {}
-    found = set()
-    for key in entries:
-        name, _, last = key.rpartition("/")
-        if last != _DOCUMENT:
-            continue
-        document = _document(entries[key], key)
-        if document == _GROUP:
-            found.add(name)
-        else:
-            grids[name] = _grid(document, key)
-    total = sum(grid.num_bytes for grid in grids.values())
-    try:
-        groups = _groups(grids)
-    except ValueError as error:
-        raise DamageError(f"is not a shard: {error}") from None
-    claimed = {_join(name, _DOCUMENT) for name in groups | grids.keys()} | set(_chunk_keys(grids, len(entries)))
-    if odd := (claimed ^ entries.keys()) or (groups ^ found):
-        raise DamageError(f"lacks or should not hold {min(odd)!r}")
-    check_memory(total, sum(map(len, entries.values())))
-    return grids
-
-
-def _chunk_keys(grids: Mapping[str, _Grid], limit: int) -> Iterator[str]:
-    # A document can claim more chunks than there is memory for their names.
-    if sum(grid.num_chunks for grid in grids.values()) > limit:
-        raise DamageError("lacks chunks")
-    for name, grid in grids.items():
-        yield from grid.keys(name)
-
-
-def _document(entry: Bytes, key: str) -> Any:
-    try:
-        return json.loads(entry.tobytes())
-    except (ValueError, RecursionError):
-        raise DamageError(f"holds an unreadable {key}") from None
-
-
-def _grid(document: Any, key: str) -> _Grid:
-    """Shape, type, chunks and codec of a document, which must otherwise be word for word as :func:`pack_shard` has it.
-
-    The codec's settings may differ, since decoding does not need them, and so may the names of the axes.
-    """
-    try:
-        shape, dtype = document["shape"], document["data_type"]
-        rows = document["chunk_grid"]["configuration"]["chunk_shape"][0]
-        codec, names = document["codecs"][1], document.get("dimension_names")
-        sizes = [*shape, rows]
-        if dtype not in DTYPES or any(type(size) is not int or not 0 <= size <= MAX_SHARD_BYTES for size in sizes):
-            raise DamageError(f"claims an absurd array in {key}: {dtype!s:.20} {sizes!s:.80}")
-        grid = _Grid(tuple(shape), dtype, rows, None if names is None else tuple(names), _codec_name(codec))
-        named = names is None or (len(names) == len(shape) and all(type(name) is str for name in names))
-        if not 1 <= rows <= max(1, shape[0]) or not named or document != grid.document(codec):
-            raise DamageError(f"holds a {key} that is not of this format")
-    except (KeyError, IndexError, TypeError, ValueError, AttributeError):
-        raise DamageError(f"holds a {key} that is not of this format") from None
-    return grid
-
-
-def _codec_name(document: Any) -> CodecName:
-    """The codec that an entry among the codecs of a document is of, whatever its settings."""
-    for name, codec in CODECS.items():
-        known = codec.document(1)
-        is_same = document.keys() == known.keys() and document["name"] == known["name"]
-        if is_same and isinstance(document["configuration"], dict):
-            return name
-    raise DamageError(f"is compressed by {document['name']!s:.40}, which this program does not know")
-
-
-def _payload(entries: Mapping[str, Bytes], key: str, grid: _Grid) -> Bytes:
+def _payload(entries: Mapping[str, Bytes], key: str, grid: Grid) -> Bytes:
     """A chunk as Blosc wrote it: checksum right, and decoding to exactly as many bytes as the grid says."""
     payload, crc = entries[key][:-_CRC_BYTES], entries[key][-_CRC_BYTES:]
     if _crc32c(payload) != crc.tobytes():
@@ -337,7 +197,7 @@ def _payload(entries: Mapping[str, Bytes], key: str, grid: _Grid) -> Bytes:
     return payload
 
 
-def _decode(name: str, grid: _Grid, chunks: list[Bytes]) -> NDArray[Any]:
+def _decode(name: str, grid: Grid, chunks: list[Bytes]) -> NDArray[Any]:
     array = np.empty(grid.shape, np.dtype(grid.dtype).newbyteorder("<"))
     codec = CODECS[grid.codec]
     for index, payload in enumerate(chunks):

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from hskcache.store.shard import DTYPES, pack_shard
+from hskcache.store.grid import DTYPES
+from hskcache.store.shard import pack_shard
 
 NASTY: tuple[Any, ...] = (
     *(None, True, False, -1, 0, 1, 2, 255, 65536, 2**31, 2**63 - 1, 2**63, 10**30, -(10**30), 10**400, 0.5, 1e308),

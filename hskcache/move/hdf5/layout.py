@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from hskcache.errors import DamageError, MismatchError
 from hskcache.store.fields import AXES, OFFSETS, StoredField, kind_of
 from hskcache.store.files import canonical_json
+from hskcache.store.grid import DTYPES, MAX_SHARD_BYTES
 from hskcache.store.manifest import Manifest
 from hskcache.store.record import CONSTANTS, ArrayInfo, Record
-from hskcache.store.shard import DTYPES, MAX_SHARD_BYTES
 
 LAYOUT_VERSION = 1
 

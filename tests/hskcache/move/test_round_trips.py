@@ -11,9 +11,13 @@ from servers import BUCKET, PASSWORD, Server, http_server, nginx_server, s3_serv
 from sharing import done, hskcache, reach, refused
 from stored import both_manifests
 
-from hskcache.cache import Cache
+from hskcache.cache import Cache, open_cache
+from hskcache.remote import parts
+from hskcache.remote.mirror import open_mirror
+from hskcache.remote.parts import parts_of
 from hskcache.remote.remote import open_remote
 
+GOLDEN = Path(__file__).resolve().parents[2] / "golden" / "tiny-2.hsk"
 NUM_FILES = 3 * NUM_SHARDS + 1
 
 
@@ -68,6 +72,28 @@ def test_some_fields_and_rows_go_and_the_rest_follows(writable: Server, original
     assert done("pull", url, tmp_path / "back", "--fields", "logits", "--rows", "5:10")["num_fetched"] == 2
     assert done("pull", url, tmp_path / "back", "--rows", "5:")["num_there"] == 2
     assert hskcache("verify", tmp_path / "back").exit_code == 0
+
+
+@pytest.mark.parametrize("writable", ["s3", "asyncssh", "sshd"], indirect=True)
+def test_of_a_layer_only_its_bytes_are_fetched(
+    writable: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parts, "REQUEST_BYTES", 128)  # as if these shards were large
+    local, view = open_cache(GOLDEN), "1l,fields=hidden"
+    done("push", GOLDEN, f"{writable.url}/layers.hsk")
+    mirror = open_mirror(f"{writable.url}/layers.hsk", tmp_path / "local")
+    expected = []
+    for shard, record in enumerate(local.manifest.shards["hidden"]):
+        ours, theirs = local.view(view).read("hidden", shard), mirror.view(view).read("hidden", shard)
+        assert {name: array.tolist() for name, array in theirs.items()} == {
+            name: array.tolist() for name, array in ours.items()
+        }
+        names = [name for name in record.arrays if name.startswith("layer_04/") or name == "position_offsets"]
+        (part,) = parts_of(record, names)
+        assert part.num_bytes < record.num_bytes / 2
+        expected.append(part.num_bytes)
+    fetched = [path.stat().st_size for path in (tmp_path / "local" / "shards").glob("*.zarr.zip")]
+    assert sorted(fetched) == sorted(expected)
 
 
 @pytest.mark.parametrize("kind", ["aiohttp", "nginx"])

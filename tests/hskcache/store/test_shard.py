@@ -19,7 +19,9 @@ from zarr.storage import MemoryStore, ZipStore
 
 from hskcache.errors import DamageError, SpecError
 from hskcache.store.archive import read_archive
-from hskcache.store.shard import CHUNK_BYTES, DTYPES, pack_shard, unpack_shard
+from hskcache.store.codec import CHUNK_BYTES
+from hskcache.store.grid import DTYPES
+from hskcache.store.shard import pack_shard, unpack_shard
 
 Arrays = dict[str, NDArray[Any]]
 

@@ -1,0 +1,151 @@
+"""Shards of a cache that is being built or grows: files under their names, each with a commit record beside it.
+
+A shard is written first, then its record; a shard without a record that fits it does not count.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from hskcache.counted import counted
+from hskcache.disk import sync_folder
+from hskcache.errors import DamageError, MismatchError
+from hskcache.store.files import write_atomic
+from hskcache.store.manifest import Format, Request
+from hskcache.store.reading import read_document
+from hskcache.store.record import CONSTANTS, Record, Skipped, stem_of
+from hskcache.store.version2 import VERSION_2
+from hskcache.timeline import span
+
+
+class Commits:
+    """The shards in a folder that are whole.
+
+    Attributes:
+        root: the cache's directory.
+        format: version of the format in which shards are committed.
+    """
+
+    format: Format = VERSION_2
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def shard_path(self, record: Record) -> Path:
+        """File of a shard, or of the constants."""
+        return self.root / record.path
+
+    def record_path(self, field: str, shard: int) -> Path:
+        """File of a shard's commit record."""
+        return self.root / field / f"{stem_of(shard)}.json"
+
+    def is_committed(self, field: str, shard: int) -> bool:
+        """True if a shard is whole: its record can be read and the file has the size that it tells."""
+        return self.committed(field, shard) is not None
+
+    def num_committed(self, request: Request) -> int:
+        """Row ranges of a request that are whole in all of its fields."""
+        written = {
+            int(path.stem) for path in (self.root / request.fields[0]).glob("[0-9]*.json") if path.stem.isdecimal()
+        }
+        return sum(all(self.is_committed(field, shard) for field in request.fields) for shard in written)
+
+    def commit(
+        self,
+        field: str,
+        shard: int,
+        rows: tuple[int, int],
+        arrays: Mapping[str, NDArray[Any]],
+        nonfinite: Mapping[int, int] | None = None,
+    ) -> Record:
+        """Write a shard and then its record.
+
+        Args:
+            field: name of the field.
+            shard: number of the shard.
+            rows: its row range [start, stop).
+            arrays: what to store, by the names of the format.
+            nonfinite: rows of the cache that are left out, with how many of their values were NaN or infinite; the
+                arrays hold zeros in their place.
+        """
+        with span("compress"):
+            data = self.format.pack(arrays)
+        facts = {
+            "field": field,
+            "shard": shard,
+            "start": rows[0],
+            "stop": rows[1],
+            "num_nonfinite": sum((nonfinite or {}).values()),
+            "skipped": [Skipped(row=row, reason="nonfinite") for row in sorted(nonfinite or {})],
+        }
+        return self.commit_packed(data, facts)
+
+    def commit_packed(self, data: bytes, facts: Mapping[str, Any]) -> Record:
+        """Write a shard that is packed already, and then its record.
+
+        Args:
+            data: the shard.
+            facts: of its record, as :attr:`~hskcache.store.record.Record.facts`.
+        """
+        with span("hash"):
+            record = self.format.record(data, facts)
+        path = self.record_path(record.field, record.shard)
+        if path.exists():
+            # The old record must not vouch for the new shard if the build is killed between the two.
+            path.unlink()
+            sync_folder(path.parent)
+        with span("write and sync"):
+            write_atomic(self.shard_path(record), data)
+            write_atomic(path, record.model_dump_json().encode() + b"\n")
+        return record
+
+    def commit_constants(self, field: str, arrays: Mapping[str, NDArray[Any]]) -> Record:
+        """Write what all rows of a field share."""
+        return self.commit(field, CONSTANTS, (0, 0), arrays)
+
+    def record(self, field: str, shard: int) -> Record:
+        """A shard's commit record.
+
+        Raises:
+            DamageError: it is of another shard or cannot be parsed.
+            OSError: it is missing or cannot be read.
+        """
+        path = self.record_path(field, shard)
+        record = self.format.parse_record(read_document(path), str(path))
+        if (record.field, record.shard) != (field, shard):
+            raise DamageError(f"{path} is the record of {record.field} shard {record.shard}; build again")
+        return record
+
+    def committed(self, field: str, shard: int) -> Record | None:
+        """The record of a shard that is whole, from beside it or, where it is removed, from the manifest; else None."""
+        try:
+            record: Record | None = self.record(field, shard)
+        except (OSError, DamageError):
+            record = self._listed(field, shard)
+        try:
+            whole = record is not None and self.shard_path(record).stat().st_size == record.num_bytes
+        except OSError:
+            return None
+        return record if whole else None
+
+    def _listed(self, field: str, shard: int) -> Record | None:
+        """The record of a shard whose own is removed; None where there is no list of them."""
+        return None
+
+    def records(self, field: str, request: Request) -> list[Record]:
+        """The commit records of every shard of a field, in order.
+
+        Raises:
+            MismatchError: a shard is not whole.
+        """
+        records = [self.committed(field, shard) for shard in range(request.num_shards)]
+        missing = [shard for shard, record in enumerate(records) if record is None]
+        if missing:
+            raise MismatchError(
+                f"{self.root} lacks {len(missing)} of the {counted(len(records), 'shard')} of {field}, the "
+                "first being shard "
+                f"{missing[0]}; run the same build command again to finish"
+            )
+        return [record for record in records if record is not None]
