@@ -37,7 +37,7 @@ _TRACEBACK = "HSKCACHE_TRACEBACK"
 # The extra that brings a package which a base install does not have.
 _EXTRAS = dict.fromkeys(
     ("accelerate", "matplotlib", "scipy", "sklearn", "tensorboard", "torch", "transformers"), "student"
-) | dict.fromkeys(("fsspec", "h5py", "stamina"), "share")
+) | dict.fromkeys(("fsspec", "h5py", "stamina", "zarr"), "share")
 
 
 class Commands(click.Group):

@@ -98,9 +98,14 @@ def require_file_outside(cache: str | Path, out: Path) -> None:
 
     Raises CacheError.
     """
-    if Path(cache).resolve() in out.resolve().parents:
-        raise CacheError(f"{out} is within the cache {cache}, which holds nothing else; give a place outside of it")
+    require_outside(cache, out)
     require_file(out)
+
+
+def require_outside(cache: str | Path, out: Path) -> None:
+    """Refuse a place within a cache. Raises CacheError."""
+    if Path(cache).resolve() in (out.resolve(), *out.resolve().parents):
+        raise CacheError(f"{out} is within the cache {cache}, which holds nothing else; give a place outside of it")
 
 
 def require_file(out: Path) -> None:

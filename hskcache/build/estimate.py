@@ -11,7 +11,7 @@ from hskcache.build.job import Job
 from hskcache.build.layout import Integers
 from hskcache.build.writing import inputs_of
 from hskcache.store.fields import INPUTS
-from hskcache.store.shard import pack_shard
+from hskcache.store.version2 import VERSION_2
 
 SAMPLE_BATCHES = 3
 PCA_SAMPLE_ROWS = 128
@@ -81,8 +81,8 @@ def _sample(job: Job) -> tuple[dict[str, Arrays], Integers, float]:
 
 def _header_bytes(arrays: Arrays) -> int:
     """Bytes of a shard whatever its number of rows: documents, and a chunk of one entry for each array."""
-    return len(pack_shard({name: array[:1] for name, array in arrays.items()}))
+    return len(VERSION_2.pack({name: array[:1] for name, array in arrays.items()}))
 
 
 def _payload_bytes(arrays: Arrays) -> int:
-    return len(pack_shard(arrays)) - _header_bytes(arrays)
+    return len(VERSION_2.pack(arrays)) - _header_bytes(arrays)

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from hskcache.describe.abc import About, Description
+from hskcache.describe.abc import Description
 from hskcache.describe.attention import DescribedAttention
 from hskcache.describe.hidden import DescribedHidden
 from hskcache.describe.inputs import DescribedInputs
@@ -11,7 +11,7 @@ from hskcache.spec import Spec, format_keep
 from hskcache.store.fields import KINDS
 from hskcache.table import Table
 
-__all__ = ["DESCRIPTIONS", "About", "Description", "asked"]
+__all__ = ["DESCRIPTIONS", "Description", "asked"]
 
 DESCRIPTIONS: Table[Description[Any]] = Table(
     "a kind that is described",

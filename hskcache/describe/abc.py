@@ -1,7 +1,7 @@
 """A kind of knowledge as it is told: in HDF5's attributes, in a row that is viewed, in a line of ``info``."""
 
-from collections.abc import Iterable, Mapping
-from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
+from collections.abc import Iterable
+from typing import Any, Generic, TypeVar
 
 from hskcache.encoded import ENCODED
 from hskcache.store.fields import StoredField
@@ -9,20 +9,11 @@ from hskcache.store.fields import StoredField
 FieldModel = TypeVar("FieldModel", bound=StoredField)
 
 
-class About(NamedTuple):
-    """Meaning of an array: what its axes count, and what it holds."""
-
-    axes: str
-    about: str
-
-
 class Description(Generic[FieldModel]):
     """Description of one kind. An object of it stands in the table of descriptions under the kind's name.
 
     Attributes:
         holds: what a field holds, for the data card.
-        arrays: by the last part of an array's name, what is told of it.
-        constants: the same of what all rows share.
         key: under which a viewed row tells the cache's own field; empty where it is told token by token.
         heading: of the columns of a viewed row that tell positions, before the layer's number.
         noun: what the option below keeps, in words.
@@ -31,8 +22,6 @@ class Description(Generic[FieldModel]):
     """
 
     holds: str
-    arrays: ClassVar[Mapping[str, About]] = {}
-    constants: ClassVar[Mapping[str, About]] = {}
     key: str = ""
     heading: str = ""
     noun: str = ""
@@ -79,10 +68,3 @@ class OfPositions(Description[FieldModel]):
         """All of them."""
         layers: dict[str, list[int]] = shown
         return layers
-
-
-POSITIONS: dict[str, About] = {
-    "position_offsets": About("row", "kept positions [i, i + 1) are those of row i, in every layer"),
-    "positions": About("kept position", "place of the token in its row, counted from 0; the best first"),
-}
-"""Arrays of every kind that keeps positions."""

@@ -1,9 +1,6 @@
 """Description of the tokenized rows."""
 
-from collections.abc import Mapping
-from typing import ClassVar
-
-from hskcache.describe.abc import About, Description
+from hskcache.describe.abc import Description
 from hskcache.store.kinds.inputs import InputsField
 
 
@@ -11,13 +8,6 @@ class DescribedInputs(Description[InputsField]):
     """Token ids, token types and labels."""
 
     holds = "token ids and labels"
-    arrays: ClassVar[Mapping[str, About]] = {
-        "input_ids": About("token", "token ids without padding"),
-        "token_type_ids": About("token", "token types"),
-        "row_offsets": About("row", "tokens [i, i + 1) are those of row i"),
-        "row_ids": About("row", "number of the row in the data set"),
-        "labels": About("row", "class, or score of a regression"),
-    }
 
     def told(self, field: InputsField) -> str:
         """Names of those that are stored."""

@@ -1,9 +1,8 @@
 """Description of logits."""
 
-from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
-from hskcache.describe.abc import About, Description
+from hskcache.describe.abc import Description
 from hskcache.store.kinds.logits import LogitsField
 
 
@@ -11,7 +10,6 @@ class DescribedLogits(Description[LogitsField]):
     """A number a class."""
 
     holds = "the teacher's logits"
-    arrays: ClassVar[Mapping[str, About]] = {"logits": About("row, class", "the teacher's logits")}
     key = "logits"
 
     def told(self, field: LogitsField) -> str:

@@ -13,13 +13,13 @@ from hskcache.errors import DamageError, MismatchError
 from hskcache.move.arrival import alone_in
 from hskcache.move.rewriting import OnProgress, Rewriting
 from hskcache.store.beside import README, Beside, read_beside
-from hskcache.store.dimensions import dimension_names
 from hskcache.store.files import read_file, sha256_hex
 from hskcache.store.growth import written
 from hskcache.store.ledger import TOKENIZER
 from hskcache.store.manifest import Manifest
+from hskcache.store.meaning import meanings
 from hskcache.store.record import Record
-from hskcache.store.shard import with_names
+from hskcache.store.shard import retold
 from hskcache.store.survey import Upgrade, upgrade_in
 from hskcache.store.version2 import VERSION_2
 
@@ -65,7 +65,7 @@ def upgrade(old: Path, new: Path, on_progress: OnProgress | None = None) -> Upgr
         growth.begin(written(Upgrade(cache_id=manifest.cache_id)))
         rewriting.require_space(lambda record: record.num_bytes, "upgrade to another disk")
         num_kept = rewriting.write(
-            lambda record: with_names(_read(old, record), dimension_names), on_progress or (lambda _bytes, _total: None)
+            lambda record: retold(_read(old, record), meanings), on_progress or (lambda _bytes, _total: None)
         )
         rewriting.put_files(_files(beside))
         upgraded = rewriting.finish({"upgraded_from": manifest.cache_id})

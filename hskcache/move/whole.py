@@ -1,11 +1,12 @@
-"""The one file that a cache leaves in, be that HDF5 or a tar."""
+"""The one file that a cache leaves in, be that HDF5 or a tar, or the folder of a Zarr group."""
 
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from hskcache.disk import sync_folder
+from hskcache.disk import sync_file, sync_folder
 from hskcache.errors import CacheError, MismatchError
 from hskcache.locks import locked, remove_unheld
 from hskcache.store.files import make_folder
@@ -57,11 +58,7 @@ def replacing(target: Path) -> Iterator[Path]:
     Raises:
         CacheError: another process is writing it.
     """
-    make_folder(target.absolute().parent)
-    partial = target.with_name(f"{target.name}.partial")
-    with locked(_lock(target), wait=False, remove=True) as held:
-        if not held:
-            raise CacheError(f"another process is writing {target}; wait until it is done, or give another name")
+    with _alone(target) as partial:
         try:
             partial.unlink(missing_ok=True)
             yield partial
@@ -70,6 +67,41 @@ def replacing(target: Path) -> Iterator[Path]:
         except BaseException:
             partial.unlink(missing_ok=True)
             raise
+
+
+@contextmanager
+def replacing_folder(target: Path) -> Iterator[Path]:
+    """A path to make a folder at that takes its name when it is whole and on the disk; what stood there is removed.
+
+    Raises:
+        CacheError: another process is writing it.
+    """
+    with _alone(target) as partial:
+        try:
+            shutil.rmtree(partial, ignore_errors=True)
+            yield partial
+            for path in partial.rglob("*"):
+                if path.is_dir():
+                    sync_folder(path)
+                else:
+                    with path.open("rb") as file:
+                        sync_file(file)
+            shutil.rmtree(target, ignore_errors=True)
+            partial.replace(target)
+            sync_folder(target.absolute().parent)
+        except BaseException:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
+
+
+@contextmanager
+def _alone(target: Path) -> Iterator[Path]:
+    """The name of what is not whole yet, while no other process is at it."""
+    make_folder(target.absolute().parent)
+    with locked(_lock(target), wait=False, remove=True) as held:
+        if not held:
+            raise CacheError(f"another process is writing {target}; wait until it is done, or give another name")
+        yield target.with_name(f"{target.name}.partial")
 
 
 def _lock(target: Path) -> Path:

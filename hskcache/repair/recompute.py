@@ -159,8 +159,7 @@ class _Piece:
         return mended, reasons | {(one.field, one.shard): self._why_different(one) for one in different}
 
     def _make_constants(self, record: Record) -> None:
-        workplace = Ledger(self.cache.root / REPAIR)
-        workplace.format = self.cache.manifest.format
+        workplace = Workplace(self.cache.root / REPAIR, [record], self.cache.manifest.format)
         (kind,) = (kind for kind, name in self.names.items() if name == record.field)
         workplace.commit_constants(record.field, constants_for(self.job, kind))
 

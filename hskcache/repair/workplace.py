@@ -29,6 +29,10 @@ class Workplace(Ledger):
             return super().committed(field, shard)
         return next(iter(self._wanted.values()))
 
+    def _sha256(self, field: str, shard: int) -> str | None:
+        wanted = self._wanted.get((field, shard))
+        return None if wanted is None else wanted.sha256
+
     def lend(self, record: Record, path: Path) -> None:
         """Let the constants of a cache be those that shards are made with here.
 

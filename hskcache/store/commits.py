@@ -71,7 +71,7 @@ class Commits:
                 arrays hold zeros in their place.
         """
         with span("compress"):
-            data = self.format.pack(arrays)
+            data = self.format.pack(arrays, self._sha256(field, shard))
         facts = {
             "field": field,
             "shard": shard,
@@ -129,6 +129,10 @@ class Commits:
         except OSError:
             return None
         return record if whole else None
+
+    def _sha256(self, field: str, shard: int) -> str | None:
+        """Digest that a shard had when it was written before; None where that is not known."""
+        return None
 
     def _listed(self, field: str, shard: int) -> Record | None:
         """The record of a shard whose own is removed; None where there is no list of them."""

@@ -41,8 +41,14 @@ class Format(ABC):
         """Records of a field, and more after them."""
 
     @abstractmethod
-    def pack(self, arrays: Mapping[str, NDArray[Any]]) -> bytes:
-        """Arrays as the bytes of a shard, see :func:`~hskcache.store.shard.pack_shard`."""
+    def pack(self, arrays: Mapping[str, NDArray[Any]], sha256: str | None = None) -> bytes:
+        """Arrays as the bytes of a shard, see :func:`~hskcache.store.shard.pack_shard`.
+
+        Args:
+            arrays: what to store, by the names of the format.
+            sha256: digest that the shard had when it was written; where another form that this version has had gives
+                it, that is taken.
+        """
 
     @abstractmethod
     def record(self, data: bytes, facts: Mapping[str, Any]) -> Record:

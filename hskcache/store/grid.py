@@ -29,13 +29,14 @@ DOCUMENT = "zarr.json"
 
 
 class Grid(NamedTuple):
-    """Shape, type, chunks and codec of one array, and what its axes are called; chunks split the first axis alone."""
+    """Shape, type, chunks and codec of one array, and what is told of it; chunks split the first axis alone."""
 
     shape: tuple[int, ...]
     dtype: str
     chunk_rows: int
     names: tuple[str, ...] | None = None
     codec: CodecName = DEFAULT_CODEC
+    attributes: Mapping[str, str] = {}
 
     @property
     def chunk_shape(self) -> tuple[int, ...]:
@@ -62,7 +63,7 @@ class Grid(NamedTuple):
         wide = np.dtype(self.dtype).itemsize > 1
         order = {"name": "bytes", "configuration": {"endian": "little"}} if wide else {"name": "bytes"}
         return {
-            "attributes": {},
+            "attributes": dict(self.attributes),
             "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": list(self.chunk_shape)}},
             "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
             "codecs": [order, dict(codec), {"name": "crc32c"}],
@@ -125,7 +126,7 @@ def parse_document(entry: Bytes, key: str) -> Any:
 def grid_of(document: Any, key: str) -> Grid:
     """Shape, type, chunks and codec of an array's document, which must otherwise be word for word as it is written.
 
-    The codec's settings may differ, since decoding does not need them, and so may the names of the axes.
+    The codec's settings may differ, since decoding does not need them, and so may names of axes and attributes.
 
     Raises:
         DamageError: it is not of this format; names it by its ``key``.
@@ -137,9 +138,11 @@ def grid_of(document: Any, key: str) -> Grid:
         sizes = [*shape, rows]
         if dtype not in DTYPES or any(type(size) is not int or not 0 <= size <= MAX_SHARD_BYTES for size in sizes):
             raise DamageError(f"claims an absurd array in {key}: {dtype!s:.20} {sizes!s:.80}")
-        grid = Grid(tuple(shape), dtype, rows, None if names is None else tuple(names), _codec_name(codec))
-        named = names is None or (len(names) == len(shape) and all(type(name) is str for name in names))
-        if not 1 <= rows <= max(1, shape[0]) or not named or document != grid.document(codec):
+        named = None if names is None else tuple(names)
+        grid = Grid(tuple(shape), dtype, rows, named, _codec_name(codec), document["attributes"])
+        is_told = named is None or (len(named) == len(shape) and all(type(name) is str for name in named))
+        is_told &= all(type(text) is str for text in grid.attributes.values())
+        if not 1 <= rows <= max(1, shape[0]) or not is_told or document != grid.document(codec):
             raise DamageError(f"holds a {key} that is not of this format")
     except (KeyError, IndexError, TypeError, ValueError, AttributeError):
         raise DamageError(f"holds a {key} that is not of this format") from None

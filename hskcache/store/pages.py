@@ -42,12 +42,9 @@ class Page(Strict):
 
     Attributes:
         file: its name within the folder ``index`` of the field: the number of its first shard and its digest.
-        index_bytes: its size.
-        sha256: its digest.
-        shard: number of its first shard.
-        num_records: shards it is of, neighbours.
-        num_rows: rows of these.
-        num_bytes: bytes of their files.
+        index_bytes, sha256: its size and its digest.
+        shard, num_records: number of its first shard, and how many neighbours it is of.
+        num_rows, num_bytes: rows of these, and bytes of their files.
         num_nonfinite: NaN and infinities among the values they were made from.
         num_skipped: rows of which nothing was kept.
         arrays: by name, bytes in memory of the array in all of these shards, decompressed and still encoded.
@@ -84,8 +81,7 @@ class IndexFile(NamedTuple):
 
     Attributes:
         field: whose shards it is of.
-        path: from the cache's directory.
-        page: what is known of it.
+        path, page: from the cache's directory, and what is known of it.
         read: gives its content, verified; raises a DamageError.
     """
 

@@ -41,17 +41,21 @@ from hskcache.store.grid import (
     parse_document,
     read_grids,
 )
+from hskcache.store.meaning import Meaning, attributes
 from hskcache.store.record import StoredArray
 
 _CRC_BYTES = 4
 
 
-def pack_shard(arrays: Mapping[str, NDArray[Any]], names: Mapping[str, tuple[str, ...]] | None = None) -> bytes:
+def pack_shard(
+    arrays: Mapping[str, NDArray[Any]], told: Mapping[str, Meaning] | None = None, with_attributes: bool = True
+) -> bytes:
     """Arrays as the bytes of one shard; the same arrays give the same bytes.
 
     Args:
         arrays: by name; names may have parts, ``layer_06/values``. At least one axis each, types of ``DTYPES``.
-        names: what the axes of arrays are called; of those that are not among them nothing is said, as in version 1.
+        told: what is told of arrays; of those that are not among them nothing is, as in version 1.
+        with_attributes: whether more than the names of axes is told.
 
     Raises:
         SpecError: more than ``MAX_SHARD_BYTES`` together, or next to nothing in much space.
@@ -68,7 +72,7 @@ def pack_shard(arrays: Mapping[str, NDArray[Any]], names: Mapping[str, tuple[str
             raise ValueError(f"array name {name!r} is not of the form layer_06/values")
         if array.dtype.name not in DTYPES or not array.ndim:
             raise ValueError(f"array {name!r} is {array.dtype} with {array.ndim} axes; give a number type and an axis")
-        entries |= _encode(name, array, (names or {}).get(name))
+        entries |= _encode(name, array, (told or {}).get(name), with_attributes)
     if total > max(HARMLESS_BYTES, MAX_EXPANSION * sum(map(len, entries.values()))):
         raise SpecError(
             f"a shard of {total} bytes shrinks to less than a part in {MAX_EXPANSION}, which readers take for an "
@@ -100,24 +104,24 @@ def unpack_shard(data: bytes, names: Collection[str] | None = None) -> dict[str,
     return {name: _decode(name, grids[name], chunks[name]) for name in wanted}
 
 
-def with_names(data: bytes, name: Callable[[Mapping[str, int]], Mapping[str, tuple[str, ...]]]) -> bytes:
-    """A shard with other names of its arrays' axes; its chunks stay what they are.
+def retold(data: bytes, tell: Callable[[Mapping[str, int]], Mapping[str, Meaning]]) -> bytes:
+    """A shard of which other things are told; its chunks stay what they are.
 
     Args:
         data: the shard.
-        name: gives the names of the axes of arrays, as :func:`pack_shard` takes them, from how many axes each has.
+        tell: gives what to tell of arrays, as :func:`pack_shard` takes it, from how many axes each has.
 
     Raises:
         DamageError: it is no shard.
     """
     entries = read_archive(data)
     grids = read_grids(entries)
-    names = name({array: len(grid.shape) for array, grid in grids.items()})
+    told = tell({array: len(grid.shape) for array, grid in grids.items()})
     others = {key: entry.tobytes() for key, entry in entries.items()}
     for array, grid in grids.items():
         key = f"{array}/{DOCUMENT}"
         codec = parse_document(entries[key], key)["codecs"][1]
-        others[key] = canonical_json(grid._replace(names=names.get(array)).document(codec))
+        others[key] = canonical_json(_told(array, grid, told.get(array)).document(codec))
     return write_archive(others)
 
 
@@ -163,10 +167,19 @@ def unpack_array(data: bytes, name: str) -> NDArray[Any]:
     return _decode(name, grid, [_payload(entries, key, grid) for key in grid.keys(name)])
 
 
-def _encode(name: str, array: NDArray[Any], names: tuple[str, ...] | None) -> dict[str, bytes]:
+def _told(name: str, grid: Grid, meaning: Meaning | None, with_attributes: bool = True) -> Grid:
+    """What a document says of an array, and what it means."""
+    if meaning is None:
+        return grid._replace(names=None, attributes={})
+    known = attributes(name, grid.dtype, meaning) if with_attributes else {}
+    return grid._replace(names=meaning.dimensions, attributes=known)
+
+
+def _encode(name: str, array: NDArray[Any], meaning: Meaning | None, with_attributes: bool) -> dict[str, bytes]:
     """Entries of one array: its document and its chunks."""
     num_chunks = max(1, -(-array.nbytes // CHUNK_BYTES))
-    grid = Grid(array.shape, array.dtype.name, max(1, -(-array.shape[0] // num_chunks)), names)
+    grid = Grid(array.shape, array.dtype.name, max(1, -(-array.shape[0] // num_chunks)))
+    grid = _told(name, grid, meaning, with_attributes)
     codec = CODECS[grid.codec]
     entries = {f"{name}/{DOCUMENT}": canonical_json(grid.document(codec.document(array.itemsize)))}
     for index, key in enumerate(grid.keys(name)):

@@ -66,7 +66,7 @@ class _Version1(Format):
         """Records of a field, and more after them."""
         return ListedRecords([*records, *more])
 
-    def pack(self, arrays: Mapping[str, NDArray[Any]]) -> bytes:
+    def pack(self, arrays: Mapping[str, NDArray[Any]], sha256: str | None = None) -> bytes:
         """Arrays as the bytes of a shard, whose axes have no names."""
         return pack_shard(arrays)
 

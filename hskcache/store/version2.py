@@ -8,10 +8,10 @@ from pydantic import Field as Key
 
 from hskcache.errors import DamageError
 from hskcache.store.agreement import Agreement
-from hskcache.store.dimensions import dimension_names
 from hskcache.store.fields import Field, StoredField
 from hskcache.store.files import canonical_json, sha256_hex
 from hskcache.store.manifest import Format, Manifest, Part, named_content, with_checksum
+from hskcache.store.meaning import meanings
 from hskcache.store.pages import CheckRecord, Page, PagedRecords, PageStore, paged
 from hskcache.store.record import FieldName, NamedRecord, Record, Sha256, file_name, parse
 from hskcache.store.records import Records
@@ -82,9 +82,15 @@ class _Version2(Format):
         assert isinstance(records, PagedRecords)
         return paged(records.field, more, records)
 
-    def pack(self, arrays: Mapping[str, NDArray[Any]]) -> bytes:
-        """Arrays as the bytes of a shard, whose axes have names."""
-        return pack_shard(arrays, dimension_names({name: array.ndim for name, array in arrays.items()}))
+    def pack(self, arrays: Mapping[str, NDArray[Any]], sha256: str | None = None) -> bytes:
+        """Arrays as the bytes of a shard, of which it is told what they mean."""
+        told = meanings({name: array.ndim for name, array in arrays.items()})
+        data = pack_shard(arrays, told)
+        if sha256 in (None, sha256_hex(data)):
+            return data
+        # Until arrays had attributes, axes alone had names.
+        earlier = pack_shard(arrays, told, with_attributes=False)
+        return earlier if sha256_hex(earlier) == sha256 else data
 
     def record(self, data: bytes, facts: Mapping[str, Any]) -> Record:
         """The record of a shard."""

@@ -105,7 +105,7 @@ def bytes_per_row(states: States, width: Width, encoding: str) -> float:
     import torch
 
     from hskcache.encoding import get_encoding
-    from hskcache.store.shard import pack_shard
+    from hskcache.store.version2 import VERSION_2
 
     codec, total = get_encoding(encoding), 0
     for arrays in states.shards:
@@ -114,7 +114,7 @@ def bytes_per_row(states: States, width: Width, encoding: str) -> float:
             values, columns = width.narrow(layer, torch.from_numpy(arrays[f"{layer}/values"]))
             stored |= columns
             stored |= {f"{layer}/{part}": tensor.numpy() for part, tensor in codec.encode(values).items()}
-        total += len(pack_shard(stored))
+        total += len(VERSION_2.pack(stored))
     return total / states.num_rows
 
 

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-from hskcache.describe import DESCRIPTIONS, About
 from hskcache.move.hdf5.layout import StoredDataset, derived_name
 from hskcache.store.fields import AXES, StoredField, kind_of
 from hskcache.store.manifest import Manifest
@@ -24,12 +23,8 @@ def file_attributes(manifest: Manifest, layout_version: int) -> dict[str, Any]:
 
 def dataset_attributes(field: StoredField, name: str, stored: StoredDataset, is_constant: bool) -> dict[str, str]:
     """Attributes of a dataset: what its axes count, what it holds, and which offsets divide it into rows."""
-    description = DESCRIPTIONS[field.kind]
-    known = description.constants if is_constant else description.arrays
-    axes, about = known.get(name.rpartition("/")[2], About("", ""))
-    if stored.is_offsets:
-        axes = "row, and one more"
-    attributes = {"axes": axes, "about": about}
+    meaning = kind_of(field).meanings[name.rpartition("/")[2], len(stored.shape)]
+    attributes = {"axes": ", ".join(meaning.dimensions), "about": meaning.about}
     offsets = None if is_constant or stored.is_offsets else _offsets(field, name)
     if offsets is not None:
         attributes["offsets"] = f"/{stored.path.partition('/')[0]}/{offsets}"

@@ -94,7 +94,7 @@ class _Taking:
         if arrival.keeps(record):
             return record
         arrays = {name: self._entries(stored, index) for name, stored in block.arrays.items()}
-        data = self._manifest.format.pack(arrays)
+        data = self._manifest.format.pack(arrays, record.sha256)
         if sha256_hex(data) != record.sha256:
             self._check_content(record, arrays)
             record = self._manifest.format.record(data, record.facts)

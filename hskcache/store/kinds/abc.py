@@ -58,6 +58,13 @@ class Array(NamedTuple):
     dtypes: tuple[str, ...]
 
 
+class Meaning(NamedTuple):
+    """Meaning of an array: names of its axes, and what it holds."""
+
+    dimensions: tuple[str, ...]
+    about: str
+
+
 class Kind(Generic[FieldModel]):
     """Stored content of one kind. An object of it stands in the table of kinds under its name.
 
@@ -66,6 +73,8 @@ class Kind(Generic[FieldModel]):
         words: what it holds, for messages; empty where it is no knowledge of a teacher.
         field: the model of its fields.
         first_layer: the lowest layer that the kind has; 0 is the embedding output.
+        meanings: of its arrays, those of HDF5 alone and those that all rows share among them, by the last part of the
+            name and the number of axes.
         derived: axes whose entries a row follow from its tokens or positions without being as many, see ``entries``.
     """
 
@@ -73,6 +82,7 @@ class Kind(Generic[FieldModel]):
     words: ClassVar[str] = ""
     field: type[FieldModel]
     first_layer: ClassVar[int] = 0
+    meanings: ClassVar[Mapping[tuple[str, int], Meaning]] = {}
     derived: ClassVar[tuple[str, ...]] = ()
 
     def arrays(self, field: FieldModel) -> dict[str, Array]:

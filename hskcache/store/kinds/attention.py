@@ -1,7 +1,7 @@
 """Attention scores: of every kept position and head a vector of one score for each kept key, layer by layer."""
 
-from collections.abc import Collection
-from typing import TYPE_CHECKING, Annotated, Literal
+from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,8 +11,8 @@ from pydantic import Field as Key
 from hskcache.encoded import ENCODED
 from hskcache.errors import DamageError
 from hskcache.spec import EncodingName
-from hskcache.store.kinds.abc import POSITION, ROW, VALUE, VECTOR, Array, Kind, StoredField
-from hskcache.store.kinds.layers import ascending, by_layer
+from hskcache.store.kinds.abc import POSITION, ROW, VALUE, VECTOR, Array, Kind, Meaning, StoredField
+from hskcache.store.kinds.layers import POSITIONS, ascending, by_layer
 
 if TYPE_CHECKING:
     from hskcache.store.request import Added, LayerKept, Request, TeacherInfo
@@ -69,6 +69,20 @@ class AttentionScores(Kind[AttentionField]):
     field = AttentionField
     first_layer = 1
     derived = (VALUE, VECTOR)
+    meanings: ClassVar[Mapping[tuple[str, int], Meaning]] = {
+        **POSITIONS,
+        ("value_offsets", 1): Meaning(
+            ("row_boundary",), "entries [i, i + 1) of values are those of row i, in every layer"
+        ),
+        ("vector_offsets", 1): Meaning(("row_boundary",), "scales [i, i + 1) are those of row i, in every layer"),
+        ("values", 1): Meaning(
+            ("value",),
+            "scores before mask and softmax, encoded: head by head, query by query, a score for each kept key",
+        ),
+        ("scales", 1): Meaning(
+            ("vector",), "what the integers of each vector (the scores of one head and query) are multiplied by"
+        ),
+    }
 
     def arrays(self, field: AttentionField) -> dict[str, Array]:
         """The parts of the encoding, flat: an entry of ``values`` each, and a number a vector of the others."""

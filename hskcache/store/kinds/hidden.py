@@ -1,7 +1,7 @@
 """Hidden states: of every kept position a vector of some columns, layer by layer."""
 
 from collections.abc import Collection, Mapping
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from numpy.typing import NDArray
 from pydantic import AfterValidator
@@ -10,8 +10,8 @@ from pydantic import Field as Key
 from hskcache.encoded import ENCODED
 from hskcache.errors import DamageError
 from hskcache.spec import EncodingName
-from hskcache.store.kinds.abc import POSITION, ROW, Array, Kind, StoredField, check_below, layer_name
-from hskcache.store.kinds.layers import ascending, by_layer
+from hskcache.store.kinds.abc import POSITION, ROW, Array, Kind, Meaning, StoredField, check_below, layer_name
+from hskcache.store.kinds.layers import POSITIONS, ascending, by_layer
 
 if TYPE_CHECKING:
     from hskcache.store.request import Added, LayerKept, Request, TeacherInfo
@@ -52,6 +52,18 @@ class HiddenStates(Kind[HiddenField]):
     name = "hidden"
     words = "hidden states"
     field = HiddenField
+    meanings: ClassVar[Mapping[tuple[str, int], Meaning]] = {
+        **POSITIONS,
+        ("values", 2): Meaning(("position", "column"), "hidden states, encoded"),
+        ("scales", 1): Meaning(("position",), "what the integers of values are multiplied by"),
+        ("columns", 2): Meaning(("position", "column"), "which columns of the state values holds"),
+        ("bitmask", 2): Meaning(
+            ("position", "byte"), "which columns values holds: column c is bit c % 8, low first, of byte c // 8"
+        ),
+        ("columns", 1): Meaning(("column",), "which columns of the state values holds, in all positions"),
+        ("mean", 1): Meaning(("width",), "mean of the states, which was taken off before the projection"),
+        ("basis", 2): Meaning(("column", "width"), "values @ basis + mean is the state"),
+    }
 
     def arrays(self, field: HiddenField) -> dict[str, Array]:
         """The parts of the encoding, and which columns they are of."""

@@ -1,14 +1,14 @@
 """The tokenized rows, which every cache holds and which are no knowledge of a teacher."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hskcache.classes import has_gold
 from hskcache.errors import DamageError
-from hskcache.store.kinds.abc import ROW, TOKEN, Array, Kind, StoredField, check_below
+from hskcache.store.kinds.abc import ROW, TOKEN, Array, Kind, Meaning, StoredField, check_below
 
 if TYPE_CHECKING:
     from hskcache.store.request import Request
@@ -33,6 +33,13 @@ class Inputs(Kind[InputsField]):
 
     name = "inputs"
     field = InputsField
+    meanings: ClassVar[Mapping[tuple[str, int], Meaning]] = {
+        ("input_ids", 1): Meaning(("token",), "token ids without padding"),
+        ("token_type_ids", 1): Meaning(("token",), "token types"),
+        ("row_offsets", 1): Meaning(("row_boundary",), "tokens [i, i + 1) are those of row i"),
+        ("row_ids", 1): Meaning(("row",), "number of the row in the data set"),
+        ("labels", 1): Meaning(("row",), "class, or score of a regression"),
+    }
 
     def arrays(self, field: InputsField) -> dict[str, Array]:
         """Tokens of row after row, and of each row its number, its label and where its tokens begin."""

@@ -1,8 +1,15 @@
 """Storage of knowledge by teacher layer, whatever its kind: groups of arrays, a layer each, over the kept positions."""
 
+from collections.abc import Mapping
 from itertools import pairwise
 
-from hskcache.store.kinds.abc import Array, layer_name
+from hskcache.store.kinds.abc import Array, Meaning, layer_name
+
+POSITIONS: Mapping[tuple[str, int], Meaning] = {
+    ("position_offsets", 1): Meaning(("row_boundary",), "kept positions [i, i + 1) are those of row i, in every layer"),
+    ("positions", 1): Meaning(("position",), "place of the token in its row, counted from 0; the best first"),
+}
+"""Meanings of the arrays of every kind that keeps positions."""
 
 
 def ascending(layers: list[int]) -> list[int]:

@@ -1,12 +1,12 @@
 """The teacher's logits, one vector a row."""
 
-from collections.abc import Collection
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from numpy.typing import NDArray
 from pydantic import Field as Key
 
-from hskcache.store.kinds.abc import Array, Kind, StoredField
+from hskcache.store.kinds.abc import Array, Kind, Meaning, StoredField
 
 if TYPE_CHECKING:
     from hskcache.store.request import Request
@@ -25,6 +25,9 @@ class Logits(Kind[LogitsField]):
     name = "logits"
     words = "logits"
     field = LogitsField
+    meanings: ClassVar[Mapping[tuple[str, int], Meaning]] = {
+        ("logits", 2): Meaning(("row", "class"), "the teacher's logits"),
+    }
 
     def arrays(self, field: LogitsField) -> dict[str, Array]:
         """The logits as they are."""

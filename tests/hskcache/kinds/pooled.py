@@ -5,7 +5,7 @@ An object for each room's table, as a new kind would bring one file for each roo
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -21,10 +21,10 @@ from hskcache.build.kinds.abc import BuiltKind, Encoded, FieldBasis, Size
 from hskcache.build.positions import PaddedRows
 from hskcache.decoded import DECODED, DecodedKind, Vectors
 from hskcache.decoded.abc import LayerRows, Stored, each, tensor_of
-from hskcache.describe import DESCRIPTIONS, About, Description
+from hskcache.describe import DESCRIPTIONS, Description
 from hskcache.spec import SECTIONS, Kept, Spec
 from hskcache.store.fields import KINDS, StoredField
-from hskcache.store.kinds.abc import Array, Kind
+from hskcache.store.kinds.abc import Array, Kind, Meaning
 from hskcache.store.request import Request
 from hskcache.teacher.capture import Captured, Wanted
 from hskcache.text import TokenizedRows
@@ -52,6 +52,9 @@ class Pooled(Kind[PooledField]):
     name = NAME
     words = "pooled states"
     field = PooledField
+    meanings: ClassVar[Mapping[tuple[str, int], Meaning]] = {
+        (NAME, 2): Meaning(("row", "column"), "last state of the first token")
+    }
 
     def arrays(self, field: PooledField) -> dict[str, Array]:
         return {NAME: Array((field.width,), ("float16",))}
@@ -100,7 +103,6 @@ class BuiltPooled(BuiltKind[PooledField]):
 
 class DescribedPooled(Description[PooledField]):
     holds = "last states of the first token"
-    arrays = {NAME: About("row, column", "last state of the first token")}  # noqa: RUF012
     key = NAME
 
     def told(self, field: PooledField) -> str:
