@@ -12,6 +12,7 @@ from typing import Protocol
 
 from hskcache.console import human_bytes
 from hskcache.errors import CacheError
+from hskcache.system import TO_READ, can_sync_folders
 
 # Of tokenizers, which raises Exception itself, and of torch's archives, which raise RuntimeError.
 _DISK = re.compile(r"\(os error [0-9]+\)|inline_container|PytorchStreamWriter")
@@ -35,7 +36,9 @@ def sync_folder(path: Path) -> None:
     A rename is lost in a power cut until this is done. Raises OSError if the folder cannot be opened, or the disk
     fails.
     """
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    if not can_sync_folders():
+        return
+    descriptor = os.open(path, TO_READ)
     try:
         _sync(descriptor)
     finally:

@@ -12,6 +12,14 @@ from hskcache.disk import require_file_outside
 from hskcache.errors import SpecError
 from hskcache.options import as_json
 
+COMPRESSED = (".gz", ".tgz", ".bz2", ".tbz2", ".xz", ".txz", ".zst", ".tzst", ".lz4", ".zip", ".7z")
+
+
+def plain_name(name: str) -> str:
+    """Name of the tar that has the name of a compressed file."""
+    bare = Path(name).with_suffix("")
+    return str(bare if bare.suffix == ".tar" else bare.with_suffix(".tar"))
+
 
 @click.command()
 @cache_argument
@@ -30,6 +38,11 @@ def pack(cache: Path, out: str, force: bool, as_json: bool) -> None:
         raise SpecError("--json prints where OUT - writes the tar; leave one of them out")
     if out == "-" and sys.stdout.isatty():
         raise SpecError("OUT - writes a tar to the terminal; give a file, or a pipe: hskcache pack CACHE - | ssh ...")
+    if out.lower().endswith(COMPRESSED):
+        raise SpecError(
+            f"{out} has the name of a compressed file, and a cache's tar is none, as its shards are compressed "
+            f"already; give {plain_name(out)}"
+        )
     if out != "-":
         require_file_outside(cache, Path(out))
     with console.advancing("pack", unit="bytes") as advance:

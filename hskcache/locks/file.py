@@ -1,6 +1,5 @@
 """Locks on whole files."""
 
-import fcntl
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -8,7 +7,7 @@ from pathlib import Path
 
 from hskcache.errors import CacheError
 from hskcache.locks.missing import INSIDE, TAKEN, are_missing, work_without
-from hskcache.locks.ranges import kind_of
+from hskcache.system import TO_WRITE, lock_file, unlock_file
 
 
 @contextmanager
@@ -104,7 +103,7 @@ class LockFile:
             OSError: it cannot be locked.
         """
         try:
-            fcntl.flock(self.descriptor, kind_of(shared, wait))
+            lock_file(self.descriptor, shared, wait)
             self._holder = os.getpid()
             return True
         except OSError as error:
@@ -136,7 +135,7 @@ class LockFile:
             self._inside = None
         if self._holder == os.getpid():
             # A child that was forked meanwhile has it open, too, and would hold the lock for as long as it lives.
-            fcntl.flock(self.descriptor, fcntl.LOCK_UN)
+            unlock_file(self.descriptor)
         os.close(self.descriptor)
 
     def stands(self) -> bool:
@@ -150,7 +149,7 @@ class LockFile:
 def _lock(path: Path, wait: bool, for_all: bool, shared: bool) -> tuple[LockFile, bool]:
     """The open lock file, and whether it is held."""
     while True:
-        file = LockFile(path, os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666))
+        file = LockFile(path, os.open(path, TO_WRITE | os.O_CREAT, 0o666))
         try:
             held = file.take(shared, wait, for_all)
         except BaseException:
@@ -166,7 +165,7 @@ def _lock(path: Path, wait: bool, for_all: bool, shared: bool) -> tuple[LockFile
 def _unheld(path: Path) -> Iterator[bool | None]:
     """True while a lock file is held here that nobody held; False if somebody does, None if there is none to hold."""
     try:
-        file = LockFile(path, os.open(path, os.O_RDWR | os.O_CLOEXEC))
+        file = LockFile(path, os.open(path, TO_WRITE))
     except OSError:
         # In a folder that cannot be written nobody can tell, and nobody holds one to write there.
         yield None

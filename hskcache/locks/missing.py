@@ -1,13 +1,13 @@
 """File systems that know no locks, and the table that stands for them among the threads of this process."""
 
 import errno
-import os
 import threading
 from collections import Counter
 from pathlib import Path
 
 from hskcache import console, processes
 from hskcache.errors import CacheError
+from hskcache.system import after_fork
 
 # EINVAL is what POSIX has for a file of a kind that cannot be locked, and some FUSE file systems say it.
 _NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL})
@@ -76,4 +76,4 @@ INSIDE = _Inside()
 """Locks that this process holds where the file system knows none."""
 _said: set[int] = set()
 # A child holds nothing here, and must not wait for a thread that it does not have.
-os.register_at_fork(after_in_child=INSIDE.__init__)  # type: ignore[misc]
+after_fork(INSIDE.__init__)  # type: ignore[misc]

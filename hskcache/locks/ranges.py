@@ -1,8 +1,7 @@
 """Locks on some bytes of a file, which network file systems know, and which belong to a process."""
 
-import fcntl
-
 from hskcache.locks.missing import TAKEN
+from hskcache.system import lock_range, unlock_range
 
 
 def lock_bytes(descriptor: int, length: int, start: int, shared: bool = False, wait: bool = True) -> bool:
@@ -22,7 +21,7 @@ def lock_bytes(descriptor: int, length: int, start: int, shared: bool = False, w
         OSError: they cannot be locked; see :func:`~hskcache.locks.missing.are_missing`.
     """
     try:
-        fcntl.lockf(descriptor, kind_of(shared, wait), length, start)
+        lock_range(descriptor, length, start, shared, wait)
     except OSError as error:
         if wait or error.errno not in TAKEN:
             raise
@@ -32,9 +31,4 @@ def lock_bytes(descriptor: int, length: int, start: int, shared: bool = False, w
 
 def unlock_bytes(descriptor: int, length: int, start: int) -> None:
     """Let bytes of an open file go."""
-    fcntl.lockf(descriptor, fcntl.LOCK_UN, length, start)
-
-
-def kind_of(shared: bool, wait: bool) -> int:
-    """Operation of a lock, as the calls of fcntl take it."""
-    return (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB)
+    unlock_range(descriptor, length, start)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from hskcache.errors import CacheError
 from hskcache.locks.file import locked
+from hskcache.system import host_name
 
 WRITING = ".writing"
 """Name of the lock file of a folder that one command at a time writes; those who judge a folder leave it out."""
@@ -34,7 +35,7 @@ def sole_writer(out: Path, is_file: bool = False) -> Iterator[None]:
                     f"{out} is being written by another process{_writer(folder / name)}; wait for it, or give another "
                     "--out"
                 )
-            (folder / name).write_text(f"{os.getpid()} {os.uname().nodename}\n", encoding="utf-8")
+            (folder / name).write_text(f"{os.getpid()} {host_name()}\n", encoding="utf-8")
         yield
 
 

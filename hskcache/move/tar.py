@@ -11,6 +11,8 @@ from typing import BinaryIO, NamedTuple
 from hskcache.errors import DamageError, MismatchError
 
 BLOCK_BYTES = tarfile.BLOCKSIZE
+
+_MAGIC = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ\0": "xz", b"\x28\xb5\x2f\xfd": "zstd", b"PK\3\4": "zip"}
 AGAIN = "fetch or pack it again and give the same command, which keeps what is whole"
 
 _PIECE_BYTES = 1 << 20
@@ -83,6 +85,11 @@ class TarReader:
         block = self._stream.read(BLOCK_BYTES)
         if not block or not block.strip(b"\0"):
             return None
+        if (packer := next((name for magic, name in _MAGIC.items() if block.startswith(magic)), None)) is not None:
+            raise DamageError(
+                f"{self.name} is compressed by {packer}, and hskcache pack writes plain tars; take that off first: a "
+                "pipe may lead to hskcache unpack - DIR"
+            )
         try:
             info = tarfile.TarInfo.frombuf(block, "utf-8", "strict")
         except (tarfile.HeaderError, ValueError) as error:

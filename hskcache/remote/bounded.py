@@ -19,6 +19,7 @@ from hskcache.console import human_bytes
 from hskcache.errors import SpecError
 from hskcache.locks import LockFile, locked
 from hskcache.store.files import make_folder
+from hskcache.system import TO_READ, TO_WRITE
 
 _SUFFIX = ".zarr.zip"
 _LOCK_SUFFIX = ".lock"
@@ -227,7 +228,7 @@ class BoundedFolder:
 def _held(path: Path) -> LockFile | None:
     """An open file that nobody removes until it is closed, and that counts as used now; None where there is none."""
     try:
-        file = LockFile(path, os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+        file = LockFile(path, os.open(path, TO_READ))
     except FileNotFoundError:
         return None
     try:
@@ -256,7 +257,7 @@ def _is_used_now(path: Path) -> bool:
 def _removed(path: Path) -> bool:
     """Remove a file, unless somebody holds it; whether it is gone."""
     try:
-        file = LockFile(path, os.open(path, os.O_RDWR | os.O_CLOEXEC))
+        file = LockFile(path, os.open(path, TO_WRITE))
     except FileNotFoundError:
         return True
     try:

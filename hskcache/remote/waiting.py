@@ -4,7 +4,6 @@ On a terminal a line counts the seconds; in a pipe, or beside a progress bar, on
 wait together are told of once.
 """
 
-import os
 import shutil
 import sys
 import threading
@@ -14,6 +13,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
 from hskcache import console, processes
+from hskcache.system import after_fork
 
 EVERY_S = 10.0
 """Seconds between two lines."""
@@ -145,4 +145,4 @@ def _is_terminal() -> bool:
 
 WAITING = Waiting()
 # A child has none of the waits, and none of the threads that would let a lock go.
-os.register_at_fork(after_in_child=WAITING.__init__)  # type: ignore[misc]
+after_fork(WAITING.__init__)  # type: ignore[misc]

@@ -13,6 +13,7 @@ from typing import Any
 
 from hskcache.disk import sync_file, sync_folder
 from hskcache.errors import DamageError
+from hskcache.system import NO_LINK, TO_READ
 
 TEMPORARY_SUFFIX = ".tmp"
 
@@ -77,7 +78,7 @@ def opened(path: Path) -> Iterator[tuple[int, os.stat_result]]:
     """
     try:
         # A pipe, opened so, does not wait for its other end.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        descriptor = os.open(path, TO_READ | NO_LINK)
     except OSError as error:
         if error.errno == errno.ELOOP:
             raise DamageError("is a symbolic link, and a cache holds files of its own; copy it with cp -rL") from None

@@ -17,6 +17,7 @@ from hskcache.store.files import opened, read_file, sha256_hex
 from hskcache.store.grid import check_memory
 from hskcache.store.record import ArrayInfo, NamedRecord, Record
 from hskcache.store.shard import unpack_array, unpack_shard
+from hskcache.system import read_at
 
 MAX_DOCUMENT_BYTES = 512 << 20
 """Most bytes of a manifest: in version 1 a record takes about 1 kB, so that 100,000 shards of four fields still fit."""
@@ -154,7 +155,7 @@ class _File:
     def part(self, offset: int, num_bytes: int) -> bytes:
         """Bytes of the file; fewer than asked for where it is cut short meanwhile."""
         pieces, end = [], offset + num_bytes
-        while offset < end and (piece := os.pread(self._descriptor, end - offset, offset)):
+        while offset < end and (piece := read_at(self._descriptor, end - offset, offset)):
             pieces.append(piece)
             offset += len(piece)
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)

@@ -4,7 +4,6 @@ A token that begins a word is stored as its id; one that goes on with a word as 
 """
 
 import copy
-import os
 from collections.abc import Sequence
 from itertools import accumulate, chain
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from hskcache.system import read_at
 from hskcache.text.spool import SpoolWriter
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ class TokenWindow:
         if self._begin <= begin and end <= self._begin + len(self._tokens):
             return
         count = max(end - begin, self._ahead)
-        data = os.pread(self._file.fileno(), count * 4, begin * 4)
+        data = read_at(self._file.fileno(), count * 4, begin * 4)
         self._begin, self._tokens = begin, np.frombuffer(data, "<i4").astype(np.int32, copy=False)
         self._starts = (self._tokens >= 0).tobytes()
 

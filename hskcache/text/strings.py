@@ -5,7 +5,6 @@ process however that ends. Elsewhere they are lists and arrays in memory.
 """
 
 import errno
-import os
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hskcache.errors import CacheError
+from hskcache.system import read_at
 
 _BLOCK_ROWS = 1 << 12
 _folder: ContextVar[Path | None] = ContextVar("folder", default=None)
@@ -80,9 +80,9 @@ class Strings(Sequence[Any]):
         self._data.flush()
         self._ends.flush()
         before = 8 * min(first, 1)
-        raw = os.pread(self._ends.fileno(), 8 * (stop - first) + before, 8 * first - before)
+        raw = read_at(self._ends.fileno(), 8 * (stop - first) + before, 8 * first - before)
         ends = [*([] if before else [0]), *np.frombuffer(raw, "<i8").tolist()]
-        data = os.pread(self._data.fileno(), ends[-1] - ends[0], ends[0])
+        data = read_at(self._data.fileno(), ends[-1] - ends[0], ends[0])
         bounds = pairwise(ends)
         texts = [data[begin - ends[0] : end - ends[0]].decode("utf-8", "surrogatepass") for begin, end in bounds]
         return [self._others.get(row, text) for row, text in enumerate(texts, first)] if self._others else texts

@@ -8,6 +8,7 @@ from hskcache import console, runtime
 from hskcache.errors import SpecError
 from hskcache.options import as_json, device
 from hskcache.ranges import Whole
+from hskcache.system import load
 from trainer.cli import options
 
 if TYPE_CHECKING:
@@ -119,7 +120,6 @@ def _short(count: float) -> str:
 def _facts(
     sides: "dict[str, ProfiledModel]", flops: dict[str, dict[int, int]], found: "list[Speed]", device: str
 ) -> dict[str, Any]:
-    import os
 
     import torch
 
@@ -135,7 +135,7 @@ def _facts(
         for name, side in sides.items()
     }
     facts["speed"] = [_speed_facts(speed, list(sides)) for speed in found]
-    about = {"threads": torch.get_num_threads(), "load": round(os.getloadavg()[0], 2)}
+    about = {"threads": torch.get_num_threads(), "load": load()}
     return facts | {"environment": runtime.environment(torch.device(device)) | about}
 
 

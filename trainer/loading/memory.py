@@ -45,6 +45,10 @@ def _of_machine(root: Path) -> int:
         name, _, size = line.partition(":")
         if name == "MemAvailable":
             return int(size.split()[0]) << 10
+    if not hasattr(os, "sysconf"):  # Windows
+        import psutil
+
+        return int(psutil.virtual_memory().available)
     known = os.sysconf_names
     pages = "SC_AVPHYS_PAGES" if "SC_AVPHYS_PAGES" in known else "SC_PHYS_PAGES"
     return os.sysconf(pages) * os.sysconf("SC_PAGE_SIZE")

@@ -1,6 +1,9 @@
 """``export``, ``import``, ``pack`` and ``unpack`` as they are typed: what they say, where, and how they end."""
 
+import bz2
+import gzip
 import json
+import lzma
 import shutil
 import subprocess
 import sys
@@ -88,11 +91,26 @@ def test_a_pipe_that_breaks_ends_in_one_line_and_the_same_command_goes_on(tmp_pa
     assert verify(tmp_path / "c").ok
 
 
+def test_a_tar_that_somebody_compressed_is_told_by_its_packer(
+    refused: Callable[..., str], run: Callable[..., Result], tmp_path: Path
+) -> None:
+    assert run("pack", GOLDEN, tmp_path / "c.tar").exit_code == 0
+    for compress, packer in ((gzip.compress, "gzip"), (bz2.compress, "bzip2"), (lzma.compress, "xz")):
+        (tmp_path / "c").write_bytes(compress((tmp_path / "c.tar").read_bytes()))
+        assert f"is compressed by {packer}" in refused("unpack", tmp_path / "c", tmp_path / "back")
+        assert not (tmp_path / "back").exists()
+
+
 def test_what_cannot_be_done_ends_in_one_line(
     refused: Callable[..., str], run: Callable[..., Result], tmp_path: Path
 ) -> None:
     assert "--json prints where OUT - writes" in refused("pack", GOLDEN, "-", "--json")
     assert "does not exist" in refused("pack", tmp_path / "none", tmp_path / "c.tar")
+    for name in ("c.tar.gz", "c.tgz", "c.TAR.ZST"):
+        line = refused("pack", GOLDEN, tmp_path / name)
+        assert "compressed already; give" in line
+        assert line.lower().endswith("c.tar")
+        assert not (tmp_path / name).exists()
     assert "does not exist" in refused("export", tmp_path / "none", tmp_path / "c.h5")
     assert "No such file" in refused("unpack", tmp_path / "none", tmp_path / "c")
     assert "is missing" in refused("import", tmp_path / "none", tmp_path / "c")
