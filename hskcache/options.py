@@ -50,7 +50,7 @@ profile = click.option(
 
 
 class Device(click.ParamType):  # type: ignore[type-arg]
-    """Device to compute on: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``; whether it is there is seen when it is used."""
+    """Device to compute on, such as ``auto`` or ``cuda:1``; whether it is there is seen when it is used."""
 
     name = "device"
 
@@ -75,7 +75,7 @@ class _ClassNames(click.ParamType):  # type: ignore[type-arg]
 device = click.option(
     "--device",
     type=Device(),
-    metavar="auto|cpu|cuda|cuda:N",
+    metavar="auto|cpu|cuda|cuda:N|mps",
     default="auto",
     help="Where to compute; auto takes CUDA where there is one.",
 )

@@ -24,14 +24,14 @@ def require_teacher_extra() -> None:
 
 
 def check_device(name: str) -> None:
-    """Raise SpecError unless ``name`` is the form of a device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``."""
+    """Raise SpecError unless ``name`` is the form of a device: ``auto``, ``cpu``, ``mps``, ``cuda`` or ``cuda:N``."""
     kind, _, number = name.partition(":")
-    if name != "auto" and (kind not in {"cpu", "cuda"} or (":" in name and not number.isdecimal())):
-        raise SpecError(f"--device {name!r} is not a device; give auto, cpu, cuda or cuda:N")
+    if name not in {"auto", "mps"} and (kind not in {"cpu", "cuda"} or (":" in name and not number.isdecimal())):
+        raise SpecError(f"--device {name!r} is not a device; give auto, cpu, cuda, cuda:N or mps")
 
 
 def resolve_device(name: str) -> str:
-    """``cpu``, ``cuda`` or ``cuda:N`` for the value of ``--device``; ``auto`` is CUDA where there is one.
+    """``cpu``, ``mps``, ``cuda`` or ``cuda:N`` for the value of ``--device``; ``auto`` is CUDA where there is one.
 
     Raises SpecError if it is none of these, or this machine has no such device.
     """
@@ -40,6 +40,10 @@ def resolve_device(name: str) -> str:
 
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "mps" and not torch.backends.mps.is_available():
+        raise SpecError(
+            "--device mps: torch finds no GPU of Apple's here; give cpu or auto"
+        )
     kind, _, number = name.partition(":")
     if kind == "cuda" and int(number or 0) >= torch.cuda.device_count():
         raise SpecError(f"--device {name}: this machine has {torch.cuda.device_count()} CUDA devices; give cpu or auto")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list, gather_object
 
+from hskcache import runtime
 from hskcache.difference import first_difference
 from hskcache.errors import CacheError, MismatchError, SpecError
 from hskcache.processes import count, is_first, rank
@@ -43,7 +44,8 @@ def connect(device: str) -> "torch.device":
     missing = [name for name in _TOLD if not os.environ.get(name)]
     if count() > 1 and missing:
         raise _lonely(f"nothing says how they find each other: no {' and no '.join(missing)} is set")
-    state = PartialState(cpu=device == "cpu")
+    # On a Mac it would take the GPU by itself.
+    state = PartialState(cpu=runtime.resolve_device(device) == "cpu")
     if state.num_processes != count():
         raise _lonely(f"this one was not told that it is one of them: LOCAL_RANK is {os.environ.get('LOCAL_RANK')!r}")
     if ":" in device:

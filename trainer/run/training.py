@@ -7,7 +7,7 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainingArguments
 
-from hskcache import console
+from hskcache import console, runtime
 from trainer.run import processes
 from trainer.run.checkpoints import step_of
 from trainer.run.interrupts import Interrupts
@@ -26,7 +26,7 @@ def arguments_on(device: str, folder: Path, **settings: Any) -> TrainingArgument
         restore_callback_states_from_checkpoint=True,
         report_to="none",
         log_level="error",
-        use_cpu=device == "cpu",
+        use_cpu=runtime.resolve_device(device) == "cpu",
         disable_tqdm=True,
         **settings,
     )
