@@ -58,7 +58,7 @@ def conclude(facts: dict[str, Any], texts: Iterable[str], targets: Sequence[Targ
     ok = all(target.met for target in targets)
     if json_wanted:
         verdicts = [{**target._asdict(), "met": target.met} for target in targets]
-        click.echo(json.dumps({**facts, "targets": verdicts, "ok": ok}, indent=2))
+        click.echo(json.dumps({**facts, "targets": verdicts, "ok": ok}, indent=2, default=str))
     else:
         click.echo("\n\n".join([*texts, *(["\n".join(map(str, targets))] if targets else [])]))
     sys.exit(0 if ok else 1)
