@@ -9,6 +9,7 @@ from typing import Any, get_args
 import click
 from click.core import ParameterSource
 
+from hskcache.completion import tasks, views
 from hskcache.errors import SpecError
 from hskcache.ranges import Whole
 from hskcache.runtime import check_device
@@ -103,6 +104,7 @@ def view(what: str) -> Callable[[Command], Command]:
         show_default=False,
         help=f"{what} as if it had been built so: 1l_5t_0.05h for layers, tokens and columns of hidden states, "
         "attention=1l_5t, rows=1000, fields=logits+hidden, or several of these with commas between.",
+        shell_complete=views,
     )
 
 
@@ -114,7 +116,11 @@ def layout(command: Command) -> Command:
 
     options = (
         click.option(
-            "--task", "task_name", metavar="NAME", help="Task preset (sst2, rte, ...): columns, labels and metrics."
+            "--task",
+            "task_name",
+            metavar="NAME",
+            help="Task preset (sst2, rte, ...): columns, labels and metrics.",
+            shell_complete=tasks,
         ),
         click.option("--text", metavar="COLUMN", help="Column of the text: its name, or its number counted from 0."),
         click.option("--text-pair", metavar="COLUMN", help="Column of the second text of a pair."),

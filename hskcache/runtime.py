@@ -41,9 +41,7 @@ def resolve_device(name: str) -> str:
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     if name == "mps" and not torch.backends.mps.is_available():
-        raise SpecError(
-            "--device mps: torch finds no GPU of Apple's here; give cpu or auto"
-        )
+        raise SpecError("--device mps: torch finds no GPU of Apple's here; give cpu or auto")
     kind, _, number = name.partition(":")
     if kind == "cuda" and int(number or 0) >= torch.cuda.device_count():
         raise SpecError(f"--device {name}: this machine has {torch.cuda.device_count()} CUDA devices; give cpu or auto")

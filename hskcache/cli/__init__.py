@@ -25,6 +25,7 @@ COMMANDS = {
     "push": "hskcache.cli.push:push",
     "pull": "hskcache.cli.pull:pull",
     "sparsify": "hskcache.cli.sparsify:sparsify",
+    "completion": "hskcache.completion:show",
     "help": "hskcache.guide:show",
 }
 

@@ -7,6 +7,7 @@ import click
 
 from hskcache import console
 from hskcache.cli.options import cache_or_url_argument
+from hskcache.completion import fields, places
 from hskcache.counted import counted
 from hskcache.options import as_json, device, seed
 from hskcache.ranges import FiniteRange, Whole
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     required=True,
     metavar="DIR_OR_ID",
     help="The teacher that the cache, or the field of --field, was made with.",
+    shell_complete=places,
 )
 @click.option(
     "--field",
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     multiple=True,
     metavar="NAME",
     help="A field to audit, such as one that was added; repeatable.  [default: those the cache was built with]",
+    shell_complete=fields,
 )
 @click.option("--rows", type=Whole(min=1), default=256, help="Rows to draw; all if there are fewer.")
 @seed("the draw", click.INT)

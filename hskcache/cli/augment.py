@@ -8,6 +8,7 @@ import click
 
 from hskcache import console
 from hskcache.cli.options import data_option
+from hskcache.completion import places
 from hskcache.counted import counted
 from hskcache.errors import SpecError
 from hskcache.options import as_json, device, gathered, layout, seed
@@ -45,7 +46,12 @@ class AugmentRequest:
 @click.command()
 @data_option
 @layout
-@click.option("--masked-lm", metavar="DIR_OR_ID", help="Predicts words of one piece, such as bert-base-uncased.")
+@click.option(
+    "--masked-lm",
+    metavar="DIR_OR_ID",
+    help="Predicts words of one piece, such as bert-base-uncased.",
+    shell_complete=places,
+)
 @click.option(
     "--vectors", type=click.Path(path_type=Path), help="Text file of word vectors (GloVe) for words of several pieces."
 )

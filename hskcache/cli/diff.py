@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hskcache import console
+from hskcache.completion import places
 from hskcache.counted import counted
 from hskcache.options import as_json
 from hskcache.spec import SECTIONS, format_keep
@@ -21,8 +22,8 @@ _DIGEST = re.compile("[0-9a-f]{64}")
 
 
 @click.command()
-@click.argument("here", metavar="A")
-@click.argument("there", metavar="B")
+@click.argument("here", metavar="A", shell_complete=places)
+@click.argument("there", metavar="B", shell_complete=places)
 @click.option(
     "--values/--no-values",
     "with_values",

@@ -7,6 +7,7 @@ import click
 
 from hskcache.build.keeping import Keeping
 from hskcache.cli.options import teacher_option, texts
+from hskcache.completion import keeps
 from hskcache.encoded import ENCODED
 from hskcache.options import Command, device, gathered, with_options
 from hskcache.ranges import Whole
@@ -15,7 +16,10 @@ from hskcache.spec import SCORES, ComputeDtype, PairsName, ScoreLayer, WidthName
 # Defaults are None here and told in the help, so that an option that was not given leaves what --spec says.
 _OPTIONS = (
     click.option(
-        "--keep", metavar="1l_10t_0.1h", help="Layers, tokens, share of columns; a part left out keeps all; full, none."
+        "--keep",
+        metavar="1l_10t_0.1h",
+        help="Layers, tokens, share of columns; a part left out keeps all; full, none.",
+        shell_complete=keeps,
     ),
     click.option("--student-layers", type=Whole(min=1), help="Layers of the student to come.  [default: 4]"),
     click.option("--depth-target", type=Whole(min=1), help="Teacher layer of the top student layer.  [default: last]"),

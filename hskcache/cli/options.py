@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from hskcache.completion import places
 from hskcache.errors import SpecError
 from hskcache.options import Command, gathered, layout, with_options
 
@@ -23,17 +24,18 @@ class CacheFolder(click.Path):
 
 
 cache_argument = click.argument("cache", type=CacheFolder(path_type=Path))
-cache_or_url_argument = click.argument("cache", metavar="CACHE_OR_URL")
+cache_or_url_argument = click.argument("cache", metavar="CACHE_OR_URL", shell_complete=places)
 teacher_option = click.option(
     "--teacher",
     required=True,
     metavar="DIR_OR_ID",
     help="An encoder with its tokenizer: fine-tuned on the task, or for --corpus pre-trained.",
+    shell_complete=places,
 )
 _DATA = "TSV, CSV, JSONL, Parquet, or hub:REPO[:CONFIG]:SPLIT."
-data_option = click.option("--data", required=True, metavar="FILE", help=_DATA)
+data_option = click.option("--data", required=True, metavar="FILE", help=_DATA, shell_complete=places)
 _DATA_OR_CORPUS = (
-    click.option("--data", metavar="FILE", help=_DATA),
+    click.option("--data", metavar="FILE", help=_DATA, shell_complete=places),
     click.option(
         "--corpus",
         metavar="FILE",

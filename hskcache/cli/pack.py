@@ -7,6 +7,7 @@ import click
 
 from hskcache import console
 from hskcache.cli.options import cache_argument
+from hskcache.completion import places
 from hskcache.counted import counted
 from hskcache.disk import require_file_outside
 from hskcache.errors import SpecError
@@ -23,7 +24,7 @@ def plain_name(name: str) -> str:
 
 @click.command()
 @cache_argument
-@click.argument("out")
+@click.argument("out", shell_complete=places)
 @click.option("--force", is_flag=True, help="Replace whatever stands at OUT.")
 @as_json
 def pack(cache: Path, out: str, force: bool, as_json: bool) -> None:

@@ -6,12 +6,13 @@ import click
 
 from hskcache import console
 from hskcache.cli.sharing import choice_options, choose, facts, watched
+from hskcache.completion import places
 from hskcache.counted import counted
 from hskcache.options import as_json
 
 
 @click.command()
-@click.argument("url")
+@click.argument("url", shell_complete=places)
 @click.argument("folder", metavar="[DIR]", type=click.Path(path_type=Path), required=False)
 @choice_options
 @as_json

@@ -7,13 +7,14 @@ import click
 from hskcache import console
 from hskcache.cli.options import cache_argument
 from hskcache.cli.sharing import choice_options, choose, facts, watched
+from hskcache.completion import places
 from hskcache.counted import counted
 from hskcache.options import as_json
 
 
 @click.command()
 @cache_argument
-@click.argument("url")
+@click.argument("url", shell_complete=places)
 @choice_options
 @click.option("--verify", is_flag=True, help="Read everything back and compare it.")
 @click.option("--replace", is_flag=True, help="Replace another cache that is at the URL.")

@@ -10,6 +10,7 @@ import click
 from hskcache import console
 from hskcache.build.request import Texts
 from hskcache.cli.options import cache_argument, texts
+from hskcache.completion import fields, places
 from hskcache.counted import counted
 from hskcache.errors import CacheError, MismatchError, SpecError
 from hskcache.nearest import meant
@@ -45,11 +46,25 @@ class _Means:
 @click.command()
 @cache_argument
 @click.option(
-    "--from", "other", metavar="DIR_OR_URL", help="Another copy of the cache; what is taken from it is verified."
+    "--from",
+    "other",
+    metavar="DIR_OR_URL",
+    help="Another copy of the cache; what is taken from it is verified.",
+    shell_complete=places,
 )
-@click.option("--teacher", metavar="DIR_OR_ID", help="The teacher it was built with, to compute what is damaged again.")
+@click.option(
+    "--teacher",
+    metavar="DIR_OR_ID",
+    help="The teacher it was built with, to compute what is damaged again.",
+    shell_complete=places,
+)
 @texts
-@click.option("--field", metavar="NAME", help="Mend this field alone; an added one needs its --teacher and no --data.")
+@click.option(
+    "--field",
+    metavar="NAME",
+    help="Mend this field alone; an added one needs its --teacher and no --data.",
+    shell_complete=fields,
+)
 @click.option("--remove-extra", is_flag=True, help="Remove files that do not belong to the cache.")
 @device
 @as_json

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hskcache import console
+from hskcache.completion import fields
 from hskcache.errors import SpecError
 from hskcache.options import Command, with_options
 from hskcache.ranges import Whole
@@ -19,7 +20,12 @@ if TYPE_CHECKING:
     from hskcache.move.selected import Selected, Subset
 
 _OPTIONS = (
-    click.option("--fields", metavar="A,B", help="Only these fields; the inputs always come along.  [default: all]"),
+    click.option(
+        "--fields",
+        metavar="A,B",
+        help="Only these fields; the inputs always come along.  [default: all]",
+        shell_complete=fields,
+    ),
     click.option(
         "--rows", metavar="N|A:B", help="Only the first N rows, or rows A to B - 1, in whole shards.  [default: all]"
     ),

@@ -10,6 +10,7 @@ import click
 from click.core import ParameterSource
 
 from hskcache import console
+from hskcache.completion import places
 from hskcache.errors import SpecError
 from hskcache.locks import sole_writer
 from hskcache.options import as_json, device, gathered, layout, seed
@@ -35,17 +36,25 @@ _COUNTS = {"percent", *(f"num_{name}" for name in _COUNTED), *(f"{name}_removed"
 
 
 @click.command()
-@click.option("--teacher", required=True, metavar="DIR_OR_ID", help="The dense teacher, fine-tuned on the task.")
+@click.option(
+    "--teacher",
+    required=True,
+    metavar="DIR_OR_ID",
+    help="The dense teacher, fine-tuned on the task.",
+    shell_complete=places,
+)
 @click.option(
     "--trial-student",
     metavar="DIR_OR_ID",
     help="A student distilled from it, with its tokenizer; not needed for --balance 1.",
+    shell_complete=places,
 )
 @click.option(
     "--data",
     metavar="FILE",
     help="Labelled rows to score on, best a part of the training rows: TSV, CSV, JSONL, Parquet, or "
     "hub:REPO[:CONFIG]:SPLIT.",
+    shell_complete=places,
 )
 @layout
 @click.option(

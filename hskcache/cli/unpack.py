@@ -7,12 +7,13 @@ from pathlib import Path
 import click
 
 from hskcache import console
+from hskcache.completion import places
 from hskcache.counted import counted
 from hskcache.options import as_json
 
 
 @click.command()
-@click.argument("file")
+@click.argument("file", shell_complete=places)
 @click.argument("out", metavar="DIR", type=click.Path(path_type=Path))
 @as_json
 def unpack(file: str, out: Path, as_json: bool) -> None:

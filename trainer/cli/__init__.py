@@ -14,6 +14,7 @@ COMMANDS = {
     "evaluate": "trainer.cli.evaluate:evaluate",
     "predict": "trainer.cli.predict:predict",
     "profile": "trainer.cli.profile:profile",
+    "completion": "hskcache.completion:show",
     "help": "hskcache.guide:show",
 }
 

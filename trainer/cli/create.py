@@ -7,6 +7,7 @@ import click
 from click.core import ParameterSource
 
 from hskcache import console, runtime
+from hskcache.completion import places
 from hskcache.counted import counted
 from hskcache.disk import writing_to
 from hskcache.errors import MismatchError, SpecError
@@ -23,10 +24,19 @@ _PRUNING = ("heads", "ffn", "share", "embedding_rank", "data", "num_rows", "batc
 
 
 @click.command()
-@click.option("--student", help="tinybert4, tinybert6, a config.json or a checkpoint.")
-@click.option("--from", "teacher", metavar="TEACHER", help="Take the student's weights from layers of this model.")
+@click.option("--student", help="tinybert4, tinybert6, a config.json or a checkpoint.", shell_complete=options.students)
 @click.option(
-    "--prune", metavar="TEACHER", help="Cut the student out of this fine-tuned BERT: layers, heads, neurons, embedding."
+    "--from",
+    "teacher",
+    metavar="TEACHER",
+    help="Take the student's weights from layers of this model.",
+    shell_complete=places,
+)
+@click.option(
+    "--prune",
+    metavar="TEACHER",
+    help="Cut the student out of this fine-tuned BERT: layers, heads, neurons, embedding.",
+    shell_complete=places,
 )
 @click.option(
     "--layers",
@@ -48,7 +58,12 @@ _PRUNING = ("heads", "ffn", "share", "embedding_rank", "data", "num_rows", "batc
     type=Whole(min=1),
     help="With --prune: factor the word embedding into two matrices of this rank  [default: leave it one].",
 )
-@click.option("--data", metavar="FILE", help="With --prune: labelled rows that show which heads and neurons matter.")
+@click.option(
+    "--data",
+    metavar="FILE",
+    help="With --prune: labelled rows that show which heads and neurons matter.",
+    shell_complete=places,
+)
 @layout
 @click.option(
     "--rows", "num_rows", type=Whole(min=1), help="With --prune: rows to use at most, drawn by --seed  [default: all]."
@@ -61,7 +76,11 @@ _PRUNING = ("heads", "ffn", "share", "embedding_rank", "data", "num_rows", "batc
 )
 @options.trained_max_length
 @device
-@click.option("--tokenizer", help="Folder or hub id of the tokenizer [default with a teacher: the teacher's].")
+@click.option(
+    "--tokenizer",
+    help="Folder or hub id of the tokenizer [default with a teacher: the teacher's].",
+    shell_complete=places,
+)
 @click.option("--labels", help="Number of classes, or their names: negative,positive. 1 is a regression.")
 @options.out("the student")
 @options.seed

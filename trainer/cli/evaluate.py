@@ -9,6 +9,7 @@ import click
 
 from hskcache import console, runtime
 from hskcache.classes import require_outputs
+from hskcache.completion import places
 from hskcache.options import as_json, device, layout
 from hskcache.text.layout import Layout, class_order
 from trainer.cli import options
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     metavar="FILE",
     callback=options.each_once,
     help="Labelled rows; may be repeated, each file is scored by itself.",
+    shell_complete=places,
 )
 @layout
 @options.trained_max_length

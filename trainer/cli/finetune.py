@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from hskcache import console
+from hskcache.completion import places
 from hskcache.options import as_json, device, gathered, layout, profile
 from hskcache.ranges import FiniteRange, Whole
 from hskcache.timeline import recorded
@@ -13,10 +14,17 @@ from trainer.run.request import FinetuneRequest
 
 
 @click.command()
-@click.option("--model", required=True, help="Folder, config.json, hub id, tinybert4 or tinybert6 to start from.")
-@click.option("--tokenizer", help="Folder or hub id of the tokenizer [default: the model's].")
-@click.option("--data", required=True, metavar="FILE", help="Training rows.")
-@click.option("--eval-data", required=True, metavar="FILE", help="Rows that pick the best evaluation.")
+@click.option(
+    "--model",
+    required=True,
+    help="Folder, config.json, hub id, tinybert4 or tinybert6 to start from.",
+    shell_complete=places,
+)
+@click.option("--tokenizer", help="Folder or hub id of the tokenizer [default: the model's].", shell_complete=places)
+@click.option("--data", required=True, metavar="FILE", help="Training rows.", shell_complete=places)
+@click.option(
+    "--eval-data", required=True, metavar="FILE", help="Rows that pick the best evaluation.", shell_complete=places
+)
 @options.out("the result")
 @layout
 @click.option("--epochs", type=Whole(min=1), default=3, help="Passes over the rows.")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hskcache import console
+from hskcache.completion import fields, places
 from hskcache.console import parse_bytes
 from hskcache.counted import counted
 from hskcache.errors import SpecError
@@ -102,7 +103,12 @@ def _run(request: FitRequest, out: Path, machine: Machine) -> dict[str, Any]:
 
 @click.command()
 @options.of_recipe
-@click.option("--cache", metavar="PATH_OR_URL", help="The cache to learn from; from a URL its shards come as needed.")
+@click.option(
+    "--cache",
+    metavar="PATH_OR_URL",
+    help="The cache to learn from; from a URL its shards come as needed.",
+    shell_complete=places,
+)
 @click.option(
     "--local-dir",
     type=click.Path(path_type=Path, file_okay=False),
@@ -110,9 +116,12 @@ def _run(request: FitRequest, out: Path, machine: Machine) -> dict[str, Any]:
 )
 @click.option("--local-bytes", metavar="SIZE", help="What that folder may hold, such as 500GB.  [default: 20GB]")
 @click.option(
-    "--teacher", metavar="DIR_OR_ID", help="A teacher in the loop instead of a cache; needs --data and --spec."
+    "--teacher",
+    metavar="DIR_OR_ID",
+    help="A teacher in the loop instead of a cache; needs --data and --spec.",
+    shell_complete=places,
 )
-@click.option("--data", metavar="FILE", help="Training rows, with --teacher.")
+@click.option("--data", metavar="FILE", help="Training rows, with --teacher.", shell_complete=places)
 @click.option(
     "--spec", "spec_file", type=click.Path(path_type=Path), help="What to keep, with --teacher: YAML or JSON."
 )
@@ -124,6 +133,7 @@ def _run(request: FitRequest, out: Path, machine: Machine) -> dict[str, Any]:
     callback=options.each_once,
     help="Rows that score the student and pick its best evaluation; none for a corpus. Given again, further rows that "
     "score the finished student and pick nothing.",
+    shell_complete=places,
 )
 @options.out("the student")
 @options.recipe("mud", "One that ships, such as tinybert-task, or a .yaml file.", "prediction.epochs=3")
@@ -140,6 +150,7 @@ def _run(request: FitRequest, out: Path, machine: Machine) -> dict[str, Any]:
     metavar="NAME[=WEIGHT]",
     help="Learn from this field of the cache in place of its own of the same kind; may be repeated. Several fields of "
     "logits are averaged by their weights, alike without any.",
+    shell_complete=fields,
 )
 @view("Learn from a part of the cache")
 @click.option("--rows", type=Whole(min=1), help="Train on the first so many rows of the cache alone.")

@@ -7,16 +7,34 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from hskcache import options as shared
+from hskcache.completion import known, places, recipes
 from hskcache.errors import SpecError
 from hskcache.ranges import Whole
 
 if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
     from trainer.recipe import Recipe
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
-student = click.option("--student", required=True, help="tinybert4, tinybert6, a config.json, a folder or a hub id.")
-classifier = click.option("--model", required=True, help="Folder or hub id of a fine-tuned model and its tokenizer.")
+
+def students(ctx: click.Context, param: click.Parameter, begun: str) -> "list[CompletionItem]":
+    """Shapes that ship, and files and folders, for completion in a shell."""
+    from trainer.student.origin import STUDENTS
+
+    return known(STUDENTS, begun) or places(ctx, param, begun)
+
+
+student = click.option(
+    "--student",
+    required=True,
+    help="tinybert4, tinybert6, a config.json, a folder or a hub id.",
+    shell_complete=students,
+)
+classifier = click.option(
+    "--model", required=True, help="Folder or hub id of a fine-tuned model and its tokenizer.", shell_complete=places
+)
 task_max_length = click.option(
     "--max-length",
     type=Whole(min=3),
@@ -65,7 +83,7 @@ def recipe(default: str, named: str, changed: str) -> Callable[[Command], Comman
     ``default``: the recipe where none is given; ``named``: the help of ``--recipe``; ``changed``: an example of
     ``--set``.
     """
-    name = click.option("--recipe", is_eager=True, default=default, help=named)
+    name = click.option("--recipe", is_eager=True, default=default, help=named, shell_complete=recipes)
     changes = click.option(
         "--set", "changes", multiple=True, metavar="STAGE.KEY=VALUE", help=f"Change a recipe: {changed}."
     )

@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from hskcache import console, runtime
+from hskcache.completion import places
 from hskcache.counted import counted
 from hskcache.options import as_json, device, layout
 from hskcache.ranges import Whole
@@ -14,8 +15,20 @@ from trainer.cli import options
 
 
 @click.command()
-@click.option("--teacher", required=True, metavar="DIR_OR_ID", help="A teacher that is fine-tuned on the task.")
-@click.option("--data", required=True, metavar="FILE", help="Labelled rows to score it on, best development rows.")
+@click.option(
+    "--teacher",
+    required=True,
+    metavar="DIR_OR_ID",
+    help="A teacher that is fine-tuned on the task.",
+    shell_complete=places,
+)
+@click.option(
+    "--data",
+    required=True,
+    metavar="FILE",
+    help="Labelled rows to score it on, best development rows.",
+    shell_complete=places,
+)
 @options.out("the study")
 @layout
 @click.option(

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import click
 
+from hskcache.completion import fields, places
 from hskcache.errors import CacheError, SpecError
 from hskcache.options import as_json, device, gathered, layout
 from hskcache.text.layout import Layout
@@ -33,10 +34,18 @@ class PredictRequest:
 
 @click.command()
 @options.classifier
-@click.option("--data", metavar="FILE", help="Rows to answer; labels are not read.")
-@click.option("--cache", metavar="PATH_OR_URL", help="Answer the rows of a cache, beside the teacher's logits in it.")
+@click.option("--data", metavar="FILE", help="Rows to answer; labels are not read.", shell_complete=places)
 @click.option(
-    "--field", metavar="NAME", help="With --cache: the teacher's field of logits.  [default: logits, the cache's own]"
+    "--cache",
+    metavar="PATH_OR_URL",
+    help="Answer the rows of a cache, beside the teacher's logits in it.",
+    shell_complete=places,
+)
+@click.option(
+    "--field",
+    metavar="NAME",
+    help="With --cache: the teacher's field of logits.  [default: logits, the cache's own]",
+    shell_complete=fields,
 )
 @layout
 @click.option(

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hskcache import console, runtime
+from hskcache.completion import places
 from hskcache.errors import SpecError
 from hskcache.options import as_json, device
 from hskcache.ranges import Whole
@@ -31,8 +32,8 @@ class _Numbers(click.ParamType):  # type: ignore[type-arg]
 
 
 @click.command()
-@click.argument("model")
-@click.option("--against", metavar="TEACHER", help="Another model, to compare with: like MODEL.")
+@click.argument("model", shell_complete=places)
+@click.option("--against", metavar="TEACHER", help="Another model, to compare with: like MODEL.", shell_complete=places)
 @click.option("--lengths", type=_Numbers(), default="128", metavar="32,128", help="Tokens of the rows.")
 @click.option("--batch-sizes", type=_Numbers(), default="1,32", metavar="1,32", help="Rows of a forward pass.")
 @click.option("--repetitions", type=Whole(min=1), default=7, help="Of each side in each setting.")

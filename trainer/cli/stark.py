@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from hskcache import console, runtime
+from hskcache.completion import places
 from hskcache.counted import counted
 from hskcache.options import as_json, device, gathered, layout
 from hskcache.ranges import Whole
@@ -29,11 +30,21 @@ def _data(*, data: str, eval_data: str, score_data: str | None, score_rows: int 
 
 @click.command()
 @options.of_recipe
-@click.option("--teacher", required=True, metavar="DIR_OR_ID", help="The dense teacher, fine-tuned on the task.")
-@options.student
-@click.option("--data", required=True, metavar="FILE", help="Training rows with labels.")
 @click.option(
-    "--eval-data", required=True, metavar="FILE", help="Rows that score students and pick the best epoch and level."
+    "--teacher",
+    required=True,
+    metavar="DIR_OR_ID",
+    help="The dense teacher, fine-tuned on the task.",
+    shell_complete=places,
+)
+@options.student
+@click.option("--data", required=True, metavar="FILE", help="Training rows with labels.", shell_complete=places)
+@click.option(
+    "--eval-data",
+    required=True,
+    metavar="FILE",
+    help="Rows that score students and pick the best epoch and level.",
+    shell_complete=places,
 )
 @options.out("the run")
 @layout
@@ -61,6 +72,7 @@ def _data(*, data: str, eval_data: str, score_data: str | None, score_rows: int 
     "--score-data",
     metavar="FILE",
     help="Labelled rows that score heads and neurons.  [default: some of --data, as --eval-data judges the result]",
+    shell_complete=places,
 )
 @click.option(
     "--score-rows",
