@@ -70,9 +70,9 @@ class Commands(click.Group):
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write each name with the first sentence of its docstring, for which none is imported."""
-        limit = formatter.width - 6 - max(map(len, self.commands_at))
         with formatter.section("Commands"):
-            formatter.write_dl([(name, self._summary(name).get_short_help_str(limit)) for name in self.commands_at])
+            # Whole: a sentence that is cut off says less than a second line.
+            formatter.write_dl([(name, self._summary(name).get_short_help_str(1000)) for name in self.commands_at])
 
     def _summary(self, name: str) -> click.Command:
         """A command that knows nothing but its help."""
