@@ -53,7 +53,7 @@ def views(ctx: click.Context, _param: click.Parameter, begun: str) -> list[Compl
     with suppress(Exception):
         from hskcache.cache import HiddenField, open_cache
 
-        for field in open_cache(str(ctx.params["cache"])).fields.values():
+        for field in open_cache(_cache(ctx)).fields.values():
             if isinstance(field, HiddenField):
                 tokens = [count for count in (1, 5, 10, 20, 50) if count <= (field.max_tokens or count)]
                 found += [f"{layers}l_{count}t" for layers in range(1, len(field.layers) + 1) for count in tokens]
@@ -67,8 +67,13 @@ def fields(ctx: click.Context, _param: click.Parameter, begun: str) -> list[Comp
     with suppress(Exception):
         from hskcache.cache import open_cache
 
-        names = list(open_cache(str(ctx.params["cache"])).fields)
+        names = list(open_cache(_cache(ctx)).fields)
     return [CompletionItem(",".join([*before, name])) for name in names if name.startswith(last)]
+
+
+def _cache(ctx: click.Context) -> str:
+    """The cache at hand; an argument is not told from others while the value of an option is missing."""
+    return str(ctx.params.get("cache") or ctx.args[0])
 
 
 def _shipped(folder: str, begun: str) -> list[CompletionItem]:

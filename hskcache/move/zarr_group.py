@@ -22,7 +22,7 @@ from hskcache.move.whole import OnProgress, Written, replacing_folder
 from hskcache.store.beside import read_beside
 from hskcache.store.fields import StoredField, kind_of
 from hskcache.store.ledger import TOKENIZER
-from hskcache.store.meaning import attributes
+from hskcache.store.meaning import attributes, dimensions
 from hskcache.store.record import CONSTANTS
 
 # What is read at once to get at one entry, and the file that such chunks share.
@@ -122,15 +122,17 @@ class _Writer:
             array.finish()
 
     def _array(self, field: StoredField, name: str, stored: StoredDataset, is_constant: bool) -> "_Growing":
-        meaning = kind_of(field).meanings[name.rpartition("/")[2], len(stored.shape)]
-        told = dataset_attributes(field, name, stored, is_constant) | attributes(name, stored.dtype, meaning)
+        meaning = kind_of(field).meanings.get((name.rpartition("/")[2], len(stored.shape)))
+        told = dataset_attributes(field, name, stored, is_constant)
+        if meaning is not None:
+            told |= attributes(name, stored.dtype, meaning)
         entry_bytes = max(1, math.prod(stored.shape[1:]) * np.dtype(stored.dtype).itemsize)
         chunk = max(1, min(stored.shape[0], _CHUNK_BYTES // entry_bytes))
         of_file = chunk * max(1, min(-(-stored.shape[0] // chunk), _FILE_BYTES // (chunk * entry_bytes)))
         rest = tuple(max(1, size) for size in stored.shape[1:])
         array = self._root.create_array(
             stored.path, shape=stored.shape, dtype=stored.dtype, chunks=(chunk, *rest), shards=(of_file, *rest),
-            dimension_names=meaning.dimensions, attributes=told,
+            dimension_names=meaning and dimensions(name, stored.dtype, meaning), attributes=told,
         )  # fmt: skip
         return _Growing(array, of_file, stored.is_offsets)
 

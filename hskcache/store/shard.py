@@ -41,7 +41,7 @@ from hskcache.store.grid import (
     parse_document,
     read_grids,
 )
-from hskcache.store.meaning import Meaning, attributes
+from hskcache.store.meaning import Meaning, attributes, dimensions
 from hskcache.store.record import StoredArray
 
 _CRC_BYTES = 4
@@ -171,8 +171,10 @@ def _told(name: str, grid: Grid, meaning: Meaning | None, with_attributes: bool 
     """What a document says of an array, and what it means."""
     if meaning is None:
         return grid._replace(names=None, attributes={})
-    known = attributes(name, grid.dtype, meaning) if with_attributes else {}
-    return grid._replace(names=meaning.dimensions, attributes=known)
+    if not with_attributes:
+        return grid._replace(names=meaning.dimensions, attributes={})
+    names = dimensions(name, grid.dtype, meaning)
+    return grid._replace(names=names, attributes=attributes(name, grid.dtype, meaning))
 
 
 def _encode(name: str, array: NDArray[Any], meaning: Meaning | None, with_attributes: bool) -> dict[str, bytes]:

@@ -13,9 +13,9 @@ from hskcache.verify import verify
 
 ROOT = Path(__file__).resolve().parents[2]
 GOLDEN = ROOT / "tests" / "golden" / "tiny-2.hsk"
-# The packages that hskcache stands on know of Windows by its name, so they are imported as they are.
+# The packages underneath know of Windows by its name, so they are imported before these calls are taken away.
 WITHOUT = """
-import os, sys
+import os, sys, tempfile, concurrent.futures.thread, multiprocessing.pool
 {first}
 for name in ("fcntl", "resource", "pwd", "grp", "termios"):
     sys.modules[name] = None
@@ -59,8 +59,16 @@ def test_a_cache_is_fetched(tmp_path: Path) -> None:
 def test_a_student_learns(tmp_path: Path) -> None:
     shape = {"num_hidden_layers": 2, "hidden_size": 8, "num_attention_heads": 2, "intermediate_size": 16}
     (tmp_path / "student.json").write_text(json.dumps({"model_type": "bert", **shape}))
+    (tmp_path / "dev.tsv").write_text("sentence\tlabel\ngood film\t1\nbad film\t0\n")
     words = ("--cache", GOLDEN, "--student", tmp_path / "student.json", "--recipe", "logits", "--out", tmp_path / "out")
-    run("import accelerate, torch, transformers", "hsktrain", "fit", *words, "--json")
+    words += ("--eval-data", tmp_path / "dev.tsv", "--task", "sst2")
+    run(
+        "import sklearn.metrics; from transformers import Trainer, TrainingArguments",
+        "hsktrain",
+        "fit",
+        *words,
+        "--json",
+    )
     assert (tmp_path / "out" / "model.safetensors").is_file()
 
 

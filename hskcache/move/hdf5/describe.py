@@ -4,6 +4,7 @@ from typing import Any
 
 from hskcache.move.hdf5.layout import StoredDataset, derived_name
 from hskcache.store.fields import AXES, StoredField, kind_of
+from hskcache.store.kinds.abc import Meaning
 from hskcache.store.manifest import Manifest
 
 
@@ -23,7 +24,7 @@ def file_attributes(manifest: Manifest, layout_version: int) -> dict[str, Any]:
 
 def dataset_attributes(field: StoredField, name: str, stored: StoredDataset, is_constant: bool) -> dict[str, str]:
     """Attributes of a dataset: what its axes count, what it holds, and which offsets divide it into rows."""
-    meaning = kind_of(field).meanings[name.rpartition("/")[2], len(stored.shape)]
+    meaning = kind_of(field).meanings.get((name.rpartition("/")[2], len(stored.shape)), Meaning((), ""))
     attributes = {"axes": ", ".join(meaning.dimensions), "about": meaning.about}
     offsets = None if is_constant or stored.is_offsets else _offsets(field, name)
     if offsets is not None:
