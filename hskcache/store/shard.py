@@ -41,7 +41,8 @@ from hskcache.store.grid import (
     parse_document,
     read_grids,
 )
-from hskcache.store.meaning import Meaning, attributes, dimensions
+from hskcache.store.kinds.abc import Meaning
+from hskcache.store.meaning import attributes, dimensions
 from hskcache.store.record import StoredArray
 
 _CRC_BYTES = 4

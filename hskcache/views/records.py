@@ -56,7 +56,7 @@ class ViewFormat(Format):
         """Refuse: a view has the shards of its cache."""
         raise _no_file()
 
-    def pack(self, arrays: Mapping[str, NDArray[Any]]) -> bytes:
+    def pack(self, arrays: Mapping[str, NDArray[Any]], sha256: str | None = None) -> bytes:
         """Refuse: a view has no file."""
         raise _no_file()
 
