@@ -13,6 +13,11 @@ def starts_of(counts: Integers) -> Integers:
     return np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
 
 
+def ragged_places(begin: Integers, counts: Integers) -> Integers:
+    """Places of the entries of some rows in a flat array, on the host: ``begin[i] ... begin[i] + counts[i]``."""
+    return np.repeat(begin - (np.cumsum(counts) - counts), counts) + np.arange(counts.sum())
+
+
 def ragged_index(begin: Integers, counts: Integers, device: torch.device) -> Tensor:
     """Places of the entries of some rows in a flat array: ``begin[i] ... begin[i] + counts[i]``, row after row."""
     total = int(counts.sum())

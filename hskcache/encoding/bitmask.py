@@ -4,9 +4,15 @@ Beside values in ascending column order the mask says which columns they are, in
 a list of 16-bit indices takes 2 W bytes and is smaller while W < D / 16.
 """
 
+from functools import lru_cache
+
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
+
+# Bits and columns of so many stay in a core's cache.
+_MASKS_AT_ONCE = 512
 
 
 def _num_bytes(width: int) -> int:
@@ -42,28 +48,38 @@ def unpack_columns(bitmask: Tensor, num_columns: int, width: int) -> Tensor:
     """
     if bitmask.device.type == "cpu" and (columns := _set_bits(bitmask, num_columns, width)) is not None:
         return columns
-    weights = 1 << torch.arange(8, dtype=torch.uint8, device=bitmask.device)
-    bits = ((bitmask.unsqueeze(-1) & weights) != 0).flatten(-2)[..., :width]
-    # Column c goes to the slot that its bit counts as; unset columns share slot 0, and surplus ones the last.
-    slots = bits.cumsum(-1, dtype=torch.int32).mul_(bits).clamp_(max=num_columns + 1).to(torch.int64)
-    columns = torch.arange(width, device=bitmask.device).expand(slots.shape)
-    unpacked = torch.zeros(*slots.shape[:-1], num_columns + 2, dtype=torch.int64, device=bitmask.device)
-    return unpacked.scatter_(-1, slots, columns)[..., 1 : num_columns + 1]
+    bits = (bitmask.unsqueeze(-1) >> _from(0, 8, torch.uint8, bitmask.device)) & 1
+    counts = bits.flatten(-2)[..., :width].cumsum(-1, dtype=torch.int32)
+    wanted = _from(1, num_columns + 1, torch.int32, bitmask.device).expand(*counts.shape[:-1], num_columns)
+    # Column c is the first by which as many are set as its place says; beyond the last one there is D, which becomes 0.
+    return torch.searchsorted(counts, wanted.contiguous()).remainder_(width)
+
+
+@lru_cache(64)
+def _from(start: int, stop: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Integers in [start, stop), made once a device."""
+    return torch.arange(start, stop, dtype=dtype, device=device)
 
 
 def _set_bits(bitmask: Tensor, num_columns: int, width: int) -> Tensor | None:
-    """The columns, found on the host by one search for set bits; None where a mask has not as many as it should."""
+    """The columns, found on the host by a search for set bits; None where a mask has not as many as it should."""
     masks = bitmask.reshape(-1, _num_bytes(width)).numpy()
-    num_masks, num_bits = len(masks), 8 * masks.shape[1]
-    # numpy takes three times as long where at most a tenth of an array is set, so bytes of ones follow.
-    num_ones = max(0, num_masks * (num_bits - 10 * num_columns) // 9 + 8)
-    bits = np.unpackbits(np.append(masks, np.full(num_ones // 8, 255, np.uint8)), bitorder="little").view(bool)
-    found = np.flatnonzero(bits)[: num_masks * num_columns]
-    if len(found) < num_masks * num_columns:
-        return None
-    columns = found.reshape(num_masks, num_columns)
-    columns -= num_bits * np.arange(num_masks)[:, None]
-    # They ascend, so that the first and the last of a mask tell of all.
-    if columns.size and (columns[:, 0].min() < 0 or columns[:, -1].max() >= width):
-        return None
+    columns = np.empty((len(masks), num_columns), np.int64)
+    for first in range(0, len(masks), _MASKS_AT_ONCE):
+        if not _search(masks[first : first + _MASKS_AT_ONCE], columns[first : first + _MASKS_AT_ONCE], width):
+            return None
     return torch.from_numpy(columns).view(*bitmask.shape[:-1], num_columns)
+
+
+def _search(masks: NDArray[np.uint8], columns: NDArray[np.int64], width: int) -> bool:
+    """Write the columns of masks [P, ceil(D / 8)] into [P, W]; False where one has not as many as it should."""
+    num_bits = 8 * masks.shape[1]
+    # numpy takes three times as long where at most a tenth of an array is set, so bytes of ones follow.
+    num_ones = max(0, (masks.size * 8 - 10 * columns.size) // 9 + 8)
+    bits = np.unpackbits(np.append(masks, np.full(num_ones // 8, 255, np.uint8)), bitorder="little").view(bool)
+    found = np.flatnonzero(bits)[: columns.size]
+    if len(found) < columns.size:
+        return False
+    np.subtract(found.reshape(columns.shape), num_bits * np.arange(len(masks))[:, None], out=columns)
+    # They ascend, so that the first and the last of a mask tell of all.
+    return not columns.size or bool(columns[:, 0].min() >= 0 and columns[:, -1].max() < width)

@@ -40,6 +40,9 @@ def quantise(values: Tensor, largest: int) -> tuple[Tensor, Tensor]:
 
 def dequantise(levels: Tensor, scales: Tensor) -> Tensor:
     """Values of integers: int8 [..., W] times float32 [...], float32 [..., W]."""
+    if levels.device.type == "cpu":
+        # A product of two types converts one of them first, into memory of its own.
+        return levels.to(torch.float32).mul_(scales.unsqueeze(-1))
     return levels * scales.unsqueeze(-1)
 
 

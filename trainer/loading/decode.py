@@ -2,15 +2,19 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import repeat
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from hskcache.ragged import Integers, ragged_index, starts_of
+from hskcache.ragged import Integers, starts_of
 from trainer.batch import Batch
 from trainer.loading.block import TOKEN, Block, Cuts
-from trainer.loading.kinds.abc import Decoder, unsigned
+from trainer.loading.kinds.abc import Decoder
+
+_MASK, _PADDING = "attention mask", "padding"
 
 
 @dataclass(frozen=True)
@@ -23,12 +27,29 @@ class Sizes:
     weight: float = 1.0
 
 
+class EncodedPool(NamedTuple):
+    """Encoded rows of several slices.
+
+    Attributes:
+        block: the rows, slice after slice, padded to the longest of each, with the tables that decoding needs.
+        cuts: where a slice ends and the next begins.
+        longest: tokens of each slice's longest row.
+        sizes: of each slice.
+    """
+
+    block: Block
+    cuts: Cuts
+    longest: Integers
+    sizes: Sequence[Sizes]
+
+
 @dataclass(frozen=True, eq=False)
 class BatchDecoder:
     """Turn encoded rows into batches, on the device where they are; nothing waits for the device.
 
     A computation costs as much for one batch as for many where batches are small, so those of a pool share it and hold
-    views of its result.
+    views of its result. Whatever follows from numbers of rows, tokens and positions is worked out on the host and goes
+    to the device with the rows.
 
     Attributes:
         pad_token_id: fills the input ids of padding.
@@ -38,40 +59,59 @@ class BatchDecoder:
     pad_token_id: int
     targets: Mapping[str, Decoder]
 
-    def decode(self, block: Block, sizes: Sequence[Sizes]) -> Iterator[Batch]:
-        """Pad the inputs and dequantise the targets of the slices that the block holds one after the other."""
-        own = np.array([one.own_rows for one in sizes])
-        rows, counts = starts_of(own), np.diff(block.offsets[TOKEN])
-        longest = np.maximum.reduceat(counts, rows[:-1])
-        begin = (np.arange(len(counts)) - np.repeat(rows[:-1], own)) * np.repeat(longest, own)
-        cuts, inputs = Cuts(rows, begin), self._inputs(block, np.stack([own, longest], 1), begin)
-        labels = block.tensors.get("inputs/labels")
-        labels_of = [None] * len(sizes) if labels is None else cuts.split(labels)
-        targets = zip(*(decoder.decode(block, cuts) for decoder in self.targets.values()), strict=True)
-        for batch, one in enumerate(sizes):
+    def pool(self, block: Block, rows: Integers, sizes: Sequence[Sizes], pin: bool = False) -> EncodedPool:
+        """Select the rows of several slices.
+
+        Args:
+            block: holds them.
+            rows: of the cache, slice after slice.
+            sizes: of each slice.
+            pin: select into pinned memory, of the host.
+        """
+        own, lengths = np.array([one.own_rows for one in sizes]), block.counts(TOKEN, rows)
+        starts = starts_of(own)
+        longest = np.maximum.reduceat(lengths, starts[:-1])
+        slots = np.repeat(longest, own)
+        cuts = Cuts(starts, (np.arange(len(rows)) - np.repeat(starts[:-1], own)) * slots)
+        entries, mask = block.padded(rows, slots)
+        tables = {_MASK: mask}
+        if len(mask) > lengths.sum():
+            tables[_PADDING] = mask == 0
+        offsets = {axis: starts_of(block.counts(axis, rows)) for axis in block.offsets}
+        for decoder in self.targets.values():
+            tables |= decoder.tables(offsets, cuts)
+        return EncodedPool(block.take(rows, {TOKEN: entries}, tables, pin), cuts, longest, sizes)
+
+    def decode(self, pool: EncodedPool) -> Iterator[Batch]:
+        """Pad the inputs and dequantise the targets of the slices of a pool."""
+        block, cuts = pool.block, pool.cuts
+        inputs, labels = self._inputs(pool), block.tensors.get("inputs/labels")
+        labels_of = repeat(None) if labels is None else cuts.split(labels)
+        row_ids, first = block.rows.tolist(), 0
+        targets = [decoder.decode(block, cuts) for decoder in self.targets.values()]
+        for one, own, label, *kinds in zip(pool.sizes, inputs, labels_of, *targets, strict=False):
             yield Batch(
-                inputs={name: padded[batch] for name, padded in inputs.items()},
-                labels=labels_of[batch],
-                targets=dict(zip(self.targets, next(targets, ()), strict=True)),
+                inputs=own,
+                labels=label,
+                targets=dict(zip(self.targets, kinds, strict=True)),
                 num_rows=one.num_rows,
                 totals=one.totals,
-                row_ids=tuple(block.rows[rows[batch] : rows[batch + 1]].tolist()),
+                row_ids=tuple(row_ids[first : first + one.own_rows]),
                 weight=one.weight,
             )
+            first += one.own_rows
 
-    def _inputs(self, block: Block, shapes_n2: Integers, begin: Integers) -> dict[str, list[Tensor]]:
-        """Padded inputs of each batch, by name."""
-        sizes = shapes_n2.prod(1)
-        first = np.repeat(starts_of(sizes)[:-1], shapes_n2[:, 0])
-        place = ragged_index(first + begin, np.diff(block.offsets[TOKEN]), block.device)
-
-        def padded(flat: Tensor, value: int) -> list[Tensor]:
-            full = torch.full((int(sizes.sum()),), value, dtype=torch.int64, device=flat.device)
-            parts = torch.split(full.index_copy_(0, place, flat), sizes.tolist())
-            return [part.view(*shape) for part, shape in zip(parts, shapes_n2.tolist(), strict=True)]
-
-        ids = unsigned(block.tensors["inputs/input_ids"])
-        inputs = {"input_ids": padded(ids, self.pad_token_id), "attention_mask": padded(torch.ones_like(ids), 0)}
-        if (types := block.tensors.get("inputs/token_type_ids")) is not None:
-            inputs["token_type_ids"] = padded(types.long(), 0)
-        return inputs
+    def _inputs(self, pool: EncodedPool) -> Iterator[dict[str, Tensor]]:
+        """Padded inputs of each slice, by name."""
+        tensors, parts = pool.block.tensors, pool.block.parts
+        inputs = {"input_ids": tensors["inputs/input_ids"].long(), "attention_mask": parts[_MASK]}
+        if (types := tensors.get("inputs/token_type_ids")) is not None:
+            inputs["token_type_ids"] = types.long()
+        if (padding := parts.get(_PADDING)) is not None:
+            for name, value in (("input_ids", self.pad_token_id), ("token_type_ids", 0)):
+                if name in inputs:
+                    inputs[name].masked_fill_(padding, value)
+        shapes = np.stack([[one.own_rows for one in pool.sizes], pool.longest], 1)
+        divided = [torch.split(flat, shapes.prod(1).tolist()) for flat in inputs.values()]
+        for shape, own in zip(shapes.tolist(), zip(*divided, strict=True), strict=True):
+            yield {name: flat.view(shape) for name, flat in zip(inputs, own, strict=True)}

@@ -2,7 +2,7 @@
 
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -16,14 +16,14 @@ from hskcache.store.row_ranges import RowRanges
 from trainer.batch import Batch
 from trainer.loading.block import TOKEN, Block
 from trainer.loading.choice import choice_of, identity_of, resolved
-from trainer.loading.decode import BatchDecoder, Sizes
+from trainer.loading.decode import BatchDecoder, EncodedPool, Sizes
 from trainer.loading.kinds import LOADED
 from trainer.loading.kinds.abc import StoredTargets
 from trainer.loading.ordered import Ordered, SliceRows, WindowSlices
 from trainer.loading.plan import Integers, Window
-from trainer.loading.prefetch import EncodedPool, prefetched
+from trainer.loading.prefetch import prefetched
 from trainer.loading.reader import Reader
-from trainer.loading.residency import Residency, choose, streamed_windows
+from trainer.loading.residency import Residency, choose, keep_bytes, streamed_windows
 
 _POOL_BYTES = 2 << 20
 
@@ -37,7 +37,8 @@ class KnowledgeLoader(Ordered[Block]):
     Attributes:
         cache: an open cache.
         residency: ``device`` holds the encoded cache in device memory, ``host`` in host memory, ``stream`` reads a
-            window of shards at a time; ``auto`` chooses by size. Batches are the same in all of them.
+            window of shards at a time; ``auto`` chooses by size, and of a cache that it streams keeps as many shards in
+            host memory as fit there. Batches are the same in all of them.
         fields: names of the fields to load beside the inputs, at most one of hidden states and one of attention; None
             loads the cache's own, without those that were added to it.
         weights: by name, how much each of several logits fields counts in their mean, see
@@ -77,7 +78,10 @@ class KnowledgeLoader(Ordered[Block]):
         names = [name for name in self.fields if layers.get(name) != ()]
         self._plan = self.order(shards, self.cache.skipped(names).tolist())
         self.reader = Reader(self.cache, (INPUTS, *names), layers, len(self._plan.shards), self.num_tokens)
-        self.residency = choose(self.residency, self.reader.num_bytes, self.device)
+        asked, self.residency = self.residency, choose(self.residency, self.reader.num_bytes, self.device)
+        is_resident = self.residency != "stream" and self.device.type == "cpu"
+        kept = keep_bytes() if (asked, self.residency) == ("auto", "stream") else 0
+        self.reader = replace(self.reader, is_resident=is_resident, keep_bytes=kept)
 
     @cached_property
     def identity(self) -> str:
@@ -95,8 +99,8 @@ class KnowledgeLoader(Ordered[Block]):
         assert isinstance(self.device, torch.device)
         ahead = 0 if self.residency == "device" else self.prefetch
         with closing(windows), closing(prefetched(self._pools(windows), self.device, ahead)) as pools:
-            for block, sizes in pools:
-                yield from self._decoder.decode(block, sizes)
+            for pool in pools:
+                yield from self._decoder.decode(pool)
 
     @cached_property
     def _resident(self) -> Block:
@@ -142,7 +146,9 @@ class KnowledgeLoader(Ordered[Block]):
         sizes = [
             Sizes(len(part.rows), len(part.whole), own, part.weight) for part, own in zip(slices, totals, strict=True)
         ]
-        return EncodedPool(block.take(np.concatenate([part.rows for part in slices])), sizes)
+        assert isinstance(self.device, torch.device)
+        pin = self.device.type == "cuda" and self.residency != "device"
+        return self._decoder.pool(block, np.concatenate([part.rows for part in slices]), sizes, pin)
 
     def _known_layers(self, kind: str) -> tuple[int, ...]:
         """The layers of a kind that are loaded."""
@@ -155,7 +161,7 @@ class KnowledgeLoader(Ordered[Block]):
                 raise MismatchError(
                     f"{where} has no {LOADED[kind].of_layer} {layer}; it keeps {known}: rebuild it with that layer"
                 )
-        return stored if wanted is None else wanted
+        return stored if wanted is None else tuple(layer for layer in stored if layer in wanted)
 
 
 def _measured(item: tuple[Window, Block]) -> tuple[Window, Block, Integers]:

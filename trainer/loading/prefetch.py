@@ -4,21 +4,12 @@ import queue
 import threading
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 
-from trainer.loading.block import Block
-from trainer.loading.decode import Sizes
+from trainer.loading.decode import EncodedPool
 
 _LONGEST_ITEM_S = 120.0
-
-
-class EncodedPool(NamedTuple):
-    """Encoded rows of several slices, one after the other, with the sizes of each."""
-
-    block: Block
-    sizes: list[Sizes]
 
 
 @dataclass(frozen=True)
@@ -37,7 +28,7 @@ def prefetched(items: Iterator[EncodedPool], device: torch.device, ahead: int) -
     """
     if ahead == 0:
         for item in items:
-            yield EncodedPool(item.block.to(device), item.sizes)
+            yield item._replace(block=item.block.to(device))
         return
     ready: queue.Queue[tuple[EncodedPool, torch.cuda.Event | None] | _Failure | None] = queue.Queue(maxsize=ahead)
     stop = threading.Event()
@@ -83,19 +74,18 @@ def _sent(
     item: EncodedPool, device: torch.device, stream: "torch.cuda.Stream | None"
 ) -> "tuple[EncodedPool, torch.cuda.Event | None]":
     if stream is None:
-        return EncodedPool(item.block.to(device), item.sizes), None
+        return item._replace(block=item.block.to(device)), None
     with torch.cuda.stream(stream):
-        block = item.block.to(device, pin=True)
+        block = item.block.to(device)
         event = torch.cuda.Event()  # type: ignore[no-untyped-call]
         event.record(stream)
-    return EncodedPool(block, item.sizes), event
+    return item._replace(block=block), event
 
 
 def _received(item: EncodedPool, event: "torch.cuda.Event | None") -> EncodedPool:
     if event is not None:
         stream = torch.cuda.current_stream(item.block.device)
         stream.wait_event(event)
-        for tensor in item.block.tensors.values():
-            # The copy stream's allocator must not reuse the memory while the step still reads it.
-            tensor.record_stream(stream)
+        # The copy stream's allocator must not reuse the memory while the step still reads it.
+        item.block.buffer.record_stream(stream)
     return item

@@ -1,7 +1,10 @@
 """Reading of shards on disk as encoded blocks in host memory, verified on the way and never decoded here."""
 
+import os
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -9,14 +12,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from hskcache import processes
 from hskcache.cache import Cache, check_positions, row_offsets
 from hskcache.errors import DamageError
 from hskcache.ragged import Integers
 from hskcache.store.fields import INPUTS, OFFSETS
-from trainer.loading.block import ROW, TOKEN, Block, axis_of, concatenate
+from trainer.loading.block import ROW, TOKEN, Block, StoredRows, axis_of, joined
+from trainer.loading.kinds import LOADED
 
 # A row's number in the data: it is its place in the cache too, which the loader knows without reading it.
 _UNUSED = frozenset({"row_ids"})
+_MOST_THREADS = 4
 
 
 @dataclass(frozen=True)
@@ -29,6 +35,9 @@ class Reader:
         layers: by field, the teacher layers among its own; the others are not even decompressed.
         num_shards: how many are read at most, from the first one on.
         num_tokens: token ids that are known, counted from 0; None: all.
+        is_resident: whether rows are read once and decoded on the host, epoch after epoch, see ``LoadedKind.resident``.
+        keep_bytes: of shards that stay in memory, decompressed, once they were read: the first ones, as an epoch reads
+            each once.
     """
 
     cache: Cache
@@ -36,6 +45,9 @@ class Reader:
     layers: Mapping[str, Collection[int]]
     num_shards: int
     num_tokens: int | None = None
+    is_resident: bool = False
+    keep_bytes: int = 0
+    _kept: dict[int, StoredRows] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
     def num_bytes(self) -> int:
@@ -47,8 +59,10 @@ class Reader:
             size for field, sizes in stored.items() for name, size in sizes.items() if self._is_wanted(field, name)
         )
 
-    def read(self, shards: Iterable[int]) -> Block:
-        """Encoded rows of some shards.
+    def read(self, shards: Iterable[int], before: Block | None = None) -> Block:
+        """Encoded rows of some shards, behind those of a block.
+
+        Where training leaves cores alone, several shards are decompressed at a time.
 
         Raises:
             DamageError: a shard is not what was written.
@@ -56,12 +70,18 @@ class Reader:
         """
         shards = list(shards)
         self.ahead(shards)
-        return concatenate([self._read(shard) for shard in shards])
+        pieces: list[StoredRows | Block] = [] if before is None else [before]
+        num_threads = min(_MOST_THREADS, len(shards), (os.cpu_count() or 1) // (2 * processes.local_count()))
+        if num_threads < 2:
+            return joined([*pieces, *map(self._stored, shards)])
+        with ThreadPoolExecutor(num_threads, thread_name_prefix="hskcache-shards") as pool:
+            return joined([*pieces, *pool.map(self._stored, shards)])
 
     def ahead(self, shards: Iterable[int]) -> None:
         """Tell the cache that some shards will be read soon, in this order; what is far away is fetched meanwhile."""
         names = {field: list(self._names(field, 0)) for field in self.fields}
-        self.cache.ahead(((field, shard) for shard in shards for field in self.fields), names)
+        missing = [shard for shard in shards if shard not in self._kept]
+        self.cache.ahead(((field, shard) for shard in missing for field in self.fields), names)
 
     def constants(self) -> dict[str, Tensor]:
         """``field/array`` -> what all rows share: columns or principal components.
@@ -70,15 +90,33 @@ class Reader:
             DamageError: they are not what was written.
         """
         return {
-            f"{field}/{name}": _tensor(array)
+            f"{field}/{name}": torch.from_numpy(array)
             for field in self.fields
             for name, array in self.cache.constants(field).items()
             if self._is_wanted(field, name)
         }
 
-    def _read(self, shard: int) -> Block:
+    def _stored(self, shard: int) -> StoredRows:
+        """Rows of a shard, from memory if they are kept there."""
+        if (rows := self._kept.get(shard)) is None:
+            rows = self._read(shard)
+            if shard < self._num_kept:
+                self._kept[shard] = rows
+        return rows
+
+    @cached_property
+    def _num_kept(self) -> int:
+        """Shards that are kept, the first ones."""
+        left = self.keep_bytes
+        for shard in range(self.num_shards):
+            left -= sum(self._shard_bytes(name, shard) for name in self.fields)
+            if left < 0:
+                return shard
+        return self.num_shards
+
+    def _read(self, shard: int) -> StoredRows:
         offsets: dict[str, Integers] = {}
-        tensors: dict[str, Tensor] = {}
+        found: dict[str, NDArray[Any]] = {}
         axes: dict[str, str] = {}
         for name in self.fields:
             field = self.cache.fields[name]
@@ -86,14 +124,16 @@ class Reader:
             lengths = np.diff(offsets[TOKEN]) if name != INPUTS else None
             self._check(name, shard, arrays, lengths)
             stored = {key: arrays.pop(key).astype(np.int64) for key in OFFSETS & arrays.keys()}
+            if self.is_resident and name != INPUTS:
+                arrays = dict(LOADED[field.kind].resident(field, arrays))
             for key, array in arrays.items():
                 axis = axes[f"{name}/{key}"] = axis_of(name, field, key)
                 if axis != ROW and axis not in offsets:
                     divided = row_offsets(field, key, stored)
                     assert divided is not None
                     offsets[axis] = divided
-                tensors[f"{name}/{key}"] = _tensor(array)
-        return Block(np.arange(*self.cache.shards[shard]), offsets, tensors, axes)
+                found[f"{name}/{key}"] = array
+        return StoredRows(np.arange(*self.cache.shards[shard]), offsets, found, axes)
 
     def _check(self, name: str, shard: int, arrays: Mapping[str, NDArray[Any]], lengths: Integers | None) -> None:
         """Raise unless the student can look up what a shard points at; ``lengths`` of its rows, None of the inputs."""
@@ -117,8 +157,3 @@ class Reader:
     def _is_wanted(self, field: str, name: str) -> bool:
         group, slash, _ = name.partition("/")
         return int(group.removeprefix("layer_")) in self.layers[field] if slash else name not in _UNUSED
-
-
-def _tensor(array: NDArray[np.generic]) -> Tensor:
-    """Unsigned 16-bit as signed bits: torch can move them about but computes little in uint16."""
-    return torch.from_numpy(array.view(np.int16) if array.dtype == np.uint16 else array)

@@ -12,7 +12,7 @@ import torch
 
 from hskcache.cache import Cache
 from hskcache.errors import SpecError
-from trainer.loading.block import Block, concatenate
+from trainer.loading.block import Block, joined
 from trainer.loading.memory import free_share
 from trainer.loading.plan import Integers, Plan, Window
 from trainer.loading.reader import Reader
@@ -24,6 +24,11 @@ Residency = Literal["auto", "device", "host", "stream"]
 _DEVICE_SHARE = 0.3
 _HOST_SHARE = 0.3
 _PASSING_SHARE = 0.8
+
+
+def keep_bytes(root: Path = Path("/")) -> int:
+    """Bytes of a streamed cache that may stay in host memory, of a cache that is too large to be there as a whole."""
+    return int(_HOST_SHARE * free_share(root))
 
 
 def choose(residency: Residency, num_bytes: int, device: torch.device, root: Path = Path("/")) -> Residency:
@@ -65,27 +70,24 @@ def streamed_windows(reader: Reader, plan: Plan, epoch: int, skip: int) -> Itera
     if not following:
         return
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="hskcache-read") as pool:
-        reading = [pool.submit(_read, reader, tuple(following))]
-        leftover = _carried(reader, following[0].carried)
+        reading = [pool.submit(_read, reader, tuple(following), _carried(reader, following[0].carried))]
         while following:
             window = following.popleft()
             following.extend(islice(planned, 1))
             # Popped, as a future that outlives its use would keep a window alive while the next but one is read.
             block = reading.pop().result()
-            if leftover is not None:
-                block, leftover = concatenate([leftover, block]), None
             if following:
                 carried = following[0].carried
                 leftover = block.take(carried) if len(carried) else None
-                reading.append(pool.submit(_read, reader, tuple(following)))
+                reading.append(pool.submit(_read, reader, tuple(following), leftover))
             yield window, block
 
 
-def _read(reader: Reader, windows: Sequence[Window]) -> Block:
-    """The rows of the first window; what is far away of the next one is fetched meanwhile."""
+def _read(reader: Reader, windows: Sequence[Window], carried: Block | None) -> Block:
+    """The rows of the first window, behind what it was left; what is far away of the next is fetched meanwhile."""
     for window in windows:
         reader.ahead(window.shards)
-    return reader.read(windows[0].shards)
+    return reader.read(windows[0].shards, carried)
 
 
 def _carried(reader: Reader, rows: Integers) -> Block | None:
@@ -93,7 +95,7 @@ def _carried(reader: Reader, rows: Integers) -> Block | None:
     if not len(rows):
         return None
     home = np.array([reader.cache.shards.shard_of(row) for row in rows.tolist()])
-    return concatenate([reader.read([shard]).take(rows[home == shard]) for shard in np.unique(home).tolist()])
+    return joined([reader.read([shard]).take(rows[home == shard]) for shard in np.unique(home).tolist()])
 
 
 def most_window_bytes(cache: Cache, fields: Sequence[str], plan: Plan) -> int:

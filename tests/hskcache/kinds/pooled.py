@@ -30,6 +30,7 @@ from hskcache.teacher.capture import Captured, Wanted
 from hskcache.text import TokenizedRows
 from trainer.loading.block import Block, Cuts
 from trainer.loading.kinds import LOADED, LoadedKind
+from trainer.loading.kinds.abc import Decoder
 from trainer.losses import LOSSES
 from trainer.losses.abc import LossTerm, Seen, present
 from trainer.recipe import TERMS, Term
@@ -131,7 +132,7 @@ class AuditedPooled(AuditedKind[PooledField]):
         return TeacherVectors(entries, entries.abs().amax(-1))
 
 
-class PooledDecoder:
+class PooledDecoder(Decoder):
     def __init__(self, name: str) -> None:
         self.name = name
 

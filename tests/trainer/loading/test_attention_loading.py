@@ -152,8 +152,9 @@ def test_nothing_asks_the_device_for_a_value(encoding: str, tokens: int, written
     loader = KnowledgeLoader(written(encoding=encoding, tokens=tokens))
     meta = torch.device("meta")
     loader.device = meta
-    encoded = loader.reader.read([0, 1]).to(meta).take(np.array([7, 0, 3]))
-    (batch,) = loader._decoder.decode(encoded, [Sizes(3, 3, {"hidden": 30, "attention": 300})])
+    sizes = [Sizes(3, 3, {"hidden": 30, "attention": 300})]
+    pool = loader._decoder.pool(loader.reader.read([0, 1]).to(meta), np.array([7, 0, 3]), sizes)
+    (batch,) = loader._decoder.decode(pool)
     length = batch.inputs["input_ids"].shape[1]
     target = batch.attention[2]
     assert target.scores_BHKK.shape == (3, 4, tokens, tokens)

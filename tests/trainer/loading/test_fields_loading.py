@@ -14,7 +14,7 @@ from hskcache.cache import Cache
 from hskcache.errors import MismatchError, SpecError
 from trainer.batch import Batch
 from trainer.loading import KnowledgeLoader
-from trainer.loading.block import ROW, Block, Cuts
+from trainer.loading.block import ROW, Block, Cuts, StoredRows, joined
 from trainer.loading.kinds.logits import LogitsDecoder
 
 RESIDENCIES = ("device", "host", "stream")
@@ -98,8 +98,8 @@ def test_logits_are_averaged_by_weight(weights: dict[str, float], shares: tuple[
 
 
 def block_of(fields: dict[str, Any]) -> Block:
-    tensors = {f"{name}/logits": torch.tensor(rows, dtype=torch.float32) for name, rows in fields.items()}
-    return Block(np.arange(4), {}, tensors, dict.fromkeys(tensors, ROW))
+    arrays = {f"{name}/logits": np.array(rows, np.float32) for name, rows in fields.items()}
+    return joined([StoredRows(np.arange(4), {}, arrays, dict.fromkeys(arrays, ROW))])
 
 
 def cuts_at(*rows: int) -> Cuts:

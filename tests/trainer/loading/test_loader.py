@@ -16,6 +16,7 @@ from hskcache.cache import Cache
 from hskcache.errors import MismatchError, SpecError
 from trainer.batch import Batch
 from trainer.loading import KnowledgeLoader
+from trainer.loading.block import ROW, StoredRows, joined
 from trainer.loading.residency import choose
 
 RESIDENCIES = ("device", "host", "stream")
@@ -254,11 +255,9 @@ def test_auto_takes_host_memory_while_there_is_enough() -> None:
 
 
 def test_positions_and_ids_beyond_fifteen_bits_come_back_unsigned() -> None:
-    from trainer.loading.kinds.abc import unsigned
-    from trainer.loading.reader import _tensor
-
     stored = np.array([0, 1, 32767, 32768, 65535], np.uint16)
-    assert unsigned(_tensor(stored)).tolist() == stored.tolist()
+    block = joined([StoredRows(np.arange(5), {}, {"inputs/input_ids": stored}, {"inputs/input_ids": ROW})])
+    assert block.take(np.arange(5)[::-1]).tensors["inputs/input_ids"].long().tolist() == stored[::-1].tolist()
 
 
 @pytest.mark.parametrize("encoding", ["float16", "bfloat16", "int8", "int4"])

@@ -95,8 +95,8 @@ class Watched(Reader):
         object.__setattr__(self, "blocks", [])
         object.__setattr__(self, "most", 0)
 
-    def read(self, shards: Any) -> Block:
-        block = super().read(shards)
+    def read(self, shards: Any, before: Block | None = None) -> Block:
+        block = super().read(shards, before)
         self.blocks.append(weakref.ref(block))
         alive = [other for ref in self.blocks if (other := ref()) is not None]
         object.__setattr__(self, "most", max(self.most, sum(len(other.rows) for other in alive)))

@@ -1,14 +1,14 @@
 """A kind of knowledge as it is loaded: from stored targets to those of a batch, on the device where they are."""
 
 from collections.abc import Iterable, Mapping
-from typing import Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar
+from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
-import torch
 from torch import Tensor
 
 from hskcache.ragged import Integers
 from hskcache.store.fields import StoredField
 from trainer.loading.block import Block, Cuts
+from trainer.loading.records import Arrays
 
 FieldModel = TypeVar("FieldModel", bound=StoredField)
 
@@ -34,17 +34,26 @@ class StoredTargets(NamedTuple):
         return next(iter(self.weights))
 
 
-class Decoder(Protocol):
+class Decoder:
     """Decodes the targets of one kind, of several batches at once; nothing waits for the device."""
+
+    def tables(self, offsets: Mapping[str, Integers], cuts: Cuts) -> Arrays:
+        """Tables that decoding needs, made on the host, by names of its own.
+
+        Args:
+            offsets: of the rows of all batches, see :class:`~trainer.loading.block.Block`.
+            cuts: how they are divided into batches.
+        """
+        return {}
 
     def decode(self, block: Block, cuts: Cuts) -> Iterable[Any]:
         """Targets of each batch, as it holds them.
 
         Args:
-            block: encoded rows of all batches.
+            block: encoded rows of all batches, with the tables among its parts.
             cuts: how they are divided into batches.
         """
-        ...
+        raise NotImplementedError
 
 
 class LoadedKind(Generic[FieldModel]):
@@ -65,6 +74,10 @@ class LoadedKind(Generic[FieldModel]):
         """Decoder of a batch's targets."""
         raise NotImplementedError
 
+    def resident(self, field: FieldModel, arrays: Arrays) -> Arrays:
+        """Arrays of a shard in a form that takes more memory and less time to decode, epoch after epoch on the host."""
+        return arrays
+
     def total(self, counts: Integers) -> int:
         """Divisor of losses, from the entries of each row of the global batch along the axis."""
         return int(counts.sum())
@@ -74,8 +87,3 @@ class OfLayers(LoadedKind[FieldModel]):
     """A kind whose targets are by teacher layer."""
 
     axis = "position"
-
-
-def unsigned(tensor: Tensor) -> Tensor:
-    """Stored 16-bit bits or 32-bit integers as int64."""
-    return tensor.long() & 0xFFFF if tensor.dtype == torch.int16 else tensor.long()

@@ -1,6 +1,6 @@
 """Attention scores as they are loaded: padded tables between the kept positions of each row, layer by layer."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -15,11 +15,12 @@ from hskcache.store.fields import layer_name
 from hskcache.store.kinds.attention import AttentionField
 from trainer.batch import AttentionTarget
 from trainer.loading.block import Block, Cuts
-from trainer.loading.kinds.abc import OfLayers, StoredTargets, unsigned
+from trainer.loading.kinds.abc import Decoder, OfLayers, StoredTargets
+from trainer.loading.records import Arrays
 
 
 @dataclass(frozen=True, eq=False)
-class AttentionDecoder:
+class AttentionDecoder(Decoder):
     """Decode kept attention scores, of which a row with K positions has H x K vectors of K.
 
     Attributes:
@@ -32,38 +33,60 @@ class AttentionDecoder:
     field: AttentionField
     layers: tuple[int, ...]
 
+    def tables(self, offsets: Mapping[str, Integers], cuts: Cuts) -> Arrays:
+        """Of each row the positions and entries of a vector, and where its positions, vectors and values begin."""
+        counts = np.diff(offsets[f"{self.name}/position"])
+        if np.ptp(counts) == 0:
+            return {}
+        entries = ENCODED[self.field.encoding].entries(counts)
+        vectors = self.field.num_heads * counts
+        begin = [
+            np.cumsum(sizes) - sizes
+            for own in np.split(np.stack([counts, vectors, vectors * entries]), cuts.rows[1:-1], axis=1)
+            for sizes in own
+        ]
+        begin_3B = np.concatenate([np.stack(begin[batch : batch + 3]) for batch in range(0, len(begin), 3)], axis=1)
+        return {self._table: np.concatenate([np.stack([counts, entries]), begin_3B])}
+
     def decode(self, block: Block, cuts: Cuts) -> Iterator[dict[int, AttentionTarget]]:
         """Targets of each batch by teacher layer, padded to its row with the most positions."""
-        counts = np.diff(block.offsets[f"{self.name}/position"])
-        if counts.min() < counts.max():
-            yield from (self._decoded(batch) for batch in block.batches(cuts))
+        if self._table in block.parts:
+            tables = cuts.split(block.parts[self._table], dim=1)
+            for batch, table_5B in zip(block.batches(cuts), tables, strict=True):
+                yield self._decoded(batch, table_5B)
             return
         layers = [
             map(AttentionTarget, *(cuts.split(tensor) for tensor in vars(target).values()))
-            for target in self._decoded(block).values()
+            for target in self._decoded(block, None).values()
         ]
         yield from (dict(zip(self.layers, targets, strict=True)) for targets in zip(*layers, strict=True))
 
-    def _decoded(self, block: Block) -> dict[int, AttentionTarget]:
-        """Targets of a block by teacher layer."""
+    @property
+    def _table(self) -> str:
+        return f"{self.name} rows"
+
+    def _decoded(self, block: Block, table_5B: Tensor | None) -> dict[int, AttentionTarget]:
+        """Targets of a block by teacher layer; without a table all rows have equally many positions."""
         encoding = get_encoding(self.field.encoding)
         counts = np.diff(block.offsets[f"{self.name}/position"])
         most = int(counts.max())
-        tables = _tables(self.field, counts, block.device)
-        targets = {}
-        for layer in self.layers:
-            name = f"{self.name}/{layer_name(layer)}"
-            parts = {
-                part: _padded(block.tensors[f"{name}/{part}"], tables.values if kept.shape else tables.vectors)
-                for part, kept in ENCODED[self.field.encoding].of(most).items()
-            }
-            positions = _padded(unsigned(block.tensors[f"{name}/positions"]), tables.positions)
-            targets[layer] = AttentionTarget(
-                positions_BK=positions.masked_fill(~tables.valid_BK, 0),
-                valid_BK=tables.valid_BK,
-                scores_BHKK=encoding.decode(parts, most),
-            )
-        return targets
+        shape = len(counts), self.field.num_heads, most, int(ENCODED[self.field.encoding].entries(most))
+        tables = _tables(shape, table_5B, block.device)
+        names = [f"{self.name}/{layer_name(layer)}" for layer in self.layers]
+
+        def stacked(part: str) -> Tensor:
+            return block.stacked([f"{name}/{part}" for name in names])
+
+        parts = {
+            part: _padded(stacked(part), tables.values if kept.shape else tables.vectors)
+            for part, kept in ENCODED[self.field.encoding].of(most).items()
+        }
+        positions_nBK = _padded(stacked("positions").long(), tables.positions).mul_(tables.valid_BK)
+        scores_nBHKK = encoding.decode(parts, most)
+        return {
+            layer: AttentionTarget(positions_BK=positions_BK, valid_BK=tables.valid_BK, scores_BHKK=scores_BHKK)
+            for layer, positions_BK, scores_BHKK in zip(self.layers, positions_nBK, scores_nBHKK, strict=True)
+        }
 
 
 class LoadedAttention(OfLayers[AttentionField]):
@@ -100,25 +123,21 @@ class _Tables(NamedTuple):
     values: _Table
 
 
-def _tables(field: AttentionField, counts: Integers, device: torch.device) -> _Tables:
+def _tables(shape: tuple[int, int, int, int], table_5B: Tensor | None, device: torch.device) -> _Tables:
     """The tables of a batch, the same for all layers.
 
     Args:
-        field: how the scores are stored.
-        counts: kept positions K of each row, on the host.
+        shape: of the values, [B, H, K, E].
+        table_5B: what :meth:`AttentionDecoder.tables` says of the rows; None where no row is padded.
         device: of the batch.
     """
-    heads, encoded, most = field.num_heads, ENCODED[field.encoding], int(counts.max())
-    entries = encoded.entries(counts)
-    vectors = heads * counts
-    begin = (np.cumsum(n) - n for n in (counts, vectors, vectors * entries))
-    counts_B, entries_B, *begin_3B = torch.from_numpy(np.stack([counts, entries, *begin])).to(device, non_blocking=True)
-    slot_K, slot_E = (torch.arange(n, device=device) for n in (most, encoded.entries(most)))
-    shape = (len(counts), heads, most, len(slot_E))
+    if table_5B is None:
+        valid_BK = torch.ones(shape[0], shape[2], dtype=torch.bool, device=device)
+        return _Tables(valid_BK, _Table((shape[0], shape[2])), _Table(shape[:3]), _Table(shape))
+    counts_B, entries_B, *begin_3B = table_5B
+    heads_H, slot_K, slot_E = (torch.arange(size, device=device) for size in shape[1:])
     valid_BK = slot_K < counts_B[:, None]
-    if counts.min() == most:
-        return _Tables(valid_BK, _Table((len(counts), most)), _Table(shape[:3]), _Table(shape))
-    vector_BHK = torch.arange(heads, device=device)[:, None] * counts_B[:, None, None] + slot_K
+    vector_BHK = heads_H[:, None] * counts_B[:, None, None] + slot_K
     value_BHKE = vector_BHK[..., None] * entries_B[:, None, None, None] + slot_E
     kept_BHK = valid_BK[:, None].expand_as(vector_BHK)
     kept_BHKE = kept_BHK[..., None] & (slot_E < entries_B[:, None])[:, None, None]
@@ -131,7 +150,7 @@ def _tables(field: AttentionField, counts: Integers, device: torch.device) -> _T
 
 
 def _padded(flat: Tensor, table: _Table) -> Tensor:
-    """A padded table of a flat array's entries; what stands in the padding says nothing."""
-    if table.place is None:
-        return flat.view(table.shape)
-    return flat.index_select(0, table.place.view(-1)).view(table.shape)
+    """Padded tables of flat arrays [entries, n], the n first; what stands in the padding says nothing."""
+    if table.place is not None:
+        flat = flat.index_select(0, table.place.view(-1))
+    return flat.view(*table.shape, flat.shape[1]).movedim(-1, 0).contiguous()

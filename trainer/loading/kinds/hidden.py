@@ -1,26 +1,31 @@
 """Hidden states as they are loaded: the kept ones of every layer, without padding."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import assert_never
+from functools import cached_property
+from itertools import repeat
+from typing import Any, assert_never
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from hskcache.encoded import ENCODED
 from hskcache.encoding import get_encoding
 from hskcache.encoding.bitmask import unpack_columns
+from hskcache.ragged import Integers
 from hskcache.store.fields import layer_name
 from hskcache.store.kinds.hidden import HiddenField
 from trainer.batch import HiddenTarget
 from trainer.loading.block import Block, Cuts
-from trainer.loading.kinds.abc import OfLayers, StoredTargets, unsigned
+from trainer.loading.kinds.abc import Decoder, OfLayers, StoredTargets
+from trainer.loading.records import Arrays
 
 
 @dataclass(frozen=True, eq=False)
-class HiddenDecoder:
-    """Decode kept hidden states.
+class HiddenDecoder(Decoder):
+    """Decode kept hidden states, those of all layers together.
 
     Attributes:
         name: of the field.
@@ -34,39 +39,67 @@ class HiddenDecoder:
     layers: tuple[int, ...]
     constants: Mapping[str, Tensor]
 
-    def decode(self, block: Block, cuts: Cuts) -> list[dict[int, HiddenTarget]]:
+    def tables(self, offsets: Mapping[str, Integers], cuts: Cuts) -> Arrays:
+        """Where the row of each kept position begins in its flattened batch."""
+        return {self._begin: np.repeat(cuts.begin, np.diff(offsets[f"{self.name}/position"]))}
+
+    def decode(self, block: Block, cuts: Cuts) -> Iterator[dict[int, HiddenTarget]]:
         """Targets of each batch by teacher layer."""
-        offsets = block.offsets[f"{self.name}/position"]
-        table = torch.from_numpy(np.stack([np.diff(offsets), cuts.begin])).to(block.device, non_blocking=True)
-        row_start = torch.repeat_interleave(table[1], table[0], output_size=int(offsets[-1]))
-        layers = [self._layer(block, f"{self.name}/{layer_name(layer)}", row_start, cuts) for layer in self.layers]
-        return [dict(zip(self.layers, targets, strict=True)) for targets in zip(*layers, strict=True)]
-
-    def _layer(self, block: Block, name: str, row_start: Tensor, cuts: Cuts) -> list[HiddenTarget]:
-        """Targets of one layer, batch by batch."""
-        offsets, columns = block.offsets[f"{self.name}/position"], self._columns(block, name)
-        parts = ENCODED[self.field.encoding].of(self.field.num_columns)
-        values = get_encoding(self.field.encoding).decode(
-            {part: block.tensors[f"{name}/{part}"] for part in parts}, self.field.num_columns
+        offsets, num_columns = block.offsets[f"{self.name}/position"], self.field.num_columns
+        positions_LP = self._stacked(block, "positions").t().to(torch.int64, memory_format=torch.contiguous_format)
+        index_LP = positions_LP.add_(block.parts[self._begin])
+        encoded = {part: self._stacked(block, part) for part in ENCODED[self.field.encoding].of(num_columns)}
+        values_PLW = get_encoding(self.field.encoding).decode(encoded, num_columns)
+        columns_PLW = self._columns(block)
+        batches = zip(
+            cuts.split(index_LP, offsets, dim=1),
+            cuts.split(values_PLW, offsets),
+            repeat(None) if columns_PLW is None else cuts.split(columns_PLW, offsets),
+            strict=False,
         )
-        index = row_start + unsigned(block.tensors[f"{name}/positions"])
-        columns_of = (
-            [columns] * cuts.num_batches if columns is None or columns.dim() == 1 else cuts.split(columns, offsets)
-        )
-        divided = zip(cuts.split(index, offsets), cuts.split(values, offsets), columns_of, strict=True)
-        mean_D, basis_WD = (self.constants.get(f"{name}/{constant}") for constant in ("mean", "basis"))
-        return [HiddenTarget(*own, self.field.width, mean_D, basis_WD) for own in divided]
+        for index, values, columns in batches:
+            of_layers = [columns_W for columns_W, _, _ in self._shared] if columns is None else columns.unbind(1)
+            parts = zip(self.layers, index, values.unbind(1), of_layers, self._shared, strict=True)
+            yield {
+                layer: HiddenTarget(index_P, values_PW, own, self.field.width, mean_D, basis_WD)
+                for layer, index_P, values_PW, own, (_, mean_D, basis_WD) in parts
+            }
 
-    def _columns(self, block: Block, name: str) -> Tensor | None:
+    @property
+    def _begin(self) -> str:
+        return f"{self.name} begin"
+
+    @cached_property
+    def _names(self) -> list[str]:
+        return [f"{self.name}/{layer_name(layer)}" for layer in self.layers]
+
+    def _stacked(self, block: Block, part: str) -> Tensor:
+        return block.stacked([f"{name}/{part}" for name in self._names])
+
+    @cached_property
+    def _shared(self) -> list[tuple[Tensor | None, Tensor | None, Tensor | None]]:
+        """Of each layer the columns, the mean and the basis that all rows share."""
+        columns = {name: self.constants.get(f"{name}/columns") for name in self._names}
+        return [
+            (
+                None if (own := columns[name]) is None else own.long(),
+                self.constants.get(f"{name}/mean"),
+                self.constants.get(f"{name}/basis"),
+            )
+            for name in self._names
+        ]
+
+    def _columns(self, block: Block) -> Tensor | None:
+        """Columns of each kept position, int64 [P, L, W]; None where all rows share them, or all are kept."""
         match self.field.columns:
-            case "shared":
-                return unsigned(self.constants[f"{name}/columns"])
-            case "indices":
-                return unsigned(block.tensors[f"{name}/columns"])
-            case "bitmask":
-                return unpack_columns(block.tensors[f"{name}/bitmask"], self.field.num_columns, self.field.width)
-            case "all" | "pca":
+            case "shared" | "all" | "pca":
                 return None
+            case "indices":
+                return self._stacked(block, "columns").long()
+            case "bitmask":
+                if f"{self._names[0]}/columns" in block.layout.places:
+                    return self._stacked(block, "columns").long()
+                return unpack_columns(self._stacked(block, "bitmask"), self.field.num_columns, self.field.width)
             case unknown:
                 assert_never(unknown)
 
@@ -80,3 +113,17 @@ class LoadedHidden(OfLayers[HiddenField]):
     def decoder(self, stored: StoredTargets) -> HiddenDecoder:
         """Decoder of one field."""
         return HiddenDecoder(stored.name, stored.field, stored.layers, stored.constants)
+
+    def resident(self, field: HiddenField, arrays: Arrays) -> Arrays:
+        """Columns as integers of 16 bits in the place of bitmasks, where they take at most twice the memory."""
+        if field.columns != "bitmask" or field.width > 1 << 16 or 8 * field.num_columns > field.width:
+            return arrays
+        found: dict[str, NDArray[Any]] = {}
+        for name, array in arrays.items():
+            group, _, part = name.rpartition("/")
+            if part == "bitmask":
+                columns = unpack_columns(torch.from_numpy(array), field.num_columns, field.width)
+                found[f"{group}/columns"] = columns.numpy().astype(np.uint16)
+            else:
+                found[name] = array
+        return found

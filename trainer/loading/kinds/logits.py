@@ -7,11 +7,11 @@ from torch import Tensor
 
 from hskcache.store.kinds.logits import LogitsField
 from trainer.loading.block import Block, Cuts
-from trainer.loading.kinds.abc import LoadedKind, StoredTargets
+from trainer.loading.kinds.abc import Decoder, LoadedKind, StoredTargets
 
 
 @dataclass(frozen=True, eq=False)
-class LogitsDecoder:
+class LogitsDecoder(Decoder):
     """Average the logits of an ensemble (see :class:`~trainer.loading.choice.Choice`); those of one teacher stay.
 
     Attributes:
@@ -23,13 +23,14 @@ class LogitsDecoder:
     def decode(self, block: Block, cuts: Cuts) -> Sequence[Tensor]:
         """Logits [B, C] float32 of each batch."""
         (name, weight), *others = self.weights.items()
-        first = block.tensors[f"{name}/logits"]
+        tensors = block.tensors
+        first = tensors[f"{name}/logits"]
         if not others:
             return cuts.split(first)
         # Numbers of the host, as factors, go to the device with the kernel: no copy to wait for.
         total = first * weight
         for name, weight in others:
-            total.add_(block.tensors[f"{name}/logits"], alpha=weight)
+            total.add_(tensors[f"{name}/logits"], alpha=weight)
         return cuts.split(total)
 
 
