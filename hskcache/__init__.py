@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from hskcache.build.keywords import build
     from hskcache.cache import Cache
-    from hskcache.remote.mirror import open_any as open_cache
+    from hskcache.remote.place import open_any as open_cache
 
 __version__ = "0.1.0"
 __all__ = ["Cache", "__version__", "build", "open_cache"]
 
-_PLACES = {"Cache": "cache:Cache", "open_cache": "remote.mirror:open_any"}
+_PLACES = {"Cache": "cache:Cache", "open_cache": "remote.place:open_any"}
 
 
 def __getattr__(name: str) -> Any:

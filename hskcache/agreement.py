@@ -1,14 +1,13 @@
 """Comparing answers with labels: how far they agree, and in which order of the classes they would agree best."""
 
 import math
-from collections.abc import Sequence
 from itertools import permutations
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hskcache.store.agreement import Agreement, ClassAgreement, Reordered, ScoreAgreement
+from hskcache.store.agreement import ClassAgreement, Reordered, ScoreAgreement
 
 _MARGIN = 0.1
 """Margin by which another order of the classes must fit better before it is spoken of."""
@@ -54,29 +53,6 @@ def score_agreement(answers_N: NDArray[Any], labels_N: NDArray[Any]) -> ScoreAgr
         answer_variance=float(((answers - answer_mean) ** 2).mean()),
         covariance=float(((labels - label_mean) * (answers - answer_mean)).mean()),
     )
-
-
-def told(agreement: "Agreement", who: str, names: Sequence[str]) -> str | None:
-    """A line for people: how far a teacher agrees, and what to do where that looks wrong; None where no row tells.
-
-    ``names``: the classes, in the order in which its outputs were taken.
-    """
-    if not agreement.num_rows:
-        return None
-    if (order := agreement.other_order(names)) is not None:
-        assert isinstance(agreement, ClassAgreement)
-        assert agreement.reordered is not None
-        named = ", ".join(f'"{output}": "{names[place]}"' for output, place in enumerate(agreement.reordered.order))
-        return (
-            f"{who} {order}: its classes seem to be in that order; if so, set id2label to {{{named}}} in its "
-            "config.json, label2id likewise, or give --task a .yaml with the labels in that order, and run it again"
-        )
-    if (chance := agreement.chance(names)) is not None:
-        return (
-            f"{who} {chance}: it seems to know nothing of these rows; see that it is fine-tuned on this task, and that "
-            "texts and labels are the right columns"
-        )
-    return f"{who} {agreement.summary()}"
 
 
 def _better_order(confusion_CC: NDArray[np.int64]) -> Reordered | None:

@@ -2,10 +2,7 @@
 
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any
 
 from hskcache.counted import counted
 from hskcache.errors import DamageError, MismatchError
@@ -29,7 +26,10 @@ from hskcache.store.record import Record
 from hskcache.store.records import Records
 from hskcache.store.shelf import Directory, Shelf
 from hskcache.values import Values
-from hskcache.views import parse_view, viewed
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 __all__ = [
     "AttentionField",
@@ -119,6 +119,10 @@ class Cache(Values):
             parts: the same by name: ``layers``, ``tokens`` and ``width`` of hidden states, ``attention``, ``rows``,
                 ``fields``; see :class:`~hskcache.views.View`.
         """
+        if not text and not parts:
+            return self
+        from hskcache.views import parse_view, viewed
+
         return Cache(*viewed(self.manifest, self.shelf, parse_view(text, **parts)))
 
     def num_bytes(self, field: str) -> int:
@@ -136,8 +140,10 @@ class Cache(Values):
             self._records(name)
         return self.manifest.identity(fields)
 
-    def skipped(self, fields: Collection[str]) -> NDArray[np.int64]:
+    def skipped(self, fields: Collection[str]) -> "NDArray[np.int64]":
         """Rows that some of the fields hold nothing of, int64, ascending. Raises MismatchError without the field."""
+        import numpy as np
+
         rows = {one.row for name in fields for one in self._records(name).skipped()}
         return np.array(sorted(rows), np.int64)
 
@@ -148,7 +154,7 @@ class Cache(Values):
         """
         self.shelf.ahead([self._records(field)[shard] for field, shard in shards], names)
 
-    def read(self, field: str, shard: int, names: Collection[str] | None = None) -> dict[str, NDArray[Any]]:
+    def read(self, field: str, shard: int, names: Collection[str] | None = None) -> "dict[str, NDArray[Any]]":
         """Read one shard of a field with one read of its file, verified against the manifest.
 
         ``shard``: number of the shard, 0 to len(shards) - 1. ``names``: arrays to decode; None decodes all. Returns by
@@ -165,7 +171,7 @@ class Cache(Values):
             raise MismatchError(f"{field} of {self.name} holds no array {min(unknown)}; it holds {known}")
         return self._read(record, names, f"{field} shard {shard}")
 
-    def constants(self, field: str) -> dict[str, NDArray[Any]]:
+    def constants(self, field: str) -> "dict[str, NDArray[Any]]":
         """Arrays that all rows of a field share: columns or principal components by layer; empty where there are none.
 
         Raises MismatchError if the cache has no such field, DamageError if the file is missing or altered.
@@ -204,7 +210,7 @@ class Cache(Values):
             raise MismatchError(f"{self.name} has no field {field}; it has {known}{meant(field, self.manifest.shards)}")
         return self.manifest.shards[field]
 
-    def _read(self, record: Record, names: Collection[str] | None, what: str) -> dict[str, NDArray[Any]]:
+    def _read(self, record: Record, names: Collection[str] | None, what: str) -> "dict[str, NDArray[Any]]":
         try:
             arrays = self.shelf.read(record, self.fields[record.field], names)
             check_content(self.manifest.request, self.fields[record.field], arrays)
@@ -216,7 +222,7 @@ class Cache(Values):
             ) from None
 
 
-def _at(field: Field, arrays: dict[str, NDArray[Any]], place: int) -> dict[str, NDArray[Any]]:
+def _at(field: Field, arrays: "dict[str, NDArray[Any]]", place: int) -> "dict[str, NDArray[Any]]":
     """One row's part of every array of a shard; the offsets themselves are left out."""
     found = {}
     for name, array in arrays.items():

@@ -1,13 +1,14 @@
 """Names of a model's classes: which are the same, in which order they stand, and whether there is one answer a row."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any
 
 from hskcache.counted import counted
 from hskcache.errors import MismatchError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 NO_CLASS = -100
 """The index that stands for no class where a row has no gold label; losses pass it over, as torch's do."""
@@ -15,9 +16,10 @@ NO_CLASS = -100
 _SEPARATORS = str.maketrans("", "", " -_")
 
 
-def has_gold(labels_N: NDArray[Any]) -> NDArray[np.bool_]:
+def has_gold(labels_N: "NDArray[Any]") -> "NDArray[np.bool_]":
     """Flags of labels that are a class, not NO_CLASS, or a score, not NaN: bool [N]."""
-    is_gold_N: NDArray[np.bool_] = ~np.isnan(labels_N) if labels_N.dtype.kind == "f" else labels_N != NO_CLASS
+    # NaN alone differs from itself.
+    is_gold_N: NDArray[np.bool_] = labels_N == labels_N if labels_N.dtype.kind == "f" else labels_N != NO_CLASS
     return is_gold_N
 
 

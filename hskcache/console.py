@@ -3,16 +3,14 @@
 Of several processes that were started together the first one speaks; errors tell which process they are of.
 """
 
-import ast
 import errno
-import importlib.abc
 import importlib.util
-import json
+import os
 import re
 import sys
-import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from types import CodeType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
@@ -75,15 +73,13 @@ class Commands(click.Group):
             formatter.write_dl([(name, self._summary(name).get_short_help_str(1000)) for name in self.commands_at])
 
     def _summary(self, name: str) -> click.Command:
-        """A command that knows nothing but its help."""
+        """A command that knows nothing but its help, out of the module's bytecode, of which nothing is run."""
         module, attribute = self.commands_at[name].split(":")
         spec = importlib.util.find_spec(module)
         assert spec is not None
-        assert isinstance(spec.loader, importlib.abc.InspectLoader)
-        source = spec.loader.get_source(module)
-        assert source is not None
-        functions = (node for node in ast.parse(source).body if isinstance(node, ast.FunctionDef))
-        return click.Command(name, help=next(ast.get_docstring(node) for node in functions if node.name == attribute))
+        code = spec.loader.get_code(module)  # type: ignore[union-attr]
+        functions = (value for value in code.co_consts if isinstance(value, CodeType))
+        return click.Command(name, help=next(one.co_consts[0] for one in functions if one.co_name == attribute))
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -98,6 +94,8 @@ class Commands(click.Group):
         """Run the command; what the user can mend ends in one line, never in a traceback."""
         # Before any command imports torch.
         bound_waiting()
+        # Before any imports pydantic: looking for plugins takes a tenth of its time, and none serves a command line.
+        os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
         try:
             return super().invoke(ctx)
         except CacheError as error:
@@ -159,6 +157,8 @@ def _origin(error: BaseException) -> str:
 
     Of these only the classes are named: a library's message may hold the password of a URL.
     """
+    import traceback
+
     text = "".join(traceback.format_exception(error, chain=False))
     earlier = error.__cause__ or error.__context__
     while earlier is not None:
@@ -190,6 +190,8 @@ def say(message: str) -> None:
 
 def print_json(value: Any) -> None:
     """Print ``value`` on stdout for another program."""
+    import json
+
     if processes.is_first():
         click.echo(json.dumps(value, indent=2, ensure_ascii=False))
 
@@ -202,6 +204,31 @@ def printer(folds: bool = True) -> "Console":
     from rich.console import Console
 
     return Console(highlight=False, markup=False, width=None if folds and sys.stdout.isatty() else _PIPE_COLUMNS)
+
+
+def print_columns(
+    rows: Sequence[Sequence[str]], header: Sequence[str] = (), right: Collection[int] = (), gap: int = 4
+) -> None:
+    """Print rows in columns on stdout; a terminal folds what is too wide for it within its column.
+
+    ``header``: of the columns. ``right``: numbers of the columns whose cells stand on the right, counted from 0.
+    ``gap``: spaces between columns.
+    """
+    lines = [header, *rows] if header else rows
+    if not sys.stdout.isatty():
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        for line in lines:
+            placed = enumerate(zip(line, widths, strict=True))
+            cells = (cell.rjust(width) if place in right else cell.ljust(width) for place, (cell, width) in placed)
+            click.echo((" " * gap).join(cells).rstrip())
+        return
+    from rich.table import Column, Table
+
+    columns = (Column(head, justify="right" if place in right else "left") for place, head in enumerate(lines[0]))
+    table = Table(*columns, show_header=bool(header), box=None, pad_edge=False, padding=(0, gap, 0, 0))
+    for row in rows:
+        table.add_row(*row)
+    printer().print(table)
 
 
 def progress(unit: str = "rows") -> "Progress":

@@ -6,8 +6,6 @@ How values become these arrays and back, ``hskcache.encoding`` says, which needs
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
-import numpy as np
-
 from hskcache.table import Table
 
 
@@ -53,6 +51,8 @@ class EncodedForm(NamedTuple):
 
     def num_bytes(self, width: int) -> int:
         """Bytes of a vector of ``width`` values, before compression."""
+        import numpy as np
+
         return sum(int(np.prod(array.shape)) * np.dtype(array.dtype).itemsize for array in self.of(width).values())
 
 

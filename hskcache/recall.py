@@ -1,12 +1,11 @@
 """Memory of how the rows of a cache were read: into its manifest, and back for later commands."""
 
-from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any
 
+from hskcache.cut import Cut, Reach, tell_cut
 from hskcache.store.manifest import DataInfo, Request
 from hskcache.store.provenance import MOST_LISTED, BadRow, ColumnsRead, CutRows, Provenance
-from hskcache.text.cut import NOTHING, Cut, Reach, tell_cut
 from hskcache.text.remembered import Remembered, definition_of, is_preset
 from hskcache.text.rows import Examples
 from hskcache.text.table import Columns
@@ -36,7 +35,7 @@ def of_cache(where: str, request: Request, source: str | None = None) -> Remembe
     appended, as that was read. Raises SpecError if the manifest's definition of a task is none.
     """
     data = next((part for part in reversed(request.parts) if part.name == source), request.data)
-    max_length, cut = request.spec.max_length, cut_of(request.parts)
+    max_length, cut = request.spec.max_length, request.cut
     if data.problem == "text":
         return Remembered(where, max_length=max_length)
     provenance = data.provenance
@@ -71,15 +70,9 @@ def column_flags(data: DataInfo) -> list[str]:
     return flags if header is None else [*flags, "--header" if header else "--no-header"]
 
 
-def cut_of(parts: Iterable[DataInfo]) -> Cut:
-    """Parts that the rows of a cache lost when they were tokenized, as far as its manifest tells."""
-    cuts = [part.provenance.cut for part in parts if part.provenance is not None]
-    return sum((Cut(**cut.model_dump()) for cut in cuts), NOTHING)
-
-
 def tell_cut_of(request: Request, where: str, reach: Reach) -> None:
     """Say in one line what the rows of a cache lost; nothing where none lost anything, or where that is not known."""
-    tell_cut(cut_of(request.parts), request.num_rows, where, reach)
+    tell_cut(request.cut, request.num_rows, where, reach)
 
 
 def _definition(data: DataInfo, where: str) -> Task | None:

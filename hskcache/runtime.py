@@ -1,6 +1,5 @@
 """The libraries underneath: which device they compute on, and how much they say."""
 
-import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -65,6 +64,8 @@ def own_device(name: str) -> str:
 @contextmanager
 def quiet() -> Iterator[None]:
     """Silence the libraries' words below errors and their loading bars: ours say what matters."""
+    import logging
+
     from huggingface_hub.utils import logging as hub_logging
     from transformers.utils import logging as transformers_logging
 

@@ -100,14 +100,14 @@ class Width(Strict):
 class Kept(Strict):
     """Parts kept of a kind of knowledge that has layers and positions; every such kind has a model of its own."""
 
-    depth: Depth = Depth()
-    length: Length = Length()
+    depth: Depth = Depth.defaults()
+    length: Length = Length.defaults()
 
 
 class Hidden(Kept):
     """Hidden-state knowledge along its three dimensions."""
 
-    width: Width = Width()
+    width: Width = Width.defaults()
     encoding: EncodingName = "int8"
 
 
@@ -174,13 +174,13 @@ class Spec(Extended):
 
     further: ClassVar[Mapping[str, type[BaseModel]]] = SECTIONS
 
-    hidden: Hidden | None = Hidden()
+    hidden: Hidden | None = Hidden.defaults()
     attention: Attention | None = None
     max_length: int = Field(default=128, ge=3, description="tokens of a row, special tokens included")
     token_budget: int = Field(default=4096, ge=1)
     compute_dtype: ComputeDtype = "float32"
     shard_rows: int | None = Field(default=None, ge=1, description="rows of a shard; None: from the size of a row")
-    packing: Packing = Field(default=Packing(), description="of a corpus")
+    packing: Packing = Field(default=Packing.defaults(), description="of a corpus")
 
     @property
     def sections(self) -> dict[str, Kept | None]:

@@ -4,7 +4,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, ClassVar, get_args
+from typing import Any, ClassVar, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic_core import InitErrorDetails
@@ -18,9 +18,14 @@ _QUOTED = re.compile(r"'([^']*)'")
 
 
 class Strict(BaseModel):
-    """A frozen model that refuses unknown keys."""
+    """A frozen model that refuses unknown keys; its validator is built when it is needed, as most are not."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, defer_build=True)
+
+    @classmethod
+    def defaults(cls) -> Self:
+        """The model with nothing said, as a default of another one: its validator is not built for that."""
+        return cls.model_construct()  # type: ignore[return-value]
 
 
 class Extended(BaseModel):
@@ -29,7 +34,7 @@ class Extended(BaseModel):
     ``further``: by key, the model of its value; keys that are fields of the class are validated as such.
     """
 
-    model_config = ConfigDict(frozen=True, extra="allow", strict=True)
+    model_config = ConfigDict(frozen=True, extra="allow", strict=True, defer_build=True)
 
     further: ClassVar[Mapping[str, type[BaseModel]]] = {}
 

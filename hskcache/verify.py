@@ -15,12 +15,13 @@ from pydantic import computed_field
 from hskcache.errors import CacheError, DamageError
 from hskcache.store.content import check_content
 from hskcache.store.fields import INPUTS, OFFSETS, check_positions
+from hskcache.store.files import read_document
 from hskcache.store.growing import growing
 from hskcache.store.ledger import TOKENIZER, Ledger
 from hskcache.store.manifest import Manifest
 from hskcache.store.pages import PagedRecords, make_page
 from hskcache.store.publishing import MANIFEST, holds, is_swept, manifest_files
-from hskcache.store.reading import read_document, read_shard
+from hskcache.store.reading import read_shard
 from hskcache.store.record import CONSTANTS, Record, Skipped
 from hskcache.store.standing import is_foreign, readings
 from hskcache.store.tokenizer import tokenizer_digest

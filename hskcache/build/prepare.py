@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from hskcache import console
 from hskcache.build.request import AdditionRequest, BuildRequest
 from hskcache.counted import counted
+from hskcache.cut import tell_cut
 from hskcache.disk import require_writable
 from hskcache.errors import SpecError
 from hskcache.runtime import require_teacher_extra
@@ -18,7 +19,6 @@ from hskcache.store.ledger import Ledger
 from hskcache.strict import first_problem
 from hskcache.text import tokenized
 from hskcache.text.corpus import check_corpus
-from hskcache.text.cut import tell_cut
 from hskcache.text.remembered import of_model
 from hskcache.text.strings import spooling
 from hskcache.text.tokenize import reach_of
@@ -91,7 +91,7 @@ def make_job(request: BuildRequest, keep: str = "--max-length", spool: Path | No
 
     Args:
         request: the cache.
-        keep: what to do in order to cut no row, see :class:`~hskcache.text.cut.Reach`.
+        keep: what to do in order to cut no row, see :class:`~hskcache.cut.Reach`.
         spool: folder on whose disk texts and tokens are kept; None keeps them in memory.
 
     Raises:

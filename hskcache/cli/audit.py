@@ -64,7 +64,7 @@ def audit(
     """
     require_teacher_extra()
     from hskcache.audit.audit import Question
-    from hskcache.remote.mirror import open_any
+    from hskcache.remote.place import open_any
 
     opened = open_any(cache)
     report = _audited(opened, teacher, device, Question(fields or None, rows, seed, tolerance))

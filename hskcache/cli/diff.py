@@ -37,7 +37,7 @@ def diff(here: str, there: str, with_values: bool, as_json: bool) -> None:
     A and B are folders or URLs. Caches of one id are the same: whether files are as they were written, `hskcache
     verify` tells.
     """
-    from hskcache.remote.mirror import open_any
+    from hskcache.remote.place import open_any
 
     difference = _compared((open_any(here), open_any(there)), with_values)
     if as_json:

@@ -22,7 +22,7 @@ def extract(cache: str, view: str, out: Path, as_json: bool) -> None:
     would write. What was written before an interrupt stays, and the same command goes on from there.
     """
     from hskcache.move.extract import extract as write
-    from hskcache.remote.mirror import open_any
+    from hskcache.remote.place import open_any
 
     opened = open_any(cache).view(view)
     with console.advancing("extract", unit="bytes") as advance:

@@ -9,9 +9,9 @@ from hskcache import console
 from hskcache.cli.options import cache_or_url_argument
 from hskcache.cli.outcome import agreements
 from hskcache.counted import counted
+from hskcache.cut import Cut
 from hskcache.options import as_json, view
 from hskcache.spec import Packing
-from hskcache.text.cut import Cut
 
 if TYPE_CHECKING:
     from hskcache.cache import Cache
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 def info(cache: str, as_spec: bool, view: str, as_json: bool) -> None:
     """Show what is in a cache: rows, fields, bytes, teacher, data. At a URL only its manifest is read."""
     from hskcache.describe import DESCRIPTIONS
-    from hskcache.remote.mirror import open_any
+    from hskcache.remote.place import open_any
 
     opened = open_any(cache).view(view)
     if as_spec:
@@ -44,17 +44,17 @@ def info(cache: str, as_spec: bool, view: str, as_json: bool) -> None:
 def describe(cache: "Cache") -> dict[str, Any]:
     """The facts of a cache as plain values; sizes in bytes on disk."""
     from hskcache.describe import DESCRIPTIONS, asked
-    from hskcache.recall import cut_of
     from hskcache.store.fields import KINDS
 
     manifest = cache.manifest
     request = manifest.request
+    told = request.model_dump(exclude={"teacher": {"config"}})
     fields = {
         name: {
             **field.model_dump(exclude_none=True),
             "num_bytes": cache.num_bytes(name),
             "bytes_per_row": round(cache.num_bytes(name) / max(cache.num_rows, 1), 2),
-            "num_skipped": len(cache.skipped([name])),
+            "num_skipped": len({one.row for one in manifest.shards[name].skipped()}),
             **_provenance(manifest, name),
         }
         for name, field in manifest.fields.items()
@@ -69,17 +69,14 @@ def describe(cache: "Cache") -> dict[str, Any]:
         "num_bytes": sum(cache.num_bytes(name) for name in fields),
         "fields": fields,
         **{
-            one.pairs: [pair.model_dump() for pair in KINDS[name].pairs(request)]
+            one.pairs: [dict(pair) for pair in KINDS[name].pairs(request)]
             for name, one in DESCRIPTIONS.items()
             if one.pairs
         },
-        "teacher": request.teacher.model_dump(exclude={"config"}),
-        "tokenizer": request.tokenizer.model_dump(),
-        "data": request.data.model_dump(),
-        "appended": [part.model_dump() for part in request.appended],
-        "cut": asdict(cut_of(request.parts)),
+        **{name: told[name] for name in ("teacher", "tokenizer", "data", "appended")},
+        "cut": asdict(request.cut),
         "part": manifest.part.model_dump() if manifest.part is not None else None,
-        "spec": request.spec.model_dump(),
+        "spec": told["spec"],
         "environment": manifest.environment,
         "agreement": {
             name: {**manifest.agreement[name].to_json(), "told": line} for name, line in agreements(manifest).items()
@@ -104,26 +101,22 @@ def _provenance(manifest: "Manifest", name: str) -> dict[str, Any]:
     added = manifest.added.get(name)
     if added is None:
         return {}
+    told = added.model_dump(include={"teacher", "spec", "environment"}, exclude={"teacher": {"config"}})
     return {
-        "teacher": added.teacher.model_dump(exclude={"config"}),
-        "spec": added.spec.model_dump(),
+        **told,
         # Not "layers": that is what the field itself stores.
-        "layer_pairs": [pair.model_dump() for kind in KINDS.values() for pair in kind.pairs(added)],
-        "environment": added.environment,
+        "layer_pairs": [dict(pair) for kind in KINDS.values() for pair in kind.pairs(added)],
     }
 
 
 def _print(facts: dict[str, Any], told: dict[str, str]) -> None:
     """Print the facts of a cache; ``told`` is what each field stores, by name."""
-    from rich.table import Table
-
     from hskcache.describe import DESCRIPTIONS
 
     teacher, data, num_rows = facts["teacher"], facts["data"], facts["num_rows"]
     architecture = f"{teacher['model_type']}, {counted(teacher['num_layers'], 'layer')}, width {teacher['width']}"
     labels = "plain text" if data["problem"] == "text" else f"labels {', '.join(data['label_names']) or 'are scores'}"
-    grid = Table.grid(padding=(0, 2))
-    for name, value in (
+    lines = [
         ("cache", f"{facts['cache']}  (id {facts['cache_id'][:12]}, format {facts['format_version']})"),
         *(
             ("part of", f"cache {part['cache_id'][:12]}, of its rows {part['start']:,} to {part['stop'] - 1:,}")
@@ -143,23 +136,19 @@ def _print(facts: dict[str, Any], told: dict[str, str]) -> None:
         *(("labels", one["told"]) for one in facts["agreement"].values()),
         *(("unfinished", line) for line in facts["growing"]),
         ("made with", ", ".join(f"{name} {version}" for name, version in facts["environment"].items())),
-    ):
-        grid.add_row(name, value)
-    table = Table("field", "what", "bytes", "bytes a row", box=None, pad_edge=False, padding=(0, 2))
-    for column in table.columns[2:]:
-        column.justify = "right"
+    ]
+    console.print_columns(lines, gap=2)
+    rows = []
     for name, field in facts["fields"].items():
         what = told[name] + (f"; of {field['teacher']['name']}" if "teacher" in field else "")
         if field["num_skipped"]:
             what += f"; without {counted(field['num_skipped'], 'row')} that were not finite"
         if pairs := field.get("layer_pairs"):
             what += f" ({_pairs(pairs)})"
-        table.add_row(name, what, console.human_bytes(field["num_bytes"]), f"{field['bytes_per_row']:,.1f}")
+        rows.append((name, what, console.human_bytes(field["num_bytes"]), f"{field['bytes_per_row']:,.1f}"))
     total = facts["num_bytes"]
-    table.add_row("total", "", console.human_bytes(total), f"{total / max(num_rows, 1):,.1f}")
-    printer = console.printer()
-    printer.print(grid)
-    printer.print(table)
+    rows.append(("total", "", console.human_bytes(total), f"{total / max(num_rows, 1):,.1f}"))
+    console.print_columns(rows, ("field", "what", "bytes", "bytes a row"), right=(2, 3))
 
 
 def _left_out(parts: list[dict[str, Any]]) -> list[tuple[str, str]]:

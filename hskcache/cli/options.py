@@ -15,7 +15,7 @@ class CacheFolder(click.Path):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """The path. Raises SpecError if it is a URL."""
-        from hskcache.remote.remote import is_url
+        from hskcache.remote.place import is_url
 
         if is_url(str(value)):
             # Not the URL itself, which may hold a password.

@@ -70,7 +70,7 @@ def agreements(manifest: "Manifest") -> dict[str, str]:
 
 
 def _agreement(manifest: "Manifest", name: str) -> str | None:
-    from hskcache.agreement import told
+    from hskcache.store.agreement import told
     from hskcache.store.fields import LOGITS
 
     agreement = manifest.agreement.get(name)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from hskcache.build.prepare import make_corpus_part, make_job, packed
 from hskcache.build.request import BuildRequest, Texts
+from hskcache.disk import spool_folder
 from hskcache.errors import MismatchError
 from hskcache.recall import of_cache
 from hskcache.text.layout import Layout
@@ -22,8 +23,9 @@ def make_part_job(cache: "Cache", teacher: str, device: str, texts: Texts, spool
     """Load a teacher and tokenize rows as those of a cache were: what is kept, and how, is the cache's.
 
     ``cache``: that the rows belong to, or will. ``texts``: a data file or a corpus; where no column is named, they are
-    read as those of the cache. ``spool``: folder for the rows of a corpus. Raises MismatchError if rows of a task are
-    given for a corpus, or the other way round; CacheError for whatever else is at fault.
+    read as those of the cache. ``spool``: folder for the rows of a corpus; those of a task are kept beside
+    the cache, in files without a name. Raises MismatchError if rows of a task are given for a corpus, or the other way
+    round; CacheError for whatever else is at fault.
     """
     request = cache.manifest.request
     is_corpus = request.data.problem == "text"
@@ -36,7 +38,8 @@ def make_part_job(cache: "Cache", teacher: str, device: str, texts: Texts, spool
         return packed(make_corpus_part(BuildRequest(teacher, texts, spec, device)), spool)
     layout = _layout(texts.layout, of_cache(f"the cache {cache.name}", request, str(texts.data)), request, texts.data)
     texts = replace(texts, layout=layout)
-    return make_job(BuildRequest(teacher, texts, spec, device), "a cache built with --max-length")
+    asked = BuildRequest(teacher, texts, spec, device)
+    return make_job(asked, "a cache built with --max-length", spool_folder(cache.root))
 
 
 def _layout(given: Layout, memory: "Remembered", request: "Request", source: Source) -> Layout:

@@ -256,14 +256,11 @@ def _facts(out: Path, ranking: Ranking, done: "list[SparseTeacher]") -> dict[str
 
 
 def _print(done: "list[SparseTeacher]") -> None:
-    from rich.table import Table
-
     facts = [level.info.model_dump(include=_COUNTS) for level in done]
     names = [name for name in _COUNTED if f"num_{name}" in facts[0]]
-    table = Table("level", *(f"{name} removed" for name in names), "folder", box=None, pad_edge=False, padding=(0, 2))
-    for column in table.columns[1:-1]:
-        column.justify = "right"
+    rows = []
     for level, counts in zip(done, facts, strict=True):
         removed = (f"{counts[f'{name}_removed']:,} of {counts[f'num_{name}']:,}" for name in names)
-        table.add_row(f"{counts['percent']} %", *removed, str(level.folder))
-    console.printer().print(table)
+        rows.append((f"{counts['percent']} %", *removed, str(level.folder)))
+    header = ("level", *(f"{name} removed" for name in names), "folder")
+    console.print_columns(rows, header, right=range(1, len(header) - 1))

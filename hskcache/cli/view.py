@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 @as_json
 def view(cache: str, row: int, view: str, as_json: bool) -> None:
     """Show ROW of a cache, counted from 0: its tokens, what was kept of each, its label and the teacher's logits."""
-    from hskcache.remote.mirror import open_any
+    from hskcache.remote.place import open_any
 
     opened = open_any(cache).view(view)
     facts = describe_row(opened, row)

@@ -19,11 +19,10 @@ from hskcache.move.arrival import Arrival, Landed, arriving
 from hskcache.move.tar import AGAIN, BLOCK_BYTES, Member, TarReader, add_end, add_member
 from hskcache.move.whole import OnProgress, Written, is_written, replacing
 from hskcache.store.beside import MAX_README_BYTES, README, Beside, checked_manifest, read_beside, spelled
-from hskcache.store.files import read_file, sha256_hex
+from hskcache.store.files import MAX_DOCUMENT_BYTES, read_file, sha256_hex
 from hskcache.store.ledger import TOKENIZER, Ledger
 from hskcache.store.manifest import Manifest
 from hskcache.store.publishing import COPY, MANIFEST, manifest_files
-from hskcache.store.reading import MAX_DOCUMENT_BYTES
 from hskcache.store.record import Record, parse
 from hskcache.store.tokenizer import MAX_TOKENIZER_BYTES, MAX_TOKENIZER_FILES, check_tokenizer_name
 

@@ -20,12 +20,11 @@ from hskcache.remote.fetch import fetch, fetch_tokenizer, partial_path, read_man
 from hskcache.remote.remote import Remote
 from hskcache.remote.systems import HTTP
 from hskcache.store.beside import is_file_of
-from hskcache.store.files import read_file
+from hskcache.store.files import MAX_DOCUMENT_BYTES, read_file
 from hskcache.store.growth import LOCK
 from hskcache.store.ledger import Ledger
 from hskcache.store.manifest import Manifest
 from hskcache.store.publishing import is_page, write_manifest
-from hskcache.store.reading import MAX_DOCUMENT_BYTES
 from hskcache.store.record import Record, parse
 from hskcache.store.survey import Arriving, Building, Complete, State, Vacant, arrival_in, survey
 

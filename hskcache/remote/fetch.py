@@ -16,11 +16,10 @@ from hskcache.remote.parts import FilePart, whole
 from hskcache.remote.remote import Remote
 from hskcache.remote.retry import OutOfReachError
 from hskcache.store.consistency import parse_manifest
-from hskcache.store.files import TEMPORARY_SUFFIX, make_folder, read_file, sha256_hex
+from hskcache.store.files import MAX_DOCUMENT_BYTES, TEMPORARY_SUFFIX, make_folder, read_file, sha256_hex
 from hskcache.store.ledger import TOKENIZER
 from hskcache.store.manifest import Manifest
 from hskcache.store.publishing import COPY, MANIFEST
-from hskcache.store.reading import MAX_DOCUMENT_BYTES
 from hskcache.store.tokenizer import MAX_TOKENIZER_BYTES, MAX_TOKENIZER_FILES, check_tokenizer_name, digest_of
 
 TOKENIZER_FILES = ".tokenizer.json"

@@ -17,7 +17,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from hskcache.cache import Cache, open_cache
+from hskcache.cache import Cache
 from hskcache.disk import writing_to
 from hskcache.errors import CacheError, DamageError
 from hskcache.remote.bounded import BoundedFolder, WantedFile
@@ -25,7 +25,7 @@ from hskcache.remote.fetch import fetch_part
 from hskcache.remote.home import in_home
 from hskcache.remote.kept import bring_tokenizer, kept_manifest
 from hskcache.remote.parts import FilePart, parts_of
-from hskcache.remote.remote import Remote, is_url, open_remote
+from hskcache.remote.remote import Remote, open_remote
 from hskcache.store.fields import Field
 from hskcache.store.ledger import TOKENIZER
 from hskcache.store.manifest import Manifest
@@ -74,15 +74,6 @@ def open_mirror(url: str, local_dir: Path | None = None, most_bytes: int = LOCAL
         folder.make()
         manifest = kept_manifest(remote, folder.kept)
     return Cache(manifest, Mirror(remote, folder, manifest))
-
-
-def open_any(cache: str | Path) -> Cache:
-    """Open a complete cache, whether it is a folder or at a URL.
-
-    Raises:
-        CacheError: as :func:`~hskcache.cache.open_cache` and :func:`open_mirror` do.
-    """
-    return open_mirror(str(cache)) if is_url(str(cache)) else open_cache(cache)
 
 
 class Mirror:

@@ -18,16 +18,12 @@ from urllib.parse import unquote, urlsplit
 
 from hskcache.errors import CacheError, DamageError
 from hskcache.remote.objects import Objects
+from hskcache.remote.place import is_url
 from hskcache.remote.retry import OutOfReachError, patiently, reaching, retry_seconds
 from hskcache.remote.systems import HTTP, SFTP, check_protocol, open_system
 from hskcache.remote.waiting import WAITING, Wait
 
 Result = TypeVar("Result")
-
-
-def is_url(text: str) -> bool:
-    """True if a text is a URL rather than a path."""
-    return re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", text) is not None
 
 
 def open_remote(url: str, retry_s: float | None = None) -> "Remote":

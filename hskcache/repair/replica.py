@@ -9,14 +9,15 @@ from hskcache.counted import counted
 from hskcache.disk import require_space
 from hskcache.errors import CacheError, DamageError, MismatchError
 from hskcache.remote.fetch import fetch, fetch_tokenizer, read_manifest
-from hskcache.remote.remote import Remote, is_url, open_remote
+from hskcache.remote.place import is_url
+from hskcache.remote.remote import Remote, open_remote
 from hskcache.remote.retry import OutOfReachError
 from hskcache.repair.mending import put_in_place, waiting_path
+from hskcache.store.files import read_document
 from hskcache.store.ledger import Ledger
 from hskcache.store.manifest import Manifest
 from hskcache.store.pages import IndexFile
 from hskcache.store.publishing import MANIFEST, write_index, write_manifest
-from hskcache.store.reading import read_document
 from hskcache.store.record import Record
 
 

@@ -8,13 +8,13 @@ from numpy.typing import NDArray
 
 from hskcache import runtime
 from hskcache.counted import counted
+from hskcache.cut import tell_cut
 from hskcache.sparsity.artifact import ModelId, ScoredRows, ScoreInfo
 from hskcache.sparsity.sample import Sample, draw_rows
 from hskcache.sparsity.student import Trial
 from hskcache.sparsity.subjects import UNITS, AnyScores, Subject
 from hskcache.teacher.load import Teacher
 from hskcache.text import Examples, tokenize
-from hskcache.text.cut import tell_cut
 from hskcache.text.tokenize import reach_of
 
 OnRows = Callable[[int], None]

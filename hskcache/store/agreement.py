@@ -209,6 +209,29 @@ class ScoreAgreement(Strict):
 Agreement: TypeAlias = Annotated[ClassAgreement | ScoreAgreement, Key(discriminator="kind")]
 
 
+def told(agreement: "Agreement", who: str, names: Sequence[str]) -> str | None:
+    """A line for people: how far a teacher agrees, and what to do where that looks wrong; None where no row tells.
+
+    ``names``: the classes, in the order in which its outputs were taken.
+    """
+    if not agreement.num_rows:
+        return None
+    if (order := agreement.other_order(names)) is not None:
+        assert isinstance(agreement, ClassAgreement)
+        assert agreement.reordered is not None
+        named = ", ".join(f'"{output}": "{names[place]}"' for output, place in enumerate(agreement.reordered.order))
+        return (
+            f"{who} {order}: its classes seem to be in that order; if so, set id2label to {{{named}}} in its "
+            "config.json, label2id likewise, or give --task a .yaml with the labels in that order, and run it again"
+        )
+    if (chance := agreement.chance(names)) is not None:
+        return (
+            f"{who} {chance}: it seems to know nothing of these rows; see that it is fine-tuned on this task, and that "
+            "texts and labels are the right columns"
+        )
+    return f"{who} {agreement.summary()}"
+
+
 def joined(one: "Agreement | None", other: "Agreement | None") -> "Agreement | None":
     """The agreement of the rows of both; None where either is not known or they are of different kinds."""
     if isinstance(one, ScoreAgreement) and isinstance(other, ScoreAgreement):

@@ -7,12 +7,11 @@ from typing import NamedTuple
 
 from hskcache.errors import DamageError
 from hskcache.store.consistency import parse_manifest
-from hskcache.store.files import file_sha256, read_file
+from hskcache.store.files import MAX_DOCUMENT_BYTES, file_sha256, read_file
 from hskcache.store.ledger import TOKENIZER, Ledger
 from hskcache.store.manifest import Manifest
 from hskcache.store.pages import ReadPage
 from hskcache.store.publishing import MANIFEST
-from hskcache.store.reading import MAX_DOCUMENT_BYTES
 from hskcache.store.record import Record
 from hskcache.store.standing import read_page
 from hskcache.store.tokenizer import digest_of, read_tokenizer

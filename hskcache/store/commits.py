@@ -5,19 +5,19 @@ A shard is written first, then its record; a shard without a record that fits it
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any
 
 from hskcache.counted import counted
 from hskcache.disk import sync_folder
 from hskcache.errors import DamageError, MismatchError
-from hskcache.store.files import write_atomic
+from hskcache.store.files import read_document, write_atomic
 from hskcache.store.manifest import Format, Request
-from hskcache.store.reading import read_document
 from hskcache.store.record import CONSTANTS, Record, Skipped, stem_of
 from hskcache.store.version2 import VERSION_2
 from hskcache.timeline import span
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 
 class Commits:
@@ -57,7 +57,7 @@ class Commits:
         field: str,
         shard: int,
         rows: tuple[int, int],
-        arrays: Mapping[str, NDArray[Any]],
+        arrays: "Mapping[str, NDArray[Any]]",
         nonfinite: Mapping[int, int] | None = None,
     ) -> Record:
         """Write a shard and then its record.
@@ -101,7 +101,7 @@ class Commits:
             write_atomic(path, record.model_dump_json().encode() + b"\n")
         return record
 
-    def commit_constants(self, field: str, arrays: Mapping[str, NDArray[Any]]) -> Record:
+    def commit_constants(self, field: str, arrays: "Mapping[str, NDArray[Any]]") -> Record:
         """Write what all rows of a field share."""
         return self.commit(field, CONSTANTS, (0, 0), arrays)
 

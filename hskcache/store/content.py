@@ -5,15 +5,16 @@ a traceback, on a GPU it ends the process. So the integers among the arrays are 
 """
 
 from collections.abc import Mapping
-from typing import Any
-
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any
 
 from hskcache.store.fields import StoredField, kind_of
 from hskcache.store.request import Request
 
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
-def check_content(request: Request, field: StoredField, arrays: Mapping[str, NDArray[Any]]) -> None:
+
+def check_content(request: Request, field: StoredField, arrays: "Mapping[str, NDArray[Any]]") -> None:
     """Raise unless every integer of some arrays is one that its rows can have.
 
     Args:

@@ -2,10 +2,8 @@
 
 from collections.abc import Mapping
 from functools import cache
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import Discriminator, PlainValidator, SerializeAsAny, TypeAdapter
 
 from hskcache.counted import counted
@@ -17,6 +15,10 @@ from hskcache.store.kinds.hidden import Columns, HiddenField
 from hskcache.store.kinds.inputs import InputsField
 from hskcache.store.kinds.logits import LogitsField
 from hskcache.store.record import CONSTANTS, ArrayInfo, Record
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 __all__ = [
     "AXES",
@@ -62,13 +64,13 @@ Field = Annotated[StoredField, PlainValidator(_validated), SerializeAsAny()]
 """A field of any kind, in a model."""
 
 
-def entry_counts(field: StoredField, name: str, counts: NDArray[np.int64]) -> NDArray[np.int64]:
+def entry_counts(field: StoredField, name: str, counts: "NDArray[np.int64]") -> "NDArray[np.int64]":
     """Entries of each row in an array that offsets divide, int64 [n], from its tokens or kept positions, int64 [n]."""
     kind = kind_of(field)
     return kind.entries(field, kind.axis(name), counts)
 
 
-def row_offsets(field: StoredField, name: str, arrays: Mapping[str, NDArray[Any]]) -> NDArray[np.int64] | None:
+def row_offsets(field: StoredField, name: str, arrays: "Mapping[str, NDArray[Any]]") -> "NDArray[np.int64] | None":
     """Beginning of each row in the array ``name``, int64 [n + 1]; None where row i is simply entry i.
 
     Args:
@@ -80,9 +82,13 @@ def row_offsets(field: StoredField, name: str, arrays: Mapping[str, NDArray[Any]
     if base is None:
         return None
     stored = arrays[base]
-    counts = np.diff(stored)
+    counts = stored[1:] - stored[:-1]
     entries = entry_counts(field, name, counts)
-    return stored if entries is counts else np.concatenate([stored[:1], np.cumsum(entries, dtype=np.int64)])
+    if entries is counts:
+        return stored
+    import numpy as np
+
+    return np.concatenate([stored[:1], np.cumsum(entries, dtype=np.int64)])
 
 
 def check_record(field: StoredField, record: Record) -> None:
@@ -117,7 +123,7 @@ def _fits(info: ArrayInfo, array: Array, size: int | None) -> bool:
     return tuple(info.shape) == shape and info.dtype in array.dtypes
 
 
-def check_offsets(field: StoredField, record: Record, arrays: Mapping[str, NDArray[Any]]) -> None:
+def check_offsets(field: StoredField, record: Record, arrays: "Mapping[str, NDArray[Any]]") -> None:
     """Raise unless offsets begin at 0, never fall and end at the length of what they divide.
 
     Args:
@@ -135,11 +141,11 @@ def check_offsets(field: StoredField, record: Record, arrays: Mapping[str, NDArr
             continue
         stored, offsets = arrays[base], row_offsets(field, name, arrays)
         assert offsets is not None
-        if stored[0] != 0 or bool(np.any(stored[1:] < stored[:-1])) or offsets[-1] != info.shape[0]:
+        if stored[0] != 0 or bool((stored[1:] < stored[:-1]).any()) or offsets[-1] != info.shape[0]:
             raise DamageError(f"{base} does not divide {name} into rows")
 
 
-def check_positions(arrays: Mapping[str, NDArray[Any]], lengths: NDArray[np.int64]) -> None:
+def check_positions(arrays: "Mapping[str, NDArray[Any]]", lengths: "NDArray[np.int64]") -> None:
     """Raise unless every kept position lies within its row.
 
     Args:
@@ -151,8 +157,8 @@ def check_positions(arrays: Mapping[str, NDArray[Any]], lengths: NDArray[np.int6
     """
     for name, positions in arrays.items():
         if name.endswith("/positions"):
-            limits = np.repeat(lengths, np.diff(arrays["position_offsets"]))
-            if bool(np.any(positions >= limits)):
+            offsets = arrays["position_offsets"]
+            if bool((positions >= lengths.repeat(offsets[1:] - offsets[:-1])).any()):
                 raise DamageError(f"{name} points beyond the end of its row")
 
 

@@ -17,6 +17,9 @@ from hskcache.system import NO_LINK, TO_READ
 
 TEMPORARY_SUFFIX = ".tmp"
 
+MAX_DOCUMENT_BYTES = 512 << 20
+"""Most bytes of a manifest: in version 1 a record takes about 1 kB, so that 100,000 shards of four fields still fit."""
+
 _READ_BYTES = 1 << 20
 
 
@@ -63,6 +66,19 @@ def read_file(path: Path, most_bytes: int) -> bytes:
             raise DamageError(f"has {status.st_size} bytes, of at most {most_bytes}")
         with open(descriptor, "rb", closefd=False) as file:
             return file.read(status.st_size)
+
+
+def read_document(path: Path) -> bytes:
+    """One of the cache's JSON files.
+
+    Raises:
+        DamageError: it is no regular file, or absurdly large; names it.
+        OSError: it is missing or cannot be read.
+    """
+    try:
+        return read_file(path, MAX_DOCUMENT_BYTES)
+    except DamageError as error:
+        raise DamageError(f"{path} {error}") from None
 
 
 @contextmanager

@@ -4,12 +4,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from numpy.typing import NDArray
-
 from hskcache.store.record import Record
 from hskcache.store.records import Records
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from hskcache.store.manifest import Manifest
 
 
@@ -41,7 +41,7 @@ class Format(ABC):
         """Records of a field, and more after them."""
 
     @abstractmethod
-    def pack(self, arrays: Mapping[str, NDArray[Any]], sha256: str | None = None) -> bytes:
+    def pack(self, arrays: "Mapping[str, NDArray[Any]]", sha256: str | None = None) -> bytes:
         """Arrays as the bytes of a shard, see :func:`~hskcache.store.shard.pack_shard`.
 
         Args:

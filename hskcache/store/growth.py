@@ -12,8 +12,7 @@ from typing import Generic, TypeVar
 
 from hskcache.errors import DamageError
 from hskcache.locks import is_abandoned, is_locked, remove_unheld
-from hskcache.store.files import TEMPORARY_SUFFIX, remove_matching, write_atomic
-from hskcache.store.reading import read_document
+from hskcache.store.files import TEMPORARY_SUFFIX, read_document, remove_matching, write_atomic
 from hskcache.store.record import parse
 from hskcache.strict import Strict
 

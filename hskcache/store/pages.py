@@ -8,10 +8,8 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property, partial
 from itertools import islice
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import ConfigDict, model_validator
 from pydantic import Field as Key
 
@@ -21,6 +19,10 @@ from hskcache.store.files import sha256_hex
 from hskcache.store.record import Count, FileBytes, NamedRecord, Record, Sha256, Skipped, parse, stem_of
 from hskcache.store.records import Records
 from hskcache.strict import Strict
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 PAGE_RECORDS = 1024
 MAX_PAGE_BYTES = 256 << 20
@@ -71,7 +73,7 @@ class Page(Strict):
 class _Size(Strict):
     """Part of a record that is read where no more of it is needed."""
 
-    model_config = ConfigDict(extra="ignore")
+    model_config = ConfigDict(extra="ignore", defer_build=False)
 
     num_bytes: FileBytes
 
@@ -216,8 +218,10 @@ class PagedRecords(Records):
         """Bytes of the shards on disk."""
         return sum(page.num_bytes for page in self.pages)
 
-    def shard_bytes(self) -> NDArray[np.int64]:
+    def shard_bytes(self) -> "NDArray[np.int64]":
         """Bytes on disk of each shard, int64 [number of shards]."""
+        import numpy as np
+
         paths = ((self.path(page), page) for page in self.pages)
         lines = ((self.store.name(path), line) for path, page in paths for line in self.store.lines(path, page))
         return np.fromiter((parse(_Size, line, name).num_bytes for name, line in lines), np.int64, len(self))

@@ -62,7 +62,7 @@ class Provenance(Strict):
 
     columns: ColumnsRead | None = None
     task: dict[str, JsonValue] | None = None
-    cut: CutRows = CutRows()
+    cut: CutRows = CutRows.defaults()
     num_bad: int = Key(default=0, ge=0)
     bad: list[BadRow] = Key(default=[], max_length=MOST_LISTED)
     bad_rows: Literal["fail", "skip"] | None = None

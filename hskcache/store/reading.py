@@ -1,4 +1,4 @@
-"""Files of a cache, read and verified: shards, and the documents beside them."""
+"""Shards of a cache, read and verified."""
 
 import os
 import time
@@ -13,14 +13,12 @@ from numpy.typing import NDArray
 from hskcache.errors import DamageError
 from hskcache.store.archive import spans
 from hskcache.store.fields import StoredField, check_offsets
-from hskcache.store.files import opened, read_file, sha256_hex
+from hskcache.store.files import opened, sha256_hex
 from hskcache.store.grid import check_memory
 from hskcache.store.record import ArrayInfo, NamedRecord, Record
 from hskcache.store.shard import unpack_array, unpack_shard
 from hskcache.system import read_at
 
-MAX_DOCUMENT_BYTES = 512 << 20
-"""Most bytes of a manifest: in version 1 a record takes about 1 kB, so that 100,000 shards of four fields still fit."""
 MOST_REMEMBERED = 1 << 16
 """Files whose digests a process remembers; of more, those that were read longest ago are hashed again."""
 
@@ -206,16 +204,3 @@ def checked(
         _check_array(array, record.arrays[name])
     check_offsets(field, record, arrays)
     return arrays
-
-
-def read_document(path: Path) -> bytes:
-    """One of the cache's JSON files.
-
-    Raises:
-        DamageError: it is no regular file, or absurdly large; names it.
-        OSError: it is missing or cannot be read.
-    """
-    try:
-        return read_file(path, MAX_DOCUMENT_BYTES)
-    except DamageError as error:
-        raise DamageError(f"{path} {error}") from None

@@ -3,15 +3,16 @@
 import math
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
-from pydantic import Field, ValidationError, model_validator
+from pydantic import ConfigDict, Field, ValidationError, model_validator
 
 from hskcache.errors import DamageError
 from hskcache.spec import CodecName
 from hskcache.strict import Strict, first_problem
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 CONSTANTS = -1
 """Shard number of what all rows of a field share."""
@@ -33,11 +34,16 @@ FileBytes = Annotated[int, Field(ge=0, le=1 << 40)]
 _DIGITS = 16
 _FACTS = ("field", "shard", "start", "stop", "num_nonfinite", "skipped")
 
+# Threads write and read records; of two that need a validator at first, older pydantic takes it from one of them.
+_BUILT = ConfigDict(defer_build=False)
+
 Model = TypeVar("Model", bound=Strict)
 
 
 class ArrayInfo(Strict):
     """Shape and numpy dtype of a stored array."""
+
+    model_config = _BUILT
 
     shape: list[Count]
     dtype: str
@@ -45,6 +51,8 @@ class ArrayInfo(Strict):
     @property
     def memory_bytes(self) -> int:
         """Bytes of the array in memory, decompressed and still encoded."""
+        import numpy as np
+
         return math.prod(self.shape) * np.dtype(self.dtype).itemsize
 
 
@@ -71,6 +79,8 @@ class Skipped(Strict):
         reason: why; ``nonfinite`` is NaN or infinity.
     """
 
+    model_config = _BUILT
+
     row: Count
     reason: Literal["nonfinite"]
 
@@ -89,6 +99,8 @@ class Record(Strict):
         skipped: rows of which nothing was kept, ascending.
         arrays: what the shard holds.
     """
+
+    model_config = _BUILT
 
     field: FieldName
     shard: int = Field(ge=CONSTANTS)
@@ -158,7 +170,7 @@ def is_field_name(name: str) -> bool:
     return re.fullmatch(_FIELD_NAME, name) is not None
 
 
-def describe(arrays: Mapping[str, NDArray[Any]]) -> dict[str, ArrayInfo]:
+def describe(arrays: "Mapping[str, NDArray[Any]]") -> dict[str, ArrayInfo]:
     """Shapes and dtypes of arrays, as a record holds them."""
     return {name: ArrayInfo(shape=list(array.shape), dtype=array.dtype.name) for name, array in arrays.items()}
 

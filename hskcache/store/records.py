@@ -2,12 +2,13 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import overload
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, overload
 
 from hskcache.store.record import Record, Skipped
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 
 class Records(Sequence[Record], ABC):
@@ -22,7 +23,7 @@ class Records(Sequence[Record], ABC):
         """Bytes of the shards on disk."""
 
     @abstractmethod
-    def shard_bytes(self) -> NDArray[np.int64]:
+    def shard_bytes(self) -> "NDArray[np.int64]":
         """Bytes on disk of each shard, int64 [number of shards]."""
 
     @property
@@ -80,8 +81,10 @@ class ListedRecords(Records):
         """Bytes of the shards on disk."""
         return sum(record.num_bytes for record in self._records)
 
-    def shard_bytes(self) -> NDArray[np.int64]:
+    def shard_bytes(self) -> "NDArray[np.int64]":
         """Bytes on disk of each shard, int64 [number of shards]."""
+        import numpy as np
+
         return np.array([record.num_bytes for record in self._records], np.int64)
 
     @property

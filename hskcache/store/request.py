@@ -5,6 +5,7 @@ from typing import Any, Literal
 from pydantic import Field as Key
 from pydantic import JsonValue
 
+from hskcache.cut import NOTHING, Cut
 from hskcache.difference import first_difference
 from hskcache.spec import Spec
 from hskcache.store.files import canonical_json, sha256_hex
@@ -116,6 +117,12 @@ class Request(Strict):
     def shards(self) -> RowRanges:
         """Row ranges [start, stop) of the shards."""
         return RowRanges([part.num_rows for part in self.parts], self.shard_rows)
+
+    @property
+    def cut(self) -> Cut:
+        """Parts that rows lost when they were tokenized, as far as that is known."""
+        known = (part.provenance.cut for part in self.parts if part.provenance is not None)
+        return sum((Cut(**dict(cut)) for cut in known), NOTHING)
 
     @property
     def fields(self) -> tuple[str, ...]:

@@ -3,10 +3,10 @@
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from itertools import accumulate, pairwise
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
-import numpy as np
-from numpy.typing import NDArray
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 
 class RowRanges(Sequence[tuple[int, int]]):
@@ -53,8 +53,10 @@ class RowRanges(Sequence[tuple[int, int]]):
 
     __hash__ = None  # type: ignore[assignment]
 
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> "NDArray[Any]":
         """The ranges as an array, int64 [number of shards, 2]."""
+        import numpy as np
+
         parts = [np.arange(*part, self._shard_rows) for part in pairwise(self._rows)]
         starts = np.concatenate([np.zeros(0, np.int64), *parts])
         stops = np.append(starts[1:], self._rows[-1])[: len(starts)]

@@ -2,15 +2,15 @@
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
-
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any, Protocol
 
 from hskcache.errors import DamageError
 from hskcache.store.fields import Field
 from hskcache.store.ledger import TOKENIZER
-from hskcache.store.reading import reread_shard
 from hskcache.store.record import Record
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 
 class Shelf(Protocol):
@@ -31,7 +31,7 @@ class Shelf(Protocol):
         """
         ...
 
-    def read(self, record: Record, field: Field, names: Collection[str] | None) -> dict[str, NDArray[Any]]:
+    def read(self, record: Record, field: Field, names: Collection[str] | None) -> "dict[str, NDArray[Any]]":
         """Read a shard, or the constants of a field.
 
         Args:
@@ -90,12 +90,14 @@ class Directory:
         """Folder of the tokenizer's files, as transformers saves and loads them."""
         return self.root / TOKENIZER
 
-    def read(self, record: Record, field: Field, names: Collection[str] | None) -> dict[str, NDArray[Any]]:
+    def read(self, record: Record, field: Field, names: Collection[str] | None) -> "dict[str, NDArray[Any]]":
         """Read a shard with one read of its file.
 
         Raises:
             DamageError: it is missing or altered; names it.
         """
+        from hskcache.store.reading import reread_shard
+
         path = self.root / record.path
         try:
             return reread_shard(path, record, field, names)

@@ -11,11 +11,10 @@ from pathlib import Path
 
 from hskcache.errors import CacheError, DamageError
 from hskcache.store.consistency import parse_manifest
-from hskcache.store.files import read_file, sha256_hex
+from hskcache.store.files import read_document, read_file, sha256_hex
 from hskcache.store.manifest import Manifest
 from hskcache.store.pages import INDEX, MAX_PAGE_BYTES
 from hskcache.store.publishing import COPY, MANIFEST
-from hskcache.store.reading import read_document
 
 
 def readings(root: Path) -> dict[str, Manifest | CacheError]:

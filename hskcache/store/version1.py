@@ -4,9 +4,8 @@ It is read for ever. Of it is written what carries or mends a cache that there i
 """
 
 from collections.abc import Collection, Iterable, Mapping
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from numpy.typing import NDArray
 from pydantic import Field as Key
 
 from hskcache.store.agreement import Agreement
@@ -16,8 +15,10 @@ from hskcache.store.manifest import Format, Manifest, Part, named_content, with_
 from hskcache.store.record import ArrayInfo, FieldName, Record, Sha256, parse
 from hskcache.store.records import ListedRecords, Records
 from hskcache.store.request import Added, Request
-from hskcache.store.shard import pack_shard, stored_arrays
 from hskcache.strict import Strict
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 
 class Version1Document(Strict):
@@ -66,12 +67,16 @@ class _Version1(Format):
         """Records of a field, and more after them."""
         return ListedRecords([*records, *more])
 
-    def pack(self, arrays: Mapping[str, NDArray[Any]], sha256: str | None = None) -> bytes:
+    def pack(self, arrays: "Mapping[str, NDArray[Any]]", sha256: str | None = None) -> bytes:
         """Arrays as the bytes of a shard, whose axes have no names."""
+        from hskcache.store.shard import pack_shard
+
         return pack_shard(arrays)
 
     def record(self, data: bytes, facts: Mapping[str, Any]) -> Record:
         """The record of a shard."""
+        from hskcache.store.shard import stored_arrays
+
         arrays = {name: ArrayInfo(shape=info.shape, dtype=info.dtype) for name, info in stored_arrays(data).items()}
         return Record(num_bytes=len(data), sha256=sha256_hex(data), arrays=arrays, **facts)
 
@@ -91,4 +96,6 @@ def parse_version1(body: bytes, file: str) -> Manifest:
     """
     document = parse(Version1Document, body, file)
     shards: dict[str, Records] = {name: ListedRecords(records) for name, records in document.shards.items()}
-    return Manifest(format=VERSION_1, shards=shards, **{name: getattr(document, name) for name in _SHARED})
+    # All of it is validated; to do so again would take as long.
+    shared = {name: getattr(document, name) for name in _SHARED}
+    return Manifest.model_construct(format=VERSION_1, shards=shards, **shared)

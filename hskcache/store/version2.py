@@ -1,9 +1,8 @@
 """Format version 2: records in pages that the manifest refers to, and shards whose files are named by their digests."""
 
 from collections.abc import Callable, Collection, Iterable, Mapping
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from numpy.typing import NDArray
 from pydantic import Field as Key
 
 from hskcache.errors import DamageError
@@ -16,9 +15,11 @@ from hskcache.store.pages import CheckRecord, Page, PagedRecords, PageStore, pag
 from hskcache.store.record import FieldName, NamedRecord, Record, Sha256, file_name, parse
 from hskcache.store.records import Records
 from hskcache.store.request import Added, Request
-from hskcache.store.shard import pack_shard, stored_arrays
 from hskcache.store.tokenizer import TokenizerFile
 from hskcache.strict import Strict
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 Checks = Callable[[Request, str, StoredField], CheckRecord]
 """Makes of a request and a field of it, and its name, the check of the records of its shards."""
@@ -82,8 +83,10 @@ class _Version2(Format):
         assert isinstance(records, PagedRecords)
         return paged(records.field, more, records)
 
-    def pack(self, arrays: Mapping[str, NDArray[Any]], sha256: str | None = None) -> bytes:
+    def pack(self, arrays: "Mapping[str, NDArray[Any]]", sha256: str | None = None) -> bytes:
         """Arrays as the bytes of a shard, of which it is told what they mean."""
+        from hskcache.store.shard import pack_shard
+
         told = meanings({name: array.ndim for name, array in arrays.items()})
         data = pack_shard(arrays, told)
         if sha256 in (None, sha256_hex(data)):
@@ -94,6 +97,8 @@ class _Version2(Format):
 
     def record(self, data: bytes, facts: Mapping[str, Any]) -> Record:
         """The record of a shard."""
+        from hskcache.store.shard import stored_arrays
+
         digest = sha256_hex(data)
         file = file_name(facts["shard"], digest)
         return NamedRecord(file=file, num_bytes=len(data), sha256=digest, arrays=stored_arrays(data), **facts)
@@ -126,7 +131,9 @@ def parse_version2(body: bytes, file: str, store: PageStore, checks: Checks) -> 
         name: PagedRecords(name, pages, store, checks(request, name, fields[name]) if name in fields else None)
         for name, pages in document.index.items()
     }
-    return Manifest(format=VERSION_2, shards=shards, **{name: getattr(document, name) for name in _SHARED})
+    # All of it is validated; to do so again would take as long.
+    shared = {name: getattr(document, name) for name in _SHARED}
+    return Manifest.model_construct(format=VERSION_2, shards=shards, **shared)
 
 
 def _check_pages(file: str, name: str, pages: list[Page]) -> None:

@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hskcache.counted import counted
+from hskcache.cut import tell_beyond
 from hskcache.encoder import num_positions, takes_token_types, trained_length
 from hskcache.errors import CacheError, TeacherError
 from hskcache.store.tokenizer import tokenizer_digest
 from hskcache.text import TokenizedRows
-from hskcache.text.cut import tell_beyond
 
 MAX_POSITIONS = 1 << 16
 """Positions are stored in 16 bits."""

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from hskcache.cut import NOTHING, Cut
 from hskcache.errors import DamageError, MismatchError
 from hskcache.strict import first_problem
-from hskcache.text.cut import NOTHING, Cut
 from hskcache.text.table import Columns
 from hskcache.text.tasks import Task, load_task, task_names
 

@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hskcache import console
+from hskcache.cut import NOTHING, Cut, Reach
 from hskcache.encoder import num_positions
 from hskcache.errors import DataError, TeacherError
 from hskcache.hub import looked_up
-from hskcache.text.cut import NOTHING, Cut, Reach
 from hskcache.text.frame import room_for
 from hskcache.text.rows import Examples
 from hskcache.text.strings import Flat

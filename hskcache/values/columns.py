@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from hskcache.classes import has_gold
 from hskcache.errors import MismatchError
 from hskcache.nearest import meant
 from hskcache.rows import Arrays, Integers, by_shard, take
@@ -176,3 +177,13 @@ def _column(origin: Origin, field: Field, arrays: Arrays, constants: Arrays) -> 
     if offsets is None:
         return Column(values, np.empty((len(values), 0), np.int64), origin.shape)
     return Column(values.astype(np.int32), np.diff(offsets)[:, None], origin.shape)
+
+
+def each(block: Block) -> Iterator[dict[str, Any]]:
+    """The rows of a block one by one: scalars as Python has them, None for a label that is none."""
+    columns = {name: column.rows() for name, column in block.items()}
+    for parts in zip(*columns.values(), strict=True):
+        row = {name: part.item() if part.ndim == 0 else part for name, part in zip(columns, parts, strict=True)}
+        if "label" in row and not has_gold(np.array([row["label"]]))[0]:
+            row["label"] = None
+        yield row

@@ -4,24 +4,22 @@ from abc import abstractmethod
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias, overload
 
-import numpy as np
-from numpy.typing import NDArray
-
-from hskcache.classes import has_gold
 from hskcache.errors import MismatchError
-from hskcache.rows import Arrays, Integers
 from hskcache.store.fields import Field
 from hskcache.store.manifest import Manifest
 from hskcache.store.row_ranges import RowRanges
-from hskcache.values.columns import Shape, blocks, origins, together
 
 if TYPE_CHECKING:
-    from hskcache.values.columns import Block
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from hskcache.rows import Arrays, Integers
+    from hskcache.values.columns import Block, Shape
 
 Rows: TypeAlias = int | slice | range | tuple[int, int] | None
 """Rows: the first so many, a slice, a start and a stop; None: all."""
 
-Decoded: TypeAlias = NDArray[Any] | list[NDArray[Any]]
+Decoded: TypeAlias = "NDArray[Any] | list[NDArray[Any]]"
 
 
 class Values:
@@ -58,29 +56,30 @@ class Values:
         """Tell that some shards will be read soon."""
 
     @abstractmethod
-    def read(self, field: str, shard: int, names: Collection[str] | None = None) -> Arrays:
+    def read(self, field: str, shard: int, names: Collection[str] | None = None) -> "Arrays":
         """Read one shard of a field."""
 
     @abstractmethod
-    def constants(self, field: str) -> Arrays:
+    def constants(self, field: str) -> "Arrays":
         """Arrays that all rows of a field share."""
 
     @property
-    def columns(self) -> dict[str, Shape]:
+    def columns(self) -> "dict[str, Shape]":
         """Names of the columns, and the shape of a row of each; None where it differs from row to row."""
+        from hskcache.values.columns import origins
+
         return {name: origin.shape for name, origin in origins(self.fields).items()}
 
     def __len__(self) -> int:
         return self.num_rows
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        for block in blocks(self, np.arange(self.num_rows)):
-            yield from _each(block)
+        return self._each(None)
 
     @overload
     def __getitem__(self, rows: int) -> dict[str, Any]: ...
     @overload
-    def __getitem__(self, rows: slice) -> dict[str, Decoded]: ...
+    def __getitem__(self, rows: slice) -> "dict[str, Decoded]": ...
     def __getitem__(self, rows: int | slice) -> dict[str, Any]:
         """One row by column, or several: an array [n, ...] a column, or a list of n arrays where rows differ in shape.
 
@@ -93,9 +92,9 @@ class Values:
             place = range(self.num_rows)[rows]
         except IndexError:
             raise IndexError(f"{self.name} has no row {rows}; it has {self.num_rows}, counted from 0") from None
-        return next(_each(next(blocks(self, np.array([place])))))
+        return next(self._each(range(place, place + 1)))
 
-    def column(self, name: str, rows: Rows = None) -> Decoded:
+    def column(self, name: str, rows: Rows = None) -> "Decoded":
         """One column of some rows: an array [n, ...], or a list of n arrays where rows differ in shape.
 
         Nothing else is read. Raises MismatchError if there is no such column, DamageError if a file is missing or
@@ -103,7 +102,7 @@ class Values:
         """
         return self._together(rows, (name,))[name].numpy()
 
-    def logits(self, rows: Rows = None, field: str = "logits") -> NDArray[np.float32]:
+    def logits(self, rows: Rows = None, field: str = "logits") -> "NDArray[np.float32]":
         """Logits of the teacher, float32 [n, C]; of a row that was skipped, zeros.
 
         Raises MismatchError if the cache has no such field.
@@ -112,7 +111,7 @@ class Values:
         assert not isinstance(found, list)
         return found
 
-    def hidden(self, layer: int, rows: Rows = None, field: str = "hidden") -> Decoded:
+    def hidden(self, layer: int, rows: Rows = None, field: str = "hidden") -> "Decoded":
         """Hidden states of a teacher layer: float32 [n, K, D], or a list of n arrays [K, D] where K differs.
 
         Columns that are not kept are 0. Which tokens they are of tells ``column("hidden.6.positions")``. Raises
@@ -195,7 +194,7 @@ class Values:
 
         return table(self)
 
-    def _numbers(self, rows: Rows) -> Integers:
+    def _numbers(self, rows: Rows) -> "Integers":
         """Numbers of rows, int64, ascending. Raises MismatchError for what is no rows, or not ascending."""
         match rows:
             case None:
@@ -212,17 +211,17 @@ class Values:
                 raise MismatchError(f"rows {rows!r} are none; give a number of rows, a slice, or a start and a stop")
         if numbers.step < 0 or (len(numbers) and not 0 <= numbers[0] <= numbers[-1] < self.num_rows):
             raise MismatchError(f"rows {rows!r} are not rows of {self.name} in order; it has {self.num_rows}")
+        import numpy as np
+
         return np.arange(numbers.start, numbers.stop, numbers.step)
 
+    def _each(self, rows: Rows) -> Iterator[dict[str, Any]]:
+        from hskcache.values.columns import blocks, each
+
+        for block in blocks(self, self._numbers(rows)):
+            yield from each(block)
+
     def _together(self, rows: Rows, columns: Collection[str] | None) -> "Block":
+        from hskcache.values.columns import blocks, together
+
         return together(list(blocks(self, self._numbers(rows), columns)), self, columns)
-
-
-def _each(block: "Block") -> Iterator[dict[str, Any]]:
-    """The rows of a block one by one: scalars as Python has them, None for a label that is none."""
-    columns = {name: column.rows() for name, column in block.items()}
-    for parts in zip(*columns.values(), strict=True):
-        row = {name: part.item() if part.ndim == 0 else part for name, part in zip(columns, parts, strict=True)}
-        if "label" in row and not has_gold(np.array([row["label"]]))[0]:
-            row["label"] = None
-        yield row

@@ -8,9 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hskcache import agreement
-from hskcache.agreement import class_agreement, score_agreement, told
-from hskcache.store.agreement import ClassAgreement, ScoreAgreement, joined
+from hskcache.agreement import class_agreement, score_agreement
+from hskcache.store.agreement import ClassAgreement, ScoreAgreement, joined, told
 
 NAMES = ("entailment", "neutral", "contradiction")
 
@@ -146,7 +145,7 @@ def test_what_a_manifest_says_is_checked() -> None:
     for change in ({"answer_counts": [1]}, {"reordered": {"order": [0, 0, 1], "num_agreed": 3}}):
         with pytest.raises(ValueError, match=r"other classes|no order"):
             ClassAgreement.model_validate_json(json.dumps(plain | change))
-    assert agreement.told(of([], []), "the teacher", NAMES) is None
+    assert told(of([], []), "the teacher", NAMES) is None
 
 
 def test_labels_of_one_score_are_told_to_compare_with_nothing() -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from hskcache.cache import open_cache
 from hskcache.errors import SpecError
-from hskcache.recall import column_flags, cut_of, of_cache, task_of
+from hskcache.recall import column_flags, of_cache, task_of
 from hskcache.store.manifest import DataInfo, Request
 from hskcache.store.provenance import ColumnsRead, CutRows, Provenance
 from hskcache.text.layout import Layout
@@ -36,7 +36,7 @@ def test_a_cache_of_an_older_version_tells_its_task_and_no_more() -> None:
     assert of_cache("the cache c", request(task="sst2")).is_pairs is False
     untold = of_cache("the cache c", request(task=None))
     assert (untold.has_columns, untold.is_pairs) == (False, None)
-    assert (cut_of(request().parts).num_rows, column_flags(request(task=None).data)) == (0, [])
+    assert (request().cut.num_rows, column_flags(request(task=None).data)) == (0, [])
 
 
 def test_the_path_of_a_task_holds_while_its_file_is_there(tmp_path: Path) -> None:
@@ -86,7 +86,7 @@ def test_rows_that_were_appended_are_read_as_they_were() -> None:
     grown = whole.model_copy(update={"appended": [part]})
     columns = [of_cache("c", grown, source).columns for source in (None, "more.tsv", "others.tsv")]
     assert [found.text for found in columns if found is not None] == ["a", "b", "a"]
-    assert (cut_of(grown.parts).num_rows, cut_of(grown.parts).longest) == (5, 9)
+    assert (grown.cut.num_rows, grown.cut.longest) == (5, 9)
 
 
 def test_a_part_of_the_rows_keeps_how_they_were_read_and_drops_what_was_counted() -> None:

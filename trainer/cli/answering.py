@@ -14,6 +14,7 @@ from hskcache import console, runtime
 from hskcache.cache import Cache, LogitsField
 from hskcache.classes import class_names, require_one_answer, require_outputs
 from hskcache.counted import counted
+from hskcache.cut import tell_beyond, tell_cut
 from hskcache.disk import writing_to
 from hskcache.encoder import trained_length
 from hskcache.errors import DataError, SpecError, TeacherError
@@ -21,7 +22,6 @@ from hskcache.model.adapter import tokenizer_of
 from hskcache.store.fields import LOGITS
 from hskcache.store.files import write_atomic
 from hskcache.text import Examples, load_tokenizer, tokenized
-from hskcache.text.cut import tell_beyond, tell_cut
 from hskcache.text.layout import Layout
 from hskcache.text.remembered import of_model
 from hskcache.text.rows import has_hub_layout

@@ -154,8 +154,8 @@ def _facts(teacher: "PreTrainedModel", pruned: "Pruned", cut: "Pruning") -> dict
 def _sample(
     request: CreateRequest, named: "tuple[str, PreTrainedModel]", tokenizer: "PreTrainedTokenizerBase"
 ) -> "LabelledBatches":
+    from hskcache.cut import tell_cut
     from hskcache.text import tokenized
-    from hskcache.text.cut import tell_cut
     from hskcache.text.tokenize import reach_of
     from trainer.student.importance import LabelledBatches, draw_batches
 

@@ -100,9 +100,9 @@ class _Scored:
 
     def score(self, examples: "Examples", layout: Layout) -> dict[str, Any]:
         """The metrics on some rows, what these lost and what there is to notice."""
+        from hskcache.cut import tell_beyond, tell_cut
         from hskcache.encoder import trained_length
         from hskcache.text import tokenized
-        from hskcache.text.cut import tell_beyond, tell_cut
         from hskcache.text.tokenize import reach_of
         from trainer import chance
         from trainer.evaluation import evaluate, metrics_for

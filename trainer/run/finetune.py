@@ -9,12 +9,12 @@ import torch
 from transformers import PreTrainedTokenizerBase, TrainingArguments
 
 from hskcache import console, runtime
+from hskcache.cut import tell_beyond, tell_cut
 from hskcache.encoder import trained_length
 from hskcache.errors import DataError, MismatchError, SpecError
 from hskcache.locks import sole_writer
 from hskcache.model.save import save_model
 from hskcache.text import Examples, remembered
-from hskcache.text.cut import tell_beyond, tell_cut
 from hskcache.text.tokenize import reach_of
 from trainer import chance
 from trainer.evaluation import check_labels, metrics_for

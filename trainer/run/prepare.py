@@ -9,11 +9,11 @@ from transformers import PreTrainedModel
 
 from hskcache import console, runtime
 from hskcache.counted import counted
+from hskcache.cut import tell_beyond, tell_cut
 from hskcache.encoder import trained_length, weights_digest
 from hskcache.errors import DataError, MismatchError, SpecError
 from hskcache.recall import of_cache, tell_cut_of
 from hskcache.text import Examples, load_tokenizer, tokenized
-from hskcache.text.cut import tell_beyond, tell_cut
 from hskcache.text.layout import Layout
 from hskcache.text.memory import InMemory
 from hskcache.text.remembered import of_examples

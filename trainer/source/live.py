@@ -15,11 +15,11 @@ import torch
 from hskcache.build.build import Job, describe_job, extractor_for, prepare_job
 from hskcache.build.extract import Extractor
 from hskcache.build.positions import PaddedRows
+from hskcache.cut import tell_cut
 from hskcache.spec import Spec
 from hskcache.store.kinds import knowledge
 from hskcache.teacher.load import load_teacher
 from hskcache.text import tokenize
-from hskcache.text.cut import tell_cut
 from hskcache.text.layout import Layout
 from hskcache.text.remembered import of_model
 from hskcache.text.tokenize import reach_of

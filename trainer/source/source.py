@@ -8,7 +8,7 @@ from typing import Any
 from hskcache.cache import Cache, open_cache
 from hskcache.errors import SpecError
 from hskcache.remote.mirror import LOCAL_BYTES, open_mirror
-from hskcache.remote.remote import is_url
+from hskcache.remote.place import is_url
 from hskcache.store.kinds import INPUTS, knowledge
 from trainer.loading import KnowledgeLoader
 from trainer.loading.choice import Choice, identity_of, parse_choice, resolved

@@ -10,13 +10,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from hskcache.cut import tell_cut
 from hskcache.disk import writing_to
 from hskcache.locks import sole_writer
 from hskcache.sparsity.levels import kept_weights, level_name, num_removed
 from hskcache.sparsity.weights import matrices, random_weights, without_weights
 from hskcache.teacher.load import Teacher, load_teacher
 from hskcache.text import Examples, TokenizedRows, tokenized
-from hskcache.text.cut import tell_cut
 from hskcache.text.layout import Layout
 from hskcache.text.tokenize import reach_of
 from trainer.evaluation import Metric, answers, check_labels, metrics_for

@@ -8,20 +8,20 @@ from typing import Any, NamedTuple
 from transformers import PreTrainedModel
 
 from hskcache import console, runtime
-from hskcache.agreement import told
 from hskcache.build.build import build
 from hskcache.build.job import Job, prepare_job
 from hskcache.cache import Cache
+from hskcache.cut import tell_cut
 from hskcache.disk import require_space
 from hskcache.encoder import weights_digest
 from hskcache.errors import DataError
 from hskcache.sparsity.scoring import DrawnRows, draw
 from hskcache.spec import Spec
+from hskcache.store.agreement import told
 from hskcache.store.fields import LOGITS
 from hskcache.teacher.load import load_teacher
 from hskcache.teacher.places import places
 from hskcache.text import Examples, load_tokenizer, tokenized
-from hskcache.text.cut import tell_cut
 from hskcache.text.remembered import definition_of, is_preset
 from hskcache.text.tokenize import reach_of
 from trainer.evaluation import check_labels, metrics_for

@@ -26,9 +26,9 @@ from hskcache.move.hdf5.layout import (
     beside_sha256,
 )
 from hskcache.store.beside import MAX_README_BYTES, Beside, checked_manifest
+from hskcache.store.files import MAX_DOCUMENT_BYTES
 from hskcache.store.ledger import TOKENIZER
 from hskcache.store.manifest import Manifest
-from hskcache.store.reading import MAX_DOCUMENT_BYTES
 from hskcache.store.tokenizer import MAX_TOKENIZER_BYTES, MAX_TOKENIZER_FILES, check_tokenizer_name
 
 _MAX_CHUNK_BYTES = 4 << 20

@@ -7,14 +7,16 @@ and divided into rows by stored offsets.
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, NamedTuple, TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
+from pydantic import ConfigDict
 
 from hskcache.errors import DamageError
 from hskcache.spec import Kept, Spec
 from hskcache.strict import Strict
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from hskcache.store.request import Added, LayerKept, Request, TeacherInfo
 
 ROW, TOKEN, POSITION, VECTOR, VALUE = "row", "token", "position", "vector", "value"
@@ -39,6 +41,9 @@ def layer_name(layer: int) -> str:
 
 class StoredField(Strict):
     """Content of a field; every kind has a model of its own."""
+
+    # Older pydantic cannot write a model within another one that is not built.
+    model_config = ConfigDict(defer_build=False)
 
     kind: str
 
@@ -101,7 +106,7 @@ class Kind(Generic[FieldModel]):
         """Last parts of the names of the arrays that hold values of the teacher."""
         return ()
 
-    def entries(self, field: FieldModel, axis: str, counts: NDArray[np.int64]) -> NDArray[np.int64]:
+    def entries(self, field: FieldModel, axis: str, counts: "NDArray[np.int64]") -> "NDArray[np.int64]":
         """Entries of each row along an axis, int64 [n].
 
         Args:
@@ -115,7 +120,7 @@ class Kind(Generic[FieldModel]):
         """Shape of a row's decoded values of one layer; None where it differs from row to row."""
         return (None,)
 
-    def of_row(self, field: FieldModel, arrays: dict[str, NDArray[Any]]) -> Any:
+    def of_row(self, field: FieldModel, arrays: "dict[str, NDArray[Any]]") -> Any:
         """A row's part of a field as readers of a row get it: by layer where there are layers, else the arrays.
 
         Args:
@@ -153,7 +158,7 @@ class Kind(Generic[FieldModel]):
             DamageError: it cannot; names the field.
         """
 
-    def check_content(self, request: "Request", field: FieldModel, arrays: Mapping[str, NDArray[Any]]) -> None:
+    def check_content(self, request: "Request", field: FieldModel, arrays: "Mapping[str, NDArray[Any]]") -> None:
         """Raise unless every integer of some arrays of a shard, or of its constants, is one that its rows can have.
 
         Raises:
@@ -161,7 +166,7 @@ class Kind(Generic[FieldModel]):
         """
 
 
-def check_below(name: str, array: NDArray[Any], limit: int, what: str) -> None:
+def check_below(name: str, array: "NDArray[Any]", limit: int, what: str) -> None:
     """Raise unless all integers of an array lie in [0, limit).
 
     Raises:

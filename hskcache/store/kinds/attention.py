@@ -3,8 +3,6 @@
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import AfterValidator, model_validator
 from pydantic import Field as Key
 
@@ -15,6 +13,9 @@ from hskcache.store.kinds.abc import POSITION, ROW, VALUE, VECTOR, Array, Kind, 
 from hskcache.store.kinds.layers import POSITIONS, ascending, by_layer
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from hskcache.store.request import Added, LayerKept, Request, TeacherInfo
 
 MAX_HEADS = 1 << 12
@@ -100,7 +101,7 @@ class AttentionScores(Kind[AttentionField]):
         """The parts of the encoding."""
         return ENCODED[field.encoding].of(1)
 
-    def entries(self, field: AttentionField, axis: str, counts: NDArray[np.int64]) -> NDArray[np.int64]:
+    def entries(self, field: AttentionField, axis: str, counts: "NDArray[np.int64]") -> "NDArray[np.int64]":
         """H vectors a position, each as long as there are positions."""
         if axis == POSITION:
             return counts

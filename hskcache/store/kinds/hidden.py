@@ -3,7 +3,6 @@
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from numpy.typing import NDArray
 from pydantic import AfterValidator
 from pydantic import Field as Key
 
@@ -14,6 +13,8 @@ from hskcache.store.kinds.abc import POSITION, ROW, Array, Kind, Meaning, Stored
 from hskcache.store.kinds.layers import POSITIONS, ascending, by_layer
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from hskcache.store.request import Added, LayerKept, Request, TeacherInfo
 
 Columns = Literal["all", "shared", "indices", "bitmask", "pca"]
@@ -108,7 +109,7 @@ class HiddenStates(Kind[HiddenField]):
         if field.layers[-1] > teacher.num_layers:
             raise DamageError(f"{name} has layer {field.layers[-1]}, but the teacher has {teacher.num_layers}")
 
-    def check_content(self, request: "Request", field: HiddenField, arrays: Mapping[str, NDArray[Any]]) -> None:
+    def check_content(self, request: "Request", field: HiddenField, arrays: "Mapping[str, NDArray[Any]]") -> None:
         """Compare the columns with the width."""
         for name, array in arrays.items():
             if name.rpartition("/")[2] == "columns":

@@ -3,14 +3,13 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
 from hskcache.classes import has_gold
 from hskcache.errors import DamageError
 from hskcache.store.kinds.abc import ROW, TOKEN, Array, Kind, Meaning, StoredField, check_below
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from hskcache.store.request import Request
 
 
@@ -58,7 +57,7 @@ class Inputs(Kind[InputsField]):
         """Tokens, or rows."""
         return TOKEN if name in {"input_ids", "token_type_ids"} else ROW
 
-    def of_row(self, field: InputsField, arrays: dict[str, NDArray[Any]]) -> dict[str, Any]:
+    def of_row(self, field: InputsField, arrays: "dict[str, NDArray[Any]]") -> dict[str, Any]:
         """Tokens, ``row_id`` and ``label``, which is None where the row has none."""
         row: dict[str, Any] = {"row_id": int(arrays.pop("row_ids"))}
         if field.has_labels:
@@ -70,7 +69,7 @@ class Inputs(Kind[InputsField]):
         """True: rows are what all knowledge is about."""
         return True
 
-    def check_content(self, request: "Request", field: InputsField, arrays: Mapping[str, NDArray[Any]]) -> None:
+    def check_content(self, request: "Request", field: InputsField, arrays: "Mapping[str, NDArray[Any]]") -> None:
         """Compare token ids, token types, labels and the longest row with their limits."""
         if field.has_unlabelled and "labels" in arrays:
             labels = arrays["labels"]
@@ -86,6 +85,7 @@ class Inputs(Kind[InputsField]):
             if name in arrays:
                 check_below(name, arrays[name], limit, what)
         if "row_offsets" in arrays and len(arrays["row_offsets"]) > 1:
-            longest = int(np.diff(arrays["row_offsets"]).max())
+            offsets = arrays["row_offsets"]
+            longest = int((offsets[1:] - offsets[:-1]).max())
             if longest > request.spec.max_length:
                 raise DamageError(f"has a row of {longest} tokens, where rows have at most {request.spec.max_length}")

@@ -3,12 +3,13 @@
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from numpy.typing import NDArray
 from pydantic import Field as Key
 
 from hskcache.store.kinds.abc import Array, Kind, Meaning, StoredField
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from hskcache.store.request import Request
 
 
@@ -41,7 +42,7 @@ class Logits(Kind[LogitsField]):
         """[C]."""
         return (field.num_labels,)
 
-    def of_row(self, field: LogitsField, arrays: dict[str, NDArray[Any]]) -> Any:
+    def of_row(self, field: LogitsField, arrays: "dict[str, NDArray[Any]]") -> Any:
         """The logits [C]."""
         return arrays["logits"]
 

@@ -3,12 +3,19 @@
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 from commanded import KEEP, SMALL, parsed, refused, run
 from folders import contents
-from stored import shard_file
+from stored import MANIFESTS, shard_file
 
+from hskcache.build.append import append
+from hskcache.build.job import prepare_job
+from hskcache.build.request import Texts
 from hskcache.cache import open_cache
+from hskcache.cli.parts import make_part_job
+from hskcache.teacher.load import load_teacher
+from hskcache.text import examples_for, load_task, tokenize
 
 
 @pytest.fixture
@@ -48,6 +55,25 @@ def test_rows_are_appended_told_shown_and_mended(
     assert run("repair", root, *sources).exit_code == 1
     assert run("repair", root, *teacher, "--data", more_file).exit_code == 0
     assert contents(root) == before
+
+
+def test_rows_on_the_disk_are_appended_as_those_in_memory(
+    root: Path, tiny_teacher_dir: Path, more_file: Path, tmp_path: Path
+) -> None:
+    cache, teacher = open_cache(root), load_teacher(str(tiny_teacher_dir), "cpu")
+    shutil.copytree(root, tmp_path / "other")
+    job = make_part_job(cache, str(tiny_teacher_dir), "cpu", Texts(str(more_file)), tmp_path)
+    assert isinstance(job.rows.input_ids, np.memmap)
+    examples = examples_for(more_file, load_task("sst2"))
+    assert isinstance(examples.texts, list)
+    held = prepare_job(teacher, examples, tokenize(examples, teacher.tokenizer, job.spec.max_length), job.spec)
+    append(held, open_cache(tmp_path / "other"))
+    assert run("append", root, "--teacher", tiny_teacher_dir, "--data", more_file).exit_code == 0
+    one, other = contents(root), contents(tmp_path / "other")
+    assert {name: one[name] for name in one if name not in MANIFESTS} == {
+        name: other[name] for name in other if name not in MANIFESTS
+    }
+    assert open_cache(root).id == open_cache(tmp_path / "other").id
 
 
 def test_a_corpus_goes_on_with_more_text(tiny_teacher_dir: Path, tsv_file: Path, tmp_path: Path) -> None:

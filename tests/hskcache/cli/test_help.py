@@ -1,5 +1,6 @@
 """Help comes without torch, for every option; a missing extra is named, not shown as a traceback."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from hskcache.cli import COMMANDS, main
 
 ROOT = Path(__file__).resolve().parents[3]
+GOLDEN = ROOT / "tests" / "golden"
 HEAVY = ("torch", "transformers", "datasets", "sklearn", "scipy", "pyarrow", "zarr")
 
 
@@ -28,6 +30,42 @@ def test_no_help_text_waits_for_torch() -> None:
         f"print([name for name in {HEAVY} if name in sys.modules])\n"
     )
     assert done.stdout.strip() == "[]", done.stderr
+
+
+def imported_by(*command: str) -> tuple[set[str], set[str]]:
+    """Packages of others that a command imports, and our own rooms and modules beside them."""
+    done = python(
+        "import sys, json\n"
+        "before = set(sys.modules)\n"
+        "from importlib import import_module\n"
+        "main = import_module(sys.argv[1] + '.cli').main\n"
+        "main(sys.argv[2:], standalone_mode=False)\n"
+        "new = {name: getattr(module, '__file__', None) or '' for name, module in sys.modules.items()}\n"
+        "found = {name for name, file in new.items() if name not in before and 'site-packages' in file}\n"
+        "ours = {name for name in new if name.startswith(('hskcache.', 'trainer.'))}\n"
+        "print(json.dumps([sorted(found), sorted(ours)]))\n",
+        *command,
+    )
+    assert done.returncode == 0, done.stderr
+    found, ours = json.loads(done.stdout.splitlines()[-1])
+    return {name.partition(".")[0] for name in found}, {name.split(".")[1] for name in ours}
+
+
+@pytest.mark.parametrize("package", ["hskcache", "trainer"])
+def test_the_list_of_commands_imports_click_alone(package: str) -> None:
+    others, rooms = imported_by(package, "--help")
+    assert others == {"click"}
+    assert rooms == {"cli", "console", "errors", "nearest", "processes", "threads"}
+
+
+@pytest.mark.parametrize("name", sorted(path.parent.name for path in GOLDEN.glob("*/manifest.json")))
+def test_info_imports_what_reads_a_manifest(name: str) -> None:
+    others, rooms = imported_by("hskcache", "info", str(GOLDEN / name))
+    models = {"annotated_types", "pydantic", "pydantic_core", "typing_extensions", "typing_inspection"}
+    assert others <= models | {"click"}
+    absent = {"build", "encoding", "model", "move", "text", "views"}
+    assert all((ROOT / "hskcache" / room).is_dir() for room in absent)
+    assert not rooms & absent
 
 
 @pytest.mark.parametrize("name", COMMANDS)

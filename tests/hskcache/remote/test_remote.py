@@ -28,7 +28,8 @@ from hskcache.move.parallel import in_parallel
 from hskcache.remote import objects, sftp
 from hskcache.remote.folders import SftpFiles
 from hskcache.remote.objects import PIECE_BYTES
-from hskcache.remote.remote import Remote, is_url, open_remote
+from hskcache.remote.place import is_url
+from hskcache.remote.remote import Remote, open_remote
 from hskcache.remote.retry import OutOfReachError, patiently, retry_seconds
 from hskcache.remote.systems import open_system
 from hskcache.verify import verify

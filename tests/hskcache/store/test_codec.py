@@ -36,8 +36,9 @@ def test_a_codec_that_is_not_needed_does_not_matter(command: str, zfpy: Path) ->
 
 def test_what_else_uses_numcodecs_finds_it_afterwards(zfpy: Path) -> None:
     script = (
-        "import sys; from hskcache import open_cache; import numcodecs; "
-        f"print(open_cache({str(TINY)!r}).num_rows, numcodecs.get_codec({{'id': 'zstd'}}).codec_id, "
+        f"import sys; from hskcache import open_cache; cache = open_cache({str(TINY)!r}); cache.read('inputs', 0); "
+        "import numcodecs; "
+        f"print(cache.num_rows, numcodecs.get_codec({{'id': 'zstd'}}).codec_id, "
         "[name for name, module in sys.modules.items() if module is None])"
     )
     done = python(zfpy, "-c", script)

@@ -8,8 +8,8 @@ import pytest
 from tokenizers import processors
 from transformers import PreTrainedTokenizerBase
 
+from hskcache.cut import NOTHING, Cut, Reach, tell_cut
 from hskcache.text import Examples, load_tokenizer, tokenize
-from hskcache.text.cut import NOTHING, Cut, Reach, tell_cut
 from hskcache.text.tokenize import BATCH_ROWS
 
 WORDS = ("the", "film", "is", "dull", "zzz", "charming", "?")

@@ -1,0 +1,25 @@
+"""Place of a cache: a folder of this machine, or a URL."""
+
+import re
+from pathlib import Path
+
+from hskcache.cache import Cache, open_cache
+
+
+def is_url(text: str) -> bool:
+    """True if a text is a URL rather than a path."""
+    return re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", text) is not None
+
+
+def open_any(cache: str | Path) -> Cache:
+    """Open a complete cache, whether it is a folder or at a URL.
+
+    Raises:
+        CacheError: as :func:`~hskcache.cache.open_cache` and :func:`~hskcache.remote.mirror.open_mirror` do.
+    """
+    if not is_url(str(cache)):
+        return open_cache(cache)
+    # Of no use to a folder, and a third of what is imported.
+    from hskcache.remote.mirror import open_mirror
+
+    return open_mirror(str(cache))
