@@ -231,20 +231,30 @@ def print_columns(
     printer().print(table)
 
 
-def progress(unit: str = "rows") -> "Progress":
+def progress(unit: str = "rows", tells_left: bool = False) -> "Progress":
     """A progress bar on stderr, or in a notebook's cell, with ``unit`` per second and the time left.
 
     Returns a context manager; ``task = bar.add_task("build", total=n)`` then ``bar.advance(task, k)``.
+
+    ``tells_left``: whether the tasks tell the time left in words of their own, as their field ``left``.
     """
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        MofNCompleteColumn,
+        Progress,
+        ProgressColumn,
+        TextColumn,
+        TimeRemainingColumn,
+    )
 
     class Rate(TextColumn):
         def render(self, task: Any) -> Any:
             from rich.text import Text
 
             speed = task.finished_speed or task.speed
-            return Text(f"{speed:,.0f} {unit}/s" if speed else "", style="progress.data.speed")
+            return Text(human_rate(speed, unit) if speed else "", style="progress.data.speed")
 
     class Bars(Progress):
         """Bars of which nothing is left where nothing was done: the command was refused, or all was there."""
@@ -259,12 +269,14 @@ def progress(unit: str = "rows") -> "Progress":
             self.live.stop()
 
     console = Console(stderr=True)
+    done: ProgressColumn = DownloadColumn() if unit == "bytes" else MofNCompleteColumn()
+    left = TextColumn("{task.fields[left]}") if tells_left else TimeRemainingColumn(elapsed_when_finished=True)
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
-        MofNCompleteColumn(),
+        done,
         Rate(""),
-        TimeRemainingColumn(elapsed_when_finished=True),
+        left,
     )
     if console.is_jupyter:
         from hskcache.notebook import NotebookBars
@@ -292,6 +304,28 @@ def human_bytes(num_bytes: float) -> str:
             return f"{num_bytes:.0f} B" if unit == "B" else f"{num_bytes:.2f} {unit}"
         num_bytes /= 1000
     return f"{num_bytes:.2f} TB"
+
+
+def human_rate(speed: float, unit: str) -> str:
+    """A speed for people: ``1,250 rows/s``, ``2.5 steps/s``, below one a second ``3.2 s/step``, ``4.10 MB/s``."""
+    if unit == "bytes":
+        return f"{human_bytes(speed)}/s"
+    if speed < 1:
+        return f"{1 / speed:.1f} s/{unit.removesuffix('s')}"
+    return f"{speed:,.{1 if speed < 10 else 0}f} {unit}/s"
+
+
+def human_time(seconds: float) -> str:
+    """A duration for people: ``42 s``, ``3 min 5 s``, ``2 h 7 min``, ``3 d 4 h``."""
+    parts = [("d", 86_400), ("h", 3600), ("min", 60), ("s", 1)]
+    rest = max(0, round(seconds))
+    first = next((place for place, (_, size) in enumerate(parts) if rest >= size), len(parts) - 1)
+    words: list[str] = []
+    for unit, size in parts[first : first + 2]:
+        count, rest = divmod(rest, size)
+        if count or not words:
+            words.append(f"{count} {unit}")
+    return " ".join(words)
 
 
 def parse_bytes(text: str, flag: str) -> int:

@@ -108,6 +108,14 @@ def view(what: str) -> Callable[[Command], Command]:
     )
 
 
+def each_once(_context: click.Context, parameter: click.Parameter, sources: tuple[str, ...]) -> tuple[str, ...]:
+    """Files that a repeated option names: a callback of the option. Raises SpecError if one is named twice."""
+    for place, source in enumerate(sources):
+        if source in sources[:place]:
+            raise SpecError(f"{parameter.opts[0]} {source} is given twice; give each file once")
+    return sources
+
+
 def layout(command: Command) -> Command:
     """Give a command ``--task``, the column options and those of rows as one argument ``layout``."""
     # Most commands read no rows, and do not wait for what can.

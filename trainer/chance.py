@@ -4,11 +4,16 @@ A score alone does not tell it: 0.87 is little where 87 % of the rows are of one
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from hskcache import console
+from hskcache.evaluation import Metric, Scores
 from hskcache.store.agreement import Agreement, ClassAgreement
-from trainer.evaluation import Scores
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 CHANCE = "chance"
 """Key of :func:`record` in metrics.json, beside the scores."""
@@ -29,6 +34,17 @@ def record(scores: Mapping[str, float]) -> dict[str, Any]:
     notice = order or agreement.chance(scores.label_names)
     told = {"at_chance": agreement.is_chance and order is None, "notice": notice}
     return {CHANCE: {**_facts(agreement), **told}}
+
+
+def majority(labels_N: "NDArray[Any]", metrics: Mapping[str, Metric]) -> dict[str, float]:
+    """The metrics of a model that gives all rows the most frequent class of the labels [N], or the mean of scores."""
+    if labels_N.dtype.kind == "f":
+        answer: Any = labels_N.mean()
+    else:
+        values, counts = np.unique(labels_N, return_counts=True)
+        answer = values[counts.argmax()]
+    answers_N = np.full_like(labels_N, answer)
+    return {name: metric(answers_N, labels_N) for name, metric in metrics.items()}
 
 
 def is_at_chance(result: Mapping[str, Any]) -> bool:

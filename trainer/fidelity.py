@@ -12,10 +12,10 @@ from transformers import PreTrainedModel
 
 from hskcache.cache import Cache
 from hskcache.decoded import Distance
+from hskcache.evaluation import pearson
+from hskcache.inference import check_fit, predict
 from hskcache.store.fields import INPUTS
 from hskcache.text import TokenizedRows
-from trainer.evaluation import pearson
-from trainer.inference import check_fit, predict
 
 Logits = NDArray[np.float32]
 

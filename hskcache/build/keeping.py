@@ -1,4 +1,4 @@
-"""What to keep of a teacher as options or keywords say it, and the spec that it adds up to. Needs no torch."""
+"""Options or keywords that say what to keep of a teacher, and the spec that they add up to. Needs no torch."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from hskcache.cache import Cache
 
 _KEEPING = tuple(one.name for one in fields(Keeping) if one.name != "spec_file")
-_OTHERS = ("corpus", "spec", "device", "on_nonfinite", "tokenizer")
+_OTHERS = ("corpus", "spec", "device", "eval_data", "on_nonfinite", "tokenizer")
 _LISTED = ("student_layer_numbers", "layer_map", "store_layers", "heads")
 
 
@@ -35,7 +35,8 @@ def build(teacher: Any, data: Any = None, *, out: Path | str, keep: str | None =
         keep: layers, tokens and share of columns of hidden states, such as ``1l_10t_0.1h``; ``full`` or ``none``.
         options: those of ``hskcache build`` by their names without dashes, such as ``task="sst2"``, ``text``,
             ``label``, ``attention="2l_16t"``, ``encoding``, ``max_length``, ``device``; ``spec`` is also a ``Spec``,
-            numbers are also a list, ``corpus`` stands in the place of ``data``.
+            numbers are also a list, ``corpus`` stands in the place of ``data``, ``eval_data`` is of any kind that
+            ``data`` is.
 
     Raises:
         CacheError: an option does not exist or cannot be so, or something is missing, damaged or does not fit.
@@ -62,6 +63,9 @@ def _request(teacher: str, data: Any, options: dict[str, Any]) -> BuildRequest:
     file = Path(spec) if spec is not None and base is None else None
     texts = Texts(rows, layout, None if corpus is None else Path(corpus))
     request = build_request(teacher, texts, Keeping(**keeping, spec_file=file), options.get("device") or "auto", base)
+    scored = options.get("eval_data")
     return replace(
-        request, on_nonfinite=one_of("on_nonfinite", options.get("on_nonfinite") or "fail", ("fail", "skip"))
+        request,
+        on_nonfinite=one_of("on_nonfinite", options.get("on_nonfinite") or "fail", ("fail", "skip")),
+        eval_data=() if scored is None else (in_memory(scored, "eval_data"),),
     )

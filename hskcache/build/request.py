@@ -60,9 +60,10 @@ class BuildRequest:
         device: where it computes: auto, cpu, cuda or cuda:N.
         on_nonfinite: what becomes of a row with NaN or infinity.
         called: name of the teacher in the manifest and in messages; None: as ``teacher`` has it.
+        eval_data: labelled rows to score the teacher on, which do not come into the cache.
 
     Raises:
-        SpecError: not one source of texts.
+        SpecError: not one source of texts, or rows to score on beside a corpus.
     """
 
     teacher: str
@@ -71,9 +72,14 @@ class BuildRequest:
     device: str = "auto"
     on_nonfinite: "OnNonfinite" = "fail"
     called: str | None = None
+    eval_data: tuple[str | InMemory, ...] = ()
 
     def __post_init__(self) -> None:
         self.texts.check()
+        if self.texts.corpus is not None and self.eval_data:
+            raise SpecError(
+                f"--eval-data {self.eval_data[0]} scores a classifier, and a corpus has no task; leave it out"
+            )
 
 
 @dataclass(frozen=True)

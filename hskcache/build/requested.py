@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from hskcache import console
+from hskcache import console, processes
 from hskcache.build.prepare import check_room, make_addition, make_corpus_build, make_job, packed, with_length
 from hskcache.build.request import AdditionRequest, BuildRequest
 from hskcache.counted import counted
@@ -55,12 +55,17 @@ def build(request: BuildRequest, out: Path) -> BuildOutcome:
     # Only now: make_job tells better than an ImportError that torch is missing.
     from hskcache.build.build import build as run
     from hskcache.build.build import finished
+    from hskcache.build.scoring import evaluation_rows, scored
 
-    if (manifest := finished(job, out)) is not None:
-        return BuildOutcome(manifest, False)
-    with console.progress("rows") as bar:
-        task = bar.add_task("build", total=len(job.rows))
-        return BuildOutcome(run(job, out, lambda count: bar.advance(task, count), request.on_nonfinite), True)
+    evaluated = evaluation_rows(job, request.eval_data, request.texts.layout, out)
+    if is_new := (manifest := finished(job, out)) is None:
+        with console.progress("rows") as bar:
+            task = bar.add_task("build", total=len(job.rows))
+            manifest = run(job, out, lambda count: bar.advance(task, count), request.on_nonfinite)
+    if processes.is_first() and (evaluated or is_new):
+        manifest = scored(job, out, evaluated)
+    assert manifest is not None
+    return BuildOutcome(manifest, is_new)
 
 
 def add_field(request: AdditionRequest) -> BuildOutcome:

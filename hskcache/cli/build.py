@@ -11,10 +11,11 @@ from hskcache.build.keeping import Keeping, build_request
 from hskcache.build.request import AdditionRequest, Texts, alone
 from hskcache.cli.keeping import job_options
 from hskcache.cli.options import on_nonfinite_option
-from hskcache.cli.outcome import facts, num_bytes, reached, tell_agreement, tell_skipped
+from hskcache.cli.outcome import evaluations, facts, num_bytes, reached, tell_agreement, tell_skipped
+from hskcache.completion import places
 from hskcache.counted import counted
 from hskcache.errors import SpecError
-from hskcache.options import as_json, profile
+from hskcache.options import as_json, each_once, profile
 from hskcache.store.kinds import knowledge
 from hskcache.timeline import recorded
 
@@ -33,6 +34,15 @@ if TYPE_CHECKING:
     help="Add a field to the complete cache --out: what --teacher knows of the same rows, which the cache holds.",
 )
 @click.option("--name", metavar="NAME", help="With --add-field: name of the field, such as s30.")
+@click.option(
+    "--eval-data",
+    multiple=True,
+    metavar="FILE",
+    callback=each_once,
+    help="Labelled rows to score the teacher on once, so that hsktrain fit on the same rows shows its score; they do "
+    "not come into the cache. May be repeated.",
+    shell_complete=places,
+)
 @on_nonfinite_option
 @profile
 @as_json
@@ -44,6 +54,7 @@ def build(
     out: Path,
     kind: str | None,
     name: str | None,
+    eval_data: tuple[str, ...],
     on_nonfinite: "OnNonfinite",
     profile: Path | None,
     as_json: bool,
@@ -62,13 +73,16 @@ def build(
     if kind is not None:
         if name is None:
             raise SpecError(f"--add-field {kind} needs a name for the field: give --name, such as --name s30")
+        if eval_data:
+            raise SpecError("--eval-data scores the teacher of a build; leave it out with --add-field")
         added = AdditionRequest(teacher, out, kind, name, alone(kind), device, on_nonfinite)
         with recorded(profile), console.going_on_from(lambda: reached(out, name)):
             done = add_field(_addition(added, texts, keeping))
     elif name is not None:
         raise SpecError(f"--name {name} belongs to --add-field KIND; give that, or leave it out")
     else:
-        request = replace(build_request(teacher, texts, keeping, device), on_nonfinite=on_nonfinite)
+        request = build_request(teacher, texts, keeping, device)
+        request = replace(request, on_nonfinite=on_nonfinite, eval_data=eval_data)
         with recorded(profile), console.going_on_from(lambda: reached(out)):
             done = run(request, out)
     _tell(done.manifest, out, name, done.is_new, as_json)
@@ -96,6 +110,8 @@ def _tell(manifest: "Manifest", out: Path, name: str | None, is_new: bool, as_js
         console.print_json(facts(manifest, out))
     tell_skipped(manifest, out, name)
     tell_agreement(manifest, name)
+    for line in evaluations(one.model_dump() for one in manifest.evaluations):
+        console.say(line)
     sizes = num_bytes(manifest)
     what = "complete" if is_new else "already complete"
     if name is not None:

@@ -7,7 +7,7 @@ import click
 
 from hskcache import console
 from hskcache.cli.options import cache_or_url_argument
-from hskcache.cli.outcome import agreements
+from hskcache.cli.outcome import agreements, evaluations
 from hskcache.counted import counted
 from hskcache.cut import Cut
 from hskcache.options import as_json, view
@@ -81,6 +81,7 @@ def describe(cache: "Cache") -> dict[str, Any]:
         "agreement": {
             name: {**manifest.agreement[name].to_json(), "told": line} for name, line in agreements(manifest).items()
         },
+        "evaluations": [one.model_dump() for one in manifest.evaluations],
     }
 
 
@@ -134,6 +135,7 @@ def _print(facts: dict[str, Any], told: dict[str, str]) -> None:
             if one.flag
         ),
         *(("labels", one["told"]) for one in facts["agreement"].values()),
+        *(("evaluation", line) for line in evaluations(facts["evaluations"])),
         *(("unfinished", line) for line in facts["growing"]),
         ("made with", ", ".join(f"{name} {version}" for name, version in facts["environment"].items())),
     ]

@@ -1,9 +1,11 @@
 """Words of ``build`` and ``append`` on the cache that they have written."""
 
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hskcache import console
+from hskcache.counted import counted
 from hskcache.errors import CacheError
 
 if TYPE_CHECKING:
@@ -19,6 +21,7 @@ def facts(manifest: "Manifest", out: Path, first_row: int = 0) -> dict[str, Any]
         "num_bytes": num_bytes(manifest),
         "num_skipped": {field: len(rows) for field, rows in _skipped(manifest, first_row).items()},
         "agreement": {name: one.to_json() for name, one in manifest.agreement.items()},
+        "evaluations": [one.model_dump(mode="json") for one in manifest.evaluations],
     }
 
 
@@ -61,6 +64,15 @@ def tell_agreement(manifest: "Manifest", field: str | None = None) -> None:
     name = field or LOGITS
     if (line := _agreement(manifest, name)) is not None:
         console.say(line)
+
+
+def evaluations(known: Iterable[Mapping[str, Any]]) -> list[str]:
+    """A line for each data set that the teacher was scored on, from the manifest's ``evaluations`` as plain values."""
+    lines = []
+    for one in known:
+        scores = ", ".join(f"{name} {value:.4f}" for name, value in one["metrics"].items())
+        lines.append(f"the teacher has {scores} on {one['data']}, {counted(one['num_rows'], 'row')}")
+    return lines
 
 
 def agreements(manifest: "Manifest") -> dict[str, str]:

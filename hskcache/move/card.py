@@ -33,6 +33,11 @@ def card(manifest: Manifest, url: str) -> bytes:
     text = "\n\n".join(
         (_front(manifest), _introduction(manifest), _fields(manifest), _origin(manifest), _use(manifest, url), _PRIVACY)
     )
+    return marked(text)
+
+
+def marked(text: str) -> bytes:
+    """A card with the last line by which :func:`is_card` knows it."""
     data = f"{text}\n\n".encode()
     return data + f"<!-- hskcache {sha256_hex(data)} -->\n".encode()
 
@@ -46,7 +51,7 @@ def is_card(data: bytes) -> bool:
 def _front(manifest: Manifest) -> str:
     request = manifest.request
     values = {
-        "pretty_name": f"{_word(request.data.name)}, as {_word(request.teacher.name)} knows it",
+        "pretty_name": f"{word(request.data.name)}, as {word(request.teacher.name)} knows it",
         "tags": ["hskcache", "knowledge-distillation"],
         "task_categories": [_TASKS[request.data.problem]],
         "size_categories": [next((name for most, name in _SIZES if request.num_rows < most), "n>10M")],
@@ -59,7 +64,7 @@ def _front(manifest: Manifest) -> str:
 def _introduction(manifest: Manifest) -> str:
     request, num_bytes = manifest.request, manifest.num_bytes
     text = (
-        f"# What {_word(request.teacher.name)} knows of {_word(request.data.name)}\n\n"
+        f"# What {word(request.teacher.name)} knows of {word(request.data.name)}\n\n"
         f"A cache of {counted(request.num_rows, 'row')}, {human_bytes(num_bytes)}, to train smaller models "
         "from with no "
         f"teacher in memory. Cache id `{manifest.cache_id}`: the same id means the same bytes."
@@ -75,7 +80,7 @@ def _fields(manifest: Manifest) -> str:
     for name, field in manifest.fields.items():
         holds = DESCRIPTIONS[field.kind].holds
         if name in manifest.added:
-            holds += f" of {_word(manifest.added[name].teacher.name)}"
+            holds += f" of {word(manifest.added[name].teacher.name)}"
         lines.append(f"| `{name}` | {holds} | {human_bytes(manifest.field_bytes(name))} |")
     return "\n".join(lines)
 
@@ -84,10 +89,9 @@ def _origin(manifest: Manifest) -> str:
     request = manifest.request
     lines = ["## Where it comes from", "", *_teacher("teacher", request)]
     for part in request.parts:
-        split = f", split {_word(part.split)}" if part.split else ""
+        split = f", split {word(part.split)}" if part.split else ""
         lines.append(
-            f"- data: {_word(part.name)}{split}, {counted(part.num_rows, 'row')}, fingerprint "
-            f"`{_word(part.fingerprint)}`"
+            f"- data: {word(part.name)}{split}, {counted(part.num_rows, 'row')}, fingerprint `{word(part.fingerprint)}`"
         )
     lines.append(f"- tokenizer: {counted(request.tokenizer.vocab_size, 'piece')}, SHA-256 `{request.tokenizer.sha256}`")
     spec = request.spec
@@ -103,9 +107,9 @@ def _origin(manifest: Manifest) -> str:
 
 def _teacher(label: str, request: Request) -> list[str]:
     teacher = request.teacher
-    revision = f", revision {_word(teacher.revision)}" if teacher.revision else ""
-    shape = f"{_word(teacher.model_type)}, {counted(teacher.num_layers, 'layer')}, width {teacher.width}"
-    return [f"- {label}: {_word(teacher.name)}{revision} ({shape}), weights `{teacher.weights_sha256}`"]
+    revision = f", revision {word(teacher.revision)}" if teacher.revision else ""
+    shape = f"{word(teacher.model_type)}, {counted(teacher.num_layers, 'layer')}, width {teacher.width}"
+    return [f"- {label}: {word(teacher.name)}{revision} ({shape}), weights `{teacher.weights_sha256}`"]
 
 
 def _use(manifest: Manifest, url: str) -> str:
@@ -126,7 +130,7 @@ _PRIVACY = (
 )
 
 
-def _word(text: str) -> str:
+def word(text: str) -> str:
     """A name from elsewhere as one word of a line, without what Markdown or HTML would take for its own.
 
     Of a path of the machine that built the cache, nobody needs more than the last part.

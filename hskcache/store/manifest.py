@@ -17,6 +17,7 @@ from pydantic import Field as Key
 from hskcache.errors import MismatchError
 from hskcache.nearest import meant
 from hskcache.store.agreement import Agreement
+from hskcache.store.evaluation import Evaluation
 from hskcache.store.fields import INPUTS, AttentionField, Field, HiddenField, InputsField, LogitsField
 from hskcache.store.files import sha256_hex
 from hskcache.store.format import Format
@@ -77,6 +78,7 @@ class Manifest(Strict):
             digested.
         agreement: of the teacher's answers with the labels, by field of logits, where rows have labels; told to
             readers, not digested.
+        evaluations: scores of the request's teacher on rows that are not in the cache; told to readers, not digested.
     """
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
@@ -94,6 +96,7 @@ class Manifest(Strict):
     upgraded_from: Sha256 | None = None
     environment: dict[str, str]
     agreement: dict[FieldName, Agreement] = Key(default={})
+    evaluations: list[Evaluation] = Key(default=[])
 
     @property
     def format_version(self) -> int:
@@ -155,13 +158,13 @@ class Manifest(Strict):
         )
 
     def with_added(self, other: "Manifest") -> "Manifest":
-        """Copy with the fields that were added to another, of the same rows."""
+        """Copy with the fields that were added to another, of the same rows, and its teacher's scores."""
         names = other.added
         changes = {
             part: getattr(self, part) | {name: value for name, value in getattr(other, part).items() if name in names}
             for part in ("fields", "shards", "constants", "added", "agreement")
         }
-        return self.model_copy(update=changes)
+        return self.model_copy(update=changes | {"evaluations": other.evaluations})
 
     def subset(self, fields: Collection[str], shards: range | None = None) -> "Manifest":
         """The manifest of a cache of some fields and some neighbouring shards, which are numbered from 0 there.

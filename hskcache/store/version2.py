@@ -7,6 +7,7 @@ from pydantic import Field as Key
 
 from hskcache.errors import DamageError
 from hskcache.store.agreement import Agreement
+from hskcache.store.evaluation import Evaluation
 from hskcache.store.fields import Field, StoredField
 from hskcache.store.files import canonical_json, sha256_hex
 from hskcache.store.manifest import Format, Manifest, Part, named_content, with_checksum
@@ -46,6 +47,7 @@ class Version2Document(Strict):
     upgraded_from: Sha256 | None = None
     environment: dict[str, str]
     agreement: dict[FieldName, Agreement] = Key(default={})
+    evaluations: list[Evaluation] = Key(default=[])
 
 
 _SHARED = tuple(name for name in Version2Document.model_fields if name not in {"format", "format_version", "index"})
@@ -59,7 +61,9 @@ class _Version2(Format):
         """Content of ``manifest.json``, its checksum included."""
         shared = {name: getattr(manifest, name) for name in _SHARED}
         document = Version2Document(index={name: list(pages) for name, pages in _pages(manifest).items()}, **shared)
-        return with_checksum(document.model_dump_json(indent=1).encode() + b"\n")
+        # Of no evaluations nothing is written: manifests from before there were any keep their bytes.
+        unwritten = None if manifest.evaluations else {"evaluations"}
+        return with_checksum(document.model_dump_json(indent=1, exclude=unwritten).encode() + b"\n")
 
     def identity(self, manifest: Manifest, names: Collection[str]) -> str:
         """SHA-256 over the request, the fields and the digests of the pages, which are over every shard's."""

@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner
 
 from hskcache import console, errors
-from hskcache.console import Commands
+from hskcache.console import Commands, human_rate, human_time
 
 ROOT = Path(__file__).resolve().parents[2]
 RAISED: list[BaseException] = []
@@ -164,3 +164,24 @@ def test_a_bar_is_left_where_something_was_done_alone(capsys: pytest.CaptureFixt
         if is_done:
             bar.advance(task, 3)
     assert ("build" in capsys.readouterr().err) is is_done
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(0.2, "0 s"), (42.4, "42 s"), (65, "1 min 5 s"), (120, "2 min"), (7620, "2 h 7 min"), (273_600, "3 d 4 h")],
+)
+def test_a_duration_is_told_in_its_two_largest_units(seconds: float, words: str) -> None:
+    assert human_time(seconds) == words
+
+
+@pytest.mark.parametrize(
+    ("speed", "unit", "words"),
+    [
+        (1250.4, "rows", "1,250 rows/s"),
+        (2.54, "steps", "2.5 steps/s"),
+        (0.3125, "steps", "3.2 s/step"),
+        (4.1e6, "bytes", "4.10 MB/s"),
+    ],
+)
+def test_a_speed_below_one_a_second_is_told_by_what_one_takes(speed: float, unit: str, words: str) -> None:
+    assert human_rate(speed, unit) == words

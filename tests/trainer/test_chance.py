@@ -4,14 +4,15 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from hskcache.cache import Cache
+from hskcache.evaluation import METRICS, Scores
 from trainer import chance
 from trainer.cli import main
-from trainer.evaluation import Scores
 from trainer.run.finetuner import Finetuner
 from trainer.stark.folder import Folder
 from trainer.stark.results import results_of, table
@@ -132,3 +133,12 @@ def test_the_table_of_levels_marks_chance(tmp_path: Path) -> None:
     lines = table(found).splitlines()
     assert lines[1].endswith("best")
     assert lines[2].endswith("chance")
+
+
+def test_the_majority_has_the_metrics_of_one_answer_for_all_rows() -> None:
+    classes, scores = np.array([1, 1, 1, 0]), np.array([0.5, 1.5, 4.0], np.float32)
+    names = ("accuracy", "f1", "matthews")
+    assert chance.majority(classes, {name: METRICS[name] for name in names}) == pytest.approx(
+        {"accuracy": 0.75, "f1": 2 * 3 / (2 * 3 + 1), "matthews": 0.0}
+    )
+    assert chance.majority(scores, {"pearson": METRICS["pearson"]}) == {"pearson": 0.0}

@@ -12,10 +12,10 @@ from transformers.utils import logging
 
 from hskcache.build.build import Job, build, prepare_job
 from hskcache.cache import Cache, open_cache
+from hskcache.evaluation import evaluate, metrics_for
 from hskcache.spec import Depth, Hidden, Length, Spec, Width
 from hskcache.teacher.load import load_teacher
 from hskcache.text import examples_for, load_task, tokenize
-from trainer.evaluation import evaluate, metrics_for
 from trainer.recipe import Recipe
 from trainer.run.fit import Fit
 from trainer.run.request import Machine

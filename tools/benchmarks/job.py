@@ -49,7 +49,7 @@ def padded_batches(job: "Job", batch_size: int, length: int) -> Iterator[dict[st
     import numpy as np
     import torch
 
-    from trainer.inference import pad_batch
+    from hskcache.inference import pad_batch
 
     rng = np.random.default_rng(0)
     while True:
@@ -121,8 +121,8 @@ def beside_the_steps(job: "Job", part: "Job", learner: Side, folder: Path, given
     import torch
 
     from hskcache.build.build import build
+    from hskcache.inference import predict
     from hskcache.text import tokenize
-    from trainer.inference import predict
 
     numbers, tokenizer = count(), job.teacher.tokenizer
     dev = tokenize(synthetic.read_rows(given["glue"] / "SST-2" / "dev.tsv"), tokenizer, given["length"])

@@ -25,7 +25,7 @@ def plain_batches(job: "Job", batch_size: int, device: str) -> Iterator[tuple[di
     import numpy as np
     import torch
 
-    from trainer.inference import pad_batch
+    from hskcache.inference import pad_batch
 
     rng = np.random.default_rng(0)
     pin = torch.device(device).type == "cuda"

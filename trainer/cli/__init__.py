@@ -13,6 +13,7 @@ COMMANDS = {
     "pilot": "trainer.cli.pilot:pilot",
     "evaluate": "trainer.cli.evaluate:evaluate",
     "predict": "trainer.cli.predict:predict",
+    "push": "trainer.cli.push:push",
     "profile": "trainer.cli.profile:profile",
     "completion": "hskcache.completion:show",
     "help": "hskcache.guide:show",
@@ -21,6 +22,7 @@ COMMANDS = {
 KEPT = {
     "finetune": "the last checkpoint",
     "fit": "the last checkpoint",
+    "push": "the files that are there",
     "stark": "the steps and students that are done",
     "pilot": "the cells that are done",
 }

@@ -18,6 +18,7 @@ from hskcache.cut import tell_beyond, tell_cut
 from hskcache.disk import writing_to
 from hskcache.encoder import trained_length
 from hskcache.errors import DataError, SpecError, TeacherError
+from hskcache.inference import predict
 from hskcache.model.adapter import tokenizer_of
 from hskcache.store.fields import LOGITS
 from hskcache.store.files import write_atomic
@@ -29,7 +30,6 @@ from hskcache.text.tasks import task_names
 from hskcache.text.tokenize import reach_of
 from trainer.cli import options
 from trainer.fidelity import beside, fidelity
-from trainer.inference import predict
 from trainer.loading.choice import parse_choice
 from trainer.predictions import Predictions, require_cells, written
 from trainer.source.gate import check_tokenizer

@@ -10,7 +10,7 @@ import click
 from hskcache import console, runtime
 from hskcache.classes import require_outputs
 from hskcache.completion import places
-from hskcache.options import as_json, device, layout
+from hskcache.options import as_json, device, each_once, layout
 from hskcache.text.layout import Layout, class_order
 from trainer.cli import options
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     required=True,
     multiple=True,
     metavar="FILE",
-    callback=options.each_once,
+    callback=each_once,
     help="Labelled rows; may be repeated, each file is scored by itself.",
     shell_complete=places,
 )
@@ -85,7 +85,7 @@ class _Scored:
 
     def read(self, source: str, layout: Layout) -> "Examples":
         """Labelled rows, their classes in the order of the model's."""
-        from trainer.evaluation import check_labels
+        from hskcache.evaluation import check_labels
 
         config = self.classifier.config
         problem = "regression" if config.num_labels == 1 else "classification"
@@ -102,10 +102,10 @@ class _Scored:
         """The metrics on some rows, what these lost and what there is to notice."""
         from hskcache.cut import tell_beyond, tell_cut
         from hskcache.encoder import trained_length
+        from hskcache.evaluation import evaluate, metrics_for
         from hskcache.text import tokenized
         from hskcache.text.tokenize import reach_of
         from trainer import chance
-        from trainer.evaluation import evaluate, metrics_for
 
         task, source = layout.task, examples.source
         rows = tokenized(examples, self.tokenizer, self.max_length)

@@ -44,6 +44,7 @@ from trainer.run.request import FinetuneRequest
 @options.metric
 @options.eval_steps
 @options.save_steps
+@options.report_to
 @options.task_max_length
 @options.seed
 @options.bf16
@@ -70,4 +71,6 @@ def finetune(request: FinetuneRequest, out: Path, profile: Path | None, as_json:
         console.print_json(result)
     else:
         options.print_scores({str(request.eval_data): result["best"]["metrics"]})
+        build = ["hskcache", "build", "--teacher", str(out), "--data", str(request.data), "--out", "CACHE"]
+        options.tell_end(result, out, {"keeps what it knows": build})
     chance.tell(result, str(out), "what usually helps is another learning rate (--lr), more --epochs or more rows")

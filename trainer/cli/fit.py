@@ -12,7 +12,7 @@ from hskcache.completion import fields, places
 from hskcache.console import parse_bytes
 from hskcache.counted import counted
 from hskcache.errors import SpecError
-from hskcache.options import as_json, device, gathered, layout, profile, view
+from hskcache.options import as_json, device, each_once, gathered, layout, profile, view
 from hskcache.processes import is_first
 from hskcache.ranges import Whole
 from hskcache.spec import Spec, parse_spec
@@ -130,7 +130,7 @@ def _run(request: FitRequest, out: Path, machine: Machine) -> dict[str, Any]:
     "--eval-data",
     multiple=True,
     metavar="FILE",
-    callback=options.each_once,
+    callback=each_once,
     help="Rows that score the student and pick its best evaluation; none for a corpus. Given again, further rows that "
     "score the finished student and pick nothing.",
     shell_complete=places,
@@ -182,6 +182,7 @@ def _run(request: FitRequest, out: Path, machine: Machine) -> dict[str, Any]:
 @options.metric
 @options.eval_steps
 @options.save_steps
+@options.report_to
 @options.seed
 @options.bf16
 @device
@@ -225,5 +226,7 @@ def fit(request: FitRequest, out: Path, machine: Machine, profile: Path | None, 
     scored = str(next(iter(request.eval_data), None))
     options.print_scores({scored: result["scores"] or losses, **result.get("others", {})})
     for stage in result["stages"]:
-        pace = f", {stage['seconds_per_step']:.3f} s a step" if stage["seconds_per_step"] else ""
+        pace = f", {console.human_rate(1 / stage['seconds_per_step'], 'steps')}" if stage["seconds_per_step"] else ""
         console.say(f"{stage['name']}: {counted(stage['steps'], 'step')}{pace}")
+    predict = ["hsktrain", "predict", "--model", str(out), "--data", "FILE", "--out", "predictions.tsv"]
+    options.tell_end(result, out, {"answers rows": predict, "shares it": ["hsktrain", "push", str(out), "URL"]})

@@ -1,13 +1,16 @@
 """The options that commands of the trainer share, beside those of :mod:`hskcache.options`."""
 
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from hskcache import console
 from hskcache import options as shared
 from hskcache.completion import known, places, recipes
+from hskcache.counted import counted
 from hskcache.errors import SpecError
 from hskcache.ranges import Whole
 
@@ -61,6 +64,12 @@ eval_steps = click.option(
     help="Evaluate every so many steps, too, where the best is kept.  [default: every epoch alone]",
 )
 save_steps = click.option("--save-steps", type=Whole(min=1), help="Save a checkpoint every so many steps, too.")
+report_to = click.option(
+    "--report-to",
+    type=click.Choice(["none", "wandb", "mlflow"]),
+    default="none",
+    help="Send the course of the training there too, beside the logs for TensorBoard; the package is yours to install.",
+)
 accumulation = click.option(
     "--gradient-accumulation",
     "accumulation",
@@ -138,12 +147,31 @@ def _refused(key: str) -> Callable[[click.Context, click.Parameter, str | None],
     return refuse
 
 
-def each_once(_context: click.Context, parameter: click.Parameter, sources: tuple[str, ...]) -> tuple[str, ...]:
-    """Files that a repeated option names: a callback of the option. Raises SpecError if one is named twice."""
-    for place, source in enumerate(sources):
-        if source in sources[:place]:
-            raise SpecError(f"{parameter.opts[0]} {source} is given twice; give each file once")
-    return sources
+def tell_end(result: Mapping[str, Any], out: Path, following: Mapping[str, Sequence[str]]) -> None:
+    """Say on stderr what a run has come to, beside what others reach on the same rows, and what to do with it.
+
+    ``result``: the content of metrics.json, whichever version wrote it; ``following``: commands by what they do.
+    """
+    from hskcache.evaluation import share_kept
+
+    metric, scores = result.get("metric"), result.get("scores") or {}
+    if metric is None or metric not in scores:
+        console.say(f"{out} is an encoder; a classifier begins from it with hsktrain fit --student {out}")
+        return
+    told = [f"{metric} {scores[metric]:.4f}"]
+    if (error := result.get("standard_errors", {}).get(metric)) is not None:
+        told[0] += f" (standard error {error:.4f}, {counted(result['num_rows'], 'row')})"
+    if (best := result.get("best")) is not None:
+        told.append(f"of epoch {best['epoch']:.4g}")
+    baselines = result.get("baselines", {})
+    told += [f"{name} {one[metric]:.4f}" for name, one in baselines.items() if metric in one]
+    share = share_kept(scores, baselines.get("teacher", {}), metric)
+    if share is not None:
+        told.append(f"{100 * share:.1f} % of the teacher's is kept")
+    console.say(f"{out}: {', '.join(told)}")
+    commands = "; ".join(f"{shlex.join(words)} {what}" for what, words in following.items())
+    card = out / "README.md"
+    console.say(f"next: {commands}" + (f"; {card} is its card" if card.is_file() else ""))
 
 
 def print_scores(scores: Mapping[str, Mapping[str, float]]) -> None:

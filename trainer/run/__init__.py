@@ -6,6 +6,7 @@ By floors; each uses those below it alone:
 - commands: ``fit`` over ``distill``, one stage; ``finetune`` over ``finetuner``;
 - ``training``, what both share of the Trainer;
 - ``learner``, a student with its projections; ``resume`` and ``midway``, how a stage goes on; ``selecting``, the best;
+- ``card``, the model card; ``baselines``, the scores that a student's are read beside; ``history``, its course;
 - ``checkpoints``, the folder of a run; ``interrupts``, ``passes``, ``processes``, ``progress``;
 - ``request``, what a run is asked for with, which needs no torch.
 """

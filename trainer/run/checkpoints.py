@@ -19,6 +19,8 @@ from hskcache.locks import WRITING
 RUN = "run.json"
 METRICS = "metrics.json"
 LOGS = "logs"
+HISTORY = "history.jsonl"
+ARGUMENTS = "training_args.json"
 CHECKPOINTS = "checkpoints"
 STAGES = "stages"
 DONE = "done.json"
@@ -90,6 +92,7 @@ def claim(out: Path, run: Mapping[str, Any]) -> dict[str, Any] | None:
                 )
             _drop_way(out)
             shutil.rmtree(out / LOGS, ignore_errors=True)
+            (out / HISTORY).unlink(missing_ok=True)
     else:
         require_room(out)
     out.mkdir(parents=True, exist_ok=True)

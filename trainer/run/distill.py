@@ -150,6 +150,8 @@ def training_arguments(
         logging_nan_inf_filter=False,
         seed=seed,
         bf16=machine.bf16,
+        report_to=machine.report_to,
+        run_name=f"{folder.parents[2].name}/{stage.name}",
         # Without a loss on the logits the classifier gets no gradient.
         ddp_find_unused_parameters=stage.losses.soft is None and stage.losses.label is None,
     )

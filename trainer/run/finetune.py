@@ -1,34 +1,44 @@
 """Plain fine-tuning on labels: a teacher from a pre-trained encoder, or a student without any teacher."""
 
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PreTrainedTokenizerBase, TrainingArguments
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
 
 from hskcache import console, runtime
+from hskcache.counted import counted
 from hskcache.cut import tell_beyond, tell_cut
-from hskcache.encoder import trained_length
+from hskcache.encoder import trained_length, weights_digest
 from hskcache.errors import DataError, MismatchError, SpecError
+from hskcache.evaluation import Scores, check_labels, metrics_for
+from hskcache.inference import check_fit
 from hskcache.locks import sole_writer
 from hskcache.model.save import save_model
+from hskcache.move.card import word
+from hskcache.store.evaluation import Evaluation
 from hskcache.text import Examples, remembered
 from hskcache.text.tokenize import reach_of
 from trainer import chance
-from trainer.evaluation import check_labels, metrics_for
-from trainer.inference import check_fit
 from trainer.run import processes, training
-from trainer.run.checkpoints import CHECKPOINTS, LOGS, claim, finish, last_checkpoint, step_of
+from trainer.run.baselines import Baselines
+from trainer.run.card import Account, write_card
+from trainer.run.checkpoints import CHECKPOINTS, claim, finish, last_checkpoint, step_of
 from trainer.run.finetuner import Finetuner, Labelled
+from trainer.run.progress import EvaluationLines
 from trainer.run.request import FinetuneArguments
 from trainer.run.resume import LogFirst, stopped
 from trainer.run.selecting import Best
-from trainer.run.training import arguments_on, selection
+from trainer.run.training import Course, arguments_on, selection
 from trainer.student import origin
 from trainer.student.create import Interface, create_student
 from trainer.student.token_types import token_types_after
+
+# Where it was computed and what else the card tells by itself.
+_NOT_TOLD = ("model", "device", "save_steps", "report_to")
 
 
 def finetune(
@@ -39,11 +49,12 @@ def finetune(
     ``out`` becomes an ordinary checkpoint with its tokenizer, ``logs/`` for TensorBoard and ``metrics.json``. A run
     that was cut off goes on from its last epoch; a finished one is not run again. Returns the content of metrics.json:
     ``metric``, the one that picked; ``best``, its epoch, step and metrics; ``chance``, whether those are chance, see
-    :func:`trainer.chance.record`; ``epochs``, the metrics of every evaluation; and ``origin``, see
-    :func:`trainer.student.origin.record`. Raises DataError if one of the two data sets is empty or has no labels;
-    MismatchError if ``out`` holds another run; the model, the tokenizer and the labels do not fit each other; SpecError
-    for an unknown metric, or bfloat16 on a device without it; TeacherError if the model cannot be loaded; Interrupted
-    by SIGINT or SIGTERM in training, whose last step is saved.
+    :func:`trainer.chance.record`; ``scores``, those metrics with their ``standard_errors`` and ``baselines``;
+    ``epochs``, the metrics of every evaluation; and ``origin``, see :func:`trainer.student.origin.record`. Raises
+    DataError if one of the two data sets is empty or has no labels; MismatchError if ``out`` holds another run; the
+    model, the tokenizer and the labels do not fit each other; SpecError for an unknown metric, or bfloat16 on a device
+    without it; TeacherError if the model cannot be loaded; Interrupted by SIGINT or SIGTERM in training, whose last
+    step is saved.
     """
     metrics = metrics_for(train.examples.problem, arguments.metrics)
     metric = next(iter(metrics))
@@ -66,7 +77,9 @@ def finetune(
             origin.tell_origin(arguments.model, _reads_pairs(tokenizer, train.examples))
         trainer = Finetuner(model, _training_arguments(arguments, metric, out), train, dev, metrics)
         best = Best(trainer.model, out / CHECKPOINTS, metric)
-        for callback in (LogFirst(), *selection(arguments.eval_steps, arguments.patience, metric), best):
+        baselines = Baselines(chance.majority(check_labels(dev.examples), metrics))
+        lines = EvaluationLines("", metric, baselines)
+        for callback in (LogFirst(), *selection(arguments.eval_steps, arguments.patience, metric), best, lines):
             trainer.add_callback(callback)
         checkpoint = processes.on_first(lambda: last_checkpoint(out))
         if checkpoint is not None and (state := stopped(checkpoint)) is not None:
@@ -74,17 +87,45 @@ def finetune(
         else:
             if checkpoint is not None:
                 console.say(f"going on from step {step_of(checkpoint)}")
-            training.train(trainer, checkpoint, out / LOGS, "fine-tune", save_steps=arguments.save_steps)
+            training.train(trainer, checkpoint, Course(out), arguments.save_steps)
         processes.wait()
         best.restore(trainer.state)
-        result = _result(trainer, metric) | origin.record(arguments.model)
+        result = _result(trainer, metric) | baselines.record() | origin.record(arguments.model)
         if processes.is_first():
             save_model(model, out, tokenizer)
             known = remembered.of_examples(train.examples, arguments.max_length, train.rows.cut)
             types = token_types_after(arguments.model, False, _reads_pairs(tokenizer, train.examples))
             remembered.save(replace(known, token_types=types), out)
+            training.write_arguments(out, {"fine-tune": trainer.args})
+            result |= _evaluation(model, arguments, dev, result)
+            write_card(out, model, _account(arguments, train, dev, known), result)
             finish(out, result)
     return result
+
+
+def _evaluation(
+    model: PreTrainedModel, arguments: FinetuneArguments, dev: Labelled, result: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The scores as a build takes them over from the folder of its teacher, and of which weights they are."""
+    if arguments.bf16:
+        # A build computes in float32 where nothing else is said.
+        return {}
+    evaluation = Evaluation(
+        data=dev.examples.source,
+        fingerprint=dev.examples.fingerprint,
+        num_rows=len(dev.examples),
+        max_length=arguments.max_length,
+        metrics=result["scores"],
+    )
+    return {"evaluation": evaluation.model_dump(), "weights_sha256": weights_digest(model)}
+
+
+def _account(arguments: FinetuneArguments, train: Labelled, dev: Labelled, known: remembered.Remembered) -> Account:
+    settings = {name: value for name, value in asdict(arguments).items() if name not in _NOT_TOLD and value is not None}
+    examples = train.examples
+    line = f"- data: {word(examples.source)}, {counted(len(examples), 'row')}, fingerprint `{examples.fingerprint}`"
+    random_weights = origin.has_no_weights(arguments.model)
+    return Account(arguments.model, random_weights, None, [line], settings, dev.examples.source, known)
 
 
 def _run(
@@ -92,7 +133,7 @@ def _run(
 ) -> dict[str, Any]:
     run = asdict(arguments) | {"tokenizer": tokenizer.name_or_path}
     # These decide where and how often, not what: a run may go on elsewhere.
-    del run["device"], run["save_steps"]
+    del run["device"], run["save_steps"], run["report_to"]
     return run | {"train": train.examples.fingerprint, "dev": dev.examples.fingerprint}
 
 
@@ -148,6 +189,8 @@ def _training_arguments(arguments: FinetuneArguments, metric: str, out: Path) ->
         save_strategy="epoch",
         metric_for_best_model=metric,
         logging_steps=0.01,
+        report_to=arguments.report_to,
+        run_name=out.name,
         ddp_find_unused_parameters=False,
     )
 
@@ -181,4 +224,5 @@ def _result(trainer: Finetuner, metric: str) -> dict[str, Any]:
     best = next(epoch for epoch in epochs if epoch["step"] == trainer.state.best_global_step)
     # An epoch of an earlier process is judged again, by the weights that were loaded as the best.
     scores = trainer.scores.get(best["step"]) or processes.on_first(trainer.score)
-    return {"metric": metric, "best": best, **chance.record(scores), "epochs": epochs}
+    told = {"scores": dict(best["metrics"]), **(scores.uncertainty() if isinstance(scores, Scores) else {})}
+    return {"metric": metric, **told, "best": best, **chance.record(scores), "epochs": epochs}

@@ -9,12 +9,11 @@ import torch
 from torch.utils.data import Dataset, Sampler
 from transformers import PreTrainedModel, PrinterCallback, TrainerControl, TrainingArguments
 
-from hskcache import console
 from hskcache.encoder import takes_token_types
+from hskcache.evaluation import Metric, evaluate
+from hskcache.inference import pad_batch
 from hskcache.text import Examples, TokenizedRows
 from hskcache.timeline import span
-from trainer.evaluation import Metric, evaluate
-from trainer.inference import pad_batch
 from trainer.run import processes
 from trainer.run.midway import MidwayTrainer, Order
 
@@ -86,7 +85,6 @@ class Finetuner(MidwayTrainer):
         values = self.scores[self.state.global_step] = processes.on_first(self.score)
         logs = {f"{metric_key_prefix}_{name}": value for name, value in values.items()}
         self.log(dict(logs))
-        console.say(f"epoch {self.state.epoch or 0:g}: " + ", ".join(f"{k} {v:.4f}" for k, v in values.items()))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, logs)
         return logs
 

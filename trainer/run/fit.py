@@ -1,15 +1,16 @@
 """Train a student through the stages of a recipe, from a cache or from a teacher in the loop."""
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback
 
 from hskcache import console, runtime
+from hskcache.evaluation import Scores
 from hskcache.locks import sole_writer
 from hskcache.model.save import load_weights, save_model
 from hskcache.text import remembered
@@ -18,11 +19,12 @@ from trainer import chance
 from trainer.losses import pairs_of
 from trainer.recipe import Recipe, Stage
 from trainer.run import processes
+from trainer.run.baselines import Baselines
+from trainer.run.card import Account, write_card
 from trainer.run.checkpoints import (
     CHECKPOINTS,
     DONE,
     LOADER,
-    LOGS,
     STAGES,
     claim,
     finish,
@@ -32,11 +34,11 @@ from trainer.run.checkpoints import (
 )
 from trainer.run.distill import DistillTrainer, Score, training_arguments
 from trainer.run.learner import Learner, Projecting, told
-from trainer.run.progress import Pace
+from trainer.run.progress import EvaluationLines, Pace
 from trainer.run.request import Machine
 from trainer.run.resume import PlaceCallback, newest, stopped
 from trainer.run.selecting import Best
-from trainer.run.training import selection, train
+from trainer.run.training import Course, selection, train, write_arguments
 from trainer.source import projections
 from trainer.source.gate import check_recipe, check_student
 from trainer.source.objective import Objective, restore_attention
@@ -58,6 +60,9 @@ class Fit:
         rows: how the student's rows are read, which is saved with it; None where that is not known.
         others: by name, metrics on further rows, which are taken of the finished student and choose nothing.
         origin: what the student was made of, told when a run begins; None where it is told elsewhere.
+        baselines: makes the scores that the student's are read beside; called once, by the first process.
+        account: makes what the card tells of where the student comes from; None: no card is written.
+        tells: whether what is known of the rows and the teacher is said when the run begins.
     """
 
     source: Source
@@ -73,6 +78,9 @@ class Fit:
     origin: str | None = None
     projecting: Projecting = field(default_factory=Projecting)
     others: Mapping[str, Score] = field(default_factory=dict)
+    baselines: Callable[[], Baselines] = Baselines
+    account: Callable[[], Account] | None = None
+    tells: bool = True
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -89,6 +97,19 @@ class Fit:
             "recipe": self.recipe.model_dump(mode="json"),
             "seed": self.seed,
         }
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run in its folder.
+
+    ``baselines``: the scores that its student's are read beside.
+    """
+
+    job: Fit
+    out: Path
+    machine: Machine
+    baselines: Baselines
 
 
 def fit(job: Fit, out: Path, machine: Machine) -> dict[str, Any]:
@@ -114,42 +135,68 @@ def fit(job: Fit, out: Path, machine: Machine) -> dict[str, Any]:
             return finished
         if job.origin is not None and not (out / STAGES).exists():
             origin.tell_origin(job.origin, job.source.knowledge.reads_pairs)
+        baselines = processes.on_first(job.baselines)
+        if baselines.agreement and job.tells and not (out / STAGES).exists():
+            console.say(baselines.agreement)
+        run = Run(job, out, machine, baselines)
         learner = Learner(job.student, dict(job.projecting.taken))
         for number, stage in enumerate(job.recipe.stages):
             folder = out / STAGES / f"{number}-{stage.name}"
             if processes.on_first((folder / DONE).is_file):
                 learner = learner.again(folder / "student", device)
             else:
-                _run_stage(job, stage, learner, folder, machine)
-        return processes.on_first(lambda: _finished(job, learner, out))
+                _run_stage(run, number, learner, folder)
+        return processes.on_first(lambda: _finished(run, learner))
 
 
-def _finished(job: Fit, learner: Learner, out: Path) -> dict[str, Any]:
+def _finished(run: Run, learner: Learner) -> dict[str, Any]:
+    job, out = run.job, run.out
     save_model(learner.student, out, job.tokenizer)
     projections.save(learner.projections if job.projecting.exported else {}, out)
     if job.rows is not None:
         remembered.save(job.rows, out)
-    records = [out / STAGES / f"{number}-{stage.name}" / DONE for number, stage in enumerate(job.recipe.stages)]
+    folders = [out / STAGES / f"{number}-{stage.name}" for number, stage in enumerate(job.recipe.stages)]
+    stages = [read_json(folder / DONE) for folder in folders]
     scores = job.score(learner.student)
-    result = {"metric": job.metric, "scores": scores, **chance.record(scores), "stages": list(map(read_json, records))}
+    result = {"metric": job.metric, "scores": scores, **chance.record(scores), "stages": stages}
+    result |= run.baselines.record() | _best(stages[-1], job.metric)
+    if isinstance(scores, Scores):
+        result |= scores.uncertainty()
     if job.others:
         result["others"] = {name: score(learner.student) for name, score in job.others.items()}
     if job.origin is not None:
         result |= origin.record(job.origin)
+    arguments = {
+        stage.name: training_arguments(stage, run.machine, folder / CHECKPOINTS, job.metric, job.seed)
+        for stage, folder in zip(job.recipe.stages, folders, strict=True)
+    }
+    write_arguments(out, arguments)
+    if job.account is not None:
+        write_card(out, learner.student, replace(job.account(), rows=job.rows), result)
     finish(out, result)
     return result
 
 
-def _run_stage(job: Fit, stage: Stage, learner: Learner, folder: Path, machine: Machine) -> None:
+def _best(stage: Mapping[str, Any], metric: str | None) -> dict[str, Any]:
+    """The evaluation that the last stage kept the weights of, the first of equals; nothing where it kept its last."""
+    if not stage["evaluations"] or metric is None:
+        return {}
+    best = max(stage["evaluations"], key=lambda one: one[metric])
+    return {"best": {"stage": stage["name"], "epoch": best["epoch"], "step": best["step"]}}
+
+
+def _run_stage(run: "Run", number: int, learner: Learner, folder: Path) -> None:
     """Train ``learner`` in place; once ``folder/done.json`` stands, its weights stand in ``folder/student``."""
+    job, stage = run.job, run.job.recipe.stages[number]
     held = {} if job.projecting.fresh else learner.projections
     matches = job.source.knowledge.matches_for(learner.student.config.num_hidden_layers, job.layer_map)
     objective = Objective(learner.student, stage.losses, matches, job.seed, held)
-    trainer = _trainer(job, stage, objective, folder, machine)
+    trainer = _trainer(job, stage, objective, folder, run.machine)
     beside = {projections.FILE: objective.projections} if objective.projections else {}
     pace, best = Pace(), Best(objective.student, folder, job.metric or "", beside)
     # In this order: a checkpoint is whole before what only an older one needs is dropped.
-    for callback in (PlaceCallback(trainer.loader), best, pace):
+    lines = EvaluationLines(f"{stage.name} ", job.metric, run.baselines)
+    for callback in (PlaceCallback(trainer.loader), best, pace, lines):
         trainer.add_callback(callback)
     checkpoint = processes.on_first(lambda: newest(folder))
     if checkpoint is not None:
@@ -161,8 +208,9 @@ def _run_stage(job: Fit, stage: Stage, learner: Learner, folder: Path, machine: 
         trainer.state = state
         load_weights(trainer.model, checkpoint / "model.safetensors", trainer.args.device)
     else:
-        logs = folder.parent.parent / LOGS / stage.name
-        train(trainer, checkpoint, logs, stage.name, what=f"stage {stage.name}")
+        later = sum(other.epochs for other in job.recipe.stages[number + 1 :])
+        rows = trainer.num_examples(trainer.loader)
+        train(trainer, checkpoint, Course(run.out, stage.name, later * rows / stage.batch_size))
     processes.wait()
     restore_attention(learner.student)
     if stage.select == "best":

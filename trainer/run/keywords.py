@@ -15,7 +15,9 @@ from trainer.run.requested import fit as run
 
 _SOURCE = ("fields", "rows", "residency", "local_dir", "local_bytes", "view")
 _RUN = ("metric", "layer_map", "projection", "exports_projection", "seed", "changes", "eval_steps", "tokenizer")
-_MACHINE = {"device": "device", "bf16": "bf16", "gradient_accumulation": "accumulation", "save_steps": "save_steps"}
+_MACHINE = {name: name for name in ("device", "bf16", "save_steps", "report_to")} | {
+    "gradient_accumulation": "accumulation"
+}
 
 
 def fit(
@@ -36,7 +38,8 @@ def fit(
         cache: the open cache, or a view of one, or its path or URL.
         student: ``tinybert4``, ``tinybert6``, a config.json, a folder, a hub id, or a model in memory, with its
             ``tokenizer`` where it has another than the cache.
-        machine: how to compute, in place of ``device``, ``bf16``, ``gradient_accumulation`` and ``save_steps``.
+        machine: how to compute, in place of ``device``, ``bf16``, ``gradient_accumulation``, ``save_steps``
+            and ``report_to``.
         out: folder of the student.
         eval_data: labelled rows that score the student, as ``hskcache.build`` takes rows; of several in a list, or a
             mapping by name, the first picks the best evaluation. None for a corpus.

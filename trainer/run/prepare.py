@@ -1,6 +1,6 @@
 """Preparation of a run from what it is asked for with: everything is opened and fits, nothing is written."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
@@ -12,15 +12,18 @@ from hskcache.counted import counted
 from hskcache.cut import tell_beyond, tell_cut
 from hskcache.encoder import trained_length, weights_digest
 from hskcache.errors import DataError, MismatchError, SpecError
+from hskcache.evaluation import Metric, check_labels, evaluate, metrics_for
+from hskcache.inference import check_fit
 from hskcache.recall import of_cache, tell_cut_of
+from hskcache.store.fields import KINDS, LOGITS
 from hskcache.text import Examples, load_tokenizer, tokenized
 from hskcache.text.layout import Layout
 from hskcache.text.memory import InMemory
 from hskcache.text.remembered import of_examples
 from hskcache.text.tokenize import reach_of
 from hskcache.views import View, parse_view
-from trainer.evaluation import Metric, check_labels, evaluate, metrics_for
-from trainer.inference import check_fit
+from trainer.run.baselines import Baselines, baselines_of
+from trainer.run.card import Account, lines_of
 from trainer.run.distill import Score
 from trainer.run.fit import Fit
 from trainer.run.learner import Projecting, left_behind, projections_of, take_up
@@ -29,6 +32,7 @@ from trainer.source.gate import check_recipe, check_student, check_tokenizer
 from trainer.source.knowledge import Knowledge
 from trainer.source.source import Local, Source, cached_source, opened_cache
 from trainer.student.create import create_encoder, create_student
+from trainer.student.origin import has_no_weights
 from trainer.student.token_types import token_types_after
 from trainer.student.vocabulary import own_vocabulary
 
@@ -40,12 +44,13 @@ class Scoring(NamedTuple):
     """Scoring of a student; of a corpus without a task there is nothing to score.
 
     ``score``: the task's metrics of a student. ``metric``: the one that picks the best epoch; None without a task.
-    ``fingerprint``: of the rows it is scored on; None without a task.
+    ``fingerprint``: of the rows it is scored on; None without a task. ``baselines``: makes what others have on them.
     """
 
     score: Score
     metric: str | None
     fingerprint: str | None
+    baselines: Callable[[], Baselines]
 
 
 def prepare_fit(request: FitRequest, machine: Machine, tells: bool = True) -> Fit:
@@ -53,16 +58,15 @@ def prepare_fit(request: FitRequest, machine: Machine, tells: bool = True) -> Fi
 
     ``tells``: whether to say which rows were cut. Raises CacheError for whichever of them is at fault.
     """
-    recipe = request.recipe
     source = _source(request, machine)
     knowledge = source.knowledge
-    check_recipe(knowledge, recipe, machine.slices)
+    check_recipe(knowledge, request.recipe, machine.slices)
     memory, max_length = of_cache(knowledge.where, knowledge.request), knowledge.request.spec.max_length
     data, others = next(iter(request.eval_data), None), request.eval_data[1:]
     # The columns that the user named, or those that the rows of the knowledge were read with.
     layout = request.layout if data is None else request.layout.recalling(memory, data, labelled=True)
     examples = _evaluation_rows(data, layout, knowledge)
-    further = {str(source): _evaluation_rows(source, layout, knowledge) for source in others}
+    further = {str(rows): _evaluation_rows(rows, layout, knowledge) for rows in others}
     metrics = _metrics(request.metric, layout, knowledge)
     with runtime.quiet():
         tokenizer = load_tokenizer(source.tokenizer)
@@ -72,22 +76,25 @@ def prepare_fit(request: FitRequest, machine: Machine, tells: bool = True) -> Fi
     if tells:
         tell_cut_of(knowledge.request, knowledge.where, reach)
 
-    def scoring_on(examples: Examples | None, source: str) -> Scoring:
+    def scoring_on(examples: Examples | None, data: str) -> Scoring:
         if examples is None:
-            return Scoring(lambda _student: {}, None, None)
+            return Scoring(lambda _student: {}, None, None, Baselines)
         rows = tokenized(examples, tokenizer, max_length)
         check_fit(student, rows)
         if tells:
-            tell_cut(rows.cut, len(rows), source, reach)
-            tell_beyond(int(rows.lengths.max(initial=0)), trained_length(student), source, request.student)
+            tell_cut(rows.cut, len(rows), data, reach)
+            tell_beyond(int(rows.lengths.max(initial=0)), trained_length(student), data, request.student)
         score = partial(evaluate, examples=examples, rows=rows, metrics=metrics, bf16=machine.bf16)
-        return Scoring(score, next(iter(metrics)), examples.fingerprint)
+        live = None if source.teacher is None else partial(score, source.teacher)
+        beside = partial(baselines_of, knowledge, examples, metrics, live)
+        return Scoring(score, next(iter(metrics)), examples.fingerprint, beside)
 
     scoring = scoring_on(examples, str(data))
+    recipe = request.recipe.for_task(memory.task if (task := layout.task) is None else task.name)
     types = token_types_after(request.student, knowledge.is_corpus, knowledge.reads_pairs)
     return Fit(
         source=source,
-        recipe=recipe.for_task(memory.task if (task := layout.task) is None else task.name),
+        recipe=recipe,
         student=student,
         tokenizer=tokenizer,
         score=scoring.score,
@@ -98,8 +105,29 @@ def prepare_fit(request: FitRequest, machine: Machine, tells: bool = True) -> Fi
         rows=replace(memory if examples is None else of_examples(examples, max_length, memory.cut), token_types=types),
         origin=request.student,
         projecting=projecting,
-        others={source: scoring_on(rows, source).score for source, rows in further.items()},
+        others={name: scoring_on(rows, name).score for name, rows in further.items()},
+        baselines=scoring.baselines,
+        account=partial(_account, replace(request, recipe=recipe), source),
+        tells=tells,
     )
+
+
+def _account(request: FitRequest, source: Source) -> Account:
+    """Origin of the student for its card."""
+    knowledge, asked, data = source.knowledge, request.source, next(map(str, request.eval_data), None)
+    learned = [kind for kind in KINDS if any(kind in stage.losses.kinds for stage in request.recipe.stages)]
+    names = [name for kind in learned for name in knowledge.choice.of(kind) or (kind,)]
+    chosen = {name: getattr(request, name) for name in ("seed", "layer_map", "projection")}
+    settings = {"recipe": request.recipe.model_dump(mode="json", exclude_none=True)} | {
+        name: value for name, value in chosen.items() if value is not None
+    }
+    view = asked.view if isinstance(asked, FromCache) else ""
+    taught = knowledge.request_for(LOGITS)
+    lines = lines_of(taught, source.cache_id, names, view)
+    if isinstance(asked, FromCache) and asked.num_rows is not None:
+        lines.append(f"- learned from: the first {counted(asked.num_rows, 'row')} alone")
+    random_weights = has_no_weights(request.student)
+    return Account(request.student, random_weights, taught.teacher, lines, settings, data)
 
 
 def _seen(request: FitRequest) -> dict[str, str]:
@@ -111,9 +139,9 @@ def _seen(request: FitRequest) -> dict[str, str]:
 def _source(request: FitRequest, machine: Machine) -> Source:
     asked = request.source
     if isinstance(asked, FromCache):
-        local = Local(asked.local_dir, asked.local_bytes)
-        cache = opened_cache(asked.cache, local).view(asked.view)
-        return cached_source(cache, asked.residency, asked.num_rows, asked.fields)
+        whole = opened_cache(asked.cache, Local(asked.local_dir, asked.local_bytes))
+        learned = cached_source(whole.view(asked.view), asked.residency, asked.num_rows, asked.fields)
+        return replace(learned, cache_id=whole.id)
     if not request.eval_data:
         raise SpecError(_NO_EVALUATION)
     for source in (asked.data, request.eval_data[0]):

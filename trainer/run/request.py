@@ -25,12 +25,15 @@ class Machine:
         bf16: mixed precision.
         accumulation: forward passes of one optimiser step.
         save_steps: steps between checkpoints, beside the one at the end of every epoch; None: that one alone.
+        report_to: ``wandb`` or ``mlflow``, which the course of the training is sent to by the Trainer's integration;
+            ``none``.
     """
 
     device: str = "auto"
     bf16: bool = False
     accumulation: int = 1
     save_steps: int | None = None
+    report_to: str = "none"
 
     @property
     def slices(self) -> int:
@@ -118,6 +121,7 @@ class Tuning:
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         save_steps: steps between checkpoints, beside the one at the end of every epoch; None: that one alone.
         eval_steps: optimizer steps between evaluations, beside the one at the end of every epoch; None: that one alone.
+        report_to: as of :class:`Machine`.
     """
 
     model: str
@@ -133,6 +137,7 @@ class Tuning:
     device: str = "auto"
     save_steps: int | None = None
     eval_steps: int | None = None
+    report_to: str = "none"
 
 
 @dataclass(frozen=True, kw_only=True)

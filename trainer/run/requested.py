@@ -6,9 +6,9 @@ from typing import Any
 
 from hskcache import console, runtime
 from hskcache.disk import writing_to
+from hskcache.evaluation import metrics_for
 from hskcache.text import load_tokenizer, tokenized
 from hskcache.text.remembered import MAX_LENGTH
-from trainer.evaluation import metrics_for
 from trainer.run.checkpoints import begun, reached, require_room
 from trainer.run.finetune import finetune as run_finetune
 from trainer.run.finetuner import Labelled
@@ -16,6 +16,7 @@ from trainer.run.finished import asked, remember
 from trainer.run.fit import fit as run_fit
 from trainer.run.prepare import prepare_fit
 from trainer.run.request import FinetuneArguments, FinetuneRequest, FitRequest, Machine, Tuning
+from trainer.run.training import check_report
 from trainer.student.vocabulary import tokenizer_for
 
 
@@ -27,6 +28,7 @@ def fit(request: FitRequest, out: Path | str, machine: Machine | None = None) ->
     before anything is written; Interrupted by SIGINT or SIGTERM, after which the same request goes on.
     """
     out, machine = Path(out), machine or Machine()
+    check_report(machine.report_to)
     machine = replace(machine, device=runtime.resolve_device(machine.device))
     require_room(out)
     with console.going_on_from(lambda: reached(out)):
@@ -45,6 +47,7 @@ def finetune(request: FinetuneRequest, out: Path | str) -> dict[str, Any]:
     missing or does not fit, which is told before anything is written; Interrupted by SIGINT or SIGTERM, after which the
     same request goes on.
     """
+    check_report(request.report_to)
     out, vocabulary, layout = Path(out), tokenizer_for(request.model, request.tokenizer), request.layout
     # Without a gold label there is nothing to learn from here.
     layout = layout.of_labelled_rows()

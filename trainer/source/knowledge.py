@@ -1,6 +1,6 @@
 """Knowledge to learn from: fields, layers and rows, whether from a cache or from a teacher in the loop."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from pydantic import ValidationError
@@ -10,6 +10,8 @@ from hskcache.errors import SpecError
 from hskcache.recall import of_cache
 from hskcache.selection.depth import LayerPair, kept_layers
 from hskcache.spec import Depth, layer_map_changes
+from hskcache.store.agreement import Agreement
+from hskcache.store.evaluation import Evaluation
 from hskcache.store.fields import INPUTS, KINDS, LOGITS, InputsField, StoredField, kind_of, knowledge
 from hskcache.strict import first_problem
 from trainer.loading.choice import OWN, Choice, resolved
@@ -30,6 +32,8 @@ class Knowledge:
         requests: by kind, what a chosen field was asked for with that another teacher added: its layers are counted
             and paired by that; the rows are those of ``request``.
         added: by kind, the names of all fields that were added to the cache.
+        evaluations: scores of the teacher of the logits on rows that are not learned from.
+        agreement: of the logits with the labels of the rows; None where that is not known.
     """
 
     request: Request
@@ -39,6 +43,8 @@ class Knowledge:
     choice: Choice = OWN
     requests: Mapping[str, Request] = field(default_factory=dict)
     added: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    evaluations: Sequence[Evaluation] = ()
+    agreement: Agreement | None = None
 
     @property
     def is_corpus(self) -> bool:
@@ -142,6 +148,7 @@ def cached_knowledge(cache: Cache, choice: Choice = OWN) -> Knowledge:
     """
     manifest, chosen = cache.manifest, resolved(cache, choice)
     names = {kind: chosen.of(kind)[0] for kind in knowledge() if chosen.of(kind)}
+    single = len(chosen.of(LOGITS)) == 1
     inputs = cache.fields[INPUTS]
     return Knowledge(
         request=manifest.request,
@@ -150,6 +157,9 @@ def cached_knowledge(cache: Cache, choice: Choice = OWN) -> Knowledge:
         where=f"the cache {cache.name}",
         choice=choice,
         requests={kind: manifest.request_for(name) for kind, name in names.items() if name in manifest.added},
+        # Several teachers together, or another one, have no scores of their own.
+        evaluations=tuple(manifest.evaluations) if names.get(LOGITS) == LOGITS and single else (),
+        agreement=manifest.agreement.get(names.get(LOGITS, "")) if single else None,
         added={kind: tuple(name for name in manifest.added if cache.fields[name].kind == kind) for kind in knowledge()},
     )
 

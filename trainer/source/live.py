@@ -58,7 +58,7 @@ def live_source(teacher: str, data: str, layout: Layout, spec: Spec, device: str
             accumulation=part.accumulation,
         )
 
-    return Source(knowledge, loader, teacher, knowledge.request.digest)
+    return Source(knowledge, loader, teacher, knowledge.request.digest, teacher=loaded.model)
 
 
 def live_knowledge(job: Job) -> Knowledge:

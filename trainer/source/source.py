@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from transformers import PreTrainedModel
+
 from hskcache.cache import Cache, open_cache
 from hskcache.errors import SpecError
 from hskcache.remote.mirror import LOCAL_BYTES, open_mirror
@@ -49,13 +51,15 @@ class Source:
 
     ``loader``: makes the loader of a stage: for its losses, the slice of this process, and the seed of the order.
     ``tokenizer``: folder or name of the tokenizer that made the rows. ``identity``: digest of what the batches are made
-    of.
+    of. ``cache_id``: of the cache, whatever is seen of it. ``teacher``: the model in the loop; None of a cache.
     """
 
     knowledge: Knowledge
     loader: Callable[[Losses, Slice, int], Ordered[Any]]
     tokenizer: str
     identity: str
+    cache_id: str | None = None
+    teacher: PreTrainedModel | None = None
 
 
 @dataclass(frozen=True)

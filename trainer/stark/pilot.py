@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 
 from hskcache.cut import tell_cut
 from hskcache.disk import writing_to
+from hskcache.evaluation import Metric, answers, check_labels, metrics_for
+from hskcache.inference import predict
 from hskcache.locks import sole_writer
 from hskcache.sparsity.levels import kept_weights, level_name, num_removed
 from hskcache.sparsity.weights import matrices, random_weights, without_weights
@@ -19,8 +21,6 @@ from hskcache.teacher.load import Teacher, load_teacher
 from hskcache.text import Examples, TokenizedRows, tokenized
 from hskcache.text.layout import Layout
 from hskcache.text.tokenize import reach_of
-from trainer.evaluation import Metric, answers, check_labels, metrics_for
-from trainer.inference import predict
 from trainer.run.checkpoints import write_json
 from trainer.stark.confidence import confidence
 from trainer.stark.folder import RESULTS, Folder, remade

@@ -15,6 +15,7 @@ from hskcache.cut import tell_cut
 from hskcache.disk import require_space
 from hskcache.encoder import weights_digest
 from hskcache.errors import DataError
+from hskcache.evaluation import check_labels, metrics_for
 from hskcache.sparsity.scoring import DrawnRows, draw
 from hskcache.spec import Spec
 from hskcache.store.agreement import told
@@ -24,7 +25,6 @@ from hskcache.teacher.places import places
 from hskcache.text import Examples, load_tokenizer, tokenized
 from hskcache.text.remembered import definition_of, is_preset
 from hskcache.text.tokenize import reach_of
-from trainer.evaluation import check_labels, metrics_for
 from trainer.source.gate import check_recipe, check_student, check_tokenizer
 from trainer.source.knowledge import Knowledge, cached_knowledge
 from trainer.source.live import live_knowledge

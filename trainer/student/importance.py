@@ -24,9 +24,9 @@ from transformers import PreTrainedModel
 
 from hskcache.encoder import takes_token_types
 from hskcache.errors import DataError, TeacherError
+from hskcache.inference import check_fit, evaluating, pad_batch
 from hskcache.permutation import permutation
 from hskcache.text import TokenizedRows
-from trainer.inference import check_fit, evaluating, pad_batch
 
 By: TypeAlias = Literal["weights", "masks"]
 """Carrier of the gradients that importance is taken of: single weights, or masks on whole heads and neurons."""

@@ -24,9 +24,9 @@ from transformers import (
 from transformers.utils import logging
 
 from hskcache.errors import CacheError, DataError, MismatchError, SpecError
+from hskcache.evaluation import evaluate, metrics_for
 from hskcache.locks import sole_writer
 from hskcache.text import examples_for, load_task, tokenize
-from trainer.evaluation import evaluate, metrics_for
 from trainer.run.finetune import finetune
 from trainer.run.finetuner import Labelled
 from trainer.run.request import FinetuneArguments
@@ -127,7 +127,9 @@ def test_the_result_tells_every_epoch_and_the_first_best(run: Finetune, tmp_path
 def test_the_folder_holds_the_model_the_logs_and_nothing_of_the_way(run: Finetune, tmp_path: Path) -> None:
     run()
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        "README.md",
         "config.json",
+        "history.jsonl",
         "logs",
         "metrics.json",
         "model.safetensors",
@@ -135,6 +137,7 @@ def test_the_folder_holds_the_model_the_logs_and_nothing_of_the_way(run: Finetun
         "run.json",
         "tokenizer.json",
         "tokenizer_config.json",
+        "training_args.json",
     }
     assert list((tmp_path / "out" / "logs").glob("events.out.tfevents.*"))
 

@@ -38,6 +38,7 @@ def test_the_student_is_an_ordinary_checkpoint_beside_its_projection(make: MakeF
     result = fit(job, tmp_path / "out", CPU)
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
         "config.json",
+        "history.jsonl",
         "logs",
         "metrics.json",
         "model.safetensors",
@@ -45,6 +46,7 @@ def test_the_student_is_an_ordinary_checkpoint_beside_its_projection(make: MakeF
         "run.json",
         "tokenizer.json",
         "tokenizer_config.json",
+        "training_args.json",
     }
     model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "out")
     assert set(weights_of(tmp_path / "out")) == set(model.state_dict())

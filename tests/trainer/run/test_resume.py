@@ -18,8 +18,9 @@ from hskcache.cache import Cache
 from trainer.batch import Batch
 from trainer.loading import KnowledgeLoader
 from trainer.recipe import Losses
-from trainer.run.checkpoints import read_json
+from trainer.run.checkpoints import HISTORY, read_json
 from trainer.run.fit import Fit, fit
+from trainer.run.history import read_history
 from trainer.run.request import Machine
 from trainer.source.projections import FILE
 from trainer.source.source import Slice, fields_of
@@ -111,7 +112,11 @@ def outcome(out: Path) -> dict[str, Any]:
     result = read_json(out / "metrics.json")
     for stage in result["stages"]:
         del stage["seconds_per_step"]
-    return {"result": result, "logs": {folder.name: scalars(folder) for folder in sorted((out / "logs").iterdir())}}
+    history = [
+        {name: value for name, value in line.items() if name != "seconds"} for line in read_history(out / HISTORY)
+    ]
+    logs = {folder.name: scalars(folder) for folder in sorted((out / "logs").iterdir())}
+    return {"result": result, "logs": logs, "history": history}
 
 
 def assert_same(out: Path, expected: Path) -> None:

@@ -10,9 +10,9 @@ from transformers import BertConfig, BertForSequenceClassification, PreTrainedMo
 
 from hskcache.encoder import weights_digest
 from hskcache.errors import DataError, MismatchError, TeacherError
+from hskcache.inference import pad_batch
 from hskcache.sparsity.masks import masked
 from hskcache.text import TokenizedRows
-from trainer.inference import pad_batch
 from trainer.student.importance import LabelledBatches, LayerImportance, draw_batches, importance
 
 NUM_ROWS, LAYERS = 11, (1, 3)

@@ -17,7 +17,7 @@ from transformers import (
 
 from hskcache.encoder import num_positions, takes_token_types
 from hskcache.errors import MismatchError
-from trainer.inference import length_batches, pad_batch, predict
+from hskcache.inference import length_batches, pad_batch, predict
 
 
 @given(st.lists(st.integers(1, 50), max_size=60), st.integers(1, 200))

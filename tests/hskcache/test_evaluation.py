@@ -8,9 +8,9 @@ from drawn import bert, rows_of
 from transformers import BertForSequenceClassification, PreTrainedModel
 
 from hskcache.errors import DataError, MismatchError, SpecError
+from hskcache.evaluation import METRICS, Scores, evaluate, metrics_for, share_kept
+from hskcache.inference import predict
 from hskcache.text import Examples, load_task, task_names
-from trainer.evaluation import METRICS, evaluate, metrics_for
-from trainer.inference import predict
 
 
 def examples_of(labels: list[float] | None, problem: str = "classification") -> Examples:
@@ -166,3 +166,25 @@ def test_rows_in_the_form_of_glue_can_be_scored(glue: Path, tiny_teacher_dir: Pa
     assert list(values) == ["matthews", "accuracy"]
     answers = predict(model, rows, pad_token_id=0).argmax(axis=1)
     assert values["matthews"] == pytest.approx(matthews_corrcoef(examples.labels, answers))
+
+
+def test_the_bootstrap_tells_what_the_binomial_formula_does_where_both_apply() -> None:
+    """Under another name accuracy is resampled; 100 samples tell a standard error to about 7 percent."""
+    draw = np.random.default_rng(1)
+    labels = draw.integers(0, 2, 400)
+    predicted = np.where(draw.random(400) < 0.8, labels, 1 - labels)
+    scores = Scores({name: METRICS["accuracy"](predicted, labels) for name in ("accuracy", "again")})
+    scores.compared, scores.metrics = (predicted, labels), dict.fromkeys(scores, METRICS["accuracy"])
+    told = scores.uncertainty()
+    share = scores["accuracy"]
+    assert told["num_rows"] == 400
+    assert told["standard_errors"]["accuracy"] == pytest.approx((share * (1 - share) / 400) ** 0.5)
+    assert told["standard_errors"]["again"] == pytest.approx(told["standard_errors"]["accuracy"], rel=0.25)
+    assert told == scores.uncertainty(), "drawn alike every time"
+    assert Scores().uncertainty() == {}
+
+
+def test_a_share_of_the_teachers_score_is_told_only_where_there_is_one() -> None:
+    assert share_kept({"accuracy": 0.6}, {"accuracy": 0.8}, "accuracy") == pytest.approx(0.75)
+    assert share_kept({"matthews": 0.1}, {"matthews": -0.1}, "matthews") is None
+    assert share_kept({"accuracy": 0.6}, {}, "accuracy") is None
