@@ -4,13 +4,15 @@ from collections.abc import Generator, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Any, Literal
 
 import numpy as np
 import torch
 
 from hskcache.cache import Cache
 from hskcache.counted import counted
-from hskcache.errors import MismatchError
+from hskcache.errors import MismatchError, SpecError
+from hskcache.nearest import meant
 from hskcache.store.fields import INPUTS
 from hskcache.store.row_ranges import RowRanges
 from trainer.batch import Batch
@@ -24,12 +26,13 @@ from trainer.loading.plan import Integers, Window
 from trainer.loading.prefetch import prefetched
 from trainer.loading.reader import Reader
 from trainer.loading.residency import Residency, choose, keep_bytes, streamed_windows
+from trainer.loading.tokens import TokenLoader
 
 _POOL_BYTES = 2 << 20
 
 
 @dataclass
-class KnowledgeLoader(Ordered[Block]):
+class KnowledgeLoader(Ordered[Block, Batch]):
     """Batches of a cache in seeded order; each pass over it is one epoch. See :class:`Ordered` for the order.
 
     ``for batch in KnowledgeLoader(open_cache(path), batch_size=32): ...`` is all a training loop needs.
@@ -49,6 +52,7 @@ class KnowledgeLoader(Ordered[Block]):
             teacher gave values that are not finite, are in no epoch either way.
         prefetch: pools of batches prepared ahead by a thread; 0 prepares them in the calling thread. A pool is as many
             batches as ``_POOL_BYTES`` hold encoded, at least one: they are selected, sent and decoded together.
+        unit: ``row``; ``token`` makes a :class:`~trainer.loading.tokens.TokenLoader` of the other arguments.
         num_tokens: token ids that the student knows: a shard with others is refused, where a look into the student's
             table would end the process; None: whatever comes.
 
@@ -66,7 +70,16 @@ class KnowledgeLoader(Ordered[Block]):
     num_rows: int | None = None
     prefetch: int = 2
     num_tokens: int | None = None
+    unit: Literal["row", "token"] = "row"
     reader: Reader = field(init=False, repr=False)
+
+    def __new__(cls, *args: Any, unit: str = "row", **given: Any) -> Any:
+        """A loader of rows, or of tokens. Raises SpecError for another unit."""
+        if unit == "row":
+            return super().__new__(cls)
+        if unit != "token":
+            raise SpecError(f"unit {unit!r} is none of row and token{meant(unit, ('row', 'token'))}")
+        return TokenLoader(**dict(zip(("cache",), args, strict=True)), **given)
 
     def __post_init__(self) -> None:
         self.device = torch.device(self.device)

@@ -8,12 +8,13 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
+from torch.utils.data import IterableDataset, get_worker_info
 
 from hskcache.errors import MismatchError, SpecError
-from trainer.batch import Batch
 from trainer.loading.plan import VERSIONS, Integers, Plan, Window
 
 Data = TypeVar("Data")
+Item = TypeVar("Item")
 
 
 class SliceRows(NamedTuple):
@@ -38,8 +39,11 @@ class WindowSlices(NamedTuple, Generic[Data]):
 
 
 @dataclass(kw_only=True)
-class Ordered(ABC, Generic[Data]):
+class Ordered(ABC, IterableDataset[Item], Generic[Data, Item]):
     """Batches in seeded order; each pass is one epoch, and a pass may begin anywhere.
+
+    It is an ``IterableDataset`` of whole batches: ``DataLoader(loader, batch_size=None)`` hands them on. What has
+    ``state_dict`` and ``load_state_dict`` is saved and restored by who trains; between batches its state is exact.
 
     The order depends on ``seed``, the epoch and the global batch size (``batch_size * world_size * accumulation``)
     and the shards. Every process takes its slice of each global batch, so their number does not change what is
@@ -103,7 +107,7 @@ class Ordered(ABC, Generic[Data]):
         """Windows of an epoch with their data and the lengths of their rows, without those within ``skip`` batches."""
 
     @abstractmethod
-    def produce(self, windows: Generator[WindowSlices[Data], None, None]) -> Generator[Batch, None, None]:
+    def produce(self, windows: Generator[WindowSlices[Data], None, None]) -> Generator[Item, None, None]:
         """The batches of these windows; of one that is done nothing may be held when the next is asked for."""
 
     @property
@@ -120,8 +124,14 @@ class Ordered(ABC, Generic[Data]):
         """Batches of an epoch for this process."""
         return self.plan.num_batches * self.accumulation
 
-    def __iter__(self) -> Iterator[Batch]:
-        """The rest of the current epoch; the next call begins the next one."""
+    def __iter__(self) -> Iterator[Item]:
+        """The rest of the current epoch; the next call begins the next one.
+
+        Raises:
+            SpecError: in a worker process of a ``DataLoader``, each of which would give all batches.
+        """
+        if get_worker_info() is not None:
+            raise SpecError("the loader reads and decodes ahead by itself; give DataLoader(loader, batch_size=None)")
         epoch = self.epoch
         with closing(self.produce(self._sliced(epoch, self.position))) as batches:
             for batch in batches:

@@ -32,7 +32,7 @@ class DistillTrainer(MidwayTrainer):
     accumulated passes, nor over processes, whose gradients DDP averages.
     """
 
-    def __init__(self, objective: Objective, loader: Ordered[Any], score: Score, **kwargs: Any) -> None:
+    def __init__(self, objective: Objective, loader: Ordered[Any, Batch], score: Score, **kwargs: Any) -> None:
         # The Trainer wants some evaluation data before it evaluates; ours is the business of ``score``.
         super().__init__(model=objective, eval_dataset=[None], **kwargs)
         self.loader = loader
@@ -40,11 +40,11 @@ class DistillTrainer(MidwayTrainer):
         self._terms: dict[str, Tensor | float] = {}
         self._num_passes = 0
 
-    def get_train_dataloader(self) -> Ordered[Any]:
+    def get_train_dataloader(self) -> Ordered[Any, Batch]:
         """The loader as it is: it places, batches and slices by itself."""
         return self.loader
 
-    def num_examples(self, dataloader: Ordered[Any]) -> int:
+    def num_examples(self, dataloader: Ordered[Any, Batch]) -> int:
         """Rows of an epoch."""
         return dataloader.plan.num_rows
 

@@ -9,6 +9,7 @@ import transformers
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from hskcache.model.save import make_readable
+from trainer.batch import Batch
 from trainer.loading.ordered import Ordered
 from trainer.run import processes
 from trainer.run.checkpoints import LOADER, checkpoint_of, last_checkpoint, write_json
@@ -38,7 +39,7 @@ def seeking(epoch: int) -> Iterator[None]:
     module = transformers.trainer
     original = module.skip_first_batches
 
-    def seek(loader: Ordered[Any], num_batches: int) -> Ordered[Any]:
+    def seek(loader: Ordered[Any, Batch], num_batches: int) -> Ordered[Any, Batch]:
         loader.seek(epoch, num_batches)
         return loader
 
@@ -70,7 +71,7 @@ class LogFirst(TrainerCallback):  # type: ignore[misc]  # transformers is untype
 class PlaceCallback(LogFirst):
     """Put the order, and the place in it, into every checkpoint, whose last file this is; save every epoch."""
 
-    def __init__(self, loader: Ordered[Any]) -> None:
+    def __init__(self, loader: Ordered[Any, Batch]) -> None:
         self.loader = loader
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:

@@ -73,7 +73,7 @@ def live_knowledge(job: Job) -> Knowledge:
 
 
 @dataclass
-class LiveLoader(Ordered[Job]):
+class LiveLoader(Ordered[Job, Batch]):
     """Batches with targets of some ``fields``, None: all, that the teacher computes when they are asked for."""
 
     job: Job

@@ -12,6 +12,7 @@ from hskcache.errors import SpecError
 from hskcache.remote.mirror import LOCAL_BYTES, open_mirror
 from hskcache.remote.place import is_url
 from hskcache.store.kinds import INPUTS, knowledge
+from trainer.batch import Batch
 from trainer.loading import KnowledgeLoader
 from trainer.loading.choice import Choice, identity_of, parse_choice, resolved
 from trainer.loading.kinds import LOADED
@@ -55,7 +56,7 @@ class Source:
     """
 
     knowledge: Knowledge
-    loader: Callable[[Losses, Slice, int], Ordered[Any]]
+    loader: Callable[[Losses, Slice, int], Ordered[Any, Batch]]
     tokenizer: str
     identity: str
     cache_id: str | None = None

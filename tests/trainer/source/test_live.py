@@ -12,6 +12,7 @@ from tiny import WIDTHS, job_of, spec_of, student_of
 from hskcache.build.build import Job
 from hskcache.cache import Cache
 from hskcache.text.layout import Layout
+from trainer.batch import Batch
 from trainer.loading import KnowledgeLoader
 from trainer.loading.ordered import Ordered
 from trainer.recipe import HiddenTerm, LabelTerm, Losses, SoftTerm
@@ -27,7 +28,7 @@ def jobs(tiny_teacher_dir: Path, tsv_file: Path) -> Callable[[str], Job]:
     return cache(lambda width: job_of(tiny_teacher_dir, tsv_file, spec_of(width)))
 
 
-def losses_of(loader: Ordered[Any], objective: Objective) -> list[torch.Tensor]:
+def losses_of(loader: Ordered[Any, Batch], objective: Objective) -> list[torch.Tensor]:
     """Train and note every step's terms."""
     optimizer = torch.optim.AdamW(objective.parameters(), lr=1e-3)
     steps: list[torch.Tensor] = []
