@@ -15,6 +15,7 @@ from hskcache.errors import MismatchError, SpecError
 from hskcache.nearest import meant
 from hskcache.store.fields import INPUTS
 from hskcache.store.row_ranges import RowRanges
+from hskcache.store.shelf import Directory
 from trainer.batch import Batch
 from trainer.loading.block import TOKEN, Block
 from trainer.loading.choice import choice_of, identity_of, resolved
@@ -25,7 +26,7 @@ from trainer.loading.ordered import Ordered, SliceRows, WindowSlices
 from trainer.loading.plan import Integers, Window
 from trainer.loading.prefetch import prefetched
 from trainer.loading.reader import Reader
-from trainer.loading.residency import Residency, choose, keep_bytes, streamed_windows
+from trainer.loading.residency import Residency, choose, streamed_windows
 from trainer.loading.tokens import TokenLoader
 
 _POOL_BYTES = 2 << 20
@@ -40,8 +41,9 @@ class KnowledgeLoader(Ordered[Block, Batch]):
     Attributes:
         cache: an open cache.
         residency: ``device`` holds the encoded cache in device memory, ``host`` in host memory, ``stream`` reads a
-            window of shards at a time; ``auto`` chooses by size, and of a cache that it streams keeps as many shards in
-            host memory as fit there. Batches are the same in all of them.
+            window of shards at a time, in the first epoch from the cache and later, of a cache in a folder of this
+            machine, from a file without a name in the temporary folder, as far as a tenth of its free space allows;
+            ``auto`` chooses by size. Batches are the same in all of them.
         fields: names of the fields to load beside the inputs, at most one of hidden states and one of attention; None
             loads the cache's own, without those that were added to it.
         weights: by name, how much each of several logits fields counts in their mean, see
@@ -91,10 +93,14 @@ class KnowledgeLoader(Ordered[Block, Batch]):
         names = [name for name in self.fields if layers.get(name) != ()]
         self._plan = self.order(shards, self.cache.skipped(names).tolist())
         self.reader = Reader(self.cache, (INPUTS, *names), layers, len(self._plan.shards), self.num_tokens)
-        asked, self.residency = self.residency, choose(self.residency, self.reader.num_bytes, self.device)
-        is_resident = self.residency != "stream" and self.device.type == "cpu"
-        kept = keep_bytes() if (asked, self.residency) == ("auto", "stream") else 0
-        self.reader = replace(self.reader, is_resident=is_resident, keep_bytes=kept)
+        self.residency = choose(self.residency, self.reader.num_bytes, self.device)
+        # What is far away may fill no more of this machine's disk than whoever opened the cache allows.
+        spools = self.residency == "stream" and isinstance(self.cache.shelf, Directory)
+        self.reader = replace(
+            self.reader,
+            is_resident=self.device.type == "cpu" and (spools or self.residency != "stream"),
+            spool_bytes=2 * self.reader.num_bytes if spools else 0,
+        )
 
     @cached_property
     def identity(self) -> str:

@@ -19,6 +19,7 @@ from hskcache.ragged import Integers
 from hskcache.store.fields import INPUTS, OFFSETS
 from trainer.loading.block import ROW, TOKEN, Block, StoredRows, axis_of, joined
 from trainer.loading.kinds import LOADED
+from trainer.loading.spool import Spool, spool_of
 
 # A row's number in the data: it is its place in the cache too, which the loader knows without reading it.
 _UNUSED = frozenset({"row_ids"})
@@ -35,9 +36,9 @@ class Reader:
         layers: by field, the teacher layers among its own; the others are not even decompressed.
         num_shards: how many are read at most, from the first one on.
         num_tokens: token ids that are known, counted from 0; None: all.
-        is_resident: whether rows are read once and decoded on the host, epoch after epoch, see ``LoadedKind.resident``.
-        keep_bytes: of shards that stay in memory, decompressed, once they were read: the first ones, as an epoch reads
-            each once.
+        is_resident: whether rows are in the form that the host decodes epoch after epoch, see ``LoadedKind.resident``.
+        spool_bytes: that shards may take in a file, decompressed, once they were read; see
+            :mod:`~trainer.loading.spool`.
     """
 
     cache: Cache
@@ -46,8 +47,8 @@ class Reader:
     num_shards: int
     num_tokens: int | None = None
     is_resident: bool = False
-    keep_bytes: int = 0
-    _kept: dict[int, StoredRows] = field(default_factory=dict, init=False, repr=False, compare=False)
+    spool_bytes: int = 0
+    _kept: dict[int, Block] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
     def num_bytes(self) -> int:
@@ -71,11 +72,7 @@ class Reader:
         shards = list(shards)
         self.ahead(shards)
         pieces: list[StoredRows | Block] = [] if before is None else [before]
-        num_threads = min(_MOST_THREADS, len(shards), (os.cpu_count() or 1) // (2 * processes.local_count()))
-        if num_threads < 2:
-            return joined([*pieces, *map(self._stored, shards)])
-        with ThreadPoolExecutor(num_threads, thread_name_prefix="hskcache-shards") as pool:
-            return joined([*pieces, *pool.map(self._stored, shards)])
+        return joined([*pieces, *self._found(shards)])
 
     def ahead(self, shards: Iterable[int]) -> None:
         """Tell the cache that some shards will be read soon, in this order; what is far away is fetched meanwhile."""
@@ -96,23 +93,29 @@ class Reader:
             if self._is_wanted(field, name)
         }
 
-    def _stored(self, shard: int) -> StoredRows:
-        """Rows of a shard, from memory if they are kept there."""
-        if (rows := self._kept.get(shard)) is None:
-            rows = self._read(shard)
-            if shard < self._num_kept:
-                self._kept[shard] = rows
-        return rows
-
     @cached_property
-    def _num_kept(self) -> int:
-        """Shards that are kept, the first ones."""
-        left = self.keep_bytes
-        for shard in range(self.num_shards):
-            left -= sum(self._shard_bytes(name, shard) for name in self.fields)
-            if left < 0:
-                return shard
-        return self.num_shards
+    def _spool(self) -> Spool | None:
+        return spool_of(self.spool_bytes)
+
+    def _found(self, shards: Collection[int]) -> Iterator[StoredRows | Block]:
+        """Rows of each shard, from the spool those that are there; the others go there as long as there is room."""
+        missing = [shard for shard in shards if shard not in self._kept]
+        num_threads = min(_MOST_THREADS, len(missing), (os.cpu_count() or 1) // (2 * processes.local_count()))
+        if num_threads > 1:
+            with ThreadPoolExecutor(num_threads, thread_name_prefix="hskcache-shards") as pool:
+                read = dict(zip(missing, pool.map(self._read, missing), strict=True))
+        else:
+            read = {shard: self._read(shard) for shard in missing}
+        for shard in shards:
+            if shard in self._kept:
+                yield self._kept[shard]
+            elif self._spool is None or self._spool.is_full:
+                yield read.pop(shard)
+            else:
+                block = joined([read.pop(shard)])
+                if (kept := self._spool.keep(block)) is not None:
+                    self._kept[shard] = kept
+                yield block
 
     def _read(self, shard: int) -> StoredRows:
         offsets: dict[str, Integers] = {}

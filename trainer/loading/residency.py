@@ -26,11 +26,6 @@ _HOST_SHARE = 0.3
 _PASSING_SHARE = 0.8
 
 
-def keep_bytes(root: Path = Path("/")) -> int:
-    """Bytes of a streamed cache that may stay in host memory, of a cache that is too large to be there as a whole."""
-    return int(_HOST_SHARE * free_share(root))
-
-
 def choose(residency: Residency, num_bytes: int, device: torch.device, root: Path = Path("/")) -> Residency:
     """Resolve ``auto`` by the size of the encoded cache in memory against free memory.
 
