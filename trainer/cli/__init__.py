@@ -9,6 +9,7 @@ COMMANDS = {
     "finetune": "trainer.cli.finetune:finetune",
     "create": "trainer.cli.create:create",
     "fit": "trainer.cli.fit:fit",
+    "compare": "trainer.cli.compare:compare",
     "stark": "trainer.cli.stark:stark",
     "pilot": "trainer.cli.pilot:pilot",
     "evaluate": "trainer.cli.evaluate:evaluate",
@@ -23,6 +24,7 @@ KEPT = {
     "finetune": "the last checkpoint",
     "fit": "the last checkpoint",
     "push": "the files that are there",
+    "compare": "the runs that are done",
     "stark": "the steps and students that are done",
     "pilot": "the cells that are done",
 }
