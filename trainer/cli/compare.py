@@ -51,7 +51,7 @@ def compare(
     as_json: bool,
     recipe: str,
     changes: tuple[str, ...],
-    **given: object,
+    **given: Any,
 ) -> None:
     """Train the same student from labels alone, from logits and from a cache, and compare.
 

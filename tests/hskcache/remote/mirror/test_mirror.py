@@ -15,7 +15,8 @@ from unsteady import Unsteady, serving
 
 from hskcache.cache import Cache
 from hskcache.errors import CacheError, DamageError, MismatchError
-from hskcache.remote.place import open_any, open_mirror
+from hskcache.remote.mirror import open_mirror
+from hskcache.remote.place import open_any
 
 
 def test_every_byte_is_that_of_the_original_and_each_file_is_fetched_once(
