@@ -1,9 +1,10 @@
 """Batches of a training step, wherever their targets come from: a cache, or a teacher in the loop."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any
 
+import torch
 from torch import Tensor
 
 
@@ -99,6 +100,10 @@ class Batch:
         """Pairs of a kept query and a kept key of the whole global batch."""
         return self.totals.get("attention", 0)
 
+    def to(self, device: torch.device | str) -> "Batch":
+        """The batch on a device; itself where it is there already."""
+        return self if self.inputs["input_ids"].device == torch.device(device) else _moved(self, device)
+
     def __len__(self) -> int:
         """Rows B of this slice."""
         return len(self.row_ids)
@@ -113,3 +118,14 @@ class Batch:
             else:
                 parts.append(f"{kind} of {target.shape[-1]} {'classes' if target is self.logits else 'values'}")
         return f"Batch({', '.join(parts)})"
+
+
+def _moved(value: Any, device: torch.device | str) -> Any:
+    """Tensors on a device, and whatever holds them."""
+    if isinstance(value, Tensor):
+        return value.to(device)
+    if isinstance(value, Mapping):
+        return {key: _moved(part, device) for key, part in value.items()}
+    if is_dataclass(value) and not isinstance(value, type):
+        return replace(value, **{one.name: _moved(getattr(value, one.name), device) for one in fields(value)})
+    return value

@@ -132,6 +132,8 @@ class Ordered(ABC, IterableDataset[Item], Generic[Data, Item]):
         """
         if get_worker_info() is not None:
             raise SpecError("the loader reads and decodes ahead by itself; give DataLoader(loader, batch_size=None)")
+        # Who counts batches may have left the last pass behind its last one, without asking for another.
+        self.seek(self.epoch, self.position)
         epoch = self.epoch
         with closing(self.produce(self._sliced(epoch, self.position))) as batches:
             for batch in batches:

@@ -131,3 +131,39 @@ def test_a_data_loader_hands_whole_batches_on(unit: str, caches: Any) -> None:
     assert [list(map(int, batch.row_ids if unit == "row" else batch.row_ids_B)) for batch in seen] == ids
     with pytest.raises(SpecError, match="reads and decodes ahead by itself"):
         next(iter(DataLoader(made(), batch_size=None, num_workers=1)))
+
+
+def test_a_batch_moves_whole_to_a_device(caches: Any) -> None:
+    """As trainers such as Lightning move it, which take no frozen dataclass apart."""
+    batch = next(iter(KnowledgeLoader(caches("bitmask"), batch_size=4)))
+    assert batch.to("cpu") is batch
+    moved = batch.to("meta")
+    assert batch.labels is not None
+    assert moved.labels is not None
+    assert moved.logits is not None
+    assert {part.device.type for part in (*moved.inputs.values(), moved.labels, moved.logits)} == {"meta"}
+    assert {target.values_PW.device.type for target in moved.hidden.values()} == {"meta"}
+    assert (moved.row_ids, moved.num_rows, moved.num_positions) == (batch.row_ids, batch.num_rows, batch.num_positions)
+
+
+@pytest.mark.parametrize("unit", ["row", "token"])
+def test_who_counts_the_batches_of_an_epoch_gets_the_next_one_whole(unit: str, caches: Any) -> None:
+    """As Lightning does, which asks a loader of a known length for no batch beyond it."""
+
+    def made() -> Any:
+        given = {"layer": 4} if unit == "token" else {}
+        return KnowledgeLoader(caches("bitmask"), unit=unit, batch_size=40, **given)  # type: ignore[arg-type]
+
+    def ids(batch: Any) -> list[int]:
+        return list(map(int, batch.row_ids if unit == "row" else batch.row_ids_B))
+
+    whole, counted = made(), made()
+    expected = [[ids(batch) for batch in whole] for _ in range(3)]
+    epochs = []
+    for _ in range(3):
+        one = iter(counted)
+        epochs.append([ids(next(one)) for _ in range(len(counted))])
+    assert epochs == expected
+    again = made()
+    again.load_state_dict(counted.state_dict())
+    assert [ids(batch) for batch in again] == [ids(batch) for batch in whole]
