@@ -75,6 +75,17 @@ def write_records(cache: Cache, path: Path) -> int:
     return kind.itemsize
 
 
+def write_cache(path: Path, case: str, num_rows: int, tree: Path) -> None:
+    """Write the rows with the hskcache of a checkout: an earlier one reads no cache of a later one."""
+    code = (
+        "import sys; from pathlib import Path; from benchmarks import read; "
+        "read.random_cache.write(Path(sys.argv[1]), read.PLANS[sys.argv[2]](int(sys.argv[3])))"
+    )
+    paths = os.pathsep.join([str(tree), str(ROOT / "tools")])
+    command = (sys.executable, "-P", "-c", code, str(path), case, str(num_rows))
+    subprocess.run(command, check=True, env={**os.environ, "PYTHONPATH": paths})
+
+
 class Readers:
     """Folders that hold the rows in each library's own form, and the command that reads each of them."""
 
@@ -172,16 +183,16 @@ def main(case: str, against: str | None, sides: tuple[str, ...], work: Path, as_
 
     The others hand out what is stored and check nothing; hskcache verifies it, decodes it and finds the columns.
     """
-    folder = work / "read" / f"{case}-{given['rows']}"
+    folder = work / "read" / f"{case}-{given['rows']}{'-against' if against else ''}"
     folder.mkdir(parents=True, exist_ok=True)
     plan = PLANS[case](given["rows"])
-    random_cache.write(folder / "cache.hsk", plan)
     records = folder / "records.npy"
-    row_bytes = write_records(open_cache(folder / "cache.hsk"), records)
     with ExitStack() as stack:
         trees = {"here": ROOT}
         if against:
             trees["against"] = stack.enter_context(checkout(against))
+        write_cache(folder / "cache.hsk", case, given["rows"], [*trees.values()][-1])
+        row_bytes = write_records(open_cache(folder / "cache.hsk"), records)
         all_sides = Readers(folder, trees, sides or OTHERS)
         all_sides.write(records)
         found = measured(all_sides, given["repetitions"], given["batch_size"], given["epochs"])
