@@ -131,7 +131,7 @@ def _introduction(name: str, model: PreTrainedModel, account: Account) -> str:
     how = "fine-tuned on labels" if account.teacher is None else f"distilled from {word(account.teacher.name)}"
     what = {"classification": "classifier", "regression": "model of scores"}
     kind = what["regression" if config.num_labels == 1 else "classification"] if account.data else "encoder"
-    return f"# {word(name)}\n\nA {kind} of texts, {config.model_type} with {shape}, {how} by hskcache."
+    return f"# {word(name)}\n\nA {kind} of texts: {config.model_type}, {shape}, {how} by hskcache."
 
 
 def _scores(account: Account, result: Mapping[str, Any]) -> str:

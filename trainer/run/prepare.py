@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from transformers import PreTrainedModel
 
@@ -36,6 +36,8 @@ from trainer.student.origin import has_no_weights
 from trainer.student.token_types import token_types_after
 from trainer.student.vocabulary import own_vocabulary
 
+# Of a recipe, by whose task the epochs are chosen already.
+_RESOLVED: Any = {"stages": {"__all__": {"epochs_by_task"}}}
 _KEEP = "a cache built with --max-length"
 _NO_EVALUATION = "give --eval-data FILE: labelled rows that score the student and pick its best epoch"
 
@@ -118,7 +120,7 @@ def _account(request: FitRequest, source: Source) -> Account:
     learned = [kind for kind in KINDS if any(kind in stage.losses.kinds for stage in request.recipe.stages)]
     names = [name for kind in learned for name in knowledge.choice.of(kind) or (kind,)]
     chosen = {name: getattr(request, name) for name in ("seed", "layer_map", "projection")}
-    settings = {"recipe": request.recipe.model_dump(mode="json", exclude_none=True)} | {
+    settings = {"recipe": request.recipe.model_dump(mode="json", exclude_none=True, exclude=_RESOLVED)} | {
         name: value for name, value in chosen.items() if value is not None
     }
     view = asked.view if isinstance(asked, FromCache) else ""

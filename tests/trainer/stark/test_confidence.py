@@ -71,7 +71,7 @@ def test_a_folder_of_an_earlier_version_is_told_of_from_its_cache(
     (out / "results.json").write_text(json.dumps(results), encoding="utf-8")
     assert invoke(places.args(out)).exit_code == 0
     assert read(out / "results.json") == read(finished / "results.json")
-    shard = next(path for path in (out / "cache.hsk" / "s30").iterdir() if path.suffix != ".json")
+    shard = next((out / "cache.hsk" / "s30").glob("*.zip"))
     shard.write_bytes(shard.read_bytes()[:-9])
     done = invoke(places.args(out))
     assert done.exit_code == 0
