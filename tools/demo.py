@@ -26,13 +26,11 @@ STUDENT = {"num_hidden_layers": 2, "hidden_size": 64, "num_attention_heads": 2, 
 # The teacher has seen more rows than its students will: knowledge that their labels alone do not hold.
 STUDENT_SHARE = 8
 # A small student trained from random weights takes larger steps than the papers' pre-trained ones.
-EPOCHS = {"hidden": 5, "prediction": 8}
-# The teacher in the loop learns the same as the cache does: of it only the time of a step is of interest.
-TIMED_ROWS = 640
+EPOCHS = {"hidden": 4, "prediction": 6}
+RATE = "1.0e-3"
 BATCH = 32
 # Of a step on two idle cores, estimated from its processor time, and of all that is no training.
 SECONDS = {"teacher": 0.040, "student": 0.015, "else": 15}
-RATES = ("--set", "hidden.learning_rate=1.0e-3", "--set", "prediction.learning_rate=1.0e-3")
 
 
 def run(command: str, *arguments: str) -> Any:
@@ -102,37 +100,21 @@ def write_config(path: Path, shape: dict[str, int]) -> str:
     return str(path)
 
 
-def train_students(work: Path, cache: Path, teacher: Path) -> dict[str, Any]:
-    """The same student from labels alone and from the cache, and for some steps with the teacher in the loop."""
-    timed, dev = work / "timed.tsv", str(work / "dev.tsv")
-    lines = (work / "few.tsv").read_text(encoding="utf-8").splitlines(keepends=True)
-    timed.write_text("".join(lines[: 1 + TIMED_ROWS]), encoding="utf-8")
-    spec = work / "spec.yaml"
-    spec.write_text(json.dumps(run("hskcache", "info", str(cache))["spec"]))
-    student = ("--student", write_config(work / "student.json", STUDENT), "--eval-data", dev, "--task", "sst2")
-    total = sum(EPOCHS.values())
-    stages = [f"{stage}.epochs={epochs}" for stage, epochs in EPOCHS.items()]
-    mud = ("--recipe", "mud", "--set", stages[0], "--set", stages[1], *RATES)
-    labels = ("--recipe", "labels", "--set", f"labels.epochs={total}", "--set", "labels.learning_rate=1.0e-3")
-    once = [word for stage in EPOCHS for word in ("--set", f"{stage}.epochs=1")]
-    live = ("--teacher", str(teacher), "--data", str(timed), "--spec", str(spec), "--recipe", "mud", *once, *RATES)
-    from_labels = run("hsktrain", "fit", "--cache", str(cache), *student, *labels, "--out", str(work / "labels"))
-    click.echo("\nSome steps with the teacher in the loop, for their time: too few to learn from.", err=True)
-    return {
-        "labels alone": from_labels,
-        LIVE: run("hsktrain", "fit", *live, *student, "--out", str(work / "live")),
-        "from the cache": run("hsktrain", "fit", "--cache", str(cache), *student, *mud, "--out", str(work / "cached")),
-    }
+def compare_students(work: Path, cache: Path, teacher: Path) -> dict[str, Any]:
+    """The same student from labels, logits and the cache, and some steps with the teacher in the loop."""
+    epochs = {f"{stage}.epochs": number for stage, number in EPOCHS.items()}
+    rates = {f"{stage}.learning_rate": RATE for stage in ("labels", *EPOCHS)}
+    return dict(
+        run(
+            "hsktrain", "compare", "--cache", str(cache), "--student", write_config(work / "student.json", STUDENT),
+            "--eval-data", str(work / "dev.tsv"), "--task", "sst2", "--teacher", str(teacher),
+            *(word for key, value in (epochs | rates).items() for word in ("--set", f"{key}={value}")),
+            "--out", str(work / "students"),
+        )
+    )  # fmt: skip
 
 
-def seconds_per_step(result: dict[str, Any]) -> float:
-    """Median step of each stage, weighted by its steps; a stage that was cut off at its end has none."""
-    stages = [stage for stage in result["stages"] if stage["seconds_per_step"]]
-    steps = sum(stage["steps"] for stage in stages)
-    return float(sum(stage["steps"] * stage["seconds_per_step"] for stage in stages) / max(steps, 1))
-
-
-def print_table(teacher: dict[str, Any], students: dict[str, Any], sizes: dict[str, int]) -> None:
+def print_table(teacher: dict[str, Any], compared: dict[str, Any]) -> None:
     """Scores, pace and bytes."""
     from rich.console import Console
     from rich.table import Table
@@ -145,29 +127,33 @@ def print_table(teacher: dict[str, Any], students: dict[str, Any], sizes: dict[s
     for column in table.columns[1:]:
         column.justify = "right"
     table.add_row("(the teacher)", f"{teacher['best']['metrics']['accuracy']:.3f}", "", "")
-    disk = {"labels alone": "", LIVE: f"{human_bytes(sizes['full'])} if stored whole"}
-    for name, result in students.items():
-        size = disk.get(name, human_bytes(sizes["cache"]))
-        accuracy = "" if name == LIVE else f"{result['scores']['accuracy']:.3f}"
-        table.add_row(name, accuracy, f"{seconds_per_step(result):.4f}", size)
+    sides = compared["sides"]
+    for name, side in sides.items():
+        size = human_bytes(side["num_bytes"]) if side["num_bytes"] else ""
+        score = "" if side["mean"] is None else f"{side['mean']:.3f} ± {side['interval']:.3f}"
+        table.add_row(
+            name, score, f"{side['seconds_per_step']:.4f}", f"{size} if stored whole" if name == LIVE else size
+        )
     console = Console()
     console.print()
     console.print(table)
+    share = sides["cache"]["num_bytes"] / sides[LIVE]["num_bytes"]
     console.print(
-        f"The cache holds {100 * sizes['cache'] / sizes['full']:.2f} % of the bytes of all hidden states in float32. "
-        "Training from it loads no teacher. With the teacher in the loop only some steps were taken, for their time."
+        f"The cache holds {100 * share:.2f} % of the bytes of all hidden states in float32. Training from it loads no "
+        "teacher. With the teacher in the loop only some steps were taken, for their time. ± is the 95 % interval over "
+        "draws of as many rows to score."
     )
 
 
 def tell_what_is_coming(rows: int, epochs: int) -> None:
     """Say what will be done and how long it takes; what is finished takes no time."""
     steps = rows // BATCH * epochs, rows // STUDENT_SHARE // BATCH * sum(EPOCHS.values())
-    minutes = (steps[0] * SECONDS["teacher"] + 2 * steps[1] * SECONDS["student"] + SECONDS["else"]) / 60
+    minutes = (steps[0] * SECONDS["teacher"] + 3 * steps[1] * SECONDS["student"] + SECONDS["else"]) / 60
     click.echo(
         f"Coming: a teacher learns {rows:,} rows ({steps[0]:,} steps); its knowledge of {rows // STUDENT_SHARE:,} of "
-        f"them is cached; a student learns these from their labels and again from the cache ({steps[1]:,} steps each), "
-        f"and takes some steps with the teacher in the loop, for their time. About {minutes:.1f} minutes on two idle "
-        f"cores, twice as long beside two busy programs.",
+        f"them is cached; a student learns these from their labels, from the logits and from the cache ({steps[1]:,} "
+        f"steps each), and takes some steps with the teacher in the loop, for their time. About {minutes:.1f} minutes "
+        f"on two idle cores, twice as long beside two busy programs.",
         err=True,
     )
 
@@ -179,7 +165,7 @@ def tell_what_is_coming(rows: int, epochs: int) -> None:
 @click.option("--fresh", is_flag=True, help="Begin anew instead of going on from what is there.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 def main(work: Path, rows: int, epochs: int, fresh: bool, as_json: bool) -> None:
-    """Train a teacher on synthetic text, cache its knowledge, and compare three students."""
+    """Train a teacher on synthetic text, cache its knowledge, and compare what students learn from."""
     if fresh:
         shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True, exist_ok=True)
@@ -193,15 +179,14 @@ def main(work: Path, rows: int, epochs: int, fresh: bool, as_json: bool) -> None
         "--out", str(teacher),
     )  # fmt: skip
     source = ("--teacher", str(teacher), "--data", str(work / "few.tsv"), "--task", "sst2", *KEEP)
-    full = run("hskcache", "estimate", *source)["full_hidden_bytes"]
-    built = run("hskcache", "build", *source, "--out", str(cache))
+    run("hskcache", "estimate", *source)
+    run("hskcache", "build", *source, "--out", str(cache))
     run("hskcache", "verify", str(cache))
-    students = train_students(work, cache, teacher)
-    sizes = {"cache": sum(built["num_bytes"].values()), "full": full}
+    compared = compare_students(work, cache, teacher)
     if as_json:
-        click.echo(json.dumps({"teacher": made, "students": students, "num_bytes": sizes}, indent=2))
+        click.echo(json.dumps({"teacher": made, **compared}, indent=2))
     else:
-        print_table(made, students, sizes)
+        print_table(made, compared)
 
 
 if __name__ == "__main__":
