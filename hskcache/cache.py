@@ -25,7 +25,7 @@ from hskcache.store.manifest import Manifest, Request
 from hskcache.store.record import Record
 from hskcache.store.records import Records
 from hskcache.store.shelf import Directory, Shelf
-from hskcache.values import Values
+from hskcache.values import DecodedRows
 
 if TYPE_CHECKING:
     import numpy as np
@@ -59,12 +59,12 @@ def open_cache(path: str | Path) -> "Cache":
     return Cache(manifest, Directory(root))
 
 
-class Cache(Values):
+class Cache(DecodedRows):
     """A complete cache: a manifest, and a shelf of the shards that it lists.
 
     Holds no open file and never changes, so threads may share it. ``manifest``: what it is, known to be intact. ``id``:
     the cache id; caches of the same id hold the same bytes. ``shards``: row range [start, stop) of each shard, the same
-    for every field. A sequence of rows, decoded, see :class:`~hskcache.values.values.Values`.
+    for every field. A sequence of rows, decoded, see :class:`~hskcache.values.values.DecodedRows`.
     """
 
     def __init__(self, manifest: Manifest, shelf: Shelf) -> None:

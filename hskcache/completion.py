@@ -43,7 +43,7 @@ def tasks(ctx: click.Context, param: click.Parameter, begun: str) -> list[Comple
 
 
 def keeps(_ctx: click.Context, _param: click.Parameter, begun: str) -> list[CompletionItem]:
-    """What the papers keep, as examples of the form."""
+    """Short forms of what the papers keep, as examples."""
     return known(("1l_10t_0.1h", "2l_10t_0.1h", "1l_1t_0.05h", "full", "none"), begun)
 
 

@@ -10,9 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
-from hskcache.console import human_bytes
 from hskcache.errors import CacheError
 from hskcache.system import TO_READ, can_sync_folders
+from hskcache.units import human_bytes
 
 # Of tokenizers, which raises Exception itself, and of torch's archives, which raise RuntimeError.
 _DISK = re.compile(r"\(os error [0-9]+\)|inline_container|PytorchStreamWriter")

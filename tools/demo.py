@@ -119,7 +119,7 @@ def print_table(teacher: dict[str, Any], compared: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from hskcache.console import human_bytes
+    from hskcache.units import human_bytes
 
     table = Table(
         "student", "accuracy", "s a step", "knowledge on disk", title="Synthetic sentiment text (not real data)"

@@ -176,13 +176,16 @@ def _recipes(request: CompareRequest) -> dict[str, Recipe]:
         if (stage := change.partition(".")[0]) not in known:
             raise SpecError(f"--set {change!r}: no side has a stage {stage!r}; they have {', '.join(known)}")
 
-    def changed(recipe: str, *first: str) -> Recipe:
-        own = [change for change in request.changes if change.partition(".")[0] in stages[recipe]]
-        return load_recipe(recipe, [*first, *own])
+    def own(recipe: str) -> list[str]:
+        return [change for change in request.changes if change.partition(".")[0] in stages[recipe]]
 
-    whole = changed(request.recipe).for_task(request.layout.task_name)
-    epochs = sum(stage.epochs for stage in whole.stages)
-    others = {name: changed(recipe, f"{stages[recipe][0]}.epochs={epochs:g}") for recipe, name in _OTHERS.items()}
+    whole = load_recipe(request.recipe, own(request.recipe)).for_task(request.layout.task_name)
+    of_whole = {f"{stage}.epochs" for stage in stages[request.recipe]}
+    epochs, others = sum(stage.epochs for stage in whole.stages), {}
+    for recipe, name in _OTHERS.items():
+        # Epochs of a stage that both have are the cache's, and the other side has as many as that has in all.
+        changes = [change for change in own(recipe) if change.partition("=")[0] not in of_whole]
+        others[name] = load_recipe(recipe, [f"{stages[recipe][0]}.epochs={epochs:g}", *changes])
     return {**others, CACHE: whole}
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from hskcache import console
+from hskcache import console, units
 from hskcache.build.keeping import Keeping, build_request
 from hskcache.build.request import AdditionRequest, Texts, alone
 from hskcache.cli.keeping import job_options
@@ -116,8 +116,8 @@ def _tell(manifest: "Manifest", out: Path, name: str | None, is_new: bool, as_js
     what = "complete" if is_new else "already complete"
     if name is not None:
         has = "now has" if is_new else "already has"
-        what = f"{has} the field {name} ({console.human_bytes(sizes[name])})"
+        what = f"{has} the field {name} ({units.human_bytes(sizes[name])})"
     else:
         what = f"is {what}"
-    size = console.human_bytes(sum(sizes.values()))
+    size = units.human_bytes(sum(sizes.values()))
     console.say(f"{out} {what}: {counted(manifest.request.num_rows, 'row')}, {size}, id {manifest.cache_id[:12]}")

@@ -5,7 +5,7 @@ from tempfile import TemporaryDirectory
 
 import click
 
-from hskcache import console
+from hskcache import console, units
 from hskcache.build.keeping import Keeping, build_request
 from hskcache.build.request import Texts
 from hskcache.cli.keeping import job_options
@@ -42,9 +42,9 @@ def estimate(teacher: str, texts: Texts, keeping: Keeping, device: str, as_json:
     (first, *others) = options.items()
     click.echo("; ".join([f"{first[0]:<9} {first[1]}", *(f"{flag} {value}" for flag, value in others)]))
     for field, num_bytes in guess.num_bytes.items():
-        most = console.human_bytes(guess.most_bytes[field])
-        click.echo(f"{field:<9} about {console.human_bytes(num_bytes)}, at most {most}")
+        most = units.human_bytes(guess.most_bytes[field])
+        click.echo(f"{field:<9} about {units.human_bytes(num_bytes)}, at most {most}")
     total = sum(guess.num_bytes.values())
-    full = console.human_bytes(guess.full_hidden_bytes)
-    click.echo(f"total     about {console.human_bytes(total)}; all hidden states of all layers in float32: {full}")
+    full = units.human_bytes(guess.full_hidden_bytes)
+    click.echo(f"total     about {units.human_bytes(total)}; all hidden states of all layers in float32: {full}")
     click.echo(f"time      about {guess.seconds:,.0f} s for the teacher on {job.teacher.device}")

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from hskcache import console
+from hskcache import console, units
 from hskcache.cli.options import cache_argument
 from hskcache.counted import counted
 from hskcache.disk import require_file, require_outside
@@ -53,7 +53,7 @@ def export(
         facts = {"file": str(out), "cache_id": manifest.cache_id, "num_rows": manifest.request.num_rows}
         console.print_json(facts | {"num_bytes": num_bytes, "was_there": done.was_there})
     what = "already holds" if done.was_there else "holds"
-    size = console.human_bytes(num_bytes)
+    size = units.human_bytes(num_bytes)
     console.say(
         f"{out} {what} {cache}: {counted(manifest.request.num_rows, 'row')}, {size}, id {manifest.cache_id[:12]}"
     )

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from hskcache import console
+from hskcache import console, units
 from hskcache.cli.options import cache_or_url_argument
 from hskcache.counted import counted
 from hskcache.options import as_json, view
@@ -43,6 +43,6 @@ def extract(cache: str, view: str, out: Path, as_json: bool) -> None:
         )
     what = "is complete" if done.num_written else "is already complete"
     console.say(
-        f"{out} {what}: {counted(manifest.request.num_rows, 'row')}, {console.human_bytes(manifest.num_bytes)}, id "
+        f"{out} {what}: {counted(manifest.request.num_rows, 'row')}, {units.human_bytes(manifest.num_bytes)}, id "
         f"{manifest.cache_id[:12]}; {counted(done.num_written, 'shard file')} written and {done.num_kept:,} kept"
     )

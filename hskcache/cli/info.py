@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hskcache import console
+from hskcache import console, units
 from hskcache.cli.options import cache_or_url_argument
 from hskcache.cli.outcome import agreements, evaluations
 from hskcache.counted import counted
@@ -147,9 +147,9 @@ def _print(facts: dict[str, Any], told: dict[str, str]) -> None:
             what += f"; without {counted(field['num_skipped'], 'row')} that were not finite"
         if pairs := field.get("layer_pairs"):
             what += f" ({_pairs(pairs)})"
-        rows.append((name, what, console.human_bytes(field["num_bytes"]), f"{field['bytes_per_row']:,.1f}"))
+        rows.append((name, what, units.human_bytes(field["num_bytes"]), f"{field['bytes_per_row']:,.1f}"))
     total = facts["num_bytes"]
-    rows.append(("total", "", console.human_bytes(total), f"{total / max(num_rows, 1):,.1f}"))
+    rows.append(("total", "", units.human_bytes(total), f"{total / max(num_rows, 1):,.1f}"))
     console.print_columns(rows, ("field", "what", "bytes", "bytes a row"), right=(2, 3))
 
 

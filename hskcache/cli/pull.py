@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from hskcache import console
+from hskcache import console, units
 from hskcache.cli.sharing import choice_options, choose, facts, watched
 from hskcache.completion import places
 from hskcache.counted import counted
@@ -33,6 +33,6 @@ def pull(url: str, folder: Path | None, fields: str | None, rows: str | None, jo
         pulled = fetch(remote, root, subset, jobs, watch)
     if as_json:
         console.print_json({"cache": str(root), "url": remote.url, **facts(pulled)})
-    said = f"{counted(pulled.num_fetched, 'shard file')} fetched ({console.human_bytes(pulled.bytes_fetched)})"
+    said = f"{counted(pulled.num_fetched, 'shard file')} fetched ({units.human_bytes(pulled.bytes_fetched)})"
     identity = pulled.selected.manifest.cache_id[:12]
     console.say(f"{root} holds the cache {identity}: {said}, {pulled.num_there} were there")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from hskcache import console
+from hskcache import console, units
 from hskcache.cli.options import cache_argument
 from hskcache.cli.sharing import choice_options, choose, facts, watched
 from hskcache.completion import places
@@ -38,10 +38,10 @@ def push(
     if as_json:
         console.print_json({"cache": str(cache), "url": remote.url, **facts(pushed)})
     said = (
-        f"{counted(pushed.num_sent, 'shard file')} sent ({console.human_bytes(pushed.bytes_sent)}), {pushed.num_there} "
+        f"{counted(pushed.num_sent, 'shard file')} sent ({units.human_bytes(pushed.bytes_sent)}), {pushed.num_there} "
         "were there"
     )
     verified = (
-        "" if pushed.bytes_verified is None else f", {console.human_bytes(pushed.bytes_verified)} read back as sent"
+        "" if pushed.bytes_verified is None else f", {units.human_bytes(pushed.bytes_verified)} read back as sent"
     )
     console.say(f"{remote.url} holds the cache {pushed.selected.manifest.cache_id[:12]}: {said}{verified}")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from hskcache import console
+from hskcache import console, units
 from hskcache.cli.options import cache_argument
 from hskcache.counted import counted
 from hskcache.options import as_json
@@ -32,7 +32,7 @@ def verify(cache: Path, deep: bool, as_json: bool) -> None:
         for field, rows in report.skipped.items():
             shown = ", ".join(str(one.row) for one in rows[:_MOST_ROWS]) + (", ..." if len(rows) > _MOST_ROWS else "")
             click.echo(f"{field} holds nothing of {counted(len(rows), 'row')}, whose values were not finite: {shown}")
-    size = console.human_bytes(report.checked_bytes)
+    size = units.human_bytes(report.checked_bytes)
     but = ", but for those listed" if report.skipped else ""
     whole = f"every row of {report.num_rows:,} in every field{but}, all as written"
     found = whole if report.ok else counted(len(report.problems), "problem")

@@ -9,7 +9,6 @@ import shlex
 
 import yaml
 
-from hskcache.console import human_bytes
 from hskcache.counted import counted
 from hskcache.describe import DESCRIPTIONS
 from hskcache.move.commands import fit_command
@@ -17,6 +16,7 @@ from hskcache.spec import format_keep
 from hskcache.store.fields import KINDS
 from hskcache.store.files import sha256_hex
 from hskcache.store.manifest import Manifest, Request
+from hskcache.units import human_bytes
 
 _MARK = re.compile(rb"<!-- hskcache ([0-9a-f]{64}) -->\n\Z")
 _SIZES = ((10**3, "n<1K"), (10**4, "1K<n<10K"), (10**5, "10K<n<100K"), (10**6, "100K<n<1M"), (10**7, "1M<n<10M"))

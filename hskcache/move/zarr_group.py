@@ -49,7 +49,7 @@ def export_zarr(root: Path, target: Path, force: bool = False, on_progress: OnPr
         return Written(beside.manifest, was_there=True)
     disk.require_space(target, beside.manifest.num_bytes, f"{target} needs about", "export to another disk", "folder")
     with disk.writing_to(target, "the beginning"), replacing_folder(target) as partial:
-        writer = _Writer(partial, cache, on_progress)
+        writer = _GroupWriter(partial, cache, on_progress)
         for block in blocks(cache.manifest):
             writer.write(block)
         for name, data in beside.tokenizer.items():
@@ -92,7 +92,7 @@ def _exported(target: Path) -> str | None:
     return named if found.get("format") == "hskcache" and isinstance(named, str) else None
 
 
-class _Writer:
+class _GroupWriter:
     """Writes the arrays of a group, field after field and of each a shard at a time."""
 
     def __init__(self, folder: Path, cache: Cache, on_progress: OnProgress | None) -> None:
@@ -159,7 +159,7 @@ class _Growing:
             self._flush(self._num_waiting // self._step * self._step)
 
     def finish(self) -> None:
-        """What is left."""
+        """Write the rest."""
         self._flush(self._num_waiting)
 
     def _flush(self, count: int) -> None:

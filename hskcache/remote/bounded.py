@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from hskcache.console import human_bytes
 from hskcache.errors import SpecError
 from hskcache.locks import LockFile, locked
 from hskcache.store.files import make_folder
 from hskcache.system import TO_READ, TO_WRITE
+from hskcache.units import human_bytes
 
 _SUFFIX = ".zarr.zip"
 _LOCK_SUFFIX = ".lock"

@@ -116,7 +116,7 @@ def chunk_keys(grids: Mapping[str, Grid], limit: int) -> Iterator[str]:
 
 
 def parse_document(entry: Bytes, key: str) -> Any:
-    """What a document holds, as JSON values. Raises DamageError if it cannot be read; names it by its ``key``."""
+    """Content of a document, as JSON values. Raises DamageError if it cannot be read; names it by its ``key``."""
     try:
         return json.loads(entry.tobytes())
     except (ValueError, RecursionError):

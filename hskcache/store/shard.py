@@ -169,7 +169,7 @@ def unpack_array(data: bytes, name: str) -> NDArray[Any]:
 
 
 def _told(name: str, grid: Grid, meaning: Meaning | None, with_attributes: bool = True) -> Grid:
-    """What a document says of an array, and what it means."""
+    """The grid of an array with its meaning."""
     if meaning is None:
         return grid._replace(names=None, attributes={})
     if not with_attributes:

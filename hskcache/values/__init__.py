@@ -3,6 +3,6 @@
 All are made of the same columns (``columns``), a block of rows at a time; torch, which decodes, is loaded then.
 """
 
-from hskcache.values.values import Values
+from hskcache.values.values import DecodedRows
 
-__all__ = ["Values"]
+__all__ = ["DecodedRows"]

@@ -11,7 +11,7 @@ from hskcache.rows import Integers
 from hskcache.values.columns import Column, Shape, blocks, chosen
 
 if TYPE_CHECKING:
-    from hskcache.values.values import Values
+    from hskcache.values.values import DecodedRows
 
 try:
     import pyarrow as pa
@@ -19,7 +19,7 @@ except ImportError:
     raise DataError("Arrow needs pyarrow; install it with: pip install 'hskcache[hub]'") from None
 
 
-def schema(cache: "Values", columns: Collection[str] | None) -> pa.Schema:
+def schema(cache: "DecodedRows", columns: Collection[str] | None) -> pa.Schema:
     """Types of some columns of a cache; None: all."""
     is_score = cache.manifest.request.data.problem == "regression"
     scalars = {"row_id": pa.int64(), "label": pa.float32() if is_score else pa.int64()}
@@ -31,7 +31,7 @@ def schema(cache: "Values", columns: Collection[str] | None) -> pa.Schema:
     )
 
 
-def batches(cache: "Values", rows: Integers, columns: Collection[str] | None) -> Iterator[pa.RecordBatch]:
+def batches(cache: "DecodedRows", rows: Integers, columns: Collection[str] | None) -> Iterator[pa.RecordBatch]:
     """Rows as record batches, a block of rows each."""
     types = schema(cache, columns)
     for block in blocks(cache, rows, columns):
@@ -40,12 +40,12 @@ def batches(cache: "Values", rows: Integers, columns: Collection[str] | None) ->
         )
 
 
-def reader(cache: "Values", rows: Integers, columns: Collection[str] | None) -> pa.RecordBatchReader:
+def reader(cache: "DecodedRows", rows: Integers, columns: Collection[str] | None) -> pa.RecordBatchReader:
     """Rows as a stream of record batches."""
     return pa.RecordBatchReader.from_batches(schema(cache, columns), batches(cache, rows, columns))
 
 
-def frame(cache: "Values", rows: Integers, columns: Collection[str] | None) -> Any:
+def frame(cache: "DecodedRows", rows: Integers, columns: Collection[str] | None) -> Any:
     """Rows as a DataFrame: what has a shape is an array in each cell. Raises DataError if pandas is missing."""
     try:
         import pandas as pd

@@ -13,7 +13,7 @@ from hskcache.rows import Arrays, Integers, by_shard, take
 from hskcache.store.fields import INPUTS, OFFSETS, Field, kind_of, layer_name, row_offsets
 
 if TYPE_CHECKING:
-    from hskcache.values.values import Values
+    from hskcache.values.values import DecodedRows
 
 Shape = tuple[int | None, ...]
 
@@ -23,7 +23,7 @@ BLOCK_BYTES = 64_000_000
 _INPUTS = {"row_id": "row_ids", "input_ids": "input_ids", "token_type_ids": "token_type_ids", "label": "labels"}
 
 
-class Origin(NamedTuple):
+class ColumnOrigin(NamedTuple):
     """Place of a column in a cache.
 
     Attributes:
@@ -70,28 +70,28 @@ class Column(NamedTuple):
 Block = dict[str, Column]
 
 
-def origins(fields: Mapping[str, Field]) -> dict[str, Origin]:
+def origins(fields: Mapping[str, Field]) -> dict[str, ColumnOrigin]:
     """The columns of a cache by name, in the order of its fields."""
-    found: dict[str, Origin] = {}
+    found: dict[str, ColumnOrigin] = {}
     for name, field in fields.items():
         arrays = kind_of(field).arrays(field)
         if name == INPUTS:
             for column, array in _INPUTS.items():
                 if array in arrays:
-                    found[column] = Origin(name, None, array, (None,) if column.endswith("_ids") else ())
+                    found[column] = ColumnOrigin(name, None, array, (None,) if column.endswith("_ids") else ())
             continue
         shape = kind_of(field).shape(field)
         for layer in (*field.stored_layers,) or (None,):
             own = name if layer is None else f"{name}.{layer}"
             # A field may be called as a column of the rows is.
             own = f"field.{own}" if own in found else own
-            found[own] = Origin(name, layer, None, shape)
+            found[own] = ColumnOrigin(name, layer, None, shape)
             if layer is not None and (positions := f"{layer_name(layer)}/positions") in arrays:
-                found[f"{own}.positions"] = Origin(name, layer, positions, (None,))
+                found[f"{own}.positions"] = ColumnOrigin(name, layer, positions, (None,))
     return found
 
 
-def chosen(cache: "Values", columns: Collection[str] | None) -> dict[str, Origin]:
+def chosen(cache: "DecodedRows", columns: Collection[str] | None) -> dict[str, ColumnOrigin]:
     """Some columns of a cache in its order; None: all. Raises MismatchError if it has no such column."""
     known = origins(cache.fields)
     for name in columns or ():
@@ -100,7 +100,7 @@ def chosen(cache: "Values", columns: Collection[str] | None) -> dict[str, Origin
     return known if columns is None else {name: origin for name, origin in known.items() if name in columns}
 
 
-def blocks(cache: "Values", rows: Integers, columns: Collection[str] | None = None) -> Iterator[Block]:
+def blocks(cache: "DecodedRows", rows: Integers, columns: Collection[str] | None = None) -> Iterator[Block]:
     """Columns of some rows, in blocks of about ``BLOCK_BYTES``; of each field one shard at a time is in memory.
 
     Args:
@@ -128,7 +128,7 @@ def blocks(cache: "Values", rows: Integers, columns: Collection[str] | None = No
             }
 
 
-def together(found: list[Block], cache: "Values", columns: Collection[str] | None) -> Block:
+def together(found: list[Block], cache: "DecodedRows", columns: Collection[str] | None) -> Block:
     """Blocks as one; where there is none, columns without a row."""
     if not found:
         return {
@@ -145,7 +145,7 @@ def together(found: list[Block], cache: "Values", columns: Collection[str] | Non
     }
 
 
-def _arrays(fields: Mapping[str, Field], wanted: Mapping[str, Origin], name: str) -> list[str]:
+def _arrays(fields: Mapping[str, Field], wanted: Mapping[str, ColumnOrigin], name: str) -> list[str]:
     """Arrays of a field that some columns are made of."""
     stored = list(kind_of(fields[name]).arrays(fields[name]))
     own = [origin for origin in wanted.values() if origin.field == name]
@@ -168,7 +168,7 @@ def _parts(fields: Mapping[str, Field], stored: Mapping[str, Arrays], rows: Inte
     yield from np.split(rows, np.flatnonzero(np.diff(np.cumsum(num_bytes) // BLOCK_BYTES)) + 1)
 
 
-def _column(origin: Origin, field: Field, arrays: Arrays, constants: Arrays) -> Column:
+def _column(origin: ColumnOrigin, field: Field, arrays: Arrays, constants: Arrays) -> Column:
     if origin.array is None:
         from hskcache.decoded import dense
 

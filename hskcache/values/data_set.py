@@ -12,7 +12,7 @@ from hskcache.store.fields import HiddenField
 from hskcache.values.columns import BLOCK_BYTES, blocks, chosen
 
 if TYPE_CHECKING:
-    from hskcache.values.values import Values
+    from hskcache.values.values import DecodedRows
 
 try:
     import datasets
@@ -20,7 +20,7 @@ except ImportError:
     raise DataError("a data set needs the package datasets; install it with: pip install 'hskcache[hub]'") from None
 
 
-def data_set(cache: "Values", rows: Integers) -> Any:
+def data_set(cache: "DecodedRows", rows: Integers) -> Any:
     """Rows with the columns of the cache; classes as ``ClassLabel``."""
     from hskcache.values.arrow import batches, schema
 
@@ -36,8 +36,8 @@ def data_set(cache: "Values", rows: Integers) -> Any:
     return _written(cache, generate, features, (rows, "rows"))
 
 
-def contexts(cache: "Values", rows: Integers, column: str, hook_name: str | None, context_size: int | None) -> Any:
-    """Hidden states as SAELens has them, see :meth:`~hskcache.values.values.Values.to_datasets`."""
+def contexts(cache: "DecodedRows", rows: Integers, column: str, hook_name: str | None, context_size: int | None) -> Any:
+    """Hidden states as SAELens has them, see :meth:`~hskcache.values.values.DecodedRows.to_datasets`."""
     field = cache.fields[chosen(cache, (column,))[column].field]
     if not isinstance(field, HiddenField):
         raise MismatchError(f"{column} holds {field.kind} and no hidden states; give a layer of a field of these")
@@ -64,7 +64,7 @@ def contexts(cache: "Values", rows: Integers, column: str, hook_name: str | None
 
 
 def _written(
-    cache: "Values", generate: Callable[[], Iterator[dict[str, Any]]], features: Any, what: tuple[Integers, str]
+    cache: "DecodedRows", generate: Callable[[], Iterator[dict[str, Any]]], features: Any, what: tuple[Integers, str]
 ) -> Any:
     """A data set of what is generated; the same again is taken from the cache of ``datasets``."""
     rows, form = what

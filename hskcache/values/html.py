@@ -3,16 +3,16 @@
 from html import escape
 from typing import TYPE_CHECKING
 
-from hskcache import console
+from hskcache import units
 from hskcache.counted import counted
 from hskcache.describe import DESCRIPTIONS
 from hskcache.values.columns import Shape, origins
 
 if TYPE_CHECKING:
-    from hskcache.values.values import Values
+    from hskcache.values.values import DecodedRows
 
 
-def table(cache: "Values") -> str:
+def table(cache: "DecodedRows") -> str:
     """Fields with their columns and sizes as HTML; what a stranger named is escaped."""
     request = cache.manifest.request
     teacher, data = request.teacher, request.data
@@ -29,7 +29,7 @@ def table(cache: "Values") -> str:
             escape(name),
             escape(DESCRIPTIONS[field.kind].told(field)),
             "<br>".join(map(escape, own)),
-            console.human_bytes(cache.manifest.field_bytes(name)),
+            units.human_bytes(cache.manifest.field_bytes(name)),
         )
         rows.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
     head = "".join(f"<th>{title}</th>" for title in ("field", "what", "columns", "bytes"))

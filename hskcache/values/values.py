@@ -22,7 +22,7 @@ Rows: TypeAlias = int | slice | range | tuple[int, int] | None
 Decoded: TypeAlias = "NDArray[Any] | list[NDArray[Any]]"
 
 
-class Values:
+class DecodedRows:
     """Sequence of decoded rows; what reads them, :class:`~hskcache.cache.Cache` brings.
 
     Columns, with the shape of a row: ``row_id`` []; ``input_ids`` and, where there are any, ``token_type_ids`` [L],

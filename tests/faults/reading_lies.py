@@ -4,10 +4,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from hskcache.cache import Cache, open_cache
-from hskcache.console import human_bytes
 from hskcache.errors import CacheError, DamageError
 from hskcache.store.ledger import Ledger
 from hskcache.store.record import CONSTANTS
+from hskcache.units import human_bytes
 from hskcache.verify import verify
 
 

@@ -12,8 +12,9 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from hskcache import console, errors
-from hskcache.console import Commands, human_rate, human_time
+from hskcache import console, errors, units
+from hskcache.console import Commands
+from hskcache.units import human_rate, human_time
 
 ROOT = Path(__file__).resolve().parents[2]
 RAISED: list[BaseException] = []
@@ -134,7 +135,7 @@ def test_commands_are_imported_when_they_are_used_and_listed_in_order() -> None:
     [(0, "0 B"), (999, "999 B"), (1000, "1.00 kB"), (1_250_000, "1.25 MB"), (3.2e9, "3.20 GB"), (5e15, "5000.00 TB")],
 )
 def test_sizes_are_in_powers_of_ten(num_bytes: float, text: str) -> None:
-    assert console.human_bytes(num_bytes) == text
+    assert units.human_bytes(num_bytes) == text
 
 
 @pytest.mark.parametrize(
@@ -142,13 +143,13 @@ def test_sizes_are_in_powers_of_ten(num_bytes: float, text: str) -> None:
     [("1", 1), ("500MB", 500_000_000), ("1.5 tb", 1_500_000_000_000), ("20G", 20_000_000_000), ("2KiB", 2048)],
 )
 def test_sizes_are_read_as_people_write_them(text: str, num_bytes: int) -> None:
-    assert console.parse_bytes(text, "--local-bytes") == num_bytes
+    assert units.parse_bytes(text, "--local-bytes") == num_bytes
 
 
 @pytest.mark.parametrize("text", ["", "0", "0.0001 kB", "-1GB", "1e9", "many", "5 XB", "1,5GB", "GB"])
 def test_what_is_no_size_is_refused_with_one_that_is(text: str) -> None:
     with pytest.raises(errors.SpecError, match=r"--local-bytes .* is not a size; give one such as 500MB or 20GB"):
-        console.parse_bytes(text, "--local-bytes")
+        units.parse_bytes(text, "--local-bytes")
 
 
 def test_tables_are_not_broken_in_a_pipe(capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,7 +9,7 @@ from benchmarks.harness import options, report, synthetic
 from benchmarks.harness.jobs import built, make_job
 from benchmarks.harness.measure import environment, ratio
 from benchmarks.harness.sides import Side, learning, student_of, time_sides
-from hskcache import console
+from hskcache import units
 from hskcache.spec import Attention, Length, Spec
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def main(work: Path, as_json: bool, **given: Any) -> None:
             f"{times.median(name) * 1e3:.1f}",
             ratio(times, name, some),
             f"{100 * waiting[name]:.1f} %",
-            console.human_bytes(row_bytes[name]) if name in row_bytes else "",
+            units.human_bytes(row_bytes[name]) if name in row_bytes else "",
         ]
         for name in sides
     ]

@@ -14,7 +14,7 @@ from benchmarks.harness import options, report, synthetic
 from benchmarks.harness.folders import write_head
 from benchmarks.harness.jobs import make_job, make_spec
 from benchmarks.harness.measure import environment, ratio, take_turns
-from hskcache import console
+from hskcache import units
 
 if TYPE_CHECKING:
     from hskcache.teacher.load import Teacher
@@ -128,7 +128,7 @@ def main(work: Path, glue: Path, as_json: bool, **given: Any) -> None:
     sizes = {side: sum(num_bytes) / len(num_bytes) for side, num_bytes in sides.num_bytes.items()}
     tokens = [len(ids) for ids in teacher.tokenizer(examples.texts)["input_ids"]]
     lines = [
-        [side, f"{times.median(side):.3f}", ratio(times, side, BUILD), console.human_bytes(int(sizes[side]))]
+        [side, f"{times.median(side):.3f}", ratio(times, side, BUILD), units.human_bytes(int(sizes[side]))]
         for side in (SCRIPT, BUILD)
     ]
     targets = [

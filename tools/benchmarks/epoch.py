@@ -10,7 +10,7 @@ import click
 
 from benchmarks.harness import options, random_cache, report
 from benchmarks.harness.measure import TO, environment, ratio, take_turns, throughput
-from hskcache import console
+from hskcache import units
 from hskcache.cache import Cache, open_cache
 from hskcache.store import reading
 
@@ -69,7 +69,7 @@ def main(work: Path, as_json: bool, **given: Any) -> None:
     for side in timed:
         compared = ratio(times, side, side.replace(REMEMBERED, HASHED), TO)
         rows.append([side, *throughput(times, side, num_bytes), compared])
-    title = f"{console.human_bytes(num_bytes)} of shards, {plan.num_rows} rows"
+    title = f"{units.human_bytes(num_bytes)} of shards, {plan.num_rows} rows"
     facts = {"settings": given, "num_bytes": num_bytes, "environment": environment(), "times": times.facts()}
     saved = times.ratio(f"{READ}, {REMEMBERED}", f"{READ}, {HASHED}")
     targets = [report.Target(f"{READ}: remembered / hashed", saved, 0.8)]

@@ -12,7 +12,7 @@ from benchmarks.harness import options, report
 from benchmarks.harness.fault_suite import import_from_tests
 from benchmarks.harness.folders import emptied
 from benchmarks.harness.guarded import Limits, Outcome, guarded
-from hskcache import console
+from hskcache import console, units
 
 if TYPE_CHECKING:
     from stories import Truth
@@ -113,7 +113,7 @@ def main(work: Path, as_json: bool, **given: Any) -> None:
     columns = ("refused", "harmless", "fault")
     rows = [[kind, sum(found.values()), *(found[column] for column in columns)] for kind, found in counts.items()]
     rows.append(["all", len(numbers), *(sum(found[column] for found in counts.values()) for column in columns)])
-    title = f"lies of seed {given['seed']}; longest {slowest:.2f} s, most memory {console.human_bytes(most)}"
+    title = f"lies of seed {given['seed']}; longest {slowest:.2f} s, most memory {units.human_bytes(most)}"
     facts = {
         "settings": given,
         "counts": counts,

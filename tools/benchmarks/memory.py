@@ -16,7 +16,7 @@ from numpy.random import Generator
 from benchmarks.harness import options, report, synthetic
 from benchmarks.harness.commands import command_line
 from benchmarks.harness.random_cache import LAYER, POSITIONS, VOCABULARY, Arrays, Plan, offsets, write
-from hskcache import console
+from hskcache import console, units
 from hskcache.cache import HiddenField
 from hskcache.spec import Depth, Hidden, Length, Spec, Width
 
@@ -125,9 +125,9 @@ def main(work: Path, as_json: bool, **given: Any) -> None:
     ratios = {residency: peaks["large"].num_bytes / peaks["small"].num_bytes for residency, peaks in found.items()}
     lines = []
     for residency, peaks in found.items():
-        memory = [console.human_bytes(peaks[name].num_bytes) for name in named]
+        memory = [units.human_bytes(peaks[name].num_bytes) for name in named]
         lines.append([residency, *memory, f"{ratios[residency]:.3f}", f"{peaks['large'].step_s * 1e3:.2f}"])
-    header = ("residency", *(f"{name}, {console.human_bytes(sizes[name])}" for name in named), "ratio", "ms a step")
+    header = ("residency", *(f"{name}, {units.human_bytes(sizes[name])}" for name in named), "ratio", "ms a step")
     facts = {
         "settings": given,
         "cache_bytes": sizes,

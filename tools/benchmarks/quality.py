@@ -10,7 +10,7 @@ import click
 from benchmarks.harness import options, report
 from benchmarks.harness.commands import Study, complete, earlier_runs, outcome, run, sets
 from benchmarks.harness.folders import write_head, write_json
-from hskcache import console
+from hskcache import units
 
 
 class Variant(NamedTuple):
@@ -102,7 +102,7 @@ def summary(runs: dict[str, dict[str, Any]], sizes: dict[str, dict[str, int]], k
         if not found:
             continue
         scores = [100 * one["accuracy"] for one in found]
-        size = console.human_bytes(sum(sizes[variant.cache][field] for field in variant.fields))
+        size = units.human_bytes(sum(sizes[variant.cache][field] for field in variant.fields))
         minutes = f"{mean(one['minutes'] for one in found):.1f}"
         lines.append([name, f"{mean(scores):.2f}", report.deviation(scores), str(len(scores)), size, minutes])
     return lines

@@ -13,7 +13,7 @@ import click
 
 from benchmarks.harness import options, report, synthetic
 from benchmarks.harness.jobs import built, make_job, make_spec
-from hskcache import console
+from hskcache import units
 
 STEPS = ("read", "tokenized", "laid out")
 
@@ -138,7 +138,7 @@ def main(work: Path, append: bool, as_json: bool, **given: Any) -> None:
     small, large = counts
     growth = [(peaks[large][step] - peaks[small][step]) / (large - small) for step in range(len(steps))]
     lines = [
-        [name, *(console.human_bytes(peaks[count][step]) for count in counts), f"{growth[step]:.1f}"]
+        [name, *(units.human_bytes(peaks[count][step]) for count in counts), f"{growth[step]:.1f}"]
         for step, name in enumerate(steps)
     ]
     header = ("most until it is", *(f"{count:,} rows" for count in counts), "bytes a row")

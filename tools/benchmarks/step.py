@@ -10,7 +10,7 @@ from benchmarks.harness import options, report, synthetic
 from benchmarks.harness.jobs import built, make_job, make_spec
 from benchmarks.harness.measure import environment, ratio
 from benchmarks.harness.sides import Side, learning, student_of, time_sides
-from hskcache import console
+from hskcache import units
 from hskcache.spec import ComputeDtype
 
 if TYPE_CHECKING:
@@ -133,7 +133,7 @@ def main(work: Path, as_json: bool, **given: Any) -> None:
     ]
     rows = []
     for name in sides:
-        size = console.human_bytes(num_bytes[name]) if name in num_bytes else ""
+        size = units.human_bytes(num_bytes[name]) if name in num_bytes else ""
         milliseconds, share = f"{times.median(name) * 1e3:.1f}", f"{100 * waiting[name]:.2f} %"
         rows.append([name, milliseconds, "1" if name == PLAIN else ratio(times, name, PLAIN), share, size])
     header = ("side", "ms a step", "/ plain (quartiles)", "waiting for data", "encoded a step")

@@ -16,7 +16,7 @@ from benchmarks.harness import options, random_cache, report
 from benchmarks.harness.fault_suite import import_from_tests
 from benchmarks.harness.folders import emptied
 from benchmarks.harness.measure import environment, ratio, take_turns, throughput
-from hskcache import console
+from hskcache import units
 
 JOBS = 8
 PLACES = ("file", "http", "s3", "sftp")
@@ -241,7 +241,7 @@ def main(work: Path, as_json: bool, wanted: tuple[str, ...], **given: Any) -> No
             rows.append([f"{name}: {side}", *throughput(times, side, num_bytes), compared])
             if side in {"push", "pull"}:
                 targets.append(report.Target(f"{name}: {side} / {other}", times.ratio(side, other), BOUND))
-    title = f"{console.human_bytes(num_bytes)} of shards, {JOBS} files at a time"
+    title = f"{units.human_bytes(num_bytes)} of shards, {JOBS} files at a time"
     facts = {
         "settings": given,
         "num_bytes": num_bytes,

@@ -11,7 +11,7 @@ import click
 
 from benchmarks.harness import options, random_cache, report
 from benchmarks.harness.measure import TO, environment, ratio, take_turns, throughput
-from hskcache import console
+from hskcache import units
 from hskcache.errors import CacheError
 from hskcache.verify import verify
 
@@ -74,7 +74,7 @@ def main(work: Path, as_json: bool, **given: Any) -> None:
     # Some builds of sha256sum use the processor's instructions for it and others do not; Python's always do.
     reference = min((side for side in timed if side not in {VERIFY, DEEP}), key=times.median)
     rows = [[side, *throughput(times, side, num_bytes), ratio(times, side, reference, TO)] for side in timed]
-    title = f"{console.human_bytes(num_bytes)} of shards, {plan.num_rows} rows"
+    title = f"{units.human_bytes(num_bytes)} of shards, {plan.num_rows} rows"
     facts = {"settings": given, "num_bytes": num_bytes, "environment": environment(), "times": times.facts()}
     targets = [report.Target(f"{VERIFY} / {reference}", times.ratio(VERIFY, reference), 1.3)]
     report.conclude(facts, [report.table(title, ("side", "s", "MB/s", f"/ {reference}"), rows)], targets, as_json)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hskcache import console
+from hskcache import console, units
 from hskcache.completion import places
 from hskcache.options import as_json, device, gathered, layout, view
 from hskcache.ranges import Whole
@@ -78,7 +78,7 @@ def print_comparison(comparison: "Comparison", request: "CompareRequest") -> Non
     header = ("student", comparison.metric, "s a step", "knowledge on disk")
     rows = [(f"({name})", f"{value:.3f}", "", "") for name, value in comparison.baselines.items()]
     for name, side in comparison.sides.items():
-        size = console.human_bytes(side.num_bytes) if side.num_bytes else ""
+        size = units.human_bytes(side.num_bytes) if side.num_bytes else ""
         interval = "" if side.interval is None else f" ± {side.interval:.3f}"
         score = f"{fmean(side.scores):.3f}{interval}" if side.scores else ""
         rows.append((name, score, f"{side.step_s:.4f}", f"{size} if stored whole" if name == LOOP else size))

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hskcache import console
+from hskcache import console, units
 from hskcache.completion import fields, places
-from hskcache.console import parse_bytes
 from hskcache.counted import counted
 from hskcache.errors import SpecError
 from hskcache.options import as_json, device, each_once, gathered, layout, profile, view
@@ -17,6 +16,7 @@ from hskcache.processes import is_first
 from hskcache.ranges import Whole
 from hskcache.spec import Spec, parse_spec
 from hskcache.timeline import recorded
+from hskcache.units import parse_bytes
 from trainer.cli import options
 from trainer.run.finished import finished
 from trainer.run.request import FitRequest, FromCache, FromTeacher, Machine
@@ -226,7 +226,7 @@ def fit(request: FitRequest, out: Path, machine: Machine, profile: Path | None, 
     scored = str(next(iter(request.eval_data), None))
     options.print_scores({scored: result["scores"] or losses, **result.get("others", {})})
     for stage in result["stages"]:
-        pace = f", {console.human_rate(1 / stage['seconds_per_step'], 'steps')}" if stage["seconds_per_step"] else ""
+        pace = f", {units.human_rate(1 / stage['seconds_per_step'], 'steps')}" if stage["seconds_per_step"] else ""
         console.say(f"{stage['name']}: {counted(stage['steps'], 'step')}{pace}")
     predict = ["hsktrain", "predict", "--model", str(out), "--data", "FILE", "--out", "predictions.tsv"]
     options.tell_end(result, out, {"answers rows": predict, "shares it": ["hsktrain", "push", str(out), "URL"]})

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hskcache import console, runtime
+from hskcache import console, runtime, units
 from hskcache.completion import places
 from hskcache.errors import SpecError
 from hskcache.options import as_json, device
@@ -96,7 +96,7 @@ def _table(sides: "dict[str, ProfiledModel]", flops: dict[str, dict[int, int]], 
         **{f"FLOPs a row, L={length}": {name: flops[name][length] for name in sides} for length in flops["model"]},
     }
     for what, values in costs.items():
-        told = [console.human_bytes(value) if what == "bytes" else _short(value) for value in values.values()]
+        told = [units.human_bytes(value) if what == "bytes" else _short(value) for value in values.values()]
         ratio = [f"{values['against'] / values['model']:.2f}x", ""] if len(sides) > 1 else []
         lines.append([what, *told, *ratio])
     for speed in found:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from hskcache import console
+from hskcache import console, units
 from hskcache.completion import places
 from hskcache.counted import counted
 from hskcache.options import as_json
@@ -32,5 +32,5 @@ def push(model: Path, url: str, replace: bool, as_json: bool) -> None:
         console.print_json({"model": str(model), **asdict(pushed)})
     console.say(
         f"{pushed.url} holds the model: {counted(pushed.num_sent, 'file')} sent "
-        f"({console.human_bytes(pushed.bytes_sent)}), {pushed.num_there} were there"
+        f"({units.human_bytes(pushed.bytes_sent)}), {pushed.num_there} were there"
     )

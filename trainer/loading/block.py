@@ -12,7 +12,7 @@ from torch import Tensor
 
 from hskcache.ragged import Integers, ragged_places, starts_of
 from hskcache.store.fields import AXES, StoredField, kind_of
-from trainer.loading.records import Arrays, Layout, buffer_of, fill, layout_of, parts_of, sent, shapes_of
+from trainer.loading.records import Arrays, RecordLayout, buffer_of, fill, layout_of, parts_of, sent, shapes_of
 
 ROW, TOKEN = "row", "inputs/token"
 
@@ -101,7 +101,7 @@ class Block:
 
     rows: Integers
     offsets: dict[str, Integers]
-    layout: Layout
+    layout: RecordLayout
     parts: dict[str, Tensor]
     buffer: Tensor
 

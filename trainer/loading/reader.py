@@ -19,7 +19,7 @@ from hskcache.ragged import Integers
 from hskcache.store.fields import INPUTS, OFFSETS
 from trainer.loading.block import ROW, TOKEN, Block, StoredRows, axis_of, joined
 from trainer.loading.kinds import LOADED
-from trainer.loading.spool import Spool, spool_of
+from trainer.loading.spool import RecordSpool, spool_of
 
 # A row's number in the data: it is its place in the cache too, which the loader knows without reading it.
 _UNUSED = frozenset({"row_ids"})
@@ -94,7 +94,7 @@ class Reader:
         }
 
     @cached_property
-    def _spool(self) -> Spool | None:
+    def _spool(self) -> RecordSpool | None:
         return spool_of(self.spool_bytes)
 
     def _found(self, shards: Collection[int]) -> Iterator[StoredRows | Block]:

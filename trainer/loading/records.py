@@ -19,8 +19,8 @@ Shapes = Mapping[str, tuple[tuple[int, ...], torch.dtype]]
 _ALIGNED_BYTES = 64
 
 
-class Place(NamedTuple):
-    """Place of an array's entries in the records of its axis: the first byte, the type and shape of an entry."""
+class RecordPlace(NamedTuple):
+    """RecordPlace of an array's entries in the records of its axis: the first byte, the type and shape of an entry."""
 
     axis: str
     start: int
@@ -33,7 +33,7 @@ class Place(NamedTuple):
         return prod(self.shape) * self.dtype.itemsize
 
 
-class Layout(NamedTuple):
+class RecordLayout(NamedTuple):
     """Form of the records.
 
     Attributes:
@@ -41,26 +41,26 @@ class Layout(NamedTuple):
         widths: by axis, bytes of a record.
     """
 
-    places: dict[str, Place]
+    places: dict[str, RecordPlace]
     widths: dict[str, int]
 
 
-def layout_of(arrays: Arrays, axes: Mapping[str, str]) -> Layout:
+def layout_of(arrays: Arrays, axes: Mapping[str, str]) -> RecordLayout:
     """Layout of some arrays: of an axis the widest types first, and those of the same part of several layers together.
 
     Args:
         arrays: ``field/array`` -> entries along the first dimension.
         axes: of each array.
     """
-    places: dict[str, Place] = {}
+    places: dict[str, RecordPlace] = {}
     widths: dict[str, int] = {}
     widest: dict[str, int] = {}
     for name in sorted(arrays, key=lambda one: (-arrays[one].itemsize, one.rpartition("/")[2], len(one), one)):
         array, axis = arrays[name], axes[name]
-        place = Place(axis, widths.get(axis, 0), torch.from_numpy(array[:0]).dtype, array.shape[1:])
+        place = RecordPlace(axis, widths.get(axis, 0), torch.from_numpy(array[:0]).dtype, array.shape[1:])
         places[name], widths[axis] = place, place.start + place.num_bytes
         widest.setdefault(axis, array.itemsize)
-    return Layout(places, {axis: -(-width // widest[axis]) * widest[axis] for axis, width in widths.items()})
+    return RecordLayout(places, {axis: -(-width // widest[axis]) * widest[axis] for axis, width in widths.items()})
 
 
 def shapes_of(arrays: Arrays) -> Shapes:

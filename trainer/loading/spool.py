@@ -18,7 +18,7 @@ from trainer.loading.records import parts_of
 DISK_SHARE = 0.1
 
 
-class Spool:
+class RecordSpool:
     """Keeps blocks of the host in a file, until one finds no room or the disk is full.
 
     Attributes:
@@ -51,11 +51,11 @@ class Spool:
         return Block(block.rows, block.offsets, block.layout, parts_of(buffer, shapes), buffer)
 
 
-def spool_of(num_bytes: int) -> Spool | None:
+def spool_of(num_bytes: int) -> RecordSpool | None:
     """A spool with room for so many bytes, or as many as a share of the disk allows; None where none can be had."""
     try:
         free = shutil.disk_usage(tempfile.gettempdir()).free
         room = min(num_bytes, int(DISK_SHARE * free) // processes.local_count())
-        return Spool(room) if room else None
+        return RecordSpool(room) if room else None
     except OSError:
         return None

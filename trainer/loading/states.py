@@ -14,7 +14,7 @@ from hskcache.encoding.bitmask import unpack_columns
 from hskcache.store.kinds.hidden import HiddenField
 
 
-class Decoder:
+class StateDecoder:
     """Decoder of the states of one layer.
 
     Args:

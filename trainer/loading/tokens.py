@@ -24,7 +24,7 @@ from hskcache.store.fields import INPUTS, kind_of, layer_name
 from hskcache.views.shelf import ViewShelf
 from trainer.loading.ordered import Ordered, SliceRows, WindowSlices
 from trainer.loading.plan import Window
-from trainer.loading.states import Decoder
+from trainer.loading.states import StateDecoder
 
 
 class TokenBatch(NamedTuple):
@@ -114,14 +114,14 @@ class TokenLoader(Ordered[States, TokenBatch]):
     def produce(self, windows: Generator[WindowSlices[States], None, None]) -> Generator[TokenBatch, None, None]:
         """Select encoded states, bring them to the device, decode them there."""
         assert isinstance(self.device, torch.device)
-        decoder = Decoder(self._field, self.cache.constants(self.name), layer_name(self.layer), self.device)
+        decoder = StateDecoder(self._field, self.cache.constants(self.name), layer_name(self.layer), self.device)
         with closing(windows):
             for states, slices in windows:
                 for part in slices:
                     yield self._batch(states, part, decoder)
                 del states
 
-    def _batch(self, states: States, part: SliceRows, decoder: Decoder) -> TokenBatch:
+    def _batch(self, states: States, part: SliceRows, decoder: StateDecoder) -> TokenBatch:
         arrays = states.take(part.rows).arrays
         labels = arrays.get("labels")
         numbers = [torch.from_numpy(arrays[name].astype(np.int64)) for name in ("input_ids", "positions", "row_ids")]

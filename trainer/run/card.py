@@ -15,13 +15,13 @@ import yaml
 from huggingface_hub import EvalResult, ModelCardData
 from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedModel
 
-from hskcache.console import human_bytes
 from hskcache.counted import counted
 from hskcache.evaluation import share_kept
 from hskcache.move.card import is_card, marked, word
 from hskcache.store.beside import README
 from hskcache.store.request import Request, TeacherInfo
 from hskcache.text.remembered import Remembered
+from hskcache.units import human_bytes
 
 # As the hub and its library of metrics call them.
 _HUB_METRICS = {"f1_macro": "f1", "matthews": "matthews_correlation", "pearson": "pearsonr", "spearman": "spearmanr"}

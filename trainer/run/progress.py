@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from hskcache import console
-from hskcache.console import human_time
+from hskcache.units import human_time
 from trainer.run.baselines import Baselines
 
 if TYPE_CHECKING:

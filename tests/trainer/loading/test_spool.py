@@ -14,7 +14,7 @@ from hskcache.cache import Cache, open_cache
 from hskcache.errors import DamageError
 from trainer.batch import Batch
 from trainer.loading import KnowledgeLoader
-from trainer.loading.spool import Spool
+from trainer.loading.spool import RecordSpool
 
 
 def content(batch: Batch) -> list[object]:
@@ -70,7 +70,7 @@ def test_shards_without_room_are_read_again(num_shards: int, caches: Callable[[s
 def test_a_disk_that_becomes_full_ends_the_spool_and_nothing_else(caches: Callable[[str], Cache]) -> None:
     block = KnowledgeLoader(caches("all"), residency="stream").reader.read([0])
     size = block.buffer.nbytes
-    own = Spool(10 * size)
+    own = RecordSpool(10 * size)
     with files_of_at_most(2 * size + size // 2):
         kept = [own.keep(block) for _ in range(4)]
     assert [one is not None for one in kept] == [True, True, False, False]

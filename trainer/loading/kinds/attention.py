@@ -34,7 +34,7 @@ class AttentionDecoder(Decoder):
     layers: tuple[int, ...]
 
     def tables(self, offsets: Mapping[str, Integers], cuts: Cuts) -> Arrays:
-        """Of each row the positions and entries of a vector, and where its positions, vectors and values begin."""
+        """Positions and entries of a vector of each row, and where its positions, vectors and values begin."""
         counts = np.diff(offsets[f"{self.name}/position"])
         if np.ptp(counts) == 0:
             return {}

@@ -40,7 +40,7 @@ class HiddenDecoder(Decoder):
     constants: Mapping[str, Tensor]
 
     def tables(self, offsets: Mapping[str, Integers], cuts: Cuts) -> Arrays:
-        """Where the row of each kept position begins in its flattened batch."""
+        """Beginning of the row of each kept position in its flattened batch."""
         return {self._begin: np.repeat(cuts.begin, np.diff(offsets[f"{self.name}/position"]))}
 
     def decode(self, block: Block, cuts: Cuts) -> Iterator[dict[int, HiddenTarget]]:
@@ -78,7 +78,7 @@ class HiddenDecoder(Decoder):
 
     @cached_property
     def _shared(self) -> list[tuple[Tensor | None, Tensor | None, Tensor | None]]:
-        """Of each layer the columns, the mean and the basis that all rows share."""
+        """Columns, mean and basis of each layer that all rows share."""
         columns = {name: self.constants.get(f"{name}/columns") for name in self._names}
         return [
             (
