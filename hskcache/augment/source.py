@@ -70,9 +70,10 @@ def open_source(source: str, layout: Layout) -> RewritableRows:
     ``copy`` of its own.
     """
     examples = layout.read(source)
-    if source.startswith("hub:") or Path(source).suffix.lower() == ".parquet" or Path(source).is_dir():
+    suffix = Path(source).suffix.lower()
+    if source.startswith("hub:") or suffix in {".parquet", ".json", ".gz"} or Path(source).is_dir():
         return _typed(examples, layout)
-    if Path(source).suffix.lower() == _TYPED:
+    if suffix == _TYPED:
         return _json_lines(Path(source), examples, layout)
     return _delimited(Path(source), examples, layout)
 

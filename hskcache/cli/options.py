@@ -32,7 +32,7 @@ teacher_option = click.option(
     help="An encoder with its tokenizer: fine-tuned on the task, or for --corpus pre-trained.",
     shell_complete=places,
 )
-_DATA = "TSV, CSV, JSONL, Parquet, or hub:REPO[:CONFIG]:SPLIT."
+_DATA = "TSV, CSV, JSONL, JSON (all also .gz), Parquet, or hub:REPO[:CONFIG]:SPLIT."
 data_option = click.option("--data", required=True, metavar="FILE", help=_DATA, shell_complete=places)
 _DATA_OR_CORPUS = (
     click.option("--data", metavar="FILE", help=_DATA, shell_complete=places),

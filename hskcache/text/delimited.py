@@ -13,6 +13,7 @@ from typing import NamedTuple, TextIO
 
 from hskcache.counted import counted
 from hskcache.errors import ColumnError, DataError
+from hskcache.text.compressed import format_of, most_characters, opened
 from hskcache.text.header import find_header
 from hskcache.text.labels import LabelSet
 from hskcache.text.table import (
@@ -74,7 +75,7 @@ def _opened(path: Path, policy: BadRows) -> Iterator[TextIO]:
     """Open a quoted file, whose texts keep the line ends within them; errors as :func:`read_text` tells them."""
     errors = "strict" if policy == "fail" else "surrogateescape"
     try:
-        with path.open(encoding="utf-8-sig", errors=errors, newline="") as lines:
+        with opened(path) as file, io.TextIOWrapper(file, "utf-8-sig", errors, newline="") as lines:
             yield lines
     except UnicodeDecodeError:
         read_text(path, policy)
@@ -127,7 +128,7 @@ def _any_length(length: int) -> Iterator[None]:
 
 def dialect_of(path: Path, text: str, columns: Columns) -> Dialect:
     """Dialect of a file: a ``.csv`` of Excel may separate its fields by semicolons, and many do by tabs."""
-    dialect = DIALECTS[path.suffix.lower()]
+    dialect = DIALECTS[format_of(path)]
     if not dialect.quoted:
         return dialect
     with _any_length(len(text)):
@@ -158,12 +159,12 @@ def read_delimited(path: Path, columns: Columns, labels: LabelSet, faults: Fault
     leaves that open. ``faults``: takes rows of another length than the first. Raises DataError if the file cannot be
     read, lacks a column, or has a row that may not be left out.
     """
-    dialect = DIALECTS[path.suffix.lower()]
+    dialect = DIALECTS[format_of(path)]
     # What is missing or empty is told before anything else.
     next(text_lines(path, faults.policy))
     if not dialect.quoted:
         return _read(path, dialect, columns, labels, faults)
-    with _any_length(path.stat().st_size):
+    with _any_length(most_characters(path)):
         dialect = _separated(dialect, columns, lambda: _opened(path, faults.policy))
         return _read(path, dialect, columns, labels, faults)
 

@@ -7,6 +7,7 @@ from itertools import islice
 from pathlib import Path
 
 from hskcache.errors import DataError
+from hskcache.text.compressed import format_of, opened
 from hskcache.text.delimited import DIALECTS, DelimitedRow, dialect_of, read_records
 from hskcache.text.memory import InMemory, Source
 from hskcache.text.table import Columns, Faults, named_column, numbered_column
@@ -34,11 +35,11 @@ def check_head(source: Source, columns: Columns) -> None:
     if path.is_dir():
         return
     try:
-        with path.open("rb") as file:
+        with opened(path) as file:
             head = file.read(_HEAD_BYTES)
     except OSError as error:
         raise DataError(f"{path}: {error.strerror}; give the path of a data file") from None
-    suffix = path.suffix.lower()
+    suffix = format_of(path)
     if suffix == ".parquet":
         _require("pyarrow", f"{path}: reading Parquet")
         return

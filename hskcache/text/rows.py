@@ -10,6 +10,7 @@ import numpy as np
 from hskcache.classes import has_gold
 from hskcache.counted import counted
 from hskcache.errors import DataError, SpecError
+from hskcache.text.compressed import format_of
 from hskcache.text.delimited import DIALECTS, read_delimited
 from hskcache.text.examples import Examples, Reading, fingerprint
 from hskcache.text.labels import LabelSet, Resolved, resolve_labels
@@ -17,10 +18,10 @@ from hskcache.text.memory import InMemory, Source
 from hskcache.text.strings import column
 from hskcache.text.table import Columns, Faults, RawTable, RowPolicy, Values
 from hskcache.text.tasks import Task
-from hskcache.text.typed import is_saved_set, read_hub, read_jsonl, read_parquet, read_saved_set
+from hskcache.text.typed import is_saved_set, read_hub, read_json, read_jsonl, read_parquet, read_saved_set
 from hskcache.timeline import span
 
-FORMATS = (*DIALECTS, ".jsonl", ".parquet")
+FORMATS = (*DIALECTS, ".jsonl", ".json", ".parquet")
 
 __all__ = ["FORMATS", "Columns", "Examples", "Overrides", "Reading", "examples_for", "fingerprint", "read_examples"]
 
@@ -46,9 +47,9 @@ def read_examples(
     Raises DataError (``FILE line N: ...``) if the source or a row cannot be read as asked.
 
     Args:
-        source: a ``.tsv`` (unquoted, as in GLUE), ``.csv``, ``.jsonl`` or ``.parquet`` file, a folder that a data set
-            of ``datasets`` was saved to, ``hub:REPO[:CONFIG]:SPLIT``, where REPO may be a local folder, or rows in
-            memory.
+        source: a ``.tsv`` (unquoted, as in GLUE), ``.csv``, ``.jsonl``, ``.json`` or ``.parquet`` file, the first four
+            also with ``.gz``, a folder that a data set of ``datasets`` was saved to, ``hub:REPO[:CONFIG]:SPLIT``, where
+            REPO may be a local folder, or rows in memory.
         labels: what the labels may be; None infers it from the column.
         policy: what becomes of rows that cannot be used or have no gold label; None fails.
     """
@@ -215,7 +216,7 @@ def _read_table(source: Source, columns: Columns, labels: LabelSet, policy: RowP
     if str(source).startswith("hub:"):
         return read_hub(str(source), columns, policy.bad_rows)
     path = Path(source)
-    suffix = path.suffix.lower()
+    suffix = format_of(path)
     if is_saved_set(path):
         return read_saved_set(path, columns, policy.bad_rows)
     if path.is_dir():
@@ -224,6 +225,8 @@ def _read_table(source: Source, columns: Columns, labels: LabelSet, policy: RowP
         return read_delimited(path, columns, labels, Faults(str(path), policy.bad_rows))
     if suffix == ".jsonl":
         return read_jsonl(path, columns, policy.bad_rows)
+    if suffix == ".json":
+        return read_json(path, columns, policy.bad_rows)
     if suffix == ".parquet":
         return read_parquet(path, columns, policy.bad_rows)
     raise DataError(f"{path}: unknown format {suffix!r}; give one of {', '.join(FORMATS)}, or hub:REPO[:CONFIG]:SPLIT")

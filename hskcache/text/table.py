@@ -8,6 +8,7 @@ from typing import Any, Literal, TypeAlias
 
 from hskcache.counted import counted
 from hskcache.errors import ColumnError, DataError
+from hskcache.text.compressed import content, opened
 from hskcache.text.strings import column
 
 Values: TypeAlias = Sequence[object]
@@ -159,7 +160,7 @@ def text_lines(path: Path, policy: BadRows = "fail") -> Iterator[tuple[int, str]
     errors = "strict" if policy == "fail" else "surrogateescape"
     blank: list[tuple[int, str]] | None = []
     try:
-        with path.open("rb") as file:
+        with opened(path) as file:
             for number, data in enumerate(file, start=1):
                 line = data.decode("utf-8-sig" if number == 1 else "utf-8", errors).removesuffix("\n")
                 if blank is not None and line.strip():
@@ -183,7 +184,7 @@ def read_text(path: Path, policy: BadRows = "fail") -> str:
     DataError if the file is missing, unreadable, empty, or not UTF-8 (naming the line).
     """
     try:
-        data = path.read_bytes()
+        data = content(path)
     except OSError as error:
         raise DataError(f"{path}: {error.strerror}; give the path of a data file") from None
     try:

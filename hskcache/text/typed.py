@@ -1,4 +1,4 @@
-"""Sources whose values have types: ``.jsonl`` and ``.parquet`` files, and data sets of the hub or a local folder."""
+"""Sources whose values have types: ``.jsonl``, ``.json`` and ``.parquet`` files, data sets of the hub or a folder."""
 
 import json
 import re
@@ -9,7 +9,18 @@ from typing import Any, NamedTuple
 
 from hskcache.errors import ColumnError, DataError
 from hskcache.hub import looked_up
-from hskcache.text.table import BadRows, Columns, Faults, RawTable, RowsRead, compact, named_column, text_lines
+from hskcache.text.compressed import format_of
+from hskcache.text.table import (
+    BadRows,
+    Columns,
+    Faults,
+    RawTable,
+    RowsRead,
+    compact,
+    named_column,
+    read_text,
+    text_lines,
+)
 
 _HUB = re.compile(r"hub:(?P<repo>[^:]+)(?::(?P<config>[^:\[]+))?:(?P<split>[^:\[]+(?:\[[^\]]*\][^:\[]*)*)")
 _BATCH_ROWS = 1000
@@ -22,9 +33,7 @@ def read_jsonl(path: Path, columns: Columns, policy: BadRows) -> RawTable:
     Raises DataError if the file cannot be read, a column is a number, or a line is not an object or lacks a key and may
     not be left out.
     """
-    for column in columns.wanted:
-        if isinstance(column, int):
-            raise ColumnError(f"{path}: column {column} is a number; the columns of a .jsonl file have names")
+    _require_names(path, columns)
     faults = Faults(str(path), policy)
     rows, numbers = RowsRead(columns), array("q")
     for number, line in text_lines(path, policy):
@@ -35,13 +44,43 @@ def read_jsonl(path: Path, columns: Columns, policy: BadRows) -> RawTable:
     return RawTable(faults, columns, *rows.columns, numbers=compact(numbers))
 
 
+def read_json(path: Path, columns: Columns, policy: BadRows) -> RawTable:
+    """The wanted keys of a file that is one JSON array of objects, counted from 1.
+
+    Raises DataError if the file cannot be read or holds something else, or as :func:`read_jsonl`.
+    """
+    _require_names(path, columns)
+    try:
+        values = json.loads(read_text(path, policy))
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path} is not JSON ({error}); a file of one object a line is called .jsonl") from None
+    if not isinstance(values, list) or not values:
+        raise DataError(f"{path} holds no array of objects; write [{{...}}, ...], or one object a line as .jsonl")
+    faults, rows = Faults(str(path), policy, "row"), RowsRead(columns)
+    for number, value in enumerate(values, start=1):
+        rows.append(_values(value, columns, faults, number))
+    return RawTable(faults, columns, *rows.columns, numbers=range(1, len(values) + 1))
+
+
+def _require_names(path: Path, columns: Columns) -> None:
+    for column in columns.wanted:
+        if isinstance(column, int):
+            raise ColumnError(
+                f"{path}: column {column} is a number; the columns of a {format_of(path)} file have names"
+            )
+
+
 def _object_values(line: str, columns: Columns, faults: Faults, number: int) -> list[object]:
-    none: list[object] = [None for _ in columns.wanted]
     try:
         value = json.loads(line)
     except (ValueError, RecursionError) as error:
         faults.add(number, f"not JSON ({error})", "write one object a line")
-        return none
+        return [None for _ in columns.wanted]
+    return _values(value, columns, faults, number)
+
+
+def _values(value: Any, columns: Columns, faults: Faults, number: int) -> list[object]:
+    none: list[object] = [None for _ in columns.wanted]
     if not isinstance(value, dict):
         faults.add(number, f"a JSON {type(value).__name__} where an object was expected", "write one object a line")
         return none
