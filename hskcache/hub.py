@@ -15,6 +15,7 @@ from typing import Any
 
 from hskcache import console
 from hskcache.errors import CacheError
+from hskcache.nearest import meant
 
 _WAIT_S = 5.0
 # It may be back by then.
@@ -45,6 +46,7 @@ def looked_up(name: str) -> Iterator[None]:
         instead = "give a folder" if reason else "give a folder, or unset that"
         raise type(error)(
             f"{name} is no folder here and was not fetched from the hub before, and {why}; {instead}"
+            f"{meant(name, (path.name for path in Path().iterdir()))}"
         ) from None
 
 

@@ -52,6 +52,14 @@ def test_offline_is_told_with_what_to_do(monkeypatch: pytest.MonkeyPatch) -> Non
         read_hub("hub:some/name:train", Columns("text"), "fail")
 
 
+def test_a_folder_that_was_mistyped_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my-teacher").mkdir()
+    with pytest.raises(TeacherError, match="do you mean 'my-teacher'"):
+        load_tokenizer("my-teachr")
+
+
 def test_a_hub_out_of_reach_is_told_once_and_what_was_fetched_from_it_is_found(
     tmp_path: Path, tiny_teacher_dir: Path
 ) -> None:

@@ -64,8 +64,10 @@ def has_no_weights(source: str) -> bool:
         if (reason := fault(path)) is not None:
             raise TeacherError(f"cannot load a student from {source}: {reason}")
         return weights_file(path) is None and not (path / ADAPTER).is_file()
-    if not path.exists() and (source.startswith((".", "~", "/")) or source.endswith(".json") or source.count("/") > 1):
-        # Not the shape of a hub id, so asking the hub would only hide the spelling mistake.
+    is_path = source.startswith((".", "~", "/")) or source.endswith(".json") or source.count("/") > 1
+    is_near = "/" not in source and meant(source, STUDENTS)
+    if not path.exists() and (is_path or is_near):
+        # Not the shape of a hub id, or nearly a name of ours: asking the hub would only hide the spelling mistake.
         raise TeacherError(
             f"{source} is no file or folder; give {', '.join(STUDENTS)}, a config.json, a checkpoint folder or a hub "
             f"id{meant(source, STUDENTS)}"

@@ -166,6 +166,9 @@ def test_sources_that_give_no_encoder_are_refused(tmp_path: Path) -> None:
         create_encoder(str(tmp_path / "broken.json"), interface())
     with pytest.raises(TeacherError, match="is no file or folder"):
         create_encoder("./huge", interface())
+    # Before a hub is asked, which is out of reach here and would be waited for.
+    with pytest.raises(TeacherError, match="do you mean 'tinybert4'"):
+        create_encoder("tinybrt4", interface())
     weights: dict[str, Any] = dict(weights_of(tmp_path / "small"))
     del weights["encoder.layer.1.output.dense.bias"]
     from safetensors.torch import save_file
