@@ -32,14 +32,17 @@ def open_remote(url: str, retry_s: float | None = None) -> "Remote":
     It belongs to the process that opens it: forked children are refused, and open their own.
 
     Args:
-        url: such as ``s3://bucket/sst2.hsk``; the query of an http one is sent along with every name.
+        url: such as ``s3://bucket/sst2.hsk``, or the path of a folder; the query of an http one goes with
+            every name.
         retry_s: seconds for which a server that does not answer is tried again; None: HSKCACHE_RETRY_S, or a minute.
 
     Raises:
         CacheError: it is no URL, or one that no installed package can reach.
     """
     if not is_url(url):
-        raise CacheError(f"{url} is not a URL; give one such as s3://bucket/x.hsk, or file://{Path(url).absolute()}")
+        if ":" in url.partition("/")[0] or not url:
+            raise CacheError(f"{url!r} is not a URL; give one such as s3://bucket/x.hsk, or the path of a folder")
+        url = f"file://{Path(url).expanduser().absolute()}"
     try:
         # Looked at by name: urlsplit finds a port that is none only when it is asked for it.
         _ = urlsplit(url).port

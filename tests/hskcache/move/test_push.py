@@ -213,7 +213,7 @@ def test_a_card_holds_no_path_of_the_builders_machine(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("args", "words"),
     [
-        (("s3:/bucket/c.hsk",), "is not a URL; give one such as"),
+        (("s3:/bucket/c.hsk",), "is not a URL; give one such as s3://bucket/x.hsk, or the path of a folder"),
         (("nowhere://x/c.hsk",), "nothing is known of nowhere://"),
         (("gs://bucket/c.hsk",), "pip install gcsfs"),
         (("http://127.0.0.1:1/c.hsk",), "http servers only give"),

@@ -178,3 +178,11 @@ def test_an_object_of_an_s3_server_is_read_in_part_and_never_past_its_end(
     assert remote.read("a", 100, start=10, stop=50) == b""
     remote.write("empty", b"")
     assert (remote.read("empty", 100), remote.size("empty"), remote.size("no")) == (b"", 0, None)
+
+
+def test_a_plain_path_is_a_place_like_a_url(original: Cache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert done("push", original.root, "shelf/c.hsk")["num_sent"] == NUM_FILES
+    assert done("pull", tmp_path / "shelf" / "c.hsk", "back")["cache_id"] == original.id
+    assert files_of(tmp_path / "back") == files_of(original.root)
+    assert "is not a URL" in refused("push", original.root, "s3:/c.hsk")
