@@ -2,8 +2,9 @@
 
 import click
 
+import trainer
 from hskcache import __version__
-from hskcache.console import SETTINGS, Commands
+from hskcache.console import SETTINGS, Commands, fail
 
 COMMANDS = {
     "finetune": "trainer.cli.finetune:finetune",
@@ -34,3 +35,8 @@ KEPT = {
 @click.version_option(__version__, prog_name="hsktrain")
 def main() -> None:
     """Train students from a cache of teacher knowledge, with no teacher in memory."""
+    if "FitRequest" not in getattr(trainer, "__all__", ()):
+        fail(
+            f"another package named trainer was installed over this one, in {trainer.__file__}; take it out (pip "
+            "uninstall trainer) and install hskcache anew, or use an environment for each"
+        )
