@@ -341,7 +341,7 @@ import sys
 sys.modules.update(dict.fromkeys(("datasets", "pyarrow", "pandas")))
 from trainer.cli import main
 main(sys.argv[1:], standalone_mode=False)
-loaded = [name for name in sys.modules if name.split(".")[0] == "hskcache"]
+loaded = [name for name in sorted(sys.modules) if name.split(".")[0] == "hskcache"]
 rooms = ("teacher", "build", "audit", "repair", "cli", "selection.")
 print([name for name in loaded if name.startswith(tuple(f"hskcache.{room}" for room in rooms))])
 """
