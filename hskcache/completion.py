@@ -32,14 +32,11 @@ def places(_ctx: click.Context, _param: click.Parameter, begun: str) -> list[Com
     return [CompletionItem(begun, type="file")]
 
 
-def recipes(ctx: click.Context, param: click.Parameter, begun: str) -> list[CompletionItem]:
-    """Recipes that ship, and files."""
-    return _shipped("recipes", begun) or places(ctx, param, begun)
-
-
 def tasks(ctx: click.Context, param: click.Parameter, begun: str) -> list[CompletionItem]:
     """Tasks that ship, and files."""
-    return _shipped("tasks", begun) or places(ctx, param, begun)
+    from hskcache.text import task_names
+
+    return known(task_names(), begun) or places(ctx, param, begun)
 
 
 def keeps(_ctx: click.Context, _param: click.Parameter, begun: str) -> list[CompletionItem]:
@@ -74,12 +71,6 @@ def fields(ctx: click.Context, _param: click.Parameter, begun: str) -> list[Comp
 def _cache(ctx: click.Context) -> str:
     """The cache at hand; an argument is not told from others while the value of an option is missing."""
     return str(ctx.params.get("cache") or ctx.args[0])
-
-
-def _shipped(folder: str, begun: str) -> list[CompletionItem]:
-    from hskcache.resources import resource
-
-    return known(sorted(path.stem for path in resource(folder).glob("*.yaml")), begun)
 
 
 def known(words: Iterable[str], begun: str) -> list[CompletionItem]:

@@ -9,7 +9,7 @@ from typing import Any, get_args
 import click
 from click.core import ParameterSource
 
-from hskcache.completion import tasks, views
+from hskcache.completion import places, tasks, views
 from hskcache.errors import SpecError
 from hskcache.ranges import Whole
 from hskcache.runtime import check_device
@@ -42,6 +42,13 @@ def with_options(options: Sequence[Callable[[Command], Command]], command: Comma
     return command
 
 
+dense_teacher = click.option(
+    "--teacher",
+    required=True,
+    metavar="DIR_OR_ID",
+    help="The dense teacher, fine-tuned on the task.",
+    shell_complete=places,
+)
 profile = click.option(
     "--profile",
     metavar="FILE",

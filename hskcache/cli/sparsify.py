@@ -13,7 +13,7 @@ from hskcache import console
 from hskcache.completion import places
 from hskcache.errors import SpecError
 from hskcache.locks import sole_writer
-from hskcache.options import as_json, device, gathered, layout, seed
+from hskcache.options import as_json, dense_teacher, device, gathered, layout, seed
 from hskcache.ranges import FiniteRange, Whole
 from hskcache.runtime import require_teacher_extra
 from hskcache.sparsity.levels import Method, Ranking, Scope, check_balance, parse_levels
@@ -36,13 +36,7 @@ _COUNTS = {"percent", *(f"num_{name}" for name in _COUNTED), *(f"{name}_removed"
 
 
 @click.command()
-@click.option(
-    "--teacher",
-    required=True,
-    metavar="DIR_OR_ID",
-    help="The dense teacher, fine-tuned on the task.",
-    shell_complete=places,
-)
+@dense_teacher
 @click.option(
     "--trial-student",
     metavar="DIR_OR_ID",

@@ -58,15 +58,8 @@ def replacing(target: Path) -> Iterator[Path]:
     Raises:
         CacheError: another process is writing it.
     """
-    with _alone(target) as partial:
-        try:
-            partial.unlink(missing_ok=True)
-            yield partial
-            partial.replace(target)
-            sync_folder(target.absolute().parent)
-        except BaseException:
-            partial.unlink(missing_ok=True)
-            raise
+    with _placing(target, lambda path: path.unlink(missing_ok=True)) as partial:
+        yield partial
 
 
 @contextmanager
@@ -76,32 +69,33 @@ def replacing_folder(target: Path) -> Iterator[Path]:
     Raises:
         CacheError: another process is writing it.
     """
-    with _alone(target) as partial:
-        try:
-            shutil.rmtree(partial, ignore_errors=True)
-            yield partial
-            for path in partial.rglob("*"):
-                if path.is_dir():
-                    sync_folder(path)
-                else:
-                    with path.open("rb") as file:
-                        sync_file(file)
-            shutil.rmtree(target, ignore_errors=True)
-            partial.replace(target)
-            sync_folder(target.absolute().parent)
-        except BaseException:
-            shutil.rmtree(partial, ignore_errors=True)
-            raise
+    with _placing(target, lambda path: shutil.rmtree(path, ignore_errors=True)) as partial:
+        yield partial
+        for path in partial.rglob("*"):
+            if path.is_dir():
+                sync_folder(path)
+            else:
+                with path.open("rb") as file:
+                    sync_file(file)
+        shutil.rmtree(target, ignore_errors=True)
 
 
 @contextmanager
-def _alone(target: Path) -> Iterator[Path]:
-    """The name of what is not whole yet, while no other process is at it."""
+def _placing(target: Path, remove: Callable[[Path], None]) -> Iterator[Path]:
+    """A name for what is not whole yet, which has its own once the block is done; no other process is at it."""
     make_folder(target.absolute().parent)
+    partial = target.with_name(f"{target.name}.partial")
     with locked(_lock(target), wait=False, remove=True) as held:
         if not held:
             raise CacheError(f"another process is writing {target}; wait until it is done, or give another name")
-        yield target.with_name(f"{target.name}.partial")
+        try:
+            remove(partial)
+            yield partial
+            partial.replace(target)
+            sync_folder(target.absolute().parent)
+        except BaseException:
+            remove(partial)
+            raise
 
 
 def _lock(target: Path) -> Path:

@@ -5,11 +5,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import pytest
-
-nbformat = pytest.importorskip("nbformat", reason="notebooks are run with ipykernel and nbclient, which are not here")
-nbclient = pytest.importorskip("nbclient", reason="notebooks are run with ipykernel and nbclient, which are not here")
-pytest.importorskip("ipykernel", reason="notebooks are run with ipykernel and nbclient, which are not here")
+import nbclient
+import nbformat
 
 
 def test_a_build_shows_its_bars_and_a_cache_its_fields(tiny_teacher_dir: Path, tsv_file: Path, tmp_path: Path) -> None:

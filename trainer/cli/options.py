@@ -9,7 +9,7 @@ import click
 
 from hskcache import console
 from hskcache import options as shared
-from hskcache.completion import known, places, recipes
+from hskcache.completion import known, places
 from hskcache.counted import counted
 from hskcache.errors import SpecError
 from hskcache.ranges import Whole
@@ -27,6 +27,13 @@ def students(ctx: click.Context, param: click.Parameter, begun: str) -> "list[Co
     from trainer.student.origin import STUDENTS
 
     return known(STUDENTS, begun) or places(ctx, param, begun)
+
+
+def recipes(ctx: click.Context, param: click.Parameter, begun: str) -> "list[CompletionItem]":
+    """Recipes that ship, and files, for completion in a shell."""
+    from trainer.recipe import known_recipes
+
+    return known(known_recipes(), begun) or places(ctx, param, begun)
 
 
 student = click.option(

@@ -9,7 +9,7 @@ import click
 from hskcache import console, runtime
 from hskcache.completion import places
 from hskcache.counted import counted
-from hskcache.options import as_json, device, gathered, layout
+from hskcache.options import as_json, dense_teacher, device, gathered, layout
 from hskcache.ranges import Whole
 from hskcache.text.layout import Layout
 from trainer.cli import options
@@ -30,13 +30,7 @@ def _data(*, data: str, eval_data: str, score_data: str | None, score_rows: int 
 
 @click.command()
 @options.of_recipe
-@click.option(
-    "--teacher",
-    required=True,
-    metavar="DIR_OR_ID",
-    help="The dense teacher, fine-tuned on the task.",
-    shell_complete=places,
-)
+@dense_teacher
 @options.student
 @click.option("--data", required=True, metavar="FILE", help="Training rows with labels.", shell_complete=places)
 @click.option(
