@@ -62,9 +62,15 @@ def open_cache(path: str | Path) -> "Cache":
 class Cache(DecodedRows):
     """A complete cache: a manifest, and a shelf of the shards that it lists.
 
-    Holds no open file and never changes, so threads may share it. ``manifest``: what it is, known to be intact. ``id``:
-    the cache id; caches of the same id hold the same bytes. ``shards``: row range [start, stop) of each shard, the same
-    for every field. A sequence of rows, decoded, see :class:`~hskcache.values.values.DecodedRows`.
+    Holds no open file and never changes, so threads may share it. A sequence of rows, decoded: ``cache[3]`` is one by
+    column, ``cache[10:20]`` has an array a column, ``len(cache)`` is the number of rows, and iterating reads every
+    shard once; :attr:`columns` tells what there is of a row.
+
+    Attributes:
+        manifest: what it is, a :class:`Manifest` that is known to be intact.
+        shelf: where its files are read.
+        id: the cache id; caches of the same id hold the same bytes.
+        shards: row range [start, stop) of each shard, the same for every field.
     """
 
     def __init__(self, manifest: Manifest, shelf: Shelf) -> None:

@@ -35,6 +35,9 @@ class Interrupted(KeyboardInterrupt):
     """An end that a signal asked for, in order: says what is kept and where the same command goes on.
 
     ``message``: one line. ``number``: of the signal; Ctrl-C is SIGINT.
+
+    Attributes:
+        code: exit code of a command that ends so, 128 and the number of the signal.
     """
 
     def __init__(self, message: str, number: int = signal.SIGINT) -> None:

@@ -63,11 +63,16 @@ class Keep(NamedTuple):
 class Depth(Strict):
     """Layers: the top ``num_layers`` of the map from ``student_layers`` to the teacher's [MUD 3.1].
 
-    ``kept`` lists student layers in place of the top ones, 0 the embedding output.
+    Which layers are stored is another question than which a student learns from: those pairs of its map whose teacher
+    layer is stored.
 
-    ``mapping`` names a map [TinyBERT 4.5], ``layers`` writes one down: the teacher layers of student layers 1 to
-    ``student_layers``. Which layers are stored is another question: ``stored`` may add layers for students of other
-    maps, or leave some out, and a student learns from those pairs of its map whose teacher layer is stored.
+    Attributes:
+        student_layers: layers of the student.
+        kept: student layers in place of the top ones, 0 the embedding output.
+        mapping: name of a map [TinyBERT 4.5]: ``uniform``, student layer i to teacher layer round(i * target /
+            student_layers), ``top`` or ``bottom``.
+        layers: a map written down: the teacher layers of student layers 1 to ``student_layers``.
+        stored: ``mapped``, those of the map that are kept; ``all``, for students of other maps; or teacher layers.
     """
 
     student_layers: int = Field(default=4, ge=1)
@@ -80,7 +85,16 @@ class Depth(Strict):
 
 
 class Length(Strict):
-    """Positions: the ``tokens`` best of each row by ``score`` [MUD 3.2]."""
+    """Positions: the ``tokens`` best of each row by ``score`` [MUD 3.2].
+
+    Attributes:
+        score: what ranks positions, a word of :data:`SCORES`: ``attention`` (of the first token, mean over heads),
+            ``attention-logit`` (the same before the softmax), ``received``, ``left``, ``right``, ``random``, ``cls``
+            (the first alone) or ``all``.
+        score_layer: whose attention: ``producing``, the layer that made the states; ``last``, the teacher's;
+            ``mapped``, the one that the top student layer learns from.
+        seed: of ``random``.
+    """
 
     tokens: int | None = Field(default=None, ge=1, description="None keeps every position")
     score: ScoreName = "attention"
@@ -90,7 +104,14 @@ class Length(Strict):
 
 
 class Width(Strict):
-    """Columns: ``fraction`` of the hidden width by ``scheme`` [MUD 3.3]."""
+    """Columns: ``fraction`` of the hidden width by ``scheme`` [MUD 3.3].
+
+    Attributes:
+        scheme: ``magnitude``, the largest of each position; ``uniform`` and ``random``, the same of all positions;
+            ``pca``, principal components; ``all``.
+        fraction: share of the columns, above 0 and at most 1.
+        seed: of ``random``.
+    """
 
     scheme: WidthName = "magnitude"
     fraction: float = Field(default=1.0, gt=0.0, le=1.0)
@@ -98,14 +119,25 @@ class Width(Strict):
 
 
 class Kept(Strict):
-    """Parts kept of a kind of knowledge that has layers and positions; every such kind has a model of its own."""
+    """Parts kept of a kind of knowledge that has layers and positions; every such kind has a model of its own.
+
+    Attributes:
+        depth: which layers.
+        length: which positions of each row.
+    """
 
     depth: Depth = Depth.defaults()
     length: Length = Length.defaults()
 
 
 class Hidden(Kept):
-    """Hidden-state knowledge along its three dimensions."""
+    """Hidden-state knowledge along its three dimensions.
+
+    Attributes:
+        width: which columns.
+        encoding: how the values of a position are stored, a word of :data:`~hskcache.encoded.ENCODED`: ``float32``,
+            ``float16``, ``bfloat16``, ``int8`` or ``int4``.
+    """
 
     width: Width = Width.defaults()
     encoding: EncodingName = "int8"
@@ -115,7 +147,11 @@ class Attention(Kept):
     """Attention scores, before the mask and the softmax, between the kept positions of each row [TinyBERT 3.1, eq. 7].
 
     The attention of layer i is the one inside transformer layer i, counted from 1: what a map says of hidden layers
-    holds for it too, the embedding output left out. ``heads`` are all heads, their mean, or some, counted from 0.
+    holds for it too, the embedding output left out.
+
+    Attributes:
+        heads: all heads, their mean, or some, counted from 0.
+        encoding: how the scores of one head and query are stored, as of :class:`Hidden`.
     """
 
     heads: Literal["all", "mean"] | list[Annotated[int, Field(ge=0)]] = "all"
@@ -167,9 +203,14 @@ class Packing(Strict):
 class Spec(Extended):
     """Everything that decides what a cache holds, apart from the teacher and the rows.
 
-    ``hidden=None`` keeps no hidden states and ``attention=None`` no attention scores; the logits of a teacher with a
-    classifier are always kept. ``token_budget`` bounds the padded tokens of one teacher batch; it belongs to the spec
-    because the grouping of rows moves the last bits of the teacher's floats.
+    The logits of a teacher with a classifier are always kept.
+
+    Attributes:
+        hidden: what is kept of hidden states; None: nothing.
+        attention: what is kept of attention scores; None: nothing.
+        token_budget: padded tokens of one teacher batch, at most; it belongs to the spec because the grouping of rows
+            moves the last bits of the teacher's floats.
+        compute_dtype: numbers that the teacher computes in.
     """
 
     further: ClassVar[Mapping[str, type[BaseModel]]] = SECTIONS

@@ -51,6 +51,18 @@ class Stage(Finite):
     ``select: best`` keeps the evaluation with the best score on the evaluation data, ``last`` the end; evaluated is
     every epoch and, with ``eval_steps``, every so many optimizer steps, too. ``patience`` epochs without a better score
     end the stage early.
+
+    Attributes:
+        name: lower-case letters, digits and dashes; ``name.setting`` changes a setting.
+        losses: the terms that are added up.
+        epochs: passes over the rows; parts of one as well.
+        epochs_by_task: by the name of a task, the epochs in place of ``epochs``.
+        learning_rate: of AdamW at its peak.
+        batch_size: rows of a global batch.
+        schedule: how the learning rate goes on from its peak: ``constant``, or to 0, ``linear`` or as a ``cosine``.
+        weight_decay: of AdamW, biases and norms excepted.
+        max_grad_norm: norm that gradients are clipped to, over all parameters; 0 clips none.
+        select: weights that are kept: those of the ``best`` evaluation or the ``last``.
     """
 
     name: str = Field(pattern=r"^[a-z][a-z0-9-]*$")
@@ -81,7 +93,12 @@ class Stage(Finite):
 
 
 class Recipe(Finite):
-    """Stages in order; each goes on with the student of the one before."""
+    """Stages in order; each goes on with the student of the one before.
+
+    Attributes:
+        name: for people.
+        stages: at least one, each with another name.
+    """
 
     name: str
     stages: tuple[Stage, ...] = Field(min_length=1)

@@ -30,6 +30,9 @@ class Term(Finite):
     Settings in ``later`` came after runs were saved without them: they are left out where they are the default, so that
     such runs go on. ``kind`` is the kind of knowledge that it learns from, None of labels, ``needs_task`` whether it is
     about what a classifier answers.
+
+    Attributes:
+        weight: of the term in the sum, above 0.
     """
 
     later: ClassVar[frozenset[str]] = frozenset()
@@ -46,9 +49,12 @@ class Term(Finite):
 
 
 class StatesTerm(Term):
-    """A loss on hidden states [MUD 2.2]: ``missing`` says what a dropped column counts as.
+    """A loss on hidden states [MUD 2.2].
 
     The projection to the teacher's width is one for all terms and layers that share theirs, or one for each layer.
+
+    Attributes:
+        missing: what a dropped column counts as: a target of ``zero``, or nothing, ``ignore``.
     """
 
     later = frozenset({"project_equal_widths"})
@@ -60,7 +66,7 @@ class StatesTerm(Term):
 
 
 class HiddenTerm(StatesTerm):
-    """Hidden-state loss of the layers; ``embedding`` says whether the embedding outputs, layer 0, count here too."""
+    """Hidden-state loss of the layers."""
 
     embedding: bool = Field(default=True, description="whether the embedding outputs, layer 0, count here too")
 
@@ -70,11 +76,14 @@ class EmbeddingTerm(StatesTerm):
 
 
 class AttentionTerm(Term):
-    """Attention loss [TinyBERT 3.1, eq. 7]; ``heads`` says which are compared, see ``losses.attention.pair_heads``.
+    """Attention loss [TinyBERT 3.1, eq. 7].
 
-    ``mean`` says what the squared errors are averaged over: the pairs of real tokens, as the paper has it, or as many
-    as rows padded to the cache's greatest length would have, as TinyBERT's release does. There this term weighs less
-    beside the others the shorter the rows are.
+    Attributes:
+        mean: what the squared errors are averaged over: the pairs of ``real`` tokens, as the paper has it, or as many
+            as rows ``padded`` to the cache's greatest length would have, as TinyBERT's release does. There this term
+            weighs less beside the others the shorter the rows are.
+        heads: which are compared: those of the same number (``match``), the ``mean`` of all, or for each student head
+            the stored one that it learns from, see ``losses.attention.pair_heads``.
     """
 
     later = frozenset({"mean"})
@@ -87,8 +96,12 @@ class AttentionTerm(Term):
 class SoftTerm(Term):
     """Soft-label loss [TinyBERT 3.1, eq. 10].
 
-    ``temperature_squared`` multiplies it by T^2, so that beside a loss to the labels its gradient is as large at every
-    temperature [Hinton et al. 2015, section 2]; the squared error of a regression knows none and stays as it is.
+    The squared error of a regression knows no temperature and stays as it is.
+
+    Attributes:
+        temperature: T, above 0, of both sides.
+        temperature_squared: multiplies the loss by T^2, so that beside a loss to the labels its gradient is as large at
+            every temperature [Hinton et al. 2015, section 2].
     """
 
     kind = LOGITS
@@ -115,7 +128,15 @@ TERMS: dict[str, type[Term]] = {
 
 
 class Losses(Extended):
-    """The terms of a stage's loss; those left out are not computed."""
+    """The terms of a stage's loss; those left out are not computed.
+
+    Attributes:
+        embedding: to the teacher's embedding outputs.
+        hidden: to its hidden states.
+        attention: to its attention scores.
+        soft: to its logits.
+        label: to the gold labels.
+    """
 
     model_config = ConfigDict(allow_inf_nan=False)
     further: ClassVar[Mapping[str, type[BaseModel]]] = TERMS

@@ -14,8 +14,13 @@ def is_url(text: str) -> bool:
 def open_any(cache: str | Path) -> Cache:
     """Open a complete cache, whether it is a folder or at a URL.
 
+    Of one at a URL files are fetched when they are read first, each verified, into the folder that all runs of this
+    machine share, see :func:`~hskcache.remote.mirror.open_mirror`.
+
     Raises:
-        CacheError: as :func:`~hskcache.cache.open_cache` and :func:`~hskcache.remote.mirror.open_mirror` do.
+        CacheError: there is no cache.
+        MismatchError: its build is not finished, or its format is newer than this program.
+        DamageError: its manifest is damaged or was edited.
     """
     if not is_url(str(cache)):
         return open_cache(cache)

@@ -67,6 +67,9 @@ class Manifest(Strict):
 
     Attributes:
         format: the version.
+        cache_id: SHA-256 over the request and the digests of all shards: equal ids, equal bytes.
+        request_digest: SHA-256 over the request, by which a build knows whether it continues another.
+        request: what was asked for.
         fields: by name, which is also the folder.
         shards: by field, one record for each row range of the request, in order.
         constants: by field, for those that have any.

@@ -82,6 +82,15 @@ class Request(Strict):
 
     Rows come in parts: ``data``, and what was ``appended`` later. Each part has shards of its own of ``shard_rows``
     rows, the last of which may be shorter.
+
+    Attributes:
+        spec: what to keep, a :class:`~hskcache.spec.Spec`.
+        teacher: the model: name, SHA-256 of its weights, configuration and shape.
+        tokenizer: SHA-256 of its files, and the size of its vocabulary.
+        data: the rows of the build: fingerprint, number, task and names of the labels.
+        appended: rows that came later.
+        shard_rows: rows of a shard.
+        layers: pairs of a student layer and the teacher layer that it learns from, of hidden states.
     """
 
     spec: Spec

@@ -27,7 +27,11 @@ class Layout:
     Attributes:
         task_name: a preset or a .yaml file.
         text, text_pair, label: columns, by name or by number counted from 0; an empty string reads none.
+        header: whether the first line names the columns, where the file does not show it.
         classes: as the data writes them, in the order of class indices.
+        unlabelled: what becomes of rows without a gold label among others that have one: ``fail``, ``skip`` or
+            ``keep``; None fails, too, but reads a column in which no row has one as no labels.
+        bad_rows: what becomes of rows that cannot be used, such as one without a text: ``fail`` or ``skip``.
         definition: of a task of one's own that is remembered and not given by its name.
         memory: how rows were read that these must be like.
         recalls: whether columns are from there.

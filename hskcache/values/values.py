@@ -23,14 +23,7 @@ Decoded: TypeAlias = "NDArray[Any] | list[NDArray[Any]]"
 
 
 class DecodedRows:
-    """Sequence of decoded rows; what reads them, :class:`~hskcache.cache.Cache` brings.
-
-    Columns, with the shape of a row: ``row_id`` []; ``input_ids`` and, where there are any, ``token_type_ids`` [L],
-    int32; where stored, ``label`` [], -1 or NaN for none; ``logits`` [C]; of hidden states ``hidden.6`` [K, D], with 0
-    for every column that is not kept, and ``hidden.6.positions`` [K], int32, the best first; of attention
-    ``attention.6`` [H, K, K], before the softmax, and its positions. Of an added field they begin with its name. L and
-    K differ from row to row; all values are float32.
-    """
+    """Sequence of decoded rows; what reads them, :class:`~hskcache.cache.Cache` brings."""
 
     manifest: Manifest
     shards: RowRanges
@@ -65,7 +58,14 @@ class DecodedRows:
 
     @property
     def columns(self) -> "dict[str, Shape]":
-        """Names of the columns, and the shape of a row of each; None where it differs from row to row."""
+        """Names of the columns, and the shape of a row of each; None where it differs from row to row.
+
+        They are ``row_id`` []; ``input_ids`` and, where there are any, ``token_type_ids`` [L], int32; where stored,
+        ``label`` [], -1 or NaN for none; ``logits`` [C]; of hidden states ``hidden.6`` [K, D], with 0 for every column
+        that is not kept, and ``hidden.6.positions`` [K], int32, the best first; of attention ``attention.6`` [H, K, K],
+        before the softmax, and its positions. Of an added field they begin with its name. L and K differ from row to
+        row; all values are float32.
+        """
         from hskcache.values.columns import origins
 
         return {name: origin.shape for name, origin in origins(self.fields).items()}

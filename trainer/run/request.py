@@ -68,7 +68,13 @@ class FromCache:
 
 @dataclass(frozen=True)
 class FromTeacher:
-    """A teacher, folder or hub id, in the loop to learn from, for comparison, and what to keep of it."""
+    """A teacher in the loop to learn from, for comparison.
+
+    Attributes:
+        teacher: folder or hub id.
+        data: the rows, a file, a folder of ``save_to_disk`` or ``hub:REPO[:CONFIG]:SPLIT``.
+        spec: what a cache would keep of it.
+    """
 
     teacher: str
     data: str
@@ -80,6 +86,8 @@ class FitRequest:
     """A student to train through the stages of a recipe, apart from how it is computed.
 
     Attributes:
+        source: what it learns from.
+        recipe: its stages.
         student: where it begins: tinybert4, tinybert6, a config.json, a folder or a hub id.
         eval_data: rows that score it; those of the first file pick its best evaluation, the others score the finished
             student alone. None for a corpus.
@@ -147,6 +155,7 @@ class FinetuneRequest(Tuning):
     Attributes:
         data: training rows.
         eval_data: rows that pick the best evaluation.
+        layout: which columns of both to read.
         tokenizer: folder or hub id; None: the model's.
         metric: picks the best evaluation; None: the task's first.
         max_length: tokens of a row, special tokens included; None: those of the run that goes on, the task's or 128.

@@ -16,8 +16,12 @@ if TYPE_CHECKING:
 class InputsField(StoredField):
     """The tokenized rows.
 
-    ``has_unlabelled`` is whether some of the labels stand for none, where rows were kept that have no gold label:
-    NO_CLASS in place of a class, NaN in place of a score.
+    Attributes:
+        id_dtype: type of the token ids on disk.
+        has_token_types: whether the tokenizer has two types of tokens.
+        has_labels: whether rows have labels.
+        has_unlabelled: whether some of the labels stand for none, where rows were kept that have no gold label:
+            NO_CLASS in place of a class, NaN in place of a score.
     """
 
     kind: Literal["inputs"] = "inputs"

@@ -14,7 +14,11 @@ if TYPE_CHECKING:
 
 
 class LogitsField(StoredField):
-    """The teacher's logits, float32 [n, C]."""
+    """The teacher's logits, float32 [n, C].
+
+    Attributes:
+        num_labels: C, classes; 1 for a regression.
+    """
 
     kind: Literal["logits"] = "logits"
     num_labels: int = Key(ge=1)
