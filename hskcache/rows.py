@@ -82,6 +82,15 @@ def read_rows(cache: Stored, name: str, rows: Integers, names: Collection[str] |
     return join(parts)
 
 
+def in_pieces(rows: Integers, sizes: Integers, most: int) -> Iterator[Integers]:
+    """Rows in pieces whose sizes together are about ``most`` at most; a single row always is one; none of no rows.
+
+    ``sizes``: of each of the rows, int64 [n].
+    """
+    if len(rows):
+        yield from np.split(rows, np.flatnonzero(np.diff(np.cumsum(sizes) // most)) + 1)
+
+
 def _starts(counts: Integers) -> Integers:
     return np.concatenate([np.zeros(1, np.int64), np.cumsum(counts, dtype=np.int64)])
 

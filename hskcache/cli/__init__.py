@@ -13,6 +13,7 @@ COMMANDS = {
     "info": "hskcache.cli.info:info",
     "verify": "hskcache.cli.verify:verify",
     "view": "hskcache.cli.view:view",
+    "stats": "hskcache.cli.stats:stats",
     "audit": "hskcache.cli.audit:audit",
     "repair": "hskcache.cli.repair:repair",
     "diff": "hskcache.cli.diff:diff",

@@ -1,6 +1,5 @@
 """``hskcache view``: one row of a cache as a person reads it."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -38,6 +37,7 @@ def describe_row(cache: "Cache", row: int) -> dict[str, Any]:
     Raises MismatchError if there is no such row, DamageError if a file is missing or altered.
     """
     from hskcache.describe import DESCRIPTIONS
+    from hskcache.spelling import Spelling
 
     data = cache.row(row)
     ids = [int(token) for token in data["input_ids"]]
@@ -46,7 +46,7 @@ def describe_row(cache: "Cache", row: int) -> dict[str, Any]:
     facts = {
         "row": row,
         "row_id": data["row_id"],
-        "tokens": _tokens(cache.tokenizer_path, ids),
+        "tokens": Spelling(cache.tokenizer_path).tokens(ids),
         "input_ids": ids,
         "token_type_ids": [int(kind) for kind in data.get("token_type_ids", ())],
         "label": names[int(label)] if label is not None and names else label,
@@ -57,17 +57,6 @@ def describe_row(cache: "Cache", row: int) -> dict[str, Any]:
         name: DESCRIPTIONS[cache.fields[name].kind].shown(stored) for name, stored in data.get("added", {}).items()
     }
     return facts
-
-
-def _tokens(folder: Path, ids: list[int]) -> list[str]:
-    """The tokens' own spelling; the tokenizers library alone is enough for that."""
-    from tokenizers import Tokenizer
-
-    path = folder / "tokenizer.json"
-    if not path.is_file():
-        return [str(token) for token in ids]
-    tokenizer = Tokenizer.from_file(str(path))
-    return [tokenizer.id_to_token(token) or str(token) for token in ids]
 
 
 def _print(facts: dict[str, Any], kinds: dict[str, str]) -> None:

@@ -15,7 +15,7 @@ from torch import Tensor
 from hskcache.compare.matched import Flags, Matched
 from hskcache.decoded import DECODED, Distance, Same, Vectors, decode, layers_of, reconstructed
 from hskcache.errors import DamageError
-from hskcache.rows import Arrays, Integers, take
+from hskcache.rows import Arrays, Integers, in_pieces, take
 from hskcache.store.fields import MAX_HEADS, StoredField
 
 _MOST_VALUES = 1 << 22
@@ -75,15 +75,13 @@ def _check(name: str, arrays: Arrays, limit: int) -> None:
 
 def _pieces(sides: tuple[_Side, ...], stored: list[Arrays], rows: Integers) -> Iterator[Integers]:
     """Rows in pieces of which the decoded values of a layer fit into memory; a single row always is one."""
-    if not len(rows):
-        return
     sizes = np.maximum.reduce(
         [
             DECODED[side.field.kind].num_values(side.field, arrays)[rows]
             for side, arrays in zip(sides, stored, strict=True)
         ]
     )
-    yield from np.split(rows, np.flatnonzero(np.diff(np.cumsum(sizes) // _MOST_VALUES)) + 1)
+    return in_pieces(rows, sizes, _MOST_VALUES)
 
 
 def _compare(layer: LayerDistance, here: tuple[_Side, Arrays], there: tuple[_Side, Arrays]) -> None:

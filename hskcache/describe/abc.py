@@ -19,6 +19,7 @@ class Description(Generic[FieldModel]):
         noun: what the option below keeps, in words.
         flag: option that says what is kept of the kind, and key of it in facts; empty where there is nothing to say.
         pairs: key of the pairs of layers in facts.
+        entries: what a vector has one value of each.
     """
 
     holds: str
@@ -27,6 +28,7 @@ class Description(Generic[FieldModel]):
     noun: str = ""
     flag: str = ""
     pairs: str = ""
+    entries: str = "columns"
 
     def attributes(self, field: FieldModel) -> dict[str, Any]:
         """Attributes of a field's group in HDF5: what the manifest says of it; what is not set is left out."""

@@ -14,6 +14,7 @@ class DescribedAttention(OfPositions[AttentionField]):
     noun = "attention"
     flag = "attention"
     pairs = "attention_layers"
+    entries = "keys"
 
     def told(self, field: AttentionField) -> str:
         """Layers, pairs of positions, heads and encoding."""

@@ -11,6 +11,7 @@ class DescribedLogits(Description[LogitsField]):
 
     holds = "the teacher's logits"
     key = "logits"
+    entries = "classes"
 
     def told(self, field: LogitsField) -> str:
         """Number of the logits of a row."""

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from hskcache.classes import has_gold
 from hskcache.errors import MismatchError
 from hskcache.nearest import meant
-from hskcache.rows import Arrays, Integers, by_shard, take
+from hskcache.rows import Arrays, Integers, by_shard, in_pieces, take
 from hskcache.store.fields import INPUTS, OFFSETS, Field, kind_of, layer_name, row_offsets
 
 if TYPE_CHECKING:
@@ -165,7 +165,7 @@ def _parts(fields: Mapping[str, Field], stored: Mapping[str, Arrays], rows: Inte
             field = fields[name]
             num_layers = max(1, sum(f"{layer_name(layer)}/positions" in arrays for layer in field.stored_layers))
             num_bytes += 4 * num_layers * DECODED[field.kind].num_values(field, arrays)[rows]
-    yield from np.split(rows, np.flatnonzero(np.diff(np.cumsum(num_bytes) // BLOCK_BYTES)) + 1)
+    return in_pieces(rows, num_bytes, BLOCK_BYTES)
 
 
 def _column(origin: ColumnOrigin, field: Field, arrays: Arrays, constants: Arrays) -> Column:

@@ -136,6 +136,7 @@ def told(cache: Path, kinds: list[str]) -> None:
     row, facts = open_cache(cache).row(3), parsed("view", cache, 3)
     assert set(kinds) <= row.keys()
     assert all(facts[DESCRIPTIONS[kind].key] for kind in kinds)
+    assert {one["kind"] for one in parsed("stats", cache)["values"]} == set(kinds)
     shown = run("view", cache, 3)
     assert shown.exit_code == 0
     assert "logits" in shown.stdout
