@@ -6,28 +6,24 @@ again. Of a teacher in the loop only some steps are taken, for their time: it le
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from math import sqrt
 from pathlib import Path
-from statistics import fmean, stdev
+from statistics import fmean
 from typing import Any
 
 from hskcache import console
 from hskcache.cache import Cache
-from hskcache.errors import SpecError
 from hskcache.store.fields import INPUTS, LOGITS, InputsField
 from hskcache.text.layout import Layout
-from trainer.recipe import Recipe, load_recipe
+from trainer.recipe import Recipe
 from trainer.run.checkpoints import write_json
 from trainer.run.request import FitRequest, FromCache, FromTeacher, Machine
+from trainer.study.beside import LABELS, SOFT, check_changes, recipe_for, recipes_beside
+from trainer.study.intervals import interval_of
 
-LABELS, SOFT, CACHE, LOOP = "labels alone", "logits", "cache", "teacher in the loop"
+CACHE, LOOP = "cache", "teacher in the loop"
 RESULTS = "results.json"
 LOOP_ROWS = 640
 """Rows of the evaluation data at most that the teacher in the loop takes steps over."""
-
-_OTHERS = {"labels": LABELS, "logits": SOFT}
-_CONFIDENCE = 0.975
-_NORMAL = 1.96
 
 
 @dataclass(frozen=True)
@@ -76,12 +72,8 @@ class Compared:
     @property
     def interval(self) -> float | None:
         """Half the width of the 95 % interval: over seeds by Student's t, of one seed over draws of the rows."""
-        if len(self.scores) > 1:
-            from scipy.stats import t
-
-            spread = stdev(self.scores) / sqrt(len(self.scores))
-            return float(t.ppf(_CONFIDENCE, len(self.scores) - 1)) * spread
-        return None if self.standard_error is None else _NORMAL * self.standard_error
+        interval = interval_of(self.scores, self.standard_error)
+        return None if interval is None else interval.half_width
 
 
 @dataclass(frozen=True)
@@ -170,23 +162,10 @@ def _recipes(request: CompareRequest) -> dict[str, Recipe]:
     Raises:
         SpecError: a change is of a stage that no side has.
     """
-    stages = {recipe: [stage.name for stage in load_recipe(recipe).stages] for recipe in (request.recipe, *_OTHERS)}
-    known = dict.fromkeys(name for names in stages.values() for name in names)
-    for change in request.changes:
-        if (stage := change.partition(".")[0]) not in known:
-            raise SpecError(f"--set {change!r}: no side has a stage {stage!r}; they have {', '.join(known)}")
-
-    def own(recipe: str) -> list[str]:
-        return [change for change in request.changes if change.partition(".")[0] in stages[recipe]]
-
-    whole = load_recipe(request.recipe, own(request.recipe)).for_task(request.layout.task_name)
-    of_whole = {f"{stage}.epochs" for stage in stages[request.recipe]}
-    epochs, others = sum(stage.epochs for stage in whole.stages), {}
-    for recipe, name in _OTHERS.items():
-        # Epochs of a stage that both have are the cache's, and the other side has as many as that has in all.
-        changes = [change for change in own(recipe) if change.partition("=")[0] not in of_whole]
-        others[name] = load_recipe(recipe, [f"{stages[recipe][0]}.epochs={epochs:g}", *changes])
-    return {**others, CACHE: whole}
+    check_changes(request.changes, [request.recipe], "side")
+    task = request.layout.task_name
+    beside = recipes_beside(request.recipe, request.changes, task)
+    return {**beside, CACHE: recipe_for(request.recipe, request.changes, task)}
 
 
 def _num_bytes(cache: Cache) -> dict[str, int]:

@@ -87,6 +87,22 @@ class Examples:
             reading=replace(self.reading, numbers=numbers),
         )
 
+    def first(self, count: int) -> "Examples":
+        """The first so many rows; the same where there are no more."""
+        if count >= len(self):
+            return self
+        texts = [self.texts[row] for row in range(count)]
+        pairs = None if self.pairs is None else [self.pairs[row] for row in range(count)]
+        labels = None if self.labels is None else self.labels[:count]
+        return replace(
+            self,
+            texts=texts,
+            pairs=pairs,
+            labels=labels,
+            fingerprint=fingerprint(texts, pairs, labels, self.label_names),
+            reading=replace(self.reading, numbers=self.reading.numbers[:count]),
+        )
+
     def require_gold(self, purpose: str) -> None:
         """Raise unless a label column, where one was read, had a gold label in some row.
 

@@ -35,6 +35,7 @@ class Layout:
         definition: of a task of one's own that is remembered and not given by its name.
         memory: how rows were read that these must be like.
         recalls: whether columns are from there.
+        most_rows: the first so many of the rows that are read are taken; None: all.
     """
 
     task_name: str | None = None
@@ -48,6 +49,7 @@ class Layout:
     definition: Task | None = None
     memory: Remembered | None = None
     recalls: bool = False
+    most_rows: int | None = None
 
     @property
     def is_empty(self) -> bool:
@@ -132,7 +134,7 @@ class Layout:
             self.memory.check_pairs(examples)
         for note in examples.reading.notes:
             console.say(note)
-        return examples
+        return examples if self.most_rows is None else examples.first(self.most_rows)
 
     def check(self, source: Source) -> None:
         """Refuse a source that is not there or has no such columns, by its head: before a model is loaded.

@@ -11,6 +11,7 @@ COMMANDS = {
     "create": "trainer.cli.create:create",
     "fit": "trainer.cli.fit:fit",
     "compare": "trainer.cli.compare:compare",
+    "study": "trainer.cli.study:study",
     "stark": "trainer.cli.stark:stark",
     "pilot": "trainer.cli.pilot:pilot",
     "evaluate": "trainer.cli.evaluate:evaluate",
@@ -26,6 +27,7 @@ KEPT = {
     "fit": "the last checkpoint",
     "push": "the files that are there",
     "compare": "the runs that are done",
+    "study": "the runs that are done",
     "stark": "the steps and students that are done",
     "pilot": "the cells that are done",
 }

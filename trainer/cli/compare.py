@@ -73,7 +73,7 @@ def compare(
 def print_comparison(comparison: "Comparison", request: "CompareRequest") -> None:
     """Print a table: a line a side, and the teacher where its score is known."""
     from trainer.comparison import LOOP
-    from trainer.stark.results import aligned
+    from trainer.study.aligned import aligned
 
     header = ("student", comparison.metric, "s a step", "knowledge on disk")
     rows = [(f"({name})", f"{value:.3f}", "", "") for name, value in comparison.baselines.items()]

@@ -86,7 +86,7 @@ def _timed(
 
 
 def _table(sides: "dict[str, ProfiledModel]", flops: dict[str, dict[int, int]], found: "list[Speed]") -> str:
-    from trainer.stark.results import aligned
+    from trainer.study.aligned import aligned
 
     heads = ["ratio", "(quartiles)" if found else ""] if len(sides) > 1 else []
     lines = [["", *(side.source for side in sides.values()), *heads]]

@@ -67,8 +67,8 @@ def prepare_fit(request: FitRequest, machine: Machine, tells: bool = True) -> Fi
     data, others = next(iter(request.eval_data), None), request.eval_data[1:]
     # The columns that the user named, or those that the rows of the knowledge were read with.
     layout = request.layout if data is None else request.layout.recalling(memory, data, labelled=True)
-    examples = _evaluation_rows(data, layout, knowledge)
-    further = {str(rows): _evaluation_rows(rows, layout, knowledge) for rows in others}
+    examples = evaluation_rows(data, layout, knowledge)
+    further = {str(rows): evaluation_rows(rows, layout, knowledge) for rows in others}
     metrics = _metrics(request.metric, layout, knowledge)
     with runtime.quiet():
         tokenizer = load_tokenizer(source.tokenizer)
@@ -186,7 +186,7 @@ def _metrics(chosen: str | None, layout: Layout, knowledge: Knowledge) -> dict[s
     return metrics_for(knowledge.request.data.problem, layout.task.metrics if layout.task else None, chosen)
 
 
-def _evaluation_rows(data: str | InMemory | None, layout: Layout, knowledge: Knowledge) -> Examples | None:
+def evaluation_rows(data: str | InMemory | None, layout: Layout, knowledge: Knowledge) -> Examples | None:
     """Labelled rows, their classes in the order of the knowledge; None for a corpus, which has nothing to score."""
     if knowledge.is_corpus:
         if data is not None:

@@ -1,13 +1,14 @@
 """Results of every level, the best of them, and the table that says so."""
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from hskcache.sparsity.levels import num_removed
 from trainer.stark.confidence import Confidence
 from trainer.stark.settings import KNOWLEDGE, OTHERS, Level
+from trainer.study.aligned import aligned
 
 _ORDER = (KNOWLEDGE, *OTHERS)
 
@@ -158,16 +159,3 @@ def _confidence(row: Row) -> tuple[str, str]:
     if (sure := row.confidence) is None:
         return "", ""
     return f"{sure.variance:.4f}", f"{sure.negative_entropy:.4f}"
-
-
-def aligned(lines: Sequence[Sequence[str]], num_words: int) -> str:
-    """Columns beside each other, the first ``num_words`` of them to the left, the others to the right."""
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    padded = (
-        [
-            cell.ljust(width) if place < num_words else cell.rjust(width)
-            for place, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ]
-        for line in lines
-    )
-    return "\n".join("  ".join(cells).rstrip() for cells in padded)

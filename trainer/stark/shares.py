@@ -10,8 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from hskcache.counted import counted
-from trainer.stark.plot import save, tidy
-from trainer.stark.results import aligned, error_by_rows
+from trainer.stark.results import error_by_rows
+from trainer.study.aligned import aligned
+from trainer.study.chart import save, tidy
 
 CONFIDENCE = {"variance": "variance", "negative_entropy": "-entropy"}
 """The measures of confidence, and what they are called where room is short."""

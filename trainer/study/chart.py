@@ -1,0 +1,145 @@
+"""Charts of scores over something, as pictures: curves with bands, level lines, and a ring around the best."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import NamedTuple
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from hskcache.store.files import write_atomic
+
+
+class Style(NamedTuple):
+    """Look of a curve; by shape too, as curves must be told apart in grey."""
+
+    marker: str
+    line: str
+    color: str
+    width: float = 1.4
+
+
+STYLES = (
+    Style("o", "-", "tab:blue"),
+    Style("s", "-", "tab:orange"),
+    Style("^", "-", "tab:green"),
+    Style("D", ":", "tab:purple"),
+    Style("v", "--", "tab:brown"),
+    Style("P", "-.", "tab:pink"),
+    Style("X", ":", "tab:olive"),
+    Style("*", "--", "tab:cyan"),
+)
+"""Looks of curves that have none of their own, in order."""
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Scores over something.
+
+    Attributes:
+        label: of the legend.
+        places: along the horizontal axis, ascending.
+        scores: at these places.
+        intervals: half their widths; None draws no band.
+    """
+
+    label: str
+    places: Sequence[float]
+    scores: Sequence[float]
+    style: Style
+    intervals: Sequence[float] | None = None
+
+
+@dataclass(frozen=True)
+class LevelLine:
+    """A score that belongs to no place.
+
+    Attributes:
+        label: of the legend.
+        half_width: of the band around it; None draws none.
+        band: what the band is, for the legend; empty: nothing is said.
+    """
+
+    label: str
+    score: float
+    line: str = "--"
+    color: str = "black"
+    half_width: float | None = None
+    band: str = ""
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A picture.
+
+    Attributes:
+        title: above it, small.
+        labels: of the horizontal and the vertical axis.
+        best: place, score and label of what is ringed; None: nothing.
+        prepare: sets the horizontal axis up; None leaves it.
+    """
+
+    title: str
+    labels: tuple[str, str]
+    curves: Sequence[Curve]
+    lines: Sequence[LevelLine] = ()
+    best: tuple[float, float, str] | None = None
+    prepare: Callable[[Axes], None] | None = None
+
+
+def draw(chart: Chart, path: Path) -> None:
+    """Draw a PNG; the file is whole or absent."""
+    figure = Figure(figsize=(7, 4.2), dpi=150, layout="constrained")
+    axes = figure.subplots()
+    for line in chart.lines:
+        axes.axhline(line.score, color=line.color, linestyle=line.line, linewidth=1, label=line.label)
+        if line.half_width is not None:
+            # Without it the axis makes every difference look large.
+            low, high = line.score - line.half_width, line.score + line.half_width
+            axes.axhspan(low, high, color=line.color, alpha=0.07, linewidth=0, label=line.band or None)
+    for order, curve in enumerate(chart.curves):
+        _curve(axes, curve, 3 - order / 100)
+    if chart.best is not None:
+        place, score, label = chart.best
+        axes.plot([place], [score], "o", color="tab:red", markersize=13, fillstyle="none", label=label, zorder=4)
+    axes.set_title(chart.title, loc="left", fontsize=9)
+    axes.set_xlabel(chart.labels[0])
+    axes.set_ylabel(chart.labels[1])
+    if chart.prepare is not None:
+        chart.prepare(axes)
+    tidy(axes)
+    figure.legend(loc="outside upper center", ncols=3, frameon=False, fontsize=9)
+    save(figure, path)
+
+
+def _curve(axes: Axes, curve: Curve, layer: float) -> None:
+    marker, line, color, width = curve.style
+    (drawn,) = axes.plot(curve.places, curve.scores, line, color=color, marker=marker, markersize=5, label=curve.label)
+    drawn.set(linewidth=width, zorder=layer)
+    if curve.intervals is not None:
+        low = [score - half for score, half in zip(curve.scores, curve.intervals, strict=True)]
+        high = [score + half for score, half in zip(curve.scores, curve.intervals, strict=True)]
+        axes.fill_between(curve.places, low, high, color=color, alpha=0.12, linewidth=0, zorder=1)
+        if len(curve.places) == 1:
+            # A band of no width is not seen.
+            axes.errorbar(
+                curve.places, curve.scores, curve.intervals, color=color, capsize=3, linewidth=1, zorder=layer
+            )
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write a figure as PNG, so that the file is whole or absent."""
+    data = BytesIO()
+    figure.savefig(data, format="png")
+    write_atomic(path, data.getvalue())
+
+
+def tidy(axes: Axes) -> None:
+    """Few ticks, a pale grid behind what is drawn, no frame."""
+    axes.yaxis.set_major_locator(MaxNLocator(nbins=6, min_n_ticks=3))
+    axes.grid(axis="y", color="lightgrey", linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)

@@ -1,0 +1,102 @@
+"""Preparation of a study: its points, and whether the cache can serve every one; nothing is written or trained."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from hskcache import console
+from hskcache.cache import Cache
+from hskcache.counted import counted
+from hskcache.errors import CacheError, MismatchError
+from hskcache.evaluation import metrics_for
+from hskcache.recall import of_cache
+from trainer.loading.loader import first_shards
+from trainer.run.prepare import evaluation_rows, prepare_fit
+from trainer.run.request import Machine
+from trainer.source.knowledge import cached_knowledge
+from trainer.source.source import opened_cache
+from trainer.study.cells import CELLS, Making, StudyScoring, StudyCell
+from trainer.study.outcome import Study
+from trainer.study.points import Basis, Point, baseline_of, labels_point, points_of
+from trainer.study.request import StudyRequest
+from trainer.study.size import KnowledgeSizes
+
+
+def prepared(request: StudyRequest, out: Path, machine: Machine) -> Study:
+    """The study with the cells of all points.
+
+    Args:
+        request: of the study.
+        out: its folder; nothing is written.
+        machine: how to compute.
+
+    Raises:
+        CacheError: something of it is missing or does not fit; of points that the cache cannot serve a list is said
+            before, unless they are to be left out.
+    """
+    cache = opened_cache(request.cache)
+    first_shards(cache, request.num_rows)
+    scored, num_eval_rows = _scored(request, cache)
+    task = scored.layout.task
+    asked = Basis(request.plan, cache, request.student, request.changes, task.name if task else None, request.num_rows)
+    points, labels = points_of(asked), labels_point(asked)
+    baseline = baseline_of(request.plan, points, labels)
+    making = Making(cache, scored, machine, request.cells or out / CELLS)
+    cells = _served(making, [*([labels] if labels else []), *points], request)
+    if baseline not in cells:
+        raise MismatchError(
+            f"the baseline {baseline!r} is among the points that the cache cannot serve; give another with --baseline"
+        )
+    served_labels = labels if labels is not None and labels.name in cells else None
+    seeds = range(request.plan.seeds)
+    return Study(
+        request.plan.name, scored.metric, cells, served_labels, baseline, seeds, num_eval_rows, KnowledgeSizes(cache)
+    )
+
+
+def _scored(request: StudyRequest, cache: Cache) -> tuple[StudyScoring, int]:
+    """Rows that score every cell, and how many they are."""
+    knowledge = cached_knowledge(cache)
+    if knowledge.is_corpus:
+        raise MismatchError(
+            f"{knowledge.where} holds a corpus without a task, and a study compares scores; give a cache of a task"
+        )
+    memory = of_cache(knowledge.where, knowledge.request)
+    layout = request.layout.recalling(memory, request.eval_data, labelled=True)
+    layout = replace(layout, most_rows=request.eval_rows)
+    examples = evaluation_rows(request.eval_data, layout, knowledge)
+    assert examples is not None
+    known = layout.task.metrics if layout.task else None
+    metric = next(iter(metrics_for(knowledge.request.data.problem, known, request.metric)))
+    return StudyScoring(request.eval_data, layout, metric, examples.fingerprint), len(examples)
+
+
+def _served(making: Making, points: Sequence[Point], request: StudyRequest) -> Mapping[str, Sequence[StudyCell]]:
+    """The cells of the points that the cache can serve, by name.
+
+    Raises:
+        MismatchError: it cannot serve some, and these are not to be left out.
+    """
+    cells: dict[str, Sequence[StudyCell]] = {}
+    reasons: dict[str, str] = {}
+    for point in points:
+        try:
+            own = making.cells(point, range(request.plan.seeds))
+            if not all(cell.is_done for cell in own):
+                prepare_fit(own[0].request, making.machine, tells=False)
+            cells[point.name] = own
+        except CacheError as error:
+            reasons[point.name] = str(error)
+    if not reasons:
+        return cells
+    for name, reason in reasons.items():
+        console.say(f"{name}: {reason}")
+    count = f"{len(reasons)} of {counted(len(points), 'point')}"
+    if not request.skips_missing or not cells:
+        raise MismatchError(
+            f"{count} of the study {request.plan.name} cannot be run from {making.cache.name}, for the reasons above; "
+            "nothing was run: build a cache that keeps more, or leave them out"
+            + (" with --skip-missing" if cells else "")
+        )
+    console.say(f"{count} are left out")
+    return cells
