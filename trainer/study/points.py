@@ -81,19 +81,19 @@ class Basis:
         return [*(f"{key}={_word(value)}" for key, value in self.plan.changes.items()), *self.changes]
 
 
-def points_of(asked: Basis) -> list[Point]:
+def points_of(basis: Basis) -> list[Point]:
     """The points of a study, in its order.
 
     Raises:
         SpecError: an axis, a view, a recipe or a stage that there is none of, no student, or two points of one name.
     """
-    plan = asked.plan
+    plan = basis.plan
     for name in dict.fromkeys([*plan.axes, *(axis for own in plan.lines.values() for axis in own)]):
         _check_axis(name)
     lines = plan.lines or {"": {}}
     recipes = {plan.recipe, *(str(one) for own in (plan.axes, *lines.values()) for one in own.get("recipe", ()))}
-    check_changes(asked.all_changes, sorted(recipes), "point")
-    return _named(plan, [point for line, own in lines.items() for point in _line(asked, line, {**plan.axes, **own})])
+    check_changes(basis.all_changes, sorted(recipes), "point")
+    return _named(plan, [point for line, own in lines.items() for point in _line(basis, line, {**plan.axes, **own})])
 
 
 def _named(plan: StudyPlan, points: Sequence[Point]) -> list[Point]:
@@ -112,12 +112,12 @@ def _named(plan: StudyPlan, points: Sequence[Point]) -> list[Point]:
     return told
 
 
-def labels_point(asked: Basis) -> Point | None:
+def labels_point(basis: Basis) -> Point | None:
     """The point that learns from gold labels alone, for as many epochs as the study's recipe has; None of no labels."""
-    if not asked.plan.labels:
+    if not basis.plan.labels:
         return None
-    recipe = recipes_beside(asked.plan.recipe, asked.all_changes, asked.task)[LABELS]
-    return Point(LABELS, LABELS, {}, recipe, _student(asked, {}), num_rows=asked.num_rows)
+    recipe = recipes_beside(basis.plan.recipe, basis.all_changes, basis.task)[LABELS]
+    return Point(LABELS, LABELS, {}, recipe, _student(basis, {}), num_rows=basis.num_rows)
 
 
 def baseline_of(plan: StudyPlan, points: Sequence[Point], labels: Point | None) -> str:
@@ -144,45 +144,45 @@ def _check_axis(name: str) -> None:
         )
 
 
-def _line(asked: Basis, line: str, axes: Mapping[str, Sequence[Value]]) -> Iterator[Point]:
+def _line(basis: Basis, line: str, axes: Mapping[str, Sequence[Value]]) -> Iterator[Point]:
     """The points of a strategy; none where the study has no axes."""
-    values = {name: _expanded(asked.cache, name, some) for name, some in axes.items()}
+    values = {name: _expanded(basis.cache, name, some) for name, some in axes.items()}
     varied = {name for name, some in values.items() if len(some) > 1}
     for combination in product(*values.values()):
-        yield _point(asked, line, dict(zip(values, combination, strict=True)), varied)
+        yield _point(basis, line, dict(zip(values, combination, strict=True)), varied)
 
 
-def _point(asked: Basis, line: str, axes: dict[str, str], varied: set[str]) -> Point:
+def _point(basis: Basis, line: str, axes: dict[str, str], varied: set[str]) -> Point:
     others = [_told(name, value) for name, value in axes.items() if name not in _KEEP and name in varied]
-    strategy = ", ".join(filter(None, [line, *others])) or asked.plan.name
-    view = _view(asked.cache, axes)
+    strategy = ", ".join(filter(None, [line, *others])) or basis.plan.name
+    view = _view(basis.cache, axes)
     rows = axes.get("rows")
     return Point(
         name=_kept_words(axes) or strategy,
         strategy=strategy,
         axes=axes,
-        recipe=_recipe(asked, axes),
-        student=_student(asked, axes),
+        recipe=_recipe(basis, axes),
+        student=_student(basis, axes),
         view=view,
         fields=tuple(axes["field"].split("+")) if "field" in axes else (),
         layer_map=axes.get("layer-map"),
-        num_rows=asked.num_rows if rows in {None, _ALL} else _number("rows", rows or ""),
+        num_rows=basis.num_rows if rows in {None, _ALL} else _number("rows", rows or ""),
     )
 
 
-def _recipe(asked: Basis, axes: Mapping[str, str]) -> Recipe:
+def _recipe(basis: Basis, axes: Mapping[str, str]) -> Recipe:
     """The recipe of a point, with the changes of the study and its own.
 
     Raises:
         SpecError: there is none such, or it has no such stage or setting.
     """
-    name = axes.get("recipe", asked.plan.recipe)
+    name = axes.get("recipe", basis.plan.recipe)
     own = [f"{axis}={value}" for axis, value in axes.items() if axis not in AXES]
-    return load_recipe(name, [*own_changes(asked.all_changes, name), *own]).for_task(asked.task)
+    return load_recipe(name, [*own_changes(basis.all_changes, name), *own]).for_task(basis.task)
 
 
-def _student(asked: Basis, axes: Mapping[str, str]) -> str:
-    student = axes.get("student") or asked.student or asked.plan.student
+def _student(basis: Basis, axes: Mapping[str, str]) -> str:
+    student = axes.get("student") or basis.student or basis.plan.student
     if student is None:
         raise SpecError("the study names no student; give --student, such as tinybert4, or an axis student")
     return student

@@ -15,7 +15,7 @@ from trainer.run.prepare import evaluation_rows, prepare_fit
 from trainer.run.request import Machine
 from trainer.source.knowledge import cached_knowledge
 from trainer.source.source import opened_cache
-from trainer.study.cells import CELLS, Making, StudyScoring, StudyCell
+from trainer.study.cells import CELLS, Making, StudyCell, StudyScoring
 from trainer.study.outcome import Study
 from trainer.study.points import Basis, Point, baseline_of, labels_point, points_of
 from trainer.study.request import StudyRequest
@@ -38,8 +38,8 @@ def prepared(request: StudyRequest, out: Path, machine: Machine) -> Study:
     first_shards(cache, request.num_rows)
     scored, num_eval_rows = _scored(request, cache)
     task = scored.layout.task
-    asked = Basis(request.plan, cache, request.student, request.changes, task.name if task else None, request.num_rows)
-    points, labels = points_of(asked), labels_point(asked)
+    basis = Basis(request.plan, cache, request.student, request.changes, task.name if task else None, request.num_rows)
+    points, labels = points_of(basis), labels_point(basis)
     baseline = baseline_of(request.plan, points, labels)
     making = Making(cache, scored, machine, request.cells or out / CELLS)
     cells = _served(making, [*([labels] if labels else []), *points], request)
