@@ -14,6 +14,7 @@ COMMANDS = {
     "verify": "hskcache.cli.verify:verify",
     "view": "hskcache.cli.view:view",
     "stats": "hskcache.cli.stats:stats",
+    "report": "hskcache.cli.report:report",
     "audit": "hskcache.cli.audit:audit",
     "repair": "hskcache.cli.repair:repair",
     "diff": "hskcache.cli.diff:diff",

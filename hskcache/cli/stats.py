@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from hskcache.cache import Cache
-    from hskcache.stats.model import CacheStats, ClassAnswers, ScoreAnswers, Spread
+    from hskcache.stats.model import CacheStats, ClassAnswers, ScoreAnswers, ValueSpread
 
 _MOST_OUTLIERS = 5
 _MOST_WRONG = 5
@@ -128,7 +128,7 @@ def _values(found: "CacheStats") -> list[tuple[str, ...]]:
     return rows
 
 
-def _spread(spread: "Spread") -> str:
+def _spread(spread: "ValueSpread") -> str:
     return f"{spread.mean:.2f} ± {spread.std:.2f}"
 
 

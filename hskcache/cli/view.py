@@ -9,8 +9,11 @@ from hskcache.cli.options import cache_or_url_argument
 from hskcache.options import as_json
 from hskcache.options import view as view_option
 from hskcache.ranges import Whole
+from hskcache.shading import strength, terminal_style
 
 if TYPE_CHECKING:
+    from rich.text import Text
+
     from hskcache.cache import Cache
 
 
@@ -87,12 +90,21 @@ def _print(facts: dict[str, Any], kinds: dict[str, str]) -> None:
     types = facts["token_type_ids"] if any(facts["token_type_ids"]) else []
     table = Table("position", "token", *(["type"] if types else []), *columns, box=None, padding=(0, 2))
     for position, token in enumerate(facts["tokens"]):
-        ranks = [_rank(position, kept) for kept in columns.values()]
+        shades = [strength(position, kept) for kept in columns.values()]
+        ranks = [_shaded(_rank(position, kept), shade) for kept, shade in zip(columns.values(), shades, strict=True)]
         kind = [str(types[position])] if types else []
-        table.add_row(str(position), token, *kind, *ranks, style="bold" if any(ranks) else "dim")
+        style = "bold" if any(shades) else "dim"
+        table.add_row(str(position), _shaded(token, max(shades, default=0.0)), *kind, *ranks, style=style)
     printer.print(table)
     if columns:
         printer.print("A number says that the position was kept, 1 the best.", style="dim")
+
+
+def _shaded(text: str, shade: float) -> "Text":
+    """Text on a colour as strong as its rank is good; what is no terminal gets the text alone."""
+    from rich.text import Text
+
+    return Text(text, terminal_style(shade) if shade else "")
 
 
 def _rank(position: int, kept: list[int]) -> str:

@@ -68,7 +68,7 @@ class KeptPositions(Strict):
     tokens: list[TokenCount]
 
 
-class Spread(Strict):
+class ValueSpread(Strict):
     """Mean, standard deviation and range of some numbers; all 0 where there are none."""
 
     mean: float
@@ -118,9 +118,9 @@ class LayerValues(Strict):
     num_vectors: int
     num_values: int
     num_nonfinite: int
-    values: Spread
+    values: ValueSpread
     zeros: float
-    norms: Spread
+    norms: ValueSpread
     outliers: list[int]
     outlier_share: float
     by_entry: EntryValues
@@ -215,8 +215,8 @@ class ScoreAnswers(Strict):
     field: str
     num_rows: int
     num_unlabelled: int
-    label_values: Spread
-    answer_values: Spread
+    label_values: ValueSpread
+    answer_values: ValueSpread
     correlation: float
     mean_error: float
     rms_error: float

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from hskcache.stats.model import Spread
+from hskcache.stats.model import ValueSpread
 
 Floats = NDArray[np.float64]
 
@@ -66,12 +66,12 @@ class RunningSpread:
         self._moments.add(np.array([float(len(numbers))]), np.array([mean]), np.array([squares]))
         self._least, self._most = min(self._least, numbers.min()), max(self._most, numbers.max())
 
-    def told(self) -> Spread:
+    def told(self) -> ValueSpread:
         """The spread by now."""
         count, mean, std = self._moments.joined()
         if not count:
-            return Spread(mean=0.0, std=0.0, least=0.0, most=0.0)
-        return Spread(mean=mean, std=std, least=float(self._least), most=float(self._most))
+            return ValueSpread(mean=0.0, std=0.0, least=0.0, most=0.0)
+        return ValueSpread(mean=mean, std=std, least=float(self._least), most=float(self._most))
 
 
 def _widened(numbers_E: Floats, num_entries: int) -> Floats:
