@@ -1,19 +1,20 @@
 """Run a transformer teacher once, keep the knowledge worth keeping, train students from the cache.
 
-``build`` writes a cache, ``open_cache`` opens one, in a folder or at a URL.
+``build`` writes a cache, ``add_field`` adds to it what another teacher knows, ``open_cache`` opens one, in a folder or
+at a URL.
 """
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from hskcache.build.keywords import build
+    from hskcache.build.keywords import add_field, build
     from hskcache.cache import Cache
     from hskcache.remote.place import open_any as open_cache
 
 __version__ = "0.1.0"
-__all__ = ["Cache", "__version__", "build", "open_cache"]
+__all__ = ["Cache", "__version__", "add_field", "build", "open_cache"]
 
-_PLACES = {"Cache": "cache:Cache", "open_cache": "remote.place:open_any"}
+_PLACES = {"Cache": "cache:Cache", "add_field": "build.keywords:add_field", "open_cache": "remote.place:open_any"}
 
 
 def __getattr__(name: str) -> Any:

@@ -19,7 +19,7 @@ from pdoc import doc, render
 from pdoc.render_helpers import relative_link
 
 PUBLIC = {
-    "hskcache": ("build", "open_cache", "Cache"),
+    "hskcache": ("build", "add_field", "open_cache", "Cache"),
     "hskcache.views": ("View", "parse_view"),
     "hskcache.spec": ("Spec", "Hidden", "Attention", "Depth", "Length", "Width", "Packing", "Keep", "parse_keep"),
     "hskcache.text.layout": ("Layout",),

@@ -1,19 +1,18 @@
 """Train students: from a cache, or plainly on labels.
 
-``fit`` trains a student from a cache, by keywords or as a ``FitRequest`` asks for, as ``hsktrain fit`` does, and
-``finetune`` a model on labels.
+``fit`` trains a student from a cache, as ``hsktrain fit`` does, and ``finetune`` a model on labels, as
+``hsktrain finetune``: by keywords, or as a ``FitRequest`` or a ``FinetuneRequest`` asks for.
 """
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from trainer.run.keywords import fit
+    from trainer.run.keywords import finetune, fit
     from trainer.run.request import FinetuneRequest, FitRequest, FromCache, FromTeacher, Machine
-    from trainer.run.requested import finetune
 
 __all__ = ["FinetuneRequest", "FitRequest", "FromCache", "FromTeacher", "Machine", "finetune", "fit"]
 
-_DOORS = {"finetune": "requested", "fit": "keywords"}
+_DOORS = {"finetune": "keywords", "fit": "keywords"}
 
 
 def __getattr__(name: str) -> Any:

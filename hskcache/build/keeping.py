@@ -1,12 +1,12 @@
 """Options or keywords that say what to keep of a teacher, and the spec that they add up to. Needs no torch."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-from hskcache.build.request import BuildRequest, Texts
+from hskcache.build.request import AdditionRequest, BuildRequest, Texts
 from hskcache.errors import SpecError
 from hskcache.spec import (
     Attention,
@@ -188,3 +188,15 @@ def build_request(teacher: str, texts: Texts, keeping: Keeping, device: str, bas
     if texts.corpus is None:
         keeping.refuse_packing()
     return BuildRequest(teacher, texts, spec, device)
+
+
+def keeping_of(request: AdditionRequest, keeping: Keeping) -> AdditionRequest:
+    """A field to add with what is to be kept of it.
+
+    Raises SpecError if something was given that the cache has, or what is to be kept cannot be.
+    """
+    for name in ("max_length", "shard_rows"):
+        if keeping.given(name):
+            raise SpecError(f"--{name.replace('_', '-')} is the cache's own; leave it out with --add-field")
+    keeping.refuse_packing()
+    return replace(request, spec=keeping.spec(request.spec))

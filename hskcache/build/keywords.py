@@ -1,28 +1,30 @@
-"""A build by keywords: what :func:`hskcache.build` does. The keywords are the options of ``hskcache build``."""
+"""A build, and a field to add, by keywords. The keywords are the options of ``hskcache build``."""
 
+from collections.abc import Mapping
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from hskcache.build.keeping import Keeping, build_request
-from hskcache.build.request import BuildRequest, Texts
+from hskcache.build.keeping import Keeping, build_request, keeping_of
+from hskcache.build.request import AdditionRequest, BuildRequest, Texts, alone
+from hskcache.build.requested import add_field as run_addition
 from hskcache.build.requested import build as run
-from hskcache.cache import open_cache
+from hskcache.cache import Cache, open_cache
 from hskcache.errors import SpecError
 from hskcache.keywords import LAYOUT, folder_of, layout_of, numbers_as_text, one_of, refuse_unknown
-from hskcache.spec import Spec
+from hskcache.spec import Packing, Spec
+from hskcache.store.kinds import knowledge
 from hskcache.text.layout import Layout
 from hskcache.text.memory import in_memory
 
-if TYPE_CHECKING:
-    from hskcache.cache import Cache
-
 _KEEPING = tuple(one.name for one in fields(Keeping) if one.name != "spec_file")
+# The rows, and how they lie in shards, are those of the cache.
+_ADDING = tuple(name for name in _KEEPING if name not in {"max_length", "shard_rows", *Packing.model_fields})
 _OTHERS = ("corpus", "spec", "device", "eval_data", "on_nonfinite", "tokenizer")
 _LISTED = ("student_layer_numbers", "layer_map", "store_layers", "heads")
 
 
-def build(teacher: Any, data: Any = None, *, out: Path | str, keep: str | None = None, **options: Any) -> "Cache":
+def build(teacher: Any, data: Any = None, *, out: Path | str, keep: str | None = None, **options: Any) -> Cache:
     """Run a teacher over some rows and open the cache that is written, or went on with.
 
     Rows give the same cache, by its id, whether they are in a file or in memory.
@@ -48,24 +50,68 @@ def build(teacher: Any, data: Any = None, *, out: Path | str, keep: str | None =
     return open_cache(out)
 
 
+def add_field(
+    cache: Cache | Path | str, teacher: Any, *, kind: str, name: str, keep: str | None = None, **options: Any
+) -> Cache:
+    """Add to a cache what another teacher knows of its rows, and open it anew; the same call goes on where it stopped.
+
+    The rows are those of the cache, so that no data set is needed; what was there stays as it is.
+
+    Args:
+        cache: in a folder: open, or its path.
+        teacher: as of :func:`build`; it must have the vocabulary of the cache's teacher.
+        kind: of knowledge: ``logits``, ``hidden`` or ``attention``.
+        name: of the field, such as ``large``.
+        keep: of hidden states, as of :func:`build`.
+        options: ``attention``, ``spec``, ``encoding``, ``layer_map``, ``device`` and the others of ``hskcache build``
+            that say what to keep and how to compute.
+
+    Raises:
+        CacheError: an option does not exist or cannot be so, the cache has another field of that name, or something is
+            missing, damaged or does not fit.
+    """
+    refuse_unknown("hskcache.add_field", options, ("keep", *_ADDING, "spec", "device", "on_nonfinite", "tokenizer"))
+    one_of("kind", kind, knowledge())
+    root = cache.root if isinstance(cache, Cache) else Path(cache)
+    keeping, base = _keeping(options | {"keep": keep})
+    with folder_of(teacher, options.get("tokenizer")) as (folder, called):
+        request = AdditionRequest(folder, root, kind, name, base or alone(kind), *_how(options), called)
+        run_addition(keeping_of(request, keeping))
+    return open_cache(root)
+
+
+def _how(options: Mapping[str, Any]) -> tuple[str, Any]:
+    """Device to compute on, and what becomes of values that are not finite."""
+    on_nonfinite = one_of("on_nonfinite", options.get("on_nonfinite") or "fail", ("fail", "skip"))
+    return str(options.get("device") or "auto"), on_nonfinite
+
+
+def _keeping(options: Mapping[str, Any]) -> tuple[Keeping, Spec | None]:
+    """Options that say what to keep, and the spec in memory that holds where nothing is."""
+    values = {name: options.get(name) for name in _KEEPING}
+    values |= {name: numbers_as_text(values[name]) for name in _LISTED}
+    for name in ("keep", "attention", *_LISTED):
+        if not isinstance(values[name], str | None):
+            raise SpecError(f"{name} is {values[name]!r}; give a text, such as '1l_10t_0.1h' for keep")
+    spec = options.get("spec")
+    base = spec if isinstance(spec, Spec) else None
+    return Keeping(**values, spec_file=None if spec is None or base is not None else Path(spec)), base
+
+
 def _request(teacher: str, data: Any, options: dict[str, Any]) -> BuildRequest:
     """The request that these say."""
-    rows, corpus, spec = None if data is None else in_memory(data), options.get("corpus"), options.get("spec")
+    rows, corpus, scored = None if data is None else in_memory(data), options.get("corpus"), options.get("eval_data")
+    if not isinstance(corpus, str | Path | None):
+        raise SpecError(
+            f"corpus is a {type(corpus).__name__}; give the path of a text file, a sentence or paragraph a line"
+        )
     layout = layout_of(options)
     if isinstance(data, list) and layout.is_empty and all(isinstance(row, str) for row in data):
         layout = Layout(text="text")
-    keeping = {name: numbers_as_text(options.get(name)) for name in _LISTED}
-    keeping = {name: options.get(name) for name in _KEEPING} | keeping
-    for name in ("keep", "attention", *_LISTED):
-        if not isinstance(keeping[name], str | None):
-            raise SpecError(f"{name} is {keeping[name]!r}; give a text, such as '1l_10t_0.1h' for keep")
-    base = spec if isinstance(spec, Spec) else None
-    file = Path(spec) if spec is not None and base is None else None
-    texts = Texts(rows, layout, None if corpus is None else Path(corpus))
-    request = build_request(teacher, texts, Keeping(**keeping, spec_file=file), options.get("device") or "auto", base)
-    scored = options.get("eval_data")
-    return replace(
-        request,
-        on_nonfinite=one_of("on_nonfinite", options.get("on_nonfinite") or "fail", ("fail", "skip")),
-        eval_data=() if scored is None else (in_memory(scored, "eval_data"),),
+    keeping, base = _keeping(options)
+    device, on_nonfinite = _how(options)
+    request = build_request(
+        teacher, Texts(rows, layout, None if corpus is None else Path(corpus)), keeping, device, base
     )
+    eval_data = () if scored is None else (in_memory(scored, "eval_data"),)
+    return replace(request, on_nonfinite=on_nonfinite, eval_data=eval_data)

@@ -181,7 +181,7 @@ def make_addition(request: AdditionRequest) -> "Addition":
         # Grouped as the cache's own rows, the same teacher gives the same bits.
         spec = spec.model_copy(update={"token_budget": cache.manifest.request.spec.token_budget})
     load = load_encoder if cache.manifest.request.data.problem == "text" else load_teacher
-    loaded = load(request.teacher, request.device, spec.compute_dtype)
+    loaded = load(request.teacher, request.device, spec.compute_dtype).called(request.called)
     return prepare_addition(loaded, cache, request.kind, request.name, spec)
 
 

@@ -95,6 +95,7 @@ class AdditionRequest:
             set.
         device: where the teacher computes.
         on_nonfinite: what becomes of a row with NaN or infinity.
+        called: name of the teacher in the manifest and in messages; None: as ``teacher`` has it.
     """
 
     teacher: str
@@ -104,6 +105,7 @@ class AdditionRequest:
     spec: Spec
     device: str = "auto"
     on_nonfinite: "OnNonfinite" = "fail"
+    called: str | None = None
 
 
 def alone(kind: str) -> Spec:

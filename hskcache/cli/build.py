@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from hskcache import console, units
-from hskcache.build.keeping import Keeping, build_request
+from hskcache.build.keeping import Keeping, build_request, keeping_of
 from hskcache.build.request import AdditionRequest, Texts, alone
 from hskcache.cli.keeping import job_options
 from hskcache.cli.options import on_nonfinite_option
@@ -97,11 +97,7 @@ def _addition(request: AdditionRequest, texts: Texts, keeping: Keeping) -> Addit
         raise SpecError(
             f"--add-field takes its rows from the cache {request.cache}; leave out --data, --corpus, --task and columns"
         )
-    for flag in ("max_length", "shard_rows"):
-        if keeping.given(flag):
-            raise SpecError(f"--{flag.replace('_', '-')} is the cache's own; leave it out with --add-field")
-    keeping.refuse_packing()
-    return replace(request, spec=keeping.spec(request.spec))
+    return keeping_of(request, keeping)
 
 
 def _tell(manifest: "Manifest", out: Path, name: str | None, is_new: bool, as_json: bool) -> None:

@@ -51,7 +51,7 @@ from trainer.run.request import FinetuneRequest
 @device
 @profile
 @as_json
-@gathered(FinetuneRequest, "request")
+@gathered(FinetuneRequest, "request", options.asked(FinetuneRequest))
 def finetune(request: FinetuneRequest, out: Path, profile: Path | None, as_json: bool) -> None:
     """Fine-tune a model on labels and keep it as it was at its best evaluation.
 

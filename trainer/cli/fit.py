@@ -192,7 +192,7 @@ def _run(request: FitRequest, out: Path, machine: Machine) -> dict[str, Any]:
 @gathered(_Given, "given")
 @gathered(_source, "source")
 @gathered(options.load_recipe, "recipe")
-@gathered(FitRequest, "request")
+@gathered(FitRequest, "request", options.asked(FitRequest))
 def fit(request: FitRequest, out: Path, machine: Machine, profile: Path | None, as_json: bool) -> None:
     """Train a student through the stages of a recipe.
 

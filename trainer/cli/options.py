@@ -2,6 +2,7 @@
 
 import shlex
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -84,6 +85,11 @@ accumulation = click.option(
     default=1,
     help="Forward passes of one optimizer step; the batch of the recipe is divided by it.",
 )
+
+
+def asked(request: type) -> tuple[str, ...]:
+    """Parameters that a request is made of: its attributes, but for the name of a model in memory."""
+    return tuple(one.name for one in fields(request) if one.name != "called")
 
 
 def out(of: str) -> Callable[[Command], Command]:

@@ -20,6 +20,7 @@ from hskcache.locks import sole_writer
 from hskcache.model.save import save_model
 from hskcache.move.card import word
 from hskcache.store.evaluation import Evaluation
+from hskcache.store.files import sha256_hex
 from hskcache.text import Examples, remembered
 from hskcache.text.tokenize import reach_of
 from trainer import chance
@@ -38,7 +39,7 @@ from trainer.student.create import Interface, create_student
 from trainer.student.token_types import token_types_after
 
 # Where it was computed and what else the card tells by itself.
-_NOT_TOLD = ("model", "device", "save_steps", "report_to")
+_NOT_TOLD = ("model", "called", "device", "save_steps", "report_to")
 
 
 def finetune(
@@ -64,13 +65,14 @@ def finetune(
         model = create_student(arguments.model, _interface(arguments, tokenizer, train.examples), arguments.seed)
         for data in (train, dev):
             check_fit(model, data.rows)
-            reach = reach_of(model, arguments.model, arguments.max_length)
+            reach = reach_of(model, arguments.origin, arguments.max_length)
             tell_cut(data.rows.cut, len(data.rows), data.examples.source, reach)
             longest = int(data.rows.lengths.max(initial=0))
-            tell_beyond(longest, trained_length(model), data.examples.source, arguments.model)
+            tell_beyond(longest, trained_length(model), data.examples.source, arguments.origin)
+        run = _run(arguments, model, tokenizer, train, dev)
         processes.connect(arguments.device)
         processes.on_first(lambda: stack.enter_context(sole_writer(out)))
-        if finished := processes.on_first(lambda: claim(out, _run(arguments, tokenizer, train, dev))):
+        if finished := processes.on_first(lambda: claim(out, run)):
             console.say(f"{out} is finished already")
             return finished
         if not processes.on_first((out / CHECKPOINTS).exists):
@@ -90,7 +92,7 @@ def finetune(
             training.train(trainer, checkpoint, Course(out), arguments.save_steps)
         processes.wait()
         best.restore(trainer.state)
-        result = _result(trainer, metric) | baselines.record() | origin.record(arguments.model)
+        result = _result(trainer, metric) | baselines.record() | origin.record(arguments.model, arguments.called)
         if processes.is_first():
             save_model(model, out, tokenizer)
             known = remembered.of_examples(train.examples, arguments.max_length, train.rows.cut)
@@ -125,15 +127,23 @@ def _account(arguments: FinetuneArguments, train: Labelled, dev: Labelled, known
     examples = train.examples
     line = f"- data: {word(examples.source)}, {counted(len(examples), 'row')}, fingerprint `{examples.fingerprint}`"
     random_weights = origin.has_no_weights(arguments.model)
-    return Account(arguments.model, random_weights, None, [line], settings, dev.examples.source, known)
+    return Account(arguments.origin, random_weights, None, [line], settings, dev.examples.source, known)
 
 
 def _run(
-    arguments: FinetuneArguments, tokenizer: PreTrainedTokenizerBase, train: Labelled, dev: Labelled
+    arguments: FinetuneArguments,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    train: Labelled,
+    dev: Labelled,
 ) -> dict[str, Any]:
     run = asdict(arguments) | {"tokenizer": tokenizer.name_or_path}
+    if arguments.called is not None:
+        # A model in memory lies in another folder in every call, and is known by what it holds.
+        digest = sha256_hex(tokenizer.backend_tokenizer.to_str().encode())
+        run |= {"model": arguments.called, "tokenizer": digest, "weights": weights_digest(model)}
     # These decide where and how often, not what: a run may go on elsewhere.
-    del run["device"], run["save_steps"], run["report_to"]
+    del run["device"], run["save_steps"], run["report_to"], run["called"]
     return run | {"train": train.examples.fingerprint, "dev": dev.examples.fingerprint}
 
 

@@ -22,7 +22,7 @@ _MANIFEST = "manifest.json"
 
 def asked(request: FitRequest) -> dict[str, Any] | None:
     """A request and the sizes and times of the files that it reads, as JSON values; None where not all are files."""
-    if processes.count() > 1 or not isinstance(request.source, FromCache):
+    if processes.count() > 1 or not isinstance(request.source, FromCache) or request.called is not None:
         return None
     rows = [one for one in request.eval_data if isinstance(one, str)]
     if not isinstance(request.source.cache, str | Path) or len(rows) < len(request.eval_data):

@@ -60,6 +60,7 @@ class Fit:
         rows: how the student's rows are read, which is saved with it; None where that is not known.
         others: by name, metrics on further rows, which are taken of the finished student and choose nothing.
         origin: what the student was made of, told when a run begins; None where it is told elsewhere.
+        called: its name where that is another.
         baselines: makes the scores that the student's are read beside; called once, by the first process.
         account: makes what the card tells of where the student comes from; None: no card is written.
         tells: whether what is known of the rows and the teacher is said when the run begins.
@@ -76,6 +77,7 @@ class Fit:
     run: dict[str, Any] = field(default_factory=dict)
     rows: Remembered | None = None
     origin: str | None = None
+    called: str | None = None
     projecting: Projecting = field(default_factory=Projecting)
     others: Mapping[str, Score] = field(default_factory=dict)
     baselines: Callable[[], Baselines] = Baselines
@@ -165,7 +167,7 @@ def _finished(run: Run, learner: Learner) -> dict[str, Any]:
     if job.others:
         result["others"] = {name: score(learner.student) for name, score in job.others.items()}
     if job.origin is not None:
-        result |= origin.record(job.origin)
+        result |= origin.record(job.origin, job.called)
     arguments = {
         stage.name: training_arguments(stage, run.machine, folder / CHECKPOINTS, job.metric, job.seed)
         for stage, folder in zip(job.recipe.stages, folders, strict=True)

@@ -1,7 +1,11 @@
-"""A training run by keywords: what :func:`trainer.fit` does. The keywords are the options of ``hsktrain fit``."""
+"""Training by keywords, which are the options of ``hsktrain fit`` and ``hsktrain finetune``."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from math import inf, nextafter
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, get_args
 
 from hskcache.cache import Cache
@@ -10,13 +14,40 @@ from hskcache.keywords import LAYOUT, folder_of, layout_of, numbers_as_text, one
 from hskcache.text.memory import InMemory, in_memory
 from trainer.loading.residency import Residency
 from trainer.recipe import Recipe, load_recipe
-from trainer.run.request import FitRequest, FromCache, Machine
+from trainer.run.request import FinetuneRequest, FitRequest, FromCache, Machine
+from trainer.run.requested import finetune as run_finetune
 from trainer.run.requested import fit as run
 
 _SOURCE = ("fields", "rows", "residency", "local_dir", "local_bytes", "view")
 _RUN = ("metric", "layer_map", "projection", "exports_projection", "seed", "changes", "eval_steps", "tokenizer")
 _MACHINE = {name: name for name in ("device", "bf16", "save_steps", "report_to")} | {
     "gradient_accumulation": "accumulation"
+}
+# By their names as keywords, those of the request's attributes.
+_TUNING = {"lr": "learning_rate"} | {
+    name: name
+    for name in (
+        "epochs",
+        "batch_size",
+        "gradient_accumulation",
+        "warmup_ratio",
+        "weight_decay",
+        "patience",
+        "metric",
+        "max_length",
+        "seed",
+        "bf16",
+        "device",
+        "eval_steps",
+        "save_steps",
+        "report_to",
+    )
+}
+_COUNTS = ("epochs", "batch_size", "gradient_accumulation", "patience", "max_length", "eval_steps", "save_steps")
+_RATES = {
+    "lr": (nextafter(0.0, 1.0), inf, "a number above 0"),
+    "warmup_ratio": (0.0, 1.0, "a share from 0 on and below 1"),
+    "weight_decay": (0.0, inf, "a number from 0 on"),
 }
 
 
@@ -67,9 +98,91 @@ def fit(
     computing = {key: options[name] for name, key in _MACHINE.items() if name in options}
     if machine is not None and computing:
         raise SpecError(f"machine says how to compute, and so does {next(iter(computing))}; give one of them")
-    with folder_of(student, options.get("tokenizer")) as (folder, _):
-        request = _request(cache, folder, (eval_data, recipe), options)
+    with folder_of(student, options.get("tokenizer")) as (folder, called):
+        request = replace(_request(cache, folder, (eval_data, recipe), options), called=called)
         return run(request, out, machine or Machine(**computing))
+
+
+def finetune(
+    model: Any, data: Any = None, eval_data: Any = None, *, out: Path | str | None = None, **options: Any
+) -> dict[str, Any]:
+    """Fine-tune a model on labels and save in ``out`` its best weights; the same call goes on where it was cut off.
+
+    The result is a teacher for :func:`hskcache.build`, or a student without a teacher. ``finetune(request, out)`` is
+    the same of a :class:`FinetuneRequest`.
+
+    Args:
+        model: ``tinybert4``, ``tinybert6``, a config.json, a folder, a hub id, or a model in memory; with its
+            ``tokenizer``, a folder, a hub id or one in memory, where it brings none.
+        data: training rows, as :func:`hskcache.build` takes rows.
+        eval_data: labelled rows that pick the best evaluation.
+        out: folder of the result.
+        options: those of ``hsktrain finetune`` by their names without dashes, such as ``task``, ``label``, ``epochs``,
+            ``lr``, ``batch_size``, ``max_length``, ``metric``, ``seed``, ``device``.
+
+    Returns:
+        Everything that metrics.json holds: ``scores`` by metric, ``best``, ``epochs``.
+
+    Raises:
+        CacheError: an option does not exist or cannot be so, or something is missing or does not fit, which is told
+            before anything is written.
+        Interrupted: by SIGINT or SIGTERM; the same call goes on.
+    """
+    if isinstance(model, FinetuneRequest):
+        target = data if out is None else out
+        if target is None:
+            raise SpecError("a FinetuneRequest needs out, the folder of the result: give finetune(request, 'teacher')")
+        refuse_unknown("trainer.finetune with a FinetuneRequest", options, ("out",))
+        return run_finetune(model, target)
+    refuse_unknown("trainer.finetune", options, ("out", "data", "eval_data", *LAYOUT, *_TUNING, "tokenizer"))
+    if data is None or eval_data is None or out is None:
+        raise SpecError(
+            "trainer.finetune needs data, eval_data and out: give finetune(model, train, dev, out='teacher')"
+        )
+    given = {key: _checked(name, options[name]) for name, key in _TUNING.items() if options.get(name) is not None}
+    with _model_of(model, options.get("tokenizer")) as (folder, tokenizer, called):
+        rows = in_memory(data, "data"), in_memory(eval_data, "eval_data")
+        request = FinetuneRequest(
+            model=folder,
+            data=rows[0],
+            eval_data=rows[1],
+            layout=layout_of(options),
+            tokenizer=tokenizer,
+            called=called,
+            **given,
+        )
+        return run_finetune(request, out)
+
+
+def _checked(name: str, value: Any) -> Any:
+    """The value of a keyword of fine-tuning. Raises SpecError for a number that it cannot be."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if name in _COUNTS and not (is_number and value == int(value) >= 1):
+        raise SpecError(f"{name} is {value!r}; give a whole number from 1 on")
+    if name in _RATES:
+        low, high, words = _RATES[name]
+        if not (is_number and low <= value < high):
+            raise SpecError(f"{name} is {value!r}; give {words}")
+    return value
+
+
+@contextmanager
+def _model_of(model: Any, tokenizer: Any) -> Iterator[tuple[str, str | None, str | None]]:
+    """Folder of a model, that of its tokenizer where it is another, and the name of a model in memory."""
+    if not isinstance(model, str | Path):
+        if tokenizer is None:
+            raise SpecError(
+                "a model in memory brings no tokenizer; give tokenizer, a folder, a hub id or one in memory"
+            )
+        with folder_of(model, tokenizer) as (folder, called):
+            yield folder, None, called
+    elif tokenizer is None or isinstance(tokenizer, str | Path):
+        yield str(model), None if tokenizer is None else str(tokenizer), None
+    else:
+        with TemporaryDirectory(prefix="hskcache-") as folder:
+            tokenizer.save_pretrained(folder)
+            # Called so that the run knows the tokenizer by its content.
+            yield str(model), folder, str(model)
 
 
 def _request(

@@ -74,7 +74,7 @@ def prepare_fit(request: FitRequest, machine: Machine, tells: bool = True) -> Fi
         tokenizer = load_tokenizer(source.tokenizer)
         student = _student(request, knowledge, tokenizer.get_vocab())
         projecting = _projecting(request, knowledge, student, tells)
-    reach = reach_of(student, request.student, max_length, _KEEP)
+    reach = reach_of(student, request.origin, max_length, _KEEP)
     if tells:
         tell_cut_of(knowledge.request, knowledge.where, reach)
 
@@ -85,7 +85,7 @@ def prepare_fit(request: FitRequest, machine: Machine, tells: bool = True) -> Fi
         check_fit(student, rows)
         if tells:
             tell_cut(rows.cut, len(rows), data, reach)
-            tell_beyond(int(rows.lengths.max(initial=0)), trained_length(student), data, request.student)
+            tell_beyond(int(rows.lengths.max(initial=0)), trained_length(student), data, request.origin)
         score = partial(evaluate, examples=examples, rows=rows, metrics=metrics, bf16=machine.bf16)
         live = None if source.teacher is None else partial(score, source.teacher)
         beside = partial(baselines_of, knowledge, examples, metrics, live)
@@ -106,6 +106,7 @@ def prepare_fit(request: FitRequest, machine: Machine, tells: bool = True) -> Fi
         run={"student": weights_digest(student), "eval": scoring.fingerprint, **_seen(request)},
         rows=replace(memory if examples is None else of_examples(examples, max_length, memory.cut), token_types=types),
         origin=request.student,
+        called=request.called,
         projecting=projecting,
         others={name: scoring_on(rows, name).score for name, rows in further.items()},
         baselines=scoring.baselines,
@@ -129,7 +130,7 @@ def _account(request: FitRequest, source: Source) -> Account:
     if isinstance(asked, FromCache) and asked.num_rows is not None:
         lines.append(f"- learned from: the first {counted(asked.num_rows, 'row')} alone")
     random_weights = has_no_weights(request.student)
-    return Account(request.student, random_weights, taught.teacher, lines, settings, data)
+    return Account(request.origin, random_weights, taught.teacher, lines, settings, data)
 
 
 def _seen(request: FitRequest) -> dict[str, str]:
@@ -160,7 +161,7 @@ def _student(request: FitRequest, knowledge: Knowledge, vocabulary: Mapping[str,
     student = create(request.student, knowledge.interface(1 + max(vocabulary.values())), request.seed)
     check_student(knowledge, request.recipe, student, request.layer_map)
     if (theirs := own_vocabulary(request.student)) is not None:
-        check_tokenizer(knowledge, theirs, vocabulary, request.student)
+        check_tokenizer(knowledge, theirs, vocabulary, request.origin)
     return student
 
 

@@ -97,6 +97,7 @@ class FitRequest:
         projection: ``keep`` that of earlier stages and of the student's folder, or draw a ``fresh`` one in every stage.
         exports_projection: whether it is saved in the folder of the student.
         seed: of all that is drawn.
+        called: name of the student in messages and on its card; None: as ``student`` has it.
     """
 
     source: FromCache | FromTeacher
@@ -109,6 +110,12 @@ class FitRequest:
     projection: Literal["keep", "fresh"] = "keep"
     exports_projection: bool = True
     seed: int = 0
+    called: str | None = None
+
+    @property
+    def origin(self) -> str:
+        """Name of where the student begins."""
+        return self.called or self.student
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,6 +137,7 @@ class Tuning:
         save_steps: steps between checkpoints, beside the one at the end of every epoch; None: that one alone.
         eval_steps: optimizer steps between evaluations, beside the one at the end of every epoch; None: that one alone.
         report_to: as of :class:`Machine`.
+        called: name of a model in memory, in messages, its card and the run; None: as ``model`` has it.
     """
 
     model: str
@@ -146,6 +154,12 @@ class Tuning:
     save_steps: int | None = None
     eval_steps: int | None = None
     report_to: str = "none"
+    called: str | None = None
+
+    @property
+    def origin(self) -> str:
+        """Name of the model."""
+        return self.called or self.model
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -43,9 +43,12 @@ def has_one_type(source: str) -> bool:
     return not is_preset(source) and of_model(source).token_types == 1
 
 
-def record(source: str) -> dict[str, Any]:
-    """The origin of a student as metrics.json keeps it: the source as it was given, and whether weights were drawn."""
-    return {"origin": {"source": source, "random_weights": has_no_weights(source)}}
+def record(source: str, called: str | None = None) -> dict[str, Any]:
+    """The origin of a student as metrics.json keeps it: the source as it was given, and whether weights were drawn.
+
+    ``called``: its name where that is another.
+    """
+    return {"origin": {"source": called or source, "random_weights": has_no_weights(source)}}
 
 
 def _is_model(source: str) -> bool:

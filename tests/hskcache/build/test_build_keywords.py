@@ -1,5 +1,6 @@
 """A build by keywords is the build of the same command, whatever holds the rows."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -141,6 +142,7 @@ def test_a_spec_and_numbers_are_as_python_has_them(frame: pd.DataFrame, tiny_tea
         ({"max_length": "long"}, "max_length"),
         ({"classes": "neg,pos"}, "classes 'neg,pos': give two names or more"),
         ({"corpus": "a.txt"}, "both were given"),
+        ({"corpus": ["a text"]}, "corpus is a list; give the path of a text file"),
         ({"task": "sst"}, "sst"),
         ({"text": "sentense"}, "no column 'sentense'; the columns are sentence, label"),
     ],
@@ -166,3 +168,62 @@ def test_what_a_keyword_cannot_be_is_told(
 def test_what_is_no_rows_is_told(rows: Any, words: str, tiny_teacher_dir: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=words):
         hskcache.build(tiny_teacher_dir, rows, out=tmp_path / "c", **OPTIONS)
+
+
+@pytest.fixture
+def grown_by_command(by_command: hskcache.Cache, other_dir: Path, tmp_path: Path) -> Path:
+    """A copy of the cache to which the command added logits and hidden states of another teacher."""
+    root = Path(shutil.copytree(by_command.root, tmp_path / "by-command"))
+    for kind, name, more in (("logits", "large", ()), ("hidden", "large-hidden", ("--keep", "1l_2t"))):
+        flags = ("--add-field", kind, "--name", name, *more, "--teacher", other_dir, "--device", "cpu", "--out", root)
+        assert run("build", *flags).exit_code == 0
+    return root
+
+
+def test_fields_are_added_as_the_command_adds_them(
+    by_command: hskcache.Cache, grown_by_command: Path, other_dir: Path, tmp_path: Path
+) -> None:
+    root = Path(shutil.copytree(by_command.root, tmp_path / "c"))
+    cache = hskcache.add_field(root, other_dir, kind="logits", name="large", device="cpu")
+    assert cache.columns["large"] == (2,)
+    cache = hskcache.add_field(cache, other_dir, kind="hidden", name="large-hidden", keep="1l_2t", device="cpu")
+    assert cache.id == hskcache.open_cache(grown_by_command).id
+    assert verify(root).ok
+    again = hskcache.add_field(cache, other_dir, kind="logits", name="large", device="cpu")
+    assert again.id == cache.id
+
+
+def test_a_field_of_a_model_in_memory_is_that_of_its_folder(
+    by_command: hskcache.Cache, other_dir: Path, tmp_path: Path
+) -> None:
+    ids = set()
+    tokenizer = AutoTokenizer.from_pretrained(other_dir)
+    model = AutoModelForSequenceClassification.from_pretrained(other_dir)
+    for number, (teacher, given) in enumerate([(other_dir, {}), (model, {"tokenizer": tokenizer})]):
+        root = Path(shutil.copytree(by_command.root, tmp_path / str(number)))
+        cache = hskcache.add_field(root, teacher, kind="logits", name="large", device="cpu", **given)
+        ids.add(cache.id)
+        assert cache.manifest.added["large"].teacher.name == str(other_dir)
+    assert len(ids) == 1
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"kind": "logit"}, "kind is 'logit'; give one of .*; do you mean 'logits'"),
+        ({"task": "sst2"}, "hskcache.add_field has no option task"),
+        ({"max_length": 8}, "hskcache.add_field has no option max_length"),
+        ({"nmae": "x"}, "no option nmae"),
+        ({"name": "hidden"}, "hidden"),
+        ({"keep": "1l"}, "keep"),
+        ({"on_nonfinite": "no"}, "on_nonfinite is 'no'"),
+    ],
+)
+def test_what_a_keyword_of_a_field_cannot_be_is_told(
+    given: dict[str, Any], words: str, by_command: hskcache.Cache, other_dir: Path
+) -> None:
+    with pytest.raises(CacheError, match=words):
+        hskcache.add_field(by_command, other_dir, **{"kind": "logits", "name": "x", "device": "cpu"} | given)
+    assert "x" not in hskcache.open_cache(by_command.root).fields
+    with pytest.raises(CacheError, match="no folder of this machine"):
+        hskcache.add_field(by_command.view(rows=20), other_dir, kind="logits", name="x", device="cpu")

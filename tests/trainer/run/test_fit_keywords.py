@@ -1,5 +1,7 @@
 """A run by keywords is the run of the same command, whatever holds the cache, the student and the rows."""
 
+import json
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +76,12 @@ def test_a_student_in_memory_begins_as_from_its_folder(
     for name, student in (("a", model), ("b", by_command)):
         trainer.fit(cache_dir, student, out=tmp_path / name, eval_data=tsv_file, projection="fresh", **OPTIONS)
     assert_same_student(tmp_path / "a", tmp_path / "b")
+    # A folder that is gone tells nobody anything.
+    assert f"- began as: {by_command.name}\n" in (tmp_path / "a" / "README.md").read_text(encoding="utf-8")
+    told = [json.loads((tmp_path / name / "metrics.json").read_text(encoding="utf-8")) for name in ("a", "b")]
+    assert told[0]["origin"] == told[1]["origin"]
+    texts = [path.read_text(encoding="utf-8") for path in (tmp_path / "a").iterdir() if path.suffix in {".json", ".md"}]
+    assert not any(f"{tempfile.gettempdir()}/hskcache-" in text for text in texts)
 
 
 @pytest.mark.parametrize(
