@@ -16,8 +16,34 @@ from hskcache.views.view import View
 
 Arrays = dict[str, NDArray[Any]]
 Stored = Mapping[str, NDArray[Any]]
-ReadConstants = Callable[[], Stored]
-"""Gives what all rows of a field share."""
+
+
+class RowTokens(NamedTuple):
+    """Tokens of the rows of a shard.
+
+    Attributes:
+        row_ids: numbers of the rows in the data set, int64 [n].
+        input_ids: tokens of row after row, integers [sum L].
+        offsets: where the tokens of each row begin, int64 [n + 1].
+        special_ids: of the tokens that mark structure.
+    """
+
+    row_ids: NDArray[np.int64]
+    input_ids: NDArray[Any]
+    offsets: NDArray[np.int64]
+    special_ids: frozenset[int]
+
+
+class Beside(NamedTuple):
+    """Content of the cache that a shard of a field may be seen beside, each read when it is asked for.
+
+    Attributes:
+        constants: gives what all rows of the field share.
+        tokens: gives the tokens of the shard's rows.
+    """
+
+    constants: Callable[[], Stored]
+    tokens: Callable[[], RowTokens]
 
 
 class ViewedField(NamedTuple):
@@ -54,12 +80,17 @@ class Narrowed:
     source: StoredField
     field: StoredField
 
-    def shard(self, arrays: Arrays, constants: ReadConstants) -> Arrays:
+    @property
+    def told(self) -> list[str]:
+        """Words that tell its values from those of another view with the same field; most views need none."""
+        return []
+
+    def shard(self, arrays: Arrays, beside: Beside) -> Arrays:
         """The arrays of a shard.
 
         Args:
             arrays: those of the cache: of some layers of the view, all that there are of each; and the offsets.
-            constants: gives those of the cache.
+            beside: what there is beside them in the cache.
         """
         return arrays
 
@@ -93,12 +124,19 @@ class Narrowing(Protocol):
         ...
 
 
-def narrower_depth(depth: Depth, layers: int | tuple[int, ...] | None) -> Depth:
+def narrower_depth(depth: Depth, layers: int | tuple[int, ...] | None, target: int | None = None) -> Depth:
     """The depth with the top so many layers of its map, or with these teacher layers.
+
+    Args:
+        depth: of the cache.
+        layers: None: all that are stored, or that a map with another target leads to.
+        target: teacher layer of the top student layer; None: that of the cache.
 
     Raises:
         MismatchError: the map has fewer layers.
     """
+    if target is not None:
+        depth = depth.model_copy(update={"target": target, "stored": "mapped"})
     if layers is None:
         return depth
     if isinstance(layers, int):

@@ -46,6 +46,15 @@ def largest(source: HiddenField, field: HiddenField, parts: Arrays) -> Arrays:
     return {"positions": parts["positions"]} | kept | told
 
 
+def encoded_anew(encoding: str, field: HiddenField, parts: Arrays) -> Arrays:
+    """The parts of a layer, whose values are encoded in one way, with these in the encoding of a field."""
+    names = ENCODED[encoding].of(field.num_columns)
+    values = get_encoding(encoding).decode({name: _tensor(parts[name]) for name in names}, field.num_columns)
+    others = {name: array for name, array in parts.items() if name not in names}
+    encoded = get_encoding(field.encoding).encode(values)
+    return others | {name: part.contiguous().numpy() for name, part in encoded.items()}
+
+
 def _stored(source: HiddenField, parts: Arrays) -> Tensor | None:
     """The columns of each position, ascending, int64 [P, W]; None where all are stored.
 

@@ -1,11 +1,13 @@
-"""Views of hidden states: fewer layers, positions and columns.
+"""Views of hidden states: fewer layers, positions and columns, other ones of these, and another encoding.
 
 A position is encoded alone, so that fewer positions are stored as they are. Of fewer columns the largest are kept, and
-the scale of a position, which is that of its largest value, stays what it is.
+the scale of a position, which is that of its largest value, stays what it is. What is stored whole and as it came can
+also be selected anew: positions by what the rows tell, columns in other ways, values in other encodings.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -13,13 +15,14 @@ from hskcache.encoded import ENCODED
 from hskcache.errors import DamageError
 from hskcache.resolved import hidden_field, layer_pairs
 from hskcache.selection.columns import uniform_columns
-from hskcache.spec import Hidden, Spec, Width
+from hskcache.spec import SCORES, Hidden, Length, Spec, Width
 from hskcache.store.fields import HiddenField, layer_name
+from hskcache.store.files import canonical_json
 from hskcache.store.request import LayerKept, TeacherInfo
 from hskcache.views.abc import (
     Arrays,
+    Beside,
     Narrowed,
-    ReadConstants,
     Stored,
     ViewedField,
     best_first,
@@ -29,22 +32,25 @@ from hskcache.views.abc import (
 )
 from hskcache.views.view import View
 
+_PARTS = ("layers", "tokens", "width", "target", "score", "specials", "columns", "encoding")
+"""Parts of a view that are about hidden states."""
+
 
 class HiddenNarrowing:
     """The three dimensions of hidden states."""
 
     def spec(self, view: View, kept: Hidden) -> Hidden:
         """The spec with the dimensions of the view in place of its own."""
-        if view.layers is None and view.tokens is None and view.width is None:
+        if all(getattr(view, name) is None for name in _PARTS):
             return kept
-        changes: dict[str, Any] = {"depth": narrower_depth(kept.depth, view.layers)}
-        if view.tokens is not None:
-            changes["length"] = kept.length.model_copy(update={"tokens": view.tokens})
-        if view.width is not None:
-            # Where every column is stored, some of them are the largest.
-            scheme = "magnitude" if kept.width.scheme == "all" and view.width < 1.0 else kept.width.scheme
-            changes["width"] = kept.width.model_copy(update={"fraction": view.width, "scheme": scheme})
-        return kept.model_copy(update=changes)
+        changes: dict[str, Any] = {"depth": narrower_depth(kept.depth, view.layers, view.target)}
+        length = {"tokens": view.tokens, "score": view.score, "specials": view.specials}
+        changes["length"] = kept.length.model_copy(update=_given(length))
+        # Where every column is stored, some of them are the largest.
+        largest = "magnitude" if kept.width.scheme == "all" and view.width not in {None, 1.0} else None
+        width = {"fraction": view.width, "scheme": view.columns or largest}
+        changes["width"] = kept.width.model_copy(update=_given(width))
+        return kept.model_copy(update=changes | _given({"encoding": view.encoding}))
 
     def pairs(self, spec: Spec, teacher: TeacherInfo) -> dict[str, list[LayerKept]]:
         """The pairs of hidden layers."""
@@ -58,16 +64,30 @@ class HiddenNarrowing:
                 with other values.
         """
         stored, field = source.field, hidden_field(kept, source.request.teacher)
+        was = source.request.spec.hidden
         assert isinstance(stored, HiddenField)
+        assert was is not None
         check_layers(source, field.layers)
-        check_tokens(source, kept, stored.max_tokens)
+        is_other = (kept.length.score, kept.length.specials) != (was.length.score, was.length.specials)
+        if is_other:
+            _check_ranking(source, kept.length, was.length)
+        else:
+            check_tokens(source, kept, stored.max_tokens)
         if field.columns == "pca" and field.max_tokens != stored.max_tokens:
             source.refuse(
                 "principal components are fitted to the positions that are kept, so fewer would have others; leave the "
                 "positions out, or build a cache with them"
             )
         _check_columns(source, kept.width, stored, field)
-        return NarrowedStates(stored, field, kept.width)
+        ranks = kept.length.score != was.length.score
+        return NarrowedStates(stored, field, kept.width, RankedAnew(kept.length, ranks) if is_other else None)
+
+
+class RankedAnew(NamedTuple):
+    """Positions that are chosen otherwise than in the cache: how, and whether by another score."""
+
+    length: Length
+    ranks: bool
 
 
 @dataclass(frozen=True)
@@ -76,31 +96,55 @@ class NarrowedStates(Narrowed):
 
     Attributes:
         width: which columns there are.
+        anew: how positions are chosen; None: as in the cache, fewer of them at most.
     """
 
     source: HiddenField
     field: HiddenField
     width: Width
+    anew: RankedAnew | None = None
+
+    @property
+    def told(self) -> list[str]:
+        """The positions, where they are others, and columns that are shared where the cache has all."""
+        positions = [] if self.anew is None else [canonical_json(self.anew.length.model_dump(mode="json")).decode()]
+        shares = self.field.columns == "shared" and self.source.columns == "all"
+        return positions + ([canonical_json(self.width.model_dump(mode="json")).decode()] if shares else [])
 
     @property
     def has_fewer_columns(self) -> bool:
         """True if the cache has columns that the view has not."""
         return self.field.num_columns < self.source.num_columns
 
-    def shard(self, arrays: Arrays, constants: ReadConstants) -> Arrays:
-        """Positions first, then columns, as a build has it."""
-        if self.field.max_tokens is not None and self.field.max_tokens != self.source.max_tokens:
+    def shard(self, arrays: Arrays, beside: Beside) -> Arrays:
+        """Positions first, then columns, then the encoding, as a build has it."""
+        if self.anew is not None:
+            arrays = self._ranked(arrays, self.anew, beside)
+        elif self.field.max_tokens is not None and self.field.max_tokens != self.source.max_tokens:
             places, offsets = best_first(arrays["position_offsets"], self.field.max_tokens)
             arrays = {name: offsets if name == "position_offsets" else array[places] for name, array in arrays.items()}
-        if not self.has_fewer_columns:
+        if not self.has_fewer_columns and self.field.encoding == self.source.encoding:
             return arrays
         found: Arrays = {"position_offsets": arrays["position_offsets"]}
-        for layer in map(layer_name, self.field.layers):
-            prefix = f"{layer}/"
-            parts = {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
-            if parts:
-                kept = self._shared(parts, layer, constants) if self.field.columns == "shared" else self._largest(parts)
-                found |= {f"{prefix}{name}": array for name, array in kept.items()}
+        for layer, parts in _by_layer(arrays, self.field.layers).items():
+            kept = parts
+            if self.has_fewer_columns:
+                is_shared = self.field.columns == "shared"
+                kept = self._shared(parts, layer, beside) if is_shared else self._largest(parts)
+            if self.field.encoding != self.source.encoding:
+                kept = self._encoded(kept)
+            found |= {f"{layer}/{name}": array for name, array in kept.items()}
+        return found
+
+    def _ranked(self, arrays: Arrays, anew: RankedAnew, beside: Beside) -> Arrays:
+        """The arrays of the positions that the view has, best first."""
+        from hskcache.views.ranking import Ranking
+
+        ranking = Ranking(anew.length, anew.ranks, beside.tokens())
+        found: Arrays = {"position_offsets": ranking.offsets}
+        for layer, parts in _by_layer(arrays, self.field.layers).items():
+            places = ranking.places(parts["positions"])
+            found |= {f"{layer}/{name}": array[places] for name, array in parts.items()}
         return found
 
     def constants(self, arrays: Stored) -> Arrays:
@@ -117,9 +161,12 @@ class NarrowedStates(Narrowed):
 
         return drawn(self.field, self.width.seed)
 
-    def _shared(self, parts: Arrays, layer: str, constants: ReadConstants) -> Arrays:
+    def _shared(self, parts: Arrays, layer: str, beside: Beside) -> Arrays:
         """The parts of a layer at the columns that all positions share."""
-        columns, stored = self._columns(), constants()[f"{layer}/columns"]
+        columns = self._columns()
+        if self.source.columns == "all":
+            return parts | {"values": parts["values"].take(columns, axis=1)}
+        stored = beside.constants()[f"{layer}/columns"]
         slots = np.searchsorted(stored, columns)
         if not np.array_equal(stored[np.minimum(slots, len(stored) - 1)], columns):
             raise DamageError(f"the constants hold other columns of {layer} than a build chooses")
@@ -129,7 +176,52 @@ class NarrowedStates(Narrowed):
         """The parts of a layer at the largest columns of each position."""
         from hskcache.views.columns import largest
 
-        return largest(self.source, self.field, parts)
+        # In the encoding of the cache: what is chosen is encoded anew.
+        field = self.field.model_copy(update={"encoding": self.source.encoding})
+        return largest(self.source, field, parts)
+
+    def _encoded(self, parts: Arrays) -> Arrays:
+        """The parts of a layer with the values in the encoding of the view."""
+        from hskcache.views.columns import encoded_anew
+
+        return encoded_anew(self.source.encoding, self.field, parts)
+
+
+def _by_layer(arrays: Arrays, layers: Sequence[int]) -> dict[str, Arrays]:
+    """The parts of every layer that is there, by its name."""
+    found: dict[str, Arrays] = {}
+    for layer in map(layer_name, layers):
+        prefix = f"{layer}/"
+        parts = {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
+        if parts:
+            found[layer] = parts
+    return found
+
+
+def _given(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _check_ranking(source: ViewedField, length: Length, was: Length) -> None:
+    """Raise unless positions that are chosen otherwise are stored, and what is stored tells which these are.
+
+    Raises:
+        MismatchError: they are not; tells why.
+    """
+    stored = source.field
+    assert isinstance(stored, HiddenField)
+    longest = source.request.spec.max_length
+    has_all = was.specials and not SCORES[was.score].first_alone
+    if not has_all or (stored.max_tokens is not None and stored.max_tokens < longest):
+        source.refuse(
+            f"positions are to be chosen by {length.score}{'' if length.specials else ' without special tokens'}, and "
+            f"not every position is stored; a cache built with {longest}t holds all"
+        )
+    if length.score == was.score and stored.max_tokens is None and length.tokens is not None and length.score != "left":
+        source.refuse(
+            "every position is stored, in the order of the row, so nothing tells which are best; a cache built with "
+            f"{longest}t holds as many, best first"
+        )
 
 
 def _check_columns(source: ViewedField, width: Width, stored: HiddenField, field: HiddenField) -> None:
@@ -138,8 +230,14 @@ def _check_columns(source: ViewedField, width: Width, stored: HiddenField, field
     Raises:
         MismatchError: they are not; tells why.
     """
-    if (stored.width, stored.encoding) != (field.width, field.encoding):
+    asked = source.request.spec.hidden
+    if stored.width != field.width or (asked is not None and stored.encoding != asked.encoding):
         source.refuse("it is stored otherwise than it was asked for; build the cache again")
+    if field.encoding != stored.encoding != "float32":
+        source.refuse(
+            f"{field.encoding} is asked for, and {stored.encoding}, in which it is stored, has lost digits already; "
+            "leave the encoding out, or build a cache with float32"
+        )
     if (stored.num_columns, stored.columns) == (field.num_columns, field.columns):
         return
     of = f"of {field.width} columns {field.num_columns} are asked for"
@@ -150,13 +248,15 @@ def _check_columns(source: ViewedField, width: Width, stored: HiddenField, field
             "coordinates along fewer principal components are another product, whose last digits need not be the same; "
             "leave the share of columns out, or build a cache with it"
         )
+    if stored.columns == "pca" or (stored.columns == "shared" and field.columns != "shared"):
+        source.refuse(f"{of}, chosen by {width.scheme}, and the stored ones were chosen otherwise; leave columns out")
     if field.columns == "shared":
-        if ENCODED[field.encoding].beside:
+        if ENCODED[stored.encoding].beside:
             source.refuse(
-                f"{of} that need not be the largest, and {field.encoding} has one scale a position, which is that of "
+                f"{of} that need not be the largest, and {stored.encoding} has one scale a position, which is that of "
                 "the largest column kept; leave the share of columns out, or build a cache with it"
             )
-        if stored.columns != "shared" or not _nests(source, width):
+        if stored.columns != "all" and (stored.columns != "shared" or not _nests(source, width)):
             source.refuse(
                 f"{of} that all positions share and that are not among those stored as shared; leave the share of "
                 "columns out, or build a cache with it"
@@ -166,8 +266,10 @@ def _check_columns(source: ViewedField, width: Width, stored: HiddenField, field
 def _nests(source: ViewedField, width: Width) -> bool:
     """True if the columns that all positions of a view share are among those that are stored."""
     kept = source.request.spec.hidden
-    if width.scheme == "random" or kept is None:
+    if kept is None or kept.width.scheme != width.scheme:
+        return False
+    if width.scheme == "random":
         # Fewer columns are the first of those that are drawn.
-        return kept is not None
+        return True
     columns = source.request.teacher.width
     return set(uniform_columns(columns, width.fraction)) <= set(uniform_columns(columns, kept.width.fraction))

@@ -1,13 +1,15 @@
 """A view worked out from a manifest: the narrower request, and the fields that a build of it would store."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 from hskcache.errors import MismatchError
 from hskcache.nearest import meant
 from hskcache.resolved import resolve_spec
 from hskcache.spec import Kept
 from hskcache.store.fields import INPUTS, kind_of
+from hskcache.store.files import canonical_json, sha256_hex
 from hskcache.store.manifest import Added, Manifest, Part, Request
+from hskcache.store.record import CONSTANTS, ArrayInfo, Record
 from hskcache.store.shelf import Shelf
 from hskcache.views.abc import Narrowed, Narrowing, ViewedField
 from hskcache.views.attention import AttentionNarrowing
@@ -49,7 +51,7 @@ def viewed(manifest: Manifest, shelf: Shelf, view: View) -> tuple[Manifest, Shel
             "request_digest": request.digest,
             "fields": {name: one.field for name, one in fields.items()},
             "shards": {name: ViewRecords(manifest.shards[name], one, request, first) for name, one in fields.items()},
-            "constants": {name: record for name, record in manifest.constants.items() if name in names},
+            "constants": _constants(manifest, fields),
             "added": {name: _added(manifest, name, view) for name in manifest.added if name in names},
             "part": _part(manifest, request, names, rows),
             "agreement": {name: one for name, one in manifest.agreement.items() if is_whole and name in names},
@@ -108,7 +110,21 @@ def _narrowed(origin: ViewedCache, name: str, view: View) -> Narrowed:
     if kept is None or kept == was_kept:
         return Narrowed(field, field)
     narrowed = NARROWINGS[field.kind].field(ViewedField(f"{name} of {origin.shelf.name}", field, request), kept)
-    return narrowed if narrowed.field != field else Narrowed(field, field)
+    return narrowed if narrowed.field != field or narrowed.told else Narrowed(field, field)
+
+
+def _constants(manifest: Manifest, fields: Mapping[str, Narrowed]) -> dict[str, Record]:
+    """Records of what all rows of each field share; one that the cache shares nothing of has none on disk."""
+    found = {name: record for name, record in manifest.constants.items() if name in fields}
+    for name, narrowed in fields.items():
+        arrays = kind_of(narrowed.field).constants(narrowed.field)
+        if arrays and name not in found:
+            shapes = {one: ArrayInfo(shape=list(array.shape), dtype=array.dtypes[0]) for one, array in arrays.items()}
+            digest = sha256_hex(canonical_json([name, narrowed.field.model_dump(mode="json"), *narrowed.told]))
+            found[name] = Record(
+                field=name, shard=CONSTANTS, start=0, stop=0, num_bytes=0, sha256=digest, arrays=shapes
+            )
+    return found
 
 
 def _added(manifest: Manifest, name: str, view: View) -> Added:

@@ -121,7 +121,8 @@ class ViewRecords(Records):
 
     def _at(self, shard: int) -> Record:
         record, (start, stop) = self._stored[self._first + shard], self._request.shards[shard]
-        digest = canonical_json([record.sha256, self._narrowed.field.model_dump(mode="json"), stop - start])
+        told = [self._narrowed.field.model_dump(mode="json"), stop - start, *self._narrowed.told]
+        digest = canonical_json([record.sha256, *told])
         return Record(
             field=record.field,
             shard=shard,
@@ -153,7 +154,8 @@ def arrays_at_most(narrowed: Narrowed, record: Record, num_rows: int) -> dict[st
             size = num_rows + (name in OFFSETS)
         else:
             size = sizes[axis] if tokens is None else min(sizes[axis], num_rows * _entries(narrowed, axis, tokens))
-        dtype = record.arrays[name].dtype if name in record.arrays else array.dtypes[0]
+        known = record.arrays[name].dtype if name in record.arrays else ""
+        dtype = known if known in array.dtypes else array.dtypes[0]
         found[name] = ArrayInfo(shape=[size, *array.shape], dtype=dtype)
     return found
 

@@ -1,18 +1,18 @@
 """The shelf of a view: reads the shards of a cache and hands out the part of them that the view sees."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from numpy.typing import NDArray
 
 from hskcache.store.content import check_content
-from hskcache.store.fields import OFFSETS, StoredField, kind_of, row_offsets
+from hskcache.store.fields import INPUTS, OFFSETS, StoredField, kind_of, row_offsets
 from hskcache.store.manifest import Manifest
 from hskcache.store.record import CONSTANTS, Record
 from hskcache.store.shelf import Shelf
-from hskcache.views.abc import Arrays, Narrowed
+from hskcache.views.abc import Arrays, Beside, Narrowed, RowTokens
 
 
 class ViewedCache(NamedTuple):
@@ -57,16 +57,16 @@ class ViewShelf:
             CacheError: it is far away and cannot be fetched.
         """
         narrowed = self._fields[record.field]
-        constants = partial(self._constants, record.field)
         if record.shard == CONSTANTS:
-            return _some(narrowed.constants(constants()), names)
+            return _some(narrowed.constants(self._constants(record.field)), names)
         stored = self._record(record)
         wanted = kind_of(field).arrays(field).keys() if names is None else names
         arrays = self._origin.shelf.read(stored, narrowed.source, _needed(narrowed, wanted))
         check_content(self._origin.manifest.request, narrowed.source, arrays)
         if record.num_rows < stored.num_rows:
             arrays = _first_rows(narrowed.source, arrays, record.num_rows)
-        return _some(narrowed.shard(arrays, constants), wanted)
+        beside = Beside(partial(self._constants, record.field), partial(self._tokens, record))
+        return _some(narrowed.shard(arrays, beside), wanted)
 
     def ahead(self, records: Sequence[Record], names: Mapping[str, Collection[str]] | None = None) -> None:
         """Tell the cache of shards that will be read soon, and of which arrays of them."""
@@ -85,10 +85,30 @@ class ViewShelf:
     def _constants(self, name: str) -> Arrays:
         if name not in self._shared:
             manifest, field = self._origin.manifest, self._fields[name].source
-            arrays = self._origin.shelf.read(manifest.constants[name], field, None)
-            check_content(manifest.request, field, arrays)
+            arrays: Arrays = {}
+            # A view may share columns where the cache has all and shares nothing.
+            if name in manifest.constants:
+                arrays = self._origin.shelf.read(manifest.constants[name], field, None)
+                check_content(manifest.request, field, arrays)
             self._shared[name] = arrays
         return self._shared[name]
+
+    def _tokens(self, record: Record) -> RowTokens:
+        """Tokens of the rows of a shard of the view."""
+        manifest = self._origin.manifest
+        field, stored = manifest.fields[INPUTS], manifest.shards[INPUTS][self._first + record.shard]
+        arrays = self._origin.shelf.read(stored, field, ("row_ids", "input_ids", "row_offsets"))
+        check_content(manifest.request, field, arrays)
+        if record.num_rows < stored.num_rows:
+            arrays = _first_rows(field, arrays, record.num_rows)
+        return RowTokens(arrays["row_ids"], arrays["input_ids"], arrays["row_offsets"], self._special_ids)
+
+    @cached_property
+    def _special_ids(self) -> frozenset[int]:
+        # Of no use to a view whose positions are ranked as they are.
+        from hskcache.views.ranking import special_ids_in
+
+        return special_ids_in(self.tokenizer_path)
 
 
 def _needed(narrowed: Narrowed, wanted: Collection[str]) -> list[str]:

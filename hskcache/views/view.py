@@ -1,24 +1,36 @@
 """View of a cache, and its spelling in one word: ``1l_5t_0.05h,attention=1l_5t,rows=1000``."""
 
 from collections.abc import Callable
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from hskcache.errors import SpecError
 from hskcache.nearest import meant
-from hskcache.spec import parse_keep
+from hskcache.spec import EncodingName, parse_keep
 from hskcache.strict import Strict, first_problem
+
+PlainScore = Literal["left", "right", "random", "cls"]
+"""Scores of positions that the rows alone give, so that positions which are all stored can be ranked by them anew."""
+Scheme = Literal["magnitude", "uniform", "random"]
 
 _WANTED = {
     "layers": "a number of layers from 1 on, or teacher layers such as (6, 8)",
     "tokens": "a number of positions from 1 on",
     "width": "a share of the columns above 0 and at most 1",
+    "target": "a teacher layer from 1 on",
+    "score": f"one of {', '.join(get_args(PlainScore))}",
+    "specials": "no, or yes",
+    "columns": f"one of {', '.join(get_args(Scheme))}",
+    "encoding": "an encoding such as int8",
     "attention": "a short form such as 1l_5t",
     "rows": "a number of rows, or a start and a stop",
     "fields": "names of fields",
 }
 """Values that each part of a view takes."""
+_PLAIN = ("target", "score", "specials", "columns", "encoding", "attention")
+"""Parts that are written as they are."""
+_YES_OR_NO = {False: "no", True: "yes"}
 
 
 def _listed(value: Any) -> Any:
@@ -43,6 +55,11 @@ class View(Strict):
         layers: of hidden states: the top so many of the student's map, or teacher layers.
         tokens: of hidden states: the best so many positions of each row and layer.
         width: of hidden states: share of the teacher's columns, above 0 and at most 1.
+        target: of hidden states: the teacher layer that the student's top layer learns from.
+        score: of hidden states: what ranks the positions in place of the cache's own score.
+        specials: False leaves special tokens but the first out of the hidden states.
+        columns: of hidden states: how columns are chosen in place of the cache's own way.
+        encoding: of hidden states that are stored as they came, in float32.
         attention: of attention scores, in the short form ``1l_5t``: layers and positions.
         rows: [start, stop), counted in the cache; an integer N stands for the first N.
         fields: names; the rows are always among them.
@@ -51,6 +68,11 @@ class View(Strict):
     layers: Annotated[int, Field(ge=1)] | Annotated[Layers, BeforeValidator(_listed)] | None = None
     tokens: int | None = Field(default=None, ge=1)
     width: float | None = Field(default=None, gt=0.0, le=1.0)
+    target: int | None = Field(default=None, ge=1)
+    score: PlainScore | None = None
+    specials: bool | None = None
+    columns: Scheme | None = None
+    encoding: EncodingName | None = None
     attention: str | None = None
     rows: Annotated[tuple[int, int] | None, BeforeValidator(_range)] = None
     fields: Annotated[tuple[str, ...] | None, BeforeValidator(_listed)] = None
@@ -80,8 +102,10 @@ class View(Strict):
         parts = ["_".join(f"{value}{letter}" for letter, value in short.items() if value is not None)]
         if isinstance(self.layers, tuple):
             parts.append(f"layers={'+'.join(map(str, sorted(set(self.layers))))}")
-        if self.attention is not None:
-            parts.append(f"attention={self.attention}")
+        plain = {name: value for name in _PLAIN if (value := getattr(self, name)) is not None}
+        parts += [
+            f"{name}={_YES_OR_NO[value] if value is True or value is False else value}" for name, value in plain.items()
+        ]
         if self.rows is not None:
             parts.append(f"rows={self.rows[0]}:{self.rows[1]}")
         if self.fields is not None:
@@ -94,7 +118,8 @@ def parse_view(text: str = "", **parts: Any) -> View:
 
     Args:
         text: parts between commas: a short form of hidden states such as ``1l_5t_0.05h``, ``layers=6+8`` (teacher
-            layers), ``attention=1l_5t``, ``rows=1000`` or ``rows=64:128``, ``fields=logits+hidden``.
+            layers), ``target=8``, ``score=left``, ``specials=no``, ``columns=uniform``, ``encoding=int8``,
+            ``attention=1l_5t``, ``rows=1000`` or ``rows=64:128``, ``fields=logits+hidden``.
         parts: attributes of :class:`View`.
 
     Raises:
@@ -129,7 +154,9 @@ def _part(part: str) -> dict[str, Any]:
         return {key: one for key, one in (("layers", layers), ("tokens", tokens), ("width", width)) if one is not None}
     readers: dict[str, Callable[[str], Any]] = {
         "layers": lambda text: tuple(map(_number, text.split("+"))),
-        "attention": str,
+        "target": _number,
+        "specials": _yes_or_no,
+        **dict.fromkeys(("score", "columns", "encoding", "attention"), str),
         "rows": _rows,
         "fields": lambda text: tuple(text.split("+")),
     }
@@ -150,6 +177,13 @@ def _short(text: str, of: str) -> tuple[int | None, int | None, float | None]:
     if of and kept.fraction != 1.0:
         raise SpecError(f"{flag} {text!r}: attention scores have no columns; leave out the share, as in 1l_5t")
     return kept.layers, kept.tokens, None if kept.fraction == 1.0 else kept.fraction
+
+
+def _yes_or_no(text: str) -> bool:
+    for value, word in _YES_OR_NO.items():
+        if text == word:
+            return value
+    raise SpecError(f"the view: specials is {text!r}, which is neither yes nor no")
 
 
 def _rows(text: str) -> tuple[int, int]:

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from hskcache.cache import Cache
 from hskcache.store.fields import KINDS, OFFSETS, kind_of
-from hskcache.store.kinds.abc import AXES, ROW
+from hskcache.store.kinds.abc import AXES, ROW, layer_name
 from trainer.loading.choice import parse_choice, resolved
 from trainer.study.points import Point
 
@@ -47,7 +47,13 @@ class KnowledgeSizes:
         """Bytes of the first rows of a field of a view."""
         stored = seen.fields[name]
         kind, total = kind_of(stored), 0
+        # Of the layers that are stored a student learns from those of its map.
+        pairs = kind.pairs(seen.manifest.request_for(name))
+        groups = {layer_name(pair.teacher) for pair in pairs}
         for array, form in kind.arrays(stored).items():
+            group, is_of_layer, _ = array.partition("/")
+            if pairs and is_of_layer and group not in groups:
+                continue
             entry_bytes = int(np.prod(form.shape, dtype=np.int64)) * np.dtype(form.dtypes[0]).itemsize
             offsets = AXES[kind.axis(array)]
             if kind.axis(array) == ROW or offsets is None:

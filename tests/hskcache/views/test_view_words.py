@@ -24,6 +24,9 @@ TINY = Path(__file__).resolve().parents[2] / "golden" / "tiny-2.hsk"
         ("rows=100", {"rows": (0, 100)}),
         ("rows=64:128,fields=logits+hidden", {"rows": (64, 128), "fields": ("logits", "hidden")}),
         ("rows=:9", {"rows": (0, 9)}),
+        ("5t,score=left,specials=no", {"tokens": 5, "score": "left", "specials": False}),
+        ("0.1h,columns=uniform,encoding=int4", {"width": 0.1, "columns": "uniform", "encoding": "int4"}),
+        ("1l,target=8", {"layers": 1, "target": 8}),
     ],
 )
 def test_a_word_gives_its_parts(text: str, parts: dict[str, object]) -> None:
@@ -39,7 +42,16 @@ def test_parts_beside_a_word_and_in_other_types_are_the_same() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["1l_5t_0.05h", "5t", "full", "2l,attention=1l", "layers=2+6,rows=64:128,fields=hidden+logits", "1e-05h"]
+    "text",
+    [
+        "1l_5t_0.05h",
+        "5t",
+        "full",
+        "2l,attention=1l",
+        "layers=2+6,rows=64:128,fields=hidden+logits",
+        "1e-05h",
+        "2t,target=8,score=random,specials=no,columns=random,encoding=int8,attention=1l",
+    ],
 )
 def test_a_view_is_written_in_one_way(text: str) -> None:
     view = parse_view(text)
@@ -55,7 +67,7 @@ def test_a_view_is_written_in_one_way(text: str) -> None:
         ("none", "the view none would see nothing; name the fields to see"),
         ("attention=1l_0.5h", "attention scores have no columns; leave out the share"),
         ("attention=none", "the view attention none would see nothing"),
-        ("row=5", "there is no part row; there are layers, attention, rows, fields, .*do you mean 'rows'"),
+        ("row=5", "there is no part row; there are layers, target, .* rows, fields, .*do you mean 'rows'"),
         ("5t,6t", "gives tokens twice"),
         ("layers=a", "'a' is not a number"),
         ("rows=5:", "'' is not a number"),

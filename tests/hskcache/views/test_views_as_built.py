@@ -175,6 +175,62 @@ def test_positions_by_any_score_are_those_of_a_build(builds: Builds, score: str)
     assert_same(whole.view("2t"), builds(hidden("int8", tokens=2, score=score)))
 
 
+@pytest.mark.parametrize("score", ["left", "right", "random", "cls"])
+@pytest.mark.parametrize("stored", ["attention", "received"])
+@pytest.mark.parametrize("tokens", [3, 40])
+def test_positions_by_another_score_are_those_of_a_build_where_all_are_stored(
+    builds: Builds, score: str, stored: str, tokens: int
+) -> None:
+    """No row has as many as 48 tokens, the most that the cache could have."""
+    whole = builds(hidden("int8", tokens=48, score=stored))
+    assert_same(whole.view(f"2l_{tokens}t,score={score}"), builds(hidden("int8", 2, tokens, score=score)))
+
+
+@pytest.mark.parametrize("score", ["attention", "left", "random"])
+@pytest.mark.parametrize("tokens", [1, 3, 48])
+def test_positions_without_special_tokens_are_those_of_a_build(builds: Builds, score: str, tokens: int) -> None:
+    whole = builds(hidden("float16", tokens=48))
+    asked = hidden("float16", 1, tokens, score=score)
+    plain = asked.model_copy(update={"length": asked.length.model_copy(update={"specials": False})})
+    other = "" if score == "attention" else f",score={score}"
+    assert_same(whole.view(f"1l_{tokens}t,specials=no{other}"), builds(plain))
+
+
+def test_positions_in_the_order_of_the_row_are_chosen_where_every_one_is_stored(builds: Builds) -> None:
+    whole = builds(hidden("float32", tokens=None))
+    assert_same(whole.view("2t,score=random"), builds(hidden("float32", tokens=2, score="random")))
+    assert_same(whole.view("score=cls"), builds(hidden("float32", tokens=None, score="cls")))
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+@pytest.mark.parametrize(
+    ("text", "width"),
+    [
+        ("1l_5t", {}),
+        ("1l_5t_0.25h", {"fraction": 0.25}),
+        ("1l_5t_0.03h", {"fraction": 0.03}),
+        ("1l_5t_0.25h,columns=uniform", {"scheme": "uniform", "fraction": 0.25}),
+        ("1l_5t_0.25h,columns=random", {"scheme": "random", "fraction": 0.25}),
+    ],
+)
+def test_what_is_stored_as_it_came_is_encoded_as_a_build_does(
+    builds: Builds, encoding: str, text: str, width: dict[str, Any]
+) -> None:
+    """Columns of any choice, the positions' own or shared, and every encoding, from one cache in float32."""
+    view = builds(hidden("float32")).view(f"{text},encoding={encoding}")
+    assert_same(view, builds(hidden(encoding, 1, 5, **width)))
+
+
+@pytest.mark.parametrize("target", [2, 3, 4])
+@pytest.mark.parametrize("layers", [1, 3])
+def test_another_target_gives_the_layers_of_its_map(builds: Builds, target: int, layers: int) -> None:
+    whole = hidden("int8")
+    every = whole.model_copy(update={"depth": whole.depth.model_copy(update={"stored": "all"})})
+    narrow = hidden("int8", layers, 4)
+    asked = narrow.model_copy(update={"depth": narrow.depth.model_copy(update={"target": target})})
+    assert_same(builds(every).view(f"{layers}l_4t,target={target}"), builds(asked))
+
+
 @pytest.mark.parametrize("encoding", ENCODINGS)
 def test_fewer_layers_of_attention_are_those_of_a_build(builds: Builds, encoding: str) -> None:
     whole = builds(hidden(), attention(encoding, tokens=6))
