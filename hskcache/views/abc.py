@@ -34,7 +34,7 @@ class RowTokens(NamedTuple):
     special_ids: frozenset[int]
 
 
-class Beside(NamedTuple):
+class ShardContext(NamedTuple):
     """Content of the cache that a shard of a field may be seen beside, each read when it is asked for.
 
     Attributes:
@@ -85,7 +85,7 @@ class Narrowed:
         """Words that tell its values from those of another view with the same field; most views need none."""
         return []
 
-    def shard(self, arrays: Arrays, beside: Beside) -> Arrays:
+    def shard(self, arrays: Arrays, beside: ShardContext) -> Arrays:
         """The arrays of a shard.
 
         Args:

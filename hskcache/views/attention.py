@@ -17,8 +17,8 @@ from hskcache.store.fields import AttentionField
 from hskcache.store.request import LayerKept, TeacherInfo
 from hskcache.views.abc import (
     Arrays,
-    Beside,
     Narrowed,
+    ShardContext,
     ViewedField,
     best_first,
     check_layers,
@@ -76,7 +76,7 @@ class NarrowedScores(Narrowed):
     source: AttentionField
     field: AttentionField
 
-    def shard(self, arrays: Arrays, beside: Beside) -> Arrays:
+    def shard(self, arrays: Arrays, beside: ShardContext) -> Arrays:
         """The scores between the best positions of each row: of every head the first rows and columns."""
         if self.field.max_tokens is None or self.field.max_tokens == self.source.max_tokens:
             return arrays

@@ -21,8 +21,8 @@ from hskcache.store.files import canonical_json
 from hskcache.store.request import LayerKept, TeacherInfo
 from hskcache.views.abc import (
     Arrays,
-    Beside,
     Narrowed,
+    ShardContext,
     Stored,
     ViewedField,
     best_first,
@@ -116,7 +116,7 @@ class NarrowedStates(Narrowed):
         """True if the cache has columns that the view has not."""
         return self.field.num_columns < self.source.num_columns
 
-    def shard(self, arrays: Arrays, beside: Beside) -> Arrays:
+    def shard(self, arrays: Arrays, beside: ShardContext) -> Arrays:
         """Positions first, then columns, then the encoding, as a build has it."""
         if self.anew is not None:
             arrays = self._ranked(arrays, self.anew, beside)
@@ -136,11 +136,11 @@ class NarrowedStates(Narrowed):
             found |= {f"{layer}/{name}": array for name, array in kept.items()}
         return found
 
-    def _ranked(self, arrays: Arrays, anew: RankedAnew, beside: Beside) -> Arrays:
+    def _ranked(self, arrays: Arrays, anew: RankedAnew, beside: ShardContext) -> Arrays:
         """The arrays of the positions that the view has, best first."""
-        from hskcache.views.ranking import Ranking
+        from hskcache.views.ranking import RankedPositions
 
-        ranking = Ranking(anew.length, anew.ranks, beside.tokens())
+        ranking = RankedPositions(anew.length, anew.ranks, beside.tokens())
         found: Arrays = {"position_offsets": ranking.offsets}
         for layer, parts in _by_layer(arrays, self.field.layers).items():
             places = ranking.places(parts["positions"])
@@ -161,7 +161,7 @@ class NarrowedStates(Narrowed):
 
         return drawn(self.field, self.width.seed)
 
-    def _shared(self, parts: Arrays, layer: str, beside: Beside) -> Arrays:
+    def _shared(self, parts: Arrays, layer: str, beside: ShardContext) -> Arrays:
         """The parts of a layer at the columns that all positions share."""
         columns = self._columns()
         if self.source.columns == "all":

@@ -22,7 +22,7 @@ def special_ids_in(tokenizer: Path) -> frozenset[int]:
     return special_ids(load_tokenizer(tokenizer))
 
 
-class Ranking:
+class RankedPositions:
     """Ranks the positions of the rows of a shard.
 
     Args:

@@ -12,7 +12,7 @@ from hskcache.store.fields import INPUTS, OFFSETS, StoredField, kind_of, row_off
 from hskcache.store.manifest import Manifest
 from hskcache.store.record import CONSTANTS, Record
 from hskcache.store.shelf import Shelf
-from hskcache.views.abc import Arrays, Beside, Narrowed, RowTokens
+from hskcache.views.abc import Arrays, Narrowed, RowTokens, ShardContext
 
 
 class ViewedCache(NamedTuple):
@@ -65,7 +65,7 @@ class ViewShelf:
         check_content(self._origin.manifest.request, narrowed.source, arrays)
         if record.num_rows < stored.num_rows:
             arrays = _first_rows(narrowed.source, arrays, record.num_rows)
-        beside = Beside(partial(self._constants, record.field), partial(self._tokens, record))
+        beside = ShardContext(partial(self._constants, record.field), partial(self._tokens, record))
         return _some(narrowed.shard(arrays, beside), wanted)
 
     def ahead(self, records: Sequence[Record], names: Mapping[str, Collection[str]] | None = None) -> None:
