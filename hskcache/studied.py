@@ -88,6 +88,8 @@ class StudyResults(Strict):
         version: of this form.
         name: of the study.
         cache: id of the cache that everything was learned from.
+        cache_keep: what it keeps of hidden states, which views see parts of: ``3l_8t_0.25h``, ``full`` or ``none``;
+            None where it is not told.
         num_rows: that every student learned from.
         metric: that scores are of.
         num_eval_rows: that every student was scored on.
@@ -102,6 +104,7 @@ class StudyResults(Strict):
     version: int = Field(default=VERSION, ge=1)
     name: str
     cache: str
+    cache_keep: str | None = None
     num_rows: int
     metric: str
     num_eval_rows: int

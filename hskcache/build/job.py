@@ -116,6 +116,18 @@ def prepare_corpus_job(teacher: Teacher, corpus: Corpus, spec: Spec) -> Job:
     return _prepare(teacher, corpus_info(corpus.source, corpus.fingerprint, len(corpus.rows)), None, corpus.rows, spec)
 
 
+def respecified(job: Job, spec: Spec) -> Job:
+    """The same rows and teacher with another spec; tokens are at most as many as before.
+
+    Raises SpecError as :func:`prepare_job` and, where nothing would be kept of a corpus, :func:`check_corpus_spec`.
+    """
+    if job.data.problem == "text":
+        spec = check_corpus_spec(spec, job.teacher)
+    spec = resolve_spec(spec, job.teacher.info)
+    layout = plan(spec, job.teacher.info, job.teacher.num_labels, job.rows)
+    return Job(job.teacher, job.data, job.labels, job.rows, spec, layout)
+
+
 def corpus_info(source: str, fingerprint: str, num_rows: int) -> DataInfo:
     """A corpus as the manifest describes it."""
     return DataInfo(name=source, fingerprint=fingerprint, num_rows=num_rows, problem="text", label_names=[])

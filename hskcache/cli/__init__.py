@@ -8,6 +8,7 @@ from hskcache.console import SETTINGS, Commands
 COMMANDS = {
     "augment": "hskcache.cli.augment:augment",
     "estimate": "hskcache.cli.estimate:estimate",
+    "plan": "hskcache.cli.plan:plan",
     "build": "hskcache.cli.build:build",
     "append": "hskcache.cli.append:append",
     "info": "hskcache.cli.info:info",

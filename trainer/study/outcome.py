@@ -9,6 +9,7 @@ from statistics import fmean
 from typing import Any
 
 from hskcache.locks import locked
+from hskcache.spec import format_keep
 from hskcache.store.files import write_atomic
 from hskcache.studied import RESULTS, SeedScore, StudyPoint, StudyResults
 from trainer.chance import is_at_chance
@@ -71,6 +72,7 @@ def results_of(study: Study) -> StudyResults:
     return StudyResults(
         name=study.name,
         cache=cache.id,
+        cache_keep=format_keep(cache.manifest.request.spec.hidden),
         num_rows=max((cells[0].point.num_rows or cache.num_rows for cells in study.cells.values()), default=0),
         metric=study.metric,
         num_eval_rows=study.num_eval_rows,

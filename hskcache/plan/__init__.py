@@ -1,0 +1,136 @@
+"""Choice of what to keep for a budget: by the scores of a study, or else tokens first, then columns, then layers."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from hskcache import units
+from hskcache.build.job import Job
+from hskcache.build.keeping import Keeping
+from hskcache.errors import SpecError
+from hskcache.plan.frontier import candidates, frontier
+from hskcache.plan.ladder import ladder, last_that_fits
+from hskcache.plan.model import BudgetPlan, PlanChoice
+from hskcache.plan.sizes import CandidateSizes, Kept
+from hskcache.resolved import layer_pairs
+from hskcache.spec import Hidden, Keep
+from hskcache.studied import StudyResults
+
+__all__ = ["Budget", "BudgetPlan", "PlanChoice", "plan"]
+
+ENCODINGS = ("int8", "int4")
+"""Encodings that are compared where none is given."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Bytes that a cache may take, one of the two.
+
+    Attributes:
+        num_bytes: of the whole cache.
+        bytes_per_row: of a row on average, of all fields.
+    """
+
+    num_bytes: int | None = None
+    bytes_per_row: float | None = None
+
+    def of(self, num_rows: int) -> int:
+        """Bytes of the whole cache. Raises SpecError unless one of the two is given."""
+        if (self.num_bytes is None) == (self.bytes_per_row is None):
+            raise SpecError("give the budget as --budget 500MB for the whole cache, or as --bytes-per-row 200")
+        return self.num_bytes if self.num_bytes is not None else int((self.bytes_per_row or 0) * num_rows)
+
+    def told(self, num_bytes: int, num_rows: int) -> str:
+        """The option that would ask for so many bytes."""
+        if self.num_bytes is not None:
+            return f"--budget {num_bytes}"
+        return f"--bytes-per-row {-(-num_bytes // max(num_rows, 1))}"
+
+
+def plan(
+    job: Job,
+    keeping: Keeping,
+    budget: Budget,
+    study: StudyResults | None = None,
+    advance: Callable[[], object] = lambda: None,
+) -> BudgetPlan:
+    """The choice for a budget, with the bytes that ``hskcache estimate`` gives for it.
+
+    Args:
+        job: rows and teacher, whatever it keeps.
+        keeping: options that say all but how much is kept.
+        budget: bytes.
+        study: scores to go by; None goes by the order of tokens, columns and layers.
+        advance: called after each choice that the teacher ran for.
+
+    Raises:
+        SpecError: the budget is below what is kept in any case, which the message tells.
+    """
+    num_rows = len(job.rows)
+    sizes = CandidateSizes(job, keeping, budget.of(num_rows), advance)
+    least = _least(sizes)
+    if not (smallest := sizes.of(least)).fits:
+        given = budget.told(sizes.budget_bytes, num_rows)
+        raise SpecError(
+            f"{given} is less than a cache of these rows takes at least, {units.human_bytes(smallest.num_bytes)} with "
+            f"--keep {smallest.keep}; give {budget.told(smallest.num_bytes, num_rows)} or more"
+        )
+    planned = None if study is None else _by_study(sizes, study)
+    return planned or _by_order(sizes, least)
+
+
+def _least(sizes: CandidateSizes) -> Kept:
+    """The least that a cache of these rows can keep: logits, or of a corpus one token of one layer."""
+    has_else = any(name != "hidden" for name in sizes.job.layout.fields)
+    return Kept(None, None) if has_else else Kept(_steps(sizes)[0], _encodings(sizes)[-1])
+
+
+def _steps(sizes: CandidateSizes) -> list[Keep]:
+    hidden = sizes.keeping.spec().hidden or Hidden()
+    depth = hidden.depth.model_copy(update={"num_layers": None})
+    pairs = layer_pairs(hidden.model_copy(update={"depth": depth}), sizes.job.teacher.info)
+    return ladder(hidden, len(pairs), int(sizes.job.layout.lengths_N.max()))
+
+
+def _encodings(sizes: CandidateSizes) -> tuple[str, ...]:
+    given = sizes.keeping.encoding
+    return ENCODINGS if given is None else (given,)
+
+
+def _by_order(sizes: CandidateSizes, least: Kept) -> BudgetPlan:
+    steps, found = _steps(sizes), []
+    for encoding in _encodings(sizes):
+        place = last_that_fits(steps, lambda step, encoding=encoding: sizes.fits(Kept(step, encoding)))  # type: ignore[misc]
+        if place is not None:
+            found.append(sizes.of(Kept(steps[place], encoding)))
+    choices = found or [sizes.of(least)]
+    return BudgetPlan(
+        budget_bytes=sizes.budget_bytes,
+        num_rows=len(sizes.job.rows),
+        by="order",
+        chosen=choices[0],
+        choices=choices,
+    )
+
+
+def _by_study(sizes: CandidateSizes, study: StudyResults) -> BudgetPlan | None:
+    """The best of a study's points that fits; None where none does."""
+    found, num_left_out = candidates(study)
+    choices: list[PlanChoice] = []
+    for one in frontier(found):
+        size, mean, gain = sizes.of(one.kept), one.point.mean or 0.0, None
+        if choices:
+            more = size.bytes_per_row - choices[-1].bytes_per_row
+            gain = 100 * (mean - (choices[-1].score or 0.0)) / more if more > 0 else None
+        choices.append(size.model_copy(update={"score": mean, "interval": one.point.interval, "gain": gain}))
+    fitting = [choice for choice in choices if choice.fits]
+    if not fitting:
+        return None
+    return BudgetPlan(
+        budget_bytes=sizes.budget_bytes,
+        num_rows=len(sizes.job.rows),
+        by="study",
+        metric=study.metric,
+        chosen=fitting[-1],
+        choices=choices,
+        num_left_out=num_left_out,
+    )

@@ -1,0 +1,76 @@
+"""Sizes of caches that differ in what is kept of hidden states alone; rows are tokenized and a teacher loaded once."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import NamedTuple
+
+from hskcache.build.estimate import estimate
+from hskcache.build.job import Job, respecified
+from hskcache.build.keeping import Keeping
+from hskcache.plan.model import PlanChoice
+from hskcache.spec import Keep, Spec
+
+
+class Kept(NamedTuple):
+    """Choice of what is kept of hidden states: the short form, None for nothing, and the encoding."""
+
+    keep: Keep | None
+    encoding: str | None
+
+    @property
+    def words(self) -> str:
+        """The short form as ``--keep`` takes it."""
+        if self.keep is None:
+            return "none"
+        layers, tokens, fraction = self.keep
+        parts = [f"{layers}l"] if layers is not None else []
+        parts += [f"{tokens}t"] if tokens is not None else []
+        parts += [f"{fraction!r}h"] if fraction < 1.0 else []
+        return "_".join(parts) or "full"
+
+
+class CandidateSizes:
+    """Sizes of candidates, each estimated once.
+
+    Attributes:
+        job: of the rows and the teacher, whatever it keeps.
+        keeping: options that say all else.
+        budget_bytes: of the whole cache.
+
+    Args:
+        advance: called after each that the teacher ran for.
+    """
+
+    def __init__(self, job: Job, keeping: Keeping, budget_bytes: int, advance: Callable[[], object]) -> None:
+        self.job, self.keeping, self.budget_bytes, self._advance = job, keeping, budget_bytes, advance
+        self._known: dict[Kept, PlanChoice] = {}
+
+    def of(self, kept: Kept) -> PlanChoice:
+        """The size as ``hskcache estimate`` tells it. Raises SpecError where nothing would be kept of a corpus."""
+        if kept not in self._known:
+            guess = estimate(respecified(self.job, self._spec(kept)))
+            self._advance()
+            num_bytes = sum(guess.num_bytes.values())
+            self._known[kept] = PlanChoice(
+                keep=kept.words,
+                encoding=kept.encoding,
+                num_bytes=num_bytes,
+                bytes_per_row=round(num_bytes / max(guess.num_rows, 1), 2),
+                by_field=guess.num_bytes,
+                fits=num_bytes <= self.budget_bytes,
+            )
+        return self._known[kept]
+
+    def fits(self, kept: Kept) -> bool:
+        """True if a cache is within the budget; the teacher only runs where its shapes do not tell."""
+        if kept in self._known:
+            return self._known[kept].fits
+        most = respecified(self.job, self._spec(kept)).layout.num_bytes
+        return sum(most.values()) <= self.budget_bytes or self.of(kept).fits
+
+    def _spec(self, kept: Kept) -> Spec:
+        """The spec that the same options give with this ``--keep`` and ``--encoding``."""
+        if kept.keep is None:
+            return self.job.spec.model_copy(update={"hidden": None})
+        asked = replace(self.keeping, keep=kept.words, encoding=kept.encoding).spec()
+        return self.job.spec.model_copy(update={"hidden": asked.hidden})
