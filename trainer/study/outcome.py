@@ -20,7 +20,8 @@ from trainer.study.points import Point
 from trainer.study.size import KnowledgeSizes
 
 TABLE = "results.csv"
-_WRITING = "results.lock"
+WRITING = "results.lock"
+"""Lock file of whoever writes the results."""
 
 
 @dataclass(frozen=True)
@@ -124,7 +125,7 @@ def _point(study: Study, cells: Sequence[StudyCell], done: Mapping[int, dict[str
 def write(study: Study, out: Path) -> StudyResults:
     """Write results.json and results.csv of what is done by now, whichever process did it."""
     out.mkdir(parents=True, exist_ok=True)
-    with locked(out / _WRITING, remove=True):
+    with locked(out / WRITING, remove=True):
         results = results_of(study)
         write_atomic(out / RESULTS, (results.model_dump_json(indent=2) + "\n").encode())
         write_atomic(out / TABLE, _csv(results).encode())

@@ -222,13 +222,13 @@ def _expanded(cache: Cache, name: str, values: Sequence[Value]) -> list[str]:
     if name != "layers" or _EACH not in words:
         return words
     most = len(cache.manifest.request.layers)
-    return [str(count) for count in range(1, most + 1)]
+    return [*map(str, range(1, most)), _ALL]
 
 
 def _told(axis: str, value: str) -> str:
     """A value as a name tells it."""
     if axis in AXES:
-        return value if axis not in {"rows", "layer-map"} else f"{axis} {value}"
+        return value if axis not in {"rows", "layer-map", "target"} else f"{axis} {value}"
     return f"{axis.rpartition('.')[2]}={value}"
 
 

@@ -17,11 +17,12 @@ from trainer.run.requested import fit
 from trainer.study.cells import CELLS, StudyCell, run_all
 from trainer.study.cost import Cost, cost_of
 from trainer.study.curves import PLOT, plot
-from trainer.study.outcome import Study, write
+from trainer.study.outcome import WRITING, Study, write
 from trainer.study.prepare import prepared
 from trainer.study.request import StudyRequest
 
 _WEIGHTS = "*.safetensors"
+_OWN = frozenset({CELLS, WRITING})
 
 
 def study(request: StudyRequest, out: Path, machine: Machine) -> StudyResults:
@@ -77,15 +78,15 @@ def _begun(request: StudyRequest, out: Path, machine: Machine) -> tuple[Machine,
 def _require_own(request: StudyRequest, out: Path) -> None:
     """Raise MismatchError unless a folder is new, empty, or that of a study of this name."""
     require_writable(out)
-    if not out.is_dir() or not any(out.iterdir()):
-        return
     if (out / RESULTS).is_file():
         if (name := read_results(out).name) != request.plan.name:
             raise MismatchError(
                 f"{out} holds the study {name}, and this one is {request.plan.name}; give another --out, and --cells "
                 f"{out / CELLS} to share its runs"
             )
-    elif not (out / CELLS).is_dir():
+        return
+    # Another process may have begun to write there.
+    if out.is_dir() and any(path.name not in _OWN for path in out.iterdir()):
         raise MismatchError(f"{out} is not empty and holds no study; give a new or an empty folder with --out")
 
 
