@@ -16,7 +16,7 @@ from hskcache.errors import SpecError
 from hskcache.options import as_json
 
 if TYPE_CHECKING:
-    from hskcache.plan.model import BudgetPlan, PlanChoice
+    from hskcache.plan.model import BudgetPlan
 
 
 @click.command()
@@ -60,11 +60,11 @@ def plan(
     with TemporaryDirectory(prefix="hskcache-") as folder:
         job = prepare_build(request, Path(folder))
         # Only now: prepare_build tells better than an ImportError that torch is missing.
-        from hskcache.plan import Budget
+        from hskcache.plan import ByteBudget
         from hskcache.plan import plan as propose
 
         with console.advancing("estimate", unit="choices") as advance:
-            found = propose(job, keeping, Budget(num_bytes, bytes_per_row), results, advance)
+            found = propose(job, keeping, ByteBudget(num_bytes, bytes_per_row), results, advance)
     if as_json:
         console.print_json(found.model_dump(mode="json"))
     else:
@@ -80,33 +80,27 @@ def _print(found: "BudgetPlan") -> None:
     budget = f"{units.human_bytes(found.budget_bytes)}, {found.budget_bytes / rows:,.1f} bytes a row"
     fields = ", ".join(f"{name} {units.human_bytes(size)}" for name, size in chosen.by_field.items())
     click.echo(f"budget    {budget} of {counted(found.num_rows, 'row')}")
-    click.echo(f"proposed  {_options(chosen)}")
+    click.echo(f"proposed  {shlex.join(chosen.options)}")
     size = f"{units.human_bytes(chosen.num_bytes)}, {chosen.bytes_per_row:,.1f} bytes a row"
     click.echo(f"takes     about {size}: {fields}")
     if found.by == "study" and found.num_left_out:
         points = counted(found.num_left_out, "point")
-        click.echo(f"left out  {points} of the study that --keep and --encoding alone do not say")
+        click.echo(f"left out  {points} of the study that options of hidden states alone do not say")
     if found.by == "study" or len(found.choices) > 1:
         click.echo("")
         _print_choices(found)
 
 
 def _print_choices(found: "BudgetPlan") -> None:
-    header = ["keep", "encoding", "bytes", "bytes a row", "fits"]
+    header = ["options", "bytes", "bytes a row", "fits"]
     if found.metric is not None:
         header += [found.metric, "a further 100 bytes a row"]
     rows = []
     for one in found.choices:
-        row = [one.keep, one.encoding or "", units.human_bytes(one.num_bytes), f"{one.bytes_per_row:,.1f}"]
+        row = [shlex.join(one.options), units.human_bytes(one.num_bytes), f"{one.bytes_per_row:,.1f}"]
         row.append("proposed" if one == found.chosen else "yes" if one.fits else "no")
         if found.metric is not None and one.score is not None:
             interval = "" if one.interval is None else f" ± {one.interval:.4f}"
             row += [f"{one.score:.4f}{interval}", "" if one.gain is None else f"{one.gain:+.4f}"]
         rows.append(row)
-    console.print_columns(rows, header, right=(2, 3))
-
-
-def _options(chosen: "PlanChoice") -> str:
-    """The options of ``build``, which a shell takes as they are."""
-    words = ["--keep", chosen.keep] + ([] if chosen.encoding is None else ["--encoding", chosen.encoding])
-    return shlex.join(words)
+    console.print_columns(rows, header, right=(1, 2))

@@ -10,19 +10,19 @@ from hskcache.errors import SpecError
 from hskcache.plan.frontier import candidates, frontier
 from hskcache.plan.ladder import ladder, last_that_fits
 from hskcache.plan.model import BudgetPlan, PlanChoice
-from hskcache.plan.sizes import CandidateSizes, Kept
+from hskcache.plan.sizes import CandidateSizes, KeepChoice
 from hskcache.resolved import layer_pairs
 from hskcache.spec import Hidden, Keep
 from hskcache.studied import StudyResults
 
-__all__ = ["Budget", "BudgetPlan", "PlanChoice", "plan"]
+__all__ = ["BudgetPlan", "ByteBudget", "PlanChoice", "plan"]
 
 ENCODINGS = ("int8", "int4")
 """Encodings that are compared where none is given."""
 
 
 @dataclass(frozen=True)
-class Budget:
+class ByteBudget:
     """Bytes that a cache may take, one of the two.
 
     Attributes:
@@ -49,7 +49,7 @@ class Budget:
 def plan(
     job: Job,
     keeping: Keeping,
-    budget: Budget,
+    budget: ByteBudget,
     study: StudyResults | None = None,
     advance: Callable[[], object] = lambda: None,
 ) -> BudgetPlan:
@@ -78,10 +78,10 @@ def plan(
     return planned or _by_order(sizes, least)
 
 
-def _least(sizes: CandidateSizes) -> Kept:
+def _least(sizes: CandidateSizes) -> KeepChoice:
     """The least that a cache of these rows can keep: logits, or of a corpus one token of one layer."""
     has_else = any(name != "hidden" for name in sizes.job.layout.fields)
-    return Kept(None, None) if has_else else Kept(_steps(sizes)[0], _encodings(sizes)[-1])
+    return KeepChoice(None, None) if has_else else KeepChoice(_steps(sizes)[0], _encodings(sizes)[-1])
 
 
 def _steps(sizes: CandidateSizes) -> list[Keep]:
@@ -96,12 +96,12 @@ def _encodings(sizes: CandidateSizes) -> tuple[str, ...]:
     return ENCODINGS if given is None else (given,)
 
 
-def _by_order(sizes: CandidateSizes, least: Kept) -> BudgetPlan:
+def _by_order(sizes: CandidateSizes, least: KeepChoice) -> BudgetPlan:
     steps, found = _steps(sizes), []
     for encoding in _encodings(sizes):
-        place = last_that_fits(steps, lambda step, encoding=encoding: sizes.fits(Kept(step, encoding)))  # type: ignore[misc]
+        place = last_that_fits(steps, lambda step, encoding=encoding: sizes.fits(KeepChoice(step, encoding)))  # type: ignore[misc]
         if place is not None:
-            found.append(sizes.of(Kept(steps[place], encoding)))
+            found.append(sizes.of(KeepChoice(steps[place], encoding)))
     choices = found or [sizes.of(least)]
     return BudgetPlan(
         budget_bytes=sizes.budget_bytes,

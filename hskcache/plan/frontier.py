@@ -3,20 +3,24 @@
 from typing import NamedTuple
 
 from hskcache.errors import SpecError
-from hskcache.plan.sizes import Kept
+from hskcache.plan.sizes import KeepChoice
 from hskcache.spec import Keep, parse_keep
 from hskcache.studied import StudyPoint, StudyResults
+from hskcache.views import View, parse_view
+
+_OPTIONS = {"target": "depth_target", "score": "score", "specials": "specials", "columns": "width"}
+"""Parts of a view that choose anew, with the options of a build that say the same."""
 
 
 class Candidate(NamedTuple):
     """A point, with what it keeps."""
 
-    kept: Kept
+    kept: KeepChoice
     point: StudyPoint
 
 
 def candidates(study: StudyResults) -> tuple[list[Candidate], int]:
-    """Points that have a score, and how many of them are more than ``--keep`` and ``--encoding`` say."""
+    """Points that have a score, and how many of them take more than options of hidden states."""
     scored = [point for point in study.points if point.mean is not None]
     found = [Candidate(kept, point) for point in scored if (kept := _kept(study, point)) is not None]
     return found, len(scored) - len(found)
@@ -31,20 +35,25 @@ def frontier(found: list[Candidate]) -> list[Candidate]:
     return best
 
 
-def _kept(study: StudyResults, point: StudyPoint) -> Kept | None:
-    """Choice that a build would be asked for; None where that takes other options, too."""
+def _kept(study: StudyResults, point: StudyPoint) -> KeepChoice | None:
+    """Choice that a build would be asked for; None where that takes more than options of hidden states."""
     if "field" in point.axes or "rows" in point.axes:
         return None
     if point.encoding is None:
-        return Kept(None, None)
+        return KeepChoice(None, None)
     try:
-        seen = Keep(None, None, 1.0) if point.keep == "full" else parse_keep(point.keep)
-        whole = parse_keep(study.cache_keep or "full")
+        view, whole = View() if point.keep == "full" else parse_view(point.keep), parse_keep(study.cache_keep or "full")
     except SpecError:
         return None
-    if seen is None or whole is None:
+    if (
+        whole is None
+        or view.attention
+        or view.rows
+        or view.fields
+        or not (view.layers is None or type(view.layers) is int)
+    ):
         return None
     # What a view leaves out is as the cache has it.
-    layers, tokens = (here if here is not None else there for here, there in zip(seen[:2], whole[:2], strict=True))
-    fraction = seen.fraction if seen.fraction < 1.0 else whole.fraction
-    return Kept(Keep(layers, tokens, fraction), point.encoding)
+    keep = Keep(view.layers or whole.layers, view.tokens or whole.tokens, view.width or whole.fraction)
+    others = {option: getattr(view, name) for name, option in _OPTIONS.items()}
+    return KeepChoice(keep, point.encoding, tuple((name, value) for name, value in others.items() if value is not None))

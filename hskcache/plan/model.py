@@ -11,6 +11,7 @@ class PlanChoice(Strict):
     Attributes:
         keep: as ``--keep`` takes it.
         encoding: as ``--encoding`` takes it; None where no hidden states are kept.
+        options: these and, where a study varied more, all others of hidden states, as ``hskcache build`` takes them.
         num_bytes: of the whole cache, as ``hskcache estimate`` tells it.
         bytes_per_row: the same by the rows.
         by_field: the same by field.
@@ -22,6 +23,7 @@ class PlanChoice(Strict):
 
     keep: str
     encoding: str | None
+    options: list[str]
     num_bytes: int
     bytes_per_row: float
     by_field: dict[str, int]
@@ -41,7 +43,7 @@ class BudgetPlan(Strict):
         metric: of the scores; None without a study.
         chosen: the choice that is proposed.
         choices: all that were looked at: of a study in the order of bytes, else one for each encoding.
-        num_left_out: points of the study that ``--keep`` and ``--encoding`` alone do not say.
+        num_left_out: points of the study that options of hidden states alone do not say.
     """
 
     budget_bytes: int

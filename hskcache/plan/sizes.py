@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from hskcache.build.estimate import estimate
 from hskcache.build.job import Job, respecified
@@ -11,11 +11,18 @@ from hskcache.plan.model import PlanChoice
 from hskcache.spec import Keep, Spec
 
 
-class Kept(NamedTuple):
-    """Choice of what is kept of hidden states: the short form, None for nothing, and the encoding."""
+class KeepChoice(NamedTuple):
+    """Choice of what is kept of hidden states.
+
+    Attributes:
+        keep: the short form; None for nothing.
+        encoding: of the values; None where there are none.
+        others: further options by the name that :class:`~hskcache.build.keeping.Keeping` has for them.
+    """
 
     keep: Keep | None
     encoding: str | None
+    others: tuple[tuple[str, str | int | bool], ...] = ()
 
     @property
     def words(self) -> str:
@@ -27,6 +34,15 @@ class Kept(NamedTuple):
         parts += [f"{tokens}t"] if tokens is not None else []
         parts += [f"{fraction!r}h"] if fraction < 1.0 else []
         return "_".join(parts) or "full"
+
+    @property
+    def options(self) -> list[str]:
+        """All of it as ``hskcache build`` takes it."""
+        words = ["--keep", self.words] + ([] if self.encoding is None else ["--encoding", self.encoding])
+        for name, value in self.others:
+            flag = name.replace("_", "-")
+            words += [f"--{'' if value else 'no-'}{flag}"] if isinstance(value, bool) else [f"--{flag}", str(value)]
+        return words
 
 
 class CandidateSizes:
@@ -43,9 +59,9 @@ class CandidateSizes:
 
     def __init__(self, job: Job, keeping: Keeping, budget_bytes: int, advance: Callable[[], object]) -> None:
         self.job, self.keeping, self.budget_bytes, self._advance = job, keeping, budget_bytes, advance
-        self._known: dict[Kept, PlanChoice] = {}
+        self._known: dict[KeepChoice, PlanChoice] = {}
 
-    def of(self, kept: Kept) -> PlanChoice:
+    def of(self, kept: KeepChoice) -> PlanChoice:
         """The size as ``hskcache estimate`` tells it. Raises SpecError where nothing would be kept of a corpus."""
         if kept not in self._known:
             guess = estimate(respecified(self.job, self._spec(kept)))
@@ -54,6 +70,7 @@ class CandidateSizes:
             self._known[kept] = PlanChoice(
                 keep=kept.words,
                 encoding=kept.encoding,
+                options=kept.options,
                 num_bytes=num_bytes,
                 bytes_per_row=round(num_bytes / max(guess.num_rows, 1), 2),
                 by_field=guess.num_bytes,
@@ -61,16 +78,17 @@ class CandidateSizes:
             )
         return self._known[kept]
 
-    def fits(self, kept: Kept) -> bool:
+    def fits(self, kept: KeepChoice) -> bool:
         """True if a cache is within the budget; the teacher only runs where its shapes do not tell."""
         if kept in self._known:
             return self._known[kept].fits
         most = respecified(self.job, self._spec(kept)).layout.num_bytes
         return sum(most.values()) <= self.budget_bytes or self.of(kept).fits
 
-    def _spec(self, kept: Kept) -> Spec:
+    def _spec(self, kept: KeepChoice) -> Spec:
         """The spec that the same options give with this ``--keep`` and ``--encoding``."""
         if kept.keep is None:
             return self.job.spec.model_copy(update={"hidden": None})
-        asked = replace(self.keeping, keep=kept.words, encoding=kept.encoding).spec()
+        changes: dict[str, Any] = {"keep": kept.words, "encoding": kept.encoding, **dict(kept.others)}
+        asked = replace(self.keeping, **changes).spec()
         return self.job.spec.model_copy(update={"hidden": asked.hidden})

@@ -9,7 +9,7 @@ from commanded import parsed, refused, run
 
 from hskcache.plan.frontier import candidates, frontier
 from hskcache.plan.ladder import ladder, last_that_fits
-from hskcache.plan.sizes import Kept
+from hskcache.plan.sizes import KeepChoice
 from hskcache.spec import Hidden, Keep, Length, Width
 from hskcache.studied import StudyPoint, StudyResults
 
@@ -32,7 +32,7 @@ def test_the_proposal_takes_what_estimate_says_and_the_next_step_is_too_much(bui
     words = ("--keep", chosen["keep"], "--encoding", "int8")
     assert chosen["num_bytes"] == estimated(build, *words) <= 12_000
     steps = ladder(Hidden(), 3, 20)
-    keeps = [Kept(step, "int8").words for step in steps]
+    keeps = [KeepChoice(step, "int8").words for step in steps]
     following = keeps[keeps.index(chosen["keep"]) + 1]
     assert estimated(build, "--keep", following, "--encoding", "int8") > 12_000
     assert found["by"] == "order"
@@ -122,6 +122,7 @@ def study(tmp_path: Path) -> Path:
         point("1l_2t_0.5h", 60.0, 0.77),
         point("1t", 200.0, 0.80),
         point("full", 600.0, 0.85),
+        point("1l_3t_0.5h,score=left,specials=no,encoding=int4", 300.0, 0.82, encoding="int4"),
         point("1l_2t,attention=1l", 90.0, 0.9),
         point("4t", 90.0, 0.9, axes={"field": "other"}),
         point("3t", 100.0, None),
@@ -143,19 +144,21 @@ def study(tmp_path: Path) -> Path:
 def test_points_of_a_study_become_what_build_is_asked_for(study: Path) -> None:
     results = StudyResults.model_validate_json((study / "results.json").read_text())
     found, num_left_out = candidates(results)
-    assert [one.kept.words for one in found] == ["none", "1l_2t_0.25h", "1l_2t_0.5h", "2l_1t", "2l_8t"]
+    assert [one.kept.words for one in found] == ["none", "1l_2t_0.25h", "1l_2t_0.5h", "2l_1t", "2l_8t", "1l_3t_0.5h"]
+    assert found[-1].kept.options == ["--keep", "1l_3t_0.5h", "--encoding", "int4", "--score", "left", "--no-specials"]
     assert num_left_out == 2
-    assert [one.kept.words for one in frontier(found)] == ["none", "1l_2t_0.25h", "2l_1t", "2l_8t"]
+    assert [one.kept.words for one in frontier(found)] == ["none", "1l_2t_0.25h", "2l_1t", "1l_3t_0.5h", "2l_8t"]
 
 
 def test_the_best_point_that_fits_is_proposed_with_what_more_bytes_bring(build: Words, study: Path) -> None:
     found = parsed("plan", *build, "--budget", "15kB", "--study", study)
     assert (found["by"], found["metric"], found["num_left_out"]) == ("study", "accuracy", 2)
     choices = found["choices"]
-    assert [one["score"] for one in choices] == [0.70, 0.78, 0.80, 0.85]
+    assert [one["score"] for one in choices] == [0.70, 0.78, 0.80, 0.82, 0.85]
     assert found["chosen"] == [one for one in choices if one["fits"]][-1]
     assert not choices[-1]["fits"]
     assert choices[1]["num_bytes"] == estimated(build, "--keep", "1l_2t_0.25h", "--encoding", "int8")
+    assert choices[3]["num_bytes"] == estimated(build, *choices[3]["options"])
     more = choices[1]["bytes_per_row"] - choices[0]["bytes_per_row"]
     assert choices[1]["gain"] == pytest.approx(100 * 0.08 / more)
 
