@@ -46,7 +46,7 @@ def report(cache: str, out: Path, study: Path | None, num_rows: int, with_values
     from hskcache.report import report as write
 
     opened = open_any(cache).view(view)
-    request = ReportRequest(out, study, num_rows, with_values, force)
+    request = ReportRequest(out, study, num_rows, with_values, force, view)
     try:
         with console.advancing("count", opened.num_rows) as advance:
             write(opened, request, advance)

@@ -149,4 +149,5 @@ def _answers(answers: "ClassAnswers | ScoreAnswers") -> list[str]:
             f"{answers.mean_error:.3f} on average"
         )
     wrong = ", ".join(f"{one.row} ({one.surety:.3f})" for one in answers.wrong[:_MOST_WRONG])
-    return [f"{answers.field}: {found}", *([f"surest and wrong on row {wrong}"] if wrong else [])]
+    which = "surest and wrong" if isinstance(answers, ClassAnswers) else "furthest off"
+    return [f"{answers.field}: {found}", *([f"{which} on row {wrong}"] if wrong else [])]

@@ -26,6 +26,7 @@ class ReportRequest:
         num_rows: rows that are shown, evenly chosen.
         with_values: whether values are decoded, which needs torch.
         force: whether a file that is no such page is replaced.
+        view: what the cache is a view of, in words; empty where it is whole.
     """
 
     out: Path
@@ -33,6 +34,7 @@ class ReportRequest:
     num_rows: int = 8
     with_values: bool = True
     force: bool = False
+    view: str = ""
 
 
 def report(cache: Cache, request: ReportRequest, advance: Callable[[int], object] = lambda _: None) -> None:
@@ -64,7 +66,7 @@ def report(cache: Cache, request: ReportRequest, advance: Callable[[int], object
     first = np.linspace(0, cache.num_rows - 1, count).astype(int).tolist() if count else []
     wrong = [one.row for answers in found.answers for one in answers.wrong[:MOST_WRONG_ROWS]]
     rows = shown_rows(cache, [*first, *wrong], request.with_values)
-    _write(request.out, page(Content(cache, found, first, rows, study)))
+    _write(request.out, page(Content(cache, found, first, rows, study, request.view)))
 
 
 def _check_out(cache: Cache, request: ReportRequest) -> None:

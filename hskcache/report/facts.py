@@ -12,6 +12,8 @@ from hskcache.store.agreement import told
 from hskcache.store.fields import KINDS, LOGITS
 from hskcache.store.request import TeacherInfo
 
+_MOST_LABELS = 12
+
 
 class Fact(NamedTuple):
     """A line: what it tells, and whether that is a digest or a name rather than words."""
@@ -44,7 +46,10 @@ def _facts(cache: Cache) -> Iterator[Fact]:
         yield Fact(
             "data" if part is request.data else "appended", f"{name}{split}{task}: {counted(part.num_rows, 'row')}"
         )
-    labels = ", ".join(request.data.label_names)
+    names = request.data.label_names
+    labels = ", ".join(names[:_MOST_LABELS])
+    if len(names) > _MOST_LABELS:
+        labels += f" and {len(names) - _MOST_LABELS:,} more"
     if request.data.problem == "text":
         yield Fact("packing", Packing.model_validate(request.spec.packing.model_dump()).told)
     else:

@@ -17,6 +17,7 @@ from hskcache.report.facts import facts, fields
 from hskcache.report.shown import ShownRow, class_name
 from hskcache.spelling import Spelling
 from hskcache.stats.model import CacheStats, ClassAnswers, ScoreAnswers
+from hskcache.store.shelf import Directory
 from hskcache.studied import StudyResults
 from hskcache.versions import version_of
 
@@ -37,6 +38,7 @@ class Content:
         first: rows that are shown.
         rows: these and the wrong ones, by number.
         study: results beside it; None without any.
+        view: that the cache is, in words; empty where it is whole.
     """
 
     cache: Cache
@@ -44,6 +46,17 @@ class Content:
     first: Sequence[int]
     rows: dict[int, ShownRow]
     study: StudyResults | None = None
+    view: str = ""
+
+    @property
+    def name(self) -> str:
+        """The last part of the cache's path or URL."""
+        shelf = self.cache.shelf
+        return (
+            shelf.root.resolve().name
+            if isinstance(shelf, Directory)
+            else self.cache.name.rstrip("/").rpartition("/")[2]
+        )
 
 
 def page(content: Content) -> str:
@@ -65,13 +78,15 @@ def _values(content: Content) -> dict[str, Any]:
         "stats": found,
         "teacher": word(request.teacher.name),
         "data": word(request.data.name),
-        "name": cache.name.rstrip("/").rpartition("/")[2],
+        "name": content.name,
+        "view": content.view,
         "version": version_of("hskcache"),
         "facts": facts(cache),
         "fields": fields(cache),
         "charts": charts,
         "curves": curves,
         "study": content.study,
+        "has_heads": any(token.heads for row in content.rows.values() for token in row.tokens),
         "rows": [content.rows[number] for number in content.first],
         "answers": [_answers(content, one) for one in found.answers if one.num_rows],
         "spell": Spelling(cache.tokenizer_path).token if found.kept else str,

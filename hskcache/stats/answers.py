@@ -28,11 +28,14 @@ class Answers:
 
     def __init__(self, field: str) -> None:
         self.field = field
-        self.num_rows = self.num_unlabelled = 0
+        self.num_rows = self.num_unlabelled = self.num_nonfinite = 0
         self._wrong: list[tuple[float, int, WrongRow]] = []
 
     def add(self, logits_NC: NDArray[np.float32], labels_N: NDArray[np.generic], rows_N: Integers) -> None:
         """Take rows with their numbers in the cache."""
+        is_finite = np.isfinite(logits_NC).all(1)
+        self.num_nonfinite += int((~is_finite).sum())
+        logits_NC, labels_N, rows_N = logits_NC[is_finite], labels_N[is_finite], rows_N[is_finite]
         is_gold = self._counts(labels_N)
         self.num_rows += int(is_gold.sum())
         self.num_unlabelled += int((~is_gold).sum())
@@ -104,6 +107,7 @@ class AnswersOfClasses(Answers):
             num_classes=self._num_classes,
             num_rows=self.num_rows,
             num_unlabelled=self.num_unlabelled,
+            num_nonfinite=self.num_nonfinite,
             accuracy=float(right.sum()) / num_rows,
             log_loss=self._log_loss / num_rows,
             calibration_error=float(np.abs(right - confidence).sum()) / num_rows,
@@ -139,9 +143,7 @@ class AnswersOfScores(Answers):
         self._points: list[tuple[float, float]] = []
 
     def _take(self, logits_NC: Floats, labels_N: NDArray[np.generic], rows_N: Integers) -> None:
-        labels, answers = labels_N.astype(np.float64), logits_NC[:, 0]
-        is_there = np.isfinite(answers) & np.isfinite(labels)
-        labels, answers, rows = labels[is_there], answers[is_there], rows_N[is_there]
+        labels, answers, rows = labels_N.astype(np.float64), logits_NC[:, 0], rows_N
         error = np.abs(answers - labels)
         for spread, numbers in (
             (self._labels, labels),
@@ -166,6 +168,7 @@ class AnswersOfScores(Answers):
             field=self.field,
             num_rows=self.num_rows,
             num_unlabelled=self.num_unlabelled,
+            num_nonfinite=self.num_nonfinite,
             label_values=labels,
             answer_values=answers,
             correlation=float(np.clip(covariance / scale, -1, 1)) if scale else 0.0,

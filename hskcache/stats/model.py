@@ -167,6 +167,7 @@ class ClassAnswers(Strict):
         num_classes: C.
         num_rows: rows with a label that the field holds.
         num_unlabelled: rows without one.
+        num_nonfinite: rows whose logits are NaN or infinite, which count nowhere.
         accuracy: share of rows whose label is the most probable class; 0 without rows.
         log_loss: mean of -log of the label's probability, in nats.
         calibration_error: expected calibration error [Guo et al., 2017, Section 2, eq. 3].
@@ -181,6 +182,7 @@ class ClassAnswers(Strict):
     num_classes: int
     num_rows: int
     num_unlabelled: int
+    num_nonfinite: int
     accuracy: float
     log_loss: float
     calibration_error: float
@@ -204,6 +206,7 @@ class ScoreAnswers(Strict):
     Attributes:
         field: of the logits.
         num_rows, num_unlabelled: rows with and without a label that the field holds.
+        num_nonfinite: rows whose score is NaN or infinite, which count nowhere.
         label_values, answer_values: of these rows.
         correlation: Pearson's; 0 where either side is constant.
         mean_error, rms_error: mean of the absolute difference, and root of that of its square.
@@ -215,6 +218,7 @@ class ScoreAnswers(Strict):
     field: str
     num_rows: int
     num_unlabelled: int
+    num_nonfinite: int
     label_values: ValueSpread
     answer_values: ValueSpread
     correlation: float

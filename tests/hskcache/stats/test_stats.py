@@ -169,6 +169,15 @@ def test_rows_without_a_label_do_not_count() -> None:
     assert (told.num_rows, told.num_unlabelled, told.accuracy) == (1, 2, 1.0)
 
 
+def test_logits_that_are_not_finite_count_nowhere() -> None:
+    logits = np.array([[0, 1], [np.nan, 1], [0, np.inf]], np.float32)
+    classes, scores = AnswersOfClasses("logits", 2), AnswersOfScores("logits", 3)
+    classes.add(logits, np.array([1, 1, 1]), np.arange(3))
+    scores.add(logits[:, :1], np.array([1.0, 1.0, 1.0], np.float32), np.arange(3))
+    assert (classes.told().num_rows, classes.told().num_nonfinite, classes.told().accuracy) == (1, 2, 1.0)
+    assert (scores.told().num_rows, scores.told().num_nonfinite) == (2, 1)
+
+
 def test_scores_beside_labels() -> None:
     draw = np.random.default_rng(0)
     labels = draw.uniform(0, 5, 300).astype(np.float32)
