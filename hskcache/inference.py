@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
     from hskcache.text import TokenizedRows
 
+_CPU_BATCH_TOKENS = 64
+"""Tokens that a CPU could compute in the time which a batch takes beside that of its tokens."""
+
 
 def length_batches(lengths: "NDArray[Any]", token_budget: int) -> Iterator["NDArray[np.int64]"]:
     """Row numbers in batches of similar length, longest first, so that memory runs out at once or never.
@@ -34,6 +37,48 @@ def length_batches(lengths: "NDArray[Any]", token_budget: int) -> Iterator["NDAr
         stop = start + max(1, token_budget // longest)
         yield order[start:stop]
         start = stop
+
+
+def least_padded_batches(lengths: "NDArray[Any]", token_budget: int, device_type: str) -> Iterator["NDArray[np.int64]"]:
+    """Row numbers in the batches of similar length that take a model the least time, longest first.
+
+    A batch takes the time of its padded tokens and some beside. On a CPU that is little, so batches are many and hardly
+    longer than their rows. Another device is not busy in a batch that is not full: there batches are as few as
+    :func:`length_batches` makes them, and of those the least padded.
+
+    Args:
+        lengths: [N] tokens of each row.
+        token_budget: padded tokens of one batch at most; a row longer than that is a batch of its own.
+        device_type: type of the device that the model runs on.
+    """
+    order = np.argsort(-lengths.astype(np.int64), kind="stable")
+    beside = min(_CPU_BATCH_TOKENS, token_budget) if device_type == "cpu" else token_budget
+    start = 0
+    for size in _cheapest(np.maximum(lengths[order].astype(np.int64), 1), token_budget, beside):
+        yield order[start : start + size]
+        start += size
+
+
+def _cheapest(lengths: "NDArray[np.int64]", token_budget: int, beside: int) -> list[int]:
+    """Sizes of the batches that cost least, of all ways to cut rows that are ordered by length, longest first.
+
+    A batch costs its padded tokens and ``beside``. Whole numbers, so that the same rows are cut alike everywhere.
+    """
+    num_rows = len(lengths)
+    # cost_N[i] is that of the rows from i on.
+    cost_N, size_N = np.zeros(num_rows + 1, np.int64), np.ones(num_rows, np.int64)
+    counts = np.arange(1, num_rows + 1)
+    for first in range(num_rows - 1, -1, -1):
+        longest = int(lengths[first])
+        most = max(1, min(token_budget // longest, num_rows - first))
+        costs = cost_N[first + 1 : first + 1 + most] + longest * counts[:most]
+        best = int(costs.argmin())
+        cost_N[first], size_N[first] = costs[best] + beside, best + 1
+    sizes, first = list[int](), 0
+    while first < num_rows:
+        sizes.append(int(size_N[first]))
+        first += sizes[-1]
+    return sizes
 
 
 def pad_batch(rows: "TokenizedRows", indices: "NDArray[Any]", pad_token_id: int) -> dict[str, "torch.Tensor"]:

@@ -8,6 +8,7 @@ from stored import MANIFESTS
 
 from hskcache.store.files import sha256_hex
 from hskcache.store.ledger import Ledger
+from hskcache.store.request import BuildDraft
 
 if TYPE_CHECKING:
     from hskcache.build.job import Job
@@ -38,5 +39,8 @@ def unfinished_copy(job: "Job", whole: Path, tmp_path: Path) -> Path:
         shutil.rmtree(out / name / "index")
     for name in MANIFESTS:
         (out / name).unlink()
-    (out / "building.json").write_text(job.request.model_dump_json())
+    from hskcache.build.batching import NEWEST, told
+
+    draft = BuildDraft(**dict(job.request), environment=told(NEWEST))
+    (out / "building.json").write_text(draft.model_dump_json())
     return out

@@ -17,6 +17,7 @@ from hskcache.audit.kinds import AUDITED
 from hskcache.audit.kinds.abc import CapturedBatch
 from hskcache.audit.measure import Audited
 from hskcache.audit.origins import Origin, compute_dtype, origins
+from hskcache.build.batching import batching_of
 from hskcache.build.constants import extractor_for
 from hskcache.build.extract import Extractor
 from hskcache.build.job import Job
@@ -179,12 +180,12 @@ class _Run:
         """Run the teacher over the rows, those of a shard together, and compare."""
         places = list(by_shard(self.cache.shards, self.drawn))
         self.cache.ahead((name, shard) for shard, _ in places for name in self.audited)
-        job = self.extractor.job
+        batches = batching_of(self.extractor.job)
         for shard, inside in places:
             rows = self.drawn[inside] - self.cache.shards[shard][0]
             fields = self.cache.fields
             stored = {name: take(fields[name], self.cache.read(name, shard), rows) for name in self.audited}
-            for index in job.layout.batches(inside.start, inside.stop, job.spec.token_budget):
+            for index in batches.batches(inside.start, inside.stop):
                 batch = self._batch(index)
                 for name, audited in self.audited.items():
                     audited.add(batch, take(audited.kept, stored[name], index - inside.start))

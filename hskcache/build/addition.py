@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 from hskcache import console
 from hskcache.build.agreement import added_agreement
+from hskcache.build.batching import NEWEST, way_of
 from hskcache.build.job import Job, request_of
 from hskcache.build.kinds import BUILT
 from hskcache.build.layout import plan
@@ -31,6 +32,7 @@ from hskcache.store.additions import (
     check_name,
     finish_field,
     is_added,
+    standing_field,
 )
 from hskcache.store.kinds import INPUTS, KINDS, kind_of
 from hskcache.store.ledger import Ledger
@@ -163,13 +165,11 @@ def add_field(addition: Addition, on_rows: Progress | None = None, on_nonfinite:
         return done
     ledger = Ledger(addition.cache.root)
     name, draft = addition.name, addition.draft
-    names: dict[str, str] = {addition.kind: name}
-    origin = addition.cache.manifest.first_row
-    writings = [Writing(job, ledger, names, first, on_nonfinite, origin) for job, first in addition.pieces]
     with writing_to(ledger.root / name, SINCE), adding(ledger, name) as claims:
         with claims.alone():
             if (done := is_added(ledger, name, draft)) is not None:
                 return done
+            draft, writings = _as_begun(addition, on_nonfinite)
             check_space(writings)
             begin_field(ledger, name, draft)
         for writing in writings:
@@ -181,6 +181,18 @@ def add_field(addition: Addition, on_rows: Progress | None = None, on_nonfinite:
             field = draft.field
             agreement = added_agreement(addition.cache, name, field) if kind_of(field).num_answers(field) else None
             return finish_field(ledger, name, draft, agreement)
+
+
+def _as_begun(addition: Addition, on_nonfinite: OnNonfinite) -> tuple[FieldDraft, list[Writing]]:
+    """The field and what writes it, batched as an older version may have begun to."""
+    ledger, name, draft = Ledger(addition.cache.root), addition.name, addition.draft
+    names: dict[str, str] = {addition.kind: name}
+    origin, begun = addition.cache.manifest.first_row, standing_field(ledger, ledger.intact(), name)
+    way = NEWEST if begun is None else way_of(begun.added.environment, str(ledger.root / name))
+    if way is not NEWEST:
+        added = draft.added.model_copy(update={"environment": environment_of(addition.job, way)})
+        draft = draft.model_copy(update={"added": added})
+    return draft, [Writing(job, ledger, names, first, on_nonfinite, origin, way) for job, first in addition.pieces]
 
 
 def rows_of(cache: Cache, special: frozenset[int]) -> TokenizedRows:

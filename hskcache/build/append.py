@@ -1,10 +1,11 @@
 """Append rows to a finished cache: the same teacher over more data, as shards after those that are there."""
 
 from hskcache.build.agreement import agreement_of
+from hskcache.build.batching import way_of
 from hskcache.build.job import Job, check_same
 from hskcache.build.nonfinite import OnNonfinite
 from hskcache.build.rounds import Progress
-from hskcache.build.writing import BATCHES, SINCE, Writing
+from hskcache.build.writing import SINCE, Writing
 from hskcache.cache import Cache
 from hskcache.disk import writing_to
 from hskcache.errors import MismatchError
@@ -107,8 +108,8 @@ def append(
             return manifest
         first = (manifest.request.num_shards, manifest.request.num_rows)
         names = {name: name for name in manifest.own_fields}
-        shares_batches = BATCHES in manifest.environment
-        writing = Writing(job, ledger, names, first, on_nonfinite, shares_batches=shares_batches)
+        way = way_of(manifest.environment, str(cache.root))
+        writing = Writing(job, ledger, names, first, on_nonfinite, way=way)
         begin_append(ledger, manifest, job.data)
         writing.check_space()
         writing.write(on_rows)

@@ -6,9 +6,11 @@ only the folder; however many there are, and whichever of them die, the bytes ar
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from hskcache.build.agreement import agreement_of
+from hskcache.build.batching import NEWEST, told, way_of
 from hskcache.build.constants import extractor_for
 from hskcache.build.job import Job, describe_job, prepare_job
 from hskcache.build.nonfinite import OnNonfinite
@@ -57,6 +59,8 @@ def build(job: Job, out: Path, on_rows: Progress | None = None, on_nonfinite: On
                 if (done := _written(job, out)) is not None:
                     return done
                 _begin(ledger, job)
+                # A build that was begun by an older version, and shards that were lost, are batched as they were.
+                writing = replace(writing, way=way_of(survey(out).environment, str(out)))
             writing.write(on_rows, claims)
             # Until nobody writes any more: what is left half written then was left by a process that died.
             with claims.alone(idle=True):
@@ -134,7 +138,7 @@ def _written(job: Job, out: Path) -> Manifest | None:
 
 
 def _begin(ledger: Ledger, job: Job) -> None:
-    ledger.begin(job.request)
+    ledger.begin(job.request, told(NEWEST))
     folder = ledger.root / TOKENIZER
     for name, data in job.tokenizer.files.items():
         if not (folder / name).is_file() or (folder / name).read_bytes() != data:

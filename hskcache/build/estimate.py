@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from hskcache.build.batching import batching_of
 from hskcache.build.constants import constants_for, extractor_for
 from hskcache.build.extract import Arrays, Buffers
 from hskcache.build.job import Job
@@ -63,8 +64,8 @@ def _sample(job: Job) -> tuple[dict[str, Arrays], Integers, float]:
     """Arrays of every field for some rows, which rows these are (inputs: the first shard's), and their seconds."""
     layout = job.layout
     first, last = layout.shards[0]
-    batches = list(layout.batches(first, last, job.spec.token_budget))
-    picked = [batches[i] for i in np.unique(np.linspace(0, len(batches) - 1, SAMPLE_BATCHES).astype(int))]
+    batches = list(batching_of(job).batches(first, last))
+    picked = [batches[i] for i in _spread([int(layout.lengths_N[index].sum()) for index in batches])]
     extractor = extractor_for(job, {kind: constants_for(job, kind, PCA_SAMPLE_ROWS) for kind in layout.fields})
     # The first run pays for what later ones find ready.
     extractor.knowledge(*extractor.batch(picked[-1]))
@@ -77,6 +78,13 @@ def _sample(job: Job) -> tuple[dict[str, Arrays], Integers, float]:
     seconds = perf_counter() - begin
     fields[INPUTS] = inputs_of(job, first, last)
     return {name: fields[name] for name in job.fields}, rows, seconds
+
+
+def _spread(num_tokens: list[int]) -> list[int]:
+    """Places of some batches, spread evenly over the tokens of all: batches of few tokens say little of the others."""
+    tokens_to = np.cumsum(num_tokens)
+    wanted = tokens_to[-1] * (np.arange(SAMPLE_BATCHES) + 0.5) / SAMPLE_BATCHES
+    return sorted({int(place) for place in np.searchsorted(tokens_to, wanted)})
 
 
 def _header_bytes(arrays: Arrays) -> int:

@@ -1,7 +1,6 @@
 """The shape of a cache, known before the teacher runs: shards, batches, kept positions and bytes."""
 
-from bisect import bisect_right
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -22,9 +21,6 @@ from hskcache.text import TokenizedRows
 SHARD_BYTES = 64 << 20
 MIN_SHARD_ROWS = 16
 MAX_SHARD_ROWS = 4096
-
-GROUP_BATCHES = 2
-"""Batches that shards are computed together for: more would fill the last one better, and hold more in memory."""
 
 Integers = NDArray[np.int64]
 
@@ -69,36 +65,6 @@ class ShardLayout:
             field: sum(self.most_bytes(field, start, stop) for start, stop in self.shards) + size.constant_bytes
             for field, size in self.sizes.items()
         }
-
-    def groups(self, token_budget: int) -> list[range]:
-        """Neighbouring shards whose rows are batched together, so that small ones do not make small batches.
-
-        A group is as many shards as :data:`GROUP_BATCHES` batches hold, at least one. It depends on the lengths of rows
-        alone, so a shard's bytes do not depend on where a build was interrupted, nor on what else is kept of its rows.
-        """
-        shards, groups = self.shards, list[range]()
-        starts = [start for start, _ in shards]
-        tokens = np.add.reduceat(np.minimum(self.lengths_N, token_budget), starts) if starts else np.zeros(0, np.int64)
-        tokens_to = np.append(0, np.cumsum(tokens))
-        while (first := groups[-1].stop if groups else 0) < len(shards):
-            most = np.searchsorted(tokens_to, tokens_to[first] + GROUP_BATCHES * token_budget, "right") - 1 - first
-            start = shards[first][0]
-
-            def num_batches(count: int, first: int = first, start: int = start) -> int:
-                return sum(1 for _ in self.batches(start, shards[first + count - 1][1], token_budget))
-
-            count = bisect_right(range(1, int(most) + 1), GROUP_BATCHES, key=num_batches)
-            groups.append(range(first, first + max(1, count)))
-        return groups
-
-    def batches(self, start: int, stop: int, token_budget: int) -> Iterator[Integers]:
-        """Rows of neighbouring shards in batches of similar length, each at most ``token_budget`` padded tokens."""
-        order = start + np.argsort(-self.lengths_N[start:stop], kind="stable")
-        first = 0
-        while first < len(order):
-            size = max(1, token_budget // int(self.lengths_N[order[first]]))
-            yield order[first : first + size]
-            first += size
 
 
 def plan(spec: Spec, teacher: TeacherInfo, num_labels: int | None, rows: TokenizedRows) -> ShardLayout:

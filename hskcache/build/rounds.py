@@ -51,7 +51,7 @@ class Round:
         """Go through all groups; whatever ends this, an interrupt included, what was handed over is written."""
         num_writers = self.writing.num_writers
         with ThreadPoolExecutor(max_workers=num_writers, thread_name_prefix="hskcache-write") as writers:
-            for group in self.writing.groups:
+            for group in self.writing.batching.groups:
                 self.others = [other for other in self.others if not self._is_done(other)]
                 if not self._attend(group, writers):
                     self.others.append(group)
@@ -102,7 +102,7 @@ class Round:
         rows = np.arange(start, stop)
         is_missing = np.isin(rows // job.layout.shard_rows, list(missing))
         buffers = Buffers(self.extractor, rows)
-        for index in job.layout.batches(start, stop, job.spec.token_budget):
+        for index in self.writing.batching.batches(start, stop):
             if count := int(is_missing[index - start].sum()):
                 buffers.add(index)
                 self.report(count)

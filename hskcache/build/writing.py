@@ -9,9 +9,11 @@ import os
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
+from hskcache.build.batching import NEWEST, Batching, batching_of, told
 from hskcache.build.constants import constants_for, extractor_for
 from hskcache.build.extract import Arrays, HostArrays
 from hskcache.build.job import Job
@@ -31,9 +33,6 @@ from hskcache.teacher.lean import lean
 SINCE = "the last whole shard"
 """Point that a build that was cut off goes on from."""
 
-BATCHES = "batches"
-"""Key of a cache's environment by which it tells that its shards shared batches; of older ones, none did."""
-
 _MOST_WRITERS = 8
 
 
@@ -48,7 +47,7 @@ class Writing:
         first: number of the first shard and first row of the cache that the job's rows become.
         on_nonfinite: what becomes of a row with values that are not finite.
         origin: row that row 0 of the cache is in the whole one, where the cache is a part; seeds what is random.
-        shares_batches: False computes each shard by itself, as caches were whose environment tells nothing of batches.
+        way: of making batches.
     """
 
     job: Job
@@ -57,20 +56,17 @@ class Writing:
     first: tuple[int, int] = (0, 0)
     on_nonfinite: OnNonfinite = "fail"
     origin: int = 0
-    shares_batches: bool = True
+    way: type[Batching] = NEWEST
 
     @property
     def environment(self) -> dict[str, str]:
         """As :func:`environment_of` the job."""
-        return environment_of(self.job, self.shares_batches)
+        return environment_of(self.job, self.way)
 
-    @property
-    def groups(self) -> list[range]:
-        """Shards of the job that are computed together."""
-        layout = self.job.layout
-        if self.shares_batches:
-            return layout.groups(self.job.spec.token_budget)
-        return [range(shard, shard + 1) for shard in range(len(layout.shards))]
+    @cached_property
+    def batching(self) -> Batching:
+        """Rows of the job that the teacher reads together."""
+        return batching_of(self.job, self.way)
 
     @property
     def num_writers(self) -> int:
@@ -168,9 +164,9 @@ class Writing:
             raise DamageError(f"{path} {error}; delete {path.parent} and build again") from None
 
 
-def environment_of(job: Job, shares_batches: bool = True) -> dict[str, str]:
-    """Environment that fields of a job are computed in, for the manifest; ``shares_batches`` as a Writing has it."""
-    return job.environment | ({BATCHES: "across shards"} if shares_batches else {})
+def environment_of(job: Job, way: type[Batching] = NEWEST) -> dict[str, str]:
+    """Environment that fields of a job are computed in, for the manifest; batched in a way."""
+    return job.environment | told(way)
 
 
 def check_space(writings: Sequence[Writing]) -> None:

@@ -8,10 +8,11 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from hskcache.build.addition import prepare_addition
+from hskcache.build.batching import Batching, way_of
 from hskcache.build.constants import constants_for
 from hskcache.build.job import Job, check_same
 from hskcache.build.rounds import Progress
-from hskcache.build.writing import BATCHES, Writing, environment_of
+from hskcache.build.writing import Writing, environment_of
 from hskcache.cache import Cache
 from hskcache.disk import writing_to
 from hskcache.errors import DamageError, MismatchError
@@ -171,15 +172,16 @@ class _Piece:
         for name in self.names.values():
             self._lend_constants(workplace, name)
         # A row that was left out is left out again; where none was, the record tells the difference.
-        origin, shares_batches = self.cache.manifest.first_row, self._shares_batches
-        writing = Writing(self.job, workplace, self.names, self.first, "skip", origin, shares_batches)
+        origin = self.cache.manifest.first_row
+        writing = Writing(self.job, workplace, self.names, self.first, "skip", origin, self._way)
         writing.check_space()
         writing.write(on_rows)
 
     @property
-    def _shares_batches(self) -> bool:
-        """True if the shards were computed in batches with their neighbours."""
-        return all(BATCHES in _environment(self.cache.manifest, name) for name in self.names.values())
+    def _way(self) -> type[Batching]:
+        """Way in which the rows were batched, which is one: fields that were added are computed each by itself."""
+        name = next(iter(self.names.values()))
+        return way_of(_environment(self.cache.manifest, name), str(self.cache.root))
 
     def _lend_constants(self, workplace: Workplace, name: str) -> None:
         """Let the constants of the cache, where they are good, be those that shards are made with."""
@@ -196,7 +198,7 @@ class _Piece:
     def _why_different(self, record: Record) -> str:
         if is_file_of(waiting_path(Ledger(self.cache.root), record), record):
             return "was computed, but a folder stands in its place; move that away and give the same command again"
-        now = environment_of(self.job, self._shares_batches)
+        now = environment_of(self.job, self._way)
         then = _environment(self.cache.manifest, record.field)
         other = [
             f"{name} {then.get(name, 'unknown')} there and {now.get(name, 'unknown')} here"

@@ -61,7 +61,7 @@ def is_added(ledger: Ledger, name: str, draft: FieldDraft) -> Manifest | None:
     """
     manifest, folder = ledger.intact(), ledger.root / name
     check_name(manifest, name)
-    standing = _standing(ledger, manifest, name)
+    standing = standing_field(ledger, manifest, name)
     growth = addition_in(ledger.root, name)
     if standing is None:
         ledger.require_current(manifest)
@@ -74,6 +74,17 @@ def is_added(ledger: Ledger, name: str, draft: FieldDraft) -> Manifest | None:
     constants = [manifest.constants[name]] if name in manifest.constants else []
     records = chain(constants, manifest.shards[name])
     return manifest if all(ledger.committed(name, record.shard) == record for record in records) else None
+
+
+def standing_field(ledger: Ledger, manifest: Manifest, name: str) -> FieldDraft | None:
+    """The field that stands under a name, finished or not; None where there is none.
+
+    Raises:
+        DamageError: it is not finished, and what it was to be cannot be read.
+    """
+    if name in manifest.added:
+        return FieldDraft(field=manifest.fields[name], added=manifest.added[name])
+    return addition_in(ledger.root, name).said()
 
 
 @contextmanager
@@ -142,13 +153,6 @@ def finish_field(ledger: Ledger, name: str, draft: FieldDraft, agreement: Agreem
 
 def _lock_path(root: Path, name: str) -> Path:
     return root / f"{LOCK}-{name}"
-
-
-def _standing(ledger: Ledger, manifest: Manifest, name: str) -> FieldDraft | None:
-    """The field that stands under a name, finished or not."""
-    if name in manifest.added:
-        return FieldDraft(field=manifest.fields[name], added=manifest.added[name])
-    return addition_in(ledger.root, name).said()
 
 
 def _compare(ledger: Ledger, name: str, standing: FieldDraft, draft: FieldDraft) -> None:

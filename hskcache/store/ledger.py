@@ -23,6 +23,7 @@ from hskcache.store.growth import LOCK, written
 from hskcache.store.manifest import Manifest, Request
 from hskcache.store.publishing import COPY, MANIFEST, TEMPORARY, publish, sweep
 from hskcache.store.record import CONSTANTS, Record
+from hskcache.store.request import BuildDraft
 from hskcache.store.survey import SPOOL, SPOOL_FILES, Building, Complete, State, Vacant, build_in, survey
 from hskcache.store.tokenizer import tokenizer_files
 from hskcache.store.version2 import VERSION_2
@@ -37,8 +38,12 @@ class Ledger(Commits):
         super().__init__(root)
         self._known: tuple[object, Manifest | None] = None, None
 
-    def begin(self, request: Request) -> None:
+    def begin(self, request: Request, environment: Mapping[str, str] | None = None) -> None:
         """Start a build here, or go on with one of the same request.
+
+        Args:
+            request: of the cache.
+            environment: that whoever goes on must keep to; of a build that goes on it stays what it was.
 
         Raises:
             MismatchError: the folder holds another request's cache, or something that is no cache; nothing is touched.
@@ -49,7 +54,8 @@ class Ledger(Commits):
             self.require_current(state.manifest)
         found = self.request(state)
         if found is None:
-            build_in(self.root).begin(written(request))
+            draft = BuildDraft(**dict(request), environment=dict(environment or {}))
+            build_in(self.root).begin(written(draft))
             return
         self._compare(found, request)
 

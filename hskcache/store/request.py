@@ -157,6 +157,17 @@ class Request(Strict):
         return first_difference(*(request.model_dump(mode="json", exclude=_NAMES) for request in (self, other)))
 
 
+class BuildDraft(Request):
+    """A request as a build that has begun tells it; ``environment`` is how it batches rows, for those that go on."""
+
+    environment: dict[str, str] = Key(default={})
+
+    @property
+    def request(self) -> Request:
+        """The request alone."""
+        return Request.model_construct(**{name: getattr(self, name) for name in Request.model_fields})
+
+
 class Added(Strict):
     """Origin of a field that was added to a finished cache: another run of a teacher over the same rows.
 

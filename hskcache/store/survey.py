@@ -6,6 +6,7 @@ cache may grow: what a field or more rows that are on their way mean for it, and
 more use for, is told in :mod:`~hskcache.store.growing`.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -19,6 +20,7 @@ from hskcache.store.growth import ARRIVING_LOCK, Growth, has_abandoned_locks, re
 from hskcache.store.manifest import Manifest, Request
 from hskcache.store.publishing import COPY, MANIFEST
 from hskcache.store.record import Sha256
+from hskcache.store.request import BuildDraft
 from hskcache.store.standing import lists_more, otherwise, read_page, standing_manifest
 from hskcache.strict import Strict
 
@@ -71,6 +73,15 @@ class State:
         """
         return None
 
+    @property
+    def environment(self) -> Mapping[str, str]:
+        """Environment of the shards that stand here, as far as a build or a manifest tells it.
+
+        Raises:
+            DamageError: it cannot be read.
+        """
+        return {}
+
     def is_claimed(self, field: str | None = None) -> bool:
         """True if processes divide a build here, or the last of them died before it could leave.
 
@@ -92,14 +103,21 @@ class Building(State):
     """A build that is not finished; what it is asked for is said once the rows of a corpus are packed."""
 
     @cached_property
-    def growth(self) -> Growth[Request]:
+    def growth(self) -> Growth[BuildDraft]:
         """The build, which says what was asked for."""
         return build_in(self.root)
 
     @property
     def request(self) -> Request | None:
         """Request of the build; None before that is said."""
-        return self.growth.said()
+        draft = self.growth.said()
+        return draft and draft.request
+
+    @property
+    def environment(self) -> Mapping[str, str]:
+        """Environment that the build began with."""
+        draft = self.growth.said()
+        return {} if draft is None else draft.environment
 
 
 class Arriving(State):
@@ -164,6 +182,11 @@ class Complete(State):
         return self.manifest.request
 
     @property
+    def environment(self) -> Mapping[str, str]:
+        """Environment of the cache."""
+        return self.manifest.environment
+
+    @property
     def is_being_built(self) -> bool:
         """True if its build has still to remove what led to it; the same build does so."""
         return build_in(self.root).stands
@@ -211,10 +234,10 @@ def survey(root: Path) -> State:
     return _known(root) or Foreign(root)
 
 
-def build_in(root: Path) -> Growth[Request]:
+def build_in(root: Path) -> Growth[BuildDraft]:
     """The build that goes on in a folder."""
     otherwise = f"go on with hskcache repair and the teacher, the data and the flags of the build, or delete {root}"
-    return Growth(root / BUILDING, reading(Request), otherwise)
+    return Growth(root / BUILDING, reading(BuildDraft), otherwise)
 
 
 def arrival_in(root: Path) -> Growth[Manifest]:

@@ -25,14 +25,15 @@ def forward_alone(job: "Job") -> Callable[[], None]:
     import torch
 
     from hskcache.attention import IMPLEMENTATION
+    from hskcache.build.batching import batching_of
     from hskcache.build.build import extractor_for
 
-    extractor, layout, model = extractor_for(job), job.layout, job.teacher.model
-    budget, shards = job.spec.token_budget, layout.shards
+    extractor, shards, model = extractor_for(job), job.layout.shards, job.teacher.model
+    batching = batching_of(job)
     batches = [
         extractor.batch(index)[0]
-        for group in layout.groups(budget)
-        for index in layout.batches(shards[group[0]][0], shards[group[-1]][1], budget)
+        for group in batching.groups
+        for index in batching.batches(shards[group[0]][0], shards[group[-1]][1])
     ]
 
     def run() -> None:

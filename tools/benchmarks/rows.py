@@ -7,13 +7,16 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from benchmarks.harness import options, report, synthetic
 from benchmarks.harness.jobs import built, make_job, make_spec
 from hskcache import units
+
+if TYPE_CHECKING:
+    from hskcache.build.job import Job
 
 STEPS = ("read", "tokenized", "laid out")
 
@@ -49,6 +52,13 @@ def few(work: Path) -> Path:
     return synthetic.write_rows(work / "few.tsv", synthetic.ragged_lengths(40_000, 128))
 
 
+def grouped(job: "Job") -> list[range]:
+    """The shards that a build computes together, which are all that is laid out before the teacher begins."""
+    from hskcache.build.batching import batching_of
+
+    return batching_of(job).groups
+
+
 def prepare(file: Path, work: Path) -> list[int]:
     """Read, tokenize and lay out a data set as a build does: most memory until each step ends, above that before."""
     from hskcache.build.job import prepare_job
@@ -58,7 +68,7 @@ def prepare(file: Path, work: Path) -> list[int]:
     teacher = synthetic.random_teacher("tiny", work, "cpu")
     spec = make_spec("1l_10t_0.1h")
     small = synthetic.read_rows(few(work))
-    prepare_job(teacher, small, tokenize(small, teacher.tokenizer, spec.max_length), spec).layout.groups(4096)
+    grouped(prepare_job(teacher, small, tokenize(small, teacher.tokenizer, spec.max_length), spec))
     found = []
     with peaks() as most:
         with spooling(work):
@@ -67,7 +77,7 @@ def prepare(file: Path, work: Path) -> list[int]:
             rows = tokenize(examples, teacher.tokenizer, spec.max_length)
             found.append(most())
         job = prepare_job(teacher, examples, rows, spec)
-        job.layout.groups(spec.token_budget)
+        grouped(job)
         found.append(most())
     return found
 
@@ -90,7 +100,7 @@ def prepare_append(file: Path, work: Path) -> list[int]:
     def append(rows: Path) -> None:
         job = make_part_job(cache, str(folder), "cpu", Texts(str(rows), layout), work / "spool")
         check_append(job, cache, again=True)
-        job.layout.groups(spec.token_budget)
+        grouped(job)
 
     append(few(work))
     with peaks() as most:

@@ -5,49 +5,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from hskcache.build.kinds.abc import eligible_counts
 from hskcache.build.kinds.hidden import position_bytes
-from hskcache.build.layout import GROUP_BATCHES, ShardLayout, id_dtype, plan
+from hskcache.build.layout import id_dtype, plan
 from hskcache.errors import SpecError
 from hskcache.resolved import hidden_field
 from hskcache.spec import Hidden, Length, Spec, Width
 from hskcache.teacher.load import Teacher
 from hskcache.text import TokenizedRows
-
-
-def layout_of(lengths: list[int], shard_rows: int) -> ShardLayout:
-    return ShardLayout(np.array(lengths), {}, {}, shard_rows)
-
-
-@given(
-    lengths=st.lists(st.integers(1, 60), min_size=1, max_size=50),
-    shard_rows=st.integers(1, 60),
-    budget=st.integers(1, 300),
-)
-def test_every_row_is_in_one_batch_of_its_shard_within_the_budget(
-    lengths: list[int], shard_rows: int, budget: int
-) -> None:
-    layout = layout_of(lengths, shard_rows)
-    assert [row for start, stop in layout.shards for row in range(start, stop)] == list(range(len(lengths)))
-    for start, stop in layout.shards:
-        batches = list(layout.batches(start, stop, budget))
-        assert sorted(int(row) for batch in batches for row in batch) == list(range(start, stop))
-        for batch in batches:
-            sizes = layout.lengths_N[batch]
-            assert len(batch) == 1 or len(batch) * sizes.max() <= budget
-        longest = [int(layout.lengths_N[batch].max()) for batch in batches]
-        assert longest == sorted(longest, reverse=True)
-
-
-@given(lengths=st.lists(st.integers(1, 60), min_size=9, max_size=30), budget=st.integers(1, 300))
-def test_batches_of_a_shard_depend_on_that_shard_alone(lengths: list[int], budget: int) -> None:
-    whole = layout_of(lengths, 4)
-    shard = layout_of(lengths[4:8], 4)
-    found = [batch.tolist() for batch in whole.batches(4, 8, budget)]
-    assert found == [(batch + 4).tolist() for batch in shard.batches(0, 4, budget)]
 
 
 def test_special_tokens_after_the_first_are_not_counted_as_eligible() -> None:
@@ -119,24 +85,3 @@ def test_components_count_in_the_size_of_the_hidden_field(job_of: Any) -> None:
     shards = sum(layout.most_bytes("hidden", *shard) for shard in layout.shards)
     # The mean and 2048 components of 4096 float32.
     assert layout.num_bytes["hidden"] - shards >= 4 * 4096 * 2049
-
-
-@given(
-    lengths=st.lists(st.integers(1, 60), min_size=1, max_size=60),
-    shard_rows=st.integers(1, 20),
-    budget=st.integers(1, 300),
-)
-def test_small_shards_are_grouped_until_their_batches_are_full(
-    lengths: list[int], shard_rows: int, budget: int
-) -> None:
-    layout = layout_of(lengths, shard_rows)
-    groups = layout.groups(budget)
-    assert [shard for group in groups for shard in group] == list(range(len(layout.shards)))
-
-    def num_batches(first: int, last: int) -> int:
-        return len(list(layout.batches(layout.shards[first][0], layout.shards[last][1], budget)))
-
-    for group in groups:
-        assert len(group) == 1 or num_batches(group[0], group[-1]) <= GROUP_BATCHES
-        if group.stop < len(layout.shards):
-            assert num_batches(group[0], group.stop) > GROUP_BATCHES

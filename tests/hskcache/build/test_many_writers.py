@@ -19,6 +19,7 @@ from forked import Hook, heard, in_child, start
 from torch.distributed.launcher.api import elastic_launch
 from torch.distributed.run import config_from_args, parse_args
 
+from hskcache.build.batching import batching_of
 from hskcache.build.build import build
 from hskcache.build.job import Job
 from hskcache.cache import open_cache
@@ -139,7 +140,7 @@ def test_a_folder_that_a_killed_start_left_can_be_built_in(job: Job, whole: Path
 def test_an_error_of_the_thread_that_writes_ends_the_build_within_the_shard(job_of: Any, tmp_path: Path) -> None:
     """The teacher waits in the second shard until the first could not be written, and is then asked for little more."""
     job = job_of("none", shard_rows=20, token_budget=12)
-    first, second = (len(list(job.layout.batches(start, stop, 12))) for start, stop in job.layout.shards)
+    first, second = (len(list(batching_of(job).batches(start, stop))) for start, stop in job.layout.shards)
     failed, batches = threading.Event(), 0
 
     def full(event: str, arguments: tuple[Any, ...]) -> None:

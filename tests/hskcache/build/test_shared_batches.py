@@ -1,6 +1,5 @@
 """Rows of small shards share the batches of the teacher, by which nothing else of a build or a repair is changed."""
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -11,12 +10,22 @@ from folders import contents
 from forked import in_child
 from stored import shard_file
 
+from hskcache.build.addition import add_field, prepare_addition
+from hskcache.build.batching import (
+    BATCHES,
+    WAYS,
+    Batching,
+    LeastPadding,
+    ShardByShard,
+    batching_of,
+    told,
+)
 from hskcache.build.build import build
 from hskcache.build.job import Job
-from hskcache.build.layout import GROUP_BATCHES
-from hskcache.build.writing import BATCHES, Writing
+from hskcache.build.writing import Writing
 from hskcache.cache import open_cache
 from hskcache.repair.recompute import recompute, source_of
+from hskcache.store.additions import begin_field
 from hskcache.store.ledger import Ledger
 from hskcache.store.manifest import Manifest
 from hskcache.store.reading import read_shard
@@ -45,10 +54,11 @@ def test_the_teacher_is_asked_for_full_batches(small: Job, tmp_path: Path) -> No
             lambda _module, _args, given: batches.append(given["input_ids"].numel()), with_kwargs=True
         )
         build(small, tmp_path / "c")
-        num_groups = len(small.layout.groups(100))
-        assert num_groups < len(small.layout.shards) / 2
-        assert len(batches) <= num_groups * GROUP_BATCHES
-        assert np.mean(batches) > 70
+        groups = batching_of(small).groups
+        assert len(groups) < len(small.layout.shards) / 2
+        text = int(small.layout.lengths_N.sum())
+        assert len(batches) < len(small.layout.shards)
+        assert text <= sum(batches) < 1.2 * text
 
     assert in_child(run) == 0
 
@@ -56,7 +66,7 @@ def test_the_teacher_is_asked_for_full_batches(small: Job, tmp_path: Path) -> No
 def test_values_are_those_of_shards_that_are_computed_alone(small: Job, of_small: Path, tmp_path: Path) -> None:
     """But for the last bits, which the shape of a batch moves."""
     alone = Ledger(tmp_path / "alone")
-    Writing(small, alone, {name: name for name in small.fields}, shares_batches=False).write()
+    Writing(small, alone, {name: name for name in small.fields}, way=ShardByShard).write()
     cache = open_cache(of_small)
     for name, field in small.fields.items():
         for shard in range(len(cache.shards)):
@@ -73,7 +83,7 @@ def test_some_shards_of_a_group_are_made_again_to_the_same_bytes(
     small: Job, of_small: Path, tmp_path: Path, lost: tuple[str, ...]
 ) -> None:
     out = Path(shutil.copytree(of_small, tmp_path / "c"))
-    group = small.layout.groups(100)[1]
+    group = batching_of(small).groups[1]
     assert len(group) > 2
     for field in lost:
         for shard in (group[0], group[2]):
@@ -95,19 +105,60 @@ def test_several_threads_write_what_one_does(small: Job, of_small: Path, tmp_pat
             assert ledger.record(name, shard) == whole.committed(name, shard)
 
 
-def test_a_cache_of_before_is_repaired_as_it_was_built(small: Job, of_small: Path, tmp_path: Path) -> None:
-    """Its environment tells nothing of batches, and each of its shards was computed by itself."""
+@pytest.fixture(scope="module", params=list(WAYS.values()), ids=lambda way: str(way.name))
+def of_way(request: pytest.FixtureRequest, small: Job, tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Path]:
+    """A way of making batches and a cache that was built by it, from its beginning."""
+    way: type[Batching] = request.param
+    out = tmp_path_factory.mktemp("way") / "c"
+    ledger = Ledger(out)
+    ledger.begin(small.request, told(way))
+    build(small, out)
+    return way, out
+
+
+def test_the_ways_of_before_give_other_bits(of_way: tuple[Any, Path], of_small: Path) -> None:
+    """Else the tests below could not tell one from the other."""
+    way, out = of_way
+    manifest = open_cache(out).manifest
+    assert manifest.environment.get(BATCHES) == way.name
+    assert (manifest.cache_id == open_cache(of_small).manifest.cache_id) == (way is LeastPadding)
+
+
+def test_a_build_that_was_cut_off_goes_on_as_it_was_begun(of_way: tuple[Any, Path], small: Job, tmp_path: Path) -> None:
+    way, whole = of_way
     out = tmp_path / "c"
     ledger = Ledger(out)
-    shutil.copytree(of_small / "tokenizer", out / "tokenizer")
-    names = {name: name for name in small.fields}
-    Writing(small, ledger, names, shares_batches=False).write()
-    manifest = ledger.finish(small.request, small.fields, {})
-    assert BATCHES in open_cache(of_small).manifest.environment
-    for root, known in ((out, manifest), (of_small, open_cache(of_small).manifest)):
-        copy = Path(shutil.copytree(root, tmp_path / f"damaged-{root.name}-{len(known.environment)}"))
-        assert _mended(copy, small, known) == known.shards["hidden"][3].sha256
-    assert json.loads((out / "manifest.json").read_text())["environment"] == {}
+    ledger.begin(small.request, told(way))
+    for name in small.fields:
+        for shard, rows in enumerate(small.layout.shards):
+            if shard % 2:
+                ledger.commit(name, shard, rows, open_cache(whole).read(name, shard))
+    build(small, out)
+    assert contents(out) == contents(whole)
+
+
+def test_a_cache_is_mended_and_completed_as_it_was_built(of_way: tuple[Any, Path], small: Job, tmp_path: Path) -> None:
+    _, whole = of_way
+    damaged, out = (Path(shutil.copytree(whole, tmp_path / name)) for name in ("damaged", "c"))
+    manifest = open_cache(whole).manifest
+    assert _mended(damaged, small, manifest) == manifest.shards["hidden"][3].sha256
+    shard_file(out, "hidden", 3).unlink()
+    build(small, out)
+    assert contents(out) == contents(whole)
+
+
+def test_a_field_that_was_being_added_is_added_as_it_was_begun(
+    of_way: tuple[Any, Path], small: Job, tmp_path: Path
+) -> None:
+    way, of_teacher = of_way
+    out = Path(shutil.copytree(of_teacher, tmp_path / "c"))
+    addition = prepare_addition(small.teacher, open_cache(out), "logits", "more")
+    added = addition.draft.added.model_copy(update={"environment": told(way)})
+    begin_field(Ledger(out), "more", addition.draft.model_copy(update={"added": added}))
+    manifest = add_field(addition)
+    assert manifest.added["more"].environment.get(BATCHES) == way.name
+    # The batches are those of the build, and so are the bits.
+    assert [one.sha256 for one in manifest.shards["more"]] == [one.sha256 for one in manifest.shards["logits"]]
 
 
 def _mended(root: Path, job: Job, manifest: Manifest) -> str:
