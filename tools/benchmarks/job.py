@@ -105,11 +105,20 @@ def from_cache(job: "Job", cache: "Cache", given: dict[str, Any]) -> dict[str, S
     }
 
 
-def steps(side: Side, given: dict[str, Any]) -> Callable[[], None]:
+def in_a_block(name: str, given: dict[str, Any]) -> int:
+    """Steps of a side that are timed together.
+
+    From a cache all of an epoch of the sample, as its batches are of similar length and take a few times as long as
+    others; in the loop, where all batches are padded to one length, as many as are asked for.
+    """
+    return ceil(given["rows"] / given["batch_size"]) if name in (HIDDEN, PREDICTION) else given["block"]
+
+
+def steps(side: Side, num_steps: int, given: dict[str, Any]) -> Callable[[], None]:
     """A block of optimiser steps."""
 
     def run() -> None:
-        for _ in range(given["block"]):
+        for _ in range(num_steps):
             side.step()
         synchronise(given["device"])
 
@@ -179,15 +188,17 @@ class Cost(NamedTuple):
 
 def costs(times: Times, epochs: tuple[float, float], given: dict[str, Any]) -> dict[str, Cost]:
     """What both ways take for all rows; evaluations and checkpoints are counted for the cache alone."""
-    blocks = ceil(ROWS / given["batch_size"]) / given["block"]
+    num_steps = ceil(ROWS / given["batch_size"])
+    epoch = {
+        name: num_steps * times.median(name) / in_a_block(name, given)
+        for name in (LOOP_HIDDEN, LOOP_PREDICTION, HIDDEN, PREDICTION)
+    }
     # A student is saved after every epoch, and scored where the recipe chooses the best.
     saved = sum(epochs) * times.median(CHECKPOINT) + epochs[1] * times.median(EVALUATION)
     rows_built = ROWS / given["build_rows"]
     return {
-        LOOP: Cost(0, blocks * times.median(LOOP_HIDDEN), blocks * times.median(LOOP_PREDICTION), 0),
-        CACHE: Cost(
-            rows_built * times.median(BUILD), blocks * times.median(HIDDEN), blocks * times.median(PREDICTION), saved
-        ),
+        LOOP: Cost(0, epoch[LOOP_HIDDEN], epoch[LOOP_PREDICTION], 0),
+        CACHE: Cost(rows_built * times.median(BUILD), epoch[HIDDEN], epoch[PREDICTION], saved),
     }
 
 
@@ -197,7 +208,7 @@ def costs(times: Times, epochs: tuple[float, float], given: dict[str, Any]) -> d
 @options.count("--build-rows", 256, "Rows of a timed build.")
 @options.length("Tokens of a row at most, to which the published way pads every row.", 64)
 @options.batch_size
-@options.count("--block", 4, "Steps timed together.")
+@options.count("--block", 4, "Steps with the teacher in the loop that are timed together; of a cache whole epochs are.")
 @options.keep
 @options.encoding
 @options.teacher_shape
@@ -221,7 +232,7 @@ def main(work: Path, as_json: bool, **given: Any) -> None:
         job, cache, part = prepare(work, given)
         learners = from_cache(job, cache, given)
         sides = {LOOP_HIDDEN: in_the_loop(job, "hidden", given), LOOP_PREDICTION: in_the_loop(job, "prediction", given)}
-        work_of = {name: steps(side, given) for name, side in (sides | learners).items()}
+        work_of = {name: steps(side, in_a_block(name, given), given) for name, side in (sides | learners).items()}
         work_of |= beside_the_steps(job, part, learners[HIDDEN], Path(folder), given)
         times = take_turns("job", work_of, given["repetitions"])
     conclude(times, epochs, about, given, as_json)
@@ -244,8 +255,11 @@ def conclude(
         ),
         report.Target("evaluations and checkpoints / whole job", cache.saved / whole, 0.05),
     ]
-    block = dict.fromkeys((LOOP_HIDDEN, LOOP_PREDICTION, HIDDEN, PREDICTION), given["block"])
-    timed = [[name, f"{times.median(name) / block.get(name, 1):.4f}"] for name in times.seconds]
+    whole_runs = (BUILD, EVALUATION, CHECKPOINT)
+    timed = [
+        [name, f"{times.median(name) / (1 if name in whole_runs else in_a_block(name, given)):.4f}"]
+        for name in times.seconds
+    ]
     header = ("seconds of the job", "build", "an epoch, hidden", "an epoch, prediction", "saving", "whole")
     sums = [[name, *(f"{value:,.0f}" for value in (*cost, cost.whole(epochs)))] for name, cost in of_way.items()]
     title = f"{given['teacher']} to {given['student']}, B={given['batch_size']}, {about['device']}"
