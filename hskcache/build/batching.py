@@ -1,4 +1,4 @@
-"""Which rows the teacher reads together: neighbouring shards in groups, and the rows of a group in batches.
+"""Choice of the rows that the teacher reads together: shards in groups, and the rows of a group in batches.
 
 The shape of a batch decides the last bits of what a teacher gives. So each way of making batches has a name, a cache's
 environment tells by which one its shards were computed, and whoever goes on with the cache, or mends it, keeps to that.
@@ -148,7 +148,7 @@ def batching_of(job: Job, way: type[Batching] = NEWEST) -> Batching:
 
 
 def told(way: type[Batching]) -> dict[str, str]:
-    """What the environment tells of a way."""
+    """Entries of an environment that tell of a way."""
     return {} if way.name is None else {BATCHES: way.name}
 
 

@@ -111,7 +111,8 @@ def in_a_block(name: str, given: dict[str, Any]) -> int:
     From a cache all of an epoch of the sample, as its batches are of similar length and take a few times as long as
     others; in the loop, where all batches are padded to one length, as many as are asked for.
     """
-    return ceil(given["rows"] / given["batch_size"]) if name in (HIDDEN, PREDICTION) else given["block"]
+    steps: int = ceil(given["rows"] / given["batch_size"]) if name in (HIDDEN, PREDICTION) else given["block"]
+    return steps
 
 
 def steps(side: Side, num_steps: int, given: dict[str, Any]) -> Callable[[], None]:
