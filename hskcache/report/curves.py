@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from markupsafe import Markup
 
 from hskcache.report.charts import NUM_COLOURS
-from hskcache.report.svg import Drawing, Scale, plain
+from hskcache.report.svg import Drawing, Scale, alike, plain
 from hskcache.studied import StudyPoint, StudyResults
 
 _LEVELS = (("teacher", "the teacher"), ("labels", "labels alone"), ("majority", "the majority"))
@@ -26,7 +26,7 @@ def curves(study: StudyResults) -> Markup:
     sizes = [point.bytes_per_row for point in points]
     across = drawing.across(min(sizes) / 1.3, max(sizes) * 1.3, is_log=True)
     up = drawing.up(*_range(study, points))
-    drawing.axis_left(up, study.metric, plain, most=6)
+    drawing.axis_left(up, study.metric, alike(up.ticks(6)), most=6)
     _levels(drawing, study, up)
     for place, (name, line) in enumerate(lines.items()):
         _line(drawing, (name, colour(place)), line, (across, up))

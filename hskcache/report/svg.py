@@ -131,6 +131,12 @@ def plain(number: float) -> str:
     return f"{number:,.10g}"
 
 
+def alike(numbers: Sequence[float]) -> Callable[[float], str]:
+    """Spelling of the numbers of an axis with as many digits each."""
+    digits = max((len(f"{number:.10g}".partition(".")[2]) for number in numbers), default=0)
+    return lambda number: f"{number:,.{digits}f}"
+
+
 def percent(share: float) -> str:
     """A share of an axis."""
     return f"{100 * share:.10g} %"

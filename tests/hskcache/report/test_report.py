@@ -5,6 +5,7 @@ import re
 import shutil
 from collections.abc import Iterator
 from html.parser import HTMLParser
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -152,6 +153,7 @@ def test_figures_tables_and_headings_have_words(elements: Elements, page: Path) 
     assert text.count("<table") == text.count("<caption>")
     levels = [int(tag[1]) for tag, _ in elements.tags if re.fullmatch("h[1-6]", tag)]
     assert levels.count(1) == 1
+    assert all(after <= before + 1 for before, after in pairwise(levels))
     listed = [one["id"] for _, one in elements.tags if one.get("id")]
     assert len(listed) == len(set(listed))
 
