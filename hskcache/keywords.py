@@ -70,8 +70,11 @@ def folder_of(model: Any, tokenizer: Any = None) -> Iterator[tuple[str, str | No
         return
     if not hasattr(model, "save_pretrained"):
         raise SpecError(f"a model is a folder, a hub id or a model of transformers; a {type(model).__name__} was given")
+    from hskcache.runtime import quiet
+
     with tempfile.TemporaryDirectory(prefix="hskcache-") as folder:
-        model.save_pretrained(folder)
+        with quiet():
+            model.save_pretrained(folder)
         if isinstance(tokenizer, str | Path):
             from hskcache.text import load_tokenizer
 
