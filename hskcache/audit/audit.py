@@ -201,7 +201,8 @@ class _Run:
         inputs, rows = self.extractor.batch(index_B)
         rows = replace(rows, row_ids_B=torch.from_numpy(self.row_ids[index_B]).to(rows.row_ids_B.device))
         with torch.inference_mode():
-            captured = capture(self.extractor.job.teacher.model, inputs, self.extractor.wanted)
+            teacher = self.extractor.job.teacher
+            captured = capture(teacher.model, teacher.taps, inputs, self.extractor.wanted)
             lengths: NDArray[np.int64] = self.extractor.job.layout.lengths_N[index_B]
             return CapturedBatch(captured, rows, self.drawn[index_B], lengths)
 

@@ -67,7 +67,8 @@ class Extractor:
             TeacherError: the device has too little memory for the batch.
         """
         try:
-            captured = capture(self.job.teacher.model, inputs, self.wanted)
+            teacher = self.job.teacher
+            captured = capture(teacher.model, teacher.taps, inputs, self.wanted)
             with torch.inference_mode():
                 return {selector.name: selector.select(captured, rows) for selector in self.selectors}
         except torch.OutOfMemoryError:

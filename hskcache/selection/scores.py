@@ -57,11 +57,13 @@ class Scored(NamedTuple):
 class AttentionScore:
     """A score that an attention layer gives: ``of`` leads from what was attended to float32 [B, L].
 
-    ``every_query`` says that it looks at all queries, not at the first alone.
+    ``every_query`` says that it looks at all queries, not at the first alone; ``before_softmax``, that probabilities do
+    not give it.
     """
 
     of: Callable[[Attended], Tensor]
     every_query: bool = False
+    before_softmax: bool = False
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,9 @@ SCORED: Table[AttentionScore | RowScore] = Table(
     "a score of positions",
     {
         "attention": AttentionScore(lambda one: attention_score(one.probabilities_BHQL[:, :, 0])),
-        "attention-logit": AttentionScore(lambda one: attention_logit_score(one.raw_BHQL[:, :, 0])),
+        "attention-logit": AttentionScore(
+            lambda one: attention_logit_score(one.raw_BHQL[:, :, 0]), before_softmax=True
+        ),
         "received": AttentionScore(lambda one: received_score(one.probabilities_BHQL, one.valid_BL), every_query=True),
         "left": RowScore(_left),
         "right": RowScore(_right),

@@ -1,25 +1,24 @@
 """See inside a teacher's forward pass without slowing it down.
 
-Hidden states come from forward hooks on the encoder layers that are kept, and from no others. Attention comes from
-``hskcache.attention``: for the layers whose attention scores positions, the one query row that is wanted is multiplied
-with the keys. For the [CLS] row that is a [B, H, 1, L] product; no eager attention runs and no [L, L] matrix is made
-unless the ``received`` score asks for one. Of layers whose attention is kept, query and key are kept as they pass by.
+Hidden states are kept where they pass by, see :mod:`hskcache.teacher.taps`, those of the wanted layers alone. Attention
+comes from ``hskcache.attention``: for the layers whose attention scores positions, the one query row that is wanted is
+multiplied with the keys. For the [CLS] row that is a [B, H, 1, L] product; no eager attention runs and no [L, L] matrix
+is made unless the ``received`` score asks for one. Of layers whose attention is kept, query and key are kept as they
+pass by. A model that attends in code of its own reports whole maps, [B, H, L, L] a layer, which scores are taken from.
 """
 
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from textwrap import shorten
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedModel
 
-from hskcache.attention import IMPLEMENTATION, listening
-from hskcache.counted import counted
+from hskcache.attention import listening
 from hskcache.errors import TeacherError
 from hskcache.selection.scores import SCORED, Attended, AttentionScore
+from hskcache.teacher.taps import Taps, tapped
 from hskcache.timeline import span
 
 
@@ -58,7 +57,7 @@ class Captured:
         hidden: wanted hidden layer -> states [B, L, D] in the teacher's dtype; layer 0 is the embedding output.
         scores: score and attention layer (counted from 0) -> score of every position [B, L] float32.
         attention: transformer layer (counted from 1) -> query and key.
-        num_attentions: how often the model attended; counted where something of it is wanted.
+        num_attentions: how often the model attended; counted where something of it is wanted by its queries.
     """
 
     logits: Tensor | None = None
@@ -80,127 +79,79 @@ class _Recorder:
         if layer + 1 in self.wanted.attention:
             self.captured.attention[layer + 1] = Projected(query, key, scaling)
         for name in (name for name, place in self.wanted.scores if place == layer):
-            score = SCORED[name]
-            assert isinstance(score, AttentionScore)
+            score = _attention_score(name)
             queries = query if score.every_query else query[:, :, :1]
             # In a teacher of 16 bits, products rounded to 16 bits would tie positions that differ.
             raw = torch.matmul(queries.float(), key.float().transpose(2, 3)) * scaling
             self.captured.scores[name, layer] = score.of(Attended(raw, mask, self.valid_BL))
 
-
-def encoder_layers(model: PreTrainedModel) -> list[nn.Module]:
-    """The transformer layers in the order in which they run.
-
-    Raises:
-        TeacherError: the model has no single stack of ``num_hidden_layers`` layers.
-    """
-    count = model.config.num_hidden_layers
-    stacks = [module for module in model.modules() if isinstance(module, nn.ModuleList) and len(module) == count]
-    if len(stacks) != 1:
-        raise TeacherError(
-            f"{type(model).__name__} has {len(stacks)} stacks of {count} layers where one was expected; use an "
-            "encoder such as BERT, RoBERTa, DistilBERT, ELECTRA or MiniLM"
-        )
-    return list(stacks[0])
+    def read(self, maps: tuple[Tensor, ...]) -> None:
+        """Score positions by whole maps of probabilities, [B, H, L, L] a layer."""
+        for name, layer in self.wanted.scores:
+            score = _attention_score(name)
+            seen = maps[layer] if score.every_query else maps[layer][:, :, :1]
+            # What a softmax leads from to the same probabilities.
+            self.captured.scores[name, layer] = score.of(Attended(seen.float().log(), None, self.valid_BL))
 
 
-@contextmanager
-def _hooks(model: PreTrainedModel, wanted: Collection[int], hidden: dict[int, Tensor]) -> Iterator[None]:
-    """Keep the wanted hidden layers of the next forward pass in ``hidden``."""
-    layers = encoder_layers(model)
-
-    def keep_input(_module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-        hidden[0] = args[0] if args else kwargs["hidden_states"]
-
-    def keeper(layer: int) -> Any:
-        def keep_output(_module: nn.Module, _args: Any, output: Any) -> None:
-            hidden[layer] = output[0] if isinstance(output, tuple) else output
-
-        return keep_output
-
-    with ExitStack() as stack:
-        if 0 in wanted:
-            handle = layers[0].register_forward_pre_hook(keep_input, with_kwargs=True)
-            stack.callback(handle.remove)
-        for layer in sorted(set(wanted) - {0}):
-            stack.callback(layers[layer - 1].register_forward_hook(keeper(layer)).remove)
-        yield
+def _attention_score(name: str) -> AttentionScore:
+    score = SCORED[name]
+    assert isinstance(score, AttentionScore)
+    return score
 
 
 @span("forward")
-def capture(model: PreTrainedModel, inputs: Mapping[str, Tensor], wanted: Wanted) -> Captured:
+def capture(model: PreTrainedModel, taps: Taps, inputs: Mapping[str, Tensor], wanted: Wanted) -> Captured:
     """Run the teacher once over a padded batch and keep what is asked for.
 
     Args:
-        model: a teacher made ready by :func:`prepare`.
+        model: a teacher.
+        taps: of it, as :func:`~hskcache.teacher.taps.find_taps` found them.
         inputs: ``input_ids`` [B, L], ``attention_mask`` [B, L] and, where the model has them, ``token_type_ids``.
         wanted: what to keep beside the logits.
+
+    Raises:
+        TeacherError: something is wanted that cannot be seen of the model.
     """
+    require_seen(taps, wanted, type(model).__name__)
     captured = Captured()
     recorder = _Recorder(wanted, inputs["attention_mask"].bool(), captured)
-    listens = wanted.scores or wanted.attention
+    listens = taps.attention == "queries" and (wanted.scores or wanted.attention)
+    asked = {"output_attentions": True} if taps.attention == "maps" and wanted.scores else {}
     with (
         listening(recorder.receive if listens else None),
         torch.inference_mode(),
-        _hooks(model, wanted.hidden, captured.hidden),
+        tapped(model, {layer: taps.states[layer] for layer in wanted.hidden}, captured.hidden),
     ):
-        logits = getattr(model(**inputs), "logits", None)
+        output = model(**inputs, **asked)
+        if asked:
+            recorder.read(output.attentions)
+        logits = getattr(output, "logits", None)
         captured.logits = None if logits is None else logits.float()
     return captured
 
 
-def prepare(model: PreTrainedModel) -> None:
-    """Put the teacher in eval mode behind the capturing attention and prove on a small batch that it can be captured.
-
-    Raises:
-        TeacherError: the architecture does not go through transformers' attention interface once a layer, attends
-            causally, or its layers' outputs are not its hidden states.
-    """
-    name = type(model).__name__
-    config = model.config
-    if getattr(config, "is_encoder_decoder", False) or getattr(config, "is_decoder", False):
-        raise TeacherError(f"{name} is a decoder; its [CLS] row cannot score positions: use an encoder such as BERT")
-    if not model.is_backend_compatible():
-        raise TeacherError(
-            f"{name} computes attention in its own code, outside transformers' attention interface, and cannot be "
-            "captured; use BERT, RoBERTa, DistilBERT, ELECTRA or another encoder that supports it"
-        )
-    model.set_attn_implementation(IMPLEMENTATION)
-    model.eval()
-    _probe(model, name)
+def require_seen(taps: Taps, wanted: Wanted, name: str) -> None:
+    """Raise TeacherError unless all that is wanted can be seen of a model; says what can. ``name``: of the model."""
+    if wanted.hidden and not taps.states:
+        raise TeacherError(f"{name} {taps.without_states}, so none can be kept; {_serves(taps)}")
+    if wanted.scores and taps.attention is None:
+        raise TeacherError(f"{name} {taps.without_attention}; {_serves(taps)}")
+    raw = sorted(score for score, _ in wanted.scores if _attention_score(score).before_softmax)
+    if taps.attention == "maps" and (wanted.attention or raw):
+        kept = f"positions cannot be scored by {raw[0]}" if raw else "attention scores cannot be kept"
+        raise TeacherError(f"{name} {taps.without_attention}, so {kept}; {_serves(taps)}")
+    if wanted.attention and taps.attention is None:
+        raise TeacherError(f"{name} {taps.without_attention}, so attention scores cannot be kept; {_serves(taps)}")
 
 
-def _probe(model: PreTrainedModel, name: str) -> None:
-    layers = encoder_layers(model)
-    if any(getattr(module, "is_causal", False) for module in model.modules()):
-        raise TeacherError(
-            f"{name} attends causally; its [CLS] row cannot score positions: use an encoder such as BERT"
-        )
-    pad = model.config.pad_token_id or 0
-    ids = torch.tensor([[5, 6, 7, 8], [5, 6, pad, pad]], device=model.device) % model.config.vocab_size
-    inputs = {"input_ids": ids, "attention_mask": torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0]], device=model.device)}
-    try:
-        every = frozenset(range(len(layers)))
-        captured = capture(model, inputs, Wanted(every | {len(layers)}, frozenset(("attention", i) for i in every)))
-        with torch.inference_mode():
-            expected = model(**inputs, output_hidden_states=True).hidden_states
-    except Exception as error:  # noqa: BLE001  (whatever a model asks for beyond token ids, it is not given here)
-        raise TeacherError(
-            f"{name} does not run on token ids and a mask alone: {shorten(str(error), 200)}; use a plain encoder such "
-            "as BERT"
-        ) from None
-    if captured.num_attentions != len(layers):
-        raise TeacherError(
-            f"{name} attends {captured.num_attentions} times in {counted(len(layers), 'layer')}, so its "
-            "scores cannot be told "
-            "apart; use an encoder with one self-attention a layer"
-        )
-    same = len(expected) == len(layers) + 1 and all(
-        torch.allclose(captured.hidden[layer], states, rtol=1e-3, atol=1e-4, equal_nan=True)
-        for layer, states in enumerate(expected)
+def _serves(taps: Taps) -> str:
+    """Parts of a spec that a model can serve, in words."""
+    if not taps.states:
+        return "logits alone can be cached of it: --keep none"
+    scores = sorted(
+        name
+        for name, score in SCORED.items()
+        if not isinstance(score, AttentionScore) or (taps.attention == "maps" and not score.before_softmax)
     )
-    if not same:
-        raise TeacherError(
-            f"the outputs of {name}'s layers are not the hidden states it reports, so they cannot be captured layer "
-            "by layer; use BERT, RoBERTa, DistilBERT, ELECTRA or another plain encoder"
-        )
+    return f"it can serve logits and hidden states, whose positions --score {', '.join(scores)} can choose"

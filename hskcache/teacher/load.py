@@ -11,14 +11,14 @@ from hskcache.model.load import CLASSIFIER, ENCODER, ModelDemands, load_model
 from hskcache.runtime import quiet, resolve_device
 from hskcache.spec import ComputeDtype
 from hskcache.store.manifest import TeacherInfo
-from hskcache.teacher.capture import prepare
+from hskcache.teacher.taps import Taps, find_taps
 from hskcache.text import load_tokenizer
 from hskcache.timeline import span
 
 
 @dataclass(frozen=True)
 class Teacher:
-    """A model in eval mode on its device, its tokenizer, and its description.
+    """A model in eval mode on its device, its tokenizer, its description, and what can be seen of it.
 
     ``num_labels`` is the width C of the logits; None for an encoder without a classifier.
     """
@@ -27,6 +27,7 @@ class Teacher:
     tokenizer: PreTrainedTokenizerBase
     info: TeacherInfo
     num_labels: int | None
+    taps: Taps
 
     @property
     def device(self) -> torch.device:
@@ -49,12 +50,11 @@ def load_teacher(name: str, device: str = "auto", dtype: ComputeDtype = "float32
 
     Raises:
         SpecError: no such device.
-        TeacherError: it cannot be loaded whole, has no classification head, or cannot be captured.
+        TeacherError: it cannot be loaded whole, has no classification head, or cannot be run on padded rows.
     """
     remedy = f"fine-tune it on the task first: hsktrain finetune --model {name}"
     model, tokenizer = _load(name, ModelDemands(CLASSIFIER, "a teacher", remedy, dtype=dtype), device)
-    prepare(model)
-    return Teacher(model, tokenizer, describe(model, name), int(model.config.num_labels))
+    return as_teacher(model, tokenizer, name, int(model.config.num_labels))
 
 
 def load_encoder(name: str, device: str = "auto", dtype: ComputeDtype = "float32") -> Teacher:
@@ -62,14 +62,25 @@ def load_encoder(name: str, device: str = "auto", dtype: ComputeDtype = "float32
 
     Raises:
         SpecError: no such device.
-        TeacherError: it cannot be loaded whole, or cannot be captured.
+        TeacherError: it cannot be loaded whole, or cannot be run on padded rows.
     """
     model, tokenizer = _load(name, ModelDemands(ENCODER, "a teacher", dtype=dtype), device)
     if hasattr(model, "pooler"):
         # Nothing of it is kept; where a checkpoint has none, it would be drawn anew and change the weights' digest.
         model.pooler = None
-    prepare(model)
-    return Teacher(model, tokenizer, describe(model, name), None)
+    return as_teacher(model, tokenizer, name, None)
+
+
+def as_teacher(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str, num_labels: int | None
+) -> Teacher:
+    """A loaded model as a teacher: in eval mode, and probed for what can be seen of it.
+
+    Raises:
+        TeacherError: it cannot be run on padded rows.
+    """
+    taps = find_taps(model)
+    return Teacher(model, tokenizer, describe(model, name), num_labels, taps)
 
 
 @span("load the teacher")

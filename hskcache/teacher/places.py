@@ -6,7 +6,6 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from hskcache.errors import TeacherError
-from hskcache.teacher.capture import encoder_layers
 
 
 class Place(NamedTuple):
@@ -88,6 +87,22 @@ def places(model: PreTrainedModel) -> tuple[Place, ...]:
             "one of these"
         )
     return tuple(known)
+
+
+def encoder_layers(model: PreTrainedModel) -> list[nn.Module]:
+    """The transformer layers in the order in which they run.
+
+    Raises:
+        TeacherError: the model has no single stack of ``num_hidden_layers`` layers.
+    """
+    count = model.config.num_hidden_layers
+    stacks = [module for module in model.modules() if isinstance(module, nn.ModuleList) and len(module) == count]
+    if len(stacks) != 1:
+        raise TeacherError(
+            f"{type(model).__name__} has {len(stacks)} stacks of {count} layers where one was expected; use an "
+            "encoder such as BERT, RoBERTa, DistilBERT, ELECTRA or MiniLM"
+        )
+    return list(stacks[0])
 
 
 def _place(layer: nn.Module, num_heads: int) -> Place | None:

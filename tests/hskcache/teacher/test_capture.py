@@ -14,7 +14,8 @@ from transformers import PreTrainedModel
 from hskcache.attention import scores_between
 from hskcache.errors import TeacherError
 from hskcache.selection.length import received_score
-from hskcache.teacher.capture import Captured, Wanted, capture, prepare
+from hskcache.teacher.capture import Captured, Wanted, capture
+from hskcache.teacher.taps import find_taps
 
 SIZE = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 64}
 COMMON = {"vocab_size": 100, "max_position_embeddings": 40, "initializer_range": 0.3}
@@ -58,9 +59,9 @@ def seen(request: pytest.FixtureRequest) -> tuple[Callable[..., Captured], Any, 
     with torch.no_grad():
         expected = twin(**inputs, output_hidden_states=True, output_attentions=True)
     model = make(kind, "sdpa", **config)
-    prepare(model)
+    taps = find_taps(model)
     return (
-        lambda *args: capture(model, inputs, wanted(*args)),
+        lambda *args: capture(model, taps, inputs, wanted(*args)),
         expected,
         raw_scores(twin, inputs),
         inputs["attention_mask"].bool(),
@@ -157,10 +158,10 @@ class Shapes(TorchDispatchMode):
 @pytest.mark.parametrize(("score", "square"), [("attention", False), ("attention-logit", False), ("received", True)])
 def test_a_square_of_scores_over_heads_is_made_for_received_alone(score: Any, square: bool) -> None:
     model = make("Bert", **COMMON, **SIZE)
-    prepare(model)
+    taps = find_taps(model)
     inputs = batch(0, with_types=True)
     with Shapes() as shapes:
-        captured = capture(model, inputs, wanted([3], score, [0, 1, 2]))
+        captured = capture(model, taps, inputs, wanted([3], score, [0, 1, 2]))
     assert len(captured.scores) == 3
     batch_size, length = inputs["input_ids"].shape
     assert ((batch_size, 4, length, length) in shapes.found) is square
@@ -174,74 +175,30 @@ def hooks(model: PreTrainedModel) -> list[int]:
 
 def test_nothing_is_left_on_the_model_and_dropout_is_off() -> None:
     model = make("Bert", **COMMON, **SIZE, hidden_dropout_prob=0.5).train()
-    prepare(model)
+    taps = find_taps(model)
     assert not any(module.training for module in model.modules())
     inputs, before = batch(0, with_types=False), hooks(model)
-    first, second = capture(model, inputs, wanted(range(4))), capture(model, inputs, wanted(range(4)))
+    first, second = capture(model, taps, inputs, wanted(range(4))), capture(model, taps, inputs, wanted(range(4)))
     assert torch.equal(first.logits, second.logits)
     assert hooks(model) == before
 
 
 def test_hooks_go_even_if_the_model_fails() -> None:
     model = make("Bert", **COMMON, **SIZE)
-    prepare(model)
+    taps = find_taps(model)
     before = hooks(model)
     too_long = {name: torch.ones(1, 41, dtype=torch.long) for name in ("input_ids", "attention_mask")}
     with pytest.raises((IndexError, RuntimeError)):
-        capture(model, too_long, wanted(range(4)))
+        capture(model, taps, too_long, wanted(range(4)))
     assert hooks(model) == before
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_scores_of_a_teacher_of_16_bits_are_not_rounded_to_16_bits(dtype: torch.dtype) -> None:
     model = make("Bert", **COMMON, **SIZE).to(dtype)
-    prepare(model)
+    taps = find_taps(model)
     inputs = batch(0, with_types=True)
-    captured = capture(model, inputs, wanted([3], "attention-logit", [2]))
+    captured = capture(model, taps, inputs, wanted([3], "attention-logit", [2]))
     assert captured.hidden[3].dtype == dtype
     expected = raw_scores(model, inputs)[2][:, :, 0].mean(1)
     assert_close(captured.scores["attention-logit", 2], expected, inputs["attention_mask"].bool())
-
-
-DECODER = {"vocab_size": 100, "n_embd": 32, "n_layer": 3, "n_head": 4, "pad_token_id": 0}
-
-
-@pytest.mark.parametrize(
-    ("kind", "config", "reason"),
-    [
-        ("GPT2", DECODER, "attends causally"),
-        ("Llama", {**COMMON, **SIZE, "pad_token_id": 0}, "attends causally"),
-        ("Bert", {**COMMON, **SIZE, "is_decoder": True}, "is a decoder"),
-        ("Bart", {"vocab_size": 100, "d_model": 32, "encoder_layers": 2, "decoder_layers": 2}, "is a decoder"),
-        ("Deberta", {**COMMON, **SIZE}, "computes attention in its own code"),
-        ("DebertaV2", {**COMMON, **SIZE}, "computes attention in its own code"),
-        ("MPNet", {**COMMON, **SIZE}, "computes attention in its own code"),
-        ("Albert", {**COMMON, **SIZE}, "has 0 stacks of 3 layers"),
-        ("RobertaPreLayerNorm", {**COMMON, **SIZE}, "are not the hidden states it reports"),
-        ("Xmod", {**COMMON, **SIZE, "languages": ["en_XX", "de_DE"]}, "does not run on token ids and a mask alone"),
-    ],
-)
-def test_models_that_cannot_be_captured_are_refused_with_the_reason(
-    kind: str, config: dict[str, Any], reason: str
-) -> None:
-    with pytest.raises(TeacherError, match=reason) as error:
-        prepare(make(kind, **config))
-    assert f"{kind}ForSequenceClassification" in str(error.value)
-    assert "use " in str(error.value)
-
-
-def test_a_layer_that_attends_twice_is_refused() -> None:
-    class Twice(nn.Module):
-        def __init__(self, attention: nn.Module) -> None:
-            super().__init__()
-            self.attention = attention
-
-        def forward(self, *args: Any, **kwargs: Any) -> Any:
-            self.attention(*args, **kwargs)
-            return self.attention(*args, **kwargs)
-
-    model = make("Bert", **COMMON, **SIZE)
-    layer = model.bert.encoder.layer[1]
-    layer.attention = Twice(layer.attention)
-    with pytest.raises(TeacherError, match="attends 4 times in 3 layers"):
-        prepare(model)

@@ -15,9 +15,8 @@ from hskcache.build.constants import extractor_for
 from hskcache.build.job import Job, prepare_job
 from hskcache.encoder import trained_length
 from hskcache.errors import TeacherError
-from hskcache.teacher.capture import prepare
 from hskcache.teacher.inputs import MAX_POSITIONS, fit_rows, most_tokens, save_tokenizer, takes_token_types
-from hskcache.teacher.load import Teacher, describe
+from hskcache.teacher.load import Teacher, as_teacher
 from hskcache.text import Examples, TokenizedRows, load_tokenizer, tokenize
 
 SIZE = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
@@ -42,8 +41,7 @@ def rows_of(lengths: list[int], token: int = 7) -> TokenizedRows:
 
 
 def teacher_of(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Teacher:
-    prepare(model)
-    return Teacher(model, tokenizer, describe(model, "tiny"), model.config.num_labels)
+    return as_teacher(model, tokenizer, "tiny", model.config.num_labels)
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from transformers.masking_utils import sdpa_mask
 from transformers.utils import logging
 
 from hskcache.encoder import weights_digest
-from hskcache.teacher.capture import prepare
+from hskcache.teacher.taps import find_taps
 from trainer.student import CompactBertConfig, CompactBertForSequenceClassification, CompactBertModel
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -135,8 +135,9 @@ def test_every_layer_attends_once_through_the_attention_interface() -> None:
 
 
 def test_its_hidden_states_and_attention_can_be_captured() -> None:
-    """The probe that every teacher has to pass."""
-    prepare(compact())
+    """The probe of every teacher finds all of it."""
+    taps = find_taps(compact())
+    assert (len(taps.states), taps.attention) == (3, "queries")
 
 
 def test_the_word_table_is_the_input_embedding() -> None:

@@ -164,8 +164,7 @@ def random_teacher(
     """
     import torch
 
-    from hskcache.teacher.capture import prepare
-    from hskcache.teacher.load import Teacher, describe
+    from hskcache.teacher.load import as_teacher
     from hskcache.text import load_tokenizer
     from trainer.student.create import Interface, create_student
 
@@ -173,5 +172,4 @@ def random_teacher(
     shaped = Interface(len(read), CLASSES, pad_token_id=read.pad_token_id)
     model = create_student(str(write_config(work / f"config_{shape}", SHAPES[shape])), shaped, seed=0)
     model.to(device=device, dtype=getattr(torch, dtype))
-    prepare(model)
-    return Teacher(model, read, describe(model, "random weights"), len(CLASSES))
+    return as_teacher(model, read, "random weights", len(CLASSES))
