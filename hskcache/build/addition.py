@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerBase
 from hskcache import console
 from hskcache.build.agreement import added_agreement
 from hskcache.build.batching import NEWEST, way_of
-from hskcache.build.job import Job, request_of
+from hskcache.build.job import Job, request_of, resolve_for, tell_maps
 from hskcache.build.kinds import BUILT
 from hskcache.build.layout import plan
 from hskcache.build.nonfinite import OnNonfinite
@@ -23,7 +23,6 @@ from hskcache.cache import Cache
 from hskcache.disk import writing_to
 from hskcache.encoder import takes_token_types
 from hskcache.errors import MismatchError, SpecError
-from hskcache.resolved import resolve_spec
 from hskcache.spec import SECTIONS, Packing, Spec
 from hskcache.store.additions import (
     FieldDraft,
@@ -121,7 +120,8 @@ def prepare_addition(teacher: Teacher, cache: Cache, kind: str, name: str, spec:
         spec = Spec.model_validate(
             {**dict.fromkeys(SECTIONS), "token_budget": request.spec.token_budget, "compute_dtype": dtype}
         )
-    spec = resolve_spec(_spec(request, kind, spec), teacher.info)
+    spec = resolve_for(teacher, _spec(request, kind, spec))
+    tell_maps(teacher, spec)
     rows = rows_of(cache, special_ids(tokenizer))
     if "token_type_ids" not in teacher.tokenizer.model_input_names:
         # As in a build with this teacher: its model may have such an input, but was never shown one.

@@ -1,9 +1,13 @@
 """A build before the teacher runs: a spec resolved against the teacher, rows that fit it, and every shape."""
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, reduce
+from operator import or_
 from pathlib import Path
 
+from hskcache import console
+from hskcache.build.kinds import BUILT
+from hskcache.build.kinds.abc import FieldBasis
 from hskcache.build.layout import ShardLayout, id_dtype, plan
 from hskcache.classes import has_gold
 from hskcache.counted import counted
@@ -15,10 +19,12 @@ from hskcache.runtime import environment
 from hskcache.spec import Packing, Spec
 from hskcache.store.fields import INPUTS, InputsField, StoredField
 from hskcache.store.manifest import DataInfo, Request, TokenizerInfo
+from hskcache.teacher.capture import Wanted, require_seen
 from hskcache.teacher.inputs import SavedTokenizer, fit_rows, most_tokens, save_tokenizer
 from hskcache.teacher.load import Teacher
 from hskcache.text import Corpus, Examples, TokenizedRows
 from hskcache.text.labels import Labels
+from hskcache.units import human_bytes
 
 
 @dataclass(frozen=True, eq=False)
@@ -166,7 +172,8 @@ def describe_job(job: Job) -> tuple[Request, dict[str, StoredField]]:
 
 
 def _prepare(teacher: Teacher, data: DataInfo, labels: Labels | None, rows: TokenizedRows, spec: Spec) -> Job:
-    spec = resolve_spec(spec, teacher.info)
+    spec = resolve_for(teacher, spec)
+    tell_maps(teacher, spec)
     rows = fit_rows(teacher.model, rows, (teacher.info.name, data.name))
     return Job(teacher, data, labels, rows, spec, plan(spec, teacher.info, teacher.num_labels, rows))
 
@@ -175,9 +182,9 @@ def check_corpus_spec(spec: Spec, teacher: Teacher) -> Spec:
     """The resolved spec of a corpus, once it is known that an encoder can serve it; asked before anything is read.
 
     Raises:
-        SpecError: nothing would be kept, rows would be longer than the encoder reads, or as :func:`resolve_spec`.
+        SpecError: nothing would be kept, rows would be longer than the encoder reads, or as :func:`resolve_for`.
     """
-    spec = resolve_spec(spec, teacher.info)
+    spec = resolve_for(teacher, spec)
     if not any(kept is not None for kept in spec.sections.values()):
         raise SpecError(
             "nothing would be kept: a corpus has no logits, so give --keep full, --attention full or parts of them"
@@ -188,6 +195,35 @@ def check_corpus_spec(spec: Spec, teacher: Teacher) -> Spec:
             f"--max-length {most}"
         )
     return spec.model_copy(update={"packing": spec.packing.resolved})
+
+
+def resolve_for(teacher: Teacher, spec: Spec) -> Spec:
+    """A spec resolved against a teacher, of which all that it keeps can be seen.
+
+    Raises:
+        SpecError: it asks for layers or heads that do not exist.
+        TeacherError: the architecture does not show what is to be kept.
+    """
+    spec = resolve_spec(spec, teacher.info)
+    require_seen(teacher.taps, _wanted(teacher, spec), type(teacher.model).__name__)
+    return spec
+
+
+def tell_maps(teacher: Teacher, spec: Spec) -> None:
+    """Say what the scores of positions cost where a teacher shows its attention as whole maps alone."""
+    if teacher.taps.attention == "maps" and _wanted(teacher, spec).scores:
+        most_bytes = 4 * teacher.info.num_layers * teacher.info.num_heads * spec.token_budget * spec.max_length
+        console.say(
+            f"{type(teacher.model).__name__} {teacher.taps.without_attention}: positions are scored by whole maps, up "
+            f"to {human_bytes(most_bytes)} of memory a batch; a smaller --token-budget takes less, --score left none"
+        )
+
+
+def _wanted(teacher: Teacher, spec: Spec) -> Wanted:
+    """Parts of a forward pass that a spec needs, all kinds together."""
+    asked = FieldBasis(spec, teacher.info, teacher.num_labels)
+    fields = {built: built.field(asked) for built in BUILT.values()}
+    return reduce(or_, (built.wanted(field, asked) for built, field in fields.items() if field), Wanted())
 
 
 def check_same(job: Job, request: Request, part: DataInfo, root: Path) -> None:

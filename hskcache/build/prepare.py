@@ -98,8 +98,7 @@ def make_job(request: BuildRequest, keep: str = "--max-length", spool: Path | No
         CacheError: whichever of it is at fault.
     """
     require_teacher_extra()
-    from hskcache.build.job import prepare_job
-    from hskcache.resolved import resolve_spec
+    from hskcache.build.job import prepare_job, resolve_for
     from hskcache.teacher.load import load_teacher
 
     data, layout, spec = request.texts.data, request.texts.layout, request.spec
@@ -109,7 +108,7 @@ def make_job(request: BuildRequest, keep: str = "--max-length", spool: Path | No
     layout.check(data)
     loaded = load_teacher(request.teacher, request.device, spec.compute_dtype).called(request.called)
     # What is wrong with the spec is said before the rows are read, which may take minutes.
-    spec = resolve_spec(spec, loaded.info)
+    spec = resolve_for(loaded, spec)
     with nullcontext() if spool is None else spooling(spool):
         examples = layout.read_for(loaded.info.name, loaded.model.config, data)
         tokens = tokenized(examples, loaded.tokenizer, spec.max_length)

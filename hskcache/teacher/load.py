@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from hskcache import console
 from hskcache.encoder import identifying_config, weights_digest
 from hskcache.model.adapter import tokenizer_of
 from hskcache.model.load import CLASSIFIER, ENCODER, ModelDemands, load_model
@@ -80,6 +81,9 @@ def as_teacher(
         TeacherError: it cannot be run on padded rows.
     """
     taps = find_taps(model)
+    if getattr(model.config, "attention_type", None) == "block_sparse":
+        # The rows of the probe are too short for its blocks, and transformers never goes back from full attention.
+        console.say(f"{name} reads all rows with full attention, to which short rows switch its sparse one for good")
     return Teacher(model, tokenizer, describe(model, name), num_labels, taps)
 
 

@@ -26,8 +26,12 @@ from hskcache.selection.scores import Attended
 AttentionSource = Literal["queries", "maps"]
 """``queries``: query and key of every layer; ``maps``: the probabilities [B, H, L, L] that the model reports."""
 
-_CLOSE, _CLOSE_16_BITS = 1e-3, 5e-2
-"""Most that two computations of the same values may differ, relative to the largest of them."""
+_SIZES = ("vocab_size", "num_hidden_layers", "num_attention_heads", "hidden_size")
+_CLOSE, _CLOSE_16_BITS = 1e-3, 0.25
+"""Most that two computations of the same values may differ, relative to the largest of them.
+
+In 16 bits one rounding of a large score moves its probability by percents; what is to be told apart differs by more.
+"""
 
 
 class Tap(NamedTuple):
@@ -69,10 +73,15 @@ def find_taps(model: PreTrainedModel) -> Taps:
             padding.
     """
     model.eval()
+    if lacking := [size for size in _SIZES if not isinstance(getattr(model.config, size, None), int)]:
+        raise TeacherError(
+            f"{type(model).__name__} does not say its {' and its '.join(lacking)} in its configuration; use a plain "
+            "encoder such as BERT"
+        )
     inputs = _inputs(model)
     reported = _run(model, inputs)
     _check_padding(model, inputs, reported)
-    states, without_states = _states(model, inputs, reported)
+    states, without_states = _states(model, inputs)
     attention, without_attention = _attention(model, inputs, reported)
     return Taps(states, attention, without_states, without_attention)
 
@@ -86,11 +95,10 @@ def tapped(model: nn.Module, taps: Mapping[int, Tap], states: dict[int, Tensor])
         taps: of the layers that are wanted, by layer.
         states: takes the states [B, L, D] by layer.
     """
-    modules = dict(model.named_modules())
     handles = []
     for name in {tap.module for tap in taps.values()}:
         layers = {(tap.call, tap.is_input): layer for layer, tap in taps.items() if tap.module == name}
-        handles += _watch(modules[name], _keeper(layers, states))
+        handles += _watch(model.get_submodule(name), _keeper(layers, states))
     try:
         yield
     finally:
@@ -166,7 +174,7 @@ def _check_padding(model: PreTrainedModel, inputs: Mapping[str, Tensor], reporte
         )
 
 
-def _states(model: PreTrainedModel, inputs: Mapping[str, Tensor], reported: Any) -> tuple[tuple[Tap, ...], str]:
+def _states(model: PreTrainedModel, inputs: Mapping[str, Tensor]) -> tuple[tuple[Tap, ...], str]:
     """A tap for each hidden state that the model reports, or the reason why there are none."""
     seen: list[tuple[Tap, Tensor]] = []
     handles: list[Any] = []
@@ -186,10 +194,9 @@ def _states(model: PreTrainedModel, inputs: Mapping[str, Tensor], reported: Any)
     if hidden is None:
         return (), "reports no hidden states of its own"
     if len(hidden) != count or any(state.shape != (*inputs["input_ids"].shape, width) for state in hidden):
-        shapes = "hidden states of other shapes than" if len(hidden) == count else f"{len(hidden)} hidden states, not"
-        return (
-            (),
-            f"reports {shapes} one of {width} values a token for each of {counted(count - 1, 'layer')} and the embedding",
+        return (), (
+            f"reports {len(hidden)} hidden states, and not one of {width} values a token for each of "
+            f"{counted(count - 1, 'layer')} and the embedding"
         )
     taps = [_tap(state, seen) for state in hidden]
     if lost := [str(layer) for layer, tap in enumerate(taps) if tap is None]:
@@ -208,7 +215,7 @@ def _tap(state: Tensor, seen: Sequence[tuple[Tap, Tensor]]) -> Tap | None:
 def _attention(
     model: PreTrainedModel, inputs: Mapping[str, Tensor], reported: Any
 ) -> tuple[AttentionSource | None, str]:
-    """Where attention is seen, and why it is not, or not before the softmax."""
+    """The place where attention is seen, and the reason why it is not, or not before the softmax."""
     layers = model.config.num_hidden_layers
     before = model.config._attn_implementation
     maps, reason = _maps(model, inputs, layers)

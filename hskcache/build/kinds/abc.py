@@ -129,6 +129,10 @@ class BuiltKind(Generic[FieldModel]):
         """
         return {}
 
+    def wanted(self, field: FieldModel, asked: FieldBasis) -> Wanted:
+        """Parts of a forward pass that must be captured for the field; nothing beside the logits."""
+        return Wanted()
+
     def selector(self, job: "Job", field: FieldModel, constants: Mapping[str, NDArray[Any]]) -> Selector:
         """Selector of what is kept of a captured batch."""
         raise NotImplementedError

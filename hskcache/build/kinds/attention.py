@@ -131,6 +131,12 @@ class BuiltAttention(BuiltKind[AttentionField]):
         kept_N = kept_counts(spec.attention.length, rows)
         return Size(attention_bytes(field, kept_N) + 8, 1 + 4 * len(field.layers), kept_N)
 
+    def wanted(self, field: AttentionField, asked: FieldBasis) -> Wanted:
+        """Query and key of the stored layers, and the scores that choose positions."""
+        assert asked.spec.attention is not None
+        scores = positions_of(asked.spec.attention, field.layers, asked.teacher.num_layers, frozenset()).scores
+        return Wanted(scores=scores, attention=frozenset(field.layers))
+
     def selector(self, job: "Job", field: AttentionField, constants: Mapping[str, NDArray[Any]]) -> AttentionSelector:
         """Positions and heads of the spec."""
         attention = job.spec.attention

@@ -151,6 +151,12 @@ class BuiltHidden(BuiltKind[HiddenField]):
         row_bytes_N = kept_N * position_bytes(field) * len(field.layers) + 8
         return Size(row_bytes_N, 1 + 4 * len(field.layers), kept_N, _constant_bytes(field))
 
+    def wanted(self, field: HiddenField, asked: FieldBasis) -> Wanted:
+        """The stored layers, and the scores that choose their positions."""
+        assert asked.spec.hidden is not None
+        scores = positions_of(asked.spec.hidden, field.layers, asked.teacher.num_layers, frozenset()).scores
+        return Wanted(hidden=frozenset(field.layers), scores=scores)
+
     def constants(self, job: "Job", field: HiddenField, run: Run, sample_rows: int) -> Arrays:
         """The columns of a fixed choice, or the principal components of a sample."""
         hidden = job.spec.hidden

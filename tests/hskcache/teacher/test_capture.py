@@ -7,12 +7,11 @@ import pytest
 import torch
 import transformers
 from direct import CLOSE, raw_scores
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import PreTrainedModel
 
 from hskcache.attention import scores_between
-from hskcache.errors import TeacherError
 from hskcache.selection.length import received_score
 from hskcache.teacher.capture import Captured, Wanted, capture
 from hskcache.teacher.taps import find_taps

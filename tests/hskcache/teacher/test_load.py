@@ -66,11 +66,15 @@ def test_a_model_without_a_classifier_is_refused(tiny_teacher_dir: Path, tmp_pat
     assert "hsktrain finetune" in message
 
 
-def test_a_decoder_is_refused(tiny_teacher_dir: Path, tmp_path: Path) -> None:
+def test_a_decoder_with_a_classifier_is_a_teacher_whose_attention_cannot_be_seen(
+    tiny_teacher_dir: Path, tmp_path: Path
+) -> None:
     folder = copy(tiny_teacher_dir, tmp_path / "gpt")
-    config = GPT2Config(vocab_size=150, n_embd=32, n_layer=2, n_head=2, pad_token_id=0)
+    config = GPT2Config(vocab_size=150, n_embd=32, n_layer=2, n_head=2, pad_token_id=0, bos_token_id=1, eos_token_id=2)
     GPT2ForSequenceClassification(config).save_pretrained(folder)
-    assert "attends causally" in refusal(folder)
+    taps = load_teacher(str(folder), "cpu").taps
+    assert (len(taps.states), taps.attention) == (3, None)
+    assert "attends causally" in taps.without_attention
 
 
 @pytest.mark.parametrize("content", [b"", b"not weights", b"\xff" * 4096])
