@@ -82,7 +82,7 @@ def test_teachers_that_cannot_teach(refused_build: Any, tiny_teacher_dir: Path, 
     deberta = Path(shutil.copytree(tiny_teacher_dir, tmp_path / "deberta"))
     size = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
     DebertaForSequenceClassification(DebertaConfig(vocab_size=150, **size)).save_pretrained(deberta)
-    assert "computes attention in its own code" in refused_build(teacher=deberta)
+    assert "computes attention in its own code" in refused_build("--attention", "full", teacher=deberta)
     assert str(tmp_path / "none") in refused_build(teacher=tmp_path / "none")
 
 

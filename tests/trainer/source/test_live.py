@@ -60,7 +60,8 @@ def test_losses_equal_those_with_the_teacher_in_the_loop_step_by_step(
         losses_of(loader, Objective(student_of(source, config), losses, source.knowledge.matches))
         for loader in (KnowledgeLoader(caches(width), batch_size=12), LiveLoader(job, batch_size=12))
     )
-    torch.testing.assert_close(torch.stack(cached), torch.stack(live), rtol=1e-5, atol=0)
+    # Batches are padded otherwise, and forty steps of the optimiser make the last bits grow.
+    torch.testing.assert_close(torch.stack(cached), torch.stack(live), rtol=5e-5, atol=0)
     assert cached[-1][0] < cached[0][0]
 
 
