@@ -20,10 +20,11 @@ from trainer.run.training import check_report
 from trainer.student.vocabulary import tokenizer_for
 
 
-def fit(request: FitRequest, out: Path | str, machine: Machine | None = None) -> dict[str, Any]:
+def fit(request: FitRequest, out: Path | str, machine: Machine | None = None, tells: bool = True) -> dict[str, Any]:
     """Train a student and save it in ``out``; the same request goes on where a cut-off run stopped.
 
-    ``machine``: how to compute; None: as :class:`Machine` has it by default. Returns what metrics.json holds, see
+    ``machine``: how to compute; None: as :class:`Machine` has it by default. ``tells``: whether what is known of the
+    rows and the teacher is said, which a second run of the same need not. Returns what metrics.json holds, see
     :func:`trainer.run.fit.fit`. Raises CacheError if something is missing, damaged or does not fit, which is told
     before anything is written; Interrupted by SIGINT or SIGTERM, after which the same request goes on.
     """
@@ -33,7 +34,7 @@ def fit(request: FitRequest, out: Path | str, machine: Machine | None = None) ->
     require_room(out)
     with console.going_on_from(lambda: reached(out)):
         facts = asked(request)
-        job = prepare_fit(request, machine)
+        job = prepare_fit(request, machine, tells)
         with writing_to(out, "here"):
             result = run_fit(job, out, machine)
             remember(facts, out)

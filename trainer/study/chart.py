@@ -44,6 +44,7 @@ class Curve:
         places: along the horizontal axis, ascending.
         scores: at these places.
         intervals: half their widths; None draws no band.
+        is_apart: whether places have nothing between them: bars in place of a band.
     """
 
     label: str
@@ -51,6 +52,7 @@ class Curve:
     scores: Sequence[float]
     style: Style
     intervals: Sequence[float] | None = None
+    is_apart: bool = False
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,7 @@ def draw(chart: Chart, path: Path) -> None:
     figure = Figure(figsize=(7, 4.2), dpi=150, layout="constrained")
     axes = figure.subplots()
     for line in chart.lines:
-        axes.axhline(line.score, color=line.color, linestyle=line.line, linewidth=1, label=line.label)
+        axes.axhline(line.score, color=line.color, linestyle=line.line, linewidth=1.2, label=line.label)
         if line.half_width is not None:
             # Without it the axis makes every difference look large.
             low, high = line.score - line.half_width, line.score + line.half_width
@@ -111,23 +113,26 @@ def draw(chart: Chart, path: Path) -> None:
     if chart.prepare is not None:
         chart.prepare(axes)
     tidy(axes)
-    figure.legend(loc="outside upper center", ncols=3, frameon=False, fontsize=9)
+    if axes.get_legend_handles_labels()[0]:
+        figure.legend(loc="outside upper center", ncols=3, frameon=False, fontsize=9)
     save(figure, path)
 
 
 def _curve(axes: Axes, curve: Curve, layer: float) -> None:
     marker, line, color, width = curve.style
-    (drawn,) = axes.plot(curve.places, curve.scores, line, color=color, marker=marker, markersize=5, label=curve.label)
-    drawn.set(linewidth=width, zorder=layer)
-    if curve.intervals is not None:
-        low = [score - half for score, half in zip(curve.scores, curve.intervals, strict=True)]
-        high = [score + half for score, half in zip(curve.scores, curve.intervals, strict=True)]
-        axes.fill_between(curve.places, low, high, color=color, alpha=0.12, linewidth=0, zorder=1)
-        if len(curve.places) == 1:
-            # A band of no width is not seen.
-            axes.errorbar(
-                curve.places, curve.scores, curve.intervals, color=color, capsize=3, linewidth=1, zorder=layer
-            )
+    (drawn,) = axes.plot(curve.places, curve.scores, linestyle=line, color=color, marker=marker, markersize=5)
+    # A curve without a name is alone, and what its points are stands below them.
+    drawn.set(linewidth=width, zorder=layer, label=curve.label or "_")
+    if curve.intervals is None:
+        return
+    if curve.is_apart or len(curve.places) == 1:
+        # A band would have no width, or fill what lies between places.
+        bars = axes.errorbar(curve.places, curve.scores, curve.intervals, fmt="none", ecolor=color, capsize=3)
+        bars.lines[2][0].set_linewidth(1)
+        return
+    low = [score - half for score, half in zip(curve.scores, curve.intervals, strict=True)]
+    high = [score + half for score, half in zip(curve.scores, curve.intervals, strict=True)]
+    axes.fill_between(curve.places, low, high, color=color, alpha=0.12, linewidth=0, zorder=1)
 
 
 def save(figure: Figure, path: Path) -> None:

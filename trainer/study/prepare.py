@@ -4,15 +4,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from transformers import PreTrainedModel
+
 from hskcache import console
 from hskcache.cache import Cache
 from hskcache.counted import counted
 from hskcache.errors import CacheError, MismatchError
 from hskcache.evaluation import metrics_for
 from hskcache.recall import of_cache
+from trainer.loading.choice import parse_choice
 from trainer.loading.loader import first_shards
 from trainer.run.prepare import evaluation_rows, prepare_fit
 from trainer.run.request import Machine
+from trainer.source.gate import check_recipe, check_student
 from trainer.source.knowledge import cached_knowledge
 from trainer.source.source import opened_cache
 from trainer.study.cells import CELLS, Making, StudyCell, StudyScoring
@@ -79,11 +83,12 @@ def _served(making: Making, points: Sequence[Point], request: StudyRequest) -> M
     """
     cells: dict[str, Sequence[StudyCell]] = {}
     reasons: dict[str, str] = {}
+    students: dict[str, PreTrainedModel] = {}
     for point in points:
         try:
             own = making.cells(point, range(request.plan.seeds))
             if not all(cell.is_done for cell in own):
-                prepare_fit(own[0].request, making.machine, tells=False)
+                _check(own[0], making, students)
             cells[point.name] = own
         except CacheError as error:
             reasons[point.name] = str(error)
@@ -100,3 +105,16 @@ def _served(making: Making, points: Sequence[Point], request: StudyRequest) -> M
         )
     console.say(f"{count} are left out")
     return cells
+
+
+def _check(cell: StudyCell, making: Making, students: dict[str, PreTrainedModel]) -> None:
+    """Raise CacheError unless a cell can be run; ``students``: those that are known to read the rows, by source."""
+    point = cell.point
+    if point.student not in students:
+        students[point.student] = prepare_fit(cell.request, making.machine, tells=False).student
+        return
+    seen = making.cache.view(point.view)
+    first_shards(seen, point.num_rows)
+    knowledge = cached_knowledge(seen, parse_choice(seen, point.fields))
+    check_recipe(knowledge, point.recipe, making.machine.slices)
+    check_student(knowledge, point.recipe, students[point.student], point.layer_map)

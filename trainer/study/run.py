@@ -97,7 +97,7 @@ def _run(asked: Study, out: Path, machine: Machine, drops_students: bool) -> Non
     def run(cell: StudyCell) -> None:
         started_s = perf_counter()
         console.say(f"{cell.point.name}, seed {cell.seed}: {cell.folder}")
-        fit(cell.request, cell.folder, machine)
+        fit(cell.request, cell.folder, machine, tells=not durations_s)
         if drops_students:
             for weights in cell.folder.glob(_WEIGHTS):
                 weights.unlink()

@@ -113,11 +113,11 @@ def test_a_study_that_is_cut_off_has_a_table(
 
     out, real, begun = tmp_path / "out", room.fit, []
 
-    def fit(*words: Any) -> Any:
+    def fit(*words: Any, **more: Any) -> Any:
         begun.append(words)
         if len(begun) == 4:
             raise KeyboardInterrupt
-        return real(*words)
+        return real(*words, **more)
 
     monkeypatch.setattr(room, "fit", fit)
     cut = study(*AXIS, *asked, "--seeds", 2, "--out", out)
