@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 POINTS, SEEDS = 12, 3
 LEAST, MOST = "1l_5t_0.05h", "2l_20t_0.1h"
 OWN_BUILD = "build of one point"
+_STEPS = (LOOP_HIDDEN, LOOP_PREDICTION, LEAST, MOST, PREDICTION)
 
 
 class Material(NamedTuple):
@@ -94,6 +95,12 @@ def _narrow(keep: str, given: dict[str, Any]) -> Any:
     return make_spec(keep, given["encoding"], max_length=given["length"])
 
 
+def in_a_turn(name: str, given: dict[str, Any]) -> int:
+    """Steps timed together: of a cache, whose batches differ in length, a whole epoch of the sample."""
+    steps: int = given["block"] if name in (LOOP_HIDDEN, LOOP_PREDICTION) else ceil(given["rows"] / given["batch_size"])
+    return steps
+
+
 class StudyCost(NamedTuple):
     """Seconds of all points and seeds: of builds, of steps, and of evaluations and checkpoints."""
 
@@ -109,18 +116,18 @@ class StudyCost(NamedTuple):
 
 def costs(times: Times, epochs: tuple[float, float], given: dict[str, Any]) -> tuple[StudyCost, StudyCost]:
     """Cost of the study from one cache, and of each point by itself; nothing is saved or scored in the latter."""
-    runs, blocks = POINTS * SEEDS, ceil(ROWS / given["batch_size"]) / given["block"]
-    rows_built = ROWS / given["build_rows"]
+    runs, num_steps, rows_built = POINTS * SEEDS, ceil(ROWS / given["batch_size"]), ROWS / given["build_rows"]
+    step = {name: times.median(name) / in_a_turn(name, given) for name in _STEPS}
 
     def trained(hidden: float, prediction: float) -> float:
-        return float(runs * blocks * (epochs[0] * hidden + epochs[1] * prediction))
+        return float(runs * num_steps * (epochs[0] * hidden + epochs[1] * prediction))
 
-    point = (times.median(LEAST) + times.median(MOST)) / 2
+    point = (step[LEAST] + step[MOST]) / 2
     saved = runs * (sum(epochs) * times.median(CHECKPOINT) + (epochs[1] + 1) * times.median(EVALUATION))
-    ours = StudyCost(rows_built * times.median(BUILD), trained(point, times.median(PREDICTION)), saved)
+    ours = StudyCost(rows_built * times.median(BUILD), trained(point, step[PREDICTION]), saved)
     theirs = StudyCost(
         POINTS * rows_built * times.median(OWN_BUILD),
-        trained(times.median(LOOP_HIDDEN), times.median(LOOP_PREDICTION)),
+        trained(step[LOOP_HIDDEN], step[LOOP_PREDICTION]),
         0.0,
     )
     return ours, theirs
@@ -132,7 +139,7 @@ def costs(times: Times, epochs: tuple[float, float], given: dict[str, Any]) -> t
 @options.count("--build-rows", 256, "Rows of a timed build.")
 @options.length("Tokens of a row at most, to which the published way pads every row.", 64)
 @options.batch_size
-@options.count("--block", 4, "Steps timed together.")
+@options.count("--block", 4, "Steps with the teacher in the loop that are timed together.")
 @options.encoding
 @options.teacher_shape
 @options.student_of_4
@@ -158,7 +165,7 @@ def main(work: Path, as_json: bool, **given: Any) -> None:
         sides = sides_of(material, given)
         part = make_job(material.teacher, material.part, _wide(given))
         narrow = make_job(material.teacher, material.part, _narrow(MOST, given))
-        turns: dict[str, Any] = {name: steps(side, given) for name, side in sides.items()}
+        turns: dict[str, Any] = {name: steps(side, in_a_turn(name, given), given) for name, side in sides.items()}
         turns |= beside_the_steps(material.job, part, sides[LEAST], Path(folder), given)
         turns[OWN_BUILD] = lambda: build(narrow, Path(folder) / f"own-{len(list(Path(folder).iterdir()))}.hsk")
         times = take_turns("study", turns, given["repetitions"])
@@ -174,8 +181,8 @@ def conclude(
         report.Target("study / each point by itself", ours.whole / theirs.whole, 0.35),
         report.Target("study / the same without their builds", ours.whole / theirs.trained, 0.35),
     ]
-    block = dict.fromkeys((LOOP_HIDDEN, LOOP_PREDICTION, LEAST, MOST, PREDICTION), given["block"])
-    timed = [[name, f"{times.median(name) / block.get(name, 1):.4f}"] for name in times.seconds]
+    turns = {name: in_a_turn(name, given) if name in _STEPS else 1 for name in times.seconds}
+    timed = [[name, f"{times.median(name) / count:.4f}"] for name, count in turns.items()]
     rows = {"study, from one cache": ours, "each point by itself": theirs}
     header = ("seconds of 12 points x 3 seeds", "builds", "steps", "saving, scoring", "whole")
     sums = [[name, *(f"{value:,.0f}" for value in (*cost, cost.whole))] for name, cost in rows.items()]
