@@ -97,11 +97,12 @@ def _encodings(sizes: CandidateSizes) -> tuple[str, ...]:
 
 
 def _by_order(sizes: CandidateSizes, least: KeepChoice) -> BudgetPlan:
-    steps, found = _steps(sizes), []
+    steps, found = _steps(sizes), list[PlanChoice]()
     for encoding in _encodings(sizes):
-        place = last_that_fits(steps, lambda step, encoding=encoding: sizes.fits(KeepChoice(step, encoding)))  # type: ignore[misc]
+        rungs = [KeepChoice(step, encoding) for step in steps]
+        place = last_that_fits(rungs, sizes.fits, sizes.is_likely)
         if place is not None:
-            found.append(sizes.of(KeepChoice(steps[place], encoding)))
+            found.append(sizes.of(rungs[place]))
     choices = found or [sizes.of(least)]
     return BudgetPlan(
         budget_bytes=sizes.budget_bytes,

@@ -4,12 +4,16 @@ It is a rule of thumb, after the joint example of Liu et al., 2021, ``1l_10t_0.1
 columns, of which the tokens of the highest attention are kept.
 """
 
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
+from itertools import count
+from typing import TypeVar
 
 from hskcache.spec import SCORES, Hidden, Keep
 
-FIRST_SHARE = 0.1
-"""Share of columns that tokens are added with."""
+Step = TypeVar("Step")
+
+_GUESSES = 5
 _SHARES = tuple(place / 10 for place in range(1, 11))
 
 
@@ -32,15 +36,27 @@ def ladder(hidden: Hidden, num_layers: int, longest: int) -> list[Keep]:
     return [*steps, Keep(None, tokens[-1], shares[-1])] if num_layers > 1 else steps
 
 
-def last_that_fits(steps: Sequence[Keep], fits: Callable[[Keep], bool]) -> int | None:
-    """Place of the last step that fits, of steps that take more and more; None where not even the first does."""
+def last_that_fits(
+    steps: Sequence[Step], fits: Callable[[Step], bool], is_likely: Callable[[Step], bool]
+) -> int | None:
+    """Place of the last step that fits, of steps that take more and more; None where not even the first does.
+
+    ``fits`` is asked as seldom as may be: about the last step of which it is likely, then about the one after. When
+    that went wrong some times, the steps are halved.
+    """
     low, high = 0, len(steps)
-    while low < high:
-        middle = (low + high) // 2
-        if fits(steps[middle]):
-            low = middle + 1
+    for turn in count():
+        if low >= high:
+            break
+        place = (low + high) // 2
+        if turn < _GUESSES:
+            # Steps before this one are likely to fit.
+            end = bisect_left(range(low, high), True, key=lambda step: not is_likely(steps[step])) + low
+            place = max(low, end - 1)
+        if fits(steps[place]):
+            low = place + 1
         else:
-            high = middle
+            high = place
     # A sample is a little more or less than it should be.
     while low and not fits(steps[low - 1]):
         low -= 1

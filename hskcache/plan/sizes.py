@@ -60,6 +60,7 @@ class CandidateSizes:
     def __init__(self, job: Job, keeping: Keeping, budget_bytes: int, advance: Callable[[], object]) -> None:
         self.job, self.keeping, self.budget_bytes, self._advance = job, keeping, budget_bytes, advance
         self._known: dict[KeepChoice, PlanChoice] = {}
+        self._compressed: dict[str | None, float] = {}
 
     def of(self, kept: KeepChoice) -> PlanChoice:
         """The size as ``hskcache estimate`` tells it. Raises SpecError where nothing would be kept of a corpus."""
@@ -67,6 +68,7 @@ class CandidateSizes:
             guess = estimate(respecified(self.job, self._spec(kept)))
             self._advance()
             num_bytes = sum(guess.num_bytes.values())
+            self._compressed[kept.encoding] = num_bytes / sum(guess.most_bytes.values())
             self._known[kept] = PlanChoice(
                 keep=kept.words,
                 encoding=kept.encoding,
@@ -82,8 +84,15 @@ class CandidateSizes:
         """True if a cache is within the budget; the teacher only runs where its shapes do not tell."""
         if kept in self._known:
             return self._known[kept].fits
-        most = respecified(self.job, self._spec(kept)).layout.num_bytes
-        return sum(most.values()) <= self.budget_bytes or self.of(kept).fits
+        return self._most_bytes(kept) <= self.budget_bytes or self.of(kept).fits
+
+    def is_likely(self, kept: KeepChoice) -> bool:
+        """True if a cache is within the budget where it is compressed as well as the last one of its encoding."""
+        return self._most_bytes(kept) * self._compressed.get(kept.encoding, 1.0) <= self.budget_bytes
+
+    def _most_bytes(self, kept: KeepChoice) -> int:
+        """Bytes by shapes alone, for which no teacher runs."""
+        return sum(respecified(self.job, self._spec(kept)).layout.num_bytes.values())
 
     def _spec(self, kept: KeepChoice) -> Spec:
         """The spec that the same options give with this ``--keep`` and ``--encoding``."""

@@ -194,8 +194,15 @@ def test_every_step_of_the_ladder_holds_the_one_before() -> None:
     assert {step.fraction for step in ladder(Hidden(width=Width(scheme="all")), 2, 12)} == {1.0}
 
 
-@pytest.mark.parametrize("most", range(-1, 9))
-def test_the_last_step_that_fits_is_found(most: int) -> None:
-    steps = [Keep(1, count, 1.0) for count in range(1, 9)]
-    place = last_that_fits(steps, lambda step: (step.tokens or 0) - 1 <= most)
-    assert place == (None if most < 0 else min(most, 7))
+@pytest.mark.parametrize("error", [0, -3, 5, 100, -100])
+@pytest.mark.parametrize("most", range(-1, 33))
+def test_the_last_step_that_fits_is_found_however_wrong_the_guess_is(most: int, error: int) -> None:
+    asked: list[int] = []
+
+    def fits(step: int) -> bool:
+        asked.append(step)
+        return step <= most
+
+    place = last_that_fits(range(32), fits, lambda step: step <= most + error)
+    assert place == (None if most < 0 else min(most, 31))
+    assert len(set(asked)) <= (2 if error == 0 else 11)
