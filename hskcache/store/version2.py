@@ -8,7 +8,7 @@ from pydantic import Field as Key
 from hskcache.errors import DamageError
 from hskcache.store.agreement import Agreement
 from hskcache.store.evaluation import Evaluation
-from hskcache.store.fields import Field, StoredField
+from hskcache.store.fields import Field, StoredField, kind_of
 from hskcache.store.files import canonical_json, sha256_hex
 from hskcache.store.manifest import Format, Manifest, Part, named_content, with_checksum
 from hskcache.store.meaning import meanings
@@ -128,9 +128,11 @@ def parse_version2(body: bytes, file: str, store: PageStore, checks: Checks) -> 
         DamageError: it is not what it should be; names ``file``.
     """
     document = parse(Version2Document, body, file)
+    request, fields = document.request, document.fields
     for name, pages in document.index.items():
         _check_pages(file, name, pages)
-    request, fields = document.request, document.fields
+        if name in fields:
+            _check_arrays(file, name, pages, kind_of(fields[name]).arrays(fields[name]))
     shards: dict[str, Records] = {
         name: PagedRecords(name, pages, store, checks(request, name, fields[name]) if name in fields else None)
         for name, pages in document.index.items()
@@ -147,6 +149,13 @@ def _check_pages(file: str, name: str, pages: list[Page]) -> None:
         if page.shard != shard:
             raise DamageError(f"{file} is damaged: page {number} of {name} does not follow the one before")
         shard += page.num_records
+
+
+def _check_arrays(file: str, name: str, pages: list[Page], arrays: Collection[str]) -> None:
+    """Raise unless the arrays that pages sum up are those of their field; sizes are told by these sums alone."""
+    for page in pages:
+        if foreign := next((array for array in page.arrays if array not in arrays), None):
+            raise DamageError(f"{file} is damaged: {name} has no {foreign}, of which {page.file} is to hold records")
 
 
 def _pages(manifest: Manifest) -> dict[str, tuple[Page, ...]]:

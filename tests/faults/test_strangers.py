@@ -119,6 +119,19 @@ def test_a_field_whose_name_leads_elsewhere_is_refused(truth: Truth, told: Path,
     both_manifests(told, (truth.root / MANIFEST).read_bytes())
 
 
+def test_a_page_that_sums_up_arrays_of_another_field_is_refused_when_the_cache_is_opened(
+    truth: Truth, told: Path
+) -> None:
+    """Sizes are told by these sums alone, before any record is read."""
+    story = truth.story.refer()
+    index = story.manifest["index"]
+    index["inputs"][0]["arrays"] = index["hidden"][0]["arrays"]
+    both_manifests(told, story.signed()[MANIFEST] or b"")
+    with pytest.raises(DamageError, match="inputs has no layer_"):
+        open_cache(told)
+    both_manifests(told, (truth.root / MANIFEST).read_bytes())
+
+
 @pytest.mark.parametrize(
     ("shard", "name", "value", "what"),
     [

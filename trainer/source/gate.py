@@ -132,6 +132,11 @@ def check_student(knowledge: Knowledge, recipe: Recipe, student: PreTrainedModel
             f"the student knows {config.vocab_size} token ids and the tokenizer of {where} gives "
             f"{knowledge.request.tokenizer.vocab_size}; use a student with the teacher's vocabulary"
         )
+    if int(config.vocab_size) <= knowledge.request.tokenizer.pad_token_id:
+        raise MismatchError(
+            f"the student knows {config.vocab_size} token ids and rows of {where} are padded with "
+            f"{knowledge.request.tokenizer.pad_token_id}; use a student with the teacher's vocabulary"
+        )
 
 
 def _called(stage: Stage, recipe: Recipe) -> str:

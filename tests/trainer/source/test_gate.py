@@ -110,6 +110,16 @@ def test_a_student_of_another_task_or_vocabulary_is_refused(
         check_student(knowledge, stage(soft={}), student)
 
 
+def test_rows_padded_with_a_token_that_the_student_does_not_know_are_refused(
+    knowledge: Knowledge, cache_dir: Path, wide: Path
+) -> None:
+    request = knowledge.request
+    tokenizer = request.tokenizer.model_copy(update={"pad_token_id": 1 << 16})
+    padded = replace(knowledge, request=request.model_copy(update={"tokenizer": tokenizer}))
+    with pytest.raises(MismatchError, match="are padded with 65536"):
+        check_student(padded, stage(soft={}), student_of(cached_source(cache_dir), wide))
+
+
 def test_another_tokenizer_is_refused_by_the_first_token_that_differs(knowledge: Knowledge) -> None:
     ours = {"[PAD]": 0, "the": 1, "film": 2}
     check_tokenizer(knowledge, dict(ours), ours, "student")
