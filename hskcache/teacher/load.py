@@ -80,7 +80,7 @@ def as_teacher(
     Raises:
         TeacherError: it cannot be run on padded rows.
     """
-    taps = find_taps(model)
+    taps = find_taps(model, tokenizer.pad_token_id or 0)
     if getattr(model.config, "attention_type", None) == "block_sparse":
         # The rows of the probe are too short for its blocks, and transformers never goes back from full attention.
         console.say(f"{name} reads all rows with full attention, to which short rows switch its sparse one for good")

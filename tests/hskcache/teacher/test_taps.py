@@ -229,3 +229,11 @@ def test_a_layer_that_attends_twice_gives_no_scores() -> None:
     assert taps.attention is None
     assert "attends 4 times in 3 layers" in taps.without_attention
     assert len(taps.states) == 4
+
+
+@pytest.mark.parametrize(("own", "given"), [(None, 0), (7, 0)])
+def test_a_decoder_whose_padding_token_is_not_the_tokenizer_s_is_refused(own: int | None, given: int) -> None:
+    """It answers at the last token that is not padding, so it would answer somewhere else."""
+    config = {**DECODER, "pad_token_id": own, "bos_token_id": 1, "eos_token_id": 2}
+    with pytest.raises(TeacherError, match=f"which is {own} by its config.json and {given} by its tokenizer"):
+        find_taps(make("GPT2", **config), given)
