@@ -7,14 +7,14 @@ from itertools import cycle
 from pathlib import Path
 
 from matplotlib.axes import Axes
-from matplotlib.ticker import EngFormatter, NullFormatter
+from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
 
 from hskcache.studied import StudyPoint, StudyResults
 from trainer.study.chart import STYLES, Chart, Curve, LevelLine, Style, draw
 
 PLOT = "study.png"
 _MOST_LETTERS = 60
-_FEW_POWERS = 20
+_FEW_POWERS = 100
 Prepare = Callable[[Axes], None]
 
 
@@ -74,6 +74,7 @@ def _log(axes: Axes) -> None:
     axes.set_xscale("log")
     low, high = axes.get_xlim()
     axes.xaxis.set_major_formatter(EngFormatter("B"))
+    axes.xaxis.set_minor_locator(LogLocator(subs=(2, 5)))
     axes.xaxis.set_minor_formatter(EngFormatter("B") if high < _FEW_POWERS * low else NullFormatter())
     axes.tick_params(axis="x", which="minor", labelsize=8)
     axes.grid(axis="x", which="major", color="lightgrey", linewidth=0.4)

@@ -52,7 +52,8 @@ def study(request: StudyRequest, out: Path, machine: Machine) -> StudyResults:
         finally:
             # Also of what is cut off.
             with suppress(OSError):
-                results = write(asked, out)
+                write(asked, out)
+        results = write(asked, out)
         if any(point.scores for point in results.points):
             plot(results, request.plan.about, out / PLOT)
     return results

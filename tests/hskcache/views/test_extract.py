@@ -66,6 +66,13 @@ def shard_digests(root: Path) -> dict[str, str]:
         ("float32", "0.03h", "40t_0.03h", {}),
         ("uniform", "1l_3t_0.25h", "1l_3t_0.25h", {"encoding": "float16", "width__scheme": "uniform"}),
         ("pca", "1l", "1l_6t_0.25h", {"encoding": "int8", "width__scheme": "pca"}),
+        (
+            "all",
+            "1l_5t_0.25h,score=left,columns=uniform,encoding=int8",
+            "1l_5t_0.25h",
+            {"encoding": "int8", "width__scheme": "uniform", "length__score": "left"},
+        ),
+        ("all", "2l_9t_0.3h,specials=no,encoding=int4", "2l_9t_0.3h", {"encoding": "int4", "length__specials": False}),
     ],
 )
 def test_bytes_are_those_that_a_build_writes(
@@ -73,6 +80,7 @@ def test_bytes_are_those_that_a_build_writes(
 ) -> None:
     sources: dict[str, Callable[[], Cache]] = {
         "int8": lambda: whole,
+        "all": lambda: cache_of("48t"),
         "float32": lambda: wide,
         "uniform": lambda: cache_of("6t_0.5h", encoding="float16", width__scheme="uniform"),
         "pca": lambda: cache_of("6t_0.25h", encoding="int8", width__scheme="pca"),

@@ -105,6 +105,20 @@ def test_a_student_of_a_point_is_that_of_a_cache_of_its_own(
         assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
+def test_the_cost_is_told_and_students_may_be_dropped(asked: tuple[object, ...], tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    words = (*AXIS, *asked, "--seeds", 1, "--no-labels", "--rows", 40, "--eval-rows", 20, "--out", out)
+    cost = facts_of(*words, "--estimate")
+    assert (cost["num_cells"], cost["num_all"]) == (2, 2)
+    assert cost["seconds"] > 0 < cost["kept_bytes"] < cost["most_bytes"]
+    assert not out.exists()
+    facts = facts_of(*words, "--drop-students")
+    assert (facts["num_rows"], facts["num_eval_rows"]) == (40, 20)
+    assert weights_in(out / "cells") == {}
+    assert len(list((out / "cells").glob("*/metrics.json"))) == 2
+    assert study(*words, "--estimate").stdout == "all 2 runs are done\n"
+
+
 def test_a_study_that_is_cut_off_has_a_table(
     asked: tuple[object, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
