@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from textwrap import shorten
 from typing import Any, Literal
 
 import torch
@@ -18,6 +19,9 @@ from trainer.student.compact import BY_LAYER
 from trainer.student.head import keep_meaning
 from trainer.student.origin import STUDENTS, has_no_weights, is_preset
 from trainer.student.token_types import copy_untrained
+
+_OF_ALL_LAYERS = ".contact_head."
+"""A head of ESM's that reads the attention of all layers, and that no classifier reads."""
 
 _SCHEME = re.compile(r"(bottom|uniform):(\d+)")
 
@@ -207,7 +211,7 @@ def from_teacher_layers(teacher: PreTrainedModel, layers: Sequence[int]) -> PreT
     prefix = f"{_layers_path(teacher)}."
     config = type(teacher.config).from_dict(teacher.config.to_dict())
     config.num_hidden_layers = len(layers)
-    for name in BY_LAYER:
+    for name in ("layer_types", *BY_LAYER):
         if (numbers := getattr(config, name, None)) is not None:
             setattr(config, name, [numbers[layer - 1] for layer in layers])
     place = {layer - 1: index for index, layer in enumerate(layers)}
@@ -222,7 +226,15 @@ def from_teacher_layers(teacher: PreTrainedModel, layers: Sequence[int]) -> PreT
     with seeded(0):
         # Every weight drawn here is overwritten; strict loading makes sure of it.
         student = type(teacher)(config)
-    student.load_state_dict(weights, strict=True)
+    drawn = {name: tensor for name, tensor in student.state_dict().items() if _OF_ALL_LAYERS in name}
+    try:
+        student.load_state_dict(weights | drawn, strict=True)
+    except RuntimeError as error:
+        reason = shorten(str(error).partition("\n")[2].strip(), 160)
+        raise TeacherError(
+            f"layers {', '.join(map(str, layers))} of {type(teacher).__name__} cannot stand in these places: {reason}; "
+            "keep layer 1 as the first"
+        ) from None
     return student.eval()
 
 
@@ -235,8 +247,8 @@ def _layers_path(teacher: PreTrainedModel) -> str:
     ]
     if len(paths) != 1:
         raise TeacherError(
-            f"{type(teacher).__name__} has {len(paths)} lists of {num_layers} layers where one is expected; "
-            "layers can be taken from BERT, RoBERTa, ELECTRA and DistilBERT"
+            f"{type(teacher).__name__} has {len(paths)} lists of {num_layers} layers where one is expected, as all "
+            "models have whose layers are neither shared nor in several stacks; give a config.json with fewer layers"
         )
     path: str = paths[0]
     return path
