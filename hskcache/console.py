@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from hskcache import processes, units
+from hskcache.allocator import keep_freed_memory
 from hskcache.errors import CacheError, Interrupted
 from hskcache.nearest import meant
 from hskcache.threads import bound_waiting
@@ -93,6 +94,7 @@ class Commands(click.Group):
         """Run the command; what the user can mend ends in one line, never in a traceback."""
         # Before any command imports torch.
         bound_waiting()
+        keep_freed_memory()
         # Before any imports pydantic: looking for plugins takes a tenth of its time, and none serves a command line.
         os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
         try:

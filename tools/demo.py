@@ -192,7 +192,9 @@ def main(work: Path, rows: int, epochs: int, fresh: bool, as_json: bool) -> None
 if __name__ == "__main__":
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     sys.path.insert(0, str(ROOT))
+    from hskcache.allocator import keep_freed_memory
     from hskcache.threads import bound_waiting
 
     bound_waiting()
+    keep_freed_memory()
     main()

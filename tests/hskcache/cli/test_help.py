@@ -55,7 +55,7 @@ def imported_by(*command: str) -> tuple[set[str], set[str]]:
 def test_the_list_of_commands_imports_click_alone(package: str) -> None:
     others, rooms = imported_by(package, "--help")
     assert others == {"click"}
-    assert rooms == {"cli", "console", "errors", "nearest", "processes", "threads", "units"}
+    assert rooms == {"allocator", "cli", "console", "errors", "nearest", "processes", "threads", "units"}
 
 
 @pytest.mark.parametrize("name", sorted(path.parent.name for path in GOLDEN.glob("*/manifest.json")))

@@ -11,6 +11,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -175,6 +176,9 @@ def read_hskcache(folder: Path, batch_size: int, residency: str) -> Batches:
     from hskcache.cache import open_cache
     from trainer.loading import KnowledgeLoader
 
+    # As a command of ours begins; other commits do not know it.
+    with suppress(ModuleNotFoundError):
+        import_module("hskcache.allocator").keep_freed_memory()
     cache = open_cache(folder)
     residencies: Any = residency
     loader = KnowledgeLoader(cache, batch_size=batch_size, residency=residencies)
