@@ -3,8 +3,8 @@
 import importlib
 import json
 import shutil
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -110,4 +110,20 @@ def train(trainer: MidwayTrainer, checkpoint: Path | None, course: Course, save_
                 wandb = importlib.import_module("wandb")
                 # Else the next stage would go on in the run of this one, from step 0.
                 stack.callback(wandb.finish)
+        stack.enter_context(_told_by(trainer.args.report_to))
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+
+
+@contextmanager
+def _told_by(packages: Collection[str]) -> Iterator[None]:
+    """Raise errors of packages that training is reported by as SpecError: no key, no server, no such store."""
+    try:
+        yield
+    except Exception as error:
+        package = type(error).__module__.partition(".")[0]
+        if package not in packages:
+            raise
+        reason = next(iter(str(error).splitlines()), type(error).__name__).rstrip(".")
+        raise SpecError(
+            f"--report-to {package}: {reason}; mend that, or leave it out: the same command goes on where it stopped"
+        ) from error

@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
-from importlib.util import find_spec
+from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
@@ -217,3 +217,44 @@ def test_a_package_to_report_to_that_is_missing_is_named_at_once(place: Path, tm
     assert result.exit_code == 2
     assert result.stderr.startswith(f"error: --report-to {missing}: {missing} is not installed; pip install {missing}")
     assert not (tmp_path / "o").exists()
+
+
+MLFLOW = """
+__version__ = "3.17.2"
+class MlflowException(Exception):
+    pass
+class utils:
+    class validation:
+        MAX_PARAM_VAL_LENGTH = MAX_PARAMS_TAGS_PER_BATCH = 100
+def active_run():
+    return None
+def is_tracking_uri_set():
+    return True
+def get_tracking_uri():
+    return "mlruns"
+def start_run(**options):
+    raise MlflowException("The filesystem tracking backend is in maintenance mode.\\nSee the page.")
+"""
+
+
+def test_a_package_to_report_to_that_fails_is_told_in_a_line(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As mlflow 3.17 refuses a folder, and wandb 0.31 to begin without a key; both have been seen to."""
+    path = tmp_path / "mlflow.py"
+    path.write_text(MLFLOW, encoding="utf-8")
+    spec = spec_from_file_location("mlflow", path)
+    assert spec is not None
+    assert spec.loader is not None
+    package = module_from_spec(spec)
+    spec.loader.exec_module(package)
+    monkeypatch.setitem(sys.modules, "mlflow", package)
+    given = ("--cache", place / "scored.hsk", "--student", place / "narrow.json", "--eval-data", place / "dev.tsv")
+    words = ["fit", *given, *QUICK, "--out", tmp_path / "s", "--report-to", "mlflow"]
+    result = CliRunner().invoke(hsktrain, list(map(str, words)))
+    assert result.exit_code == 2
+    line = result.stderr.splitlines()[-1]
+    assert line.startswith(
+        "error: --report-to mlflow: The filesystem tracking backend is in maintenance mode; mend that"
+    )
+    assert "accuracy" in fit(place, tmp_path / "s").stderr
