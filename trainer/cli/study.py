@@ -128,15 +128,16 @@ def study(plan: "StudyPlan", out: Path, machine: Machine, is_estimate: bool, as_
     if as_json:
         console.print_json(results.model_dump(mode="json"))
     else:
-        _tell(results, out)
+        _tell(results, out, plan.note)
 
 
-def _tell(results: "StudyResults", out: Path) -> None:
+def _tell(results: "StudyResults", out: Path, note: str) -> None:
     """Print the table, and say what is in the folder."""
     from hskcache.studied import RESULTS
     from trainer.study.curves import PLOT
     from trainer.study.outcome import TABLE, legend, table
 
     click.echo(table(results))
-    console.say(legend(results))
+    for line in filter(None, (legend(results), " ".join(note.split()))):
+        console.say(line)
     console.say(f"{out / PLOT} shows the scores over bytes a row; {out / RESULTS} and {out / TABLE} have them all")

@@ -26,24 +26,28 @@ class StudyPlan(Strict):
     Attributes:
         name: of the study.
         about: one sentence on what it shows, for the picture.
+        note: what has to be known to read the results, said beside the table.
         recipe: that every point is learned by, where no axis says another.
         changes: of the recipes' stages, such as ``hidden.epochs``; in a file the key is ``set``.
         student: where every point begins, where neither an axis nor the command says another.
         seeds: runs of each point, from seed 0 on.
         baseline: name of the point that differences are taken to; None: the first that keeps most.
         labels: whether gold labels alone are learned from, too, for as many epochs.
+        logits: whether logits alone are, too, for as many epochs: the point without any hidden state.
         axes: of all points.
         lines: by strategy, axes of its points beside those of all; without any the study is one line.
     """
 
     name: str = UNNAMED
     about: str = ""
+    note: str = ""
     recipe: str = "mud"
     changes: dict[str, Value] = Field(default={}, alias="set")
     student: str | None = None
     seeds: int = Field(default=3, ge=1)
     baseline: str | None = None
     labels: bool = True
+    logits: bool = False
     axes: Axes = Field(default={})
     lines: dict[str, Axes] = Field(default={})
 
@@ -59,11 +63,13 @@ class StudyPlan(Strict):
         }
 
     def with_axes(self, axes: Axes) -> "StudyPlan":
-        """The same with axes in place of those of the same name, in all lines."""
+        """The same with axes in place of those of the same name, in all lines; its baseline may be gone with these."""
         if not axes:
             return self
+        known = {*self.axes, *(name for own in self.lines.values() for name in own)}
         lines = {line: {name: one for name, one in own.items() if name not in axes} for line, own in self.lines.items()}
-        return self.model_copy(update={"axes": {**self.axes, **axes}, "lines": lines})
+        changes: dict[str, Any] = {"axes": {**self.axes, **axes}, "lines": lines}
+        return self.model_copy(update=changes | ({"baseline": None} if known & set(axes) else {}))
 
 
 def known_studies() -> list[str]:

@@ -10,7 +10,7 @@ from hskcache.errors import CacheError, SpecError
 from hskcache.nearest import meant
 from hskcache.views import View, parse_view
 from trainer.recipe import Recipe, load_recipe
-from trainer.study.beside import LABELS, check_changes, own_changes, recipes_beside
+from trainer.study.beside import LABELS, SOFT, check_changes, own_changes, recipes_beside
 from trainer.study.plan import StudyPlan, Value
 
 _SHORT = {"layers": "l", "tokens": "t", "width": "h"}
@@ -78,7 +78,7 @@ class Basis:
     @property
     def all_changes(self) -> list[str]:
         """Changes of the plan, then those that were given."""
-        return [*(f"{key}={_word(value)}" for key, value in self.plan.changes.items()), *self.changes]
+        return [*(f"{key}={_word(key, value)}" for key, value in self.plan.changes.items()), *self.changes]
 
 
 def points_of(basis: Basis) -> list[Point]:
@@ -93,7 +93,8 @@ def points_of(basis: Basis) -> list[Point]:
     lines = plan.lines or {"": {}}
     recipes = {plan.recipe, *(str(one) for own in (plan.axes, *lines.values()) for one in own.get("recipe", ()))}
     check_changes(basis.all_changes, sorted(recipes), "point")
-    return _named(plan, [point for line, own in lines.items() for point in _line(basis, line, {**plan.axes, **own})])
+    points = _named(plan, [point for line, own in lines.items() for point in _line(basis, line, {**plan.axes, **own})])
+    return [*([_beside(basis, SOFT)] if plan.logits else []), *points]
 
 
 def _named(plan: StudyPlan, points: Sequence[Point]) -> list[Point]:
@@ -114,10 +115,13 @@ def _named(plan: StudyPlan, points: Sequence[Point]) -> list[Point]:
 
 def labels_point(basis: Basis) -> Point | None:
     """The point that learns from gold labels alone, for as many epochs as the study's recipe has; None of no labels."""
-    if not basis.plan.labels:
-        return None
-    recipe = recipes_beside(basis.plan.recipe, basis.all_changes, basis.task)[LABELS]
-    return Point(LABELS, LABELS, {}, recipe, _student(basis, {}), num_rows=basis.num_rows)
+    return _beside(basis, LABELS) if basis.plan.labels else None
+
+
+def _beside(basis: Basis, side: str) -> Point:
+    recipe = recipes_beside(basis.plan.recipe, basis.all_changes, basis.task)[side]
+    name = side if side == LABELS else f"{side} alone"
+    return Point(name, name, {}, recipe, _student(basis, {}), num_rows=basis.num_rows)
 
 
 def baseline_of(plan: StudyPlan, points: Sequence[Point], labels: Point | None) -> str:
@@ -128,7 +132,10 @@ def baseline_of(plan: StudyPlan, points: Sequence[Point], labels: Point | None) 
     """
     names = [point.name for point in points] + ([labels.name] if labels else [])
     if plan.baseline is None:
-        return next((point.name for point in points if not point.view), names[0])
+        varied = [point for point in points if point.axes]
+        whole = [point for point in varied if not point.view]
+        dimensions = [point for point in varied if _kept_words(point.axes) in {"", "full"}]
+        return (whole or dimensions or varied[-1:] or list(points))[0].name
     if plan.baseline not in names:
         near = meant(plan.baseline, names)
         raise SpecError(f"--baseline {plan.baseline!r} is no point of the study; there are {', '.join(names)}{near}")
@@ -218,7 +225,7 @@ def _kept_words(axes: Mapping[str, str]) -> str:
 
 def _expanded(cache: Cache, name: str, values: Sequence[Value]) -> list[str]:
     """Values of an axis in words; of layers ``each`` stands for every number of them that the map has."""
-    words = [_word(value) for value in values]
+    words = [_word(name, value) for value in values]
     if name != "layers" or _EACH not in words:
         return words
     most = len(cache.manifest.request.layers)
@@ -232,8 +239,11 @@ def _told(axis: str, value: str) -> str:
     return f"{axis.rpartition('.')[2]}={value}"
 
 
-def _word(value: Value) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
+def _word(axis: str, value: Value) -> str:
+    """A value as it is typed; YAML takes yes and no for truth values."""
+    if isinstance(value, bool):
+        return ("yes" if value else "no") if axis in AXES else str(value).lower()
+    return str(value)
 
 
 def _number(axis: str, word: str) -> int:

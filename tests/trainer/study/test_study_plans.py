@@ -19,14 +19,14 @@ from trainer.study.size import KnowledgeSizes
 @pytest.mark.parametrize(
     ("name", "count", "strategies"),
     [
-        ("depth", 6, 3),
+        ("depth", 7, 4),
         ("encoding", 8, 4),
-        ("joint", 12, 4),
+        ("joint", 13, 5),
         ("layer-map", 3, 3),
-        ("length", 26, 5),
+        ("length", 27, 6),
         ("missing", 8, 2),
         ("score", 9, 3),
-        ("width", 19, 3),
+        ("width", 20, 4),
     ],
 )
 def test_a_study_that_ships_has_its_points(
@@ -59,6 +59,33 @@ def test_labels_alone_have_as_many_epochs_as_the_recipe(caches: Callable[[str], 
     assert labels is not None
     assert [stage.epochs for stage in labels.recipe.stages] == [12]
     assert labels_point(Basis(load_plan(None, ["view=1l"]).model_copy(update={"labels": False}), caches("all"))) is None
+
+
+def test_axes_of_the_command_take_the_place_of_a_studys_and_its_baseline(caches: Callable[[str], Cache]) -> None:
+    plan = load_plan("depth", ["target=4,3"])
+    points = points_of(Basis(plan, caches("all"), "tinybert4"))
+    assert [point.name for point in points[1:]] == ["target 4, 1l", "target 4, full", "target 3, 1l", "target 3, full"]
+    assert [point.view for point in points[1:]] == ["1l,target=4", "", "1l,target=3", "target=3"]
+    assert baseline_of(plan, points, None) == "target 4, full"
+    assert load_plan("depth", ["hidden.epochs=1,2"]).baseline == "target 12, full"
+
+
+def test_yes_and_no_are_words_of_a_view(caches: Callable[[str], Cache], tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("axes: {tokens: 3, specials: [no, yes], hidden.losses.hidden.embedding: [no, yes]}")
+    points = points_of(Basis(load_plan(str(path)), caches("all"), "tinybert4"))
+    assert [point.view for point in points] == [f"3t,specials={word}" for word in ("no", "no", "yes", "yes")]
+    terms = [point.recipe.stages[0].losses.terms["hidden"].model_dump()["embedding"] for point in points]
+    assert terms == [False, True, False, True]
+
+
+def test_logits_alone_are_a_point_without_hidden_states(caches: Callable[[str], Cache]) -> None:
+    basis = Basis(load_plan("joint"), caches("all"), "tinybert4", ("hidden.epochs=7", "prediction.epochs=2"))
+    alone, *others = points_of(basis)
+    assert (alone.name, [stage.epochs for stage in alone.recipe.stages]) == ("logits alone", [9])
+    assert alone.recipe.kinds == ("logits",)
+    assert KnowledgeSizes(basis.cache).bytes_per_row(alone) == 8
+    assert len(others) == 12
 
 
 def test_a_file_gives_a_plan_and_one_value_stands_for_a_list(tmp_path: Path) -> None:
