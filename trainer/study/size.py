@@ -1,6 +1,7 @@
 """Bytes a row of the knowledge that a point learns from, as it is encoded, before compression."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,10 +20,12 @@ class KnowledgeSizes:
     Attributes:
         cache: that they learn from.
         counts: entries of each row by field and offsets, as far as they were read, int64 [N].
+        known: sizes of points, as far as they were asked for.
     """
 
     cache: Cache
     counts: dict[tuple[str, str], NDArray[np.int64]] = field(default_factory=dict)
+    known: dict[tuple[Any, ...], float] = field(default_factory=dict)
 
     def bytes_per_row(self, point: Point) -> float:
         """Bytes of the fields that the point's recipe learns from, of one of its rows on average; 0 of labels alone.
@@ -30,11 +33,14 @@ class KnowledgeSizes:
         Raises:
             CacheError: the cache cannot serve the point.
         """
-        seen = self.cache.view(point.view)
-        chosen = resolved(seen, parse_choice(seen, point.fields))
-        names = [name for kind in KINDS if kind in point.recipe.kinds for name in chosen.of(kind)]
-        num_rows = point.num_rows or seen.num_rows
-        return sum(self._field_bytes(seen, name, num_rows) for name in names) / num_rows
+        key = (point.view, point.fields, point.recipe.kinds, point.num_rows)
+        if key not in self.known:
+            seen = self.cache.view(point.view)
+            chosen = resolved(seen, parse_choice(seen, point.fields))
+            names = [name for kind in KINDS if kind in point.recipe.kinds for name in chosen.of(kind)]
+            num_rows = point.num_rows or seen.num_rows
+            self.known[key] = sum(self._field_bytes(seen, name, num_rows) for name in names) / num_rows
+        return self.known[key]
 
     def encoding(self, point: Point) -> str | None:
         """Encoding of the hidden states that the point learns from; None without any."""
