@@ -14,6 +14,7 @@ from pathlib import Path
 from types import ModuleType, UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
 
+import click
 import jinja2
 from pdoc import doc, render
 from pdoc.render_helpers import relative_link
@@ -242,7 +243,16 @@ def _object(name: str) -> Any:
         return None
 
 
+@click.command()
+@click.argument("folder", default="reference", type=click.Path(path_type=Path, file_okay=False))
+def main(folder: Path) -> None:
+    """Write the reference of the Python face as HTML into FOLDER, by default ./reference."""
+    try:
+        write(folder)
+    except OSError as error:
+        raise click.UsageError(f"cannot write {error.filename or folder}: {error.strerror}") from error
+    click.echo(folder / "index.html")
+
+
 if __name__ == "__main__":
-    out = Path(sys.argv[1])
-    write(out)
-    print(out / "index.html")
+    main(prog_name="tools/reference")
