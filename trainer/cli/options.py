@@ -153,7 +153,8 @@ def _refused(key: str) -> Callable[[click.Context, click.Parameter, str | None],
             return
         from trainer.recipe import load_recipe
 
-        recipe = load_recipe(context.params["recipe"])
+        # A study has one by default that the command line does not name.
+        recipe = load_recipe(context.params["recipe"] or "mud")
         changes = " or ".join(f"--set {stage.name}.{key}={value}" for stage in recipe.stages)
         raise SpecError(f"{parameter.opts[0]} is of a stage of the recipe {recipe.name!r}; give {changes}")
 

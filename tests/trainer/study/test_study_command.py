@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from additions import Grown
 from studying import AXIS, QUICK, facts_of, refused, study, weights_in
 from tiny import MAX_LENGTH, cache_of, job_of, spec_of, weights_of
 
@@ -183,6 +184,24 @@ def test_what_there_is_none_of_is_told(
 ) -> None:
     assert line in refused(*words, *asked, "--out", tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_fields_of_several_teachers_are_an_axis(grown: Grown, tmp_path: Path, narrow: Path, tsv_file: Path) -> None:
+    """As the levels of a run of StarK are, which all keep as much."""
+    words = ("--cache", grown.cache.root, "--student", narrow, "--eval-data", tsv_file, "--task", "sst2")
+    words += ("--recipe", "logits", "--set", "prediction.epochs=1", "--device", "cpu", "--no-labels", "--seeds", 1)
+    facts = facts_of("--axis", "field=logits,s30", *words, "--out", tmp_path / "out")
+    assert [(point["name"], point["bytes_per_row"]) for point in facts["points"]] == [("logits", 8.0), ("s30", 8.0)]
+    assert facts["baseline"] == "logits"
+    cells = {point["scores"][0]["cell"] for point in facts["points"]}
+    knowledge = {json.loads((tmp_path / "out/cells" / cell / "run.json").read_text())["knowledge"] for cell in cells}
+    assert len(knowledge) == 2
+    assert "do you mean 's30'" in refused("--axis", "field=logits,s3", *words, "--out", tmp_path / "other")
+
+
+def test_flags_of_a_recipes_stage_say_what_to_give(asked: tuple[object, ...], tmp_path: Path) -> None:
+    told = refused(*AXIS, *asked, "--out", tmp_path / "out", "--epochs", 3)
+    assert "--set hidden.epochs=3 or --set prediction.epochs=3" in told
 
 
 def test_a_folder_of_something_else_is_left_alone(
