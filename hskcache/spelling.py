@@ -3,18 +3,23 @@
 from collections.abc import Iterable
 from pathlib import Path
 
+from hskcache.errors import DamageError
+
 
 class Spelling:
     """Tokens as the tokenizer spells them; of one without a fast form, and of unknown ids, the number.
 
-    ``folder``: of the tokenizer's files.
+    ``folder``: of the tokenizer's files. Raises DamageError if they cannot be read.
     """
 
     def __init__(self, folder: Path) -> None:
         from tokenizers import Tokenizer
 
         path = folder / "tokenizer.json"
-        self._tokenizer = Tokenizer.from_file(str(path)) if path.is_file() else None
+        try:
+            self._tokenizer = Tokenizer.from_file(str(path)) if path.is_file() else None
+        except Exception:  # noqa: BLE001  (the library raises nothing narrower)
+            raise DamageError(f"{path} is no tokenizer that can be read; run hskcache verify") from None
 
     def token(self, token_id: int) -> str:
         """The spelling of one."""

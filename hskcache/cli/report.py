@@ -5,8 +5,8 @@ from pathlib import Path
 import click
 
 from hskcache import console, units
+from hskcache.cli.damaged import damage_is_an_answer
 from hskcache.cli.options import cache_or_url_argument
-from hskcache.errors import DamageError
 from hskcache.options import view
 from hskcache.ranges import Whole
 
@@ -45,11 +45,9 @@ def report(cache: str, out: Path, study: Path | None, num_rows: int, with_values
     from hskcache.report import ReportRequest
     from hskcache.report import report as write
 
-    opened = open_any(cache).view(view)
-    request = ReportRequest(out, study, num_rows, with_values, force, view)
-    try:
+    with damage_is_an_answer():
+        opened = open_any(cache).view(view)
+        request = ReportRequest(out, study, num_rows, with_values, force, view)
         with console.advancing("count", opened.num_rows) as advance:
             write(opened, request, advance)
-    except DamageError as error:
-        console.fail(str(error), code=1)
     console.say(f"{out}: {units.human_bytes(out.stat().st_size)}; open it in a browser")

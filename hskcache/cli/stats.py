@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING
 import click
 
 from hskcache import console, units
+from hskcache.cli.damaged import damage_is_an_answer
 from hskcache.cli.options import cache_or_url_argument
 from hskcache.counted import counted
-from hskcache.errors import DamageError
 from hskcache.options import as_json, view
 
 if TYPE_CHECKING:
@@ -37,24 +37,16 @@ def stats(cache: str, with_values: bool, view: str, as_json: bool) -> None:
     Every shard is read once; exit 1 if one is damaged.
     """
     from hskcache.remote.place import open_any
-
-    opened = open_any(cache).view(view)
-    found = counted_stats(opened, with_values)
-    if as_json:
-        console.print_json(found.model_dump(mode="json"))
-    else:
-        _print(opened, found)
-
-
-def counted_stats(cache: "Cache", with_values: bool) -> "CacheStats":
-    """The statistics of a cache, with a bar; exits with 1 if a shard is damaged, and names it."""
     from hskcache.stats import stats as count
 
-    try:
-        with console.advancing("count", cache.num_rows) as advance:
-            return count(cache, with_values, advance)
-    except DamageError as error:
-        console.fail(str(error), code=1)
+    with damage_is_an_answer():
+        opened = open_any(cache).view(view)
+        with console.advancing("count", opened.num_rows) as advance:
+            found = count(opened, with_values, advance)
+        if as_json:
+            console.print_json(found.model_dump(mode="json"))
+        else:
+            _print(opened, found)
 
 
 def _print(cache: "Cache", found: "CacheStats") -> None:

@@ -121,5 +121,5 @@ def head_bars(shares: Sequence[float]) -> Markup:
     path = "".join(f"M{4 * place} 16v-{height}h3v{height}z" for place, height in enumerate(heights))
     width = max(4 * len(shares), 4)
     size = f'viewBox="0 0 {width} 16" width="{width}" height="16"'
-    told = f"head {list(shares).index(max(shares))} {max(shares):.0%}" if shares else ""
+    told = f"head {list(shares).index(max(shares))} {100 * max(shares):.0f} %" if shares else ""
     return Markup(f'<svg class="heads" {size} aria-hidden="true"><path d="{path}"/></svg> {told}')  # noqa: S704  (numbers alone)

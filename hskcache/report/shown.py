@@ -143,11 +143,13 @@ def class_name(index: int, names: Sequence[str]) -> str:
 
 
 def _answers(stored: Field, arrays: Arrays, names: Sequence[str]) -> dict[str, float]:
-    """Probability of each class, or under no name the score; empty of a field that answers nothing."""
+    """Probability of each class, or under no name the score; empty where there is no answer, or NaN or infinity."""
     num_answers = kind_of(stored).num_answers(stored)
     if num_answers is None:
         return {}
     logits = arrays[LOGITS][0].astype(np.float64)
+    if not np.isfinite(logits).all():
+        return {}
     if num_answers == 1:
         return {"": float(logits[0])}
     weights = np.exp(logits - logits.max())
@@ -184,8 +186,11 @@ class _Layers:
             )
             if not values_VE.size or not DECODED[self._field.kind].are_scores(values_VE.shape[1]):
                 continue
-            weights_VE = np.exp(values_VE - values_VE.max(1, keepdims=True)) * (entries_VE >= 0)
-            weights_VE /= weights_VE.sum(1, keepdims=True)
+            # Whatever a stranger wrote there, NaN and infinity get no attention.
+            is_there_VE = (entries_VE >= 0) & np.isfinite(values_VE)
+            scores_VE = np.where(is_there_VE, values_VE, np.finfo(np.float32).min)
+            weights_VE = np.exp(scores_VE - scores_VE.max(1, keepdims=True)) * is_there_VE
+            weights_VE /= np.maximum(weights_VE.sum(1, keepdims=True), 1e-30)
             # A vector for each head and query; all queries of a row have the same keys.
             heads_H = np.unique(heads_V)
             mean_HE = np.stack([weights_VE[heads_V == head].mean(0) for head in heads_H])

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from hskcache.cache import Cache, open_cache
 from hskcache.errors import CacheError, DamageError
+from hskcache.report import ReportRequest, report
 from hskcache.store.ledger import Ledger
 from hskcache.store.record import CONSTANTS
 from hskcache.units import human_bytes
@@ -21,7 +22,7 @@ def refusals(root: Path, train: Callable[[Path], object] | None = None) -> int:
         train: what else is done with it.
     """
     count = 0
-    for use in (_read_everything, _read_arrays, _sums, _verify, _records, *([train] if train else [])):
+    for use in (_read_everything, _read_arrays, _sums, _verify, _records, _look, *([train] if train else [])):
         try:
             use(root)
         except CacheError:
@@ -73,6 +74,13 @@ def _sums(root: Path) -> None:
 
 def _shards(cache: Cache) -> Iterator[tuple[str, int]]:
     return ((name, shard) for name in cache.fields for shard in range(len(cache.shards)))
+
+
+def _look(root: Path) -> None:
+    """The page about the cache, for which everything is counted, decoded and shown."""
+    page = root.parent / "page.html"
+    report(open_cache(root), ReportRequest(page, num_rows=3))
+    page.unlink()
 
 
 def _verify(root: Path) -> None:

@@ -103,5 +103,5 @@ def test_heads_share_their_attention_among_the_kept_keys(cache: Path) -> None:
 
 def test_bars_of_heads_tell_the_largest() -> None:
     told = head_bars([0.1, 0.4, 0.2])
-    assert told.endswith("head 1 40%")
+    assert told.endswith("head 1 40 %")
     assert head_bars([]).startswith("<svg")

@@ -201,6 +201,17 @@ def test_pointing_at_a_token_tells_its_ranks_and_heads(tab: Tab, page: Path) -> 
     assert "rank" in tab.evaluate(f"{place}.querySelector('.tip').innerText")
 
 
+@pytest.mark.parametrize("width", [375, 1280])
+def test_what_pointing_tells_stays_within_the_window(tab: Tab, page: Path, width: int) -> None:
+    tab.open(page, width)
+    script = """
+        [...document.querySelectorAll('.t[tabindex]')].map(token => {
+          const tip = token.querySelector('.tip'); token.focus(); const box = tip.getBoundingClientRect();
+          return [box.left >= 0, box.right <= innerWidth, box.width > 0,
+                  document.documentElement.scrollWidth <= innerWidth].every(Boolean); }).every(Boolean)"""
+    assert tab.evaluate(script) is True
+
+
 def test_text_can_be_read_on_what_is_behind_it(tab: Tab, page: Path) -> None:
     """Contrast of at least 4.5 of words to the page, as WCAG 2.2 asks, in either scheme."""
     script = """
@@ -236,6 +247,17 @@ def test_a_damaged_shard_is_named_and_no_page_is_written(cache: Path, tmp_path: 
     assert result.exit_code == 1
     assert "hidden shard 1" in result.stderr
     assert sorted(one.name for one in tmp_path.iterdir()) == ["c.hsk"]
+
+
+def test_a_tokenizer_that_cannot_be_read_is_told(cache: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(cache, tmp_path / "c.hsk"))
+    (copy / "tokenizer" / "tokenizer.json").write_text("{")
+    assert "tokenizer.json is no tokenizer that can be read" in refused("view", copy)
+    for words in (("stats", copy), ("report", copy, "--out", tmp_path / "c.html")):
+        result = run(*words)
+        assert result.exit_code == 1
+        assert "is no tokenizer that can be read" in result.stderr
+    assert not (tmp_path / "c.html").exists()
 
 
 def test_a_file_that_is_no_page_is_left_alone(cache: Path, tmp_path: Path) -> None:
