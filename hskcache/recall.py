@@ -54,6 +54,11 @@ def task_of(data: DataInfo, where: str = "the manifest") -> Task | None:
     return _definition(data, where) or (None if data.task is None else load_task(data.task))
 
 
+def told_rows(data: DataInfo) -> str:
+    """Rows in words, as far as they have a task."""
+    return {"text": "a corpus without a task", "none": "texts without a task"}.get(data.problem, "rows of a task")
+
+
 def column_flags(data: DataInfo) -> list[str]:
     """The options that read the columns of some rows; empty where that is not known, or only the cache can tell."""
     # A task that is known by its path is nothing to print for others.

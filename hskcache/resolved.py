@@ -1,15 +1,20 @@
 """A spec resolved against a teacher: layers, heads and the fields that a build stores of it."""
 
-from typing import assert_never
+from typing import Any, assert_never
 
 from hskcache.counted import counted
 from hskcache.encoded import column_bytes
 from hskcache.errors import SpecError
+from hskcache.nearest import meant
 from hskcache.selection.columns import num_columns, uniform_columns
 from hskcache.selection.depth import kept_layers, stored_layers
-from hskcache.spec import SCORES, Attention, Depth, Hidden, Spec
-from hskcache.store.fields import AttentionField, Columns, HiddenField
+from hskcache.spec import SCORES, Attention, Depth, Embedding, Hidden, Spec
+from hskcache.store.fields import AttentionField, Columns, EmbeddingField, HiddenField
 from hskcache.store.request import LayerKept, TeacherInfo
+from hskcache.strict import Strict
+
+SENTENCE = "sentence_transformer"
+"""Key of a teacher's configuration under which its modules stand, where its embeddings are kept."""
 
 
 def resolve_spec(spec: Spec, teacher: TeacherInfo) -> Spec:
@@ -23,7 +28,7 @@ def resolve_spec(spec: Spec, teacher: TeacherInfo) -> Spec:
             f"--width all keeps every column, but --keep asks for a share of {hidden.width.fraction:g}; leave one of "
             "them out"
         )
-    changes: dict[str, Hidden | Attention] = {}
+    changes: dict[str, Strict] = {}
     for name, section in (("hidden", hidden), ("attention", attention)):
         if section is None:
             continue
@@ -34,6 +39,8 @@ def resolve_spec(spec: Spec, teacher: TeacherInfo) -> Spec:
                 "them out"
             )
         changes[name] = section.model_copy(update={"depth": _resolve_depth(section.depth, teacher.num_layers)})
+    if spec.embedding is not None:
+        changes["embedding"] = _resolve_embedding(spec.embedding, teacher)
     spec = spec.model_copy(update=changes)
     if spec.hidden is not None:
         hidden_field(spec.hidden, teacher)
@@ -76,6 +83,64 @@ def _resolve_kept(depth: Depth) -> Depth:
     if kept != list(range(kept[0], depth.student_layers + 1)):
         return depth.model_copy(update={"kept": kept})
     return depth.model_copy(update={"kept": None, "num_layers": len(kept) if kept[0] else None})
+
+
+def _resolve_embedding(asked: Embedding, teacher: TeacherInfo) -> Embedding:
+    """Section of embeddings with what the teacher's folder says in the place of what is left open.
+
+    Raises SpecError where it says nothing, or another pooling, or has fewer values than are to be kept.
+    """
+    own, name, width = sentence_config(teacher), teacher.name, embedding_width(teacher)
+    if asked.pooling == "model" and own is None:
+        raise SpecError(
+            f"{name} has no modules.json to say how its states become an embedding; give --embedding mean, cls, max or "
+            "last"
+        )
+    if own is not None and asked.pooling not in {"model", own["pooling"]}:
+        raise SpecError(
+            f"{name} pools by {own['pooling']}, as its modules.json says, and --embedding asks for {asked.pooling}; "
+            f"give --embedding {own['pooling']}"
+        )
+    if asked.dims is not None and asked.dims > width:
+        raise SpecError(f"--dims {asked.dims}: an embedding of {name} has {width} values; give at most so many")
+    said: dict[str, Any] = own or {"pooling": asked.pooling, "normalize": False, "prompts": {}, "default_prompt": None}
+    prompts: dict[str, str] = said["prompts"]
+    prompt = prompts.get(said["default_prompt"] or "", "") if asked.prompt is None else asked.prompt
+    if prompt and prompt not in prompts and " " not in prompt and (near := meant(prompt, prompts)):
+        raise SpecError(f"--prompt {prompt!r} is none of {', '.join(prompts)}, the prompts of {name}{near}")
+    changes = {
+        "pooling": said["pooling"],
+        "normalize": said["normalize"] if asked.normalize is None else asked.normalize,
+        # All values written down are all values: the same bytes must have the same digest.
+        "dims": None if asked.dims == width else asked.dims,
+        "prompt": prompts.get(prompt, prompt),
+    }
+    return asked.model_copy(update=changes)
+
+
+def sentence_config(teacher: TeacherInfo) -> dict[str, Any] | None:
+    """Account of an embedder's modules by its folder, see ``hskcache.model.sentence``; None of other teachers."""
+    own: Any = teacher.config.get(SENTENCE)
+    return dict(own) if own else None
+
+
+def embedding_width(teacher: TeacherInfo) -> int:
+    """Values of an embedding: the hidden width, or what the last layer after the pooling leads to."""
+    dense = (sentence_config(teacher) or {}).get("dense")
+    return int(dense[-1]["out"]) if dense else teacher.width
+
+
+def embedding_field(embedding: Embedding, teacher: TeacherInfo) -> EmbeddingField:
+    """Field for the embeddings of a teacher, of a resolved spec."""
+    assert embedding.pooling != "model"
+    width = embedding_width(teacher)
+    return EmbeddingField(
+        width=width,
+        num_dims=embedding.dims or width,
+        pooling=embedding.pooling,
+        is_normalized=bool(embedding.normalize),
+        encoding=embedding.encoding,
+    )
 
 
 def layer_pairs(kept: Hidden | Attention | None, teacher: TeacherInfo) -> list[LayerKept]:

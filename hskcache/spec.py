@@ -40,6 +40,8 @@ WidthName = Literal["magnitude", "uniform", "random", "pca", "all"]
 EncodingName = Annotated[str, OneOf(ENCODED)]
 CodecName = Literal["zstd"]
 LayerMapName = Literal["uniform", "top", "bottom"]
+PoolingName = Literal["cls", "mean", "max", "last"]
+PoolingWord = Literal["model", "cls", "mean", "max", "last"]
 PairsName = Literal["none", "next", "random", "mixed"]
 _PAIRS: dict[PairsName, str] = {
     "none": "single texts",
@@ -158,7 +160,29 @@ class Attention(Kept):
     encoding: EncodingName = "int8"
 
 
-SECTIONS: dict[str, type[Kept]] = {"hidden": Hidden, "attention": Attention}
+class Embedding(Strict):
+    """One vector of each row: the last hidden states, pooled ["Sentence-BERT", Reimers and Gurevych, 2019, section 3].
+
+    What is left open is as the folder of the teacher says, if it is one of sentence-transformers.
+
+    Attributes:
+        pooling: of the real tokens of a row, special ones included: the first (``cls``), the ``mean``, the largest
+            value of each column (``max``) or the ``last``; ``model``: as the teacher's folder says.
+        normalize: whether the vector is divided by its length; None: as the folder says, of other teachers not.
+        dims: the first so many values ["Matryoshka Representation Learning", Kusupati et al., 2022, section 3], divided
+            by their own length if vectors are; None keeps all.
+        prompt: text before each row, or the name of one in the folder; None: the one that the folder takes, if any.
+        encoding: how the vector is stored, as of :class:`Hidden`.
+    """
+
+    pooling: PoolingWord = "model"
+    normalize: bool | None = None
+    dims: int | None = Field(default=None, ge=1)
+    prompt: str | None = None
+    encoding: EncodingName = "float16"
+
+
+SECTIONS: dict[str, type[Strict]] = {"hidden": Hidden, "attention": Attention, "embedding": Embedding}
 """Keys of :class:`Spec` that say what is kept of a kind of knowledge."""
 
 
@@ -224,7 +248,21 @@ class Spec(Extended):
     packing: Packing = Field(default=Packing.defaults(), description="of a corpus")
 
     @property
-    def sections(self) -> dict[str, Kept | None]:
+    def embedding(self) -> Embedding | None:
+        """Section of embeddings of whole rows; None: nothing of them is kept, and the spec has no such key."""
+        section: Embedding | None = (self.__pydantic_extra__ or {}).get("embedding")
+        return section
+
+    def with_sections(self, changes: Mapping[str, Strict | None]) -> "Spec":
+        """The same with other sections, by kind; None where nothing of it is kept any more."""
+        spec = self.model_copy(update=dict(changes))
+        further = spec.__pydantic_extra__ or {}
+        for name in [name for name, section in further.items() if section is None]:
+            del further[name]
+        return spec
+
+    @property
+    def sections(self) -> dict[str, Strict | None]:
         """Sections of the spec by kind; None where nothing of it is kept."""
         return {name: getattr(self, name, None) for name in SECTIONS}
 
@@ -293,13 +331,16 @@ def numbers(text: str, flag: str) -> list[int]:
     return [int(part) for part in parts]
 
 
-def format_keep(kept: Kept | None) -> str:
+def format_keep(kept: Strict | None) -> str:
     """The short form of what is kept, which :func:`parse_keep` reads: ``1l_10t_0.1h``, ``full`` or ``none``.
 
     It tells how many layers, not which.
     """
     if kept is None:
         return "none"
+    if isinstance(kept, Embedding):
+        return kept.pooling if kept.dims is None else f"{kept.pooling} {kept.dims}"
+    assert isinstance(kept, Kept)
     parts = []
     num_layers = kept.depth.num_layers if kept.depth.kept is None else len(kept.depth.kept)
     if num_layers is not None:

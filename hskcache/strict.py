@@ -50,8 +50,20 @@ class Extended(BaseModel):
             if value is not None:
                 model = self.further[key]
                 # By way of JSON, in which a list stands for a tuple.
-                given[key] = value if isinstance(value, model) else model.model_validate_json(json.dumps(value))
+                given[key] = value if isinstance(value, model) else _read(model, value, key)
         return self
+
+
+def _read(model: type[BaseModel], value: Any, key: str) -> BaseModel:
+    """A model from plain values. Raises ValidationError, whose places begin with the key that they stand under."""
+    try:
+        return model.model_validate_json(json.dumps(value))
+    except ValidationError as error:
+        problems = [
+            InitErrorDetails(type=one["type"], loc=(key, *one["loc"]), input=one["input"], ctx=one.get("ctx", {}))
+            for one in error.errors()
+        ]
+        raise ValidationError.from_exception_data(model.__name__, problems) from None
 
 
 def read_text(path: Path, what: str, advice: str) -> str:
@@ -102,7 +114,10 @@ def _keys(model: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
     for key in path:
         if isinstance(key, str) and key in model.model_fields:
             model = next(_models(model.model_fields[key].annotation), model)
-    return list(model.model_fields)
+        elif issubclass(model, Extended):
+            model = model.further.get(str(key), model)
+    further = model.further if issubclass(model, Extended) else {}
+    return list(dict.fromkeys([*model.model_fields, *further]))
 
 
 def _models(annotation: Any) -> Iterator[type[BaseModel]]:

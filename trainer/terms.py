@@ -14,8 +14,11 @@ from pydantic import (
 
 from hskcache.store.kinds import LOGITS
 from hskcache.store.kinds.attention import AttentionScores
+from hskcache.store.kinds.embedding import Embeddings
 from hskcache.store.kinds.hidden import HiddenStates
 from hskcache.strict import Extended, Strict
+
+Distance = Literal["mse", "cosine"]
 
 
 class Finite(Strict):
@@ -93,6 +96,26 @@ class AttentionTerm(Term):
     heads: Literal["match", "mean"] | Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] = "match"
 
 
+class EmbeddedTerm(Term):
+    """A loss on embeddings of whole rows."""
+
+    kind: ClassVar[str] = Embeddings.name
+
+
+class SentenceTerm(EmbeddedTerm):
+    """Loss to the teacher's embeddings [Reimers and Gurevych 2020, section 2].
+
+    Attributes:
+        distance: ``mse``, the squared error averaged over the values, or ``cosine``, one minus the cosine.
+    """
+
+    distance: Distance = "mse"
+
+
+class SimilarityTerm(EmbeddedTerm):
+    """Loss to the cosines between the teacher's embeddings of the rows of a batch [Park et al. 2019, section 3.2]."""
+
+
 class SoftTerm(Term):
     """Soft-label loss [TinyBERT 3.1, eq. 10].
 
@@ -121,6 +144,8 @@ TERMS: dict[str, type[Term]] = {
     "embedding": EmbeddingTerm,
     "hidden": HiddenTerm,
     "attention": AttentionTerm,
+    "sentence": SentenceTerm,
+    "similarity": SimilarityTerm,
     "soft": SoftTerm,
     "label": LabelTerm,
 }
@@ -129,6 +154,9 @@ TERMS: dict[str, type[Term]] = {
 
 class Losses(Extended):
     """The terms of a stage's loss; those left out are not computed.
+
+    Beside these the terms of :data:`TERMS`, keys of their own only where they are given: ``sentence`` and
+    ``similarity``.
 
     Attributes:
         embedding: to the teacher's embedding outputs.
@@ -160,8 +188,8 @@ class Losses(Extended):
 
     @property
     def projected(self) -> bool:
-        """True if a term is about states that may be learned through a projection."""
-        return any(isinstance(term, StatesTerm) for term in self.terms.values())
+        """True if a term is about states or vectors that may be learned through a projection."""
+        return any(isinstance(term, StatesTerm | EmbeddedTerm) for term in self.terms.values())
 
     @property
     def needs_task(self) -> bool:

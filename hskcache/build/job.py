@@ -99,14 +99,15 @@ def prepare_job(teacher: Teacher, examples: Examples, rows: TokenizedRows, spec:
     """
     # A file of the spec may come from a corpus.
     spec = spec.model_copy(update={"packing": Packing()})
+    has_task = teacher.num_labels is not None
     data = DataInfo(
         name=examples.source,
         split=examples.split,
         fingerprint=examples.fingerprint,
         num_rows=len(examples),
         task=task if examples.reading.task is None else examples.reading.task.name,
-        problem=examples.problem,
-        label_names=list(examples.label_names),
+        problem=examples.problem if has_task else "none",
+        label_names=list(examples.label_names) if has_task else [],
         provenance=provenance_of(examples, rows.cut),
     )
     return _prepare(teacher, data, examples.labels, rows, spec)
@@ -187,14 +188,22 @@ def check_corpus_spec(spec: Spec, teacher: Teacher) -> Spec:
     spec = resolve_for(teacher, spec)
     if not any(kept is not None for kept in spec.sections.values()):
         raise SpecError(
-            "nothing would be kept: a corpus has no logits, so give --keep full, --attention full or parts of them"
+            "nothing would be kept: a corpus has no logits, so give --keep full, --attention full, parts of them, or "
+            "--embedding"
         )
+    check_prompt(spec, "a corpus is packed as it is")
     if spec.max_length > (most := most_tokens(teacher.model)):
         raise SpecError(
             f"{teacher.info.name} reads at most {counted(most, 'token')} and rows may have {spec.max_length}; give "
             f"--max-length {most}"
         )
     return spec.model_copy(update={"packing": spec.packing.resolved})
+
+
+def check_prompt(spec: Spec, why: str) -> None:
+    """Raise SpecError if a prompt is to stand before rows that take none; ``why`` they do not."""
+    if spec.embedding is not None and spec.embedding.prompt:
+        raise SpecError(f"the prompt {spec.embedding.prompt!r} stands before texts alone, and {why}; give --prompt ''")
 
 
 def resolve_for(teacher: Teacher, spec: Spec) -> Spec:

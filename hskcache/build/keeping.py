@@ -2,19 +2,22 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import ValidationError
 
 from hskcache.build.request import AdditionRequest, BuildRequest, Texts
 from hskcache.errors import SpecError
+from hskcache.nearest import meant
 from hskcache.spec import (
     Attention,
     ComputeDtype,
+    Embedding,
     Hidden,
     Keep,
     Packing,
     PairsName,
+    PoolingWord,
     ScoreLayer,
     ScoreName,
     Spec,
@@ -38,7 +41,15 @@ _SHARED = {
 _PACKING = tuple(Packing.model_fields)
 """Options of a corpus alone."""
 # Options that only one kind of knowledge has.
-_OWN = {"hidden": "width", "attention": "heads"}
+_OWN = {"width": "hidden", "heads": "attention", "dims": "embedding", "normalize": "embedding", "prompt": "embedding"}
+_POOLINGS = get_args(PoolingWord)
+
+
+_WORDS = {
+    "hidden": ("hidden states", "are", "--keep 10t"),
+    "attention": ("attention", "is", "--attention 16t"),
+    "embedding": ("embeddings", "are", "--embedding mean"),
+}
 
 
 @dataclass(frozen=True)
@@ -53,6 +64,10 @@ class Keeping:
     store_layers: str | None = None
     attention: str | None = None
     heads: str | None = None
+    embedding: str | None = None
+    dims: int | None = None
+    normalize: bool | None = None
+    prompt: str | None = None
     score: ScoreName | None = None
     score_layer: ScoreLayer | None = None
     specials: bool | None = None
@@ -96,6 +111,10 @@ class Keeping:
         values["attention"] = self._kept(
             spec.attention or Attention(), spec.attention is not None, self._parsed("attention")
         )
+        values["embedding"] = self._embedding(spec.embedding)
+        if values["embedding"] is not None and self.keep is None and file is None and base is None:
+            # Who asks for embeddings hardly wants all states of all tokens, too.
+            values["hidden"] = None
         self._refuse_idle(values)
         try:
             return Spec.model_validate(values)
@@ -145,6 +164,19 @@ class Keeping:
         values["depth"] |= self._depth(keep)
         return values
 
+    def _embedding(self, base: Embedding | None) -> dict[str, Any] | None:
+        """Embeddings as the options change them; None where they are not kept."""
+        if self.embedding == "none" or (self.embedding is None and base is None):
+            return None
+        values = (base or Embedding()).model_dump()
+        if self.embedding is not None:
+            if self.embedding not in _POOLINGS:
+                listed, near = ", ".join([*_POOLINGS, "none"]), meant(self.embedding, [*_POOLINGS, "none"])
+                raise SpecError(f"--embedding {self.embedding!r} is none of {listed}{near}")
+            values["pooling"] = self.embedding
+        said = {name: getattr(self, name) for name in ("dims", "normalize", "prompt", "encoding") if self.given(name)}
+        return values | said
+
     def _depth(self, keep: Keep | None) -> dict[str, Any]:
         """Changes that ``--layer-map``, ``--student-layer-numbers`` and ``--store-layers`` make to the depth."""
         changes: dict[str, Any] = {}
@@ -162,16 +194,14 @@ class Keeping:
 
     def _refuse_idle(self, values: dict[str, Any]) -> None:
         """Refuse options that say how something is kept of which nothing is."""
-        idle = [name for kept, name in _OWN.items() if values[kept] is None]
+        idle = {name: kept for name, kept in _OWN.items() if values[kept] is None}
         if values["hidden"] is None and values["attention"] is None:
-            idle += [*_SHARED, "layer_map", "student_layer_numbers", "store_layers", "encoding"]
-        for name in idle:
+            idle |= dict.fromkeys([*_SHARED, "layer_map", "student_layer_numbers", "store_layers"], "hidden")
+            if values["embedding"] is None:
+                idle["encoding"] = "hidden"
+        for name, kept in idle.items():
             if self.given(name):
-                what, be, example = (
-                    ("attention", "is", "--attention 16t")
-                    if name == "heads"
-                    else ("hidden states", "are", "--keep 10t")
-                )
+                what, be, example = _WORDS[kept]
                 raise SpecError(
                     f"--{name.replace('_', '-')} says how {what} {be} kept, but none {be}; leave it out, or give "
                     f"{example}"

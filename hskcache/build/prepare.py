@@ -13,13 +13,15 @@ from hskcache.counted import counted
 from hskcache.cut import tell_cut
 from hskcache.disk import require_writable
 from hskcache.errors import SpecError
+from hskcache.model.sentence import sentence_modules
 from hskcache.runtime import require_teacher_extra
 from hskcache.spec import Packing, Spec
 from hskcache.store.ledger import Ledger
 from hskcache.strict import first_problem
-from hskcache.text import tokenized
+from hskcache.text import Examples, tokenized
 from hskcache.text.corpus import check_corpus
 from hskcache.text.remembered import of_model
+from hskcache.text.singles import Prompted
 from hskcache.text.strings import spooling
 from hskcache.text.tokenize import reach_of
 
@@ -74,11 +76,19 @@ def with_length(request: BuildRequest, out: Path | None = None) -> BuildRequest:
         raise SpecError(f"what to keep: {first_problem(error, Spec)}") from None
 
 
+def prompted(examples: Examples, spec: Spec) -> Examples:
+    """The rows with the prompt of a spec before each."""
+    prompt = "" if spec.embedding is None else spec.embedding.prompt or ""
+    return replace(examples, texts=Prompted(prompt, examples.texts)) if prompt else examples
+
+
 def _known_length(request: BuildRequest, out: Path | None) -> tuple[int | None, str]:
     """Tokens of a row at most, and where that is from; None where it is not known."""
     if out is not None and (begun := Ledger(out).request()) is not None:
         return begun.spec.max_length, f"the cache {out}"
     memory, task = of_model(request.teacher), request.texts.layout.task
+    if request.spec.embedding is not None and (modules := sentence_modules(request.teacher)) is not None:
+        return modules.max_length, request.teacher
     if memory.max_length is None and task is not None:
         return task.max_length, f"the task {task.name}"
     return memory.max_length, memory.where
@@ -98,22 +108,39 @@ def make_job(request: BuildRequest, keep: str = "--max-length", spool: Path | No
         CacheError: whichever of it is at fault.
     """
     require_teacher_extra()
-    from hskcache.build.job import prepare_job, resolve_for
-    from hskcache.teacher.load import load_teacher
+    from hskcache.build.job import check_prompt, prepare_job, resolve_for
+    from hskcache.teacher.load import is_classifier, load_embedder, load_teacher
 
     data, layout, spec = request.texts.data, request.texts.layout, request.spec
     assert data is not None
     if layout.memory is None:
         layout = layout.recalling(of_model(request.teacher), data)
     layout.check(data)
-    loaded = load_teacher(request.teacher, request.device, spec.compute_dtype).called(request.called)
+    has_task = spec.embedding is None or is_classifier(request.teacher)
+    load = load_teacher if has_task else load_embedder
+    loaded = load(request.teacher, request.device, spec.compute_dtype).called(request.called)
     # What is wrong with the spec is said before the rows are read, which may take minutes.
     spec = resolve_for(loaded, spec)
+    if has_task:
+        check_prompt(spec, "pairs and texts of a task are read as they are")
     with nullcontext() if spool is None else spooling(spool):
-        examples = layout.read_for(loaded.info.name, loaded.model.config, data)
-        tokens = tokenized(examples, loaded.tokenizer, spec.max_length)
+        if has_task:
+            examples = layout.read_for(loaded.info.name, loaded.model.config, data)
+            tokens = tokenized(examples, loaded.tokenizer, spec.max_length)
+        else:
+            _refuse_scores(request)
+            examples = layout.read_texts(data)
+            tokens = tokenized(prompted(examples, spec), loaded.tokenizer, spec.max_length)
     tell_cut(tokens.cut, len(tokens), str(data), reach_of(loaded.model, loaded.info.name, spec.max_length, keep))
     return prepare_job(loaded, examples, tokens, spec)
+
+
+def _refuse_scores(request: BuildRequest) -> None:
+    """Raise SpecError if a teacher without a classifier is to be scored."""
+    if request.eval_data:
+        raise SpecError(
+            f"--eval-data {request.eval_data[0]} scores a classifier, and {request.teacher} has none; leave it out"
+        )
 
 
 def make_corpus_build(request: BuildRequest, out: Path | None = None) -> "CorpusBuild":
@@ -151,9 +178,10 @@ def make_corpus_part(request: BuildRequest) -> "CorpusBuild":
     assert corpus is not None
     check_corpus(corpus)
     from hskcache.build.corpus import CorpusBuild
-    from hskcache.teacher.load import load_encoder
+    from hskcache.teacher.load import load_embedder, load_encoder
 
-    loaded = load_encoder(request.teacher, request.device, request.spec.compute_dtype).called(request.called)
+    load = load_encoder if request.spec.embedding is None else load_embedder
+    loaded = load(request.teacher, request.device, request.spec.compute_dtype).called(request.called)
     return CorpusBuild(loaded, corpus, request.spec)
 
 
@@ -173,13 +201,13 @@ def make_addition(request: AdditionRequest) -> "Addition":
     require_teacher_extra()
     from hskcache.build.addition import prepare_addition
     from hskcache.cache import open_cache
-    from hskcache.teacher.load import load_encoder, load_teacher
+    from hskcache.teacher.load import loader_of
 
     cache, spec = open_cache(request.cache), request.spec
     if "token_budget" not in spec.model_fields_set:
         # Grouped as the cache's own rows, the same teacher gives the same bits.
         spec = spec.model_copy(update={"token_budget": cache.manifest.request.spec.token_budget})
-    load = load_encoder if cache.manifest.request.data.problem == "text" else load_teacher
+    load = loader_of(cache.manifest.request.data, spec)
     loaded = load(request.teacher, request.device, spec.compute_dtype).called(request.called)
     return prepare_addition(loaded, cache, request.kind, request.name, spec)
 

@@ -80,11 +80,12 @@ def audit(
 def _audited(cache: "Cache", name: str, device: str, question: "Question") -> "AuditReport":
     """Load the teacher, say what is known of it before it runs, and run it."""
     from hskcache.audit.audit import audit as run
-    from hskcache.audit.audit import compute_dtype, prepare_audit
-    from hskcache.teacher.load import load_encoder, load_teacher
+    from hskcache.audit.audit import origins, prepare_audit
+    from hskcache.teacher.load import loader_of
 
-    load = load_encoder if cache.manifest.request.data.problem == "text" else load_teacher
-    prepared = prepare_audit(load(name, device, compute_dtype(cache, question.fields)), cache, question)
+    first = origins(cache, question.fields)[0].request
+    loaded = loader_of(first.data, first.spec)(name, device, first.spec.compute_dtype)
+    prepared = prepare_audit(loaded, cache, question)
     for identity in prepared.identities:
         for line in _words(name, identity):
             console.say(line)

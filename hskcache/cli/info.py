@@ -116,7 +116,8 @@ def _print(facts: dict[str, Any], told: dict[str, str]) -> None:
 
     teacher, data, num_rows = facts["teacher"], facts["data"], facts["num_rows"]
     architecture = f"{teacher['model_type']}, {counted(teacher['num_layers'], 'layer')}, width {teacher['width']}"
-    labels = "plain text" if data["problem"] == "text" else f"labels {', '.join(data['label_names']) or 'are scores'}"
+    without = {"text": "plain text", "none": "texts without a task"}
+    labels = without.get(data["problem"]) or f"labels {', '.join(data['label_names']) or 'are scores'}"
     lines = [
         ("cache", f"{facts['cache']}  (id {facts['cache_id'][:12]}, format {facts['format_version']})"),
         *(

@@ -11,7 +11,7 @@ from hskcache.completion import keeps
 from hskcache.encoded import ENCODED
 from hskcache.options import Command, device, gathered, with_options
 from hskcache.ranges import Whole
-from hskcache.spec import SCORES, ComputeDtype, PairsName, ScoreLayer, WidthName
+from hskcache.spec import SCORES, ComputeDtype, PairsName, PoolingWord, ScoreLayer, WidthName
 
 # Defaults are None here and told in the help, so that an option that was not given leaves what --spec says.
 _OPTIONS = (
@@ -44,6 +44,23 @@ _OPTIONS = (
         help="Attention scores: layers and tokens as in --keep; full, none.  [default: none]",
     ),
     click.option("--heads", metavar="all|mean|0,3", help="Which heads' attention.  [default: all]"),
+    click.option(
+        "--embedding",
+        type=click.Choice((*get_args(PoolingWord), "none")),
+        help="One vector of each row: the last states pooled as a sentence-transformers folder says (model), or so; "
+        "none. Of an encoder without a classifier the rows are the texts of --data.  [default: none]",
+    ),
+    click.option("--dims", type=Whole(min=1), help="Of --embedding: the first so many values.  [default: all]"),
+    click.option(
+        "--normalize/--no-normalize",
+        default=None,
+        help="Of --embedding: whether each has length 1.  [default: as the teacher's folder says, else no]",
+    ),
+    click.option(
+        "--prompt",
+        metavar="TEXT",
+        help="Of --embedding: text before each row, or the name of one of the teacher's.  [default: the teacher's own]",
+    ),
     click.option("--score", type=click.Choice(tuple(SCORES)), help="What ranks positions.  [default: attention]"),
     click.option(
         "--score-layer",
@@ -54,7 +71,11 @@ _OPTIONS = (
         "--specials/--no-specials", default=None, help="Whether [SEP] and its like may be kept.  [default: specials]"
     ),
     click.option("--width", type=click.Choice(get_args(WidthName)), help="What ranks columns.  [default: magnitude]"),
-    click.option("--encoding", type=click.Choice(tuple(ENCODED)), help="How values are stored.  [default: int8]"),
+    click.option(
+        "--encoding",
+        type=click.Choice(tuple(ENCODED)),
+        help="How values are stored.  [default: int8; of embeddings float16]",
+    ),
     click.option(
         "--max-length", type=Whole(min=3), help="Tokens of a row at most.  [default: the teacher's, the task's or 128]"
     ),

@@ -5,6 +5,7 @@ from typing import Any
 from hskcache.decoded.abc import DecodedKind, Dense, LayerRows, Stored, Vectors
 from hskcache.decoded.attention import DecodedAttention
 from hskcache.decoded.distance import Distance, Same
+from hskcache.decoded.embedding import DecodedEmbedding
 from hskcache.decoded.hidden import DecodedHidden
 from hskcache.decoded.logits import DecodedLogits
 from hskcache.errors import MismatchError
@@ -27,7 +28,12 @@ __all__ = [
 
 DECODED: Table[DecodedKind[Any]] = Table(
     "a kind that is decoded",
-    {"logits": DecodedLogits(), "hidden": DecodedHidden(), "attention": DecodedAttention()},
+    {
+        "logits": DecodedLogits(),
+        "hidden": DecodedHidden(),
+        "attention": DecodedAttention(),
+        "embedding": DecodedEmbedding(),
+    },
 )
 """Decoders by the name of the kind; the inputs are tokens and no vectors."""
 

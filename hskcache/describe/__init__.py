@@ -4,6 +4,7 @@ from typing import Any
 
 from hskcache.describe.abc import Description
 from hskcache.describe.attention import DescribedAttention
+from hskcache.describe.embedding import DescribedEmbedding
 from hskcache.describe.hidden import DescribedHidden
 from hskcache.describe.inputs import DescribedInputs
 from hskcache.describe.logits import DescribedLogits
@@ -20,6 +21,7 @@ DESCRIPTIONS: Table[Description[Any]] = Table(
         "logits": DescribedLogits(),
         "hidden": DescribedHidden(),
         "attention": DescribedAttention(),
+        "embedding": DescribedEmbedding(),
     },
 )
 """Descriptions by the name of the kind."""

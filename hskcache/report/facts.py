@@ -52,7 +52,7 @@ def _facts(cache: Cache) -> Iterator[Fact]:
         labels += f" and {len(names) - _MOST_LABELS:,} more"
     if request.data.problem == "text":
         yield Fact("packing", Packing.model_validate(request.spec.packing.model_dump()).told)
-    else:
+    elif request.data.has_task:
         yield Fact("labels", labels or "scores")
     if request.cut.num_rows:
         yield Fact("cut", request.cut.told(cache.num_rows))

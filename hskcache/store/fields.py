@@ -11,6 +11,7 @@ from hskcache.errors import DamageError
 from hskcache.store.kinds import INPUTS, KINDS, LOGITS, kind_of, knowledge
 from hskcache.store.kinds.abc import AXES, OFFSETS, ROW, Array, Kind, StoredField, layer_name
 from hskcache.store.kinds.attention import MAX_HEADS, AttentionField
+from hskcache.store.kinds.embedding import EmbeddingField
 from hskcache.store.kinds.hidden import Columns, HiddenField
 from hskcache.store.kinds.inputs import InputsField
 from hskcache.store.kinds.logits import LogitsField
@@ -30,6 +31,7 @@ __all__ = [
     "ROW",
     "AttentionField",
     "Columns",
+    "EmbeddingField",
     "Field",
     "HiddenField",
     "InputsField",

@@ -48,8 +48,9 @@ class TokenizerInfo(Strict):
 
 
 class DataInfo(Strict):
-    """The rows; ``fingerprint`` is a digest of their texts and labels. The problem ``text`` is a corpus: no task.
+    """The rows; ``fingerprint`` is a digest of their texts and labels.
 
+    The problem ``text`` is a corpus, and ``none`` are texts of a data file: neither has a task.
     ``provenance`` is None in caches from before it was kept.
     """
 
@@ -58,9 +59,14 @@ class DataInfo(Strict):
     fingerprint: str
     num_rows: int = Key(ge=0)
     task: str | None = None
-    problem: Literal["classification", "regression", "text"]
+    problem: Literal["classification", "regression", "text", "none"]
     label_names: list[str]
     provenance: Provenance | None = None
+
+    @property
+    def has_task(self) -> bool:
+        """True if the rows ask what a classifier answers."""
+        return self.problem not in {"text", "none"}
 
     def of_some(self, num_rows: int) -> "DataInfo":
         """The same of so many of the rows: what was counted over all of them is left out."""

@@ -1,27 +1,36 @@
 """A teacher with its tokenizer, made ready for capture, and the facts that identify it."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
+from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hskcache import console
 from hskcache.encoder import identifying_config, weights_digest
 from hskcache.model.adapter import tokenizer_of
-from hskcache.model.load import CLASSIFIER, ENCODER, ModelDemands, load_model
+from hskcache.model.load import CLASSIFIER, ENCODER, ModelDemands, load_config, load_model
+from hskcache.model.sentence import SentenceModules, encoder_of, load_dense, sentence_modules
+from hskcache.resolved import SENTENCE
 from hskcache.runtime import quiet, resolve_device
-from hskcache.spec import ComputeDtype
-from hskcache.store.manifest import TeacherInfo
+from hskcache.spec import ComputeDtype, Spec
+from hskcache.store.manifest import DataInfo, TeacherInfo
 from hskcache.teacher.taps import Taps, find_taps
 from hskcache.text import load_tokenizer
 from hskcache.timeline import span
+
+Loader = Callable[[str, str, ComputeDtype], "Teacher"]
+"""Loads a teacher by its name, on a device, in a type."""
 
 
 @dataclass(frozen=True)
 class Teacher:
     """A model in eval mode on its device, its tokenizer, its description, and what can be seen of it.
 
-    ``num_labels`` is the width C of the logits; None for an encoder without a classifier.
+    ``num_labels`` is the width C of the logits; None for an encoder without a classifier. ``head`` leads pooled vectors
+    on, where the teacher is an embedder with layers after its pooling.
     """
 
     model: PreTrainedModel
@@ -29,6 +38,7 @@ class Teacher:
     info: TeacherInfo
     num_labels: int | None
     taps: Taps
+    head: nn.Module | None = None
 
     @property
     def device(self) -> torch.device:
@@ -70,6 +80,46 @@ def load_encoder(name: str, device: str = "auto", dtype: ComputeDtype = "float32
         # Nothing of it is kept; where a checkpoint has none, it would be drawn anew and change the weights' digest.
         model.pooler = None
     return as_teacher(model, tokenizer, name, None)
+
+
+def load_embedder(name: str, device: str = "auto", dtype: ComputeDtype = "float32") -> Teacher:
+    """Load an encoder as :func:`load_encoder` does, and what its folder says of embeddings, if it says anything.
+
+    Raises:
+        SpecError: no such device.
+        TeacherError: it cannot be loaded whole, or cannot be run on padded rows; or an embedding of it is made in a way
+            that is not computed here.
+    """
+    modules = sentence_modules(name)
+    teacher = load_encoder(encoder_of(name, modules), device, dtype).called(name)
+    return teacher if modules is None else _with_modules(teacher, name, modules)
+
+
+def loader_of(data: DataInfo, spec: Spec) -> "Loader":
+    """Loader of the teacher of a cache, by its rows and what is kept: with a classifier where they have a task."""
+    if data.has_task:
+        return load_teacher
+    return load_encoder if spec.embedding is None else load_embedder
+
+
+def is_classifier(name: str) -> bool:
+    """True if a checkpoint brings a classifier, as far as its configuration tells.
+
+    Raises:
+        TeacherError: the configuration cannot be read.
+    """
+    config = load_config(encoder_of(name, sentence_modules(name)), "a teacher")
+    return any(str(one).endswith("ForSequenceClassification") for one in config.architectures or ())
+
+
+def _with_modules(teacher: Teacher, name: str, modules: SentenceModules) -> Teacher:
+    """A teacher with the layers after its pooling; these and the pooling belong to its identity."""
+    head = load_dense(name, modules)
+    changes: dict[str, Any] = {"config": teacher.info.config | {SENTENCE: modules.described}}
+    if head is not None:
+        changes["weights_sha256"] = weights_digest(nn.ModuleList([teacher.model, head]))
+        head = head.to(teacher.device)
+    return replace(teacher, info=teacher.info.model_copy(update=changes), head=head)
 
 
 def as_teacher(

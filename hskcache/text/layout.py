@@ -7,12 +7,13 @@ from typing import Any
 from hskcache import console
 from hskcache.classes import class_names, folded, is_nameless, require_one_answer, require_outputs
 from hskcache.counted import counted
-from hskcache.errors import ColumnError, DataError, MismatchError
+from hskcache.errors import ColumnError, DataError, MismatchError, SpecError
 from hskcache.text.head import check_head
 from hskcache.text.labels import LabelSet, Problem
 from hskcache.text.memory import Source
 from hskcache.text.remembered import Remembered
 from hskcache.text.rows import Examples, Overrides, columns_of, examples_for, preset_of
+from hskcache.text.singles import singles
 from hskcache.text.table import BadRows, RowPolicy, Unlabelled
 from hskcache.text.tasks import Task, load_task
 
@@ -202,6 +203,18 @@ class Layout:
             model, config, str(source), outputs, "a teacher of this task, or --task or --classes to name the classes"
         )
         return examples
+
+    def read_texts(self, source: Source) -> Examples:
+        """The texts of ``source`` alone, a row each: of pairs the first, then the second. No label is read.
+
+        Raises SpecError if a label was asked for, DataError if a row cannot be read.
+        """
+        if self.label not in (None, ""):
+            raise SpecError(
+                f"--label {self.label}: the teacher answers no task, and embeddings of texts have no labels; leave it "
+                "out"
+            )
+        return singles(replace(self, label="").read(source))
 
 
 def class_order(model: str, config: Any, task: Task | None) -> tuple[str, ...] | None:

@@ -95,8 +95,9 @@ def _narrower(request: Request, view: View, names: Collection[str]) -> Request:
             sections[name] = changed
     if not sections:
         return request
-    spec = resolve_spec(request.spec.model_copy(update=sections), request.teacher)
-    pairs = {key: one for name in sections for key, one in NARROWINGS[name].pairs(spec, request.teacher).items()}
+    spec = resolve_spec(request.spec.with_sections(sections), request.teacher)
+    narrowed = [NARROWINGS[name] for name in sections if name in NARROWINGS]
+    pairs = {key: one for narrowing in narrowed for key, one in narrowing.pairs(spec, request.teacher).items()}
     return request.model_copy(update={"spec": spec, **pairs})
 
 

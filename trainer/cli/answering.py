@@ -99,8 +99,8 @@ def of_cache(request: "PredictRequest", source: str) -> None:
 def _knowledge(cache: Cache, field: str) -> Knowledge:
     """Knowledge of a cache with a field of logits. Raises MismatchError without it, SpecError if it is none."""
     knowledge = cached_knowledge(cache, parse_choice(cache, [field]))
-    if knowledge.is_corpus or not isinstance(cache.fields.get(field), LogitsField):
-        held = "a corpus without a task" if knowledge.is_corpus else "no logits there"
+    if not knowledge.has_task or not isinstance(cache.fields.get(field), LogitsField):
+        held = "no logits there" if knowledge.has_task else knowledge.rows
         raise SpecError(f"--field {field}: {knowledge.where} holds {held}; give the name of a field of logits")
     return knowledge
 

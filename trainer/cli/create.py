@@ -107,7 +107,9 @@ def create(request: CreateRequest, out: Path, as_json: bool) -> None:
                 save(created.rows, out)
     config = created.model.config
     facts = {"layers": config.num_hidden_layers, "width": config.hidden_size}
-    facts |= {"parameters": created.model.num_parameters(), "classes": config.num_labels}
+    facts |= {"parameters": created.model.num_parameters()}
+    if created.model.base_model is not created.model:
+        facts["classes"] = config.num_labels
     if as_json:
         console.print_json({"out": str(out), **facts, **created.facts})
         return

@@ -85,14 +85,14 @@ def _begin(request: CreateRequest) -> Created:
 def _cut(request: CreateRequest, teacher: str) -> Created:
     from hskcache.model.adapter import tokenizer_of
     from hskcache.text import load_tokenizer
-    from trainer.student.create import from_teacher_layers, load_classifier, resolve_layers
+    from trainer.student.create import from_teacher_layers, load_layered, resolve_layers
 
     if request.student is not None or request.labels is not None:
         raise SpecError("--from brings its own classifier; leave out --student and --labels")
     if request.layers is None:
         raise SpecError("--from lacks --layers; give some of the teacher's layers, such as 2,4,6 or uniform:3")
     tokenizer = load_tokenizer(request.tokenizer or tokenizer_of(teacher))
-    model = load_classifier(teacher)
+    model = load_layered(teacher)
     layers = resolve_layers(request.layers, model.config.num_hidden_layers)
     return Created(from_teacher_layers(model, layers), tokenizer, rows=of_model(teacher))
 

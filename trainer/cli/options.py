@@ -169,6 +169,9 @@ def tell_end(result: Mapping[str, Any], out: Path, following: Mapping[str, Seque
     from hskcache.evaluation import share_kept
 
     metric, scores = result.get("metric"), result.get("scores") or {}
+    if (out / "modules.json").is_file():
+        console.say(f"{out} gives embeddings; sentence-transformers loads it with SentenceTransformer({str(out)!r})")
+        return
     if metric is None or metric not in scores:
         console.say(f"{out} is an encoder; a classifier begins from it with hsktrain fit --student {out}")
         return

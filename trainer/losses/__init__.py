@@ -9,12 +9,23 @@ from hskcache.selection.depth import LayerPair
 from hskcache.table import Table
 from trainer.losses.abc import LossTerm
 from trainer.losses.attention import AttentionLoss, attention_loss
+from trainer.losses.embedding import SentenceLoss, SimilarityLoss, sentence_loss, similarity_loss
 from trainer.losses.hidden import EmbeddingLoss, HiddenLoss, hidden_loss
 from trainer.losses.logits import LabelLoss, SoftLoss, label_loss, soft_label_loss
 from trainer.losses.matches import Matches
 from trainer.recipe import Losses
 
-__all__ = ["LOSSES", "LossTerm", "attention_loss", "hidden_loss", "label_loss", "pairs_of", "soft_label_loss"]
+__all__ = [
+    "LOSSES",
+    "LossTerm",
+    "attention_loss",
+    "hidden_loss",
+    "label_loss",
+    "pairs_of",
+    "sentence_loss",
+    "similarity_loss",
+    "soft_label_loss",
+]
 
 LOSSES: Table[LossTerm[Any]] = Table(
     "a term of a loss",
@@ -22,6 +33,8 @@ LOSSES: Table[LossTerm[Any]] = Table(
         "embedding": EmbeddingLoss(),
         "hidden": HiddenLoss(),
         "attention": AttentionLoss(),
+        "sentence": SentenceLoss(),
+        "similarity": SimilarityLoss(),
         "soft": SoftLoss(),
         "label": LabelLoss(),
     },

@@ -12,7 +12,7 @@ from hskcache.errors import MismatchError
 from hskcache.selection.depth import LayerPair
 from trainer.batch import Batch
 from trainer.losses.matches import Matches
-from trainer.recipe import StatesTerm, Term
+from trainer.recipe import Term
 
 Settings = TypeVar("Settings", bound=Term)
 Target = TypeVar("Target")
@@ -43,7 +43,8 @@ class Seen(NamedTuple):
         batch: what it read, with the targets.
         matches: which layers learn from which.
         num_heads: attention heads of the student.
-        projection: leads a student's layer to the teacher's width, or None where nothing does.
+        projection: leads a student's layer, or None: its vector of a row, to the teacher's width; None where nothing
+            does.
     """
 
     output: Any
@@ -51,7 +52,7 @@ class Seen(NamedTuple):
     batch: Batch
     matches: Matches
     num_heads: int
-    projection: Callable[[LayerPair, StatesTerm], nn.Linear | None]
+    projection: Callable[[LayerPair | None, Term], nn.Linear | None]
 
 
 class LossTerm(Generic[Settings]):

@@ -13,6 +13,7 @@ from hskcache import console, runtime
 from hskcache.evaluation import Scores
 from hskcache.locks import sole_writer
 from hskcache.model.save import load_weights, save_model
+from hskcache.store.kinds.embedding import EmbeddingField, Embeddings
 from hskcache.text import remembered
 from hskcache.text.remembered import Remembered
 from trainer import chance
@@ -44,6 +45,7 @@ from trainer.source.gate import check_recipe, check_student
 from trainer.source.objective import Objective, restore_attention
 from trainer.source.source import Slice, Source
 from trainer.student import origin
+from trainer.student.sentence import Embedder, save_modules
 
 
 @dataclass(frozen=True)
@@ -155,6 +157,8 @@ def _finished(run: Run, learner: Learner) -> dict[str, Any]:
     job, out = run.job, run.out
     save_model(learner.student, out, job.tokenizer)
     projections.save(learner.projections if job.projecting.exported else {}, out)
+    if (embedder := _embedder(job, learner)) is not None:
+        save_modules(embedder, out)
     if job.rows is not None:
         remembered.save(job.rows, out)
     folders = [out / STAGES / f"{number}-{stage.name}" for number, stage in enumerate(job.recipe.stages)]
@@ -177,6 +181,22 @@ def _finished(run: Run, learner: Learner) -> dict[str, Any]:
         write_card(out, learner.student, replace(job.account(), rows=job.rows), result)
     finish(out, result)
     return result
+
+
+def _embedder(job: Fit, learner: Learner) -> Embedder | None:
+    """Modules of the student's vectors; None where it answers a task, or learned from no embeddings."""
+    knowledge = job.source.knowledge
+    kind, field = Embeddings.name, knowledge.fields.get(Embeddings.name)
+    if knowledge.has_task or kind not in job.recipe.kinds or not isinstance(field, EmbeddingField):
+        return None
+    spec = knowledge.request_for(kind).spec
+    return Embedder(
+        field,
+        width=int(learner.student.config.hidden_size),
+        dense=learner.projections.get(projections.OF_ROWS),
+        prompt=(spec.embedding and spec.embedding.prompt) or "",
+        max_length=knowledge.request.spec.max_length,
+    )
 
 
 def _best(stage: Mapping[str, Any], metric: str | None) -> dict[str, Any]:

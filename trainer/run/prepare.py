@@ -93,7 +93,7 @@ def prepare_fit(request: FitRequest, machine: Machine, tells: bool = True) -> Fi
 
     scoring = scoring_on(examples, str(data))
     recipe = request.recipe.for_task(memory.task if (task := layout.task) is None else task.name)
-    types = token_types_after(request.student, knowledge.is_corpus, knowledge.reads_pairs)
+    types = token_types_after(request.student, not knowledge.has_task, knowledge.reads_pairs)
     return Fit(
         source=source,
         recipe=recipe,
@@ -157,7 +157,7 @@ def _source(request: FitRequest, machine: Machine) -> Source:
 
 def _student(request: FitRequest, knowledge: Knowledge, vocabulary: Mapping[str, int]) -> PreTrainedModel:
     """The student at its start, once it is known to fit what there is to learn from."""
-    create = create_encoder if knowledge.is_corpus else create_student
+    create = create_student if knowledge.has_task else create_encoder
     student = create(request.student, knowledge.interface(1 + max(vocabulary.values())), request.seed)
     check_student(knowledge, request.recipe, student, request.layer_map)
     if (theirs := own_vocabulary(request.student)) is not None:
@@ -178,7 +178,7 @@ def _projecting(request: FitRequest, knowledge: Knowledge, student: PreTrainedMo
 
 def _metrics(chosen: str | None, layout: Layout, knowledge: Knowledge) -> dict[str, Metric]:
     """Metrics of the task, the one that was chosen first; none of a corpus."""
-    if knowledge.is_corpus:
+    if not knowledge.has_task:
         if chosen is not None:
             raise SpecError(
                 f"--metric {chosen} scores a classifier, and {knowledge.where} holds a corpus; leave it out"
@@ -189,14 +189,13 @@ def _metrics(chosen: str | None, layout: Layout, knowledge: Knowledge) -> dict[s
 
 def evaluation_rows(data: str | InMemory | None, layout: Layout, knowledge: Knowledge) -> Examples | None:
     """Labelled rows, their classes in the order of the knowledge; None for a corpus, which has nothing to score."""
-    if knowledge.is_corpus:
+    if not knowledge.has_task:
         if data is not None:
             raise SpecError(
-                f"--eval-data {data} scores a classifier, and {knowledge.where} holds a corpus without a task; leave "
-                "it out"
+                f"--eval-data {data} scores a classifier, and {knowledge.where} holds {knowledge.rows}; leave it out"
             )
         if not layout.is_empty:
-            raise SpecError(f"{knowledge.where} holds a corpus without columns; leave out --task, --text and --label")
+            raise SpecError(f"{knowledge.where} holds {knowledge.rows}; leave out --task, --text and --label")
         return None
     if data is None:
         raise SpecError(_NO_EVALUATION)

@@ -60,10 +60,10 @@ def _check_choice(knowledge: Knowledge, recipe: Recipe) -> None:
 def _lacking(knowledge: Knowledge, stage: Stage) -> str | None:
     """Words on what a stage asks for that there is none of; None where there is all."""
     where, losses = knowledge.where, stage.losses
-    if knowledge.is_corpus and losses.needs_task:
-        return f"learns from a classifier's answers, and {where} holds a corpus without a task"
-    if knowledge.is_corpus and stage.select == "best":
-        return f"picks the epoch that scores best, and {where} holds a corpus without a task"
+    if not knowledge.has_task and losses.needs_task:
+        return f"learns from a classifier's answers, and {where} holds {knowledge.rows}"
+    if not knowledge.has_task and stage.select == "best":
+        return f"picks the epoch that scores best, and {where} holds {knowledge.rows}"
     for kind in losses.kinds:
         if kind not in knowledge.fields:
             return f"learns from {KINDS[kind].words}, and {where} keeps none"
@@ -74,11 +74,11 @@ def _lacking(knowledge: Knowledge, stage: Stage) -> str | None:
 
 def _change(knowledge: Knowledge, recipe: Recipe, stage: Stage) -> str:
     """Advice where a stage lacks something; whoever follows it comes to no other lack."""
-    if knowledge.is_corpus and not stage.losses.needs_task and stage.select == "best":
+    if not knowledge.has_task and not stage.losses.needs_task and stage.select == "best":
         return f"use --set {stage.name}.select=last"
     ways = (
         []
-        if knowledge.is_corpus and any(one.losses.needs_task for one in recipe.stages)
+        if not knowledge.has_task and any(one.losses.needs_task for one in recipe.stages)
         else [_kept(knowledge, recipe)]
     )
     stages = {name: load_recipe(name).stages for name in known_recipes()}
@@ -118,7 +118,7 @@ def check_student(knowledge: Knowledge, recipe: Recipe, student: PreTrainedModel
     config, where = student.config, knowledge.where
     _check_layers(knowledge, recipe, int(config.num_hidden_layers), layer_map)
     _check_terms(knowledge, recipe, student)
-    if not knowledge.is_corpus:
+    if knowledge.has_task:
         require_outputs("the student", config, where, knowledge.num_labels, "a student of this task")
     positions, longest = num_positions(student), knowledge.request.spec.max_length
     if positions is not None and positions < longest:

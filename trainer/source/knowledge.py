@@ -7,7 +7,7 @@ from pydantic import ValidationError
 
 from hskcache.cache import Cache, Request
 from hskcache.errors import SpecError
-from hskcache.recall import of_cache
+from hskcache.recall import of_cache, told_rows
 from hskcache.selection.depth import LayerPair, kept_layers
 from hskcache.spec import Depth, layer_map_changes
 from hskcache.store.agreement import Agreement
@@ -47,16 +47,21 @@ class Knowledge:
     agreement: Agreement | None = None
 
     @property
-    def is_corpus(self) -> bool:
-        """True if the rows are plain text without a task: nothing of a classifier can be learned or scored."""
-        return self.request.data.problem == "text"
+    def has_task(self) -> bool:
+        """False if the rows are texts without a task: nothing of a classifier can be learned or scored."""
+        return self.request.data.has_task
+
+    @property
+    def rows(self) -> str:
+        """The rows in words, such as ``a corpus without a task``."""
+        return told_rows(self.request.data)
 
     @property
     def reads_pairs(self) -> bool:
         """True if rows are known to be pairs of texts, which token types tell apart."""
         if not self.request.tokenizer.has_token_types:
             return False
-        if self.is_corpus:
+        if not self.has_task:
             return self.request.spec.packing.pairs != "none"
         return of_cache(self.where, self.request).is_pairs is True
 
@@ -132,8 +137,8 @@ class Knowledge:
         return Interface(
             vocab_size=vocab_size or max(tokenizer.vocab_size, self.request.teacher.vocab_size),
             label_names=self.label_names,
-            # Of a corpus it says nothing: an encoder has no head.
-            problem="classification" if problem == "text" else problem,
+            # Without a task it says nothing: an encoder has no head.
+            problem="regression" if problem == "regression" else "classification",
             pad_token_id=tokenizer.pad_token_id,
             max_positions=max(512, self.request.spec.max_length),
             type_vocab_size=2,

@@ -13,7 +13,7 @@ from trainer.batch import Batch
 from trainer.losses import LOSSES
 from trainer.losses.abc import Attentions, Seen
 from trainer.losses.matches import Matches
-from trainer.recipe import Losses, StatesTerm
+from trainer.recipe import Losses, Term
 from trainer.source.projections import Projections, draw, is_projected, name_of, needed, widths_for
 
 # How students attended before a stage that listens switched them.
@@ -79,7 +79,7 @@ class Objective(nn.Module):
     def _listens(self) -> bool:
         return any(term.listens for term, _ in self.terms.values())
 
-    def _projection(self, match: LayerPair, term: StatesTerm) -> nn.Linear | None:
+    def _projection(self, match: LayerPair | None, term: Term) -> nn.Linear | None:
         widths = widths_for(self.student.config.hidden_size, self.matches, term)
         if widths is None or not is_projected(term, widths):
             return None

@@ -3,7 +3,7 @@
 They belong to the student while it learns [TinyBERT 3.1, eq. 8 and 9]: the authors' release saves one with the student
 of general distillation and loads it for the task. Here they stand in a file beside the student's weights, which stay an
 ordinary checkpoint; each has a name, ``shared`` where all layers learn through it, or ``layer_02`` where student layer
-2 alone does (layer 0 is the embedding output).
+2 alone does (layer 0 is the embedding output); ``embedding`` leads the vector of a whole row.
 """
 
 import json
@@ -19,14 +19,15 @@ from hskcache.errors import DamageError
 from hskcache.model.save import save_weights
 from hskcache.model.weights import LAYER_PROJECTIONS, SHARED_PROJECTION, read_tensors, tensor_names
 from hskcache.selection.depth import LayerPair
-from hskcache.store.fields import HiddenField
+from hskcache.store.fields import EmbeddingField, HiddenField
 from trainer.losses import LOSSES
 from trainer.losses.matches import Matches
-from trainer.recipe import Losses, StatesTerm
+from trainer.recipe import Losses, StatesTerm, Term
 from trainer.student.create import seeded
 
 FILE = "projection.safetensors"
 SHARED = "shared"
+OF_ROWS = "embedding"
 _LAYER = "layer_"
 _RECORD = "projections"
 REMEDY = "put it back, or give --projection fresh"
@@ -47,31 +48,38 @@ Projections = Mapping[str, nn.Linear]
 """Projections by name."""
 
 
-def name_of(match: LayerPair, term: StatesTerm) -> str:
-    """The projection through which a student layer learns."""
+def name_of(match: LayerPair | None, term: Term) -> str:
+    """The projection through which a student layer learns, or the vector of a row, which has no layer."""
+    if match is None or not isinstance(term, StatesTerm):
+        return OF_ROWS
     return SHARED if term.shared_projection else f"{_LAYER}{match.student:02d}"
 
 
-def is_projected(term: StatesTerm, widths: Widths) -> bool:
+def is_projected(term: Term, widths: Widths) -> bool:
     """True if there is a projection at all: where the widths differ, or one is asked for."""
-    return widths.student != widths.teacher or term.project_equal_widths
+    return widths.student != widths.teacher or (isinstance(term, StatesTerm) and term.project_equal_widths)
 
 
 def needed(losses: Losses, matches: Matches, width: int) -> dict[str, Widths]:
     """The projections that a stage learns through, in the order in which they are drawn. ``width``: of the student."""
     found = {}
     for name, term in losses.terms.items():
-        if not isinstance(term, StatesTerm) or (widths := widths_for(width, matches, term)) is None:
+        if (widths := widths_for(width, matches, term)) is None or not is_projected(term, widths):
             continue
-        for match in LOSSES[name].pairs(term, matches) if is_projected(term, widths) else ():
+        for match in LOSSES[name].pairs(term, matches) if isinstance(term, StatesTerm) else (None,):
             found[name_of(match, term)] = widths
     return found
 
 
-def widths_for(width: int, matches: Matches, term: StatesTerm) -> Widths | None:
-    """Widths between a student and the states that a term learns from; None where the teacher's is not known."""
-    field = matches.fields.get(term.kind)
-    return Widths(width, field.width) if isinstance(field, HiddenField) else None
+def widths_for(width: int, matches: Matches, term: Term) -> Widths | None:
+    """Widths between a student and what a term learns from; None where that has none, or it is not known."""
+    match matches.fields.get(term.kind or ""):
+        case HiddenField() as field:
+            return Widths(width, field.width)
+        case EmbeddingField() as field:
+            return Widths(width, field.num_dims)
+        case _:
+            return None
 
 
 def draw(needs: Mapping[str, Widths], held: Projections, seed: int) -> nn.ModuleDict:
@@ -100,9 +108,10 @@ def widths_of(projection: nn.Linear) -> Widths:
 def described(names: Iterable[str], widths: Mapping[str, Widths]) -> str:
     """Projections in words: ``shared, 312 -> 768`` or ``layers 0, 1, 2, 312 -> 768``."""
     names = sorted(names)
-    layers = [str(int(name.removeprefix(_LAYER))) for name in names if name != SHARED]
+    layers = [str(int(name.removeprefix(_LAYER))) for name in names if name.startswith(_LAYER)]
     numbered = [f"layer{'s' if len(layers) > 1 else ''} {', '.join(layers)}"] if layers else []
-    return ", ".join([*([SHARED] if SHARED in names else []), *numbered, str(widths[names[0]])])
+    others = [name for name in (OF_ROWS, SHARED) if name in names]
+    return ", ".join([*others, *numbered, str(widths[names[0]])])
 
 
 def save(projections: Projections, folder: Path) -> None:
@@ -171,5 +180,5 @@ def linear(weight_Dd: Tensor, bias_D: Tensor) -> nn.Linear:
 def _entry(name: str, projection: nn.Linear) -> dict[str, Any]:
     """The record of a projection: the student layer that it belongs to, None for all, and its widths."""
     widths = widths_of(projection)
-    layer = None if name == SHARED else int(name.removeprefix(_LAYER))
+    layer = None if name in {SHARED, OF_ROWS} else int(name.removeprefix(_LAYER))
     return {"layer": layer, "student_width": widths.student, "teacher_width": widths.teacher}

@@ -15,6 +15,7 @@ from hskcache.classes import class_names, require_one_answer
 from hskcache.counted import counted
 from hskcache.errors import MismatchError, SpecError, TeacherError
 from hskcache.model.load import CLASSIFIER, ENCODER, ModelDemands, draw_model, load_config, load_model
+from hskcache.model.sentence import encoder_of, sentence_modules
 from trainer.student.compact import BY_LAYER
 from trainer.student.head import keep_meaning
 from trainer.student.origin import STUDENTS, has_no_weights, is_preset
@@ -168,6 +169,16 @@ def load_classifier(source: str) -> PreTrainedModel:
     require_one_answer(source, config)
     remedy = f"fine-tune it first: hsktrain finetune --model {source}"
     return load_model(source, ModelDemands(CLASSIFIER, "a classifier", remedy, config=config)).model
+
+
+def load_layered(source: str) -> PreTrainedModel:
+    """A model that students take layers of: an encoder from a sentence-transformers folder, else a classifier.
+
+    Raises TeacherError, MismatchError as :func:`load_classifier`.
+    """
+    if (modules := sentence_modules(source)) is None:
+        return load_classifier(source)
+    return load_model(encoder_of(source, modules), ModelDemands(ENCODER, "a teacher")).model
 
 
 def resolve_layers(scheme: str, teacher_layers: int) -> tuple[int, ...]:

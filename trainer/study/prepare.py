@@ -61,9 +61,9 @@ def prepared(request: StudyRequest, out: Path, machine: Machine) -> Study:
 def _scored(request: StudyRequest, cache: Cache) -> tuple[StudyScoring, int]:
     """Rows that score every cell, and how many they are."""
     knowledge = cached_knowledge(cache)
-    if knowledge.is_corpus:
+    if not knowledge.has_task:
         raise MismatchError(
-            f"{knowledge.where} holds a corpus without a task, and a study compares scores; give a cache of a task"
+            f"{knowledge.where} holds {knowledge.rows}, and a study compares scores; give a cache of a task"
         )
     memory = of_cache(knowledge.where, knowledge.request)
     layout = request.layout.recalling(memory, request.eval_data, labelled=True)

@@ -4,6 +4,7 @@ from typing import Any
 
 from hskcache.audit.kinds.abc import AuditedKind
 from hskcache.audit.kinds.attention import AuditedAttention
+from hskcache.audit.kinds.embedding import AuditedEmbedding
 from hskcache.audit.kinds.hidden import AuditedHidden
 from hskcache.audit.kinds.logits import AuditedLogits
 from hskcache.table import Table
@@ -11,6 +12,12 @@ from hskcache.table import Table
 __all__ = ["AUDITED", "AuditedKind"]
 
 AUDITED: Table[AuditedKind[Any]] = Table(
-    "a kind that is audited", {"logits": AuditedLogits(), "hidden": AuditedHidden(), "attention": AuditedAttention()}
+    "a kind that is audited",
+    {
+        "logits": AuditedLogits(),
+        "hidden": AuditedHidden(),
+        "attention": AuditedAttention(),
+        "embedding": AuditedEmbedding(),
+    },
 )
 """Comparisons by the name of the kind."""

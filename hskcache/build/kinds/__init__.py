@@ -7,6 +7,7 @@ from typing import Any
 
 from hskcache.build.kinds.abc import BuiltKind
 from hskcache.build.kinds.attention import BuiltAttention
+from hskcache.build.kinds.embedding import BuiltEmbedding
 from hskcache.build.kinds.hidden import BuiltHidden
 from hskcache.build.kinds.logits import BuiltLogits
 from hskcache.table import Table
@@ -14,6 +15,12 @@ from hskcache.table import Table
 __all__ = ["BUILT", "BuiltKind"]
 
 BUILT: Table[BuiltKind[Any]] = Table(
-    "a kind that is built", {"logits": BuiltLogits(), "hidden": BuiltHidden(), "attention": BuiltAttention()}
+    "a kind that is built",
+    {
+        "logits": BuiltLogits(),
+        "hidden": BuiltHidden(),
+        "attention": BuiltAttention(),
+        "embedding": BuiltEmbedding(),
+    },
 )
 """Builders by the name of the kind, in the order of the fields of a cache."""

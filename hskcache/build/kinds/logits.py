@@ -12,7 +12,7 @@ from hskcache.build.positions import PaddedRows
 from hskcache.classes import reordering
 from hskcache.counted import counted
 from hskcache.errors import MismatchError, SpecError
-from hskcache.recall import task_of
+from hskcache.recall import task_of, told_rows
 from hskcache.spec import Spec
 from hskcache.store.kinds.logits import Logits, LogitsField
 from hskcache.store.request import Request
@@ -61,8 +61,8 @@ class BuiltLogits(BuiltKind[LogitsField]):
 
     def check_addition(self, teacher: "Teacher", request: Request, where: str) -> None:
         """Raise for caches without a task."""
-        if request.data.problem == "text" or teacher.num_labels is None:
-            raise SpecError(f"{where} holds a corpus without a task, of which there are no logits; add hidden states")
+        if not request.data.has_task or teacher.num_labels is None:
+            raise SpecError(f"{where} holds {told_rows(request.data)}, of which there are no logits; add hidden states")
 
     def check_classes(self, teacher: "Teacher", request: Request) -> None:
         """Raise unless there are as many, of the same names in the same order."""

@@ -4,6 +4,7 @@ from typing import Any
 
 from hskcache.store.kinds.abc import Kind, StoredField
 from hskcache.store.kinds.attention import AttentionScores
+from hskcache.store.kinds.embedding import Embeddings
 from hskcache.store.kinds.hidden import HiddenStates
 from hskcache.store.kinds.inputs import Inputs
 from hskcache.store.kinds.logits import Logits
@@ -13,7 +14,7 @@ __all__ = ["INPUTS", "KINDS", "LOGITS", "kind_of", "knowledge"]
 
 KINDS: Table[Kind[Any]] = Table(
     "a kind of field",
-    {kind.name: kind for kind in (Inputs(), Logits(), HiddenStates(), AttentionScores())},
+    {kind.name: kind for kind in (Inputs(), Logits(), HiddenStates(), AttentionScores(), Embeddings())},
 )
 """Kinds by name, in the order in which a build writes them."""
 

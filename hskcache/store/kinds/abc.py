@@ -145,7 +145,8 @@ class Kind(Generic[FieldModel]):
 
     def kept(self, spec: Spec) -> Kept | None:
         """Layers and positions that a spec keeps; None where it keeps none of the kind, or there is no choice."""
-        return spec.sections.get(self.name)
+        kept = spec.sections.get(self.name)
+        return kept if isinstance(kept, Kept) else None
 
     def pairs(self, asked: "Request | Added") -> "list[LayerKept]":
         """The student layers, each with the teacher layer that it learns from."""

@@ -55,5 +55,5 @@ class Logits(Kind[LogitsField]):
         return field.num_labels
 
     def is_asked(self, request: "Request") -> bool:
-        """True of every task; a corpus has none."""
-        return request.data.problem != "text"
+        """True of every task; a corpus and texts alone have none."""
+        return request.data.has_task

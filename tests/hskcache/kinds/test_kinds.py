@@ -37,6 +37,9 @@ STUDENT = {
 }
 
 
+EMBEDDED: dict[str, Any] = {"sentence": {}, "similarity": {}}
+
+
 def test_every_room_has_every_kind() -> None:
     assert list(KINDS) == list(DESCRIPTIONS) == [INPUTS, *knowledge()]
     for table in (BUILT, DECODED, AUDITED, LOADED, LIVE):
@@ -63,14 +66,15 @@ def added() -> Iterator[None]:
 
 
 def test_the_kinds_of_hskcache_go_the_whole_way(tiny_teacher_dir: Path, tsv_file: Path, tmp_path: Path) -> None:
-    whole_way(tiny_teacher_dir, tsv_file, tmp_path, {"hidden": {}, "attention": {}, "soft": {}})
+    whole_way(tiny_teacher_dir, tsv_file, tmp_path, {"hidden": {}, "attention": {}, "soft": {}} | EMBEDDED)
 
 
 @pytest.mark.usefixtures("added")
 def test_a_kind_that_is_added_to_the_tables_goes_the_whole_way(
     tiny_teacher_dir: Path, tsv_file: Path, tmp_path: Path
 ) -> None:
-    whole_way(tiny_teacher_dir, tsv_file, tmp_path, {"hidden": {}, "attention": {}, "soft": {}, "pooled": {}})
+    losses = {"hidden": {}, "attention": {}, "soft": {}, "pooled": {}}
+    whole_way(tiny_teacher_dir, tsv_file, tmp_path, losses | EMBEDDED)
 
 
 def test_without_its_entries_a_kind_is_unknown(tiny_teacher_dir: Path, tsv_file: Path, tmp_path: Path) -> None:
@@ -87,7 +91,9 @@ def test_without_its_entries_a_kind_is_unknown(tiny_teacher_dir: Path, tsv_file:
         "--out",
         tmp_path / "c",
     )
-    assert "pooled: there is no such key; there are hidden, attention" in run("build", *given).stderr
+    refused = run("build", *given).stderr
+    assert "pooled: there is no such key; there are hidden, attention, " in refused
+    assert "embedding" in refused
     with pooled.registered():
         done("build", *given, "--device", "cpu")
     result = run("info", tmp_path / "c")
@@ -102,10 +108,12 @@ def done(*args: object) -> None:
 
 def spec_file(folder: Path, kinds: list[str]) -> Path:
     """A spec that keeps some kinds, in small shards."""
-    spec: dict[str, Any] = {name: {} for name in ("hidden", "attention", "pooled") if name in kinds}
+    spec: dict[str, Any] = {name: {} for name in ("hidden", "attention", "embedding", "pooled") if name in kinds}
     for kept in ("hidden", "attention"):
         if kept in spec:
             spec[kept] = {"depth": {"student_layers": 2}, "length": {"tokens": 6}}
+    if "embedding" in spec:
+        spec["embedding"] = {"pooling": "mean", "normalize": True, "dims": 20, "encoding": "int8"}
     path = folder / "spec.yaml"
     path.write_text(yaml.safe_dump(spec | {"shard_rows": 40, "max_length": 48}))
     return path

@@ -104,7 +104,7 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
     "the usual recipe": (["--recipe", "mud"], "stage 'prediction' of recipe 'mud' learns from a classifier's answers"),
     "labels": (["--recipe", "labels"], "use --recipe tinybert-general"),
     "the best epoch": ([*GENERAL, "--set", "general.select=best"], "use --set general.select=last"),
-    "columns": ([*GENERAL, "--task", "sst2"], "holds a corpus without columns"),
+    "columns": ([*GENERAL, "--task", "sst2"], "holds a corpus without a task; leave out --task"),
     "another map": ([*GENERAL, "--layer-map", "top"], "--store-layers all"),
 }
 

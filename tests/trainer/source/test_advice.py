@@ -9,10 +9,12 @@ import pytest
 
 from hskcache.cache import Cache
 from hskcache.errors import MismatchError
+from hskcache.store.kinds.embedding import EmbeddingField
 from trainer.recipe import known_recipes, load_recipe
 from trainer.source.gate import check_recipe
 from trainer.source.knowledge import Knowledge, cached_knowledge
 
+EMBEDDED = EmbeddingField(width=32, num_dims=32, pooling="mean", is_normalized=True, encoding="float16")
 KEPT = list(product((False, True), repeat=3))
 
 
@@ -25,11 +27,13 @@ def whole(written: Callable[..., Cache]) -> Knowledge:
     return knowledge
 
 
-def holding(whole: Knowledge, is_corpus: bool, kept: tuple[bool, bool, bool]) -> Knowledge:
+def holding(whole: Knowledge, is_corpus: bool, kept: tuple[bool, bool, bool], is_embedded: bool = False) -> Knowledge:
     """What a cache offers that keeps less: labels, hidden states, attention; or that of a corpus."""
     labels, hidden, attention = kept
     kinds = {"logits": not is_corpus, "hidden": hidden, "attention": attention}
     fields = {kind: field for kind, field in whole.fields.items() if kinds[kind]}
+    if is_embedded:
+        fields["embedding"] = EMBEDDED
     less = replace(whole, has_labels=labels and not is_corpus, fields=fields)
     if not is_corpus:
         return less
@@ -39,7 +43,8 @@ def holding(whole: Knowledge, is_corpus: bool, kept: tuple[bool, bool, bool]) ->
 
 def built(whole: Knowledge, is_corpus: bool, flags: str) -> Knowledge:
     """What a build with these flags would offer."""
-    return holding(whole, is_corpus, ("--label" in flags, "--keep" in flags, "--attention" in flags))
+    kept = ("--label" in flags, "--keep" in flags, "--attention" in flags)
+    return holding(whole, is_corpus, kept, "--embedding" in flags)
 
 
 @pytest.mark.parametrize("kept", KEPT)

@@ -5,12 +5,19 @@ from typing import Any
 from hskcache.table import Table
 from trainer.loading.kinds.abc import LoadedKind
 from trainer.loading.kinds.attention import LoadedAttention
+from trainer.loading.kinds.embedding import LoadedEmbedding
 from trainer.loading.kinds.hidden import LoadedHidden
 from trainer.loading.kinds.logits import LoadedLogits
 
 __all__ = ["LOADED", "LoadedKind"]
 
 LOADED: Table[LoadedKind[Any]] = Table(
-    "a kind that is loaded", {"logits": LoadedLogits(), "hidden": LoadedHidden(), "attention": LoadedAttention()}
+    "a kind that is loaded",
+    {
+        "logits": LoadedLogits(),
+        "hidden": LoadedHidden(),
+        "attention": LoadedAttention(),
+        "embedding": LoadedEmbedding(),
+    },
 )
 """Loaders by the name of the kind."""

@@ -1,0 +1,109 @@
+"""A student that learns embeddings is a folder that gives them: for sentence-transformers, and as a teacher."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner, Result
+from commanded import run
+from embedders import WIDTH, embedder
+from safetensors.torch import load_file
+from transformers import AutoModel, AutoTokenizer
+
+from hskcache.cache import Cache, open_cache
+from hskcache.model.sentence import sentence_modules
+from trainer.cli import main as hsktrain
+from trainer.recipe import load_recipe
+
+SHAPE = {"model_type": "bert", "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+
+
+def trained(*args: object) -> Result:
+    result = CliRunner().invoke(hsktrain, [*map(str, args)])
+    assert result.exit_code == 0, result.output
+    return result
+
+
+@pytest.fixture(scope="module")
+def teacher(tiny_tokenizer_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return embedder(tiny_tokenizer_dir, tmp_path_factory.mktemp("embedder"), "mean", ("Normalize",))
+
+
+@pytest.fixture(scope="module")
+def cache(teacher: Path, tsv_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Cache:
+    return embedded(teacher, tsv_file, tmp_path_factory.mktemp("cache") / "c")
+
+
+def embedded(teacher: Path, data: Path, out: Path) -> Cache:
+    options = ("--embedding", "model", "--encoding", "float32", "--device", "cpu")
+    result = run("build", "--teacher", teacher, "--data", data, "--text", "sentence", *options, "--out", out)
+    assert result.exit_code == 0, result.output
+    return open_cache(out)
+
+
+def by_hand(folder: Path, texts: list[str]) -> Any:
+    """Embeddings of a student's folder, from its weights alone."""
+    model, tokenizer = AutoModel.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder)
+    rows = []
+    for text in texts:
+        with torch.no_grad():
+            rows.append(model(**tokenizer(text, return_tensors="pt")).last_hidden_state[0].mean(0))
+    vectors = torch.stack(rows)
+    if (dense := folder / "2_Dense" / "model.safetensors").is_file():
+        weights = load_file(dense)
+        vectors = vectors @ weights["linear.weight"].T + weights["linear.bias"]
+    return torch.nn.functional.normalize(vectors, dim=-1).numpy()
+
+
+@pytest.mark.parametrize("width", [WIDTH, 16])
+def test_the_students_folder_gives_what_it_learned(cache: Cache, tsv_file: Path, tmp_path: Path, width: int) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(SHAPE | {"hidden_size": width}))
+    out = tmp_path / "student"
+    settings = ("--set", "embedding.epochs=20", "--set", "embedding.learning_rate=5e-3", "--device", "cpu")
+    options = ("--student", tmp_path / "config.json", "--recipe", "embedding", *settings, "--out", out)
+    result = trained("fit", "--cache", cache.root, *options)
+    assert "SentenceTransformer(" in result.stderr
+    modules = sentence_modules(str(out))
+    assert modules is not None
+    assert (modules.pooling, modules.normalize, modules.max_length) == ("mean", True, 20)
+    assert len(modules.dense) == (width != WIDTH)
+    assert all(one.activation == "Identity" for one in modules.dense)
+    texts = [line.partition("\t")[0] for line in tsv_file.read_text().splitlines()[1:]]
+    ours, theirs = by_hand(out, texts), cache.read("embedding", 0)["values"]
+    assert np.mean(np.sum(ours * theirs, -1)) > 0.9, "vectors of other models have cosines around 0"
+    again = embedded(out, tsv_file, tmp_path / "again")
+    np.testing.assert_allclose(again.read("embedding", 0)["values"], ours, atol=2e-6)
+
+
+def test_a_student_of_the_embedders_layers_begins_from_an_encoder(teacher: Path, cache: Cache, tmp_path: Path) -> None:
+    result = trained("create", "--from", teacher, "--layers", "2", "--out", tmp_path / "start")
+    assert "classes" not in result.stderr
+    ours, theirs = (AutoModel.from_pretrained(folder).state_dict() for folder in (tmp_path / "start", teacher))
+    name = "encoder.layer.{}.output.dense.weight"
+    assert torch.equal(ours[name.format(0)], theirs[name.format(1)])
+    options = ("--student", tmp_path / "start", "--recipe", "embedding", "--device", "cpu", "--out", tmp_path / "out")
+    trained("fit", "--cache", cache.root, *options, "--set", "embedding.losses.similarity.weight=1")
+    (stage,) = json.loads((tmp_path / "out" / "metrics.json").read_text())["stages"]
+    assert set(stage["losses"]) == {"sentence", "similarity"}
+
+
+def test_what_a_cache_of_texts_cannot_serve_is_refused(cache: Cache, tsv_file: Path, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(SHAPE | {"hidden_size": WIDTH}))
+    options = ["fit", "--cache", cache.root, "--student", tmp_path / "config.json", "--out", tmp_path / "out"]
+    for further, words in (
+        (["--recipe", "logits"], "holds texts without a task; use --recipe embedding"),
+        (["--recipe", "mud"], "learns from hidden states"),
+        (["--recipe", "embedding", "--eval-data", tsv_file], "holds texts without a task; leave it out"),
+    ):
+        result = CliRunner().invoke(hsktrain, [*map(str, [*options, *further])])
+        assert result.exit_code == 2
+        assert words in result.stderr, result.stderr
+
+
+def test_the_recipe_has_the_settings_of_its_source() -> None:
+    (stage,) = load_recipe("embedding").stages
+    assert (stage.epochs, stage.batch_size, stage.learning_rate) == (1, 64, 1e-4)
+    assert (stage.schedule, stage.weight_decay, list(stage.losses.terms)) == ("linear", 0.01, ["sentence"])
