@@ -44,25 +44,16 @@ def evaluate(
 
     Class indices follow the order of the labels in the model's config. Columns that are not given are those that the
     model was trained on. Several files, such as both development sets of MNLI, are scored one by one.
-    """
-    from hskcache.model.adapter import tokenizer_of
-    from hskcache.text import load_tokenizer
-    from hskcache.text.remembered import of_model
-    from trainer import chance
-    from trainer.student.create import load_classifier
 
-    memory = of_model(model)
-    place = runtime.resolve_device(device)
-    columns = layout.recalling(memory, sources[0], labelled=True)
-    for source in sources[1:]:
-        columns.check(source)
-    max_length = max_length or memory.length(columns.task)
-    with runtime.quiet():
-        tokenizer = load_tokenizer(tokenizer_of(model))
-        scored = _Scored(model, load_classifier(model), tokenizer, max_length, bf16)
-    rows = [scored.read(source, columns) for source in sources]
-    scored.classifier.to(place)
-    results = [scored.score(examples, columns) for examples in rows]
+    Of a sentence-transformers folder the cosines of pairs are compared with their scores, and nothing is learned from
+    these: --task stsb, or --text, --text-pair and --label.
+    """
+    from hskcache.model.sentence import sentence_modules
+    from trainer import chance
+
+    asked = _Asked(model, sources, layout, max_length, bf16, device)
+    is_embedder = sentence_modules(model) is not None
+    results = _embedded(asked) if is_embedder else _classified(asked)
     if as_json:
         plain = [{"data": source, **result} for source, result in zip(sources, results, strict=True)]
         console.print_json({"model": model, **(plain[0] if len(plain) == 1 else {"evaluations": plain})})
@@ -71,6 +62,51 @@ def evaluate(
     for source, result in zip(sources, results, strict=True):
         where = f"{model} on {Path(source).name}" if len(sources) > 1 else model
         chance.tell(result, where, "train it at another learning rate, for more epochs or on more rows")
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """A model to score, and the rows."""
+
+    model: str
+    sources: Sequence[str]
+    layout: Layout
+    max_length: int | None
+    bf16: bool
+    device: str
+
+
+def _embedded(asked: _Asked) -> list[dict[str, Any]]:
+    """Correlations of cosines on each file."""
+    from hskcache.text.remembered import of_model
+    from trainer.similarity import load_sentence_model, read_scored_pairs, scored_pairs
+
+    layout = asked.layout.recalling(of_model(asked.model), asked.sources[0], labelled=True)
+    rows = [read_scored_pairs(source, layout) for source in asked.sources]
+    model = load_sentence_model(asked.model, asked.device, asked.max_length, asked.bf16)
+    return [scored_pairs(model, examples, layout) for examples in rows]
+
+
+def _classified(asked: _Asked) -> list[dict[str, Any]]:
+    """Metrics of a classifier on each file."""
+    from hskcache.model.adapter import tokenizer_of
+    from hskcache.text import load_tokenizer
+    from hskcache.text.remembered import of_model
+    from trainer.student.create import load_classifier
+
+    model, sources = asked.model, asked.sources
+    memory = of_model(model)
+    place = runtime.resolve_device(asked.device)
+    columns = asked.layout.recalling(memory, sources[0], labelled=True)
+    for source in sources[1:]:
+        columns.check(source)
+    max_length = asked.max_length or memory.length(columns.task)
+    with runtime.quiet():
+        tokenizer = load_tokenizer(tokenizer_of(model))
+        scored = _Scored(model, load_classifier(model), tokenizer, max_length, asked.bf16)
+    rows = [scored.read(source, columns) for source in sources]
+    scored.classifier.to(place)
+    return [scored.score(examples, columns) for examples in rows]
 
 
 @dataclass(frozen=True)
