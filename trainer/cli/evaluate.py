@@ -1,7 +1,7 @@
 """``hsktrain evaluate``: the task metrics of a model."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -82,6 +82,8 @@ def _embedded(asked: _Asked) -> list[dict[str, Any]]:
     from trainer.similarity import load_sentence_model, read_scored_pairs, scored_pairs
 
     layout = asked.layout.recalling(of_model(asked.model), asked.sources[0], labelled=True)
+    # What it learned from may have been single texts; pairs are scored all the same.
+    layout = replace(layout, memory=None)
     rows = [read_scored_pairs(source, layout) for source in asked.sources]
     model = load_sentence_model(asked.model, asked.device, asked.max_length, asked.bf16)
     return [scored_pairs(model, examples, layout) for examples in rows]

@@ -74,6 +74,10 @@ def test_the_students_folder_gives_what_it_learned(cache: Cache, tsv_file: Path,
     texts = [line.partition("\t")[0] for line in tsv_file.read_text().splitlines()[1:]]
     ours, theirs = by_hand(out, texts), cache.read("embedding", 0)["values"]
     assert np.mean(np.sum(ours * theirs, -1)) > 0.9, "vectors of other models have cosines around 0"
+    pairs = tmp_path / "pairs.tsv"
+    pairs.write_text("one\ttwo\tscore\n" + "".join(f"{text}\t{texts[0]}\t{row}\n" for row, text in enumerate(texts)))
+    scored = ("--data", pairs, "--text", "one", "--text-pair", "two", "--label", "score", "--device", "cpu")
+    assert "spearman" in trained("evaluate", "--model", out, *scored).stdout, "though it learned from single texts"
     again = embedded(out, tsv_file, tmp_path / "again")
     np.testing.assert_allclose(again.read("embedding", 0)["values"], ours, atol=2e-6)
 
