@@ -21,12 +21,12 @@ def fit_command(manifest: Manifest, cache: str) -> str:
         cache: its path or URL.
     """
     request, fields = manifest.request, manifest.own_fields
-    is_corpus = request.data.problem == "text"
     section = next((one for one in (request.spec.hidden, request.spec.attention) if one is not None), None)
     student = "tinybert4" if section is None else _STUDENTS.get(section.depth.student_layers, "CONFIG.json")
     words = ["hsktrain", "fit", "--cache", cache, "--student", student]
-    if is_corpus:
-        words += ["--recipe", "tinybert-general" if {"hidden", "attention"} <= fields.keys() else "RECIPE.yaml"]
+    if not request.data.has_task:
+        served = {"tinybert-general": {"hidden", "attention"}, "embedding": {"embedding"}}
+        words += ["--recipe", next((name for name, kinds in served.items() if kinds <= fields.keys()), "RECIPE.yaml")]
         attention = fields.get("attention")
         if isinstance(attention, AttentionField) and _HEADS not in (attention.num_heads, attention.teacher_heads):
             words += ["--set", "general.losses.attention.heads=mean"] if "hidden" in fields else []

@@ -40,6 +40,7 @@ class Account:
         settings: of the training, as plain values.
         data: name of the rows that its scores are of; None where it has none.
         rows: how its rows are read; None where that is not known.
+        is_embedder: whether its folder is one of sentence-transformers.
     """
 
     began: str
@@ -49,6 +50,7 @@ class Account:
     settings: Mapping[str, Any] = field(default_factory=dict)
     data: str | None = None
     rows: Remembered | None = None
+    is_embedder: bool = False
 
 
 def write_card(folder: Path, model: PreTrainedModel, account: Account, result: Mapping[str, Any]) -> None:
@@ -113,9 +115,11 @@ def _front(name: str, account: Account, result: Mapping[str, Any]) -> str:
         )
         for metric, value in scores.items()
     ]
+    library = "sentence-transformers" if account.is_embedder else "transformers"
+    without_scores = "sentence-similarity" if account.is_embedder else "fill-mask"
     values = ModelCardData(
-        library_name="transformers",
-        pipeline_tag="text-classification" if scores else "fill-mask",
+        library_name=library,
+        pipeline_tag="text-classification" if scores else without_scores,
         tags=["hskcache", *(["knowledge-distillation"] if account.teacher is not None else [])],
         base_model=account.began if _is_hub_id(account) else None,
         metrics=sorted({_HUB_METRICS.get(metric, metric) for metric in scores}) or None,
@@ -130,8 +134,9 @@ def _introduction(name: str, model: PreTrainedModel, account: Account) -> str:
     shape = f"{counted(config.num_hidden_layers, 'layer')} of width {config.hidden_size}"
     how = "fine-tuned on labels" if account.teacher is None else f"distilled from {word(account.teacher.name)}"
     what = {"classification": "classifier", "regression": "model of scores"}
-    kind = what["regression" if config.num_labels == 1 else "classification"] if account.data else "encoder"
-    return f"# {word(name)}\n\nA {kind} of texts: {config.model_type}, {shape}, {how} by hskcache."
+    without_task = "An embedder" if account.is_embedder else "An encoder"
+    kind = f"A {what['regression' if config.num_labels == 1 else 'classification']}" if account.data else without_task
+    return f"# {word(name)}\n\n{kind} of texts: {config.model_type}, {shape}, {how} by hskcache."
 
 
 def _scores(account: Account, result: Mapping[str, Any]) -> str:
@@ -203,6 +208,10 @@ def _training(account: Account) -> str:
 def _use(name: str, model: PreTrainedModel, account: Account) -> str:
     """Commands that run as printed beside the model's folder and the rows of its scores."""
     own = "import trainer.student  # makes its classes known\n" if model.config.model_type == _OWN_CLASSES else ""
+    if account.is_embedder:
+        lines = ["from sentence_transformers import SentenceTransformer", "", f'model = SentenceTransformer("{name}")']
+        lines.append('print(model.similarity(model.encode(["a text"]), model.encode(["another"])))')
+        return "\n".join(["## How to use it", "", "```python", *lines, "```"])
     if account.data is None:
         python = f'from transformers import AutoModel\n\nencoder = AutoModel.from_pretrained("{name}")'
         return f"## How to use it\n\n```python\n{own}{python}\n```\n\nIt is an encoder for classifiers to begin from."

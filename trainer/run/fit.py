@@ -178,7 +178,8 @@ def _finished(run: Run, learner: Learner) -> dict[str, Any]:
     }
     write_arguments(out, arguments)
     if job.account is not None:
-        write_card(out, learner.student, replace(job.account(), rows=job.rows), result)
+        account = replace(job.account(), rows=job.rows, is_embedder=embedder is not None)
+        write_card(out, learner.student, account, result)
     finish(out, result)
     return result
 

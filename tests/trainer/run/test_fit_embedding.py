@@ -1,6 +1,7 @@
 """A student that learns embeddings is a folder that gives them: for sentence-transformers, and as a teacher."""
 
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from transformers import AutoModel, AutoTokenizer
 
 from hskcache.cache import Cache, open_cache
 from hskcache.model.sentence import sentence_modules
+from hskcache.move.commands import fit_command
 from trainer.cli import main as hsktrain
 from trainer.recipe import load_recipe
 
@@ -66,6 +68,9 @@ def test_the_students_folder_gives_what_it_learned(cache: Cache, tsv_file: Path,
     options = ("--student", tmp_path / "config.json", "--recipe", "embedding", *settings, "--out", out)
     result = trained("fit", "--cache", cache.root, *options)
     assert "SentenceTransformer(" in result.stderr
+    card = (out / "README.md").read_text()
+    assert "library_name: sentence-transformers" in card
+    assert 'SentenceTransformer("student")' in card
     modules = sentence_modules(str(out))
     assert modules is not None
     assert (modules.pooling, modules.normalize, modules.max_length) == ("mean", True, 20)
@@ -92,6 +97,14 @@ def test_a_student_of_the_embedders_layers_begins_from_an_encoder(teacher: Path,
     trained("fit", "--cache", cache.root, *options, "--set", "embedding.losses.similarity.weight=1")
     (stage,) = json.loads((tmp_path / "out" / "metrics.json").read_text())["stages"]
     assert set(stage["losses"]) == {"sentence", "similarity"}
+
+
+def test_the_command_that_a_cache_tells_runs_as_it_stands(cache: Cache, tmp_path: Path) -> None:
+    words = shlex.split(fit_command(cache.manifest, str(cache.root)))
+    assert words[:2] == ["hsktrain", "fit"]
+    (tmp_path / "config.json").write_text(json.dumps(SHAPE | {"hidden_size": WIDTH}))
+    words[words.index("--student") + 1] = str(tmp_path / "config.json")
+    trained(*words[1:-1], tmp_path / "student", "--device", "cpu")
 
 
 def test_what_a_cache_of_texts_cannot_serve_is_refused(cache: Cache, tsv_file: Path, tmp_path: Path) -> None:
