@@ -39,6 +39,11 @@ class Wait:
     until: float | None = None
     since: float = field(default_factory=time.monotonic)
 
+    @property
+    def is_retry(self) -> bool:
+        """True of attempts that go on for long enough to be read of."""
+        return self.until is not None and self.until - self.since >= _TICK_S
+
     def goes_on(self) -> None:
         """Begin to wait anew."""
         self.since = time.monotonic()
@@ -67,8 +72,9 @@ class Waiting:
     @contextmanager
     def another_attempt(self, reason: str, seconds: float) -> Iterator[None]:
         """Try again for some seconds, which is told at once, unless they pass sooner than it is read."""
-        with self._listed(Wait(reason, time.monotonic() + seconds)) as wait:
-            if seconds >= _TICK_S:
+        begun = time.monotonic()
+        with self._listed(Wait(reason, begun + seconds, begun)) as wait:
+            if wait.is_retry:
                 with self._changed:
                     self._say(wait)
             yield
@@ -101,9 +107,9 @@ class Waiting:
                 wait = min(self._waits, key=lambda wait: (wait.until is None, wait.since))
                 silent_s = time.monotonic() - wait.since
                 if not _is_terminal():
-                    if wait.until is not None or silent_s >= EVERY_S:
+                    if wait.is_retry or silent_s >= EVERY_S:
                         self._say(wait)
-                elif wait.until is not None or silent_s >= _FIRST_LIVE_S:
+                elif wait.is_retry or silent_s >= _FIRST_LIVE_S:
                     self._show(_live(wait))
 
     def _say(self, wait: Wait) -> None:

@@ -90,7 +90,7 @@ def test_fields_of_two_teachers_stand_side_by_side(grown: Grown) -> None:
 def test_logits_are_averaged_by_weight(weights: dict[str, float], shares: tuple[float, float], grown: Grown) -> None:
     first, second = (logits_of(donor, "logits").astype(np.float64) for donor in (grown.three, grown.six))
     expected = shares[0] * first + shares[1] * second
-    assert np.abs(first - second).min() > 1e-4, "or any weights would do"
+    assert np.median(np.abs(first - second)) > 0.1, "or any weights would do"
     for batch in KnowledgeLoader(grown.cache, fields=("s50", "s30"), weights=weights, batch_size=7):
         assert batch.logits is not None
         assert batch.logits.dtype == torch.float32
