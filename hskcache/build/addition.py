@@ -121,6 +121,7 @@ def prepare_addition(teacher: Teacher, cache: Cache, kind: str, name: str, spec:
             {**dict.fromkeys(SECTIONS), "token_budget": request.spec.token_budget, "compute_dtype": dtype}
         )
     spec = resolve_for(teacher, _spec(request, kind, spec))
+    _check_prompt(spec, request.spec)
     tell_maps(teacher, spec)
     rows = rows_of(cache, special_ids(tokenizer))
     if "token_type_ids" not in teacher.tokenizer.model_input_names:
@@ -239,6 +240,16 @@ def _spec(request: Request, kind: str, spec: Spec) -> Spec:
             )
     rows = {"max_length": request.spec.max_length, "shard_rows": request.shard_rows, "packing": Packing()}
     return spec.model_copy(update=rows)
+
+
+def _check_prompt(spec: Spec, of_cache: Spec) -> None:
+    """Raise SpecError if a prompt is to stand before rows that were tokenized with another, or without."""
+    theirs = "" if of_cache.embedding is None else of_cache.embedding.prompt
+    if spec.embedding is not None and spec.embedding.prompt != theirs:
+        raise SpecError(
+            f"the prompt {spec.embedding.prompt!r} is asked for, and the rows of the cache are tokenized with "
+            f"{theirs!r} before them; give --prompt {theirs!r}"
+        )
 
 
 def _check_tokenizer(teacher: Teacher, cache: Cache, tokenizer: PreTrainedTokenizerBase) -> None:

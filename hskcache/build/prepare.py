@@ -201,14 +201,14 @@ def make_addition(request: AdditionRequest) -> "Addition":
     require_teacher_extra()
     from hskcache.build.addition import prepare_addition
     from hskcache.cache import open_cache
-    from hskcache.teacher.load import loader_of
+    from hskcache.teacher.load import load_for
 
     cache, spec = open_cache(request.cache), request.spec
     if "token_budget" not in spec.model_fields_set:
         # Grouped as the cache's own rows, the same teacher gives the same bits.
         spec = spec.model_copy(update={"token_budget": cache.manifest.request.spec.token_budget})
-    load = loader_of(cache.manifest.request.data, spec)
-    loaded = load(request.teacher, request.device, spec.compute_dtype).called(request.called)
+    asked = cache.manifest.request.model_copy(update={"spec": spec})
+    loaded = load_for(request.teacher, request.device, asked).called(request.called)
     return prepare_addition(loaded, cache, request.kind, request.name, spec)
 
 

@@ -81,10 +81,9 @@ def _audited(cache: "Cache", name: str, device: str, question: "Question") -> "A
     """Load the teacher, say what is known of it before it runs, and run it."""
     from hskcache.audit.audit import audit as run
     from hskcache.audit.audit import origins, prepare_audit
-    from hskcache.teacher.load import loader_of
+    from hskcache.teacher.load import load_for
 
-    first = origins(cache, question.fields)[0].request
-    loaded = loader_of(first.data, first.spec)(name, device, first.spec.compute_dtype)
+    loaded = load_for(name, device, origins(cache, question.fields)[0].request)
     prepared = prepare_audit(loaded, cache, question)
     for identity in prepared.identities:
         for line in _words(name, identity):

@@ -222,12 +222,11 @@ def _own_job(cache: "Cache", teacher: str, means: _Means) -> "Job":
 
 
 def _added_teacher(cache: "Cache", field: str, means: _Means) -> Any:
-    from hskcache.teacher.load import loader_of
+    from hskcache.teacher.load import load_for
 
     if means.texts.are_given:
         raise SpecError(f"the field {field} takes its rows from the cache; leave out --data and --corpus")
-    spec = cache.manifest.added[field].spec
-    return loader_of(cache.manifest.request.data, spec)(str(means.teacher), means.device, spec.compute_dtype)
+    return load_for(str(means.teacher), means.device, cache.manifest.request_for(field))
 
 
 def _tell(cache: Path, reports: "tuple[Report, Report]", reasons: Reasons, as_json: bool) -> None:

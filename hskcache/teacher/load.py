@@ -1,6 +1,5 @@
 """A teacher with its tokenizer, made ready for capture, and the facts that identify it."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,14 +14,11 @@ from hskcache.model.load import CLASSIFIER, ENCODER, ModelDemands, load_config, 
 from hskcache.model.sentence import SentenceModules, encoder_of, load_dense, sentence_modules
 from hskcache.resolved import SENTENCE
 from hskcache.runtime import quiet, resolve_device
-from hskcache.spec import ComputeDtype, Spec
-from hskcache.store.manifest import DataInfo, TeacherInfo
+from hskcache.spec import ComputeDtype
+from hskcache.store.manifest import Request, TeacherInfo
 from hskcache.teacher.taps import Taps, find_taps
 from hskcache.text import load_tokenizer
 from hskcache.timeline import span
-
-Loader = Callable[[str, str, ComputeDtype], "Teacher"]
-"""Loads a teacher by its name, on a device, in a type."""
 
 
 @dataclass(frozen=True)
@@ -95,11 +91,18 @@ def load_embedder(name: str, device: str = "auto", dtype: ComputeDtype = "float3
     return teacher if modules is None else _with_modules(teacher, name, modules)
 
 
-def loader_of(data: DataInfo, spec: Spec) -> "Loader":
-    """Loader of the teacher of a cache, by its rows and what is kept: with a classifier where they have a task."""
-    if data.has_task:
-        return load_teacher
-    return load_encoder if spec.embedding is None else load_embedder
+def load_for(name: str, device: str, request: Request) -> Teacher:
+    """Load the teacher of a cache, or of a field that was added to one, as its rows and what is kept of them ask.
+
+    Without a task it is an encoder; so it is with one where embeddings are kept and it brings no classifier.
+
+    Raises:
+        SpecError, TeacherError: as the functions above.
+    """
+    spec, dtype = request.spec, request.spec.compute_dtype
+    if request.data.has_task and (spec.embedding is None or is_classifier(name)):
+        return load_teacher(name, device, dtype)
+    return (load_encoder if spec.embedding is None else load_embedder)(name, device, dtype)
 
 
 def is_classifier(name: str) -> bool:

@@ -150,6 +150,41 @@ def test_an_embedding_is_added_beside_another_and_of_a_corpus(
     assert parsed("audit", tmp_path / "c", "--teacher", folder, "--device", "cpu")["ok"]
 
 
+def test_an_embedder_is_added_to_the_cache_of_a_task(
+    tiny_tokenizer_dir: Path, tiny_teacher_dir: Path, tsv_file: Path, tmp_path: Path
+) -> None:
+    out, seek = tmp_path / "c", {"prompts": {"query": "the cast "}, "default_prompt_name": "query"}
+    sources = ("--teacher", tiny_teacher_dir, "--data", tsv_file, "--task", "sst2", "--device", "cpu")
+    assert run("build", *sources, "--keep", "none", "--out", out).exit_code == 0
+    folder = embedder(tiny_tokenizer_dir, tmp_path / "t", **seek)
+    added = (
+        "build",
+        "--add-field",
+        "embedding",
+        "--name",
+        "mini",
+        "--teacher",
+        folder,
+        "--device",
+        "cpu",
+        "--out",
+        out,
+    )
+    assert "tokenized with '' before them; give --prompt ''" in refused(*added)
+    result = run(*added, "--prompt", "", "--encoding", "float32")
+    assert result.exit_code == 0, result.output
+    texts = [line.partition("\t")[0] for line in tsv_file.read_text().splitlines()[1:]]
+    expected = torch.nn.functional.normalize(by_hand(folder, texts, "mean", 64), dim=-1)
+    np.testing.assert_allclose(stored(open_cache(out), "mini"), expected.numpy(), atol=2e-6)
+    assert parsed("audit", out, "--teacher", folder, "--field", "mini", "--device", "cpu")["ok"]
+    lost = next(out.glob("mini/*.zarr.zip"))
+    before = lost.read_bytes()
+    lost.unlink()
+    mended = run("repair", out, "--teacher", folder, "--field", "mini", "--device", "cpu")
+    assert mended.exit_code == 0, mended.output
+    assert lost.read_bytes() == before
+
+
 def test_a_classifier_keeps_its_logits_beside(tiny_teacher_dir: Path, tsv_file: Path, tmp_path: Path) -> None:
     sources = ("--teacher", tiny_teacher_dir, "--data", tsv_file, "--task", "sst2", "--device", "cpu")
     result = run("build", *sources, "--embedding", "mean", "--out", tmp_path / "c")
