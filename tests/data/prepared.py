@@ -45,6 +45,8 @@ class Shelf:
             **dict.fromkeys(models, self._classifier),
             **dict.fromkeys(("train.tsv", "dev.tsv", "more.tsv", "part.tsv"), self._table),
             **dict.fromkeys(("train.csv", "dev.csv"), self._reviews),
+            "reranker": self._reranker,
+            "pairs.jsonl": self._pairs,
             "bert-base-uncased": self._masked_lm,
             "tinybert4": self._shape,
             "test.tsv": self._table,
@@ -87,6 +89,18 @@ class Shelf:
             vocab_size=len(tokenizer), **self._wide, **labels, problem_type="single_label_classification"
         )
         saved(lambda: BertForSequenceClassification(config), tokenizer, path)
+
+    def _reranker(self, path: Path) -> None:
+        from transformers import BertConfig, BertForSequenceClassification
+
+        tokenizer = self._loaded_tokenizer()
+        config = BertConfig(vocab_size=len(tokenizer), **SHAPE, num_labels=1)
+        saved(lambda: BertForSequenceClassification(config), tokenizer, path)
+
+    def _pairs(self, path: Path) -> None:
+        texts = ("the film is charming", "this movie is dull and short", "a warm story", "its plot is flat")
+        pairs = ({"query": text, "passage": other} for text in texts for other in texts)
+        path.write_text("".join(json.dumps(pair) + "\n" for pair in pairs), encoding="utf-8")
 
     def _masked_lm(self, path: Path) -> None:
         from transformers import BertConfig, BertForMaskedLM

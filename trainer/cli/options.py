@@ -167,12 +167,18 @@ def tell_end(result: Mapping[str, Any], out: Path, following: Mapping[str, Seque
     ``result``: the content of metrics.json, whichever version wrote it; ``following``: commands by what they do.
     """
     from hskcache.evaluation import share_kept
+    from trainer.run.checkpoints import read_json
 
     metric, scores = result.get("metric"), result.get("scores") or {}
     if (out / "modules.json").is_file():
         console.say(f"{out} gives embeddings; sentence-transformers loads it with SentenceTransformer({str(out)!r})")
         return
-    if metric is None or metric not in scores:
+    kind = next(iter(read_json(out / "config.json").get("architectures") or ()), "")
+    is_scored = metric is not None and metric in scores
+    if not is_scored and kind.endswith("ForSequenceClassification"):
+        console.say(f"{out}: no score, as there are no labelled rows; hsktrain predict --model {out} answers rows")
+        return
+    if metric is None or not is_scored:
         console.say(f"{out} is an encoder; a classifier begins from it with hsktrain fit --student {out}")
         return
     told = [f"{metric} {scores[metric]:.4f}"]

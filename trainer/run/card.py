@@ -67,7 +67,7 @@ def write_card(folder: Path, model: PreTrainedModel, account: Account, result: M
 def card(name: str, model: PreTrainedModel, account: Account, result: Mapping[str, Any]) -> bytes:
     """The card of a model that is called ``name``."""
     parts = [
-        _front(name, account, result),
+        _front(name, model, account, result),
         _introduction(name, model, account),
         _scores(account, result),
         _sizes(model, account),
@@ -99,7 +99,12 @@ def lines_of(request: Request, cache_id: str | None, fields: Sequence[str], view
     return lines
 
 
-def _front(name: str, account: Account, result: Mapping[str, Any]) -> str:
+def _answers(model: PreTrainedModel) -> bool:
+    """True if a model has a classifier, scored or not."""
+    return type(model).__name__.endswith("ForSequenceClassification")
+
+
+def _front(name: str, model: PreTrainedModel, account: Account, result: Mapping[str, Any]) -> str:
     scores = result.get("scores") or {}
     task = None if account.rows is None else account.rows.task
     source = word(account.data or "")
@@ -119,7 +124,7 @@ def _front(name: str, account: Account, result: Mapping[str, Any]) -> str:
     without_scores = "sentence-similarity" if account.is_embedder else "fill-mask"
     values = ModelCardData(
         library_name=library,
-        pipeline_tag="text-classification" if scores else without_scores,
+        pipeline_tag="text-classification" if _answers(model) else without_scores,
         tags=["hskcache", *(["knowledge-distillation"] if account.teacher is not None else [])],
         base_model=account.began if _is_hub_id(account) else None,
         metrics=sorted({_HUB_METRICS.get(metric, metric) for metric in scores}) or None,
@@ -135,7 +140,8 @@ def _introduction(name: str, model: PreTrainedModel, account: Account) -> str:
     how = "fine-tuned on labels" if account.teacher is None else f"distilled from {word(account.teacher.name)}"
     what = {"classification": "classifier", "regression": "model of scores"}
     without_task = "An embedder" if account.is_embedder else "An encoder"
-    kind = f"A {what['regression' if config.num_labels == 1 else 'classification']}" if account.data else without_task
+    answers = f"A {what['regression' if config.num_labels == 1 else 'classification']}"
+    kind = answers if _answers(model) else without_task
     return f"# {word(name)}\n\n{kind} of texts: {config.model_type}, {shape}, {how} by hskcache."
 
 
@@ -212,14 +218,14 @@ def _use(name: str, model: PreTrainedModel, account: Account) -> str:
         lines = ["from sentence_transformers import SentenceTransformer", "", f'model = SentenceTransformer("{name}")']
         lines.append('print(model.similarity(model.encode(["a text"]), model.encode(["another"])))')
         return "\n".join(["## How to use it", "", "```python", *lines, "```"])
-    if account.data is None:
+    if not _answers(model):
         python = f'from transformers import AutoModel\n\nencoder = AutoModel.from_pretrained("{name}")'
         return f"## How to use it\n\n```python\n{own}{python}\n```\n\nIt is an encoder for classifiers to begin from."
     given = '"a text"'
     if account.rows is not None and account.rows.is_pairs:
         given = '{"text": "a text", "text_pair": "another"}'
     python = f'from transformers import pipeline\n\nprint(pipeline("text-classification", model="{name}")({given}))'
-    data = word(account.data)
+    data = word(account.data or "FILE")
     commands = [
         ["hsktrain", "evaluate", "--model", name, "--data", data],
         ["hsktrain", "predict", "--model", name, "--data", data, "--out", "predictions.tsv"],

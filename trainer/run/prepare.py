@@ -22,6 +22,7 @@ from hskcache.text.memory import InMemory
 from hskcache.text.remembered import of_examples
 from hskcache.text.tokenize import reach_of
 from hskcache.views import View, parse_view
+from trainer.recipe import Recipe
 from trainer.run.baselines import Baselines, baselines_of
 from trainer.run.card import Account, lines_of
 from trainer.run.distill import Score
@@ -40,6 +41,12 @@ from trainer.student.vocabulary import own_vocabulary
 _RESOLVED: Any = {"stages": {"__all__": {"epochs_by_task"}}}
 _KEEP = "a cache built with --max-length"
 _NO_EVALUATION = "give --eval-data FILE: labelled rows that score the student and pick its best epoch"
+
+
+def _require_evaluation(recipe: Recipe) -> None:
+    """Raise SpecError for a recipe that keeps the best evaluation of a stage, where nothing is to evaluate on."""
+    if best := [f"--set {stage.name}.select=last" for stage in recipe.stages if stage.select == "best"]:
+        raise SpecError(f"{_NO_EVALUATION}; where there are none, {' '.join(best)} keeps the end and scores nothing")
 
 
 class Scoring(NamedTuple):
@@ -67,7 +74,11 @@ def prepare_fit(request: FitRequest, machine: Machine, tells: bool = True) -> Fi
     data, others = next(iter(request.eval_data), None), request.eval_data[1:]
     # The columns that the user named, or those that the rows of the knowledge were read with.
     layout = request.layout if data is None else request.layout.recalling(memory, data, labelled=True)
-    examples = evaluation_rows(data, layout, knowledge)
+    if data is None and knowledge.has_task:
+        _require_evaluation(request.recipe)
+        examples = None
+    else:
+        examples = evaluation_rows(data, layout, knowledge)
     further = {str(rows): evaluation_rows(rows, layout, knowledge) for rows in others}
     metrics = _metrics(request.metric, layout, knowledge)
     with runtime.quiet():

@@ -228,6 +228,20 @@ def test_a_student_with_the_teachers_tokenizer_goes_on_from_its_weights(
         torch.testing.assert_close(weights_of(tmp_path / "out")[name], tensor, rtol=0, atol=1e-6)
 
 
+def test_without_labelled_rows_the_end_is_kept_and_nothing_is_scored(places: Any, tmp_path: Path) -> None:
+    given = ["--cache", places["cache"], "--student", places["student"], *CPU, *QUICK]
+    refused = invoke(hsktrain, "fit", *given, "--out", tmp_path / "none")
+    assert refused.exit_code == 2
+    assert "--set prediction.select=last keeps the end and scores nothing" in refused.stderr
+    done = invoke(hsktrain, "fit", *given, "--set", "prediction.select=last", "--out", tmp_path / "s")
+    assert done.exit_code == 0, done.stderr
+    assert "no score, as there are no labelled rows" in done.stderr
+    assert json.loads((tmp_path / "s" / "metrics.json").read_text())["scores"] == {}
+    card = (tmp_path / "s" / "README.md").read_text(encoding="utf-8")
+    assert "A classifier of texts" in card
+    assert "hsktrain predict --model s --data FILE" in card
+
+
 MISTAKES: dict[str, tuple[list[str], str]] = {
     "neither cache nor teacher": (["fit"], "give either --cache CACHE or --teacher"),
     "both": (["fit", "--cache", "{cache}", "--teacher", "{teacher}"], "give either --cache CACHE or --teacher"),
