@@ -196,8 +196,9 @@ def _run(request: FitRequest, out: Path, machine: Machine) -> dict[str, Any]:
 def fit(request: FitRequest, out: Path, machine: Machine, profile: Path | None, as_json: bool) -> None:
     """Train a student through the stages of a recipe.
 
-    The result is an ordinary checkpoint with its tokenizer: a classifier, or from the cache of a corpus an encoder that
-    classifiers begin from. The same command goes on where a cut-off run stopped.
+    The result is an ordinary checkpoint with its tokenizer: a classifier, from the cache of a corpus an encoder that
+    classifiers begin from, or from embeddings a folder of sentence-transformers. The same command goes on where a
+    cut-off run stopped.
     """
     from trainer import chance
 

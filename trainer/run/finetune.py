@@ -96,7 +96,7 @@ def finetune(
         if processes.is_first():
             save_model(model, out, tokenizer)
             known = remembered.of_examples(train.examples, arguments.max_length, train.rows.cut)
-            types = token_types_after(arguments.model, False, _reads_pairs(tokenizer, train.examples))
+            types = token_types_after(arguments.model, True, _reads_pairs(tokenizer, train.examples))
             remembered.save(replace(known, token_types=types), out)
             training.write_arguments(out, {"fine-tune": trainer.args})
             result |= _evaluation(model, arguments, dev, result)

@@ -104,7 +104,7 @@ def prepare_fit(request: FitRequest, machine: Machine, tells: bool = True) -> Fi
 
     scoring = scoring_on(examples, str(data))
     recipe = request.recipe.for_task(memory.task if (task := layout.task) is None else task.name)
-    types = token_types_after(request.student, not knowledge.has_task, knowledge.reads_pairs)
+    types = token_types_after(request.student, knowledge.has_task, knowledge.reads_pairs)
     return Fit(
         source=source,
         recipe=recipe,

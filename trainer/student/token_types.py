@@ -26,14 +26,14 @@ def copy_untrained(model: PreTrainedModel, source: str, reads_pairs: bool) -> No
                 module.weight[1:] = module.weight[0]
 
 
-def token_types_after(source: str, is_corpus: bool, reads_pairs: bool) -> int | None:
+def token_types_after(source: str, has_task: bool, reads_pairs: bool) -> int | None:
     """Number of token types to remember of a student, see :class:`~hskcache.text.remembered.Remembered`.
 
-    ``is_corpus``: whether it learned from plain text; ``reads_pairs``: whether its rows were pairs. Raises DamageError
-    if what is remembered beside its source cannot be read.
+    ``has_task``: whether the rows that it learned from have one; ``reads_pairs``: whether they were pairs. Raises
+    DamageError if what is remembered beside its source cannot be read.
     """
     if reads_pairs:
         return None
     if has_no_weights(source):
-        return 1 if is_corpus else None
+        return None if has_task else 1
     return 1 if has_one_type(source) else None
