@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from click.testing import CliRunner, Result
+from embedders import embedder
 from models import saved
 
 from hskcache.cli import main as hskcache
@@ -45,6 +46,9 @@ class Shelf:
             **dict.fromkeys(models, self._classifier),
             **dict.fromkeys(("train.tsv", "dev.tsv", "more.tsv", "part.tsv"), self._table),
             **dict.fromkeys(("train.csv", "dev.csv"), self._reviews),
+            "embedder": lambda path: embedder(self._tokenizer, path),
+            "pairs.tsv": self._scored_pairs,
+            "sts-dev.tsv": self._scored_pairs,
             "reranker": self._reranker,
             "pairs.jsonl": self._pairs,
             "bert-base-uncased": self._masked_lm,
@@ -101,6 +105,15 @@ class Shelf:
         texts = ("the film is charming", "this movie is dull and short", "a warm story", "its plot is flat")
         pairs = ({"query": text, "passage": other} for text in texts for other in texts)
         path.write_text("".join(json.dumps(pair) + "\n" for pair in pairs), encoding="utf-8")
+
+    def _scored_pairs(self, path: Path) -> None:
+        texts = ("the film is charming", "this movie is dull and short", "a warm story", "its plot is flat")
+        rows = [
+            f"{text}\t{other}\t{abs(first - second)}"
+            for first, text in enumerate(texts)
+            for second, other in enumerate(texts)
+        ]
+        path.write_text("\n".join(["sentence1\tsentence2\tscore", *rows]) + "\n", encoding="utf-8")
 
     def _masked_lm(self, path: Path) -> None:
         from transformers import BertConfig, BertForMaskedLM

@@ -28,6 +28,8 @@ PLACES = {
     "s3://team": "file://{folder}/team",
     "s3://bucket": "file://{folder}/bucket",
     "hf://NAME/REPO": "file://{folder}/hub/student",
+    "sentence-transformers/all-MiniLM-L6-v2": "embedder",
+    "--layers 2,4,6": "--layers 1,2",
     "--device cuda": "--device cpu",
 }
 """What stands in for places and devices that need a network or a GPU; ``{folder}`` is where the page runs."""
