@@ -43,9 +43,16 @@ def even_ticks(low: float, high: float, most: int = 6) -> list[float]:
         return [low]
     rough = (high - low) / most
     power = 10.0 ** math.floor(math.log10(rough))
-    step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough)
-    first = math.ceil(low / step - 1e-9)
-    return [round(place * step, 12) for place in range(first, math.floor(high / step + 1e-9) + 1)]
+    steps = [factor * power for factor in (0.5, 1, 2, 5, 10)]
+    chosen = next(place for place, step in enumerate(steps) if step >= rough)
+    # A short interval may lie between two multiples of a step, but not of the next smaller one as well.
+    return _multiples(low, high, steps[chosen]) or _multiples(low, high, steps[chosen - 1])
+
+
+def _multiples(low: float, high: float, step: float) -> list[float]:
+    """Multiples of a step in [low, high]."""
+    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+    return [round(place * step, 12) for place in range(first, last + 1)]
 
 
 def log_ticks(low: float, high: float, most: int = 6) -> list[float]:

@@ -6,7 +6,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 from commanded import run
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from hskcache.cache import open_cache
@@ -18,6 +18,7 @@ from hskcache.stats.model import LayerBytes
 
 
 @given(st.floats(-1e6, 1e6), st.floats(1e-3, 1e6), st.integers(2, 9))
+@example(1.0, 400_001.0, 2)
 def test_even_ticks_are_round_within_and_not_too_many(low: float, length: float, most: int) -> None:
     ticks = even_ticks(low, low + length, most)
     assert 1 <= len(ticks) <= most + 1
