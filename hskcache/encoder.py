@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from torch.nn import Module
+    from torch.nn import Module, ModuleList
     from transformers import PreTrainedModel
 
 # Where a configuration came from and what wrote it say nothing of what the model computes.
@@ -28,6 +28,15 @@ def takes_token_types(model: "PreTrainedModel") -> bool:
     """True if the model tells segments apart: DistilBERT has no such input, RoBERTa a single type."""
     accepted = inspect.signature(model.forward).parameters
     return "token_type_ids" in accepted and getattr(model.config, "type_vocab_size", 0) > 1
+
+
+def layer_stacks(model: "PreTrainedModel") -> "dict[str, ModuleList]":
+    """Lists of as many modules as the model has layers, by name; the transformer layers where it is a single one."""
+    from torch.nn import ModuleList
+
+    count = model.config.num_hidden_layers
+    modules = model.named_modules()
+    return {name: module for name, module in modules if isinstance(module, ModuleList) and len(module) == count}
 
 
 def weights_digest(model: "Module") -> str:

@@ -135,14 +135,13 @@ def require_seen(taps: Taps, wanted: Wanted, name: str) -> None:
     """Raise TeacherError unless all that is wanted can be seen of a model; says what can. ``name``: of the model."""
     if wanted.hidden and not taps.states:
         raise TeacherError(f"{name} {taps.without_states}, so none can be kept; {_serves(taps)}")
-    if wanted.scores and taps.attention is None:
-        raise TeacherError(f"{name} {taps.without_attention}; {_serves(taps)}")
+    if taps.attention is None and (wanted.scores or wanted.attention):
+        kept = "" if wanted.scores else ", so attention scores cannot be kept"
+        raise TeacherError(f"{name} {taps.without_attention}{kept}; {_serves(taps)}")
     raw = sorted(score for score, _ in wanted.scores if _attention_score(score).before_softmax)
     if taps.attention == "maps" and (wanted.attention or raw):
         kept = f"positions cannot be scored by {raw[0]}" if raw else "attention scores cannot be kept"
         raise TeacherError(f"{name} {taps.without_attention}, so {kept}; {_serves(taps)}")
-    if wanted.attention and taps.attention is None:
-        raise TeacherError(f"{name} {taps.without_attention}, so attention scores cannot be kept; {_serves(taps)}")
 
 
 def _serves(taps: Taps) -> str:

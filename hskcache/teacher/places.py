@@ -5,6 +5,7 @@ from typing import NamedTuple
 from torch import nn
 from transformers import PreTrainedModel
 
+from hskcache.encoder import layer_stacks
 from hskcache.errors import TeacherError
 
 
@@ -95,11 +96,11 @@ def encoder_layers(model: PreTrainedModel) -> list[nn.Module]:
     Raises:
         TeacherError: the model has no single stack of ``num_hidden_layers`` layers.
     """
-    count = model.config.num_hidden_layers
-    stacks = [module for module in model.modules() if isinstance(module, nn.ModuleList) and len(module) == count]
+    stacks = list(layer_stacks(model).values())
     if len(stacks) != 1:
         raise TeacherError(
-            f"{type(model).__name__} has {len(stacks)} stacks of {count} layers where one was expected; use an "
+            f"{type(model).__name__} has {len(stacks)} stacks of "
+            f"{model.config.num_hidden_layers} layers where one was expected; use an "
             "encoder such as BERT, RoBERTa, DistilBERT, ELECTRA or MiniLM"
         )
     return list(stacks[0])

@@ -8,11 +8,11 @@ from textwrap import shorten
 from typing import Any, Literal
 
 import torch
-from torch import nn
 from transformers import BertConfig, PreTrainedConfig, PreTrainedModel
 
 from hskcache.classes import class_names, require_one_answer
 from hskcache.counted import counted
+from hskcache.encoder import layer_stacks
 from hskcache.errors import MismatchError, SpecError, TeacherError
 from hskcache.model.load import CLASSIFIER, ENCODER, ModelDemands, draw_model, load_config, load_model
 from hskcache.model.sentence import encoder_of, sentence_modules
@@ -250,16 +250,11 @@ def from_teacher_layers(teacher: PreTrainedModel, layers: Sequence[int]) -> PreT
 
 
 def _layers_path(teacher: PreTrainedModel) -> str:
-    num_layers = teacher.config.num_hidden_layers
-    paths = [
-        name
-        for name, module in teacher.named_modules()
-        if isinstance(module, nn.ModuleList) and len(module) == num_layers
-    ]
+    paths = list(layer_stacks(teacher))
     if len(paths) != 1:
         raise TeacherError(
-            f"{type(teacher).__name__} has {len(paths)} lists of {num_layers} layers where one is expected, as all "
+            f"{type(teacher).__name__} has {len(paths)} lists of "
+            f"{teacher.config.num_hidden_layers} layers where one is expected, as all "
             "models have whose layers are neither shared nor in several stacks; give a config.json with fewer layers"
         )
-    path: str = paths[0]
-    return path
+    return paths[0]
