@@ -125,9 +125,32 @@ def pearson_spearman(predictions: "NDArray[Any]", labels: "NDArray[Any]") -> flo
     return (pearson(predictions, labels) + spearman(predictions, labels)) / 2
 
 
+def auc(scores: "NDArray[Any]", labels: "NDArray[Any]") -> float:
+    """Share of the pairs of a row of class 1 and one of class 0 whose scores stand so, equal ones counted half.
+
+    The area under the ROC curve; 0.5 where all rows are of one class, or a score is not finite.
+    """
+    from sklearn.metrics import roc_auc_score
+
+    if np.ptp(labels) == 0 or not np.isfinite(scores).all():
+        return 0.5
+    return float(roc_auc_score(labels, scores))
+
+
+def average_precision(scores: "NDArray[Any]", labels: "NDArray[Any]") -> float:
+    """Precision at every row of class 1, the rows in the order of their scores, averaged; 0 where there is none."""
+    from sklearn.metrics import average_precision_score
+
+    if not labels.any() or not np.isfinite(scores).all():
+        return 0.0
+    return float(average_precision_score(labels, scores))
+
+
 METRICS: dict[str, Metric] = {
     "accuracy": accuracy,
     "accuracy_f1": accuracy_f1,
+    "auc": auc,
+    "average_precision": average_precision,
     "f1": f1,
     "f1_macro": f1_macro,
     "matthews": matthews,
@@ -139,20 +162,27 @@ METRICS: dict[str, Metric] = {
 _ELSEWHERE = {
     "acc": "accuracy",
     "acc_and_f1": "accuracy_f1",
+    "ap": "average_precision",
     "corr": "pearson_spearman",
     "f1_acc": "accuracy_f1",
     "macro_f1": "f1_macro",
     "matthews_corrcoef": "matthews",
     "matthews_correlation": "matthews",
     "mcc": "matthews",
+    "roc_auc": "auc",
 }
 PROBLEM_METRICS: dict[str, tuple[str, ...]] = {
     "classification": ("accuracy", "f1_macro", "f1", "accuracy_f1", "matthews"),
     "regression": ("pearson", "spearman", "pearson_spearman"),
+    "similarity": ("spearman", "pearson", "pearson_spearman"),
+    "duplicates": ("auc", "average_precision", "spearman", "pearson"),
 }
+"""Metrics by problem; the last two are of pairs of texts by a cosine, against scores and against two classes."""
 DEFAULT_METRICS: dict[str, tuple[str, ...]] = {
     "classification": ("accuracy", "f1_macro"),
     "regression": ("pearson", "spearman"),
+    "similarity": ("spearman", "pearson"),
+    "duplicates": ("auc", "average_precision", "spearman"),
 }
 
 

@@ -1,29 +1,50 @@
 """Embeddings of texts by a sentence-transformers folder, and how far their cosines follow gold scores of pairs."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from hskcache import runtime
+from hskcache import console, runtime
 from hskcache.cut import tell_cut
 from hskcache.encoder import takes_token_types
 from hskcache.errors import DataError, MismatchError
-from hskcache.evaluation import Scores, check_labels, metrics_for
-from hskcache.inference import check_fit, length_batches, pad_batch
+from hskcache.evaluation import Metric, Scores, check_labels, metrics_for
+from hskcache.inference import check_fit, evaluating, length_batches, pad_batch
 from hskcache.model.load import ENCODER, ModelDemands, load_model
 from hskcache.model.sentence import SentenceModules, encoder_of, load_dense, sentence_modules
 from hskcache.pooling import finished, pooled
-from hskcache.text import Examples, TokenizedRows, load_tokenizer, tokenized
+from hskcache.spec import PoolingName
+from hskcache.text import Examples, Task, TokenizedRows, load_tokenizer, tokenized
 from hskcache.text.layout import Layout
+from hskcache.text.memory import Source
 from hskcache.text.singles import Prompted, singles
 from hskcache.text.tokenize import reach_of
 
 _TOKEN_BUDGET = 8192
+
+
+class SentenceWay(NamedTuple):
+    """Way from the last hidden states of a row to its embedding.
+
+    Attributes:
+        pooling: of its states.
+        head: layers after the pooling; None: none.
+        normalize: whether a vector is divided by its length in the end.
+    """
+
+    pooling: PoolingName
+    head: nn.Module | None
+    normalize: bool
+
+    def made(self, states_BLD: Tensor, valid_BL: Tensor) -> Tensor:
+        """Embeddings [B, W] float32."""
+        return finished(pooled(states_BLD, valid_BL, self.pooling), self.head, None, self.normalize).float()
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,28 +77,32 @@ class SentenceModel:
         rows = tokenized(prompted, self.tokenizer, self.max_length)
         tell_cut(rows.cut, len(rows), texts.source, reach_of(self.model, self.name, self.max_length))
         check_fit(self.model, rows)
-        return self._run(rows)
+        way = SentenceWay(modules.pooling, self.head, modules.normalize)
+        return embeddings_of(self.model, rows, way, self.bf16)
 
-    def _run(self, rows: TokenizedRows) -> NDArray[np.float32]:
-        device, pad = self.model.device, self.model.config.pad_token_id or 0
-        vectors_NW: torch.Tensor | None = None
-        autocast = torch.autocast(device.type, dtype=torch.bfloat16, enabled=self.bf16)
-        with torch.inference_mode(), autocast:
-            for indices in length_batches(rows.lengths, _TOKEN_BUDGET):
-                batch = pad_batch(rows, indices, pad)
-                if not takes_token_types(self.model):
-                    batch.pop("token_type_ids", None)
-                inputs = {name: values.to(device, non_blocking=True) for name, values in batch.items()}
-                output = self.model(**inputs, output_hidden_states=True)
-                pooled_BD = pooled(output.hidden_states[-1], inputs["attention_mask"].bool(), self.modules.pooling)
-                made_BW = finished(pooled_BD, self.head, None, self.modules.normalize).float()
-                if vectors_NW is None:
-                    vectors_NW = torch.empty(len(rows), made_BW.shape[1], device=device)
-                # One copy to the host at the end: a copy per batch would stall the device each time.
-                vectors_NW[torch.from_numpy(indices).to(device)] = made_BW
-        assert vectors_NW is not None
-        made: NDArray[np.float32] = vectors_NW.cpu().numpy()
-        return made
+
+def embeddings_of(
+    model: PreTrainedModel, rows: TokenizedRows, way: SentenceWay, bf16: bool = False
+) -> NDArray[np.float32]:
+    """Embeddings [N, W] of rows, computed where the model is."""
+    device, pad = model.device, model.config.pad_token_id or 0
+    vectors_NW: Tensor | None = None
+    autocast = torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16)
+    with evaluating(model), torch.inference_mode(), autocast:
+        for indices in length_batches(rows.lengths, _TOKEN_BUDGET):
+            batch = pad_batch(rows, indices, pad)
+            if not takes_token_types(model):
+                batch.pop("token_type_ids", None)
+            inputs = {name: values.to(device, non_blocking=True) for name, values in batch.items()}
+            states_BLD = model(**inputs, output_hidden_states=True).hidden_states[-1]
+            made_BW = way.made(states_BLD, inputs["attention_mask"].bool())
+            if vectors_NW is None:
+                vectors_NW = torch.empty(len(rows), made_BW.shape[1], device=device)
+            # One copy to the host at the end: a copy per batch would stall the device each time.
+            vectors_NW[torch.from_numpy(indices).to(device)] = made_BW
+    assert vectors_NW is not None
+    made: NDArray[np.float32] = vectors_NW.cpu().numpy()
+    return made
 
 
 def load_sentence_model(name: str, device: str, max_length: int | None = None, bf16: bool = False) -> SentenceModel:
@@ -104,17 +129,39 @@ def load_sentence_model(name: str, device: str, max_length: int | None = None, b
     )
 
 
-def read_scored_pairs(source: str, layout: Layout) -> Examples:
-    """Pairs of texts with a gold score each. Raises DataError if rows are no pairs, or have classes or no scores."""
-    examples = layout.of_labelled_rows().read(source, None, "regression")
-    check_labels(examples)
-    if examples.pairs is None or examples.problem != "regression":
-        found = "single texts" if examples.pairs is None else f"the classes {', '.join(examples.label_names)}"
+def read_scored_pairs(source: Source, layout: Layout) -> Examples:
+    """Pairs of texts with a gold score each, or one of two classes, of which the second is that of texts alike.
+
+    Raises DataError if rows are no pairs, or have no labels or more classes.
+    """
+    # Without classes that are named, numbers are scores, though every one be whole.
+    problem = None if layout.classes else "regression"
+    examples = layout.of_labelled_rows().read(source, None, problem)
+    labels = check_labels(examples)
+    names = examples.label_names
+    if examples.pairs is None or (examples.problem == "classification" and len(names) != 2):
+        found = "single texts" if examples.pairs is None else f"the classes {', '.join(names)}"
         raise DataError(
-            f"{source} has {found}, and cosines are compared with scores of pairs; give --text, --text-pair and "
-            "--label of a number, or --task stsb"
+            f"{source} has {found}, and cosines are compared with scores of pairs or with two classes; give --text, "
+            "--text-pair and --label of a number, or --task stsb or qqp"
         )
+    if names and np.ptp(labels) == 0:
+        raise DataError(f"every pair of {source} is of the class {names[labels[0]]}; give pairs of both classes")
+    if names and names != ("0", "1"):
+        console.say(f"{source}: {names[1]} is taken for alike, and {names[0]} for not")
     return examples
+
+
+def pair_metrics(examples: Examples, task: Task | None, chosen: str | None = None) -> dict[str, Metric]:
+    """Metrics of cosines against the labels of pairs: correlations with scores, areas under curves of two classes.
+
+    ``task``: whose metrics are taken where it has scores. ``chosen``: one that comes first. Raises SpecError for one
+    that is none of these.
+    """
+    labels = check_labels(examples)
+    if np.isin(labels, (0, 1)).all():
+        return metrics_for("duplicates", None, chosen)
+    return metrics_for("similarity", task.metrics if task else None, chosen or "spearman")
 
 
 def cosines(vectors_NW: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -126,14 +173,21 @@ def cosines(vectors_NW: NDArray[np.float32]) -> NDArray[np.float64]:
     return similar
 
 
+def scores_of_pairs(vectors_NW: NDArray[np.float32], examples: Examples, metrics: Mapping[str, Metric]) -> Scores:
+    """Metrics of the cosines of pairs.
+
+    ``vectors_NW``: of the first text of a pair, then of its second, pair after pair.
+    """
+    labels, similar = check_labels(examples), cosines(vectors_NW)
+    scores = Scores({name: metric(similar, labels) for name, metric in metrics.items()})
+    scores.compared, scores.metrics = (similar, labels), metrics
+    return scores
+
+
 def scored_pairs(model: SentenceModel, examples: Examples, layout: Layout) -> dict[str, Any]:
-    """Correlations of the cosines of pairs with their gold scores, first Spearman's; no label is learned from.
+    """Metrics of the cosines of pairs against their labels, none of which is learned from.
 
     As sentence-transformers evaluates STS. Returns the metrics, their standard errors, and what was run.
     """
-    labels, task = check_labels(examples), layout.task
-    similar = cosines(model.embed(singles(examples)))
-    metrics = metrics_for("regression", task.metrics if task else None, "spearman")
-    scores = Scores({name: metric(similar, labels) for name, metric in metrics.items()})
-    scores.compared, scores.metrics = (similar, labels), metrics
+    scores = scores_of_pairs(model.embed(singles(examples)), examples, pair_metrics(examples, layout.task))
     return {"metrics": dict(scores), **scores.uncertainty(), "max_length": model.max_length}

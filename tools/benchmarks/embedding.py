@@ -1,9 +1,9 @@
 """A student of a sentence embedder: from a cache, and by the recipe that sentence-transformers documents."""
 
-import csv
 import json
 import shutil
 import subprocess
+from itertools import islice
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -14,24 +14,16 @@ from benchmarks.harness import options, report
 from benchmarks.harness.commands import run
 from benchmarks.harness.folders import emptied, packaged_model, replace
 from benchmarks.harness.measure import environment, ratio, take_turns
+from benchmarks.harness.sentences import column, create_start
 
 OURS, AGAIN, THEIRS = "build, then fit", "fit alone: the cache is there", "sentence-transformers"
 _RECIPE = Path(__file__).parent / "harness" / "sentence_recipe.py"
-_MODULES = (
-    "modules.json",
-    "sentence_bert_config.json",
-    "config_sentence_transformers.json",
-    "1_Pooling",
-    "2_Normalize",
-)
 
 
 def write_texts(pairs: Path, out: Path, count: int) -> None:
     """Write the first texts of both columns of QQP, a JSON object a line."""
-    with pairs.open(encoding="utf-8", newline="") as file:
-        rows = csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
-        texts = [row[name] for row, _ in zip(rows, range(count), strict=False) for name in ("question1", "question2")]
-    replace(out, "".join(json.dumps({"text": text}) + "\n" for text in texts[:count]))
+    texts = islice(column(pairs, "question1", "question2"), count)
+    replace(out, "".join(json.dumps({"text": text}) + "\n" for text in texts))
 
 
 class Distillation:
@@ -48,12 +40,7 @@ class Distillation:
         self.texts, self.start, self.cache = folder / "texts.jsonl", folder / "start", folder / "cache"
         self.phases: list[dict[str, float]] = []
         write_texts(given["glue"] / "QQP-subset" / "train.tsv", self.texts, given["rows"])
-        run("hsktrain", "create", "--from", self.teacher, "--layers", "uniform:3", "--out", self.start)
-        for name in _MODULES:
-            if (source := self.teacher / name).is_dir():
-                shutil.copytree(source, self.start / name)
-            elif source.is_file():
-                shutil.copy(source, self.start / name)
+        create_start(self.teacher, "uniform:3", self.start)
 
     def ours(self) -> None:
         """Build the cache and fit the student."""

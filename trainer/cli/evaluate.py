@@ -45,8 +45,9 @@ def evaluate(
     Class indices follow the order of the labels in the model's config. Columns that are not given are those that the
     model was trained on. Several files, such as both development sets of MNLI, are scored one by one.
 
-    Of a sentence-transformers folder the cosines of pairs are compared with their scores, and nothing is learned from
-    these: --task stsb, or --text, --text-pair and --label.
+    Of a sentence-transformers folder the cosines of pairs are compared with their scores, or with the two classes of
+    pairs that are alike or not, and nothing is learned from these: --task stsb or qqp, or --text, --text-pair and
+    --label.
     """
     from hskcache.model.sentence import sentence_modules
     from trainer import chance
@@ -77,7 +78,7 @@ class _Asked:
 
 
 def _embedded(asked: _Asked) -> list[dict[str, Any]]:
-    """Correlations of cosines on each file."""
+    """Metrics of cosines on each file."""
     from hskcache.text.remembered import of_model
     from trainer.similarity import load_sentence_model, read_scored_pairs, scored_pairs
 
