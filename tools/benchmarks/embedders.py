@@ -77,8 +77,10 @@ class Students:
 @options.work_of("embedders")
 @options.as_json
 def main(work: Path, as_json: bool, **given: Any) -> None:
-    """Build a cache of a teacher's embeddings, fit students of 3 and of 2 of its layers and a small one of random
-    weights, and score all by the cosines of QQP's dev pairs. One seed.
+    """Build a cache of a teacher's embeddings, fit three students of one seed, and score all by cosines of pairs.
+
+    They begin as 3 and as 2 of the teacher's layers, and as a small shape of random weights; the pairs are QQP's dev
+    set.
     """
     made = Students(work, given)
     made.build()
