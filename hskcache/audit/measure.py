@@ -89,7 +89,8 @@ class Audited:
         valid_VE = vectors.entries_VE >= 0
         fresh_VE = table.values_VE.gather(1, vectors.entries_VE.clamp(min=0)).masked_fill(~valid_VE, 0.0)
         encoding = get_encoding(getattr(self.kept, "encoding", "float32"))
-        bound_VE = encoding.bound(fresh_VE).double().masked_fill(~valid_VE, 0.0)
+        allowed_VE = encoding.bound(fresh_VE) if table.bound_VE is None else table.bound_VE
+        bound_VE = allowed_VE.double().masked_fill(~valid_VE, 0.0)
         error_VE = (vectors.values_VE.double() - fresh_VE.double()).abs()
         excess_VE = error_VE / (bound_VE + self.tolerance * table.scale_V.double().unsqueeze(-1))
         # Zero of zero is no excess; what is not finite is, whatever an encoding promises of it.

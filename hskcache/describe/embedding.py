@@ -17,7 +17,8 @@ class DescribedEmbedding(Description[EmbeddingField]):
         """Pooling, size and encoding."""
         size = f"{field.num_dims} of {field.width}" if field.num_dims < field.width else f"{field.width}"
         length = ", of length 1" if field.is_normalized else ""
-        return f"{field.pooling} of the last states; {size} values{length}; {field.encoding}"
+        of = "" if field.num_encoded is None else f" of vectors of {field.num_encoded}"
+        return f"{field.pooling} of the last states; {size} values{length}; {field.encoding}{of}"
 
     def shown(self, stored: Any) -> dict[str, int]:
         """Number of stored entries of each part."""

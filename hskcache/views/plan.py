@@ -13,12 +13,17 @@ from hskcache.store.record import CONSTANTS, ArrayInfo, Record
 from hskcache.store.shelf import Shelf
 from hskcache.views.abc import Narrowed, Narrowing, ViewedField
 from hskcache.views.attention import AttentionNarrowing
+from hskcache.views.embedding import EmbeddingNarrowing
 from hskcache.views.hidden import HiddenNarrowing
 from hskcache.views.records import ViewFormat, ViewRecords
 from hskcache.views.shelf import ViewedCache, ViewShelf
 from hskcache.views.view import View
 
-NARROWINGS: dict[str, Narrowing] = {"hidden": HiddenNarrowing(), "attention": AttentionNarrowing()}
+NARROWINGS: dict[str, Narrowing] = {
+    "hidden": HiddenNarrowing(),
+    "attention": AttentionNarrowing(),
+    "embedding": EmbeddingNarrowing(),
+}
 """Narrowings by kind; of another kind rows alone can be fewer."""
 
 
@@ -107,7 +112,7 @@ def _narrowed(origin: ViewedCache, name: str, view: View) -> Narrowed:
     narrower = _narrower(request, view, request.spec.sections)
     if narrower is request or field.kind not in NARROWINGS:
         return Narrowed(field, field)
-    kept, was_kept = (kind_of(field).kept(one.spec) for one in (narrower, request))
+    kept, was_kept = (one.spec.sections.get(field.kind) for one in (narrower, request))
     if kept is None or kept == was_kept:
         return Narrowed(field, field)
     narrowed = NARROWINGS[field.kind].field(ViewedField(f"{name} of {origin.shelf.name}", field, request), kept)

@@ -24,11 +24,12 @@ _WANTED = {
     "columns": f"one of {', '.join(get_args(Scheme))}",
     "encoding": "an encoding such as int8",
     "attention": "a short form such as 1l_5t",
+    "dims": "a number of values from 1 on",
     "rows": "a number of rows, or a start and a stop",
     "fields": "names of fields",
 }
 """Values that each part of a view takes."""
-_PLAIN = ("target", "score", "specials", "columns", "encoding", "attention")
+_PLAIN = ("target", "score", "specials", "columns", "encoding", "attention", "dims")
 """Parts that are written as they are."""
 _YES_OR_NO = {False: "no", True: "yes"}
 
@@ -61,6 +62,7 @@ class View(Strict):
         columns: of hidden states: how columns are chosen in place of the cache's own way.
         encoding: of hidden states that are stored as they came, in float32.
         attention: of attention scores, in the short form ``1l_5t``: layers and positions.
+        dims: of embeddings: the first so many values, of length 1 where those of the cache are.
         rows: [start, stop), counted in the cache; an integer N stands for the first N.
         fields: names; the rows are always among them.
     """
@@ -74,6 +76,7 @@ class View(Strict):
     columns: Scheme | None = None
     encoding: EncodingName | None = None
     attention: str | None = None
+    dims: int | None = Field(default=None, ge=1)
     rows: Annotated[tuple[int, int] | None, BeforeValidator(_range)] = None
     fields: Annotated[tuple[str, ...] | None, BeforeValidator(_listed)] = None
 
@@ -119,7 +122,7 @@ def parse_view(text: str = "", **parts: Any) -> View:
     Args:
         text: parts between commas: a short form of hidden states such as ``1l_5t_0.05h``, ``layers=6+8`` (teacher
             layers), ``target=8``, ``score=left``, ``specials=no``, ``columns=uniform``, ``encoding=int8``,
-            ``attention=1l_5t``, ``rows=1000`` or ``rows=64:128``, ``fields=logits+hidden``.
+            ``attention=1l_5t``, ``dims=256``, ``rows=1000`` or ``rows=64:128``, ``fields=logits+hidden``.
         parts: attributes of :class:`View`.
 
     Raises:
@@ -155,6 +158,7 @@ def _part(part: str) -> dict[str, Any]:
     readers: dict[str, Callable[[str], Any]] = {
         "layers": lambda text: tuple(map(_number, text.split("+"))),
         "target": _number,
+        "dims": _number,
         "specials": _yes_or_no,
         **dict.fromkeys(("score", "columns", "encoding", "attention"), str),
         "rows": _rows,

@@ -15,9 +15,9 @@ from trainer.study.plan import StudyPlan, Value
 
 _SHORT = {"layers": "l", "tokens": "t", "width": "h"}
 """Axes of the three dimensions, by their letter in the short form."""
-_KEEP = ("view", *_SHORT)
+_KEEP = ("view", *_SHORT, "dims")
 """Axes that say how much is kept; points of one strategy differ in these alone."""
-_PARTS = tuple(name for name in View.model_fields if name not in {*_SHORT, "rows", "fields"})
+_PARTS = tuple(name for name in View.model_fields if name not in {*_KEEP, "rows", "fields"})
 _OTHERS = ("field", "recipe", "student", "layer-map", "rows")
 AXES = (*_KEEP, *_PARTS, *_OTHERS)
 """Axes by name; beside them those of a recipe's stages, such as ``hidden.epochs``."""
@@ -212,15 +212,16 @@ def _view(cache: Cache, axes: Mapping[str, str]) -> str:
 
 
 def _kept_words(axes: Mapping[str, str]) -> str:
-    """Words on how much is kept: the view, or the short form of the dimensions; ``full`` of all, or empty."""
+    """Words on how much is kept: the view, or the dimensions in short; ``full`` of all, or empty."""
     given = [name for name in _KEEP if name in axes]
     if not given:
         return ""
     short = "_".join(f"{axes[name]}{letter}" for name, letter in _SHORT.items() if axes.get(name, _ALL) != _ALL)
     words = [axes[name] for name in ("view",) if axes.get(name, _ALL) not in {_ALL, "full"}]
-    if short and words:
+    dims = [f"dims={axes['dims']}"] if axes.get("dims", _ALL) != _ALL else []
+    if words and (short or dims):
         raise SpecError(f"the axes view and {', '.join(set(given) - {'view'})} both say how much is kept; give one")
-    return ",".join(words) or short or "full"
+    return ",".join([*words, *filter(None, [short]), *dims]) or "full"
 
 
 def _expanded(cache: Cache, name: str, values: Sequence[Value]) -> list[str]:

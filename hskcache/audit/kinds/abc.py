@@ -36,11 +36,14 @@ class TeacherVectors(NamedTuple):
 
     ``values_VE``: float32, at the places that entries name. ``scale_V``: the largest magnitude of what each vector is
     computed with. ``states_VD``: the hidden states behind the values, with all columns; None where there are none.
+    ``bound_VE``: the largest error that the encoding alone allows each value, infinite where none is promised; None:
+    that of encoding the stored ones alone.
     """
 
     values_VE: Tensor
     scale_V: Tensor
     states_VD: Tensor | None = None
+    bound_VE: Tensor | None = None
 
 
 class Fresh(NamedTuple):

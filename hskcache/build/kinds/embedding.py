@@ -36,6 +36,11 @@ class EmbeddingSelector:
     def __init__(self, field: EmbeddingField, layer: int, head: nn.Module | None) -> None:
         self.field, self.layer, self.head = field, layer, head
 
+    def with_dims(self, num_dims: int) -> "EmbeddingSelector":
+        """The same with another number of first values."""
+        field = self.field.model_copy(update={"num_dims": num_dims, "num_encoded": None})
+        return EmbeddingSelector(field, self.layer, self.head)
+
     @property
     def wanted(self) -> Wanted:
         """The last layer."""

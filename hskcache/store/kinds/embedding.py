@@ -25,6 +25,8 @@ class EmbeddingField(StoredField):
         pooling: which states of a row became its embedding.
         is_normalized: whether a vector was divided by its length before it was encoded.
         encoding: how the values are stored.
+        num_encoded: values of the vectors that these are the first ones of, where more were encoded together and what
+            that lost of them differs from what encoding these alone loses; None: these alone were.
     """
 
     kind: Literal["embedding"] = "embedding"
@@ -33,11 +35,14 @@ class EmbeddingField(StoredField):
     pooling: PoolingName
     is_normalized: bool
     encoding: EncodingName
+    num_encoded: int | None = Key(default=None, ge=1)
 
     @model_validator(mode="after")
     def _check_dims(self) -> "EmbeddingField":
         if self.num_dims > self.width:
             raise ValueError("more values are stored than there are")
+        if self.num_encoded is not None and not self.num_dims < self.num_encoded <= self.width:
+            raise ValueError("as many values were not encoded together")
         return self
 
 
