@@ -23,6 +23,20 @@ if TYPE_CHECKING:
 _CPU_BATCH_TOKENS = 64
 """Tokens that a CPU could compute in the time which a batch takes beside that of its tokens."""
 
+EVEN_TOKENS = 512
+"""Tokens up to which a row counts for as many as it has."""
+
+
+def row_costs(lengths: "NDArray[Any]") -> "NDArray[np.int64]":
+    """Tokens that rows count for in a budget: their own and, of rows beyond 512, as many times more as they are longer.
+
+    Attention is a table of L by L numbers where it is looked at, or where a batch has padding to mask. So counted,
+    those of a batch are together no larger than those of as many tokens in rows of 512. ``lengths``: [N]. Longer rows
+    cost more, in whole numbers.
+    """
+    lengths = lengths.astype(np.int64)
+    return np.maximum(lengths, -(-lengths * lengths // EVEN_TOKENS))
+
 
 def length_batches(lengths: "NDArray[Any]", token_budget: int) -> Iterator["NDArray[np.int64]"]:
     """Row numbers in batches of similar length, longest first, so that memory runs out at once or never.
@@ -123,7 +137,7 @@ def predict(
     Args:
         model: a sequence classifier, on the device where to compute.
         pad_token_id: fills the padding, which the attention mask hides.
-        token_budget: padded tokens of one batch at most.
+        token_budget: padded tokens of one batch at most, counted as :func:`row_costs`.
         bf16: compute under bfloat16 autocast.
         on_rows: called with the number of rows done since the last call.
     """
@@ -135,7 +149,7 @@ def predict(
     logits = torch.empty(len(rows.offsets) - 1, model.config.num_labels, device=device)
     autocast = torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16)
     with evaluating(model), torch.inference_mode(), autocast:
-        for indices in length_batches(np.diff(rows.offsets), token_budget):
+        for indices in length_batches(row_costs(np.diff(rows.offsets)), token_budget):
             batch = pad_batch(rows, indices, pad_token_id)
             if not with_types:
                 batch.pop("token_type_ids", None)

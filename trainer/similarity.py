@@ -15,7 +15,7 @@ from hskcache.cut import tell_cut
 from hskcache.encoder import takes_token_types
 from hskcache.errors import DataError, MismatchError
 from hskcache.evaluation import Metric, Scores, check_labels, metrics_for
-from hskcache.inference import check_fit, evaluating, length_batches, pad_batch
+from hskcache.inference import check_fit, evaluating, length_batches, pad_batch, row_costs
 from hskcache.model.load import ENCODER, ModelDemands, load_model
 from hskcache.model.sentence import SentenceModules, encoder_of, load_dense, sentence_modules
 from hskcache.pooling import finished, pooled
@@ -89,7 +89,7 @@ def embeddings_of(
     vectors_NW: Tensor | None = None
     autocast = torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16)
     with evaluating(model), torch.inference_mode(), autocast:
-        for indices in length_batches(rows.lengths, _TOKEN_BUDGET):
+        for indices in length_batches(row_costs(rows.lengths), _TOKEN_BUDGET):
             batch = pad_batch(rows, indices, pad)
             if not takes_token_types(model):
                 batch.pop("token_type_ids", None)

@@ -15,7 +15,7 @@ import numpy as np
 from hskcache.build.job import Job
 from hskcache.build.layout import Integers, ShardLayout
 from hskcache.errors import MismatchError
-from hskcache.inference import least_padded_batches, length_batches
+from hskcache.inference import least_padded_batches, length_batches, row_costs
 
 BATCHES = "batches"
 """Key of an environment under which the name of a way stands; of the first way nothing was told."""
@@ -30,7 +30,7 @@ class Batching(ABC):
 
     Attributes:
         layout: the rows and their shards.
-        token_budget: padded tokens of a batch at most; a longer row is a batch of its own.
+        token_budget: padded tokens of a batch at most; a row that costs more is a batch of its own.
         device_type: type of the device that the teacher runs on.
     """
 
@@ -52,17 +52,21 @@ class Batching(ABC):
 
     def batches(self, start: int, stop: int) -> Iterator[Integers]:
         """Rows [start, stop) in batches of similar length, longest first."""
-        for places in self._cut(self.layout.lengths_N[start:stop]):
+        for places in self._cut(self.costs(self.layout.lengths_N[start:stop])):
             yield start + places
 
-    def _cut(self, lengths: Integers) -> Iterator[Integers]:
-        return length_batches(lengths, self.token_budget)
+    def costs(self, lengths: Integers) -> Integers:
+        """Tokens that rows of some lengths count for in the budget."""
+        return lengths
+
+    def _cut(self, costs: Integers) -> Iterator[Integers]:
+        return length_batches(costs, self.token_budget)
 
     @property
     def _tokens_to(self) -> Integers:
         """Tokens of the shards before each, and of all; of a row that is longer than a batch those of a batch."""
         starts = [start for start, _ in self.layout.shards]
-        tokens = np.minimum(self.layout.lengths_N, self.token_budget)
+        tokens = np.minimum(self.costs(self.layout.lengths_N), self.token_budget)
         return np.append(0, np.cumsum(np.add.reduceat(tokens, starts) if starts else tokens))
 
 
@@ -112,13 +116,25 @@ class LeastPadding(Batching):
             groups.append(range(first, first + max(1, count)))
         return groups
 
-    def _cut(self, lengths: Integers) -> Iterator[Integers]:
-        return least_padded_batches(lengths, self.token_budget, self.device_type)
+    def _cut(self, costs: Integers) -> Iterator[Integers]:
+        return least_padded_batches(costs, self.token_budget, self.device_type)
 
 
-NEWEST: type[Batching] = LeastPadding
+class AttentionCounted(LeastPadding):
+    """The same, where long rows count for more than their tokens: attention takes memory by the square of a length."""
 
-WAYS: dict[str | None, type[Batching]] = {way.name: way for way in (ShardByShard, AcrossShards, LeastPadding)}
+    name = "attention counted"
+
+    def costs(self, lengths: Integers) -> Integers:
+        """Tokens of each row, and more of those that are long."""
+        return row_costs(lengths)
+
+
+NEWEST: type[Batching] = AttentionCounted
+
+WAYS: dict[str | None, type[Batching]] = {
+    way.name: way for way in (ShardByShard, AcrossShards, LeastPadding, AttentionCounted)
+}
 """Every way, by name."""
 
 

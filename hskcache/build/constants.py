@@ -3,6 +3,7 @@
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
+from hskcache.build.batching import NEWEST, Batching, batching_of
 from hskcache.build.extract import Arrays, Extractor
 from hskcache.build.job import Job
 from hskcache.build.kinds import BUILT
@@ -12,18 +13,19 @@ from hskcache.ragged import Integers
 PCA_SAMPLE_ROWS = 2048
 
 
-def constants_for(job: Job, kind: str, sample_rows: int = PCA_SAMPLE_ROWS) -> Arrays:
+def constants_for(job: Job, kind: str, sample_rows: int = PCA_SAMPLE_ROWS, way: type[Batching] = NEWEST) -> Arrays:
     """The shared arrays of a field of a job by the names of the format; empty where its rows share none.
 
     Args:
         job: what is to be kept.
         kind: of the field, which the job has.
         sample_rows: rows, spread evenly over the data, that what is fitted is fitted to.
+        way: of making batches, which says what a row counts for.
     """
 
     def run(selector: Selector, rows: Integers) -> Iterator[Mapping[Any, Any]]:
         extractor = Extractor(job, [selector])
-        per_batch = max(1, job.spec.token_budget // int(job.layout.lengths_N[rows].max()))
+        per_batch = max(1, job.spec.token_budget // int(batching_of(job, way).costs(job.layout.lengths_N[rows]).max()))
         for first in range(0, len(rows), per_batch):
             yield extractor.knowledge(*extractor.batch(rows[first : first + per_batch]))[selector.name]
 

@@ -13,6 +13,7 @@ from hskcache.classes import has_gold
 from hskcache.counted import counted
 from hskcache.encoder import trained_length
 from hskcache.errors import MismatchError, SpecError
+from hskcache.inference import EVEN_TOKENS
 from hskcache.recall import provenance_of
 from hskcache.resolved import layer_pairs, resolve_spec
 from hskcache.runtime import environment
@@ -221,7 +222,9 @@ def resolve_for(teacher: Teacher, spec: Spec) -> Spec:
 def tell_maps(teacher: Teacher, spec: Spec) -> None:
     """Say what the scores of positions cost where a teacher shows its attention as whole maps alone."""
     if teacher.taps.attention == "maps" and _wanted(teacher, spec).scores:
-        most_bytes = 4 * teacher.info.num_layers * teacher.info.num_heads * spec.token_budget * spec.max_length
+        # What a budget of tokens admits, see row_costs; a row that is longer is a batch of its own.
+        entries = max(spec.token_budget * min(spec.max_length, EVEN_TOKENS), spec.max_length**2)
+        most_bytes = 4 * teacher.info.num_layers * teacher.info.num_heads * entries
         console.say(
             f"{type(teacher.model).__name__} {teacher.taps.without_attention}: positions are scored by whole maps, up "
             f"to {human_bytes(most_bytes)} of memory a batch; a smaller --token-budget takes less, --score left none"

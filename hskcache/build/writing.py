@@ -154,7 +154,7 @@ class Writing:
             return {}
         record = self.ledger.committed(name, CONSTANTS)
         if record is None:
-            constants = constants_for(self.job, kind)
+            constants = constants_for(self.job, kind, way=self.way)
             self.ledger.commit_constants(name, constants)
             return constants
         path = self.ledger.shard_path(record)

@@ -17,7 +17,7 @@ from hskcache.options import as_json
 @job_options
 @as_json
 def estimate(teacher: str, texts: Texts, keeping: Keeping, device: str, as_json: bool) -> None:
-    """Say how large a cache will be and how long its build will take, from a sample of the rows.
+    """Say how large a cache will be, how long its build will take and how much memory, from a sample of the rows.
 
     A corpus is tokenized for it, into a temporary folder (TMPDIR), which needs about as much room as the text.
     """
@@ -29,11 +29,13 @@ def estimate(teacher: str, texts: Texts, keeping: Keeping, device: str, as_json:
         job = prepare_build(request, Path(folder))
         # Only now: prepare_build tells better than an ImportError that torch is missing.
         from hskcache.build.estimate import estimate as sample
+        from hskcache.build.memory import measure_memory
 
-        guess = sample(job)
+        guess, memory = sample(job), measure_memory(job)
     options = asked(job.spec)
     if as_json:
-        console.print_json({**options, **guess._asdict()})
+        told = None if memory is None else memory.model_dump()
+        console.print_json({**options, **guess._asdict(), "memory": told})
         return
     click.echo(f"rows      {guess.num_rows:,} in {counted(guess.num_shards, 'shard')} of {job.layout.shard_rows:,}")
     if texts.corpus is not None:
@@ -48,3 +50,5 @@ def estimate(teacher: str, texts: Texts, keeping: Keeping, device: str, as_json:
     full = units.human_bytes(guess.full_hidden_bytes)
     click.echo(f"total     about {units.human_bytes(total)}; all hidden states of all layers in float32: {full}")
     click.echo(f"time      about {guess.seconds:,.0f} s for the teacher on {job.teacher.device}")
+    if memory is not None:
+        click.echo(f"memory    {memory.told}")

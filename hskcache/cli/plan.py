@@ -83,6 +83,8 @@ def _print(found: "BudgetPlan") -> None:
     click.echo(f"proposed  {shlex.join(chosen.options)}")
     size = f"{units.human_bytes(chosen.num_bytes)}, {chosen.bytes_per_row:,.1f} bytes a row"
     click.echo(f"takes     about {size}: {fields}")
+    if found.memory is not None:
+        click.echo(f"memory    {found.memory.told}")
     if found.by == "study" and found.num_left_out:
         points = counted(found.num_left_out, "point")
         click.echo(f"left out  {points} of the study that options of hidden states alone do not say")

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from hskcache import units
 from hskcache.build.job import Job
 from hskcache.build.keeping import Keeping
+from hskcache.build.memory import measure_memory
 from hskcache.errors import SpecError
 from hskcache.plan.frontier import candidates, frontier
 from hskcache.plan.ladder import ladder, last_that_fits
@@ -74,8 +75,8 @@ def plan(
             f"{given} is less than a cache of these rows takes at least, {units.human_bytes(smallest.num_bytes)} with "
             f"--keep {smallest.keep}; give {budget.told(smallest.num_bytes, num_rows)} or more"
         )
-    planned = None if study is None else _by_study(sizes, study)
-    return planned or _by_order(sizes, least)
+    planned = (None if study is None else _by_study(sizes, study)) or _by_order(sizes, least)
+    return planned.model_copy(update={"memory": measure_memory(sizes.job_of(planned.chosen))})
 
 
 def _least(sizes: CandidateSizes) -> KeepChoice:

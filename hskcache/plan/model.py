@@ -2,6 +2,7 @@
 
 from typing import Literal
 
+from hskcache.build.memory import Memory
 from hskcache.strict import Strict
 
 
@@ -44,6 +45,7 @@ class BudgetPlan(Strict):
         chosen: the choice that is proposed.
         choices: all that were looked at: of a study in the order of bytes, else one for each encoding.
         num_left_out: points of the study that options of hidden states alone do not say.
+        memory: that a build of the proposed choice takes; None where its device does not tell.
     """
 
     budget_bytes: int
@@ -53,3 +55,4 @@ class BudgetPlan(Strict):
     chosen: PlanChoice
     choices: list[PlanChoice]
     num_left_out: int = 0
+    memory: Memory | None = None

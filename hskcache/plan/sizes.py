@@ -80,6 +80,11 @@ class CandidateSizes:
             )
         return self._known[kept]
 
+    def job_of(self, choice: PlanChoice) -> Job:
+        """Job of a choice that was sized."""
+        kept = next(kept for kept in self._known if kept.options == choice.options)
+        return respecified(self.job, self._spec(kept))
+
     def fits(self, kept: KeepChoice) -> bool:
         """True if a cache is within the budget; the teacher only runs where its shapes do not tell."""
         if kept in self._known:

@@ -162,7 +162,7 @@ class _Piece:
     def _make_constants(self, record: Record) -> None:
         workplace = Workplace(self.cache.root / REPAIR, [record], self.cache.manifest.format)
         (kind,) = (kind for kind, name in self.names.items() if name == record.field)
-        workplace.commit_constants(record.field, constants_for(self.job, kind))
+        workplace.commit_constants(record.field, constants_for(self.job, kind, way=self._way))
 
     def _write(self, wanted: Collection[Record], on_rows: Progress | None) -> None:
         for record in wanted:

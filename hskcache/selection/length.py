@@ -44,13 +44,15 @@ def attention_logit_score(scores_BHL: Tensor) -> Tensor:
     return scores_BHL.mean(1, dtype=torch.float32)
 
 
-def received_score(probabilities_BHLL: Tensor, valid_BL: Tensor) -> Tensor:
+def received_score(probabilities_BHQL: Tensor, valid_BL: Tensor, first: int = 0) -> Tensor:
     """The attention a position receives, mean over heads and over the queries that are real tokens.
 
-    ``probabilities_BHLL``: attention after the softmax, queries before keys, float [B, H, L, L]; ``valid_BL``: True
-    where a token is real, bool [B, L]. Returns float32 [B, L]; 0 for a row without real tokens.
+    ``probabilities_BHQL``: attention after the softmax, queries before keys, float [B, H, Q, L]; ``valid_BL``: True
+    where a token is real, bool [B, L]; ``first``: of Q neighbouring queries, whose part of the mean over all this is.
+    Returns float32 [B, L]; 0 for a row without real tokens.
     """
-    by_query = probabilities_BHLL.mean(1, dtype=torch.float32).masked_fill(~valid_BL.unsqueeze(-1), 0.0)
+    real_BQ = valid_BL[:, first : first + probabilities_BHQL.shape[2]]
+    by_query = probabilities_BHQL.mean(1, dtype=torch.float32).masked_fill(~real_BQ.unsqueeze(-1), 0.0)
     num_queries = valid_BL.sum(-1, keepdim=True).clamp(min=1)
     return by_query.sum(1) / num_queries
 

@@ -24,20 +24,23 @@ from hskcache.table import Table
 class Attended(NamedTuple):
     """One attention layer over a padded batch, before the mask and the softmax.
 
-    ``raw_BHQL``: scores of the first Q queries, float32. ``mask``: the model's own, added to the scores or, where it is
-    bool, kept where True; None where there is none. ``valid_BL``: True where a token is real, bool.
+    ``raw_BHQL``: scores of Q neighbouring queries, float32. ``mask``: the model's own, added to the scores or, where it
+    is bool, kept where True; None where there is none. ``valid_BL``: True where a token is real, bool. ``first``: of
+    the queries.
     """
 
     raw_BHQL: Tensor
     mask: Tensor | None
     valid_BL: Tensor
+    first: int = 0
 
     @property
     def probabilities_BHQL(self) -> Tensor:
         """After the mask and the softmax, float32."""
         raw, mask = self.raw_BHQL, self.mask
         if mask is not None:
-            mask = mask[:, :, : raw.shape[2], : raw.shape[3]]
+            queries = slice(None) if mask.shape[2] == 1 else slice(self.first, self.first + raw.shape[2])
+            mask = mask[:, :, queries, : raw.shape[3]]
             raw = raw.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else raw + mask
         return torch.softmax(raw, dim=-1)
 
@@ -57,8 +60,8 @@ class Scored(NamedTuple):
 class AttentionScore:
     """A score that an attention layer gives: ``of`` leads from what was attended to float32 [B, L].
 
-    ``every_query`` says that it looks at all queries, not at the first alone; ``before_softmax``, that probabilities do
-    not give it.
+    ``every_query`` says that it looks at all queries, not at the first alone, and gives the part of the queries that it
+    is shown, a sum; ``before_softmax``, that probabilities do not give it.
     """
 
     of: Callable[[Attended], Tensor]
@@ -90,7 +93,9 @@ SCORED: Table[AttentionScore | RowScore] = Table(
         "attention-logit": AttentionScore(
             lambda one: attention_logit_score(one.raw_BHQL[:, :, 0]), before_softmax=True
         ),
-        "received": AttentionScore(lambda one: received_score(one.probabilities_BHQL, one.valid_BL), every_query=True),
+        "received": AttentionScore(
+            lambda one: received_score(one.probabilities_BHQL, one.valid_BL, one.first), every_query=True
+        ),
         "left": RowScore(_left),
         "right": RowScore(_right),
         "random": RowScore(lambda rows: random_score(rows.row_ids_B, rows.input_ids_BL.shape[1], rows.seed)),

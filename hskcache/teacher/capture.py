@@ -40,6 +40,10 @@ class Wanted:
         return Wanted(self.hidden | other.hidden, self.scores | other.scores, self.attention | other.attention)
 
 
+_QUERIES = 512
+"""Queries whose attention to all keys is looked at at once, where a score asks for that of all."""
+
+
 class Projected(NamedTuple):
     """Query and key of one self-attention, each [B, H, L, d], and the scaling of their product."""
 
@@ -80,10 +84,12 @@ class _Recorder:
             self.captured.attention[layer + 1] = Projected(query, key, scaling)
         for name in (name for name, place in self.wanted.scores if place == layer):
             score = _attention_score(name)
-            queries = query if score.every_query else query[:, :, :1]
-            # In a teacher of 16 bits, products rounded to 16 bits would tie positions that differ.
-            raw = torch.matmul(queries.float(), key.float().transpose(2, 3)) * scaling
-            self.captured.scores[name, layer] = score.of(Attended(raw, mask, self.valid_BL))
+            for first in range(0, query.shape[2] if score.every_query else 1, _QUERIES):
+                queries = query[:, :, first : first + (_QUERIES if score.every_query else 1)]
+                # In a teacher of 16 bits, products rounded to 16 bits would tie positions that differ.
+                raw = torch.matmul(queries.float(), key.float().transpose(2, 3)) * scaling
+                part = score.of(Attended(raw, mask, self.valid_BL, first))
+                self.captured.scores[name, layer] = part + self.captured.scores[name, layer] if first else part
 
     def read(self, maps: tuple[Tensor, ...]) -> None:
         """Score positions by whole maps of probabilities, [B, H, L, L] a layer."""

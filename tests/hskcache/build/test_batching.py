@@ -8,7 +8,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hskcache.build.batching import GROUP_BATCHES, WAYS, AcrossShards, Batching, LeastPadding, ShardByShard, way_of
+from hskcache.build.batching import (
+    GROUP_BATCHES,
+    NEWEST,
+    WAYS,
+    AcrossShards,
+    AttentionCounted,
+    Batching,
+    LeastPadding,
+    ShardByShard,
+    way_of,
+)
 from hskcache.build.layout import ShardLayout
 from hskcache.errors import MismatchError
 from hskcache.inference import least_padded_batches, length_batches
@@ -118,6 +128,31 @@ def test_rows_of_many_lengths_are_hardly_padded_on_the_cpu_and_batches_elsewhere
     assert tokens(lengths.tolist(), on_cpu) < 1.1 * text < 1.2 * text < tokens(lengths.tolist(), full)
     assert len(elsewhere) == len(full)
     assert tokens(lengths.tolist(), elsewhere) < tokens(lengths.tolist(), full)
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+@given(lengths=st.lists(st.integers(1, 512), min_size=1, max_size=40), budget=st.integers(1, 5000))
+def test_rows_of_512_tokens_are_batched_as_before_they_were_counted_by_attention(
+    device: str, lengths: list[int], budget: int
+) -> None:
+    now, then = (batching(way, lengths, 8, budget, device) for way in (NEWEST, LeastPadding))
+    assert now.groups == then.groups
+    found, expected = ([batch.tolist() for batch in one.batches(0, len(lengths))] for one in (now, then))
+    assert found == expected
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+@given(lengths=st.lists(st.integers(1, 9000), min_size=1, max_size=40), budget=st.integers(1, 20000))
+def test_attention_of_a_batch_is_no_more_than_that_of_its_budget_in_rows_of_512(
+    device: str, lengths: list[int], budget: int
+) -> None:
+    made = batching(AttentionCounted, lengths, 8, budget, device)
+    seen = []
+    for batch in made.batches(0, len(lengths)):
+        longest = max(lengths[row] for row in batch)
+        assert len(batch) == 1 or (len(batch) * longest**2 <= 512 * budget and len(batch) * longest <= budget)
+        seen += [lengths[row] for row in batch]
+    assert seen == sorted(lengths, reverse=True)
 
 
 def test_a_way_that_is_not_known_is_told() -> None:
