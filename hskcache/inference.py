@@ -34,8 +34,9 @@ def row_costs(lengths: "NDArray[Any]") -> "NDArray[np.int64]":
     those of a batch are together no larger than those of as many tokens in rows of 512. ``lengths``: [N]. Longer rows
     cost more, in whole numbers.
     """
-    lengths = lengths.astype(np.int64)
-    return np.maximum(lengths, -(-lengths * lengths // EVEN_TOKENS))
+    tokens: NDArray[np.int64] = lengths.astype(np.int64)
+    costs: NDArray[np.int64] = np.maximum(tokens, -(-tokens * tokens // EVEN_TOKENS))
+    return costs
 
 
 def length_batches(lengths: "NDArray[Any]", token_budget: int) -> Iterator["NDArray[np.int64]"]:

@@ -98,11 +98,9 @@ def _largest(batching: Batching) -> Iterator[Integers]:
 
 def _held_bytes(job: Job) -> int:
     """Bytes of the shards that are computed together, twice: those of one group are written while the next is made."""
-    row_bytes_N = sum(size.row_bytes_N for size in job.layout.sizes.values())
-    shards = job.layout.shards
-    return 2 * max(
-        int(row_bytes_N[shards[group[0]][0] : shards[group[-1]][1]].sum()) for group in batching_of(job).groups
-    )
+    shards, sizes = job.layout.shards, job.layout.sizes.values()
+    ranges = [slice(shards[group[0]][0], shards[group[-1]][1]) for group in batching_of(job).groups]
+    return 2 * max(sum(int(size.row_bytes_N[rows].sum()) for size in sizes) for rows in ranges)
 
 
 def _peak_bytes(device: torch.device, run: Callable[[], object]) -> int | None:
