@@ -13,6 +13,7 @@ from stored import shard_file
 from hskcache.build.addition import add_field, prepare_addition
 from hskcache.build.batching import (
     BATCHES,
+    NEWEST,
     WAYS,
     Batching,
     LeastPadding,
