@@ -5,8 +5,8 @@ from typing import Annotated
 
 from pydantic import Field
 
-from hskcache import console
 from hskcache.counted import counted
+from hskcache.remarks import remark
 
 Count = Annotated[int, Field(ge=0)]
 
@@ -60,7 +60,7 @@ class Reach:
 def tell_cut(cut: Cut, total: int, source: str, reach: Reach) -> None:
     """Say in one line how many rows lost how much, and what keeps all; nothing where none did."""
     if cut.num_rows:
-        console.say(f"{source}: {cut.told(total)}; {_remedy(cut, reach)}")
+        remark(f"{source}: {cut.told(total)}; {_remedy(cut, reach)}")
 
 
 def tell_beyond(longest: int, trained: int | None, source: str, model: str) -> None:
@@ -69,7 +69,7 @@ def tell_beyond(longest: int, trained: int | None, source: str, model: str) -> N
     ``trained``: see :func:`~hskcache.encoder.trained_length`.
     """
     if trained is not None and longest > trained:
-        console.say(
+        remark(
             f"{source} has rows of up to {counted(longest, 'token')} and {model} was trained on at most "
             f"{trained:,}; it reads "
             f"them, how well is not known: --max-length {trained} keeps within"

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
-from hskcache import console
 from hskcache.errors import DataError
+from hskcache.remarks import remark
 from hskcache.spec import Packing
 from hskcache.text.documents import AHEAD, STEM, DocumentsWriter, TokenWindow
 from hskcache.text.lines import text_batches
@@ -200,7 +200,7 @@ def _pack(
             "between documents, or give --pairs next"
         )
     if documents.num_documents == 1 and packing.pairs == "mixed":
-        console.say(f"{name} is one document without blank lines, so that no second text is of another one")
+        remark(f"{name} is one document without blank lines, so that no second text is of another one")
     with (spool.folder / f"{STEM}ids.bin").open("rb") as file, SpoolWriter(spool.folder, "", has_types) as writer:
         for rows in Packer(
             documents.offsets, (TokenWindow(file, AHEAD), TokenWindow(file)), template, packing

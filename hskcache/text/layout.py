@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from hskcache import console
 from hskcache.classes import class_names, folded, is_nameless, require_one_answer, require_outputs
 from hskcache.counted import counted
 from hskcache.errors import ColumnError, DataError, MismatchError, SpecError
+from hskcache.remarks import remark
 from hskcache.text.head import check_head
 from hskcache.text.labels import LabelSet, Problem
 from hskcache.text.memory import Source
@@ -87,7 +87,7 @@ class Layout:
         columns = {name: getattr(self, name) for name in ("text_pair", "label", "header")}
         known |= {name: value for name, value in columns.items() if value is not None}
         recalled = replace(self, **known, definition=memory.definition, memory=memory, recalls=True)
-        console.say(f"columns as in {memory.where}: {recalled.listed(source)}")
+        remark(f"columns as in {memory.where}: {recalled.listed(source)}")
         return recalled
 
     def listed(self, source: Source) -> str:
@@ -134,7 +134,7 @@ class Layout:
         if self.memory is not None:
             self.memory.check_pairs(examples)
         for note in examples.reading.notes:
-            console.say(note)
+            remark(note)
         return examples if self.most_rows is None else examples.first(self.most_rows)
 
     def check(self, source: Source) -> None:
@@ -247,9 +247,7 @@ def class_order(model: str, config: Any, task: Task | None) -> tuple[str, ...] |
             "tell their order; correct id2label in the model's config.json"
         )
     if not is_nameless(names):
-        console.say(
-            f"the model's classes {', '.join(names)} are taken for the task's {', '.join(task.labels)}, in order"
-        )
+        remark(f"the model's classes {', '.join(names)} are taken for the task's {', '.join(task.labels)}, in order")
     return tuple(task.labels)
 
 
@@ -268,5 +266,5 @@ def _as_named(known: Sequence[str], classes: tuple[str, ...]) -> tuple[str, ...]
         return classes
     if set(ours) & set(theirs):
         raise MismatchError(f"--classes {given}: the classes are {listed}, in this order; give them in the same one")
-    console.say(f"the classes {listed} are taken for {', '.join(classes)}, in order")
+    remark(f"the classes {listed} are taken for {', '.join(classes)}, in order")
     return classes

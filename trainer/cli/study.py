@@ -107,8 +107,8 @@ def _plan(*, study: str | None, axes: tuple[str, ...], num_seeds: int | None, **
 def study(plan: "StudyPlan", out: Path, machine: Machine, is_estimate: bool, as_json: bool, **given: Any) -> None:
     """Train the same student over the points of STUDY and over seeds, from one cache, and compare.
 
-    STUDY is one that ships (depth, length, width, joint, missing, score, encoding, layer-map), a .yaml file, or left
-    out where --axis says it all. Each point and seed is a run of its own, named by all that decides it: what is
+    STUDY is one that ships (overview, depth, length, width, joint, missing, score, encoding, layer-map), a .yaml file,
+    or left out where --axis says it all. Each point and seed is a run of its own, named by all that decides it: what is
     finished is not run again, whichever study asks, and the same command, in several processes with one OUT as well,
     goes on with what is left. OUT/results.json, OUT/results.csv and OUT/study.png tell of all.
     """

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from transformers import PreTrainedModel
 
-from hskcache import console, runtime
+from hskcache import runtime
 from hskcache.counted import counted
 from hskcache.cut import tell_beyond, tell_cut
 from hskcache.encoder import trained_length, weights_digest
@@ -15,6 +15,7 @@ from hskcache.errors import DataError, MismatchError, SpecError
 from hskcache.evaluation import Metric, check_labels, evaluate, metrics_for
 from hskcache.inference import check_fit
 from hskcache.recall import of_cache, tell_cut_of
+from hskcache.remarks import remark
 from hskcache.store.fields import KINDS, LOGITS
 from hskcache.text import Examples, load_tokenizer, tokenized
 from hskcache.text.layout import Layout
@@ -183,7 +184,7 @@ def _projecting(request: FitRequest, knowledge: Knowledge, student: PreTrainedMo
     held = projections_of(name) if is_projected and not fresh else {}
     taken = take_up(name, held, recipe, matches, student)
     if not taken and tells and (line := left_behind(name, held, recipe, matches, student)) is not None:
-        console.say(line)
+        remark(line)
     return Projecting(taken, fresh, exported=request.exports_projection)
 
 

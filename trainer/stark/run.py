@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from hskcache import console
+from hskcache import console, remarks
 from hskcache.cache import open_cache
 from hskcache.counted import counted
 from hskcache.disk import writing_to
@@ -44,7 +44,7 @@ def run(stark: Stark, out: Path) -> Results:
             "build, hsktrain fit, hskcache sparsify, hskcache build --add-field, hsktrain fit --field"
         )
     folder = Folder(out.resolve())
-    with writing_to(folder.out, "here"), sole_writer(folder.out):
+    with writing_to(folder.out, "here"), sole_writer(folder.out), remarks.once():
         return _run(stark, folder)
 
 

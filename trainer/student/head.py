@@ -6,10 +6,10 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from hskcache import console
 from hskcache.classes import are_counted, order_between
 from hskcache.counted import counted
 from hskcache.errors import MismatchError, TeacherError
+from hskcache.remarks import remark
 
 
 def keep_meaning(
@@ -35,7 +35,7 @@ def keep_meaning(
         raise MismatchError(f"{source}: {error}; correct id2label in its config.json") from None
     if order is None:
         if not are_counted(had):
-            console.say(f"the classes {', '.join(had)} of {source} are taken for {', '.join(wanted)}, in order")
+            remark(f"the classes {', '.join(had)} of {source} are taken for {', '.join(wanted)}, in order")
         return
     if order == tuple(range(len(order))):
         return

@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-from hskcache import console
 from hskcache.errors import TeacherError
 from hskcache.model.weights import ADAPTER, fault, weights_file
 from hskcache.nearest import meant
+from hskcache.remarks import remark
 from hskcache.text.remembered import of_model
 
 # The two students of [TinyBERT 4.2], which [MUD 4.1] trains too.
@@ -27,15 +27,15 @@ def tell_origin(source: str, reads_pairs: bool = False) -> None:
     ``reads_pairs``: whether it will read pairs of texts, see :func:`~trainer.student.token_types.copy_untrained`.
     """
     if reads_pairs and has_one_type(source):
-        console.say(f"{source} has seen single texts alone, so its token type 1 begins as a copy of token type 0")
+        remark(f"{source} has seen single texts alone, so its token type 1 begins as a copy of token type 0")
     if source in STUDENTS and _is_model(source):
-        console.say(f"{source} is a folder here and is taken; the shape of that name is meant where there is none")
+        remark(f"{source} is a folder here and is taken; the shape of that name is meant where there is none")
     if not has_no_weights(source):
         return
     what = "has no weights" if Path(source).is_dir() and not is_preset(source) else "is a shape"
     if Path(source).is_file() and weights_file(Path(source).parent) is not None:
         what = "is a shape, and the weights beside it are not read"
-    console.say(f"{source} {what}: the student starts from random weights")
+    remark(f"{source} {what}: the student starts from random weights")
 
 
 def has_one_type(source: str) -> bool:

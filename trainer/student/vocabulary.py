@@ -5,10 +5,10 @@ from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
 
-from hskcache import console
 from hskcache.errors import SpecError, TeacherError
 from hskcache.model.adapter import tokenizer_of
 from hskcache.model.weights import has_tokenizer
+from hskcache.remarks import remark
 from hskcache.text import load_tokenizer
 from trainer.student.origin import is_preset
 
@@ -45,7 +45,7 @@ def own_vocabulary(student: str) -> Mapping[str, int] | None:
         # A folder has been seen to bring one: that it cannot be read must not pass for that it brings none.
         if Path(source).is_dir():
             raise
-        console.say(f"whether {student} was made for these token ids is not checked: {error}")
+        remark(f"whether {student} was made for these token ids is not checked: {error}")
         return None
     vocabulary: Mapping[str, int] = tokenizer.get_vocab()
     return vocabulary

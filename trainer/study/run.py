@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
 
-from hskcache import console, runtime
+from hskcache import console, remarks, runtime
 from hskcache.disk import require_space, require_writable, writing_to
 from hskcache.errors import MismatchError, SpecError
 from hskcache.studied import RESULTS, StudyResults, read_results
@@ -40,6 +40,11 @@ def study(request: StudyRequest, out: Path, machine: Machine) -> StudyResults:
         CacheError: whatever else does not fit, before the first run; or the disk is full.
         Interrupted: by SIGINT or SIGTERM; the same request goes on.
     """
+    with remarks.once():
+        return _study(request, out, machine)
+
+
+def _study(request: StudyRequest, out: Path, machine: Machine) -> StudyResults:
     machine, asked = _begun(request, out, machine)
     cost = cost_of(asked.in_order, asked.sizes.cache, machine, not request.drops_students)
     console.say(f"study {asked.name}: {cost.told()}")
@@ -61,8 +66,9 @@ def study(request: StudyRequest, out: Path, machine: Machine) -> StudyResults:
 
 def estimate(request: StudyRequest, out: Path, machine: Machine) -> Cost:
     """The cost of a study; nothing of it is run. Raises as :func:`study`."""
-    machine, asked = _begun(request, out, machine)
-    return cost_of(asked.in_order, asked.sizes.cache, machine, not request.drops_students)
+    with remarks.once():
+        machine, asked = _begun(request, out, machine)
+        return cost_of(asked.in_order, asked.sizes.cache, machine, not request.drops_students)
 
 
 def _begun(request: StudyRequest, out: Path, machine: Machine) -> tuple[Machine, Study]:

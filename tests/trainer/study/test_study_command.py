@@ -106,6 +106,17 @@ def test_a_student_of_a_point_is_that_of_a_cache_of_its_own(
         assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
+def test_a_remark_on_the_rows_is_made_once_not_by_every_run(asked: tuple[object, ...], tmp_path: Path) -> None:
+    """Columns that are recalled, and texts in quotes, are told of by whatever reads the rows."""
+    dev = tmp_path / "dev.tsv"
+    dev.write_text('sentence\tlabel\n"the cast is ""warm"""\t1\nthe film is dull\t0\n', encoding="utf-8")
+    words = (*AXIS, *asked, "--eval-data", dev, "--seeds", 1, "--rows", 40, "--out", tmp_path / "out", "--drop-students")
+    told = study(*words)
+    assert told.exit_code == 0, told.stderr
+    assert told.stderr.count("texts in quotes") + told.stderr.count("text in quotes") == 1
+    assert len(list((tmp_path / "out" / "cells").glob("*/metrics.json"))) == 3
+
+
 def test_the_cost_is_told_and_students_may_be_dropped(asked: tuple[object, ...], tmp_path: Path) -> None:
     out = tmp_path / "out"
     words = (*AXIS, *asked, "--seeds", 1, "--no-labels", "--rows", 40, "--eval-rows", 20, "--out", out)

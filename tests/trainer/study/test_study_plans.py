@@ -25,6 +25,7 @@ from trainer.study.size import KnowledgeSizes
         ("layer-map", 3, 3),
         ("length", 27, 6),
         ("missing", 8, 2),
+        ("overview", 14, 9),
         ("score", 9, 3),
         ("width", 20, 4),
     ],
@@ -41,7 +42,8 @@ def test_a_study_that_ships_has_its_points(
 
 
 def test_every_study_that_ships_is_among_those_tests() -> None:
-    assert known_studies() == ["depth", "encoding", "joint", "layer-map", "length", "missing", "score", "width"]
+    shipped = ["depth", "encoding", "joint", "layer-map", "length", "missing", "overview", "score", "width"]
+    assert known_studies() == shipped
 
 
 def test_axes_together_are_one_view_and_settings_are_of_the_recipe(caches: Callable[[str], Cache]) -> None:
