@@ -110,7 +110,19 @@ def test_a_remark_on_the_rows_is_made_once_not_by_every_run(asked: tuple[object,
     """Columns that are recalled, and texts in quotes, are told of by whatever reads the rows."""
     dev = tmp_path / "dev.tsv"
     dev.write_text('sentence\tlabel\n"the cast is ""warm"""\t1\nthe film is dull\t0\n', encoding="utf-8")
-    words = (*AXIS, *asked, "--eval-data", dev, "--seeds", 1, "--rows", 40, "--out", tmp_path / "out", "--drop-students")
+    words = (
+        *AXIS,
+        *asked,
+        "--eval-data",
+        dev,
+        "--seeds",
+        1,
+        "--rows",
+        40,
+        "--out",
+        tmp_path / "out",
+        "--drop-students",
+    )
     told = study(*words)
     assert told.exit_code == 0, told.stderr
     assert told.stderr.count("texts in quotes") + told.stderr.count("text in quotes") == 1
