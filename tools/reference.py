@@ -53,7 +53,19 @@ PUBLIC = {
     ),
     "trainer.loading": ("KnowledgeLoader", "TokenLoader", "TokenBatch"),
     "trainer.batch": ("Batch", "HiddenTarget", "AttentionTarget"),
-    "trainer.losses": ("hidden_loss", "attention_loss", "soft_label_loss", "label_loss"),
+    "trainer.losses": (
+        "hidden_loss",
+        "attention_loss",
+        "soft_label_loss",
+        "label_loss",
+        "vocabulary_loss",
+        "VocabularyLoss",
+        "OutputHead",
+        "GoldTokens",
+        "DrawnTokens",
+        "TopTokens",
+        "TeacherStates",
+    ),
 }
 """Names that programs may use, by the module that they import them from. All else may change with any version."""
 

@@ -13,11 +13,19 @@ from trainer.losses.embedding import SentenceLoss, SimilarityLoss, sentence_loss
 from trainer.losses.hidden import EmbeddingLoss, HiddenLoss, hidden_loss
 from trainer.losses.logits import LabelLoss, SoftLoss, label_loss, soft_label_loss
 from trainer.losses.matches import Matches
+from trainer.losses.next_tokens import DrawnTokens, GoldTokens, OutputHead, TeacherStates, TopTokens
+from trainer.losses.vocabulary import VocabularyLoss, vocabulary_loss
 from trainer.recipe import Losses
 
 __all__ = [
     "LOSSES",
+    "DrawnTokens",
+    "GoldTokens",
     "LossTerm",
+    "OutputHead",
+    "TeacherStates",
+    "TopTokens",
+    "VocabularyLoss",
     "attention_loss",
     "hidden_loss",
     "label_loss",
@@ -25,6 +33,7 @@ __all__ = [
     "sentence_loss",
     "similarity_loss",
     "soft_label_loss",
+    "vocabulary_loss",
 ]
 
 LOSSES: Table[LossTerm[Any]] = Table(
