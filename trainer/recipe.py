@@ -127,6 +127,16 @@ class Recipe(Finite):
         """The kinds of knowledge that any stage learns from."""
         return tuple(dict.fromkeys(term.kind for term in self.terms.values() if term.kind is not None))
 
+    def scored(self) -> "Recipe":
+        """The same for embeddings that there are pairs to score by: the best are kept where nothing is said."""
+        stages = (
+            stage.model_copy(update={"select": "best"})
+            if stage.losses.embeds and "select" not in stage.model_fields_set
+            else stage
+            for stage in self.stages
+        )
+        return self.model_copy(update={"stages": tuple(stages)})
+
     def for_task(self, task: str | None) -> "Recipe":
         """The recipe with the epochs that belong to a task."""
         return self.model_copy(update={"stages": tuple(stage.for_task(task) for stage in self.stages)})
@@ -136,8 +146,8 @@ class Recipe(Finite):
         if steps is None:
             return self
         if not any(stage.select == "best" for stage in self.stages):
-            # Where no stage answers a task there may be nothing to score.
-            scored = [stage.name for stage in self.stages if stage.losses.needs_task]
+            # Where no stage answers a task or gives embeddings there may be nothing to score.
+            scored = [stage.name for stage in self.stages if stage.losses.needs_task or stage.losses.embeds]
             raise SpecError(
                 f"--eval-steps {steps}: no stage of recipe {self.name!r} keeps its best weights; leave it out"
                 + (f", or give --set {scored[-1]}.select=best" if scored else "")

@@ -191,3 +191,30 @@ def scored_pairs(model: SentenceModel, examples: Examples, layout: Layout) -> di
     """
     scores = scores_of_pairs(model.embed(singles(examples)), examples, pair_metrics(examples, layout.task))
     return {"metrics": dict(scores), **scores.uncertainty(), "max_length": model.max_length}
+
+
+@dataclass(frozen=True, eq=False)
+class PairScore:
+    """Score of a student by the cosines of pairs, as it stands in the middle of its training.
+
+    Attributes:
+        examples: pairs with their labels.
+        rows: the first text of a pair, then its second, pair after pair.
+        metrics: that are taken.
+        way: of its states to its vectors; the head is what leads them to another width.
+        bf16: whether to compute under bfloat16 autocast.
+    """
+
+    examples: Examples
+    rows: TokenizedRows
+    metrics: Mapping[str, Metric]
+    way: SentenceWay
+    bf16: bool = False
+
+    def __call__(self, student: PreTrainedModel) -> Scores:
+        """The metrics of a student."""
+        return scores_of_pairs(embeddings_of(student, self.rows, self.way, self.bf16), self.examples, self.metrics)
+
+    def through(self, head: nn.Module | None) -> "PairScore":
+        """The same of a student whose pooled vectors a layer leads on."""
+        return replace(self, way=self.way._replace(head=head))

@@ -196,6 +196,11 @@ class Losses(Extended):
         """True if a term is about what a classifier answers."""
         return any(term.needs_task for term in self.terms.values())
 
+    @property
+    def embeds(self) -> bool:
+        """True if a term is about embeddings of whole rows."""
+        return any(isinstance(term, EmbeddedTerm) for term in self.terms.values())
+
     @model_validator(mode="after")
     def _some(self) -> "Losses":
         if not self.terms:

@@ -18,10 +18,10 @@ from hskcache.runtime import require_teacher_extra
 from hskcache.spec import Packing, Spec
 from hskcache.store.ledger import Ledger
 from hskcache.strict import first_problem
-from hskcache.text import Examples, tokenized
+from hskcache.text import tokenized
 from hskcache.text.corpus import check_corpus
 from hskcache.text.remembered import of_model
-from hskcache.text.singles import Prompted
+from hskcache.text.singles import prompted
 from hskcache.text.strings import spooling
 from hskcache.text.tokenize import reach_of
 
@@ -74,12 +74,6 @@ def with_length(request: BuildRequest, out: Path | None = None) -> BuildRequest:
         return replace(request, spec=Spec.model_validate(spec.model_dump() | {"max_length": length}))
     except ValidationError as error:
         raise SpecError(f"what to keep: {first_problem(error, Spec)}") from None
-
-
-def prompted(examples: Examples, spec: Spec) -> Examples:
-    """The rows with the prompt of a spec before each."""
-    prompt = "" if spec.embedding is None else spec.embedding.prompt or ""
-    return replace(examples, texts=Prompted(prompt, examples.texts)) if prompt else examples
 
 
 def _known_length(request: BuildRequest, out: Path | None) -> tuple[int | None, str]:

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any, overload
 
+from hskcache.spec import Spec
 from hskcache.text.examples import Examples, fingerprint
 
 _BLOCK_ROWS = 1 << 12
@@ -78,3 +79,9 @@ def singles(examples: Examples) -> Examples:
         fingerprint=fingerprint(texts, None, None, examples.label_names),
         reading=replace(examples.reading, numbers=[number for number in numbers for _ in range(2)]),
     )
+
+
+def prompted(examples: Examples, spec: Spec) -> Examples:
+    """The rows with the prompt of a spec before each."""
+    prompt = "" if spec.embedding is None else spec.embedding.prompt or ""
+    return replace(examples, texts=Prompted(prompt, examples.texts)) if prompt else examples

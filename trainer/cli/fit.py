@@ -131,8 +131,8 @@ def _run(request: FitRequest, out: Path, machine: Machine) -> dict[str, Any]:
     multiple=True,
     metavar="FILE",
     callback=each_once,
-    help="Rows that score the student and pick its best evaluation; none for a corpus. Given again, further rows that "
-    "score the finished student and pick nothing.",
+    help="Rows that score the student and pick its best evaluation; pairs for an embedder, none for a corpus. Given "
+    "again, further rows that score the finished student and pick nothing.",
     shell_complete=places,
 )
 @options.out("the student")
@@ -177,6 +177,12 @@ def _run(request: FitRequest, out: Path, machine: Machine) -> dict[str, Any]:
     default=True,
     show_default=False,
     help="Leave the projection out of the folder of the student.",
+)
+@click.option(
+    "--student-dims",
+    type=Whole(min=1),
+    help="Values of the embeddings that the student learns to give, along the principal directions of the teacher's.  "
+    "[default: as many as the teacher's]",
 )
 @options.accumulation
 @options.metric

@@ -63,7 +63,8 @@ metric = click.option(
     "--metric",
     metavar="NAME",
     help="What picks the best evaluation: accuracy, f1, f1_macro, matthews or accuracy_f1, the mean of accuracy and "
-    "f1; of scores pearson, spearman or pearson_spearman, their mean.  [default: the task's, which is matthews for "
+    "f1; of scores pearson, spearman or pearson_spearman, their mean; of pairs of two classes by the cosines of their "
+    "embeddings auc or average_precision.  [default: the task's, which is matthews for "
     "cola, f1 for mrpc and qqp, spearman for stsb, else accuracy; without a task accuracy or pearson]",
 )
 eval_steps = click.option(
@@ -171,7 +172,10 @@ def tell_end(result: Mapping[str, Any], out: Path, following: Mapping[str, Seque
 
     metric, scores = result.get("metric"), result.get("scores") or {}
     if (out / "modules.json").is_file():
-        console.say(f"{out} gives embeddings; sentence-transformers loads it with SentenceTransformer({str(out)!r})")
+        score = f", {metric} {scores[metric]:.4f}" if metric in scores else ""
+        console.say(
+            f"{out} gives embeddings{score}; sentence-transformers loads it with SentenceTransformer({str(out)!r})"
+        )
         return
     kind = next(iter(read_json(out / "config.json").get("architectures") or ()), "")
     is_scored = metric is not None and metric in scores

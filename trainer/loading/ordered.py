@@ -1,7 +1,7 @@
 """An iterable of batches that knows where it stands: the part that a cache and a live teacher have in common."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from typing import Any, Generic, NamedTuple, TypeVar
@@ -57,6 +57,7 @@ class Ordered(ABC, IterableDataset[Item], Generic[Data, Item]):
         accumulation: forward passes of one optimiser step.
         window_shards: shards that are mixed with each other, at least.
         epoch, position: the current epoch, from 0, and how many of its batches have been handed out.
+        changed: makes of every batch what is handed out in its place; None: the batch itself.
     """
 
     batch_size: int = 32
@@ -68,6 +69,7 @@ class Ordered(ABC, IterableDataset[Item], Generic[Data, Item]):
     window_shards: int = 4
     epoch: int = field(default=0, init=False)
     position: int = field(default=0, init=False)
+    changed: Callable[[Item], Item] | None = field(default=None, init=False, repr=False)
     _plan: Plan = field(init=False, repr=False)
 
     def order(self, shards: Sequence[tuple[int, int]], skipped: Sequence[int] = ()) -> Plan:
@@ -139,7 +141,7 @@ class Ordered(ABC, IterableDataset[Item], Generic[Data, Item]):
             for batch in batches:
                 # Counted when it is handed out: what was only prefetched is not behind us.
                 self.position += 1
-                yield batch
+                yield batch if self.changed is None else self.changed(batch)
         self.epoch, self.position = epoch + 1, 0
 
     def set_epoch(self, epoch: int) -> None:

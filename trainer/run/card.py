@@ -111,7 +111,7 @@ def _front(name: str, model: PreTrainedModel, account: Account, result: Mapping[
     is_hub = (account.data or "").startswith("hub:")
     results = [
         EvalResult(
-            task_type="text-classification",
+            task_type="sentence-similarity" if account.is_embedder else "text-classification",
             dataset_type=source.removeprefix("hub:").partition(":")[0] if is_hub else word(task or source),
             dataset_name=source,
             metric_type=_HUB_METRICS.get(metric, metric),

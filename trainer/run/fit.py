@@ -13,7 +13,7 @@ from hskcache import console, runtime
 from hskcache.evaluation import Scores
 from hskcache.locks import sole_writer
 from hskcache.model.save import load_weights, save_model
-from hskcache.store.kinds.embedding import EmbeddingField, Embeddings
+from hskcache.store.kinds.embedding import Embeddings
 from hskcache.text import remembered
 from hskcache.text.remembered import Remembered
 from trainer import chance
@@ -40,6 +40,7 @@ from trainer.run.request import Machine
 from trainer.run.resume import PlaceCallback, newest, stopped
 from trainer.run.selecting import Best
 from trainer.run.training import Course, selection, train, write_arguments
+from trainer.similarity import PairScore
 from trainer.source import projections
 from trainer.source.gate import check_recipe, check_student
 from trainer.source.objective import Objective, restore_attention
@@ -143,7 +144,7 @@ def fit(job: Fit, out: Path, machine: Machine) -> dict[str, Any]:
         if baselines.agreement and job.tells and not (out / STAGES).exists():
             console.say(baselines.agreement)
         run = Run(job, out, machine, baselines)
-        learner = Learner(job.student, dict(job.projecting.taken))
+        learner = Learner(job.student, {**job.projecting.initial, **job.projecting.taken})
         for number, stage in enumerate(job.recipe.stages):
             folder = out / STAGES / f"{number}-{stage.name}"
             if processes.on_first((folder / DONE).is_file):
@@ -163,13 +164,13 @@ def _finished(run: Run, learner: Learner) -> dict[str, Any]:
         remembered.save(job.rows, out)
     folders = [out / STAGES / f"{number}-{stage.name}" for number, stage in enumerate(job.recipe.stages)]
     stages = [read_json(folder / DONE) for folder in folders]
-    scores = job.score(learner.student)
+    scores = _through(job.score, learner)(learner.student)
     result = {"metric": job.metric, "scores": scores, **chance.record(scores), "stages": stages}
     result |= run.baselines.record() | _best(stages[-1], job.metric)
     if isinstance(scores, Scores):
         result |= scores.uncertainty()
     if job.others:
-        result["others"] = {name: score(learner.student) for name, score in job.others.items()}
+        result["others"] = {name: _through(score, learner)(learner.student) for name, score in job.others.items()}
     if job.origin is not None:
         result |= origin.record(job.origin, job.called)
     arguments = {
@@ -187,10 +188,9 @@ def _finished(run: Run, learner: Learner) -> dict[str, Any]:
 def _embedder(job: Fit, learner: Learner) -> Embedder | None:
     """Modules of the student's vectors; None where it answers a task, or learned from no embeddings."""
     knowledge = job.source.knowledge
-    kind, field = Embeddings.name, knowledge.fields.get(Embeddings.name)
-    if knowledge.has_task or kind not in job.recipe.kinds or not isinstance(field, EmbeddingField):
+    if (field := knowledge.embedded(job.recipe.kinds)) is None:
         return None
-    spec = knowledge.request_for(kind).spec
+    spec = knowledge.request_for(Embeddings.name).spec
     return Embedder(
         field,
         width=int(learner.student.config.hidden_size),
@@ -198,6 +198,11 @@ def _embedder(job: Fit, learner: Learner) -> Embedder | None:
         prompt=(spec.embedding and spec.embedding.prompt) or "",
         max_length=knowledge.request.spec.max_length,
     )
+
+
+def _through(score: Score, learner: Learner) -> Score:
+    """The score of a learner: that of an embedder needs the projection that its vectors go through."""
+    return score.through(learner.projections.get(projections.OF_ROWS)) if isinstance(score, PairScore) else score
 
 
 def _best(stage: Mapping[str, Any], metric: str | None) -> dict[str, Any]:
@@ -287,6 +292,7 @@ def _trainer(job: Fit, stage: Stage, objective: Objective, folder: Path, machine
     )
     loader = job.source.loader(stage.losses, part, job.seed)
     callbacks = selection(stage.eval_steps, stage.patience, job.metric or "")
-    trainer = DistillTrainer(objective, loader, job.score, args=arguments, callbacks=callbacks)
+    score = _through(job.score, Learner(objective.student, projections.by_name(objective.projections)))
+    trainer = DistillTrainer(objective, loader, score, args=arguments, callbacks=callbacks)
     trainer.remove_callback(PrinterCallback)  # it prints to stdout
     return trainer

@@ -19,7 +19,17 @@ from trainer.run.requested import finetune as run_finetune
 from trainer.run.requested import fit as run
 
 _SOURCE = ("fields", "rows", "residency", "local_dir", "local_bytes", "view")
-_RUN = ("metric", "layer_map", "projection", "exports_projection", "seed", "changes", "eval_steps", "tokenizer")
+_RUN = (
+    "metric",
+    "layer_map",
+    "projection",
+    "exports_projection",
+    "student_dims",
+    "seed",
+    "changes",
+    "eval_steps",
+    "tokenizer",
+)
 _MACHINE = {name: name for name in ("device", "bf16", "save_steps", "report_to")} | {
     "gradient_accumulation": "accumulation"
 }
@@ -215,6 +225,7 @@ def _request(
         numbers_as_text(options.get("layer_map")),
         one_of("projection", options.get("projection") or "keep", ("keep", "fresh")),
         bool(options.get("exports_projection", True)),
+        options.get("student_dims"),
         int(options.get("seed") or 0),
     )
 

@@ -36,12 +36,14 @@ class Projecting:
     """Projections that a run begins with, and their fate.
 
     ``taken``: those that the student brings and the run learns through; ``fresh``: draw them anew in every stage;
-    ``exported``: save them beside the student that comes of the run.
+    ``exported``: save them beside the student that comes of the run; ``initial``: those that follow from what is
+    learned, where the student brings none.
     """
 
     taken: Projections = field(default_factory=dict)
     fresh: bool = False
     exported: bool = True
+    initial: Projections = field(default_factory=dict)
 
     @property
     def identity(self) -> dict[str, str]:

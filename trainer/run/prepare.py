@@ -5,6 +5,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
+import torch
 from transformers import PreTrainedModel
 
 from hskcache import runtime
@@ -16,11 +17,13 @@ from hskcache.evaluation import Metric, check_labels, evaluate, metrics_for
 from hskcache.inference import check_fit
 from hskcache.recall import of_cache, tell_cut_of
 from hskcache.remarks import remark
-from hskcache.store.fields import KINDS, LOGITS
+from hskcache.store.fields import KINDS, LOGITS, EmbeddingField
+from hskcache.store.kinds.embedding import Embeddings
 from hskcache.text import Examples, load_tokenizer, tokenized
 from hskcache.text.layout import Layout
 from hskcache.text.memory import InMemory
 from hskcache.text.remembered import of_examples
+from hskcache.text.singles import prompted, singles
 from hskcache.text.tokenize import reach_of
 from hskcache.views import View, parse_view
 from trainer.recipe import Recipe
@@ -30,8 +33,11 @@ from trainer.run.distill import Score
 from trainer.run.fit import Fit
 from trainer.run.learner import Projecting, left_behind, projections_of, take_up
 from trainer.run.request import FitRequest, FromCache, Machine
+from trainer.similarity import PairScore, SentenceWay, pair_metrics, read_scored_pairs
+from trainer.source import projections
 from trainer.source.gate import check_recipe, check_student, check_tokenizer
 from trainer.source.knowledge import Knowledge
+from trainer.source.reduced import Directions, check_dims, principal_directions, reduced_source
 from trainer.source.source import Local, Source, cached_source, opened_cache
 from trainer.student.create import create_encoder, create_student
 from trainer.student.origin import has_no_weights
@@ -68,24 +74,32 @@ def prepare_fit(request: FitRequest, machine: Machine, tells: bool = True) -> Fi
 
     ``tells``: whether to say which rows were cut. Raises CacheError for whichever of them is at fault.
     """
-    source = _source(request, machine)
+    source, directions = _reduced(request, _source(request, machine), tells)
     knowledge = source.knowledge
+    embedded = knowledge.embedded(request.recipe.kinds)
     check_recipe(knowledge, request.recipe, machine.slices)
     memory, max_length = of_cache(knowledge.where, knowledge.request), knowledge.request.spec.max_length
     data, others = next(iter(request.eval_data), None), request.eval_data[1:]
-    # The columns that the user named, or those that the rows of the knowledge were read with.
-    layout = request.layout if data is None else request.layout.recalling(memory, data, labelled=True)
-    if data is None and knowledge.has_task:
+    # The columns that the user named, or those that the rows of the knowledge were read with; not of an embedder: what
+    # it learned from are texts, and what scores it are pairs.
+    layout = request.layout
+    if data is not None and embedded is None:
+        layout = layout.recalling(memory, data, labelled=True)
+    if data is None and (knowledge.has_task or embedded is not None):
         _require_evaluation(request.recipe)
         examples = None
     else:
-        examples = evaluation_rows(data, layout, knowledge)
-    further = {str(rows): evaluation_rows(rows, layout, knowledge) for rows in others}
-    metrics = _metrics(request.metric, layout, knowledge)
+        examples = evaluation_rows(data, layout, knowledge, embedded)
+    further = {str(rows): evaluation_rows(rows, layout, knowledge, embedded) for rows in others}
+    metrics = _metrics(request.metric, layout, knowledge, None if embedded is None else examples)
     with runtime.quiet():
         tokenizer = load_tokenizer(source.tokenizer)
         student = _student(request, knowledge, tokenizer.get_vocab())
         projecting = _projecting(request, knowledge, student, tells)
+    if directions is not None and directions.basis_VN.shape[0] == student.config.hidden_size:
+        # As wide as the teacher: what leads its vectors on leads the student's, to begin with.
+        initial = projections.linear(directions.basis_VN.T.contiguous(), torch.zeros(directions.basis_VN.shape[1]))
+        projecting = replace(projecting, initial={projections.OF_ROWS: initial})
     reach = reach_of(student, request.origin, max_length, _KEEP)
     if tells:
         tell_cut_of(knowledge.request, knowledge.where, reach)
@@ -93,11 +107,16 @@ def prepare_fit(request: FitRequest, machine: Machine, tells: bool = True) -> Fi
     def scoring_on(examples: Examples | None, data: str) -> Scoring:
         if examples is None:
             return Scoring(lambda _student: {}, None, None, Baselines)
-        rows = tokenized(examples, tokenizer, max_length)
+        read = examples if embedded is None else prompted(singles(examples), knowledge.request.spec)
+        rows = tokenized(read, tokenizer, max_length)
         check_fit(student, rows)
         if tells:
             tell_cut(rows.cut, len(rows), data, reach)
             tell_beyond(int(rows.lengths.max(initial=0)), trained_length(student), data, request.origin)
+        if embedded is not None:
+            way = SentenceWay(embedded.pooling, None, embedded.is_normalized)
+            pairs = PairScore(examples, rows, pair_metrics(examples, layout.task, request.metric), way, machine.bf16)
+            return Scoring(pairs, next(iter(pairs.metrics)), examples.fingerprint, Baselines)
         score = partial(evaluate, examples=examples, rows=rows, metrics=metrics, bf16=machine.bf16)
         live = None if source.teacher is None else partial(score, source.teacher)
         beside = partial(baselines_of, knowledge, examples, metrics, live)
@@ -105,6 +124,8 @@ def prepare_fit(request: FitRequest, machine: Machine, tells: bool = True) -> Fi
 
     scoring = scoring_on(examples, str(data))
     recipe = request.recipe.for_task(memory.task if (task := layout.task) is None else task.name)
+    if embedded is not None and examples is not None:
+        recipe = recipe.scored()
     types = token_types_after(request.student, knowledge.has_task, knowledge.reads_pairs)
     return Fit(
         source=source,
@@ -116,7 +137,9 @@ def prepare_fit(request: FitRequest, machine: Machine, tells: bool = True) -> Fi
         seed=request.seed,
         layer_map=request.layer_map,
         run={"student": weights_digest(student), "eval": scoring.fingerprint, **_seen(request)},
-        rows=replace(memory if examples is None else of_examples(examples, max_length, memory.cut), token_types=types),
+        rows=replace(
+            memory if examples is None or embedded else of_examples(examples, max_length, memory.cut), token_types=types
+        ),
         origin=request.student,
         called=request.called,
         projecting=projecting,
@@ -132,7 +155,7 @@ def _account(request: FitRequest, source: Source) -> Account:
     knowledge, asked, data = source.knowledge, request.source, next(map(str, request.eval_data), None)
     learned = [kind for kind in KINDS if any(kind in stage.losses.kinds for stage in request.recipe.stages)]
     names = [name for kind in learned for name in knowledge.choice.of(kind) or (kind,)]
-    chosen = {name: getattr(request, name) for name in ("seed", "layer_map", "projection")}
+    chosen = {name: getattr(request, name) for name in ("seed", "layer_map", "projection", "student_dims")}
     settings = {"recipe": request.recipe.model_dump(mode="json", exclude_none=True, exclude=_RESOLVED)} | {
         name: value for name, value in chosen.items() if value is not None
     }
@@ -157,14 +180,40 @@ def _source(request: FitRequest, machine: Machine) -> Source:
         whole = opened_cache(asked.cache, Local(asked.local_dir, asked.local_bytes))
         learned = cached_source(whole.view(asked.view), asked.residency, asked.num_rows, asked.fields)
         return replace(learned, cache_id=whole.id)
-    if not request.eval_data:
+    # The rows of an embedder's student need not be scored: its recipe keeps the end.
+    if not request.eval_data and asked.spec.embedding is None:
         raise SpecError(_NO_EVALUATION)
-    for source in (asked.data, request.eval_data[0]):
+    for source in (asked.data, *request.eval_data[:1]):
         if request.layout.names_columns:
             request.layout.check(source)
     from trainer.source.live import live_source
 
     return live_source(asked.teacher, asked.data, request.layout, asked.spec, runtime.own_device(machine.device))
+
+
+def _reduced(request: FitRequest, source: Source, tells: bool) -> tuple[Source, Directions | None]:
+    """The source with embeddings of as many values as the student is to give, and how it comes to these.
+
+    Raises SpecError if there are no such, or none in a cache.
+    """
+    num_dims, knowledge, asked = request.student_dims, source.knowledge, request.source
+    if num_dims is None:
+        return source, None
+    field = knowledge.embedded(request.recipe.kinds)
+    check_dims(num_dims, field, knowledge.where)
+    if not isinstance(asked, FromCache):
+        raise SpecError(f"--student-dims {num_dims} follows from the vectors of a cache; give --cache")
+    if field is None or num_dims == field.num_dims:
+        return source, None
+    cache = opened_cache(asked.cache, Local(asked.local_dir, asked.local_bytes)).view(asked.view)
+    name = next(iter(knowledge.choice.of(Embeddings.name)), Embeddings.name)
+    found = principal_directions(cache, name, num_dims, asked.num_rows)
+    if tells:
+        remark(
+            f"the student gives {num_dims} values, along the principal directions of the teacher's vectors, which hold "
+            f"{100 * found.share:.1f} % of their squares"
+        )
+    return reduced_source(source, found), found
 
 
 def _student(request: FitRequest, knowledge: Knowledge, vocabulary: Mapping[str, int]) -> PreTrainedModel:
@@ -188,8 +237,15 @@ def _projecting(request: FitRequest, knowledge: Knowledge, student: PreTrainedMo
     return Projecting(taken, fresh, exported=request.exports_projection)
 
 
-def _metrics(chosen: str | None, layout: Layout, knowledge: Knowledge) -> dict[str, Metric]:
-    """Metrics of the task, the one that was chosen first; none of a corpus."""
+def _metrics(
+    chosen: str | None, layout: Layout, knowledge: Knowledge, pairs: Examples | None = None
+) -> dict[str, Metric]:
+    """Metrics of the task, the one that was chosen first; none of a corpus.
+
+    ``pairs``: that score an embedder; None: there are none.
+    """
+    if pairs is not None:
+        return pair_metrics(pairs, layout.task, chosen)
     if not knowledge.has_task:
         if chosen is not None:
             raise SpecError(
@@ -199,8 +255,15 @@ def _metrics(chosen: str | None, layout: Layout, knowledge: Knowledge) -> dict[s
     return metrics_for(knowledge.request.data.problem, layout.task.metrics if layout.task else None, chosen)
 
 
-def evaluation_rows(data: str | InMemory | None, layout: Layout, knowledge: Knowledge) -> Examples | None:
-    """Labelled rows, their classes in the order of the knowledge; None for a corpus, which has nothing to score."""
+def evaluation_rows(
+    data: str | InMemory | None, layout: Layout, knowledge: Knowledge, embedded: EmbeddingField | None = None
+) -> Examples | None:
+    """Labelled rows, their classes in the order of the knowledge; None for a corpus, which has nothing to score.
+
+    ``embedded``: embeddings that a student learns to give, which pairs score; None where it does not.
+    """
+    if embedded is not None and data is not None:
+        return read_scored_pairs(data, layout)
     if not knowledge.has_task:
         if data is not None:
             raise SpecError(

@@ -96,6 +96,8 @@ class FitRequest:
         layer_map: uniform, top, bottom or teacher layers such as 3,6,9,12; None: the pairs of the cache.
         projection: ``keep`` that of earlier stages and of the student's folder, or draw a ``fresh`` one in every stage.
         exports_projection: whether it is saved in the folder of the student.
+        student_dims: values of the embeddings that the student learns to give, along the principal directions of the
+            teacher's; None: as many as the teacher's.
         seed: of all that is drawn.
         called: name of the student in messages and on its card; None: as ``student`` has it.
     """
@@ -109,6 +111,7 @@ class FitRequest:
     layer_map: str | None = None
     projection: Literal["keep", "fresh"] = "keep"
     exports_projection: bool = True
+    student_dims: int | None = None
     seed: int = 0
     called: str | None = None
 

@@ -62,7 +62,7 @@ def _lacking(knowledge: Knowledge, stage: Stage) -> str | None:
     where, losses = knowledge.where, stage.losses
     if not knowledge.has_task and losses.needs_task:
         return f"learns from a classifier's answers, and {where} holds {knowledge.rows}"
-    if not knowledge.has_task and stage.select == "best":
+    if not knowledge.has_task and stage.select == "best" and knowledge.embedded(losses.kinds) is None:
         return f"picks the epoch that scores best, and {where} holds {knowledge.rows}"
     for kind in losses.kinds:
         if kind not in knowledge.fields:

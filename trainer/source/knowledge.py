@@ -1,6 +1,6 @@
 """Knowledge to learn from: fields, layers and rows, whether from a cache or from a teacher in the loop."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from pydantic import ValidationError
@@ -13,6 +13,7 @@ from hskcache.spec import Depth, layer_map_changes
 from hskcache.store.agreement import Agreement
 from hskcache.store.evaluation import Evaluation
 from hskcache.store.fields import INPUTS, KINDS, LOGITS, InputsField, StoredField, kind_of, knowledge
+from hskcache.store.kinds.embedding import EmbeddingField, Embeddings
 from hskcache.strict import first_problem
 from trainer.loading.choice import OWN, Choice, resolved
 from trainer.losses.matches import Matches
@@ -50,6 +51,14 @@ class Knowledge:
     def has_task(self) -> bool:
         """False if the rows are texts without a task: nothing of a classifier can be learned or scored."""
         return self.request.data.has_task
+
+    def embedded(self, kinds: Collection[str]) -> EmbeddingField | None:
+        """The embeddings that a student learns to give; None where it answers a task, or learns of none.
+
+        ``kinds``: that it learns from.
+        """
+        found = self.fields.get(Embeddings.name) if Embeddings.name in kinds and not self.has_task else None
+        return found if isinstance(found, EmbeddingField) else None
 
     @property
     def rows(self) -> str:

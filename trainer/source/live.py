@@ -6,23 +6,21 @@ batches as a cache of the same spec would, computed anew at every step.
 
 from collections.abc import Generator, Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 import torch
 
-from hskcache.build.build import Job, describe_job, extractor_for, prepare_job
+from hskcache.build.build import Job, describe_job, extractor_for
 from hskcache.build.extract import Extractor
 from hskcache.build.positions import PaddedRows
-from hskcache.cut import tell_cut
+from hskcache.build.prepare import make_job
+from hskcache.build.request import BuildRequest, Texts
 from hskcache.spec import Spec
 from hskcache.store.kinds import knowledge
-from hskcache.teacher.load import load_teacher
-from hskcache.text import tokenize
+from hskcache.teacher.load import is_classifier
 from hskcache.text.layout import Layout
-from hskcache.text.remembered import of_model
-from hskcache.text.tokenize import reach_of
 from trainer.batch import Batch
 from trainer.loading.kinds import LOADED
 from trainer.loading.ordered import Ordered, WindowSlices
@@ -40,11 +38,10 @@ def live_source(teacher: str, data: str, layout: Layout, spec: Spec, device: str
     ``teacher``: folder or hub id; ``device``: where the teacher computes, and with it the student. Raises TeacherError,
     SpecError, DataError, MismatchError as a build would.
     """
-    loaded = load_teacher(teacher, device, spec.compute_dtype)
-    examples = layout.recalling(of_model(teacher), data).read_for(loaded.info.name, loaded.model.config, data)
-    rows = tokenize(examples, loaded.tokenizer, spec.max_length)
-    tell_cut(rows.cut, len(rows), data, reach_of(loaded.model, teacher, spec.max_length, "max_length in --spec"))
-    job = prepare_job(loaded, examples, rows, spec)
+    # An embedder reads texts alone: what labels the file has are for who scores by it.
+    reads_labels = spec.embedding is None or is_classifier(teacher)
+    texts = Texts(data, layout if reads_labels else replace(layout, label=""))
+    job = make_job(BuildRequest(teacher, texts, spec, device), keep="max_length in --spec")
     knowledge = live_knowledge(job)
 
     def loader(losses: Losses, part: Slice, seed: int) -> LiveLoader:
@@ -58,7 +55,7 @@ def live_source(teacher: str, data: str, layout: Layout, spec: Spec, device: str
             accumulation=part.accumulation,
         )
 
-    return Source(knowledge, loader, teacher, knowledge.request.digest, teacher=loaded.model)
+    return Source(knowledge, loader, teacher, knowledge.request.digest, teacher=job.teacher.model)
 
 
 def live_knowledge(job: Job) -> Knowledge:

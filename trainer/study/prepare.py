@@ -12,15 +12,18 @@ from hskcache.counted import counted
 from hskcache.errors import CacheError, MismatchError
 from hskcache.evaluation import metrics_for
 from hskcache.recall import of_cache
+from hskcache.store.kinds.embedding import Embeddings
 from trainer.loading.choice import parse_choice
 from trainer.loading.loader import first_shards
 from trainer.run.prepare import evaluation_rows, prepare_fit
 from trainer.run.request import Machine
+from trainer.similarity import pair_metrics
 from trainer.source.gate import check_recipe, check_student
 from trainer.source.knowledge import cached_knowledge
 from trainer.source.source import opened_cache
 from trainer.study.cells import CELLS, Making, StudyCell, StudyScoring
 from trainer.study.outcome import Study
+from trainer.study.plan import StudyPlan
 from trainer.study.points import Basis, Point, baseline_of, labels_point, points_of
 from trainer.study.request import StudyRequest
 from trainer.study.size import KnowledgeSizes
@@ -40,6 +43,7 @@ def prepared(request: StudyRequest, out: Path, machine: Machine) -> Study:
     """
     cache = opened_cache(request.cache)
     first_shards(cache, request.num_rows)
+    request = replace(request, plan=_fitting(request.plan, cache))
     scored, num_eval_rows = _scored(request, cache)
     task = scored.layout.task
     basis = Basis(request.plan, cache, request.student, request.changes, task.name if task else None, request.num_rows)
@@ -58,20 +62,36 @@ def prepared(request: StudyRequest, out: Path, machine: Machine) -> Study:
     )
 
 
+def _fitting(plan: StudyPlan, cache: Cache) -> StudyPlan:
+    """The plan for a cache; without a task no gold labels are learned from, and a recipe that is not named embeds."""
+    if cached_knowledge(cache).has_task:
+        return plan
+    own = {} if "recipe" in plan.model_fields_set else {"recipe": Embeddings.name}
+    return plan.model_copy(update={**own, "labels": False})
+
+
 def _scored(request: StudyRequest, cache: Cache) -> tuple[StudyScoring, int]:
     """Rows that score every cell, and how many they are."""
-    knowledge = cached_knowledge(cache)
-    if not knowledge.has_task:
+    knowledge, layout = cached_knowledge(cache), request.layout
+    embedded = knowledge.embedded((Embeddings.name,))
+    if not knowledge.has_task and embedded is None:
         raise MismatchError(
-            f"{knowledge.where} holds {knowledge.rows}, and a study compares scores; give a cache of a task"
+            f"{knowledge.where} holds {knowledge.rows}, and a study compares scores; give a cache of a task or of "
+            "embeddings"
         )
-    memory = of_cache(knowledge.where, knowledge.request)
-    layout = request.layout.recalling(memory, request.eval_data, labelled=True)
+    if embedded is None:
+        memory = of_cache(knowledge.where, knowledge.request)
+        layout = layout.recalling(memory, request.eval_data, labelled=True)
     layout = replace(layout, most_rows=request.eval_rows)
-    examples = evaluation_rows(request.eval_data, layout, knowledge)
+    examples = evaluation_rows(request.eval_data, layout, knowledge, embedded)
     assert examples is not None
     known = layout.task.metrics if layout.task else None
-    metric = next(iter(metrics_for(knowledge.request.data.problem, known, request.metric)))
+    metrics = (
+        metrics_for(knowledge.request.data.problem, known, request.metric)
+        if embedded is None
+        else pair_metrics(examples, layout.task, request.metric)
+    )
+    metric = next(iter(metrics))
     return StudyScoring(request.eval_data, layout, metric, examples.fingerprint), len(examples)
 
 

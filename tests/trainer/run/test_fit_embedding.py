@@ -19,6 +19,7 @@ from hskcache.model.sentence import sentence_modules
 from hskcache.move.commands import fit_command
 from trainer.cli import main as hsktrain
 from trainer.recipe import load_recipe
+from trainer.source.reduced import principal_directions
 
 SHAPE = {"model_type": "bert", "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
 
@@ -113,11 +114,108 @@ def test_what_a_cache_of_texts_cannot_serve_is_refused(cache: Cache, tsv_file: P
     for further, words in (
         (["--recipe", "logits"], "holds texts without a task; use --recipe embedding"),
         (["--recipe", "mud"], "learns from hidden states"),
-        (["--recipe", "embedding", "--eval-data", tsv_file], "holds texts without a task; leave it out"),
+        (["--recipe", "embedding", "--eval-data", tsv_file, "--text", "sentence", "--label", "label"], "single texts"),
+        (["--recipe", "embedding", "--set", "embedding.select=best"], "give --eval-data FILE"),
+        (["--recipe", "embedding", "--student-dims", "33"], "have 32 values; give at most so many"),
+        (["--recipe", "embedding", "--metric", "auc"], "--metric auc scores a classifier"),
     ):
         result = CliRunner().invoke(hsktrain, [*map(str, [*options, *further])])
         assert result.exit_code == 2
         assert words in result.stderr, result.stderr
+
+
+@pytest.fixture(scope="module")
+def pairs(tsv_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Pairs of the texts that were learned from, alike where both begin with the same word."""
+    texts = [line.partition("\t")[0] for line in tsv_file.read_text().splitlines()[1:]]
+    lines = [
+        f"{one}\t{two}\t{int(one.split()[0] == two.split()[0])}"
+        for one, two in zip(texts, texts[1:] + texts[:1], strict=True)
+    ]
+    path = tmp_path_factory.mktemp("pairs") / "pairs.tsv"
+    path.write_text("\n".join(["one\ttwo\tscore", *lines]) + "\n")
+    return path
+
+
+PAIRS = ("--text", "one", "--text-pair", "two", "--label", "score", "--device", "cpu")
+RATE = ("--set", "embedding.learning_rate=5e-3")
+
+
+def test_pairs_score_the_student_while_it_learns_and_pick_its_best_evaluation(
+    cache: Cache, pairs: Path, tmp_path: Path
+) -> None:
+    """By its whole way to a vector, through the Dense to the teacher's width."""
+    (tmp_path / "config.json").write_text(json.dumps(SHAPE | {"hidden_size": 16}))
+    asked = ("--student", tmp_path / "config.json", "--recipe", "embedding", "--eval-data", pairs, *PAIRS, *RATE)
+    out = tmp_path / "student"
+    trained("fit", "--cache", cache.root, *asked, "--set", "embedding.epochs=4", "--out", out)
+    found = json.loads((out / "metrics.json").read_text())
+    assert found["metric"] == "auc"
+    scores = [one["auc"] for one in found["stages"][0]["evaluations"]]
+    assert len(scores) == 4
+    assert found["scores"]["auc"] == pytest.approx(max(scores), abs=1e-6)
+    told = json.loads(trained("evaluate", "--model", out, "--data", pairs, *PAIRS, "--json").stdout)
+    assert told["metrics"] == pytest.approx(found["scores"], abs=1e-6)
+    last = trained("fit", "--cache", cache.root, *asked, "--set", "embedding.select=last", "--out", tmp_path / "last")
+    assert "epoch 1" not in last.stderr, "who asks for the end has no evaluation on the way"
+
+
+def test_a_teacher_in_the_loop_teaches_as_its_cache_does(
+    teacher: Path, cache: Cache, tsv_file: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(SHAPE | {"hidden_size": WIDTH, "hidden_dropout_prob": 0.0}))
+    (tmp_path / "spec.yaml").write_text(run("info", cache.root, "--spec").stdout)
+    asked = ("--student", tmp_path / "config.json", "--recipe", "embedding", *RATE, "--device", "cpu")
+    trained("fit", "--cache", cache.root, *asked, "--out", tmp_path / "cached")
+    live = ("--teacher", teacher, "--data", tsv_file, "--text", "sentence", "--spec", tmp_path / "spec.yaml")
+    trained("fit", *live, *asked, "--out", tmp_path / "live")
+    ours, theirs = (load_file(tmp_path / name / "model.safetensors") for name in ("cached", "live"))
+    for name, weights in theirs.items():
+        torch.testing.assert_close(ours[name], weights, atol=1e-4, rtol=1e-3)
+    assert sentence_modules(str(tmp_path / "live")) is not None
+
+
+def test_principal_directions_are_those_of_the_singular_values(cache: Cache) -> None:
+    vectors = np.asarray(cache.column("embedding"), np.float64)
+    found = principal_directions(cache, "embedding", 5)
+    _, values, rows = np.linalg.svd(vectors, full_matrices=False)
+    aligned = np.abs(found.basis_VN.numpy().T @ rows[:5].T)
+    np.testing.assert_allclose(aligned, np.eye(5), atol=1e-3)
+    assert found.share == pytest.approx((values[:5] ** 2).sum() / (values**2).sum())
+
+
+@pytest.mark.parametrize(("width", "dims"), [(WIDTH, 6), (16, 6), (16, 16)])
+def test_a_student_of_fewer_values_is_compared_as_its_teacher_is(
+    cache: Cache, tsv_file: Path, tmp_path: Path, width: int, dims: int
+) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(SHAPE | {"hidden_size": width}))
+    asked = ("--student", tmp_path / "config.json", "--recipe", "embedding", *RATE, "--device", "cpu")
+    out = tmp_path / "student"
+    result = trained(
+        "fit", "--cache", cache.root, *asked, "--set", "embedding.epochs=20", "--student-dims", dims, "--out", out
+    )
+    assert f"the student gives {dims} values" in result.stderr
+    modules = sentence_modules(str(out))
+    assert modules is not None
+    assert [one.out_features for one in modules.dense] == ([] if width == dims else [dims])
+    texts = [line.partition("\t")[0] for line in tsv_file.read_text().splitlines()[1:]]
+    ours, theirs = by_hand(out, texts), cache.read("embedding", 0)["values"]
+    assert ours.shape == (len(texts), dims)
+    led = theirs @ principal_directions(cache, "embedding", dims).basis_VN.numpy()
+    led /= np.linalg.norm(led, axis=1, keepdims=True)
+    assert np.mean(np.sum(ours * led, -1)) > 0.85
+    refused = CliRunner().invoke(hsktrain, [*map(str, ("fit", "--cache", cache.root, *asked, "--out", out))])
+    assert refused.exit_code == 2, "another number of values is another run"
+
+
+def test_a_study_compares_first_values_of_one_cache(cache: Cache, pairs: Path, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(SHAPE | {"hidden_size": 16}))
+    asked = ("--student", tmp_path / "config.json", "--eval-data", pairs, *PAIRS, "--seeds", 1)
+    trained("study", "--axis", "dims=4,16,all", "--cache", cache.root, *asked, "--out", tmp_path / "study")
+    found = json.loads((tmp_path / "study" / "results.json").read_text())
+    assert (found["metric"], found["labels"], found["baseline"]) == ("auc", None, "full")
+    assert {one["name"]: one["bytes_per_row"] for one in found["points"]} == {"dims=4": 16, "dims=16": 64, "full": 128}
+    assert all(one["mean"] is not None for one in found["points"])
 
 
 def test_the_recipe_has_the_settings_of_its_source() -> None:
