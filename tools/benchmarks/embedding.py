@@ -66,7 +66,7 @@ class Distillation:
     def theirs(self) -> None:
         """Encode with the library, then train with its MSELoss."""
         out = emptied(self.folder / "theirs")
-        words = [self.python, str(_RECIPE), str(self.teacher), str(self.start), str(self.texts), str(out)]
+        words = [self.python, str(_RECIPE), "train", str(self.teacher), str(self.start), str(self.texts), str(out)]
         done = subprocess.run(words, stdout=subprocess.PIPE, check=False, text=True)
         if done.returncode:
             raise click.ClickException(f"{self.python} failed with exit code {done.returncode}")
