@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from hskcache.text import Examples, TokenizedRows
+    from hskcache.text.windows import Windowing
 
 Metric: TypeAlias = Callable[["NDArray[Any]", "NDArray[Any]"], float]
 
@@ -240,8 +241,11 @@ def evaluate(
     metrics: Mapping[str, Metric],
     *,
     bf16: bool = False,
+    windowing: "Windowing | None" = None,
 ) -> Scores:
     """The metrics of ``model`` on labelled rows, computed on the device where the model is.
+
+    ``windowing``: how rows are read that are longer than a window, see :func:`~hskcache.inference.predict`.
 
     A classification row whose logits are not finite counts as wrong whatever its label. Raises DataError as
     :func:`check_labels`, MismatchError if a label is no class of the model.
@@ -254,7 +258,7 @@ def evaluate(
             f"{counted(num_labels, 'class', 'classes')}; "
             "use a model of this task"
         )
-    logits = predict(model, rows, pad_token_id=model.config.pad_token_id or 0, bf16=bf16)
+    logits = predict(model, rows, pad_token_id=model.config.pad_token_id or 0, bf16=bf16, windowing=windowing)
     predictions = answers(logits, examples.problem)
     scores = Scores({name: metric(predictions, labels) for name, metric in metrics.items()})
     if examples.problem == "regression":

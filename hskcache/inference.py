@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from hskcache.text import TokenizedRows
+    from hskcache.text.windows import Windowing
 
 _CPU_BATCH_TOKENS = 64
 """Tokens that a CPU could compute in the time which a batch takes beside that of its tokens."""
@@ -128,6 +129,7 @@ def predict(
     pad_token_id: int,
     token_budget: int = 8192,
     bf16: bool = False,
+    windowing: "Windowing | None" = None,
     on_rows: Callable[[int], None] = lambda _count: None,
 ) -> "NDArray[np.float32]":
     """Logits of every row, in row order.
@@ -140,10 +142,21 @@ def predict(
         pad_token_id: fills the padding, which the attention mask hides.
         token_budget: padded tokens of one batch at most, counted as :func:`row_costs`.
         bf16: compute under bfloat16 autocast.
-        on_rows: called with the number of rows done since the last call.
+        windowing: how rows are read that are longer than a window; their logits are the mean over their windows.
+        on_rows: called with the number of rows done since the last call, or of windows.
     """
     import torch
 
+    if windowing is not None:
+        from hskcache.text.windows import windowed
+
+        rows, counts_N = windowed(rows, windowing)
+        by_window = predict(
+            model, rows, pad_token_id=pad_token_id, token_budget=token_budget, bf16=bf16, on_rows=on_rows
+        )
+        sums = np.add.reduceat(by_window, np.cumsum(counts_N) - counts_N)
+        means: NDArray[np.float32] = (sums / counts_N[:, None]).astype(np.float32)
+        return means
     check_fit(model, rows)
     device = model.device
     with_types = takes_token_types(model)

@@ -224,6 +224,18 @@ class Packing(Strict):
         return "; ".join(words)
 
 
+class Windows(Strict):
+    """Windows in which a teacher reads rows that are longer than it reads at once, see :mod:`hskcache.text.windows`.
+
+    Attributes:
+        overlap: tokens of a text that neighbouring windows share at least.
+        length: tokens of a window, special tokens included; None: as many as the teacher reads.
+    """
+
+    overlap: int = Field(ge=0)
+    length: int | None = Field(default=None, ge=3)
+
+
 class Spec(Extended):
     """Everything that decides what a cache holds, apart from the teacher and the rows.
 
@@ -237,7 +249,7 @@ class Spec(Extended):
         compute_dtype: numbers that the teacher computes in.
     """
 
-    further: ClassVar[Mapping[str, type[BaseModel]]] = SECTIONS
+    further: ClassVar[Mapping[str, type[BaseModel]]] = SECTIONS | {"windows": Windows}
 
     hidden: Hidden | None = Hidden.defaults()
     attention: Attention | None = None
@@ -252,6 +264,12 @@ class Spec(Extended):
         """Section of embeddings of whole rows; None: nothing of them is kept, and the spec has no such key."""
         section: Embedding | None = (self.__pydantic_extra__ or {}).get("embedding")
         return section
+
+    @property
+    def windows(self) -> Windows | None:
+        """Windows in which long rows are read; None: all rows are read whole, and the spec has no such key."""
+        windows: Windows | None = (self.__pydantic_extra__ or {}).get("windows")
+        return windows
 
     def with_sections(self, changes: Mapping[str, Strict | None]) -> "Spec":
         """The same with other sections, by kind; None where nothing of it is kept any more."""

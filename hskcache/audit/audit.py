@@ -28,7 +28,6 @@ from hskcache.errors import MismatchError
 from hskcache.rows import Arrays, Integers, by_shard, read_rows, take
 from hskcache.spec import ComputeDtype
 from hskcache.store.fields import INPUTS
-from hskcache.teacher.capture import capture
 from hskcache.teacher.inputs import fit_rows, save_tokenizer
 from hskcache.teacher.load import Teacher
 from hskcache.text import TokenizedRows, load_tokenizer
@@ -201,8 +200,7 @@ class _Run:
         inputs, rows = self.extractor.batch(index_B)
         rows = replace(rows, row_ids_B=torch.from_numpy(self.row_ids[index_B]).to(rows.row_ids_B.device))
         with torch.inference_mode():
-            teacher = self.extractor.job.teacher
-            captured = capture(teacher.model, teacher.taps, inputs, self.extractor.wanted)
+            captured = self.extractor.captured(inputs)
             lengths: NDArray[np.int64] = self.extractor.job.layout.lengths_N[index_B]
             return CapturedBatch(captured, rows, self.drawn[index_B], lengths)
 
@@ -219,9 +217,9 @@ def _job(teacher: Teacher, cache: Cache, origin: Origin, inputs: Arrays) -> Job:
         # As in a build with this teacher: its model may have such an input, but was never shown one.
         rows = replace(rows, token_type_ids=None)
     data = cache.manifest.request.data
-    rows = fit_rows(teacher.model, rows, (teacher.info.name, cache.name))
     # Nothing is written, so shards are of no size.
     spec = origin.request.spec.model_copy(update={"shard_rows": 1})
+    rows = fit_rows(teacher.model, rows, (teacher.info.name, cache.name), spec.windows is not None)
     return Job(teacher, data, None, rows, spec, plan(spec, teacher.info, teacher.num_labels, rows))
 
 

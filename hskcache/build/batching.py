@@ -16,6 +16,7 @@ from hskcache.build.job import Job
 from hskcache.build.layout import Integers, ShardLayout
 from hskcache.errors import MismatchError
 from hskcache.inference import least_padded_batches, length_batches, row_costs
+from hskcache.text.windows import Windowing
 
 BATCHES = "batches"
 """Key of an environment under which the name of a way stands; of the first way nothing was told."""
@@ -32,11 +33,13 @@ class Batching(ABC):
         layout: the rows and their shards.
         token_budget: padded tokens of a batch at most; a row that costs more is a batch of its own.
         device_type: type of the device that the teacher runs on.
+        windowing: how long rows are read; None: whole.
     """
 
     layout: ShardLayout
     token_budget: int
     device_type: str
+    windowing: Windowing | None = None
 
     name: ClassVar[str | None]
     """Name in the environment; None of the way of which nothing is told there."""
@@ -126,8 +129,10 @@ class AttentionCounted(LeastPadding):
     name = "attention counted"
 
     def costs(self, lengths: Integers) -> Integers:
-        """Tokens of each row, and more of those that are long."""
-        return row_costs(lengths)
+        """Tokens of each row, and more of those that are long; of those that are read in windows all windows'."""
+        if self.windowing is None:
+            return row_costs(lengths)
+        return self.windowing.counts(lengths) * row_costs(np.minimum(lengths, self.windowing.length))
 
 
 NEWEST: type[Batching] = AttentionCounted
@@ -160,7 +165,7 @@ def way_of(environment: Mapping[str, str], where: str) -> type[Batching]:
 
 def batching_of(job: Job, way: type[Batching] = NEWEST) -> Batching:
     """Make batches of the rows of a job in a way."""
-    return way(job.layout, job.spec.token_budget, job.teacher.device.type)
+    return way(job.layout, job.spec.token_budget, job.teacher.device.type, job.windowing)
 
 
 def told(way: type[Batching]) -> dict[str, str]:

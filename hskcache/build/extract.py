@@ -19,7 +19,8 @@ from hskcache.counted import counted
 from hskcache.errors import TeacherError
 from hskcache.ragged import Integers, ragged_index, starts_of
 from hskcache.store.fields import ROW, StoredField, kind_of, layer_name
-from hskcache.teacher.capture import Wanted, capture
+from hskcache.teacher.capture import Captured, Wanted, capture
+from hskcache.teacher.windows import capture_windows
 from hskcache.text.padding import padded
 from hskcache.timeline import span
 
@@ -60,6 +61,14 @@ class Extractor:
         valid = tensors["attention_mask"].bool()
         return tensors, PaddedRows(tensors["input_ids"], valid, self._on_device(index_B + self.first_row), num_kept)
 
+    def captured(self, inputs: dict[str, Tensor]) -> Captured:
+        """Parts of a forward pass over some rows, or over their windows."""
+        teacher, windowing = self.job.teacher, self.job.windowing
+        if windowing is None:
+            return capture(teacher.model, teacher.taps, inputs, self.wanted)
+        budget = self.job.spec.token_budget
+        return capture_windows(teacher.model, teacher.taps, inputs, self.wanted, windowing, budget)
+
     def knowledge(self, inputs: dict[str, Tensor], rows: PaddedRows) -> dict[str, Mapping[Any, Any]]:
         """Kept entries of every stored layer for one batch, by kind, under None where there are no layers.
 
@@ -67,8 +76,7 @@ class Extractor:
             TeacherError: the device has too little memory for the batch.
         """
         try:
-            teacher = self.job.teacher
-            captured = capture(teacher.model, teacher.taps, inputs, self.wanted)
+            captured = self.captured(inputs)
             with torch.inference_mode():
                 return {selector.name: selector.select(captured, rows) for selector in self.selectors}
         except torch.OutOfMemoryError:

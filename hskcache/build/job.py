@@ -9,6 +9,7 @@ from hskcache import console
 from hskcache.build.kinds import BUILT
 from hskcache.build.kinds.abc import FieldBasis
 from hskcache.build.layout import ShardLayout, id_dtype, plan
+from hskcache.build.windows import check_singles, resolve_windows, tell_unused
 from hskcache.classes import has_gold
 from hskcache.counted import counted
 from hskcache.encoder import trained_length
@@ -25,6 +26,7 @@ from hskcache.teacher.inputs import SavedTokenizer, fit_rows, most_tokens, save_
 from hskcache.teacher.load import Teacher
 from hskcache.text import Corpus, Examples, TokenizedRows
 from hskcache.text.labels import Labels
+from hskcache.text.windows import Windowing, windowing_of
 from hskcache.units import human_bytes
 
 
@@ -59,6 +61,15 @@ class Job:
         tokenizer = (self.tokenizer.sha256, self.rows.token_type_ids is not None)
         return request_of(self.teacher, (self.spec, self.layout.shard_rows), self.data, tokenizer)
 
+    @cached_property
+    def windowing(self) -> Windowing | None:
+        """How rows are read that are longer than the teacher reads at once; None: no row is."""
+        windows = self.spec.windows
+        if windows is None:
+            return None
+        assert windows.length is not None
+        return windowing_of(windows.length, windows.overlap, self.teacher.tokenizer)
+
     @property
     def inputs(self) -> InputsField:
         """The rows, as they will be stored."""
@@ -74,7 +85,7 @@ class Job:
         """Environment of what is computed, and whether rows are longer than those that the teacher was trained on."""
         longest, trained = int(self.rows.lengths.max(initial=0)), trained_length(self.teacher.model)
         known = environment(self.teacher.device)
-        if trained is None or longest <= trained:
+        if trained is None or longest <= trained or self.spec.windows is not None:
             return known
         return known | {"rows": f"of up to {longest:,} tokens where the teacher was trained on at most {trained:,}"}
 
@@ -100,6 +111,7 @@ def prepare_job(teacher: Teacher, examples: Examples, rows: TokenizedRows, spec:
     """
     # A file of the spec may come from a corpus.
     spec = spec.model_copy(update={"packing": Packing()})
+    check_singles(spec, examples.pairs is not None)
     has_task = teacher.num_labels is not None
     data = DataInfo(
         name=examples.source,
@@ -131,7 +143,7 @@ def respecified(job: Job, spec: Spec) -> Job:
     """
     if job.data.problem == "text":
         spec = check_corpus_spec(spec, job.teacher)
-    spec = resolve_spec(spec, job.teacher.info)
+    spec = resolve_windows(resolve_spec(spec, job.teacher.info), job.teacher)
     layout = plan(spec, job.teacher.info, job.teacher.num_labels, job.rows)
     return Job(job.teacher, job.data, job.labels, job.rows, spec, layout)
 
@@ -176,7 +188,8 @@ def describe_job(job: Job) -> tuple[Request, dict[str, StoredField]]:
 def _prepare(teacher: Teacher, data: DataInfo, labels: Labels | None, rows: TokenizedRows, spec: Spec) -> Job:
     spec = resolve_for(teacher, spec)
     tell_maps(teacher, spec)
-    rows = fit_rows(teacher.model, rows, (teacher.info.name, data.name))
+    rows = fit_rows(teacher.model, rows, (teacher.info.name, data.name), spec.windows is not None)
+    tell_unused(spec, rows, data.name)
     return Job(teacher, data, labels, rows, spec, plan(spec, teacher.info, teacher.num_labels, rows))
 
 
@@ -193,10 +206,11 @@ def check_corpus_spec(spec: Spec, teacher: Teacher) -> Spec:
             "--embedding"
         )
     check_prompt(spec, "a corpus is packed as it is")
-    if spec.max_length > (most := most_tokens(teacher.model)):
+    check_singles(spec, spec.packing.pairs != "none")
+    if spec.windows is None and spec.max_length > (most := most_tokens(teacher.model)):
         raise SpecError(
             f"{teacher.info.name} reads at most {counted(most, 'token')} and rows may have {spec.max_length}; give "
-            f"--max-length {most}"
+            f"--max-length {most}, or --stride to read windows"
         )
     return spec.model_copy(update={"packing": spec.packing.resolved})
 
@@ -214,7 +228,7 @@ def resolve_for(teacher: Teacher, spec: Spec) -> Spec:
         SpecError: it asks for layers or heads that do not exist.
         TeacherError: the architecture does not show what is to be kept.
     """
-    spec = resolve_spec(spec, teacher.info)
+    spec = resolve_windows(resolve_spec(spec, teacher.info), teacher)
     require_seen(teacher.taps, _wanted(teacher, spec), type(teacher.model).__name__)
     return spec
 

@@ -77,6 +77,7 @@ class Keeping:
     token_budget: int | None = None
     dtype: ComputeDtype | None = None
     shard_rows: int | None = None
+    stride: int | None = None
     pairs: PairsName | None = None
     short_rows: float | None = None
     copies: int | None = None
@@ -107,6 +108,8 @@ class Keeping:
         # What is not said stays so: for a corpus the teacher decides it, see make_corpus_build.
         values["packing"] = spec.packing.model_dump(exclude_unset=True)
         values["packing"] |= {name: getattr(self, name) for name in _PACKING if self.given(name)}
+        if self.stride is not None:
+            values["windows"] = {**values.get("windows", {}), "overlap": self.stride}
         values["hidden"] = self._kept(spec.hidden or Hidden(), spec.hidden is not None, self._parsed("keep"))
         values["attention"] = self._kept(
             spec.attention or Attention(), spec.attention is not None, self._parsed("attention")

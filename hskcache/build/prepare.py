@@ -125,7 +125,8 @@ def make_job(request: BuildRequest, keep: str = "--max-length", spool: Path | No
             _refuse_scores(request)
             examples = layout.read_texts(data)
             tokens = tokenized(prompted(examples, spec), loaded.tokenizer, spec.max_length)
-    tell_cut(tokens.cut, len(tokens), str(data), reach_of(loaded.model, loaded.info.name, spec.max_length, keep))
+    reach = reach_of(loaded.model, loaded.info.name, spec.max_length, keep)
+    tell_cut(tokens.cut, len(tokens), str(data), reach if spec.windows is None else replace(reach, most=None))
     return prepare_job(loaded, examples, tokens, spec)
 
 

@@ -49,7 +49,8 @@ def evaluation_rows(job: Job, sources: Sequence[str | InMemory], layout: Layout,
         examples = columns.of_labelled_rows().read(source, [] if is_score else names, job.data.problem)
         check_labels(examples)
         rows = tokenized(examples, job.teacher.tokenizer, job.spec.max_length)
-        check_fit(job.teacher.model, rows)
+        if job.windowing is None:
+            check_fit(job.teacher.model, rows)
         tell_cut(
             rows.cut, len(rows), str(source), reach_of(job.teacher.model, job.teacher.info.name, job.spec.max_length)
         )
@@ -72,7 +73,7 @@ def scored(job: Job, out: Path, wanted: Sequence[EvaluationRows]) -> Manifest:
         console.say(f"scoring the teacher on {examples.source}")
         # All that fits the task, as whoever scores a student may choose among them.
         metrics = metrics_for(examples.problem, PROBLEM_METRICS[examples.problem])
-        values = evaluate(job.teacher.model, examples, rows, metrics)
+        values = evaluate(job.teacher.model, examples, rows, metrics, windowing=job.windowing)
         found.append(
             Evaluation(
                 data=examples.source,

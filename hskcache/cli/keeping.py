@@ -79,6 +79,12 @@ _OPTIONS = (
     click.option(
         "--max-length", type=Whole(min=3), help="Tokens of a row at most.  [default: the teacher's, the task's or 128]"
     ),
+    click.option(
+        "--stride",
+        type=Whole(min=0),
+        help="Read rows that are longer than the teacher reads in windows that share so many tokens; --max-length is "
+        "then beyond what it reads.  [default: such rows are cut]",
+    ),
     click.option("--token-budget", type=Whole(min=1), help="Padded tokens of one teacher batch.  [default: 4096]"),
     click.option(
         "--dtype", type=click.Choice(get_args(ComputeDtype)), help="What the teacher computes in.  [default: float32]"

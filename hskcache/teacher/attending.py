@@ -21,6 +21,13 @@ AttentionSource = Literal["queries", "maps"]
 """``queries``: query and key of every layer; ``maps``: the probabilities [B, H, L, L] that the model reports."""
 
 
+CAUSAL = (
+    "is a decoder; its [CLS] row cannot score positions",
+    "attends causally; its [CLS] row cannot score positions",
+)
+"""Reasons for no attention of models that read from left to right."""
+
+
 def find_attention(
     model: PreTrainedModel, inputs: Mapping[str, Tensor], reported: Any
 ) -> tuple[AttentionSource | None, str]:
@@ -60,7 +67,7 @@ def _attend(model: PreTrainedModel, implementation: str) -> None:
 def _maps(model: PreTrainedModel, inputs: Mapping[str, Tensor], layers: int) -> tuple[Sequence[Tensor] | None, str]:
     """Probabilities of every layer [B, H, L, L] as the model's eager attention reports them, or why there are none."""
     if getattr(model.config, "is_encoder_decoder", False) or getattr(model.config, "is_decoder", False):
-        return None, "is a decoder; its [CLS] row cannot score positions"
+        return None, CAUSAL[0]
     _attend(model, "eager")
     try:
         maps = getattr(run_probe(model, inputs, output_attentions=True), "attentions", None)
@@ -76,7 +83,7 @@ def _maps(model: PreTrainedModel, inputs: Mapping[str, Tensor], layers: int) -> 
     if any(each.dim() != 4 or not is_close(each.sum(-1)[0], torch.ones_like(each.sum(-1)[0])) for each in maps):
         return None, "reports attention that does not add up to 1"
     if all(not bool(each[0].triu(1).any()) for each in maps):
-        return None, "attends causally; its [CLS] row cannot score positions"
+        return None, CAUSAL[1]
     return maps, ""
 
 

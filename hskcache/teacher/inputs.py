@@ -30,26 +30,30 @@ def most_tokens(model: PreTrainedModel) -> int:
     return min(num_positions(model) or MAX_POSITIONS, MAX_POSITIONS)
 
 
-def fit_rows(model: PreTrainedModel, rows: TokenizedRows, names: tuple[str, str]) -> TokenizedRows:
+def fit_rows(
+    model: PreTrainedModel, rows: TokenizedRows, names: tuple[str, str], in_windows: bool = False
+) -> TokenizedRows:
     """Rows as the teacher reads them: without token types if it takes none.
 
     Args:
         model: the teacher.
         rows: through the teacher's tokenizer.
         names: of the teacher and of the data, for messages.
+        in_windows: whether it reads long rows in windows.
 
     Raises:
         TeacherError: a row is longer than the teacher's positions, or holds an id or a type outside its tables.
     """
     teacher, source = names
-    limit, longest = most_tokens(model), int(rows.lengths.argmax())
+    limit, longest = MAX_POSITIONS if in_windows else most_tokens(model), int(rows.lengths.argmax())
     if rows.lengths[longest] > limit:
         raise TeacherError(
             f"{source} row {longest}, counted from 0, has {counted(rows.lengths[longest], 'token')} and "
             f"{teacher} reads at most "
-            f"{limit}; build with --max-length {limit}"
+            f"{limit}; build with --max-length {limit}, or with --stride, which reads windows"
         )
-    tell_beyond(int(rows.lengths[longest]), trained_length(model), source, teacher)
+    if not in_windows:
+        tell_beyond(int(rows.lengths[longest]), trained_length(model), source, teacher)
     embeddings = model.get_input_embeddings()
     _check_table("token id", rows, rows.input_ids, (embeddings.num_embeddings, *names))
     if rows.token_type_ids is None:

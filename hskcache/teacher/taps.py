@@ -18,7 +18,7 @@ from transformers import PreTrainedModel
 
 from hskcache.counted import counted
 from hskcache.errors import TeacherError
-from hskcache.teacher.attending import AttentionSource, find_attention
+from hskcache.teacher.attending import CAUSAL, AttentionSource, find_attention
 from hskcache.teacher.probe import check_pad_token, check_padding, probe_inputs, run_probe
 
 _SIZES = ("vocab_size", "num_hidden_layers", "num_attention_heads", "hidden_size")
@@ -53,6 +53,11 @@ class Taps:
     attention: AttentionSource | None = None
     without_states: str = ""
     without_attention: str = ""
+
+    @property
+    def is_causal(self) -> bool:
+        """True if the model is known to read from left to right."""
+        return self.without_attention in CAUSAL
 
 
 def find_taps(model: PreTrainedModel, pad_token_id: int | None = None) -> Taps:

@@ -17,6 +17,7 @@ from hskcache.build.extract import Extractor
 from hskcache.build.positions import PaddedRows
 from hskcache.build.prepare import make_job
 from hskcache.build.request import BuildRequest, Texts
+from hskcache.errors import SpecError
 from hskcache.spec import Spec
 from hskcache.store.kinds import knowledge
 from hskcache.teacher.load import is_classifier
@@ -38,6 +39,8 @@ def live_source(teacher: str, data: str, layout: Layout, spec: Spec, device: str
     ``teacher``: folder or hub id; ``device``: where the teacher computes, and with it the student. Raises TeacherError,
     SpecError, DataError, MismatchError as a build would.
     """
+    if spec.windows is not None:
+        raise SpecError("--spec has windows, and a teacher in the loop reads rows whole; build a cache of it")
     # An embedder reads texts alone: what labels the file has are for who scores by it.
     reads_labels = spec.embedding is None or is_classifier(teacher)
     texts = Texts(data, layout if reads_labels else replace(layout, label=""))

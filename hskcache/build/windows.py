@@ -1,0 +1,85 @@
+"""Windows of a spec checked against a teacher: what is read at once, and what cannot be kept of rows in windows."""
+
+from hskcache import console
+from hskcache.counted import counted
+from hskcache.encoder import num_positions, trained_length
+from hskcache.errors import SpecError
+from hskcache.spec import Spec
+from hskcache.teacher.load import Teacher
+from hskcache.text import TokenizedRows
+from hskcache.text.windows import windowing_of
+
+_WHOLE_ROW = ("cls", "last")
+"""Poolings that take one token for the whole row."""
+
+
+def resolve_windows(spec: Spec, teacher: Teacher) -> Spec:
+    """A resolved spec with the length of its windows filled in; the same where all rows are read whole.
+
+    Raises:
+        SpecError: the teacher, or what is to be kept, does not go with windows, or no row can be longer than one.
+    """
+    windows = spec.windows
+    if windows is None:
+        return spec
+    stride, name = f"--stride {windows.overlap}", teacher.info.name
+    if teacher.taps.is_causal:
+        raise SpecError(
+            f"{stride}: {name} reads from left to right, and a token in a later window would lack what stands before; "
+            "leave it out, or give an encoder"
+        )
+    if spec.attention is not None:
+        raise SpecError(
+            f"{stride}: attention scores are of tokens that the teacher reads at once, and there are none between "
+            "windows; leave --stride or --attention out"
+        )
+    if spec.embedding is not None and spec.embedding.pooling in _WHOLE_ROW:
+        raise SpecError(
+            f"{stride}: an embedding by {spec.embedding.pooling} is of one token, which stands in one window; leave it "
+            "out, or give --embedding mean or max"
+        )
+    length = _length(windows.length, teacher, stride)
+    windowing = windowing_of(length, windows.overlap, teacher.tokenizer)
+    if windowing.overlap >= windowing.room:
+        raise SpecError(
+            f"{stride}: a window of {counted(length, 'token')} holds {max(windowing.room, 0)} of a text, so windows "
+            f"would not move on; give --stride {max(windowing.room // 4, 0)} or so"
+        )
+    if spec.max_length <= length:
+        raise SpecError(
+            f"{stride} reads rows of more than {counted(length, 'token')} in windows, and with --max-length "
+            f"{spec.max_length} there are none; give --max-length as long as rows may be for the student, or leave "
+            "--stride out"
+        )
+    return spec.model_copy(update={"windows": windows.model_copy(update={"length": length})})
+
+
+def check_singles(spec: Spec, are_pairs: bool) -> None:
+    """Raise SpecError if pairs of texts are to be read in windows."""
+    if spec.windows is not None and are_pairs:
+        raise SpecError(
+            f"--stride {spec.windows.overlap}: rows are pairs of texts, and which of the two moves on is not settled; "
+            "leave it out, or give single texts"
+        )
+
+
+def tell_unused(spec: Spec, rows: TokenizedRows, source: str) -> None:
+    """Say it where no row is read in windows."""
+    if spec.windows is not None and int(rows.lengths.max(initial=0)) <= (spec.windows.length or 0):
+        console.say(f"{source} has no row of more than {spec.windows.length} tokens: none is read in windows")
+
+
+def _length(asked: int | None, teacher: Teacher, stride: str) -> int:
+    """Tokens of a window. Raises SpecError if it is not known, or more than the teacher reads."""
+    limit = num_positions(teacher.model) or trained_length(teacher.model)
+    if asked is None and limit is None:
+        raise SpecError(
+            f"{stride}: {teacher.info.name} does not say how many tokens it reads at once; give windows.length in "
+            "--spec"
+        )
+    if asked is not None and limit is not None and asked > limit:
+        raise SpecError(
+            f"windows.length {asked} is more than the {counted(limit, 'token')} that {teacher.info.name} reads; give "
+            "so many, or leave it out"
+        )
+    return asked or limit or 0
