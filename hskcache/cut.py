@@ -48,13 +48,15 @@ class Reach:
     """Limit on the length of rows.
 
     ``max_length``: tokens of a row at most, as asked for. ``most``: that the model can read; None where that has no
-    end. ``keep``: what to do in order to keep all of the longest row, to be read before the number.
+    end. ``keep``: what to do in order to keep all of the longest row, to be read before the number. ``beyond``: what
+    lets the model read more.
     """
 
     max_length: int
     most: int | None
     model: str
     keep: str = "--max-length"
+    beyond: str = ""
 
 
 def tell_cut(cut: Cut, total: int, source: str, reach: Reach) -> None:
@@ -80,4 +82,6 @@ def _remedy(cut: Cut, reach: Reach) -> str:
     if reach.most is None or cut.longest <= reach.most:
         return f"{reach.keep} {cut.longest} keeps all"
     longest = f"the longest has {cut.longest:,} and {reach.model} reads at most {reach.most:,}"
-    return longest if reach.max_length >= reach.most else f"{longest}: {reach.keep} {reach.most} keeps the most"
+    ways = [] if reach.max_length >= reach.most else [f"{reach.keep} {reach.most} keeps the most"]
+    ways += [reach.beyond] if reach.beyond else []
+    return f"{longest}: {', '.join(ways)}" if ways else longest

@@ -235,6 +235,11 @@ class Windows(Strict):
     overlap: int = Field(ge=0)
     length: int | None = Field(default=None, ge=3)
 
+    @property
+    def told(self) -> str:
+        """Description for a person, of a resolved spec."""
+        return f"of more than {self.length} tokens read in windows that share {counted(self.overlap, 'token')}"
+
 
 class Spec(Extended):
     """Everything that decides what a cache holds, apart from the teacher and the rows.

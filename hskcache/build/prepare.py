@@ -126,7 +126,11 @@ def make_job(request: BuildRequest, keep: str = "--max-length", spool: Path | No
             examples = layout.read_texts(data)
             tokens = tokenized(prompted(examples, spec), loaded.tokenizer, spec.max_length)
     reach = reach_of(loaded.model, loaded.info.name, spec.max_length, keep)
-    tell_cut(tokens.cut, len(tokens), str(data), reach if spec.windows is None else replace(reach, most=None))
+    if spec.windows is not None:
+        reach = replace(reach, most=None)
+    elif examples.pairs is None and not loaded.taps.is_causal:
+        reach = replace(reach, beyond="with --stride it reads more in windows")
+    tell_cut(tokens.cut, len(tokens), str(data), reach)
     return prepare_job(loaded, examples, tokens, spec)
 
 

@@ -2,12 +2,11 @@
 
 from hskcache import console
 from hskcache.counted import counted
-from hskcache.encoder import num_positions, trained_length
 from hskcache.errors import SpecError
 from hskcache.spec import Spec
 from hskcache.teacher.load import Teacher
 from hskcache.text import TokenizedRows
-from hskcache.text.windows import windowing_of
+from hskcache.text.windows import windowing_for
 
 _WHOLE_ROW = ("cls", "last")
 """Poolings that take one token for the whole row."""
@@ -38,13 +37,7 @@ def resolve_windows(spec: Spec, teacher: Teacher) -> Spec:
             f"{stride}: an embedding by {spec.embedding.pooling} is of one token, which stands in one window; leave it "
             "out, or give --embedding mean or max"
         )
-    length = _length(windows.length, teacher, stride)
-    windowing = windowing_of(length, windows.overlap, teacher.tokenizer)
-    if windowing.overlap >= windowing.room:
-        raise SpecError(
-            f"{stride}: a window of {counted(length, 'token')} holds {max(windowing.room, 0)} of a text, so windows "
-            f"would not move on; give --stride {max(windowing.room // 4, 0)} or so"
-        )
+    length = windowing_for(teacher.model, teacher.tokenizer, windows, name).length
     if spec.max_length <= length:
         raise SpecError(
             f"{stride} reads rows of more than {counted(length, 'token')} in windows, and with --max-length "
@@ -67,19 +60,3 @@ def tell_unused(spec: Spec, rows: TokenizedRows, source: str) -> None:
     """Say it where no row is read in windows."""
     if spec.windows is not None and int(rows.lengths.max(initial=0)) <= (spec.windows.length or 0):
         console.say(f"{source} has no row of more than {spec.windows.length} tokens: none is read in windows")
-
-
-def _length(asked: int | None, teacher: Teacher, stride: str) -> int:
-    """Tokens of a window. Raises SpecError if it is not known, or more than the teacher reads."""
-    limit = num_positions(teacher.model) or trained_length(teacher.model)
-    if asked is None and limit is None:
-        raise SpecError(
-            f"{stride}: {teacher.info.name} does not say how many tokens it reads at once; give windows.length in "
-            "--spec"
-        )
-    if asked is not None and limit is not None and asked > limit:
-        raise SpecError(
-            f"windows.length {asked} is more than the {counted(limit, 'token')} that {teacher.info.name} reads; give "
-            "so many, or leave it out"
-        )
-    return asked or limit or 0

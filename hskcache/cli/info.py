@@ -11,7 +11,7 @@ from hskcache.cli.outcome import agreements, evaluations
 from hskcache.counted import counted
 from hskcache.cut import Cut
 from hskcache.options import as_json, view
-from hskcache.spec import Packing
+from hskcache.spec import Packing, Windows
 
 if TYPE_CHECKING:
     from hskcache.cache import Cache
@@ -179,6 +179,8 @@ def _read_as(facts: dict[str, Any]) -> list[tuple[str, str]]:
         lines.append(("columns", ", ".join(str(column) for column in listed if column is not None) + task))
     if data["problem"] == "text":
         lines.append(("packing", Packing.model_validate(facts["spec"]["packing"]).told))
+    if (windows := facts["spec"].get("windows")) is not None:
+        lines.append(("windows", f"rows {Windows.model_validate(windows).told}"))
     lines += _left_out([data, *facts["appended"]])
     cut = Cut(**facts["cut"])
     if cut.num_rows:

@@ -99,6 +99,7 @@ def _origin(manifest: Manifest) -> str:
     options = (f"{one.noun} `{format_keep(KINDS[name].kept(spec))}`" for name, one in DESCRIPTIONS.items() if one.flag)
     lines.append(
         f"- kept: {', '.join(options)}, at most {counted(spec.max_length, 'token')} a row"
+        + (f", those {spec.windows.told}" if spec.windows is not None else "")
         + (f", {spec.packing.told}" if request.data.problem == "text" else "")
     )
     for name in manifest.added:

@@ -13,10 +13,14 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from hskcache.counted import counted
+from hskcache.encoder import num_positions, trained_length
+from hskcache.errors import SpecError
+from hskcache.spec import Windows
 from hskcache.text.tokenize import TokenizedRows
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 Integers = NDArray[np.int64]
 
@@ -85,6 +89,30 @@ class Windowing:
         nearest = np.abs(2 * tokens[:, None] - (2 * starts_V + self.room - 1)).argmin(1)
         is_taken_VW[nearest, self.before + tokens - starts_V[nearest]] = True
         return Spread(np.full(count, row), positions_VW, is_taken_VW)
+
+
+def windowing_for(
+    model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", windows: Windows, name: str
+) -> Windowing:
+    """A way of reading long rows in windows of a model, as long as it reads where their length is left open.
+
+    Raises SpecError if it is not known how long that is, or the windows would not move on; ``name``: of the model.
+    """
+    stride, limit = f"--stride {windows.overlap}", num_positions(model) or trained_length(model)
+    if windows.length is None and limit is None:
+        raise SpecError(f"{stride}: {name} does not say how many tokens it reads at once; leave it out")
+    if windows.length is not None and limit is not None and windows.length > limit:
+        raise SpecError(
+            f"windows.length {windows.length} is more than the {counted(limit, 'token')} that {name} reads; give so "
+            "many, or leave it out"
+        )
+    made = windowing_of(windows.length or limit or 0, windows.overlap, tokenizer)
+    if made.overlap >= made.room:
+        raise SpecError(
+            f"{stride}: a window of {counted(made.length, 'token')} holds {max(made.room, 0)} of a text, so windows "
+            f"would not move on; give --stride {max(made.room // 4, 0)} or so"
+        )
+    return made
 
 
 def windowing_of(length: int, overlap: int, tokenizer: "PreTrainedTokenizerBase") -> Windowing:

@@ -10,7 +10,9 @@ import click
 from hskcache import console, runtime
 from hskcache.classes import require_outputs
 from hskcache.completion import places
+from hskcache.errors import SpecError
 from hskcache.options import as_json, device, each_once, layout
+from hskcache.ranges import Whole
 from hskcache.text.layout import Layout, class_order
 from trainer.cli import options
 
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from hskcache.text import Examples
+    from hskcache.text.windows import Windowing
 
 
 @click.command()
@@ -34,11 +37,24 @@ if TYPE_CHECKING:
 )
 @layout
 @options.trained_max_length
+@click.option(
+    "--stride",
+    type=Whole(min=0),
+    help="Read rows that are longer than the model reads in windows that share so many tokens, and take the mean of "
+    "their logits.  [default: such rows are cut]",
+)
 @options.bf16
 @device
 @as_json
 def evaluate(
-    model: str, sources: Sequence[str], layout: Layout, max_length: int | None, bf16: bool, device: str, as_json: bool
+    model: str,
+    sources: Sequence[str],
+    layout: Layout,
+    max_length: int | None,
+    stride: int | None,
+    bf16: bool,
+    device: str,
+    as_json: bool,
 ) -> None:
     """Score a model on labelled rows.
 
@@ -52,7 +68,7 @@ def evaluate(
     from hskcache.model.sentence import sentence_modules
     from trainer import chance
 
-    asked = _Asked(model, sources, layout, max_length, bf16, device)
+    asked = _Asked(model, sources, layout, max_length, stride, bf16, device)
     is_embedder = sentence_modules(model) is not None
     results = _embedded(asked) if is_embedder else _classified(asked)
     if as_json:
@@ -73,6 +89,7 @@ class _Asked:
     sources: Sequence[str]
     layout: Layout
     max_length: int | None
+    stride: int | None
     bf16: bool
     device: str
 
@@ -82,6 +99,8 @@ def _embedded(asked: _Asked) -> list[dict[str, Any]]:
     from hskcache.text.remembered import of_model
     from trainer.similarity import load_sentence_model, read_scored_pairs, scored_pairs
 
+    if asked.stride is not None:
+        raise SpecError(f"--stride {asked.stride} is for classifiers, and {asked.model} gives embeddings; leave it out")
     layout = asked.layout.recalling(of_model(asked.model), asked.sources[0], labelled=True)
     # What it learned from may have been single texts; pairs are scored all the same.
     layout = replace(layout, memory=None)
@@ -106,10 +125,23 @@ def _classified(asked: _Asked) -> list[dict[str, Any]]:
     max_length = asked.max_length or memory.length(columns.task)
     with runtime.quiet():
         tokenizer = load_tokenizer(tokenizer_of(model))
-        scored = _Scored(model, load_classifier(model), tokenizer, max_length, asked.bf16)
+        classifier = load_classifier(model)
+    scored = _Scored(model, classifier, tokenizer, max_length, asked.bf16, _windowing(asked, classifier, tokenizer))
     rows = [scored.read(source, columns) for source in sources]
     scored.classifier.to(place)
     return [scored.score(examples, columns) for examples in rows]
+
+
+def _windowing(
+    asked: _Asked, classifier: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase"
+) -> "Windowing | None":
+    """How long rows are read; None: whole."""
+    from hskcache.spec import Windows
+    from hskcache.text.windows import windowing_for
+
+    if asked.stride is None:
+        return None
+    return windowing_for(classifier, tokenizer, Windows(overlap=asked.stride), asked.model)
 
 
 @dataclass(frozen=True)
@@ -121,6 +153,7 @@ class _Scored:
     tokenizer: "PreTrainedTokenizerBase"
     max_length: int
     bf16: bool
+    windowing: "Windowing | None"
 
     def read(self, source: str, layout: Layout) -> "Examples":
         """Labelled rows, their classes in the order of the model's."""
@@ -147,10 +180,14 @@ class _Scored:
         from trainer import chance
 
         task, source = layout.task, examples.source
+        if self.windowing is not None and examples.pairs is not None:
+            raise SpecError(f"--stride {self.windowing.overlap}: rows of {source} are pairs of texts; leave it out")
         rows = tokenized(examples, self.tokenizer, self.max_length)
-        tell_cut(rows.cut, len(rows), source, reach_of(self.classifier, self.name, self.max_length))
-        tell_beyond(int(rows.lengths.max(initial=0)), trained_length(self.classifier), source, self.name)
+        reach = reach_of(self.classifier, self.name, self.max_length)
+        tell_cut(rows.cut, len(rows), source, reach if self.windowing is None else replace(reach, most=None))
+        if self.windowing is None:
+            tell_beyond(int(rows.lengths.max(initial=0)), trained_length(self.classifier), source, self.name)
         metrics = metrics_for(examples.problem, task.metrics if task else None)
-        values = evaluate(self.classifier, examples, rows, metrics, bf16=self.bf16)
+        values = evaluate(self.classifier, examples, rows, metrics, bf16=self.bf16, windowing=self.windowing)
         lost = {"num_rows": len(examples), "max_length": self.max_length, "cut": asdict(rows.cut)}
         return {**lost, "metrics": values, **chance.record(values)}

@@ -1,5 +1,6 @@
 """Rows that are longer than the teacher reads are one row of the cache, each token of which was read in a window."""
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -8,16 +9,25 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from commanded import parsed, refused, run
+from click.testing import CliRunner, Result
+from commanded import refused, run
 from hypothesis import given
 from hypothesis import strategies as st
+from models import saved
 from stored import shard_file
 
 import hskcache
 from hskcache.text.windows import Windowing
+from trainer.cli import main as hsktrain
 
 WORDS = ["a", "the", "film", "of", "it", "is", "not", "good", "bad", "plot", "one", "more", "long", "very"]
 READS, LONG, OVERLAP = 64, 400, 16
+SMALL: dict[str, Any] = {
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 64,
+}
 STATES = ("--student-layers", 2, "--encoding", "float32", "--keep")
 
 
@@ -30,7 +40,7 @@ def texts(num_words: list[int]) -> list[tuple[str, int]]:
 def documents(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Six rows, of which three are longer than the 64 tokens that the tiny teacher reads."""
     file = tmp_path_factory.mktemp("documents") / "rows.tsv"
-    rows = texts([120, 5, 40, 90, 30, 66])
+    rows = texts([60, 5, 12, 45, 18, 40])
     file.write_text("sentence\tlabel\n" + "".join(f"{text}\t{label}\n" for text, label in rows))
     return file
 
@@ -112,7 +122,7 @@ def test_rows_that_are_read_whole_are_the_same_bits_without_windows(
 ) -> None:
     short = tmp_path / "short.tsv"
     lines = documents.read_text().splitlines()
-    short.write_text("\n".join(line for line in lines if len(line.split()) < 45) + "\n")
+    short.write_text("\n".join(line for line in lines if len(line.split()) < 25) + "\n")
     words = [short if word == documents else word for word in build]
     told = run(*words, *STATES, "2l", "--out", tmp_path / "a")
     assert told.exit_code == 0
@@ -155,6 +165,43 @@ def test_windows_that_do_not_fit_into_the_budget_are_read_one_after_the_other(
     for few, many in zip(hskcache.open_cache(tmp_path / "c"), hskcache.open_cache(whole), strict=True):
         np.testing.assert_allclose(few["logits"], many["logits"], atol=2e-5)
         np.testing.assert_allclose(few["hidden.4"], many["hidden.4"], atol=5e-5)
+
+
+def hsktrain_run(*args: object) -> Result:
+    return CliRunner().invoke(hsktrain, list(map(str, args)), catch_exceptions=False)
+
+
+def test_a_student_reads_the_rows_whole_and_one_of_fewer_positions_is_refused(
+    whole: Path, tiny_tokenizer_dir: Path, documents: Path, tmp_path: Path
+) -> None:
+    tokenizer = transformers.PreTrainedTokenizerFast.from_pretrained(tiny_tokenizer_dir)
+    words = ("fit", "--cache", whole, "--eval-data", documents, "--task", "sst2", "--device", "cpu")
+    few = ("--recipe", "mud", "--set", "hidden.epochs=1", "--set", "prediction.epochs=1")
+    ends = []
+    for positions in (READS, 512):
+        config = transformers.BertConfig(vocab_size=len(tokenizer), max_position_embeddings=positions, **SMALL)
+        folder = saved(lambda config=config: transformers.BertModel(config), tokenizer, tmp_path / str(positions))
+        ends.append(hsktrain_run(*words, *few, "--student", folder, "--out", tmp_path / f"out{positions}"))
+    assert ends[0].exit_code == 2
+    assert "the student has 64 positions and rows of" in ends[0].stderr
+    assert ends[1].exit_code == 0, ends[1].output
+    assert (tmp_path / "out512" / "model.safetensors").exists()
+
+
+def test_a_decoder_is_refused(tiny_tokenizer_dir: Path, documents: Path, tmp_path: Path) -> None:
+    tokenizer = transformers.PreTrainedTokenizerFast.from_pretrained(tiny_tokenizer_dir)
+    sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
+    config = transformers.LlamaConfig(
+        vocab_size=len(tokenizer),
+        pad_token_id=tokenizer.pad_token_id,
+        max_position_embeddings=64,
+        num_labels=2,
+        **sizes,
+    )
+    folder = saved(lambda: transformers.LlamaForSequenceClassification(config), tokenizer, tmp_path)
+    words = ("--teacher", folder, "--data", documents, "--task", "sst2", "--device", "cpu", "--keep", "none")
+    said = refused("build", *words, "--max-length", LONG, "--stride", 16, "--out", tmp_path / "c")
+    assert "reads from left to right" in said
 
 
 @given(
@@ -203,7 +250,9 @@ def test_what_does_not_go_with_windows_is_refused(
     assert not (tmp_path / "c").exists()
 
 
-def test_the_teacher_is_scored_in_windows(build: tuple[object, ...], documents: Path, tmp_path: Path) -> None:
+def test_the_teacher_is_scored_in_windows(
+    build: tuple[object, ...], tiny_teacher_dir: Path, documents: Path, tmp_path: Path
+) -> None:
     out = tmp_path / "c"
     made = run(*build, "--keep", "none", "--eval-data", documents, "--out", out)
     assert made.exit_code == 0, made.output
@@ -211,4 +260,7 @@ def test_the_teacher_is_scored_in_windows(build: tuple[object, ...], documents: 
     answers = [int(row["logits"].argmax()) for row in hskcache.open_cache(out)]
     gold = [int(line.rpartition("\t")[2]) for line in documents.read_text().splitlines()[1:]]
     assert scores.metrics["accuracy"] == pytest.approx(np.mean(np.equal(answers, gold)))
-    assert parsed("info", out)["num_rows"] == 6
+    assert "of more than 64 tokens read in windows that share 16 tokens" in run("info", out).stdout
+    scored = ("evaluate", "--model", tiny_teacher_dir, "--data", documents, "--task", "sst2", "--device", "cpu")
+    evaluated = hsktrain_run(*scored, "--max-length", LONG, "--stride", OVERLAP, "--json")
+    assert json.loads(evaluated.stdout)["metrics"]["accuracy"] == scores.metrics["accuracy"]
