@@ -128,7 +128,7 @@ def make_job(request: BuildRequest, keep: str = "--max-length", spool: Path | No
     reach = reach_of(loaded.model, loaded.info.name, spec.max_length, keep)
     if spec.windows is not None:
         reach = replace(reach, most=None)
-    elif examples.pairs is None and not loaded.taps.is_causal:
+    elif keep == "--max-length" and examples.pairs is None and not loaded.taps.is_causal:
         reach = replace(reach, beyond="with --stride it reads more in windows")
     tell_cut(tokens.cut, len(tokens), str(data), reach)
     return prepare_job(loaded, examples, tokens, spec)
