@@ -63,7 +63,7 @@ class Job:
 
     @cached_property
     def windowing(self) -> Windowing | None:
-        """How rows are read that are longer than the teacher reads at once; None: no row is."""
+        """Way of reading rows that are longer than the teacher reads at once; None where all rows are read whole."""
         windows = self.spec.windows
         if windows is None:
             return None

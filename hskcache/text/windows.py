@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 Integers = NDArray[np.int64]
 
 
-class Spread(NamedTuple):
+class WindowPlaces(NamedTuple):
     """Windows of some rows.
 
     Attributes:
@@ -66,15 +66,15 @@ class Windowing:
         further = np.maximum(lengths_N.astype(np.int64) - self.length, 0)
         return 1 + -(-further // (self.room - self.overlap))
 
-    def spread(self, lengths_B: Integers) -> Spread:
+    def spread(self, lengths_B: Integers) -> WindowPlaces:
         """Windows of rows of some lengths, one row after the other."""
         parts = [self._of_row(row, int(length)) for row, length in enumerate(lengths_B)]
-        return Spread(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
+        return WindowPlaces(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
 
-    def _of_row(self, row: int, length: int) -> Spread:
+    def _of_row(self, row: int, length: int) -> WindowPlaces:
         if length <= self.length:
             places = np.arange(self.length)
-            return Spread(np.array([row]), places[None], (places < length)[None])
+            return WindowPlaces(np.array([row]), places[None], (places < length)[None])
         count = int(self.counts(np.array([length]))[0])
         starts_V = np.arange(count) * (length - self.length) // (count - 1)
         positions_VW = np.empty((count, self.length), np.int64)
@@ -88,7 +88,7 @@ class Windowing:
         tokens = np.arange(length - self.before - self.after)
         nearest = np.abs(2 * tokens[:, None] - (2 * starts_V + self.room - 1)).argmin(1)
         is_taken_VW[nearest, self.before + tokens - starts_V[nearest]] = True
-        return Spread(np.full(count, row), positions_VW, is_taken_VW)
+        return WindowPlaces(np.full(count, row), positions_VW, is_taken_VW)
 
 
 def windowing_for(

@@ -135,7 +135,7 @@ def _classified(asked: _Asked) -> list[dict[str, Any]]:
 def _windowing(
     asked: _Asked, classifier: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase"
 ) -> "Windowing | None":
-    """How long rows are read; None: whole."""
+    """Way of reading long rows; None where all are read whole."""
     from hskcache.spec import Windows
     from hskcache.text.windows import windowing_for
 
