@@ -110,8 +110,8 @@ def view(what: str) -> Callable[[Command], Command]:
         callback=_view_given,
         show_default=False,
         help=f"{what} as if it had been built so: 1l_5t_0.05h for layers, tokens and columns of hidden states, "
-        "attention=1l_5t, rows=1000, fields=logits+hidden, or several of these with commas between; the guide's page "
-        "on views has more.",
+        "attention=1l_5t, copies=1, rows=1000, fields=logits+hidden, or several of these with commas between; the "
+        "guide's page on views has more.",
         shell_complete=views,
     )
 

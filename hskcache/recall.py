@@ -25,6 +25,7 @@ def provenance_of(examples: Examples, cut: Cut) -> Provenance:
         bad_rows=reading.policy.bad_rows,
         num_unlabelled=reading.num_unlabelled,
         unlabelled=reading.policy.unlabelled,
+        copy_column=None if examples.copies is None else examples.copies.column,
     )
 
 

@@ -6,7 +6,14 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 from pydantic_core import InitErrorDetails
 
 from hskcache.errors import SpecError
@@ -26,6 +33,21 @@ class Strict(BaseModel):
     def defaults(cls) -> Self:
         """The model with nothing said, as a default of another one: its validator is not built for that."""
         return cls.model_construct()  # type: ignore[return-value]
+
+
+class Grown(Strict):
+    """A strict model that got keys later, which are not written where they have their defaults.
+
+    So what was written before is spelled as it was. ``later``: these keys.
+    """
+
+    later: ClassVar[frozenset[str]] = frozenset()
+
+    @model_serializer(mode="wrap")
+    def _written(self, written: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        values: dict[str, Any] = written(self)
+        defaults = {key: type(self).model_fields[key].default for key in self.later}
+        return {key: one for key, one in values.items() if key not in defaults or getattr(self, key) != defaults[key]}
 
 
 class Extended(BaseModel):

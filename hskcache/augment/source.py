@@ -18,11 +18,10 @@ from hskcache.classes import has_gold
 from hskcache.errors import DataError, SpecError
 from hskcache.store.files import file_sha256, sha256_hex
 from hskcache.text import Examples, Task
+from hskcache.text.copies import COPY, ORIGIN
 from hskcache.text.delimited import DIALECTS, Dialect, dialect_of, read_records
 from hskcache.text.layout import Layout
 from hskcache.text.table import Faults, named_column, numbered_column, read_text
-
-ORIGIN, COPY = "origin", "copy"
 
 _TYPED = ".jsonl"
 

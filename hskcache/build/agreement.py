@@ -4,6 +4,7 @@ Whoever wrote which shard, and however often a build was cut off, what is counte
 """
 
 from collections.abc import Iterable
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,7 +35,8 @@ def agreement_of(job: Job, ledger: Ledger, first: tuple[int, int] = (0, 0)) -> d
         return {}
     records = [ledger.committed(LOGITS, first[0] + shard) for shard in range(len(job.layout.shards))]
     written = [record for record in records if record is not None]
-    agreement = _compare(ledger, field, written, (job.labels, first[1]))
+    is_original = np.ones(len(job.rows), bool) if job.copies is None else job.copies.numbers == 0
+    agreement = _compare(ledger, field, written, _Labels(job.labels, is_original, first[1]))
     return {} if agreement is None else {LOGITS: agreement}
 
 
@@ -50,20 +52,34 @@ def added_agreement(cache: Cache, name: str, field: StoredField) -> Agreement | 
     if not isinstance(stored, InputsField) or not stored.has_labels:
         return None
     ledger, shards = Ledger(cache.root), range(len(cache.shards))
-    labels = np.concatenate([cache.read(INPUTS, shard, {"labels"})["labels"] for shard in shards])
+    names = {"labels", "copies"} if stored.has_copies else {"labels"}
+    inputs = [cache.read(INPUTS, shard, names) for shard in shards]
+    labels = np.concatenate([arrays["labels"] for arrays in inputs])
+    is_original = np.concatenate([arrays.get("copies", np.zeros(len(arrays["labels"]))) == 0 for arrays in inputs])
     records = [record for shard in shards if (record := ledger.committed(name, shard)) is not None]
-    return _compare(ledger, field, records, (labels, 0))
+    return _compare(ledger, field, records, _Labels(labels, is_original))
 
 
-def _compare(
-    ledger: Ledger, field: StoredField, records: Iterable[Record], labels: tuple[Labels | NDArray[np.generic], int]
-) -> Agreement | None:
-    """The agreement of shards of logits with labels, of which the first belongs to a row of the cache.
+class _Labels(NamedTuple):
+    """Labels of rows.
+
+    Attributes:
+        values: [N].
+        is_original: flags of rows that are no copies [N].
+        first_row: row of the cache that the first of them belongs to.
+    """
+
+    values: Labels | NDArray[np.generic]
+    is_original: NDArray[np.bool_]
+    first_row: int = 0
+
+
+def _compare(ledger: Ledger, field: StoredField, records: Iterable[Record], labels: _Labels) -> Agreement | None:
+    """The agreement of shards of logits with the labels of originals: a copy has that of the row it was made from.
 
     A shard that cannot be read leaves it unknown: ``hskcache verify`` tells what is damaged, and a build is none the
     worse for it.
     """
-    labels_N, first_row = labels
     width = kind_of(field).num_answers(field)
     assert width is not None
     answers, wanted = [], []
@@ -74,10 +90,12 @@ def _compare(
             return None
         is_kept = np.ones(len(logits_NC), bool)
         is_kept[[one.row - record.start for one in record.skipped]] = False
+        rows = slice(record.start - labels.first_row, record.stop - labels.first_row)
+        is_kept &= labels.is_original[rows]
         logits_NC = logits_NC[is_kept]
         answers.append(logits_NC[:, 0] if width == 1 else logits_NC.argmax(1))
-        wanted.append(labels_N[record.start - first_row : record.stop - first_row][is_kept])
-    if not answers:
+        wanted.append(labels.values[rows][is_kept])
+    if not sum(map(len, answers)):
         return None
     answers_N, wanted_N = np.concatenate(answers), np.concatenate(wanted)
     is_gold = has_gold(wanted_N)

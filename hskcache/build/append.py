@@ -19,7 +19,7 @@ from hskcache.store.appending import (
     is_left,
     tidy_append,
 )
-from hskcache.store.fields import INPUTS
+from hskcache.store.fields import INPUTS, StoredField
 from hskcache.store.ledger import Ledger
 from hskcache.store.manifest import InputsField, Manifest
 
@@ -62,8 +62,7 @@ def check_append(job: Job, cache: Cache, again: bool = False) -> None:
         name = next(
             name for name in {**manifest.own_fields, **fields} if manifest.own_fields.get(name) != fields.get(name)
         )
-        has_labels = job.labels is not None
-        what = f"{'have' if has_labels else 'lack'} labels" if name == INPUTS else f"make another field {name}"
+        what = _unlike(job, known) if name == INPUTS else f"make another field {name}"
         raise MismatchError(
             f"the rows of {data.name} {what}, unlike those of {cache.root}; name the columns that it was built with"
         )
@@ -73,6 +72,13 @@ def check_append(job: Job, cache: Cache, again: bool = False) -> None:
         raise MismatchError(
             f"{cache.root} has the rows of {data.name} already; give other data, or --again to have them in it twice"
         )
+
+
+def _unlike(job: Job, known: StoredField | None) -> str:
+    """Difference of the rows of a job from those of a cache, beside their tokens, in words."""
+    if isinstance(known, InputsField) and known.has_copies and job.copies is None:
+        return "lack the numbers of copies that --copy names"
+    return f"{'lack' if job.labels is None else 'have'} labels"
 
 
 def append(

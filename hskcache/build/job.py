@@ -1,6 +1,6 @@
 """A build before the teacher runs: a spec resolved against the teacher, rows that fit it, and every shape."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, reduce
 from operator import or_
 from pathlib import Path
@@ -25,6 +25,7 @@ from hskcache.teacher.capture import Wanted, require_seen
 from hskcache.teacher.inputs import SavedTokenizer, fit_rows, most_tokens, save_tokenizer
 from hskcache.teacher.load import Teacher
 from hskcache.text import Corpus, Examples, TokenizedRows
+from hskcache.text.copies import Copies
 from hskcache.text.labels import Labels
 from hskcache.text.windows import Windowing, windowing_of
 from hskcache.units import human_bytes
@@ -41,6 +42,7 @@ class Job:
         rows: tokens, as the teacher reads them.
         spec: what to keep, resolved.
         layout: shards and sizes.
+        copies: which rows are copies of which; None where that is not known.
     """
 
     teacher: Teacher
@@ -49,6 +51,7 @@ class Job:
     rows: TokenizedRows
     spec: Spec
     layout: ShardLayout
+    copies: Copies | None = None
 
     @cached_property
     def tokenizer(self) -> SavedTokenizer:
@@ -78,6 +81,7 @@ class Job:
             has_token_types=self.rows.token_type_ids is not None,
             has_labels=self.labels is not None,
             has_unlabelled=self.labels is not None and not has_gold(self.labels).all(),
+            has_copies=self.copies is not None,
         )
 
     @property
@@ -122,8 +126,10 @@ def prepare_job(teacher: Teacher, examples: Examples, rows: TokenizedRows, spec:
         problem=examples.problem if has_task else "none",
         label_names=list(examples.label_names) if has_task else [],
         provenance=provenance_of(examples, rows.cut),
+        copies=[] if examples.copies is None else examples.copies.counts,
     )
-    return _prepare(teacher, data, examples.labels, rows, spec)
+    job = _prepare(teacher, data, examples.labels, rows, spec)
+    return job if examples.copies is None else replace(job, copies=examples.copies)
 
 
 def prepare_corpus_job(teacher: Teacher, corpus: Corpus, spec: Spec) -> Job:
@@ -144,8 +150,8 @@ def respecified(job: Job, spec: Spec) -> Job:
     if job.data.problem == "text":
         spec = check_corpus_spec(spec, job.teacher)
     spec = resolve_windows(resolve_spec(spec, job.teacher.info), job.teacher)
-    layout = plan(spec, job.teacher.info, job.teacher.num_labels, job.rows)
-    return Job(job.teacher, job.data, job.labels, job.rows, spec, layout)
+    layout = plan(spec, job.teacher.info, job.teacher.num_labels, job.rows, job.copies is not None)
+    return replace(job, spec=spec, layout=layout)
 
 
 def corpus_info(source: str, fingerprint: str, num_rows: int) -> DataInfo:
@@ -190,7 +196,8 @@ def _prepare(teacher: Teacher, data: DataInfo, labels: Labels | None, rows: Toke
     tell_maps(teacher, spec)
     rows = fit_rows(teacher.model, rows, (teacher.info.name, data.name), spec.windows is not None)
     tell_unused(spec, rows, data.name)
-    return Job(teacher, data, labels, rows, spec, plan(spec, teacher.info, teacher.num_labels, rows))
+    layout = plan(spec, teacher.info, teacher.num_labels, rows, bool(data.copies))
+    return Job(teacher, data, labels, rows, spec, layout)
 
 
 def check_corpus_spec(spec: Spec, teacher: Teacher) -> Spec:

@@ -20,7 +20,7 @@ from hskcache.text.memory import in_memory
 _KEEPING = tuple(one.name for one in fields(Keeping) if one.name != "spec_file")
 # The rows, and how they lie in shards, are those of the cache.
 _ADDING = tuple(name for name in _KEEPING if name not in {"max_length", "shard_rows", *Packing.model_fields})
-_OTHERS = ("corpus", "spec", "device", "eval_data", "on_nonfinite", "tokenizer")
+_OTHERS = ("corpus", "copy", "spec", "device", "eval_data", "on_nonfinite", "tokenizer")
 _LISTED = ("student_layer_numbers", "layer_map", "store_layers", "heads")
 
 
@@ -111,7 +111,11 @@ def _request(teacher: str, data: Any, options: dict[str, Any]) -> BuildRequest:
     keeping, base = _keeping(options)
     device, on_nonfinite = _how(options)
     request = build_request(
-        teacher, Texts(rows, layout, None if corpus is None else Path(corpus)), keeping, device, base
+        teacher,
+        Texts(rows, layout, None if corpus is None else Path(corpus), options.get("copy")),
+        keeping,
+        device,
+        base,
     )
     eval_data = () if scored is None else (in_memory(scored, "eval_data"),)
     return replace(request, on_nonfinite=on_nonfinite, eval_data=eval_data)

@@ -67,7 +67,9 @@ class ShardLayout:
         }
 
 
-def plan(spec: Spec, teacher: TeacherInfo, num_labels: int | None, rows: TokenizedRows) -> ShardLayout:
+def plan(
+    spec: Spec, teacher: TeacherInfo, num_labels: int | None, rows: TokenizedRows, has_copies: bool = False
+) -> ShardLayout:
     """Work out every shape of the cache from the tokenized rows.
 
     Args:
@@ -75,14 +77,16 @@ def plan(spec: Spec, teacher: TeacherInfo, num_labels: int | None, rows: Tokeniz
         teacher: its sizes.
         num_labels: width C of the logits; None where there are none.
         rows: tokens.
+        has_copies: whether it is stored which rows are copies of which.
 
     Raises:
         SpecError: the layers or heads asked for do not exist, or a shard would be larger than readers accept.
     """
     lengths = rows.lengths.astype(np.int64)
     token_bytes = np.dtype(id_dtype(teacher.vocab_size)).itemsize + (rows.token_type_ids is not None)
-    # A row's id, label and offset take 8 bytes each.
-    sizes = {INPUTS: Size(lengths * token_bytes + 24, num_arrays=5)}
+    # A row's id, label, offset and origin take 8 bytes each, the number of a copy 4.
+    beside_bytes, num_arrays = (36, 7) if has_copies else (24, 5)
+    sizes = {INPUTS: Size(lengths * token_bytes + beside_bytes, num_arrays=num_arrays)}
     fields: dict[str, StoredField] = {}
     for kind, built in BUILT.items():
         if (field := built.field(FieldBasis(spec, teacher, num_labels))) is not None:

@@ -19,6 +19,7 @@ from hskcache.spec import Packing, Spec
 from hskcache.store.ledger import Ledger
 from hskcache.strict import first_problem
 from hskcache.text import tokenized
+from hskcache.text.copies import in_order_of_copies
 from hskcache.text.corpus import check_corpus
 from hskcache.text.remembered import of_model
 from hskcache.text.singles import prompted
@@ -76,6 +77,13 @@ def with_length(request: BuildRequest, out: Path | None = None) -> BuildRequest:
         raise SpecError(f"what to keep: {first_problem(error, Spec)}") from None
 
 
+def with_copies(request: BuildRequest, out: Path) -> BuildRequest:
+    """The request with rows as they stand in the data, where a cache was begun so that is gone on with."""
+    if request.texts.copy is not None or (begun := Ledger(out).request()) is None or begun.data.copies:
+        return request
+    return replace(request, texts=replace(request.texts, copy=""))
+
+
 def _known_length(request: BuildRequest, out: Path | None) -> tuple[int | None, str]:
     """Tokens of a row at most, and where that is from; None where it is not known."""
     if out is not None and (begun := Ledger(out).request()) is not None:
@@ -120,10 +128,11 @@ def make_job(request: BuildRequest, keep: str = "--max-length", spool: Path | No
     with nullcontext() if spool is None else spooling(spool):
         if has_task:
             examples = layout.read_for(loaded.info.name, loaded.model.config, data)
+            examples = in_order_of_copies(examples, data, request.texts.copy)
             tokens = tokenized(examples, loaded.tokenizer, spec.max_length)
         else:
             _refuse_scores(request)
-            examples = layout.read_texts(data)
+            examples = in_order_of_copies(layout.read_texts(data), data, request.texts.copy)
             tokens = tokenized(prompted(examples, spec), loaded.tokenizer, spec.max_length)
     reach = reach_of(loaded.model, loaded.info.name, spec.max_length, keep)
     if spec.windows is not None:

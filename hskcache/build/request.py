@@ -21,11 +21,13 @@ class Texts:
         data: a file, a folder of ``save_to_disk``, ``hub:REPO[:CONFIG]:SPLIT``, or rows in memory.
         layout: which of its columns to read.
         corpus: plain text, a sentence a line.
+        copy: column of the numbers of copies, see :func:`~hskcache.text.copies.in_order_of_copies`.
     """
 
     data: str | InMemory | None = None
     layout: Layout = field(default_factory=Layout)
     corpus: Path | None = None
+    copy: str | None = None
 
     @property
     def are_given(self) -> bool:

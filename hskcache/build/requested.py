@@ -5,7 +5,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 from hskcache import console, processes
-from hskcache.build.prepare import check_room, make_addition, make_corpus_build, make_job, packed, with_length
+from hskcache.build.prepare import (
+    check_room,
+    make_addition,
+    make_corpus_build,
+    make_job,
+    packed,
+    with_copies,
+    with_length,
+)
 from hskcache.build.request import AdditionRequest, BuildRequest
 from hskcache.counted import counted
 from hskcache.disk import spool_folder
@@ -35,7 +43,7 @@ def build(request: BuildRequest, out: Path) -> BuildOutcome:
     Raises:
         CacheError: something is missing, damaged or does not fit, or the disk is too small.
     """
-    request = with_length(replace(request, device=own_device(request.device)), out)
+    request = with_copies(with_length(replace(request, device=own_device(request.device)), out), out)
     check_room(out)
     if request.texts.corpus is None:
         job = make_job(request, spool=spool_folder(out))

@@ -29,6 +29,7 @@ from hskcache.store.reading import read_shard
 from hskcache.store.record import CONSTANTS
 from hskcache.teacher.capture import Wanted
 from hskcache.teacher.lean import lean
+from hskcache.text.copies import UNKNOWN
 
 SINCE = "the last whole shard"
 """Point that a build that was cut off goes on from."""
@@ -212,4 +213,8 @@ def inputs_of(job: Job, start: int, stop: int, first_row: int = 0) -> Arrays:
         arrays["token_type_ids"] = rows.token_type_ids[first:last]
     if job.labels is not None:
         arrays["labels"] = job.labels[start:stop]
+    if job.copies is not None:
+        origins = job.copies.origins[start:stop]
+        arrays["copies"] = job.copies.numbers[start:stop]
+        arrays["origins"] = np.where(origins == UNKNOWN, UNKNOWN, origins + first_row)
     return arrays

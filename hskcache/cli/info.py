@@ -129,6 +129,7 @@ def _print(facts: dict[str, Any], told: dict[str, str]) -> None:
         ("teacher", f"{teacher['name']}  ({architecture})"),
         ("data", f"{data['name']}  ({counted(num_rows, 'row')}, {counted(facts['num_shards'], 'shard')}, {labels})"),
         *(("appended", f"{part['name']}  ({part['num_rows']:,} of the rows)") for part in facts["appended"]),
+        *_copies([data, *facts["appended"]]),
         *_read_as(facts),
         *(
             (one.flag, f"{facts[one.flag]}  (teacher layer -> student layer: {_pairs(facts[one.pairs])})")
@@ -152,6 +153,16 @@ def _print(facts: dict[str, Any], told: dict[str, str]) -> None:
     total = facts["num_bytes"]
     rows.append(("total", "", units.human_bytes(total), f"{total / max(num_rows, 1):,.1f}"))
     console.print_columns(rows, ("field", "what", "bytes", "bytes a row"), right=(2, 3))
+
+
+def _copies(parts: list[dict[str, Any]]) -> list[tuple[str, str]]:
+    """Originals and copies among the rows, where that is known."""
+    counts = [part["copies"] for part in parts if "copies" in part]
+    if not counts:
+        return []
+    most, num_originals = max(map(len, counts)) - 1, sum(count[0] for count in counts)
+    made = counted(sum(map(sum, counts)) - num_originals, "copy", "copies")
+    return [("copies", f"{counted(num_originals, 'original')} and {made}, up to {most} of a text")]
 
 
 def _left_out(parts: list[dict[str, Any]]) -> list[tuple[str, str]]:

@@ -43,6 +43,12 @@ _DATA_OR_CORPUS = (
         help="In place of --data: plain text, a sentence a line, a blank line between documents; no labels, no logits.",
     ),
 )
+_COPY = click.option(
+    "--copy",
+    metavar="COLUMN",
+    help="Column of --data that numbers the copies of a row, as hskcache augment writes it, for views of fewer copies; "
+    "'' reads none.  [default: copy, beside a column origin]",
+)
 on_nonfinite_option = click.option(
     "--on-nonfinite",
     type=click.Choice(("fail", "skip")),
@@ -56,4 +62,4 @@ def texts(command: Command) -> Command:
     """Give a command ``--data`` or ``--corpus``, and which columns are read, as one argument ``texts``."""
     from hskcache.build.request import Texts
 
-    return with_options(_DATA_OR_CORPUS, layout(gathered(Texts, "texts")(command)))
+    return with_options(_DATA_OR_CORPUS, layout(_COPY(gathered(Texts, "texts")(command))))

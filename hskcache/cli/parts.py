@@ -37,9 +37,17 @@ def make_part_job(cache: "Cache", teacher: str, device: str, texts: Texts, spool
     if texts.data is None:
         return packed(make_corpus_part(BuildRequest(teacher, texts, spec, device)), spool)
     layout = _layout(texts.layout, of_cache(f"the cache {cache.name}", request, str(texts.data)), request, texts.data)
-    texts = replace(texts, layout=layout)
+    texts = replace(texts, layout=layout, copy=_copy_column(texts, request))
     asked = BuildRequest(teacher, texts, spec, device)
     return make_job(asked, "a cache built with --max-length", spool_folder(cache.root))
+
+
+def _copy_column(texts: Texts, request: "Request") -> str | None:
+    """Column of the numbers of copies as given, or of the cache; none where the cache knows of no copies."""
+    if texts.copy is not None or not request.data.copies:
+        return texts.copy if request.data.copies else ""
+    column = None if request.data.provenance is None else request.data.provenance.copy_column
+    return str(column) if isinstance(column, int) else None
 
 
 def _layout(given: Layout, memory: "Remembered", request: "Request", source: Source) -> Layout:

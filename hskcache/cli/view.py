@@ -46,13 +46,14 @@ def describe_row(cache: "Cache", row: int) -> dict[str, Any]:
     ids = [int(token) for token in data["input_ids"]]
     names = list(cache.manifest.request.data.label_names)
     label = data.get("label")
-    facts = {
+    facts: dict[str, Any] = {
         "row": row,
         "row_id": data["row_id"],
         "tokens": Spelling(cache.tokenizer_path).tokens(ids),
         "input_ids": ids,
         "token_type_ids": [int(kind) for kind in data.get("token_type_ids", ())],
         "label": names[int(label)] if label is not None and names else label,
+        **{key: data[key] for key in ("copy", "origin") if key in data},
     }
     for kind, description in DESCRIPTIONS.items():
         facts |= description.facts(data.get(kind), names)
@@ -77,7 +78,7 @@ def _print(facts: dict[str, Any], kinds: dict[str, str]) -> None:
     added = [(name, shown, DESCRIPTIONS[kinds[name]]) for name, shown in facts["added"].items()]
     label = "none" if facts["label"] is None else facts["label"]
     lines = [line for _, shown, description in own if (line := description.line(shown, names)) is not None]
-    printer.print("  ".join([f"row {facts['row']}", f"label {label}", *lines]))
+    printer.print("  ".join([f"row {facts['row']}", *_copy(facts), f"label {label}", *lines]))
     for name, shown, description in added:
         if (line := description.line(shown, names)) is not None:
             printer.print(f"{name}  {line}")
@@ -98,6 +99,14 @@ def _print(facts: dict[str, Any], kinds: dict[str, str]) -> None:
     printer.print(table)
     if columns:
         printer.print("A number says that the position was kept, 1 the best.", style="dim")
+
+
+def _copy(facts: dict[str, Any]) -> list[str]:
+    """Words on whose copy a row is; none of an original."""
+    if not facts.get("copy"):
+        return []
+    origin = "an unknown row" if facts["origin"] < 0 else f"row {facts['origin']}"
+    return [f"copy {facts['copy']} of {origin}"]
 
 
 def _shaded(text: str, shade: float) -> "Text":

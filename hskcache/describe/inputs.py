@@ -11,5 +11,5 @@ class DescribedInputs(Description[InputsField]):
 
     def told(self, field: InputsField) -> str:
         """Names of those that are stored."""
-        parts = {"token types": field.has_token_types, "labels": field.has_labels}
+        parts = {"token types": field.has_token_types, "labels": field.has_labels, "copies": field.has_copies}
         return ", ".join(["token ids", *(part for part, stored in parts.items() if stored)])

@@ -1,11 +1,11 @@
 """Account of how the rows of a cache were read; told to readers and to later commands, never digested."""
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field as Key
 from pydantic import JsonValue
 
-from hskcache.strict import Strict
+from hskcache.strict import Grown, Strict
 
 MOST_LISTED = 1000
 """Bad rows that are listed by their lines at most; all are counted."""
@@ -46,7 +46,7 @@ class BadRow(Strict):
     reason: str
 
 
-class Provenance(Strict):
+class Provenance(Grown):
     """Account of how rows came from a data set into a cache.
 
     Attributes:
@@ -58,7 +58,10 @@ class Provenance(Strict):
         bad_rows: what was to become of them; None for a corpus.
         num_unlabelled: rows without a gold label: left out, or kept without one.
         unlabelled: what became of them; None where nothing was said.
+        copy_column: of the numbers of copies, see :mod:`hskcache.text.copies`; None where none was read.
     """
+
+    later: ClassVar[frozenset[str]] = frozenset({"copy_column"})
 
     columns: ColumnsRead | None = None
     task: dict[str, JsonValue] | None = None
@@ -68,3 +71,4 @@ class Provenance(Strict):
     bad_rows: Literal["fail", "skip"] | None = None
     num_unlabelled: int = Key(default=0, ge=0)
     unlabelled: Literal["fail", "skip", "keep"] | None = None
+    copy_column: str | int | None = None

@@ -1,6 +1,7 @@
 """Request for a cache, or for a field added to one: teacher, tokenizer, rows and what to keep."""
 
-from typing import Any, Literal
+from itertools import accumulate, pairwise
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field as Key
 from pydantic import JsonValue
@@ -13,7 +14,7 @@ from hskcache.store.kinds import KINDS
 from hskcache.store.provenance import Provenance
 from hskcache.store.record import Sha256
 from hskcache.store.row_ranges import RowRanges
-from hskcache.strict import Strict
+from hskcache.strict import Grown, Strict
 
 # Where something came from is told to readers, but the same content under another name is the same cache.
 _DATA_NAMES = {"name": True, "split": True, "task": True, "provenance": True}
@@ -47,12 +48,15 @@ class TokenizerInfo(Strict):
     has_token_types: bool
 
 
-class DataInfo(Strict):
+class DataInfo(Grown):
     """The rows; ``fingerprint`` is a digest of their texts and labels.
 
     The problem ``text`` is a corpus, and ``none`` are texts of a data file: neither has a task.
-    ``provenance`` is None in caches from before it was kept.
+    ``provenance`` is None in caches from before it was kept. ``copies`` are the numbers of rows that are originals,
+    then first copies, and so on, in the order of the rows; empty where it is not known which are copies.
     """
+
+    later: ClassVar[frozenset[str]] = frozenset({"copies"})
 
     name: str
     split: str | None = None
@@ -62,18 +66,28 @@ class DataInfo(Strict):
     problem: Literal["classification", "regression", "text", "none"]
     label_names: list[str]
     provenance: Provenance | None = None
+    copies: list[int] = Key(default=[])
 
     @property
     def has_task(self) -> bool:
         """True if the rows ask what a classifier answers."""
         return self.problem not in {"text", "none"}
 
-    def of_some(self, num_rows: int) -> "DataInfo":
-        """The same of so many of the rows: what was counted over all of them is left out."""
+    @property
+    def num_originals(self) -> int:
+        """Rows that are no copies of others, as far as that is known."""
+        return self.copies[0] if self.copies else self.num_rows
+
+    def of_some(self, rows: range) -> "DataInfo":
+        """The same of some neighbouring rows: what was counted over all of them is left out."""
         provenance, nothing = self.provenance, Provenance()
         counted = ("cut", "num_bad", "bad", "num_unlabelled")
         told = provenance and provenance.model_copy(update={name: getattr(nothing, name) for name in counted})
-        return self.model_copy(update={"num_rows": num_rows, "provenance": told})
+        ends = [min(max(end, rows.start), rows.stop) for end in accumulate(self.copies)]
+        copies = [end - begin for begin, end in pairwise([rows.start, *ends])]
+        while copies and not copies[-1]:
+            copies.pop()
+        return self.model_copy(update={"num_rows": len(rows), "provenance": told, "copies": copies})
 
 
 class LayerKept(Strict):
@@ -124,6 +138,11 @@ class Request(Strict):
         return sum(part.num_rows for part in self.parts)
 
     @property
+    def num_originals(self) -> int:
+        """Rows of all parts that are no copies of others, as far as that is known."""
+        return sum(part.num_originals for part in self.parts)
+
+    @property
     def num_shards(self) -> int:
         """Shards of each field."""
         return sum(self.shards_of(part) for part in self.parts)
@@ -154,7 +173,8 @@ class Request(Strict):
         for part in self.parts:
             kept = range(max(start, begin), min(stop, begin + part.num_rows))
             if kept:
-                parts.append(part if len(kept) == part.num_rows else part.of_some(len(kept)))
+                rows = range(kept.start - begin, kept.stop - begin)
+                parts.append(part if len(kept) == part.num_rows else part.of_some(rows))
             begin += part.num_rows
         return self.model_copy(update={"data": parts[0], "appended": parts[1:]})
 

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -11,6 +12,9 @@ from hskcache.errors import DataError
 from hskcache.text.labels import Labels, Problem
 from hskcache.text.table import Columns, RowPolicy
 from hskcache.text.tasks import Task
+
+if TYPE_CHECKING:
+    from hskcache.text.copies import Copies
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,7 @@ class Examples:
         label_names: the classes in the order of their indices; empty for a regression or unlabelled rows of no task.
         source: the file or data set, as the user named it.
         split: the part of a data set; None for a file.
+        copies: which rows are copies of which; None where that was not read.
     """
 
     texts: Sequence[str]
@@ -61,6 +66,7 @@ class Examples:
     split: str | None
     fingerprint: str
     reading: Reading = field(default_factory=Reading)
+    copies: "Copies | None" = None
 
     def __len__(self) -> int:
         return len(self.texts)

@@ -54,7 +54,7 @@ def read_examples(
         policy: what becomes of rows that cannot be used or have no gold label; None fails.
     """
     labels, policy = labels or LabelSet(), policy or RowPolicy()
-    table = _read_table(source, columns, labels, policy)
+    table = read_table(source, columns, labels, policy)
     _check_texts(table, table.texts, "text")
     if table.pairs is not None:
         _check_texts(table, table.pairs, "second text")
@@ -210,7 +210,8 @@ def _column(column: str | int | None) -> str | int | None:
     return int(column) if isinstance(column, str) and column.isascii() and column.isdigit() else column
 
 
-def _read_table(source: Source, columns: Columns, labels: LabelSet, policy: RowPolicy) -> RawTable:
+def read_table(source: Source, columns: Columns, labels: LabelSet, policy: RowPolicy) -> RawTable:
+    """Some columns of a source as they are written, unchecked; errors as in :func:`read_examples`."""
     if isinstance(source, InMemory):
         return source.read(columns, policy.bad_rows)
     if str(source).startswith("hub:"):

@@ -20,7 +20,14 @@ Shape = tuple[int | None, ...]
 BLOCK_BYTES = 64_000_000
 """Decoded values of a block, about; one row may take more."""
 
-_INPUTS = {"row_id": "row_ids", "input_ids": "input_ids", "token_type_ids": "token_type_ids", "label": "labels"}
+_INPUTS = {
+    "row_id": "row_ids",
+    "input_ids": "input_ids",
+    "token_type_ids": "token_type_ids",
+    "label": "labels",
+    "copy": "copies",
+    "origin": "origins",
+}
 
 
 class ColumnOrigin(NamedTuple):

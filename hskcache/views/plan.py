@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Mapping
 
+from hskcache.counted import counted
 from hskcache.errors import MismatchError
 from hskcache.nearest import meant
 from hskcache.resolved import resolve_spec
@@ -48,7 +49,8 @@ def viewed(manifest: Manifest, shelf: Shelf, view: View) -> tuple[Manifest, Shel
         request = request.between(*rows)
     if request == manifest.request and {name: one.field for name, one in fields.items()} == manifest.fields:
         return manifest, shelf
-    is_whole = request.num_rows == manifest.request.num_rows
+    # What is known of the labels is known of originals.
+    is_whole = request.num_originals == manifest.request.num_originals
     seen = manifest.model_copy(
         update={
             "format": ViewFormat(manifest, rows[0]),
@@ -82,12 +84,42 @@ def _rows(origin: ViewedCache, view: View) -> tuple[int, tuple[int, int]]:
     start, stop = (0, request.num_rows) if view.rows is None else view.rows
     if stop > request.num_rows:
         raise MismatchError(f"{where} has no rows {start} to {stop - 1}; it has {request.num_rows}, counted from 0")
+    if view.copies is not None:
+        stop = min(stop, num_with(request, view.copies, where))
+        if start >= stop:
+            raise MismatchError(
+                f"{where} has {counted(stop, 'row')} with copies={view.copies}, and none from {start} on"
+            )
     shard = request.shards.shard_of(start)
     if start != (before := request.shards[shard][0]):
         raise MismatchError(
             f"rows from {start} of {where} are asked for, and a view begins with a shard, such as that of row {before}"
         )
     return shard, (start, stop)
+
+
+def num_with(request: Request, copies: int, where: str) -> int:
+    """Rows of a cache up to the last one that is among the first so many copies of its original, which are the first.
+
+    Raises:
+        MismatchError: it is not known which rows are copies, there are no so many, or rows were appended in another
+            order.
+    """
+    parts = request.parts
+    if not all(part.copies for part in parts):
+        raise MismatchError(
+            f"{where} does not know which of its rows are copies; build it of a table with the columns origin and "
+            "copy, as hskcache augment writes it, or name the latter's number with --copy"
+        )
+    if copies > (most := max(len(part.copies) for part in parts) - 1):
+        raise MismatchError(f"{counted(copies, 'copy', 'copies')} of a row are asked for, and {where} has {most}")
+    counts = [sum(part.copies[: copies + 1]) for part in parts]
+    whole = next((place for place, part in enumerate(parts) if counts[place] < part.num_rows), len(parts))
+    if any(counts[whole + 1 :]):
+        raise MismatchError(
+            f"{where} had rows appended after copies that a view of {copies} leaves out; build one cache of all rows"
+        )
+    return sum(counts)
 
 
 def _narrower(request: Request, view: View, names: Collection[str]) -> Request:

@@ -25,11 +25,12 @@ _WANTED = {
     "encoding": "an encoding such as int8",
     "attention": "a short form such as 1l_5t",
     "dims": "a number of values from 1 on",
+    "copies": "a number of copies from 0 on",
     "rows": "a number of rows, or a start and a stop",
     "fields": "names of fields",
 }
 """Values that each part of a view takes."""
-_PLAIN = ("target", "score", "specials", "columns", "encoding", "attention", "dims")
+_PLAIN = ("target", "score", "specials", "columns", "encoding", "attention", "dims", "copies")
 """Parts that are written as they are."""
 _YES_OR_NO = {False: "no", True: "yes"}
 
@@ -63,6 +64,7 @@ class View(Strict):
         encoding: of hidden states that are stored as they came, in float32.
         attention: of attention scores, in the short form ``1l_5t``: layers and positions.
         dims: of embeddings: the first so many values, of length 1 where those of the cache are.
+        copies: of every row at most so many, beside the original; of pairs so many of each text.
         rows: [start, stop), counted in the cache; an integer N stands for the first N.
         fields: names; the rows are always among them.
     """
@@ -77,6 +79,7 @@ class View(Strict):
     encoding: EncodingName | None = None
     attention: str | None = None
     dims: int | None = Field(default=None, ge=1)
+    copies: int | None = Field(default=None, ge=0)
     rows: Annotated[tuple[int, int] | None, BeforeValidator(_range)] = None
     fields: Annotated[tuple[str, ...] | None, BeforeValidator(_listed)] = None
 
@@ -122,7 +125,7 @@ def parse_view(text: str = "", **parts: Any) -> View:
     Args:
         text: parts between commas: a short form of hidden states such as ``1l_5t_0.05h``, ``layers=6+8`` (teacher
             layers), ``target=8``, ``score=left``, ``specials=no``, ``columns=uniform``, ``encoding=int8``,
-            ``attention=1l_5t``, ``dims=256``, ``rows=1000`` or ``rows=64:128``, ``fields=logits+hidden``.
+            ``attention=1l_5t``, ``dims=256``, ``copies=1``, ``rows=1000`` or ``rows=64:128``, ``fields=logits+hidden``.
         parts: attributes of :class:`View`.
 
     Raises:
@@ -159,6 +162,7 @@ def _part(part: str) -> dict[str, Any]:
         "layers": lambda text: tuple(map(_number, text.split("+"))),
         "target": _number,
         "dims": _number,
+        **dict.fromkeys(("target", "copies"), _number),
         "specials": _yes_or_no,
         **dict.fromkeys(("score", "columns", "encoding", "attention"), str),
         "rows": _rows,

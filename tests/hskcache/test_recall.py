@@ -8,7 +8,7 @@ import pytest
 from hskcache.cache import open_cache
 from hskcache.errors import SpecError
 from hskcache.recall import column_flags, of_cache, task_of
-from hskcache.store.manifest import DataInfo, Request
+from hskcache.store.manifest import Request
 from hskcache.store.provenance import ColumnsRead, CutRows, Provenance
 from hskcache.text.layout import Layout
 
@@ -91,7 +91,7 @@ def test_rows_that_were_appended_are_read_as_they_were() -> None:
 
 def test_a_part_of_the_rows_keeps_how_they_were_read_and_drops_what_was_counted() -> None:
     kept = Provenance(columns=ColumnsRead(text="a"), cut=CutRows(num_rows=2), num_bad=1, bad_rows="skip")
-    some = DataInfo.of_some(request(provenance=kept).data, 1).provenance
+    some = request(provenance=kept).data.of_some(range(1)).provenance
     assert some is not None
     assert (some.columns, some.bad_rows) == (kept.columns, "skip")
     assert (some.cut.num_rows, some.num_bad) == (0, 0)

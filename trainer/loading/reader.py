@@ -21,8 +21,9 @@ from trainer.loading.block import ROW, TOKEN, Block, StoredRows, axis_of, joined
 from trainer.loading.kinds import LOADED
 from trainer.loading.spool import RecordSpool, spool_of
 
-# A row's number in the data: it is its place in the cache too, which the loader knows without reading it.
-_UNUSED = frozenset({"row_ids"})
+# A row's number in the data: it is its place in the cache too, which the loader knows without reading it. Nothing is
+# learned from whose copy a row is.
+_UNUSED = frozenset({"row_ids", "copies", "origins"})
 _MOST_THREADS = 4
 
 

@@ -99,7 +99,7 @@ def cost_of(cells: Sequence[StudyCell], cache: Cache, machine: Machine, keeps_st
         if key not in paces:
             paces[key] = _pace(cell, machine)
         pace = paces[key]
-        seconds += pace.cell_s(point.recipe, point.num_rows or cache.num_rows)
+        seconds += pace.cell_s(point.recipe, point.num_rows or cache.view(point.view).num_rows)
         kept_bytes += pace.student_bytes if keeps_students else 0
         most = max(most, pace.student_bytes)
     return Cost(len(left), len(cells), seconds, kept_bytes, kept_bytes + _WEIGHTS_OF_A_RUN * most)

@@ -236,7 +236,7 @@ def _expanded(cache: Cache, name: str, values: Sequence[Value]) -> list[str]:
 def _told(axis: str, value: str) -> str:
     """A value as a name tells it."""
     if axis in AXES:
-        return value if axis not in {"rows", "layer-map", "target"} else f"{axis} {value}"
+        return value if axis not in {"rows", "copies", "layer-map", "target"} else f"{axis} {value}"
     return f"{axis.rpartition('.')[2]}={value}"
 
 

@@ -11,7 +11,7 @@ from pydantic import ConfigDict
 
 from hskcache.errors import DamageError
 from hskcache.spec import Kept, Spec
-from hskcache.strict import Strict
+from hskcache.strict import Grown
 
 if TYPE_CHECKING:
     import numpy as np
@@ -39,7 +39,7 @@ def layer_name(layer: int) -> str:
     return f"layer_{layer:02d}"
 
 
-class StoredField(Strict):
+class StoredField(Grown):
     """Content of a field; every kind has a model of its own."""
 
     # Older pydantic cannot write a model within another one that is not built.

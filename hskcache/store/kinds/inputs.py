@@ -22,13 +22,17 @@ class InputsField(StoredField):
         has_labels: whether rows have labels.
         has_unlabelled: whether some of the labels stand for none, where rows were kept that have no gold label:
             NO_CLASS in place of a class, NaN in place of a score.
+        has_copies: whether it is known which rows are copies of which.
     """
+
+    later: ClassVar[frozenset[str]] = frozenset({"has_copies"})
 
     kind: Literal["inputs"] = "inputs"
     id_dtype: Literal["uint16", "int32"]
     has_token_types: bool
     has_labels: bool
     has_unlabelled: bool = False
+    has_copies: bool = False
 
 
 class Inputs(Kind[InputsField]):
@@ -42,6 +46,8 @@ class Inputs(Kind[InputsField]):
         ("row_offsets", 1): Meaning(("row_boundary",), "tokens [i, i + 1) are those of row i"),
         ("row_ids", 1): Meaning(("row",), "number of the row in the data set"),
         ("labels", 1): Meaning(("row",), "class, or score of a regression"),
+        ("copies", 1): Meaning(("row",), "number of the copy that the row is, 0 for an original"),
+        ("origins", 1): Meaning(("row",), "row_ids of the row that it was made from, -1 where that is not known"),
     }
 
     def arrays(self, field: InputsField) -> dict[str, Array]:
@@ -55,6 +61,8 @@ class Inputs(Kind[InputsField]):
             arrays["token_type_ids"] = Array((), ("uint8",))
         if field.has_labels:
             arrays["labels"] = Array((), ("int64", "float32"))
+        if field.has_copies:
+            arrays |= {"copies": Array((), ("int32",)), "origins": Array((), ("int64",))}
         return arrays
 
     def axis(self, name: str) -> str:
@@ -62,11 +70,13 @@ class Inputs(Kind[InputsField]):
         return TOKEN if name in {"input_ids", "token_type_ids"} else ROW
 
     def of_row(self, field: InputsField, arrays: "dict[str, NDArray[Any]]") -> dict[str, Any]:
-        """Tokens, ``row_id`` and ``label``, which is None where the row has none."""
+        """Tokens, ``row_id``, ``label``, which is None where the row has none, ``copy`` and ``origin`` where known."""
         row: dict[str, Any] = {"row_id": int(arrays.pop("row_ids"))}
         if field.has_labels:
             label = arrays.pop("labels")
             row["label"] = label.item() if has_gold(label) else None
+        if field.has_copies:
+            row |= {"copy": int(arrays.pop("copies")), "origin": int(arrays.pop("origins"))}
         return row | arrays
 
     def is_asked(self, request: "Request") -> bool:
@@ -85,6 +95,8 @@ class Inputs(Kind[InputsField]):
         limits = {"input_ids": (ids, "token ids"), "token_type_ids": (num_types, "token types")}
         if request.data.problem == "classification":
             limits["labels"] = len(request.data.label_names), "classes"
+        if field.has_copies:
+            limits["copies"] = max(len(part.copies) for part in request.parts), "numbers of copies"
         for name, (limit, what) in limits.items():
             if name in arrays:
                 check_below(name, arrays[name], limit, what)

@@ -22,6 +22,7 @@ from trainer.study.size import KnowledgeSizes
         ("depth", 7, 4),
         ("encoding", 8, 4),
         ("joint", 13, 5),
+        ("copies", 3, 3),
         ("layer-map", 3, 3),
         ("length", 27, 6),
         ("missing", 8, 2),
@@ -42,7 +43,7 @@ def test_a_study_that_ships_has_its_points(
 
 
 def test_every_study_that_ships_is_among_those_tests() -> None:
-    shipped = ["depth", "encoding", "joint", "layer-map", "length", "missing", "overview", "score", "width"]
+    shipped = ["copies", "depth", "encoding", "joint", "layer-map", "length", "missing", "overview", "score", "width"]
     assert known_studies() == shipped
 
 
