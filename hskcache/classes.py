@@ -17,10 +17,28 @@ _SEPARATORS = str.maketrans("", "", " -_")
 
 
 def has_gold(labels_N: "NDArray[Any]") -> "NDArray[np.bool_]":
-    """Flags of labels that are a class, not NO_CLASS, or a score, not NaN: bool [N]."""
+    """Flags of labels that are a class, not NO_CLASS, or a score, not NaN; of rows of words, of any word: bool [N]."""
+    if labels_N.dtype.kind == "O":
+        import numpy as np
+
+        return np.array([has_gold(tags).any() for tags in labels_N], bool)
     # NaN alone differs from itself.
     is_gold_N: NDArray[np.bool_] = labels_N == labels_N if labels_N.dtype.kind == "f" else labels_N != NO_CLASS
     return is_gold_N
+
+
+def of_words(labels_N: "NDArray[Any]") -> "NDArray[Any]":
+    """The labels of all words, one row after the other; the same where rows have a label each."""
+    if labels_N.dtype.kind != "O":
+        return labels_N
+    import numpy as np
+
+    return np.concatenate([np.empty(0, np.int64), *labels_N])
+
+
+def is_tagger(config: Any) -> bool:
+    """True if a model's configuration says that it answers for each token."""
+    return any(str(one).endswith("ForTokenClassification") for one in config.architectures or ())
 
 
 def folded(name: str) -> str:

@@ -6,23 +6,28 @@ Dimension letters as in hskcache.spec: N rows, C classes.
 import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
 from hskcache.agreement import class_agreement, score_agreement
+from hskcache.classes import has_gold, of_words
 from hskcache.counted import counted
+from hskcache.entities import entity_counts
 from hskcache.errors import DataError, MismatchError, SpecError
 from hskcache.inference import predict
 from hskcache.nearest import meant
 from hskcache.store.agreement import Agreement
+from hskcache.text.tagged import rows_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from transformers import PreTrainedModel
 
     from hskcache.text import Examples, TokenizedRows
+    from hskcache.text.first_pieces import FirstPieces
     from hskcache.text.windows import Windowing
 
 Metric: TypeAlias = Callable[["NDArray[Any]", "NDArray[Any]"], float]
@@ -35,7 +40,8 @@ class Scores(dict[str, float]):
     """The metrics of a model by name, and what they were taken from.
 
     ``agreement``: of its answers with the labels; None where nothing was answered. ``label_names``: the classes in
-    index order; empty for a regression. ``compared``: answers [N] and labels [N]. ``metrics``: those that were taken.
+    index order; empty for a regression. ``compared``: answers [N] and labels [N], of rows of words an array each.
+    ``metrics``: those that were taken.
     """
 
     agreement: Agreement | None = None
@@ -47,7 +53,8 @@ class Scores(dict[str, float]):
         """The number of rows, and the standard error of every metric that one draw of so many rows leaves.
 
         That of accuracy is binomial, sqrt(p (1 - p) / N); of the others the spread over 100 bootstrap samples (Efron,
-        1979, The Annals of Statistics 7, section 2), drawn alike every time. Empty where nothing was answered.
+        1979, The Annals of Statistics 7, section 2), drawn alike every time; so it is of rows of words, which are drawn
+        whole. Empty where nothing was answered.
         """
         if self.compared is None:
             return {}
@@ -56,7 +63,7 @@ class Scores(dict[str, float]):
         samples = [draw.integers(0, num_rows, num_rows) for _ in range(_SAMPLES)]
         errors = {}
         for name, metric in self.metrics.items():
-            if name == "accuracy":
+            if name == "accuracy" and labels.dtype.kind != "O":
                 errors[name] = math.sqrt(self[name] * (1 - self[name]) / num_rows)
             else:
                 errors[name] = float(np.std([metric(answered[rows], labels[rows]) for rows in samples], ddof=1))
@@ -147,11 +154,38 @@ def average_precision(scores: "NDArray[Any]", labels: "NDArray[Any]") -> float:
     return float(average_precision_score(labels, scores))
 
 
+def tag_accuracy(predictions: "NDArray[Any]", labels: "NDArray[Any]") -> float:
+    """Share of the words with a gold tag whose predicted tag it is."""
+    tags = of_words(labels)
+    is_gold = has_gold(tags)
+    return float(np.mean(of_words(predictions)[is_gold] == tags[is_gold])) if is_gold.any() else 0.0
+
+
+@dataclass(frozen=True)
+class EntityMetric:
+    """A measure of the entities that tags spell, see :mod:`hskcache.entities`.
+
+    Attributes:
+        measure: ``f1``, ``precision`` or ``recall`` of all entities together.
+        names: the tags in the order of their classes.
+    """
+
+    measure: str
+    names: tuple[str, ...] = ()
+
+    def __call__(self, predictions: "NDArray[Any]", labels: "NDArray[Any]") -> float:
+        """The measure of rows of words, an array of classes each."""
+        return float(getattr(entity_counts(predictions, labels, self.names), self.measure))
+
+
 METRICS: dict[str, Metric] = {
     "accuracy": accuracy,
     "accuracy_f1": accuracy_f1,
     "auc": auc,
     "average_precision": average_precision,
+    "entity_f1": EntityMetric("f1"),
+    "entity_precision": EntityMetric("precision"),
+    "entity_recall": EntityMetric("recall"),
     "f1": f1,
     "f1_macro": f1_macro,
     "matthews": matthews,
@@ -171,12 +205,20 @@ _ELSEWHERE = {
     "matthews_correlation": "matthews",
     "mcc": "matthews",
     "roc_auc": "auc",
+    "overall_accuracy": "accuracy",
+    "overall_f1": "entity_f1",
+    "overall_precision": "entity_precision",
+    "overall_recall": "entity_recall",
+    "precision": "entity_precision",
+    "recall": "entity_recall",
+    "seqeval": "entity_f1",
 }
 PROBLEM_METRICS: dict[str, tuple[str, ...]] = {
     "classification": ("accuracy", "f1_macro", "f1", "accuracy_f1", "matthews"),
     "regression": ("pearson", "spearman", "pearson_spearman"),
     "similarity": ("spearman", "pearson", "pearson_spearman"),
     "duplicates": ("auc", "average_precision", "spearman", "pearson"),
+    "tagging": ("entity_f1", "entity_precision", "entity_recall", "accuracy"),
 }
 """Metrics by problem; the last two are of pairs of texts by a cosine, against scores and against two classes."""
 DEFAULT_METRICS: dict[str, tuple[str, ...]] = {
@@ -184,6 +226,7 @@ DEFAULT_METRICS: dict[str, tuple[str, ...]] = {
     "regression": ("pearson", "spearman"),
     "similarity": ("spearman", "pearson"),
     "duplicates": ("auc", "average_precision", "spearman"),
+    "tagging": PROBLEM_METRICS["tagging"],
 }
 
 
@@ -203,7 +246,16 @@ def metrics_for(problem: str, names: Sequence[str] | None = None, first: str | N
             raise SpecError(
                 f"{flag}{name!r} is not a metric of a {problem} task; choose among {', '.join(fitting)}{near}"
             )
-    return {name: METRICS[name] for name in wanted}
+    return {name: tag_accuracy if (problem, name) == ("tagging", "accuracy") else METRICS[name] for name in wanted}
+
+
+def with_names(metrics: Mapping[str, Metric], names: Sequence[str]) -> dict[str, Metric]:
+    """The same metrics, those of entities told the tags, in the order of their classes."""
+    known = tuple(names)
+    return {
+        name: replace(metric, names=known) if isinstance(metric, EntityMetric) else metric
+        for name, metric in metrics.items()
+    }
 
 
 def share_kept(student: Mapping[str, float], teacher: Mapping[str, float], metric: str) -> float | None:
@@ -227,10 +279,18 @@ def check_labels(examples: "Examples") -> "NDArray[Any]":
     return labels
 
 
-def answers(logits_NC: "NDArray[np.float32]", problem: str) -> "NDArray[Any]":
-    """The class index of every row, NO_ANSWER where its logits are not finite; of a regression its score: [N]."""
+def answers(logits_NC: "NDArray[np.float32]", problem: str, words: "FirstPieces | None" = None) -> "NDArray[Any]":
+    """The class index of every row, NO_ANSWER where its logits are not finite; of a regression its score: [N].
+
+    Of rows of words, whose first pieces have the logits, it is an array of each row's words, object [N]: NO_ANSWER for
+    those that have no first piece.
+    """
     if problem == "regression":
         return logits_NC[:, 0]
+    if words is not None:
+        found = np.full(int(words.num_words_N.sum()), NO_ANSWER)
+        found[words.among_words()] = answers(logits_NC, "classification")
+        return rows_of(found, words.num_words_N)
     return np.where(np.isfinite(logits_NC).all(axis=1), logits_NC.argmax(axis=1), NO_ANSWER)
 
 
@@ -247,24 +307,26 @@ def evaluate(
 
     ``windowing``: how rows are read that are longer than a window, see :func:`~hskcache.inference.predict`.
 
-    A classification row whose logits are not finite counts as wrong whatever its label. Raises DataError as
+    A classification row whose logits are not finite counts as wrong whatever its label, and so does a word that has no
+    place in its row, as it was cut off or gives no token; among entities it is O. Raises DataError as
     :func:`check_labels`, MismatchError if a label is no class of the model.
     """
     labels = check_labels(examples)
     num_labels = int(model.config.num_labels)
-    if examples.problem == "classification" and int(labels.max()) >= num_labels:
+    if examples.problem != "regression" and (largest := int(of_words(labels).max())) >= num_labels:
         raise MismatchError(
-            f"{examples.source} has class {int(labels.max())} (counted from 0) and the model has "
+            f"{examples.source} has class {largest} (counted from 0) and the model has "
             f"{counted(num_labels, 'class', 'classes')}; "
             "use a model of this task"
         )
     logits = predict(model, rows, pad_token_id=model.config.pad_token_id or 0, bf16=bf16, windowing=windowing)
-    predictions = answers(logits, examples.problem)
+    predictions = answers(logits, examples.problem, rows.words)
+    metrics = with_names(metrics, examples.label_names)
     scores = Scores({name: metric(predictions, labels) for name, metric in metrics.items()})
     if examples.problem == "regression":
         scores.agreement = score_agreement(predictions, labels)
     else:
-        scores.agreement = class_agreement(predictions, labels, num_labels)
+        scores.agreement = class_agreement(of_words(predictions), of_words(labels), num_labels)
     scores.compared, scores.metrics = (predictions, labels), metrics
     named = len(examples.label_names) == num_labels
     scores.label_names = tuple(examples.label_names if named else map(str, range(num_labels)))

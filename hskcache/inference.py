@@ -134,11 +134,11 @@ def predict(
 ) -> "NDArray[np.float32]":
     """Logits of every row, in row order.
 
-    Returns float32 [N, C]. Raises MismatchError if a row is longer than the model's positions, or holds an id outside
-    its vocabulary.
+    Returns float32 [N, C]; of rows of words those of all words that have a first piece, [P, C]. Raises MismatchError if
+    a row is longer than the model's positions, or holds an id outside its vocabulary.
 
     Args:
-        model: a sequence classifier, on the device where to compute.
+        model: a classifier of rows, or of rows of words a tagger, on the device where to compute.
         pad_token_id: fills the padding, which the attention mask hides.
         token_budget: padded tokens of one batch at most, counted as :func:`row_costs`.
         bf16: compute under bfloat16 autocast.
@@ -147,6 +147,8 @@ def predict(
     """
     import torch
 
+    if windowing is not None and rows.words is not None:
+        raise MismatchError("rows of words with a tag each are not read in windows yet; leave --stride out")
     if windowing is not None:
         from hskcache.text.windows import windowed
 
@@ -160,7 +162,9 @@ def predict(
     check_fit(model, rows)
     device = model.device
     with_types = takes_token_types(model)
-    logits = torch.empty(len(rows.offsets) - 1, model.config.num_labels, device=device)
+    words = rows.words
+    num_answers = len(rows.offsets) - 1 if words is None else len(words.positions)
+    logits = torch.empty(num_answers, model.config.num_labels, device=device)
     autocast = torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16)
     with evaluating(model), torch.inference_mode(), autocast:
         for indices in length_batches(row_costs(np.diff(rows.offsets)), token_budget):
@@ -168,8 +172,12 @@ def predict(
             if not with_types:
                 batch.pop("token_type_ids", None)
             output = model(**{name: values.to(device, non_blocking=True) for name, values in batch.items()})
+            answers, place = output.logits.float(), indices
+            if words is not None:
+                first = torch.from_numpy(words.padded(indices, batch["input_ids"].shape[1])).to(device)
+                answers, place = answers.flatten(0, 1).index_select(0, first), words.of(indices)
             # One copy to the host at the end: a copy per batch would stall the device each time.
-            logits[torch.from_numpy(indices).to(device)] = output.logits.float()
+            logits[torch.from_numpy(place).to(device)] = answers
             on_rows(len(indices))
     return logits.cpu().numpy()
 

@@ -14,7 +14,7 @@ from pydantic import computed_field
 
 from hskcache.errors import CacheError, DamageError
 from hskcache.store.content import check_content
-from hskcache.store.fields import INPUTS, OFFSETS, check_positions
+from hskcache.store.fields import INPUTS, OFFSETS, check_positions, check_words
 from hskcache.store.files import read_document
 from hskcache.store.growing import growing
 from hskcache.store.ledger import TOKENIZER, Ledger
@@ -119,6 +119,7 @@ class _Shards:
 
     Attributes:
         lengths: by shard, the tokens of its rows, once the inputs are read; of damaged inputs there are none.
+        words: likewise, where the words of each row begin; None where rows are texts.
         bad_pages: pages of records that are not as they were written; nothing is said of the shards that they are of.
         skipped: by field, the rows that its records leave out, as far as they can be read.
     """
@@ -127,6 +128,7 @@ class _Shards:
     manifest: Manifest
     deep: bool
     lengths: dict[int, NDArray[np.int64]] = field(default_factory=dict)
+    words: dict[int, NDArray[np.int64] | None] = field(default_factory=dict)
     bad_pages: list[Problem] = field(default_factory=list)
     skipped: dict[str, list[Skipped]] = field(default_factory=dict)
 
@@ -179,15 +181,17 @@ class _Shards:
     def _shard(self, record: Record, path: Path) -> str | None:
         """Problem of a shard's file, or None."""
         # Those that say where rows begin, or which of their positions are kept.
-        dividing = [name for name in record.arrays if name in OFFSETS or name.endswith("/positions")]
+        dividing = [name for name in record.arrays if name in OFFSETS or name.rpartition("/")[2] == "positions"]
         names = None if self.deep else dividing
         try:
             arrays = read_shard(path, record, self.manifest.fields[record.field], names)
             check_content(self.manifest.request, self.manifest.fields[record.field], arrays)
             if record.field == INPUTS and "row_offsets" in arrays:
+                self.words[record.shard] = arrays.get("position_offsets")
                 self.lengths[record.shard] = np.diff(arrays["row_offsets"])
             elif (lengths := self.lengths.get(record.shard)) is not None:
                 check_positions(arrays, lengths)
+                check_words(self.manifest.fields[record.field], arrays, self.words[record.shard])
         except DamageError as error:
             return str(error)
         return None

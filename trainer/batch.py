@@ -58,11 +58,14 @@ class Batch:
     Attributes:
         inputs: ``input_ids``, ``attention_mask`` and, where the teacher has them, ``token_type_ids``, each [B, L]
             int64.
-        labels: class index [B] int64 or score [B] float32; None where the data has none.
+        labels: class index [B] int64 or score [B] float32, of rows of words a class index a word [P] int64; None where
+            the data has none.
         targets: by kind of knowledge that is loaded, what losses compare with.
         num_rows: rows of the whole global batch; losses divide by it, so that slices add up to its mean.
         row_ids: row of the cache (or, with a live teacher, of the data) of each row, on the host.
         totals: by kind, what its losses divide by in place of the rows, of the whole global batch likewise.
+        first_pieces: place of each word's first piece in the flattened batch, row * L + position, int64 [P]; None where
+            rows are texts. There the student's answers are compared with logits and labels.
         weight: 1; 0 where the global batch has fewer rows than slices and a row of another slice stands in, so that
             every process takes every step.
     """
@@ -74,10 +77,11 @@ class Batch:
     row_ids: tuple[int, ...]
     totals: Mapping[str, int] = field(default_factory=dict)
     weight: float = 1.0
+    first_pieces: Tensor | None = None
 
     @property
     def logits(self) -> Tensor | None:
-        """The teacher's logits, [B, C] float32; None where they are not loaded."""
+        """The teacher's logits, [B, C] float32, or of words [P, C]; None where they are not loaded."""
         return self.targets.get("logits")
 
     @property
@@ -89,6 +93,11 @@ class Batch:
     def attention(self) -> dict[int, AttentionTarget]:
         """Teacher layer, counted from 1 -> kept attention scores; empty where none are loaded."""
         return self.targets.get("attention") or {}
+
+    @property
+    def num_answers(self) -> int:
+        """Answers of the whole global batch, by which losses on logits and labels divide: its rows, or their words."""
+        return self.num_rows if self.first_pieces is None else max(1, self.totals.get("inputs", 0))
 
     @property
     def num_positions(self) -> int:

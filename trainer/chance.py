@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hskcache import console
+from hskcache.classes import has_gold, of_words
 from hskcache.evaluation import Metric, Scores
 from hskcache.store.agreement import Agreement, ClassAgreement
+from hskcache.text.tagged import rows_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -37,7 +39,14 @@ def record(scores: Mapping[str, float]) -> dict[str, Any]:
 
 
 def majority(labels_N: "NDArray[Any]", metrics: Mapping[str, Metric]) -> dict[str, float]:
-    """The metrics of a model that gives all rows the most frequent class of the labels [N], or the mean of scores."""
+    """The metrics of a model that gives all rows the most frequent class of the labels [N], or the mean of scores.
+
+    Of rows of words it gives all words the most frequent tag.
+    """
+    if labels_N.dtype.kind == "O":
+        counts = np.bincount((tags := of_words(labels_N))[has_gold(tags)])
+        answers_N = rows_of(np.full(len(tags), counts.argmax()), [len(row) for row in labels_N])
+        return {name: metric(answers_N, labels_N) for name, metric in metrics.items()}
     if labels_N.dtype.kind == "f":
         answer: Any = labels_N.mean()
     else:

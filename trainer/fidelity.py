@@ -14,8 +14,10 @@ from hskcache.cache import Cache
 from hskcache.decoded import Distance
 from hskcache.evaluation import pearson
 from hskcache.inference import check_fit, predict
-from hskcache.store.fields import INPUTS
+from hskcache.ragged import Integers
+from hskcache.store.fields import INPUTS, InputsField, LogitsField
 from hskcache.text import TokenizedRows
+from hskcache.text.first_pieces import stored_pieces
 
 Logits = NDArray[np.float32]
 
@@ -23,9 +25,20 @@ Logits = NDArray[np.float32]
 def cached_rows(cache: Cache, shard: int) -> TokenizedRows:
     """The rows of a shard. Raises DamageError if it is not as it was written."""
     stored = cache.manifest.shards[INPUTS][shard].arrays
-    arrays = cache.read(INPUTS, shard, {"row_offsets", "input_ids", "token_type_ids"} & stored.keys())
+    names = {"row_offsets", "input_ids", "token_type_ids", "positions", "position_offsets"}
+    arrays = cache.read(INPUTS, shard, names & stored.keys())
     offsets = arrays["row_offsets"].astype(np.int64)
-    return TokenizedRows(arrays["input_ids"].astype(np.int32), offsets, arrays.get("token_type_ids"), frozenset())
+    ids, types, words = arrays["input_ids"].astype(np.int32), arrays.get("token_type_ids"), stored_pieces(arrays)
+    return TokenizedRows(ids, offsets, types, frozenset(), words=words)
+
+
+def words_of(cache: Cache) -> Integers | None:
+    """Words of each row of a cache that have a first piece, int64 [N]; None where rows are texts."""
+    inputs = cache.fields[INPUTS]
+    if not isinstance(inputs, InputsField) or not inputs.has_words:
+        return None
+    shards = (cache.read(INPUTS, shard, ["position_offsets"]) for shard in range(len(cache.shards)))
+    return np.concatenate([np.diff(arrays["position_offsets"]) for arrays in shards])
 
 
 def beside(
@@ -33,9 +46,9 @@ def beside(
 ) -> tuple[Logits, Logits]:
     """Logits of a model and of a cached teacher for every row of a cache, shard by shard.
 
-    Returns two float32 [N, C]; the teacher's is NaN where the cache holds nothing of a row. Raises MismatchError if a
-    row is longer than the model's positions, or holds an id outside its vocabulary; DamageError if a shard is not as it
-    was written.
+    Returns two float32 [N, C], of rows of words those of their first pieces; the teacher's is NaN where the cache holds
+    nothing of a row. Raises MismatchError if a row is longer than the model's positions, or holds an id outside its
+    vocabulary; DamageError if a shard is not as it was written.
 
     Args:
         model: a classifier on its device, whose outputs stand in the order of the field's.
@@ -43,6 +56,8 @@ def beside(
         bf16: compute under bfloat16 autocast.
         on_rows: called with the number of rows done since the last call.
     """
+    stored = cache.fields[field]
+    assert isinstance(stored, LogitsField)
     pad = cache.manifest.request.tokenizer.pad_token_id
     sides: tuple[list[Logits], list[Logits]] = ([], [])
     cache.ahead((name, shard) for shard in range(len(cache.shards)) for name in (INPUTS, field))
@@ -50,9 +65,10 @@ def beside(
         rows = cached_rows(cache, shard)
         check_fit(model, rows, cache.name)
         sides[0].append(predict(model, rows, pad_token_id=pad, bf16=bf16, on_rows=on_rows))
-        sides[1].append(cache.read(field, shard, ("logits",))["logits"].astype(np.float32))
+        sides[1].append(cache.read(field, shard, [stored.array])[stored.array].astype(np.float32))
     ours_NC, theirs_NC = (np.concatenate(parts) for parts in sides)
-    theirs_NC[cache.skipped([field])] = np.nan
+    lacks_N = np.isin(np.arange(cache.num_rows), cache.skipped([field]))
+    theirs_NC[lacks_N if (counts := words_of(cache)) is None else np.repeat(lacks_N, counts)] = np.nan
     return ours_NC, theirs_NC
 
 

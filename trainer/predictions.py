@@ -32,22 +32,27 @@ class Predictions:
 
     Attributes:
         index_N: place of each row in its source, counted from 0, int64.
-        logits_NC: of the model, finite.
+        logits_NC: of the model, finite, or NaN of a word that has no place in its row.
         label_names: [C] classes as the data writes them; empty of a regression, whose C is 1.
         teacher_NC: logits of a cached teacher for the same rows, NaN where it has none; None without a teacher.
+        words: of rows of words, of which each has logits of its own, further columns: ``word``, its number in the row,
+            and ``text``; None of rows.
     """
 
     index_N: NDArray[np.int64]
     logits_NC: Logits
     label_names: tuple[str, ...]
     teacher_NC: Logits | None = None
+    words: Columns | None = None
 
     def columns(self) -> Columns:
         """All that is known of each row: ``index``, ``prediction``, of classes ``probability_CLASS``.
 
-        Beside a teacher the same of it: ``teacher`` and ``teacher_probability_CLASS``. Numbers have six digits.
+        Of rows of words each word has a line, and behind ``index`` its number and text. Beside a teacher the same of
+        it: ``teacher`` and ``teacher_probability_CLASS``. Numbers have six digits.
         """
-        columns: Columns = {"index": self.index_N.tolist(), "prediction": self.answers(self.logits_NC)}
+        columns: Columns = {"index": self.index_N.tolist(), **(self.words or {})}
+        columns |= {"prediction": self.answers(self.logits_NC)}
         columns |= self._probabilities("probability", self.logits_NC)
         if self.teacher_NC is not None:
             columns["teacher"] = self.answers(self.teacher_NC)
@@ -86,7 +91,8 @@ class Predictions:
     def summary(self) -> dict[str, Any]:
         """Rows of each predicted class, or mean and range of the scores."""
         if self.label_names:
-            counts = np.bincount(self.logits_NC.argmax(axis=1), minlength=len(self.label_names))
+            answered_NC = self.logits_NC[_finite(self.logits_NC)]
+            counts = np.bincount(answered_NC.argmax(axis=1), minlength=len(self.label_names))
             return {"counts": dict(zip(self.label_names, counts.tolist(), strict=True))}
         scores = self.logits_NC[:, 0].astype(np.float64)
         return {"mean": float(scores.mean()), "least": float(scores.min()), "largest": float(scores.max())}
@@ -98,12 +104,15 @@ def require_suffix(path: Path) -> None:
         raise SpecError(f"--out {path}: give a name that ends in {', '.join(SUFFIXES)}, or - to print a .tsv")
 
 
-def require_cells(label_names: Sequence[str], suffix: str) -> None:
-    """Refuse classes that the cells of a .tsv cannot hold, which knows no quotes. Raises SpecError naming the first."""
-    for name in label_names if suffix == ".tsv" else ():
+def require_cells(texts: Sequence[str], suffix: str, what: str = "the class") -> None:
+    """Refuse classes, or words, that the cells of a .tsv cannot hold, which knows no quotes.
+
+    Raises SpecError naming the first.
+    """
+    for name in texts if suffix == ".tsv" else ():
         if _BREAKS.search(name):
             raise SpecError(
-                f"the class {name!r} holds a tab or the end of a line, which no .tsv can; give --out a name that ends "
+                f"{what} {name!r} holds a tab or the end of a line, which no .tsv can; give --out a name that ends "
                 "in .csv or .jsonl"
             )
 

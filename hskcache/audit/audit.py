@@ -31,6 +31,7 @@ from hskcache.store.fields import INPUTS
 from hskcache.teacher.inputs import fit_rows, save_tokenizer
 from hskcache.teacher.load import Teacher
 from hskcache.text import TokenizedRows, load_tokenizer
+from hskcache.text.first_pieces import stored_pieces
 from hskcache.text.tokenize import special_ids, vocabulary_difference
 
 __all__ = ["TOLERANCES", "Audit", "Question", "audit", "compute_dtype", "draw_rows", "origins", "prepare_audit"]
@@ -212,6 +213,7 @@ def _job(teacher: Teacher, cache: Cache, origin: Origin, inputs: Arrays) -> Job:
         offsets=inputs["row_offsets"],
         token_type_ids=inputs.get("token_type_ids"),
         special_ids=special_ids(load_tokenizer(cache.tokenizer_path)),
+        words=stored_pieces(inputs),
     )
     if "token_type_ids" not in teacher.tokenizer.model_input_names:
         # As in a build with this teacher: its model may have such an input, but was never shown one.

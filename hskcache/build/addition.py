@@ -25,6 +25,7 @@ from hskcache.disk import writing_to
 from hskcache.encoder import takes_token_types
 from hskcache.errors import MismatchError, SpecError
 from hskcache.recall import of_cache
+from hskcache.rows import join
 from hskcache.spec import SECTIONS, Packing, Spec
 from hskcache.store.additions import (
     FieldDraft,
@@ -42,6 +43,7 @@ from hskcache.store.survey import survey
 from hskcache.teacher.inputs import fit_rows
 from hskcache.teacher.load import Teacher
 from hskcache.text import TokenizedRows, load_tokenizer
+from hskcache.text.first_pieces import stored_pieces
 from hskcache.text.tokenize import special_ids, vocabulary_difference
 
 
@@ -209,6 +211,8 @@ def rows_of(cache: Cache, special: frozenset[int]) -> TokenizedRows:
     names = {"input_ids", "row_offsets"}
     if cache.manifest.request.tokenizer.has_token_types:
         names.add("token_type_ids")
+    stored = cache.manifest.fields[INPUTS]
+    names |= {"positions", "position_offsets"} & kind_of(stored).arrays(stored).keys()
     shards = [cache.read(INPUTS, shard, names) for shard in range(len(cache.shards))]
     lengths = np.concatenate([np.diff(arrays["row_offsets"]) for arrays in shards])
     types = [arrays["token_type_ids"] for arrays in shards if "token_type_ids" in arrays]
@@ -217,6 +221,7 @@ def rows_of(cache: Cache, special: frozenset[int]) -> TokenizedRows:
         offsets=np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths, dtype=np.int64)]),
         token_type_ids=np.concatenate(types) if types else None,
         special_ids=special,
+        words=stored_pieces(join([{key: one[key] for key in one if key.startswith("position")} for one in shards])),
     )
 
 
@@ -229,6 +234,7 @@ def _between(rows: TokenizedRows, start: int, stop: int) -> TokenizedRows:
         input_ids=rows.input_ids[first:last],
         offsets=rows.offsets[start : stop + 1] - first,
         token_type_ids=None if types is None else types[first:last],
+        words=None if rows.words is None else rows.words.between(start, stop),
     )
 
 

@@ -12,14 +12,16 @@ from numpy.typing import NDArray
 from hskcache.agreement import class_agreement, score_agreement
 from hskcache.build.job import Job
 from hskcache.cache import Cache
-from hskcache.classes import has_gold
+from hskcache.classes import has_gold, of_words
 from hskcache.errors import DamageError
+from hskcache.rows import join
 from hskcache.store.agreement import Agreement
-from hskcache.store.fields import INPUTS, LOGITS, InputsField, StoredField, kind_of
+from hskcache.store.fields import INPUTS, LOGITS, InputsField, LogitsField, StoredField
 from hskcache.store.ledger import Ledger
 from hskcache.store.reading import read_shard
 from hskcache.store.record import Record
 from hskcache.text.labels import Labels
+from hskcache.text.tagged import rows_of
 
 
 def agreement_of(job: Job, ledger: Ledger, first: tuple[int, int] = (0, 0)) -> dict[str, Agreement]:
@@ -52,10 +54,10 @@ def added_agreement(cache: Cache, name: str, field: StoredField) -> Agreement | 
     if not isinstance(stored, InputsField) or not stored.has_labels:
         return None
     ledger, shards = Ledger(cache.root), range(len(cache.shards))
-    names = {"labels", "copies"} if stored.has_copies else {"labels"}
-    inputs = [cache.read(INPUTS, shard, names) for shard in shards]
-    labels = np.concatenate([arrays["labels"] for arrays in inputs])
-    is_original = np.concatenate([arrays.get("copies", np.zeros(len(arrays["labels"]))) == 0 for arrays in inputs])
+    names = {"tags", "position_offsets"} if stored.has_words else {"labels"}
+    inputs = join([cache.read(INPUTS, shard, names | ({"copies"} if stored.has_copies else set())) for shard in shards])
+    labels = rows_of(inputs["tags"], np.diff(inputs["position_offsets"])) if stored.has_words else inputs["labels"]
+    is_original = inputs.get("copies", np.zeros(len(labels))) == 0
     records = [record for shard in shards if (record := ledger.committed(name, shard)) is not None]
     return _compare(ledger, field, records, _Labels(labels, is_original))
 
@@ -80,21 +82,22 @@ def _compare(ledger: Ledger, field: StoredField, records: Iterable[Record], labe
     A shard that cannot be read leaves it unknown: ``hskcache verify`` tells what is damaged, and a build is none the
     worse for it.
     """
-    width = kind_of(field).num_answers(field)
-    assert width is not None
+    assert isinstance(field, LogitsField)
+    width = field.num_labels
     answers, wanted = [], []
     for record in records:
         try:
-            logits_NC = read_shard(ledger.shard_path(record), record, field)[LOGITS]
+            arrays = read_shard(ledger.shard_path(record), record, field)
         except (DamageError, OSError):
             return None
-        is_kept = np.ones(len(logits_NC), bool)
+        is_kept = np.ones(record.num_rows, bool)
         is_kept[[one.row - record.start for one in record.skipped]] = False
         rows = slice(record.start - labels.first_row, record.stop - labels.first_row)
         is_kept &= labels.is_original[rows]
-        logits_NC = logits_NC[is_kept]
+        logits_NC = arrays[field.array]
+        logits_NC = logits_NC[np.repeat(is_kept, np.diff(arrays["position_offsets"])) if field.of_words else is_kept]
         answers.append(logits_NC[:, 0] if width == 1 else logits_NC.argmax(1))
-        wanted.append(labels.values[rows][is_kept])
+        wanted.append(of_words(labels.values[rows][is_kept]))
     if not sum(map(len, answers)):
         return None
     answers_N, wanted_N = np.concatenate(answers), np.concatenate(wanted)

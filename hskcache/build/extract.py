@@ -59,7 +59,9 @@ class Extractor:
         tensors = {name: self._on_device(array) for name, array in arrays.items()}
         num_kept = {field: counts[index_B] for field, counts in job.layout.kept_N.items()}
         valid = tensors["attention_mask"].bool()
-        return tensors, PaddedRows(tensors["input_ids"], valid, self._on_device(index_B + self.first_row), num_kept)
+        words, row_ids = job.rows.words, self._on_device(index_B + self.first_row)
+        first = None if words is None else self._on_device(words.padded(index_B, arrays["input_ids"].shape[1]))
+        return tensors, PaddedRows(tensors["input_ids"], valid, row_ids, num_kept, first)
 
     def captured(self, inputs: dict[str, Tensor]) -> Captured:
         """Parts of a forward pass over some rows, or over their windows."""

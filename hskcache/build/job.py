@@ -10,7 +10,7 @@ from hskcache.build.kinds import BUILT
 from hskcache.build.kinds.abc import FieldBasis
 from hskcache.build.layout import ShardLayout, id_dtype, plan
 from hskcache.build.windows import check_singles, resolve_windows, tell_unused
-from hskcache.classes import has_gold
+from hskcache.classes import has_gold, of_words
 from hskcache.counted import counted
 from hskcache.encoder import trained_length
 from hskcache.errors import MismatchError, SpecError
@@ -27,6 +27,7 @@ from hskcache.teacher.load import Teacher
 from hskcache.text import Corpus, Examples, TokenizedRows
 from hskcache.text.copies import Copies
 from hskcache.text.labels import Labels
+from hskcache.text.tagged import rows_of
 from hskcache.text.windows import Windowing, windowing_of
 from hskcache.units import human_bytes
 
@@ -38,7 +39,7 @@ class Job:
     Attributes:
         teacher: the model and its tokenizer.
         data: the rows, as the manifest describes them.
-        labels: [N] class indices or scores, or None.
+        labels: [N] class indices or scores, of rows of words those of each word that has a first piece, or None.
         rows: tokens, as the teacher reads them.
         spec: what to keep, resolved.
         layout: shards and sizes.
@@ -80,8 +81,9 @@ class Job:
             id_dtype=id_dtype(self.teacher.info.vocab_size),
             has_token_types=self.rows.token_type_ids is not None,
             has_labels=self.labels is not None,
-            has_unlabelled=self.labels is not None and not has_gold(self.labels).all(),
+            has_unlabelled=self.labels is not None and not has_gold(of_words(self.labels)).all(),
             has_copies=self.copies is not None,
+            has_words=self.rows.words is not None,
         )
 
     @property
@@ -115,7 +117,7 @@ def prepare_job(teacher: Teacher, examples: Examples, rows: TokenizedRows, spec:
     """
     # A file of the spec may come from a corpus.
     spec = spec.model_copy(update={"packing": Packing()})
-    check_singles(spec, examples.pairs is not None)
+    check_singles(spec, examples.pairs is not None, rows.words is not None)
     has_task = teacher.num_labels is not None
     data = DataInfo(
         name=examples.source,
@@ -128,7 +130,11 @@ def prepare_job(teacher: Teacher, examples: Examples, rows: TokenizedRows, spec:
         provenance=provenance_of(examples, rows.cut),
         copies=[] if examples.copies is None else examples.copies.counts,
     )
-    job = _prepare(teacher, data, examples.labels, rows, spec)
+    labels = examples.labels
+    if labels is not None and rows.words is not None:
+        # Of words that no token stands for nothing is learned.
+        labels = rows_of(of_words(labels)[rows.words.among_words()], rows.words.counts)
+    job = _prepare(teacher, data, labels, rows, spec)
     return job if examples.copies is None else replace(job, copies=examples.copies)
 
 

@@ -84,12 +84,15 @@ def plan(
     """
     lengths = rows.lengths.astype(np.int64)
     token_bytes = np.dtype(id_dtype(teacher.vocab_size)).itemsize + (rows.token_type_ids is not None)
-    # A row's id, label, offset and origin take 8 bytes each, the number of a copy 4.
+    # A row's id, label, offset and origin take 8 bytes each, the number of a copy 4; a word's place and tag 10.
     beside_bytes, num_arrays = (36, 7) if has_copies else (24, 5)
     sizes = {INPUTS: Size(lengths * token_bytes + beside_bytes, num_arrays=num_arrays)}
+    if rows.words is not None:
+        word_bytes = 10 * rows.words.counts + 8
+        sizes[INPUTS] = Size(sizes[INPUTS].row_bytes_N + word_bytes, num_arrays=num_arrays + 2)
     fields: dict[str, StoredField] = {}
     for kind, built in BUILT.items():
-        if (field := built.field(FieldBasis(spec, teacher, num_labels))) is not None:
+        if (field := built.field(FieldBasis(spec, teacher, num_labels, rows.words is not None))) is not None:
             fields[kind], sizes[kind] = field, built.size(field, spec, rows)
     layout = ShardLayout(lengths, fields, sizes, spec.shard_rows or _shard_rows(sizes))
     name, largest = max(

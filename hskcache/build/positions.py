@@ -24,12 +24,14 @@ class PaddedRows:
         valid_BL: True where a token is real, False on padding.
         row_ids_B: row of the data set, int64.
         kept_B: by field, positions kept of each row, on the host: shapes are known without asking the device.
+        first_pieces_P: places of the words' first pieces in the flattened batch, int64; None where rows are texts.
     """
 
     input_ids_BL: Tensor
     valid_BL: Tensor
     row_ids_B: Tensor
     kept_B: dict[str, Integers]
+    first_pieces_P: Tensor | None = None
 
 
 def score_layer(layer: int, last: int, which: ScoreLayer) -> int:

@@ -47,8 +47,13 @@ def resolve_windows(spec: Spec, teacher: Teacher) -> Spec:
     return spec.model_copy(update={"windows": windows.model_copy(update={"length": length})})
 
 
-def check_singles(spec: Spec, are_pairs: bool) -> None:
-    """Raise SpecError if pairs of texts are to be read in windows."""
+def check_singles(spec: Spec, are_pairs: bool, are_words: bool = False) -> None:
+    """Raise SpecError if pairs of texts, or rows of words, are to be read in windows."""
+    if spec.windows is not None and are_words:
+        raise SpecError(
+            f"--stride {spec.windows.overlap}: rows are words with a tag each, which are not read in windows yet; "
+            "leave it out, or cut long rows into sentences"
+        )
     if spec.windows is not None and are_pairs:
         raise SpecError(
             f"--stride {spec.windows.overlap}: rows are pairs of texts, and which of the two moves on is not settled; "

@@ -20,6 +20,7 @@ from hskcache.build.job import Job
 from hskcache.build.layout import id_dtype
 from hskcache.build.nonfinite import OnNonfinite, leave_out, refuse
 from hskcache.build.rounds import Progress, Round
+from hskcache.classes import of_words
 from hskcache.disk import require_space
 from hskcache.errors import DamageError, TeacherError
 from hskcache.store.claims import UNSHARED, Claims
@@ -211,8 +212,11 @@ def inputs_of(job: Job, start: int, stop: int, first_row: int = 0) -> Arrays:
     }
     if rows.token_type_ids is not None:
         arrays["token_type_ids"] = rows.token_type_ids[first:last]
+    if (words := rows.words) is not None:
+        begin, end = words.offsets[start], words.offsets[stop]
+        arrays |= {"position_offsets": words.offsets[start : stop + 1] - begin, "positions": words.positions[begin:end]}
     if job.labels is not None:
-        arrays["labels"] = job.labels[start:stop]
+        arrays["tags" if words is not None else "labels"] = of_words(job.labels[start:stop])
     if job.copies is not None:
         origins = job.copies.origins[start:stop]
         arrays["copies"] = job.copies.numbers[start:stop]

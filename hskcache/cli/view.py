@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hskcache import console
+from hskcache.classes import NO_CLASS
 from hskcache.cli.options import cache_or_url_argument
 from hskcache.options import as_json
 from hskcache.options import view as view_option
@@ -55,12 +56,27 @@ def describe_row(cache: "Cache", row: int) -> dict[str, Any]:
         "label": names[int(label)] if label is not None and names else label,
         **{key: data[key] for key in ("copy", "origin") if key in data},
     }
+    if "positions" in data:
+        facts["words"] = _words(data, names)
     for kind, description in DESCRIPTIONS.items():
         facts |= description.facts(data.get(kind), names)
     facts["added"] = {
         name: DESCRIPTIONS[cache.fields[name].kind].shown(stored) for name, stored in data.get("added", {}).items()
     }
     return facts
+
+
+def _words(data: dict[str, Any], names: list[str]) -> list[dict[str, Any]]:
+    """Place of the first piece of each word of a row, its tag, and that which the teacher gives it, None for none."""
+    counts = range(len(data["positions"]))
+    tags = [int(tag) for tag in data.get("tags", ())] or [NO_CLASS for _ in counts]
+    logits = data.get("logits")
+    answers = [NO_CLASS for _ in counts] if logits is None else logits.argmax(1).tolist()
+    named = dict(enumerate(names))
+    return [
+        {"position": int(position), "tag": named.get(tag), "teacher": named.get(answer)}
+        for position, tag, answer in zip(data["positions"], tags, answers, strict=True)
+    ]
 
 
 def _print(facts: dict[str, Any], kinds: dict[str, str]) -> None:
@@ -76,9 +92,9 @@ def _print(facts: dict[str, Any], kinds: dict[str, str]) -> None:
         if description.key
     ]
     added = [(name, shown, DESCRIPTIONS[kinds[name]]) for name, shown in facts["added"].items()]
-    label = "none" if facts["label"] is None else facts["label"]
+    label = "" if "words" in facts else f"label {'none' if facts['label'] is None else facts['label']}"
     lines = [line for _, shown, description in own if (line := description.line(shown, names)) is not None]
-    printer.print("  ".join([f"row {facts['row']}", *_copy(facts), f"label {label}", *lines]))
+    printer.print("  ".join([f"row {facts['row']}", *_copy(facts), *([label] if label else []), *lines]))
     for name, shown, description in added:
         if (line := description.line(shown, names)) is not None:
             printer.print(f"{name}  {line}")
@@ -89,11 +105,14 @@ def _print(facts: dict[str, Any], kinds: dict[str, str]) -> None:
     }
     # Of a single text there is nothing to tell apart.
     types = facts["token_type_ids"] if any(facts["token_type_ids"]) else []
-    table = Table("position", "token", *(["type"] if types else []), *columns, box=None, padding=(0, 2))
+    words = {word["position"]: [word["tag"] or "", word["teacher"] or ""] for word in facts.get("words", ())}
+    headings = [*(["type"] if types else []), *(["tag", "teacher"] if "words" in facts else [])]
+    table = Table("position", "token", *headings, *columns, box=None, padding=(0, 2))
     for position, token in enumerate(facts["tokens"]):
         shades = [strength(position, kept) for kept in columns.values()]
         ranks = [_shaded(_rank(position, kept), shade) for kept, shade in zip(columns.values(), shades, strict=True)]
         kind = [str(types[position])] if types else []
+        kind += words.get(position, ["", ""]) if "words" in facts else []
         style = "bold" if any(shades) else "dim"
         table.add_row(str(position), _shaded(token, max(shades, default=0.0)), *kind, *ranks, style=style)
     printer.print(table)

@@ -193,9 +193,13 @@ def _compare_inputs(matched: Matched) -> tuple[Flags, int]:
     num_other_labels = 0
     for segment, here, there in matched.pairs(INPUTS):
         same[segment.start : segment.stop] = _same_tokens(here, there)
-        if "labels" in here and "labels" in there:
-            ours, theirs = here["labels"], there["labels"]
-            # A row that has none here and there has the same.
+        for name in {"labels", "tags"} & here.keys() & there.keys():
+            ours, theirs = here[name], there[name]
+            if len(ours) != len(theirs):
+                # Of other words: none is the same.
+                num_other_labels += max(len(ours), len(theirs))
+                continue
+            # A row or a word that has none here and there has the same.
             num_other_labels += int(((ours != theirs) & (has_gold(ours) | has_gold(theirs))).sum())
     return same, num_other_labels
 

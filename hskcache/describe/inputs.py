@@ -11,5 +11,6 @@ class DescribedInputs(Description[InputsField]):
 
     def told(self, field: InputsField) -> str:
         """Names of those that are stored."""
-        parts = {"token types": field.has_token_types, "labels": field.has_labels, "copies": field.has_copies}
+        labels = "tags of words" if field.has_words else "labels"
+        parts = {"token types": field.has_token_types, labels: field.has_labels, "copies": field.has_copies}
         return ", ".join(["token ids", *(part for part, stored in parts.items() if stored)])

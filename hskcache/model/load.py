@@ -13,11 +13,13 @@ from transformers import (
     AutoModel,
     AutoModelForMaskedLM,
     AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
     PreTrainedConfig,
     PreTrainedModel,
 )
 from transformers.utils import cached_file
 
+from hskcache.classes import is_tagger
 from hskcache.errors import CacheError, TeacherError
 from hskcache.hub import looked_up
 from hskcache.model.adapter import base_of, is_adapter, merge, num_outputs, require_mergeable
@@ -36,6 +38,7 @@ class ModelKind(NamedTuple):
 
 
 CLASSIFIER = ModelKind(AutoModelForSequenceClassification, "classifier")
+TAGGER = ModelKind(AutoModelForTokenClassification, "tagger")
 ENCODER = ModelKind(AutoModel, "plain encoder")
 MASKED_LM = ModelKind(AutoModelForMaskedLM, "masked LM")
 
@@ -57,6 +60,11 @@ class ModelDemands:
     new_head: bool = False
     dtype: ComputeDtype = "float32"
     config: PreTrainedConfig | None = None
+
+
+def answering(config: PreTrainedConfig) -> ModelKind:
+    """The kind of a checkpoint that answers for rows, or for each token of them, by its configuration."""
+    return TAGGER if is_tagger(config) else CLASSIFIER
 
 
 class Loaded(NamedTuple):

@@ -145,7 +145,7 @@ def class_name(index: int, names: Sequence[str]) -> str:
 def _answers(stored: Field, arrays: Arrays, names: Sequence[str]) -> dict[str, float]:
     """Probability of each class, or under no name the score; empty where there is no answer, or NaN or infinity."""
     num_answers = kind_of(stored).num_answers(stored)
-    if num_answers is None:
+    if num_answers is None or LOGITS not in arrays:
         return {}
     logits = arrays[LOGITS][0].astype(np.float64)
     if not np.isfinite(logits).all():

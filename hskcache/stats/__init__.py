@@ -8,12 +8,12 @@ from numpy.typing import NDArray
 from hskcache.cache import Cache
 from hskcache.classes import NO_CLASS
 from hskcache.errors import DamageError
-from hskcache.rows import Arrays
+from hskcache.rows import Arrays, Integers, take
 from hskcache.stats.answers import Answers, AnswersOfClasses, AnswersOfScores
 from hskcache.stats.model import CacheStats
 from hskcache.stats.positions import KeptOfLayer, Rows
 from hskcache.stats.sizes import sizes
-from hskcache.store.fields import INPUTS, LOGITS, kind_of, layer_name
+from hskcache.store.fields import INPUTS, LogitsField, kind_of, layer_name
 
 __all__ = ["CacheStats", "stats"]
 
@@ -81,9 +81,21 @@ class _FieldStats:
                 raise DamageError(f"{self._name} shard {shard} of {self._cache.name}: {error}") from None
         rows = np.setdiff1d(np.arange(start, stop), self._skipped)
         if self.answers is not None:
-            self.answers.add(arrays[LOGITS][rows - start], _labels(inputs, stop - start)[rows - start], rows)
+            self._answered(inputs, arrays, rows - start, rows)
         if self.values is not None:
             self.values.add(arrays, rows - start)
+
+    def _answered(self, inputs: Arrays, arrays: Arrays, places: Integers, rows: Integers) -> None:
+        """Take the answers of some rows of a shard, or of their words."""
+        field = self._cache.fields[self._name]
+        assert isinstance(field, LogitsField)
+        assert self.answers is not None
+        arrays, inputs = (
+            take(one, own, places) for one, own in ((field, arrays), (self._cache.fields[INPUTS], inputs))
+        )
+        if field.of_words:
+            rows = np.repeat(rows, np.diff(arrays["position_offsets"]))
+        self.answers.add(arrays[field.array], _labels(inputs, len(rows)), rows)
 
 
 def _answers(cache: Cache, name: str) -> Answers | None:
@@ -96,6 +108,6 @@ def _answers(cache: Cache, name: str) -> Answers | None:
 
 
 def _labels(inputs: Arrays, num_rows: int) -> "NDArray[np.generic]":
-    """Labels of a shard's rows; of a cache without any, none of each."""
-    labels: NDArray[np.generic] | None = inputs.get("labels")
+    """Labels of a shard's rows, or tags of its words; of a cache without any, none of each."""
+    labels: NDArray[np.generic] | None = inputs.get("tags", inputs.get("labels"))
     return np.full(num_rows, NO_CLASS) if labels is None else labels

@@ -9,7 +9,17 @@ from pydantic import Discriminator, PlainValidator, SerializeAsAny, TypeAdapter
 from hskcache.counted import counted
 from hskcache.errors import DamageError
 from hskcache.store.kinds import INPUTS, KINDS, LOGITS, kind_of, knowledge
-from hskcache.store.kinds.abc import AXES, OFFSETS, ROW, Array, Kind, StoredField, layer_name
+from hskcache.store.kinds.abc import (
+    AXES,
+    OFFSETS,
+    ROW,
+    Array,
+    Kind,
+    StoredField,
+    check_positions,
+    check_words,
+    layer_name,
+)
 from hskcache.store.kinds.attention import MAX_HEADS, AttentionField
 from hskcache.store.kinds.embedding import EmbeddingField
 from hskcache.store.kinds.hidden import Columns, HiddenField
@@ -41,6 +51,7 @@ __all__ = [
     "check_offsets",
     "check_positions",
     "check_record",
+    "check_words",
     "entry_counts",
     "kind_of",
     "knowledge",
@@ -145,23 +156,6 @@ def check_offsets(field: StoredField, record: Record, arrays: "Mapping[str, NDAr
         assert offsets is not None
         if stored[0] != 0 or bool((stored[1:] < stored[:-1]).any()) or offsets[-1] != info.shape[0]:
             raise DamageError(f"{base} does not divide {name} into rows")
-
-
-def check_positions(arrays: "Mapping[str, NDArray[Any]]", lengths: "NDArray[np.int64]") -> None:
-    """Raise unless every kept position lies within its row.
-
-    Args:
-        arrays: of a shard, ``position_offsets`` and the positions of any layers among them.
-        lengths: tokens of each of its rows, int64 [n].
-
-    Raises:
-        DamageError: one does not, so states would be compared that are not of the row.
-    """
-    for name, positions in arrays.items():
-        if name.endswith("/positions"):
-            offsets = arrays["position_offsets"]
-            if bool((positions >= lengths.repeat(offsets[1:] - offsets[:-1])).any()):
-                raise DamageError(f"{name} points beyond the end of its row")
 
 
 def _where(record: Record) -> str:

@@ -51,7 +51,8 @@ class TokenizerInfo(Strict):
 class DataInfo(Grown):
     """The rows; ``fingerprint`` is a digest of their texts and labels.
 
-    The problem ``text`` is a corpus, and ``none`` are texts of a data file: neither has a task.
+    The problem ``text`` is a corpus, and ``none`` are texts of a data file: neither has a task. Of ``tagging`` every
+    word of a row has a class.
     ``provenance`` is None in caches from before it was kept. ``copies`` are the numbers of rows that are originals,
     then first copies, and so on, in the order of the rows; empty where it is not known which are copies.
     """
@@ -63,7 +64,7 @@ class DataInfo(Grown):
     fingerprint: str
     num_rows: int = Key(ge=0)
     task: str | None = None
-    problem: Literal["classification", "regression", "text", "none"]
+    problem: Literal["classification", "regression", "tagging", "text", "none"]
     label_names: list[str]
     provenance: Provenance | None = None
     copies: list[int] = Key(default=[])

@@ -8,9 +8,10 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hskcache import console
+from hskcache.classes import is_tagger
 from hskcache.encoder import identifying_config, weights_digest
 from hskcache.model.adapter import tokenizer_of
-from hskcache.model.load import CLASSIFIER, ENCODER, ModelDemands, load_config, load_model
+from hskcache.model.load import ENCODER, ModelDemands, answering, load_config, load_model
 from hskcache.model.sentence import SentenceModules, encoder_of, load_dense, sentence_modules
 from hskcache.resolved import SENTENCE
 from hskcache.runtime import quiet, resolve_device
@@ -53,14 +54,15 @@ class Teacher:
 
 
 def load_teacher(name: str, device: str = "auto", dtype: ComputeDtype = "float32") -> Teacher:
-    """Load a fine-tuned encoder and its tokenizer from a folder or the hub.
+    """Load a fine-tuned encoder, a classifier of rows or of their words, and its tokenizer from a folder or the hub.
 
     Raises:
         SpecError: no such device.
         TeacherError: it cannot be loaded whole, has no classification head, or cannot be run on padded rows.
     """
     remedy = f"fine-tune it on the task first: hsktrain finetune --model {name}"
-    model, tokenizer = _load(name, ModelDemands(CLASSIFIER, "a teacher", remedy, dtype=dtype), device)
+    kind = answering(load_config(name, "a teacher"))
+    model, tokenizer = _load(name, ModelDemands(kind, "a teacher", remedy, dtype=dtype), device)
     return as_teacher(model, tokenizer, name, int(model.config.num_labels))
 
 
@@ -112,7 +114,8 @@ def is_classifier(name: str) -> bool:
         TeacherError: the configuration cannot be read.
     """
     config = load_config(encoder_of(name, sentence_modules(name)), "a teacher")
-    return any(str(one).endswith("ForSequenceClassification") for one in config.architectures or ())
+    names = map(str, config.architectures or ())
+    return is_tagger(config) or any(name.endswith("ForSequenceClassification") for name in names)
 
 
 def _with_modules(teacher: Teacher, name: str, modules: SentenceModules) -> Teacher:

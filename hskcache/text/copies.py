@@ -67,7 +67,11 @@ def in_order_of_copies(examples: Examples, source: Source, copy: str | int | Non
     Raises:
         DataError: there is no such column, or it holds something else.
     """
-    if copy == "" or examples.reading.columns is None:
+    if copy and examples.words is not None:
+        raise DataError(
+            f"{examples.source}: --copy {copy}: rows are words with a tag each, of which there are no copies"
+        )
+    if copy == "" or examples.reading.columns is None or examples.words is not None:
         return examples
     number = COPY if copy is None else int(copy) if str(copy).isdecimal() else copy
     try:

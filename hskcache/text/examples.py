@@ -3,14 +3,16 @@
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hskcache.classes import has_gold
+from hskcache.classes import has_gold, of_words
 from hskcache.errors import DataError
 from hskcache.text.labels import Labels, Problem
 from hskcache.text.table import Columns, RowPolicy
+from hskcache.text.tagged import Joined
 from hskcache.text.tasks import Task
 
 if TYPE_CHECKING:
@@ -49,12 +51,13 @@ class Examples:
     Attributes:
         texts: [N] sentences, or the first of each pair, as written.
         pairs: [N] the second of each pair, or None.
-        labels: int64 [N] class indices, NO_CLASS for none; float32 [N] scores, NaN for none; or None when no label was
-            read, or no row had one.
+        labels: int64 [N] class indices, NO_CLASS for none; float32 [N] scores, NaN for none; of rows of words int64
+            [words] each, object [N]; or None when no label was read, or no row had one.
         label_names: the classes in the order of their indices; empty for a regression or unlabelled rows of no task.
         source: the file or data set, as the user named it.
         split: the part of a data set; None for a file.
         copies: which rows are copies of which; None where that was not read.
+        words: [N] words of each row, which the texts are made of; None where rows are texts.
     """
 
     texts: Sequence[str]
@@ -67,6 +70,7 @@ class Examples:
     fingerprint: str
     reading: Reading = field(default_factory=Reading)
     copies: "Copies | None" = None
+    words: Sequence[Sequence[str]] | None = None
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -80,33 +84,27 @@ class Examples:
         """The rows that have a gold label; the same where all have, or no label was read."""
         if self.labels is None or (is_gold := has_gold(self.labels)).all():
             return self
-        index = np.flatnonzero(is_gold).tolist()
-        texts = [self.texts[row] for row in index]
+        return self._taken(np.flatnonzero(is_gold).tolist())
+
+    def first(self, count: int) -> "Examples":
+        """The first so many rows; the same where there are no more."""
+        return self if count >= len(self) else self._taken(range(count))
+
+    def _taken(self, index: Sequence[int]) -> "Examples":
+        """Some of the rows."""
+        words = None if self.words is None else [self.words[row] for row in index]
+        texts = [self.texts[row] for row in index] if words is None else Joined(words)
         pairs = None if self.pairs is None else [self.pairs[row] for row in index]
+        labels = None if self.labels is None else self.labels[index]
         numbers = [self.reading.numbers[row] for row in index] if self.reading.numbers else ()
         return replace(
             self,
             texts=texts,
             pairs=pairs,
-            labels=self.labels[is_gold],
-            fingerprint=fingerprint(texts, pairs, self.labels[is_gold], self.label_names),
-            reading=replace(self.reading, numbers=numbers),
-        )
-
-    def first(self, count: int) -> "Examples":
-        """The first so many rows; the same where there are no more."""
-        if count >= len(self):
-            return self
-        texts = [self.texts[row] for row in range(count)]
-        pairs = None if self.pairs is None else [self.pairs[row] for row in range(count)]
-        labels = None if self.labels is None else self.labels[:count]
-        return replace(
-            self,
-            texts=texts,
-            pairs=pairs,
             labels=labels,
-            fingerprint=fingerprint(texts, pairs, labels, self.label_names),
-            reading=replace(self.reading, numbers=self.reading.numbers[:count]),
+            fingerprint=fingerprint(texts, pairs, labels, self.label_names, words),
+            reading=replace(self.reading, numbers=numbers),
+            words=words,
         )
 
     def require_gold(self, purpose: str) -> None:
@@ -122,14 +120,21 @@ class Examples:
 
 
 def fingerprint(
-    texts: Sequence[str], pairs: Sequence[str] | None, labels: Labels | None, names: tuple[str, ...]
+    texts: Sequence[str],
+    pairs: Sequence[str] | None,
+    labels: Labels | None,
+    names: tuple[str, ...],
+    words: Sequence[Sequence[str]] | None = None,
 ) -> str:
     """SHA-256 of rows' content, the same for the same rows in any format.
 
     Covers texts, pairs, labels and label names, each string preceded by its length in bytes so that no two contents
-    run together; file names, splits and column names do not enter.
+    run together; file names, splits and column names do not enter. Of rows of words it covers the words of each.
     """
     digest = hashlib.sha256(b"hskcache rows 1\n")
+    if words is not None:
+        digest.update(b"words\n" + np.array(list(map(len, words)), "<i8").tobytes())
+        texts = list(chain.from_iterable(words))
     for kind, strings in (("texts", texts), ("pairs", pairs), ("names", names)):
         if strings is not None:
             digest.update(f"{kind} {len(strings)}\n".encode())
@@ -137,6 +142,7 @@ def fingerprint(
                 data = string.encode()
                 digest.update(len(data).to_bytes(8, "little") + data)
     if labels is not None:
+        labels = of_words(labels)
         stored = labels.astype(labels.dtype.newbyteorder("<"))
         digest.update(f"labels {labels.dtype.name}\n".encode() + np.ascontiguousarray(stored).tobytes())
     return digest.hexdigest()

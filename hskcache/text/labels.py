@@ -16,8 +16,8 @@ from hskcache.errors import DataError, SpecError
 from hskcache.text.gold import Unlabelled, number, unlabelled_classes, unlabelled_scores
 from hskcache.text.table import RawTable, RowPolicy
 
-Problem: TypeAlias = Literal["classification", "regression"]
-Labels: TypeAlias = NDArray[np.int64] | NDArray[np.float32]
+Problem: TypeAlias = Literal["classification", "regression", "tagging"]
+Labels: TypeAlias = NDArray[np.int64] | NDArray[np.float32] | NDArray[np.object_]
 
 _INTEGER = re.compile(r"[+-]?\d+")
 _WHOLE = re.compile(r"([+-]?\d+)\.0*")
@@ -30,7 +30,8 @@ class LabelSet:
     """Labels that a data set may have. Raises SpecError for a name twice, a single name, or names for a regression.
 
     Attributes:
-        problem: None infers it: numbers that are not all whole are scores, anything else is a class.
+        problem: None infers it: numbers that are not all whole are scores, anything else is a class. ``tagging``,
+            a class a word, is never inferred.
         names: the classes as the data writes them, in the order of class indices. None infers them: in numeric order
             when all are whole numbers, else sorted. Give the training set's names when reading the other parts, for
             a small one may lack a class.
@@ -55,8 +56,9 @@ class Resolved(NamedTuple):
     """Labels as numbers.
 
     Attributes:
-        labels: class indices int64 [N], NO_CLASS for none; or scores float32 [N], NaN for none. None where no row has a
-            gold label. What rows with a fault hold says nothing.
+        labels: class indices int64 [N], NO_CLASS for none; scores float32 [N], NaN for none; or of rows of words an
+            array of class indices each, object [N]. None where no row has a gold label. What rows with a fault hold
+            says nothing.
         names: of the classes; empty for scores.
         remarks: how the labels were read where that was not told, each a few words.
     """

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from hskcache.classes import class_names, folded, is_nameless, require_one_answer, require_outputs
+from hskcache.classes import class_names, folded, is_nameless, is_tagger, require_one_answer, require_outputs
 from hskcache.counted import counted
 from hskcache.errors import ColumnError, DataError, MismatchError, SpecError
 from hskcache.remarks import remark
@@ -117,13 +117,16 @@ class Layout:
         Args:
             source: a data file, a folder of ``save_to_disk``, ``hub:REPO[:CONFIG]:SPLIT``, or rows in memory.
             label_names: classes in index order; None or empty takes the task's, or what the labels show.
-            problem: ``regression`` reads scores where no task says so and every one happens to be a whole number.
+            problem: ``regression`` reads scores where no task says so and every one happens to be a whole number;
+                ``tagging`` reads rows of words.
             num_classes: of a model that does not name its classes.
         """
         task = self.task
         names = self.names_of(label_names or (task.labels if task is not None else ()), problem)
         if task is None and problem == "regression" and self.has_label:
             labels = LabelSet("regression")
+        elif problem == "tagging":
+            labels = LabelSet("tagging", names, num_classes)
         else:
             labels = LabelSet(None, names, num_classes)
         policy = RowPolicy(self.unlabelled, self.bad_rows or "fail")
@@ -184,10 +187,12 @@ class Layout:
         ``model``: what to call the model in an error. Raises DataError if a row cannot be read; MismatchError if the
         model answers for other classes, or gives a score where the task has classes.
         """
+        problem = problem_of(config)
+        require_problem(model, problem, self.task)
         names = class_order(model, config, self.task)
-        problem: Problem = "regression" if config.num_labels == 1 else "classification"
         num_classes = None if problem == "regression" else int(config.num_labels)
         examples = self.read(source, names if self.has_label else None, problem, num_classes)
+        _require_same(model, problem, str(source), examples.problem)
         if examples.labels is None:
             if problem == "regression" and self.task is not None and self.task.labels:
                 raise MismatchError(
@@ -198,7 +203,7 @@ class Layout:
             # The model alone tells what its answers mean.
             known = names or class_names(config)
             return replace(examples, problem=problem, label_names=() if problem == "regression" else known)
-        outputs = len(examples.label_names) if examples.problem == "classification" else 1
+        outputs = 1 if examples.problem == "regression" else len(examples.label_names)
         require_outputs(
             model, config, str(source), outputs, "a teacher of this task, or --task or --classes to name the classes"
         )
@@ -215,6 +220,28 @@ class Layout:
                 "out"
             )
         return singles(replace(self, label="").read(source))
+
+
+def problem_of(config: Any) -> Problem:
+    """The problem that a model answers, by its configuration."""
+    if is_tagger(config):
+        return "tagging"
+    return "regression" if config.num_labels == 1 else "classification"
+
+
+def require_problem(model: str, problem: str, task: Task | None) -> None:
+    """Raise MismatchError if a model answers for words and a task does not, or the other way round."""
+    if task is not None:
+        _require_same(model, problem, task.name, task.problem)
+
+
+def _require_same(model: str, problem: str, other: str, asked: str) -> None:
+    if (asked == "tagging") != (problem == "tagging"):
+        units = ("word", "row") if problem == "tagging" else ("row", "word")
+        raise MismatchError(
+            f"{model} answers for each {units[0]}, and {other} asks for each {units[1]}; give a model that was "
+            "fine-tuned on such a task"
+        )
 
 
 def class_order(model: str, config: Any, task: Task | None) -> tuple[str, ...] | None:

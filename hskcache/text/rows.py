@@ -17,11 +17,13 @@ from hskcache.text.labels import LabelSet, Resolved, resolve_labels
 from hskcache.text.memory import InMemory, Source
 from hskcache.text.strings import column
 from hskcache.text.table import Columns, Faults, RawTable, RowPolicy, Values
+from hskcache.text.tagged import WORD_FORMATS, Joined, check_words, has_words, read_word_lines, resolve_tags
 from hskcache.text.tasks import Task
 from hskcache.text.typed import is_saved_set, read_hub, read_json, read_jsonl, read_parquet, read_saved_set
 from hskcache.timeline import span
 
-FORMATS = (*DIALECTS, ".jsonl", ".json", ".parquet")
+_TYPED = (".jsonl", ".json", ".parquet")
+FORMATS = (*DIALECTS, *_TYPED, *WORD_FORMATS)
 
 __all__ = ["FORMATS", "Columns", "Examples", "Overrides", "Reading", "examples_for", "fingerprint", "read_examples"]
 
@@ -55,14 +57,19 @@ def read_examples(
     """
     labels, policy = labels or LabelSet(), policy or RowPolicy()
     table = read_table(source, columns, labels, policy)
-    _check_texts(table, table.texts, "text")
+    is_tagging = labels.problem == "tagging" or (labels.problem is None and has_words(table.texts))
+    if is_tagging:
+        check_words(table)
+    else:
+        _check_texts(table, table.texts, "text")
     if table.pairs is not None:
         _check_texts(table, table.pairs, "second text")
     table = _without_faults(table)
     if table.labels is None:
-        resolved = Resolved(None, labels.names or (), labels.problem or "classification", ())
+        problem = "tagging" if is_tagging else labels.problem or "classification"
+        resolved = Resolved(None, labels.names or (), problem, ())
         return _examples(table, resolved, Reading(policy=policy))
-    resolved = resolve_labels(table, labels, policy)
+    resolved = (resolve_tags if is_tagging else resolve_labels)(table, labels, policy)
     usable, values = _without_faults(table), resolved.labels
     if values is not None and len(usable.numbers) < len(table.numbers):
         values = values[_good(table)]
@@ -102,6 +109,10 @@ def _with_policy(table: RawTable, resolved: Resolved, policy: RowPolicy) -> Exam
 def _examples(table: RawTable, found: Resolved, reading: Reading) -> Examples:
     """Rows all of which stay, with what is to be told of them."""
     texts, pairs = cast("Sequence[str]", table.texts), cast("Sequence[str] | None", table.pairs)
+    words = None
+    if found.problem == "tagging":
+        words = cast("Sequence[Sequence[str]]", table.texts)
+        texts = Joined(words)
     bad = tuple(sorted(table.faults.found.items()))
     remarks = [*found.remarks, *table.remarks]
     notes = [f"{table.source}: {counted(len(texts), 'row')}, {', '.join(remarks)}"] if remarks else []
@@ -115,8 +126,9 @@ def _examples(table: RawTable, found: Resolved, reading: Reading) -> Examples:
         bad=bad,
         notes=(*notes, *reading.notes),
     )
-    digest = fingerprint(texts, pairs, found.labels, found.names)
-    return Examples(texts, pairs, found.labels, found.names, found.problem, table.source, table.split, digest, reading)
+    digest = fingerprint(texts, pairs, found.labels, found.names, words)
+    source = (table.source, table.split)
+    return Examples(texts, pairs, found.labels, found.names, found.problem, *source, digest, reading, words=words)
 
 
 def _left_out(table: RawTable, bad: Sequence[tuple[int, str]]) -> str:
@@ -171,7 +183,7 @@ def examples_for(
     if task is None:
         return read_examples(source, columns, wanted, policy)
     names = wanted.names
-    if names is None and task.problem == "classification":
+    if names is None and task.problem != "regression":
         names = tuple(task.labels)
     examples = read_examples(source, columns, LabelSet(task.problem, names), policy)
     return replace(examples, reading=replace(examples.reading, task=task))
@@ -182,7 +194,9 @@ def preset_of(source: Source, task: Task) -> Columns:
     if isinstance(source, InMemory):
         is_hub = set(source.column_names).issuperset(map(str, task.hub_columns.wanted))
         return task.hub_columns if is_hub else task.columns
-    return task.hub_columns if has_hub_layout(source) else task.columns
+    # Where columns have names, numbers are none.
+    is_named = isinstance(task.text, int) and format_of(Path(source)) in {".jsonl", ".json"}
+    return task.hub_columns if is_named or has_hub_layout(source) else task.columns
 
 
 def has_hub_layout(source: str | Path) -> bool:
@@ -222,6 +236,8 @@ def read_table(source: Source, columns: Columns, labels: LabelSet, policy: RowPo
         return read_saved_set(path, columns, policy.bad_rows)
     if path.is_dir():
         raise DataError(f"{path} is a folder; give a file in it, or hub:{path}:SPLIT for a data set's folder")
+    if suffix in WORD_FORMATS or (labels.problem == "tagging" and suffix not in _TYPED):
+        return read_word_lines(path, columns, Faults(str(path), policy.bad_rows))
     if suffix in DIALECTS:
         return read_delimited(path, columns, labels, Faults(str(path), policy.bad_rows))
     if suffix == ".jsonl":

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -10,6 +10,7 @@ from hskcache.errors import SpecError
 from hskcache.nearest import meant
 from hskcache.resources import resource
 from hskcache.strict import Strict, first_problem, parse_yaml, read_text
+from hskcache.text.labels import Problem
 from hskcache.text.table import Columns
 
 
@@ -33,7 +34,7 @@ class Task(Strict):
     text_pair: str | int | None = None
     label: str | int
     header: bool | None = Field(default=None, description="None: the file decides")
-    problem: Literal["classification", "regression"]
+    problem: Problem
     labels: list[str] = Field(default=[])
     metrics: list[str] = Field(min_length=1)
     max_length: int | None = Field(default=None, ge=3, description="tokens of a row at most; None: not known")
@@ -44,8 +45,8 @@ class Task(Strict):
     def _check_labels(self) -> "Task":
         if self.problem == "regression" and self.labels:
             raise ValueError("a regression has scores, not labels; leave labels out")
-        if self.problem == "classification" and len(set(self.labels)) != max(2, len(self.labels)):
-            raise ValueError("labels of a classification are at least two, each named once")
+        if self.problem != "regression" and len(set(self.labels)) != max(2, len(self.labels)):
+            raise ValueError(f"labels of a {self.problem} are at least two, each named once")
         return self
 
     @property

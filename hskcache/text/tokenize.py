@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from textwrap import shorten
@@ -15,6 +16,7 @@ from hskcache.cut import NOTHING, Cut, Reach
 from hskcache.encoder import num_positions
 from hskcache.errors import DataError, TeacherError
 from hskcache.hub import looked_up
+from hskcache.text.first_pieces import FirstPieces, FoundPieces, split_words, tell_words
 from hskcache.text.frame import room_for
 from hskcache.text.rows import Examples
 from hskcache.text.strings import Flat
@@ -38,6 +40,7 @@ class TokenizedRows:
         special_ids: ids of the tokens that mark structure ([CLS], [SEP], padding); the unknown token, which stands
             for a word, is not one of them.
         cut: what was cut off rows that were longer than they may be.
+        words: where the words of rows of words stand; None where rows are texts.
     """
 
     input_ids: NDArray[np.int32]
@@ -45,6 +48,7 @@ class TokenizedRows:
     token_type_ids: NDArray[np.uint8] | None
     special_ids: frozenset[int]
     cut: Cut = NOTHING
+    words: FirstPieces | None = None
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -75,6 +79,7 @@ def tokenize(
     ids, types, offsets = Flat(np.int32), Flat(np.uint8), Flat(np.int64)
     offsets.append(np.zeros(1, np.int64))
     num_rows, num_ids, cut = 0, 0, NOTHING
+    words = None if examples.words is None else FoundPieces()
     for batch, texts, pairs in _batches(examples, tokenizer, max_length):
         rows: list[list[int]] = batch["input_ids"]
         if not all(rows):
@@ -86,20 +91,26 @@ def tokenize(
         ends = num_ids + np.cumsum(list(map(len, rows)), dtype=np.int64)
         offsets.append(ends)
         num_rows, num_ids = num_rows + len(rows), int(ends[-1])
-        cut += _cut_in(batch, texts, pairs, tokenizer, max_length)
+        if words is not None:
+            words.add(batch, texts)
+        cut += _cut_in(batch, texts, pairs, tokenizer, max_length, words)
         if on_progress is not None:
             on_progress(len(rows))
     token_types = types.whole() if with_types else None
-    return TokenizedRows(ids.whole(), offsets.whole(), token_types, special_ids(tokenizer), cut)
+    found = None if words is None else words.whole()
+    if found is not None:
+        tell_words(found, examples.source, cut.longest)
+    return TokenizedRows(ids.whole(), offsets.whole(), token_types, special_ids(tokenizer), cut, found)
 
 
 def _batches(
     examples: Examples, tokenizer: "PreTrainedTokenizerBase", max_length: int
-) -> Iterator[tuple[Any, list[str], list[str] | None]]:
-    """Batches of tokens, each with the texts and the second texts of its rows."""
+) -> Iterator[tuple[Any, list[Any], list[str] | None]]:
+    """Batches of tokens, each with the texts, or the words, and the second texts of its rows."""
+    how = {} if examples.words is None else split_words(tokenizer)
     for start in range(0, len(examples), BATCH_ROWS):
         stop = start + BATCH_ROWS
-        texts = list(examples.texts[start:stop])
+        texts: list[Any] = list((examples.words or examples.texts)[start:stop])
         pairs = None if examples.pairs is None else list(examples.pairs[start:stop])
         batch = tokenizer(
             texts,
@@ -109,6 +120,7 @@ def _batches(
             padding=False,
             return_token_type_ids="token_type_ids" in tokenizer.model_input_names,
             return_attention_mask=False,
+            **how,
         )
         yield batch, texts, pairs
 
@@ -120,7 +132,12 @@ def tokenized(examples: Examples, tokenizer: "PreTrainedTokenizerBase", max_leng
 
 
 def _cut_in(
-    batch: Any, texts: list[str], pairs: list[str] | None, tokenizer: "PreTrainedTokenizerBase", max_length: int
+    batch: Any,
+    texts: list[Any],
+    pairs: list[str] | None,
+    tokenizer: "PreTrainedTokenizerBase",
+    max_length: int,
+    words: FoundPieces | None,
 ) -> Cut:
     """Count what a fast tokenizer cut off some rows; only rows that are as long as they may be are looked at."""
     full = [row for row, ids in enumerate(batch["input_ids"]) if len(ids) >= max_length]
@@ -132,7 +149,13 @@ def _cut_in(
     rust.no_truncation()
     rust.no_padding()
     rows = [texts[row] if pairs is None else (texts[row], pairs[row]) for row in full]
-    whole = [len(encoded) for encoded in rust.encode_batch_fast(rows)]
+    # The fast way tells no words.
+    encode = rust.encode_batch_fast if words is None else partial(rust.encode_batch, is_pretokenized=True)
+    encodings = encode(rows)
+    whole = [len(encoded) for encoded in encodings]
+    for row, encoded in zip(full, encodings, strict=True):
+        if words is not None:
+            words.lose(batch.word_ids(row), encoded.word_ids)
     lengths_left = (len(batch["input_ids"][row]) for row in full)
     cut = [(length, length - left) for length, left in zip(whole, lengths_left, strict=True) if length > left]
     lengths = [length for length, _ in cut]

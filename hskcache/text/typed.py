@@ -127,8 +127,10 @@ def read_parquet(path: Path, columns: Columns, policy: BadRows) -> RawTable:
 def _stored_class_names(metadata: dict[bytes, bytes] | None, label: str) -> tuple[str, ...] | None:
     try:
         feature = json.loads((metadata or {})[b"huggingface"])["info"]["features"][label]
+        # Of rows of words it is a list of classes.
+        feature = feature.get("feature", feature)
         return tuple(str(name) for name in feature["names"])
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, AttributeError):
         return None  # not written by ``datasets``, or the label is not of its ClassLabel type
 
 
@@ -204,6 +206,7 @@ def of_data_set(data: Any, faults: Faults, columns: Columns, split: str | None) 
     names = list(data.column_names)
     wanted = [names[named_column(column, names, faults.source)] for column in columns.wanted]
     feature = data.features[wanted[-1]] if columns.label is not None else None
+    feature = getattr(feature, "feature", feature)
     is_class = type(feature).__name__ == "ClassLabel"
     rows = RowsRead(columns)
     for batch in data.select_columns(list(dict.fromkeys(wanted))).iter(_BATCH_ROWS):

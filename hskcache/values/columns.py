@@ -25,6 +25,8 @@ _INPUTS = {
     "input_ids": "input_ids",
     "token_type_ids": "token_type_ids",
     "label": "labels",
+    "positions": "positions",
+    "tags": "tags",
     "copy": "copies",
     "origin": "origins",
 }
@@ -85,7 +87,9 @@ def origins(fields: Mapping[str, Field]) -> dict[str, ColumnOrigin]:
         if name == INPUTS:
             for column, array in _INPUTS.items():
                 if array in arrays:
-                    found[column] = ColumnOrigin(name, None, array, (None,) if column.endswith("_ids") else ())
+                    found[column] = ColumnOrigin(
+                        name, None, array, () if column in {"row_id", "label", "copy", "origin"} else (None,)
+                    )
             continue
         shape = kind_of(field).shape(field)
         for layer in (*field.stored_layers,) or (None,):

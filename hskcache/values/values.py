@@ -61,10 +61,11 @@ class DecodedRows:
         """Names of the columns, and the shape of a row of each; None where it differs from row to row.
 
         They are ``row_id`` []; ``input_ids`` and, where there are any, ``token_type_ids`` [L], int32; where stored,
-        ``label`` [], -1 or NaN for none; ``logits`` [C]; of hidden states ``hidden.6`` [K, D], with 0 for every column
-        that is not kept, and ``hidden.6.positions`` [K], int32, the best first; of attention ``attention.6`` [H, K, K],
-        before the softmax, and its positions. Of an added field they begin with its name. L and K differ from row to
-        row; all values are float32.
+        ``label`` [], -1 or NaN for none; ``logits`` [C]; of rows of words ``positions`` of their
+        first pieces, ``tags``, -100 for none, and ``logits`` [words, C]; of hidden states ``hidden.6`` [K, D], with 0
+        for every column that is not kept, and ``hidden.6.positions`` [K], int32, the best first; of attention
+        ``attention.6`` [H, K, K], before the softmax, and its positions. Of an added field they begin with its name. L
+        and K differ from row to row; all values are float32.
         """
         from hskcache.values.columns import origins
 
@@ -105,8 +106,11 @@ class DecodedRows:
     def logits(self, rows: Rows = None, field: str = "logits") -> "NDArray[np.float32]":
         """Logits of the teacher, float32 [n, C]; of a row that was skipped, zeros.
 
-        Raises MismatchError if the cache has no such field.
+        Raises MismatchError if the cache has no such field, or they are of words, which rows have different numbers of:
+        :meth:`column` gives those.
         """
+        if getattr(self.fields.get(field), "of_words", False):
+            raise MismatchError(f"{field} of {self.name} are of each word; column({field!r}) gives them row by row")
         found = self.column(field, rows)
         assert not isinstance(found, list)
         return found

@@ -9,6 +9,7 @@ from pathlib import Path
 from click.testing import CliRunner, Result
 from embedders import embedder
 from models import saved
+from taggers import tagged, written
 
 from hskcache.cli import main as hskcache
 from trainer.cli import main as hsktrain
@@ -50,6 +51,7 @@ class Shelf:
             "pairs.tsv": self._scored_pairs,
             "sts-dev.tsv": self._scored_pairs,
             "reranker": self._reranker,
+            **dict.fromkeys(("eng.train", "eng.testa", "eng.testb"), self._words),
             "pairs.jsonl": self._pairs,
             "bert-base-uncased": self._masked_lm,
             "tinybert4": self._shape,
@@ -100,6 +102,9 @@ class Shelf:
         tokenizer = self._loaded_tokenizer()
         config = BertConfig(vocab_size=len(tokenizer), **SHAPE, num_labels=1)
         saved(lambda: BertForSequenceClassification(config), tokenizer, path)
+
+    def _words(self, path: Path) -> None:
+        written(tagged(16, seed=len(path.name)), path)
 
     def _pairs(self, path: Path) -> None:
         texts = ("the film is charming", "this movie is dull and short", "a warm story", "its plot is flat")

@@ -42,8 +42,19 @@ metrics: [accuracy]
 """
 
 
-def test_the_presets_are_the_nine_tasks_of_glue() -> None:
-    assert task_names() == sorted(OFFICIAL)
+def test_the_presets_are_the_nine_tasks_of_glue_and_a_tagging() -> None:
+    assert task_names() == sorted([*OFFICIAL, "conll"])
+
+
+def test_conll_is_read_as_its_files_are(tmp_path: Path) -> None:
+    path = tmp_path / "eng.testa"
+    path.write_text(
+        "-DOCSTART- -X- O O\n\nCRICKET NNP I-NP O\nPhil NNP I-NP I-PER\n\nLONDON NNP I-NP I-LOC\n", encoding="utf-8"
+    )
+    examples = examples_for(path, load_task("conll"))
+    assert examples.words == [["CRICKET", "Phil"], ["LONDON"]]
+    assert examples.labels is not None
+    assert [[examples.label_names[tag] for tag in tags] for tags in examples.labels] == [["O", "I-PER"], ["I-LOC"]]
 
 
 @pytest.mark.parametrize("name", OFFICIAL)
@@ -81,6 +92,7 @@ def test_presets_name_the_columns_of_the_hub_where_they_differ() -> None:
     columns = {name: load_task(name).hub_columns for name in task_names()}
     assert {name: (column.text, column.text_pair, column.label) for name, column in columns.items()} == {
         "cola": ("sentence", None, "label"),
+        "conll": ("tokens", None, "ner_tags"),
         "mnli": ("premise", "hypothesis", "label"),
         "mrpc": ("sentence1", "sentence2", "label"),
         "qnli": ("question", "sentence", "label"),
@@ -100,7 +112,7 @@ def test_a_task_can_be_a_file_of_ones_own(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["sst3", "", "../tasks/sst2", "SST2"])
 def test_an_unknown_name_is_refused_with_the_known_ones(name: str) -> None:
-    with pytest.raises(SpecError, match=r"is not a task; the tasks are cola, mnli, .*, wnli"):
+    with pytest.raises(SpecError, match=r"is not a task; the tasks are cola, conll, mnli, .*, wnli"):
         load_task(name)
 
 

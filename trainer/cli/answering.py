@@ -1,6 +1,6 @@
 """Answers from the flags of ``hsktrain predict``; needs torch, so the command imports it when it runs."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,16 +20,18 @@ from hskcache.encoder import trained_length
 from hskcache.errors import DataError, SpecError, TeacherError
 from hskcache.inference import predict
 from hskcache.model.adapter import tokenizer_of
+from hskcache.ragged import ragged_places
 from hskcache.store.fields import LOGITS
 from hskcache.store.files import write_atomic
 from hskcache.text import Examples, load_tokenizer, tokenized
+from hskcache.text.first_pieces import FirstPieces
 from hskcache.text.layout import Layout
 from hskcache.text.remembered import of_model
 from hskcache.text.rows import has_hub_layout
 from hskcache.text.tasks import task_names
 from hskcache.text.tokenize import reach_of
 from trainer.cli import options
-from trainer.fidelity import beside, fidelity
+from trainer.fidelity import beside, fidelity, words_of
 from trainer.loading.choice import parse_choice
 from trainer.predictions import Predictions, require_cells, written
 from trainer.source.gate import check_tokenizer
@@ -69,6 +71,10 @@ def of_data(request: "PredictRequest", data: str) -> None:
         logits_NC = predict(classifier.to(device), rows, pad_token_id=pad, bf16=request.bf16, on_rows=advance)
     _require_finite(model, logits_NC)
     predictions = Predictions(_places(examples), logits_NC, names)
+    if rows.words is not None:
+        assert examples.words is not None
+        require_cells([word for words in examples.words for word in words], _suffix(out), "the word")
+        predictions = _of_words(predictions, rows.words, examples.words)
     _write(_for_glue(predictions, examples) if request.glue else predictions.columns(), out)
     _tell(predictions, out, request.as_json, {"model": model, "data": data, "max_length": max_length})
 
@@ -89,7 +95,10 @@ def of_cache(request: "PredictRequest", source: str) -> None:
     with console.advancing("predict", cache.num_rows) as advance:
         sides = beside(classifier, cache, field, request.bf16, advance)
     _require_finite(model, sides[0])
-    predictions = Predictions(np.arange(cache.num_rows), sides[0], knowledge.label_names, sides[1])
+    index_N, words = np.arange(cache.num_rows), None
+    if (counts := words_of(cache)) is not None:
+        index_N, words = np.repeat(index_N, counts), {"word": ragged_places(np.zeros_like(counts), counts).tolist()}
+    predictions = Predictions(index_N, sides[0], knowledge.label_names, sides[1], words)
     if out is not None:
         _write(predictions.columns(), out)
     facts = {"model": model, "cache": source, "cache_id": cache.id, "field": field}
@@ -118,7 +127,13 @@ def _classifier(model: str, knowledge: Knowledge) -> PreTrainedModel:
 def _as_tested(layout: Layout, source: str) -> Layout:
     """The layout of test rows: GLUE hands out CoLA's with a header, where its other files have numbers alone."""
     task = layout.task
-    if task is None or task.hub is None or layout.text is not None or isinstance(task.text, str):
+    if (
+        task is None
+        or task.hub is None
+        or task.problem == "tagging"
+        or layout.text is not None
+        or isinstance(task.text, str)
+    ):
         return layout
     if has_hub_layout(source):
         return layout
@@ -135,6 +150,16 @@ def _places(examples: Examples) -> NDArray[np.int64]:
     numbers = np.array(examples.reading.numbers, np.int64)
     left_out = np.array([number for number, _ in examples.reading.bad], np.int64)
     return np.searchsorted(np.sort(np.concatenate([numbers, left_out])), numbers).astype(np.int64)
+
+
+def _of_words(predictions: Predictions, words: FirstPieces, texts: Sequence[Sequence[str]]) -> Predictions:
+    """The answers of words, out of those of first pieces, as answers of all words: NaN of those that have none."""
+    counts = words.num_words_N
+    logits_NC = np.full((int(counts.sum()), predictions.logits_NC.shape[1]), np.nan, np.float32)
+    logits_NC[words.among_words()] = predictions.logits_NC
+    numbers = ragged_places(np.zeros_like(counts), counts).tolist()
+    columns = {"word": numbers, "text": [word for row in texts for word in row]}
+    return replace(predictions, index_N=np.repeat(predictions.index_N, counts), logits_NC=logits_NC, words=columns)
 
 
 def _for_glue(predictions: Predictions, examples: Examples) -> dict[str, list[Any]]:
@@ -175,7 +200,8 @@ def _tell(predictions: Predictions, out: Path | None, as_json: bool, facts: Mapp
     if as_json:
         place = {"out": None if out is None else str(out)}
         compared = {} if alike is None else {"fidelity": alike}
-        console.print_json({**facts, **place, "num_rows": num_rows, **summary, **compared})
+        number = "num_rows" if predictions.words is None else "num_words"
+        console.print_json({**facts, **place, number: num_rows, **summary, **compared})
     elif alike:
         if out is not None and str(out) == "-":
             console.say(", ".join(f"{name} {value:.4f}" for name, value in alike.items()))
@@ -186,4 +212,5 @@ def _tell(predictions: Predictions, out: Path | None, as_json: bool, facts: Mapp
         told = [f"{count:,} of {name}" for name, count in summary["counts"].items()]
     else:
         told = [f"{name} {value:.4g}" for name, value in summary.items()]
-    console.say(f"{where}{counted(num_rows, 'row')}; {', '.join(told)}")
+    unit = "row" if predictions.words is None else "word"
+    console.say(f"{where}{counted(num_rows, unit)}; {', '.join(told)}")

@@ -13,7 +13,7 @@ from hskcache.completion import places
 from hskcache.errors import SpecError
 from hskcache.options import as_json, device, each_once, layout
 from hskcache.ranges import Whole
-from hskcache.text.layout import Layout, class_order
+from hskcache.text.layout import Layout, class_order, problem_of, require_problem
 from trainer.cli import options
 
 if TYPE_CHECKING:
@@ -160,12 +160,13 @@ class _Scored:
         from hskcache.evaluation import check_labels
 
         config = self.classifier.config
-        problem = "regression" if config.num_labels == 1 else "classification"
+        problem = problem_of(config)
+        require_problem(self.name, problem, layout.task)
         num_classes = None if problem == "regression" else int(config.num_labels)
         order = class_order(self.name, config, layout.task)
         examples = layout.of_labelled_rows().read(source, order, problem, num_classes)
         check_labels(examples)
-        outputs = len(examples.label_names) if examples.problem == "classification" else 1
+        outputs = 1 if examples.problem == "regression" else len(examples.label_names)
         remedy = "a model of this task, or --task or --classes to name the classes"
         require_outputs(self.name, config, examples.source, outputs, remedy)
         return examples

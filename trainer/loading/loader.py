@@ -157,11 +157,13 @@ class KnowledgeLoader(Ordered[Block, Batch]):
         wholes = np.concatenate([part.whole for part in slices])
         starts = np.cumsum([len(part.whole) for part in slices])[:-1]
         totals: list[dict[str, int]] = [{} for _ in slices]
-        for kind in self._loaded:
-            if LOADED[kind].axis:
-                counts = block.counts(f"{self._choice.of(kind)[0]}/{LOADED[kind].axis}", wholes)
+        axes = {kind: f"{self._choice.of(kind)[0]}/{LOADED[kind].axis}" for kind in self._loaded if LOADED[kind].axis}
+        # What words are answered for is divided by their number.
+        for kind, axis in {INPUTS: f"{INPUTS}/position", **axes}.items():
+            if axis in block.offsets:
+                counts = block.counts(axis, wholes)
                 for own, part in zip(totals, np.split(counts, starts), strict=True):
-                    own[kind] = LOADED[kind].total(part)
+                    own[kind] = int(part.sum()) if kind == INPUTS else LOADED[kind].total(part)
         sizes = [
             Sizes(len(part.rows), len(part.whole), own, part.weight) for part, own in zip(slices, totals, strict=True)
         ]

@@ -16,7 +16,7 @@ from hskcache import processes
 from hskcache.cache import Cache, check_positions, row_offsets
 from hskcache.errors import DamageError
 from hskcache.ragged import Integers
-from hskcache.store.fields import INPUTS, OFFSETS
+from hskcache.store.fields import INPUTS, OFFSETS, check_words
 from trainer.loading.block import ROW, TOKEN, Block, StoredRows, axis_of, joined
 from trainer.loading.kinds import LOADED
 from trainer.loading.spool import RecordSpool, spool_of
@@ -125,8 +125,7 @@ class Reader:
         for name in self.fields:
             field = self.cache.fields[name]
             arrays = self.cache.read(name, shard, list(self._names(name, shard)))
-            lengths = np.diff(offsets[TOKEN]) if name != INPUTS else None
-            self._check(name, shard, arrays, lengths)
+            self._check(name, shard, arrays, offsets if name != INPUTS else None)
             stored = {key: arrays.pop(key).astype(np.int64) for key in OFFSETS & arrays.keys()}
             if self.is_resident and name != INPUTS:
                 arrays = dict(LOADED[field.kind].resident(field, arrays))
@@ -139,12 +138,17 @@ class Reader:
                 found[f"{name}/{key}"] = array
         return StoredRows(np.arange(*self.cache.shards[shard]), offsets, found, axes)
 
-    def _check(self, name: str, shard: int, arrays: Mapping[str, NDArray[Any]], lengths: Integers | None) -> None:
-        """Raise unless the student can look up what a shard points at; ``lengths`` of its rows, None of the inputs."""
+    def _check(
+        self, name: str, shard: int, arrays: Mapping[str, NDArray[Any]], inputs: Mapping[str, Integers] | None
+    ) -> None:
+        """Raise unless the student can look up what a shard points at; ``inputs`` are offsets, None of the inputs."""
         try:
-            if lengths is not None:
-                check_positions(arrays, lengths)
-            elif self.num_tokens is not None and arrays["input_ids"].max(initial=0) >= self.num_tokens:
+            if inputs is not None:
+                check_positions(arrays, np.diff(inputs[TOKEN]))
+                check_words(self.cache.fields[name], arrays, inputs.get(f"{INPUTS}/position"))
+                return
+            check_positions(arrays, np.diff(arrays["row_offsets"]))
+            if self.num_tokens is not None and arrays["input_ids"].max(initial=0) >= self.num_tokens:
                 largest = arrays["input_ids"].max()
                 raise DamageError(f"token id {largest} is none of the {self.num_tokens} that the student knows")
         except DamageError as error:

@@ -45,15 +45,22 @@ class SoftLoss(LossTerm[SoftTerm]):
     """Against the teacher's logits."""
 
     def loss(self, settings: SoftTerm, seen: Seen) -> Tensor:
-        """Loss over the rows of the global batch."""
+        """Loss over the rows of the global batch, or over their words."""
         teacher_BC = present(seen.batch.logits, "logits")
-        how = (settings.temperature, seen.batch.num_rows, settings.temperature_squared)
-        return soft_label_loss(seen.output.logits, teacher_BC, *how)
+        how = (settings.temperature, seen.batch.num_answers, settings.temperature_squared)
+        return soft_label_loss(_answers(seen), teacher_BC, *how)
 
 
 class LabelLoss(LossTerm[LabelTerm]):
     """Against the labels."""
 
     def loss(self, settings: LabelTerm, seen: Seen) -> Tensor:
-        """Loss over the rows of the global batch."""
-        return label_loss(seen.output.logits, present(seen.batch.labels, "labels"), seen.batch.num_rows)
+        """Loss over the rows of the global batch, or over their words."""
+        return label_loss(_answers(seen), present(seen.batch.labels, "labels"), seen.batch.num_answers)
+
+
+def _answers(seen: Seen) -> Tensor:
+    """The student's logits [B, C]; of rows of words those at their first pieces, [P, C]."""
+    logits: Tensor = seen.output.logits
+    first_pieces = seen.batch.first_pieces
+    return logits if first_pieces is None else logits.flatten(0, 1).index_select(0, first_pieces)

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from hskcache.evaluation import Metric, check_labels
+from hskcache.evaluation import Metric, check_labels, with_names
 from hskcache.text import Examples
 from trainer import chance
 from trainer.source.knowledge import Knowledge
@@ -46,7 +46,7 @@ def baselines_of(
 
     ``live``: scores a teacher in the loop on them; of a cache its manifest tells, if the build was given these rows.
     """
-    majority = chance.majority(check_labels(examples), metrics)
+    majority = chance.majority(check_labels(examples), with_names(metrics, examples.label_names))
     if live is not None:
         return Baselines(majority, live())
     length = knowledge.request.spec.max_length

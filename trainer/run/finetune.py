@@ -14,7 +14,7 @@ from hskcache.counted import counted
 from hskcache.cut import tell_beyond, tell_cut
 from hskcache.encoder import trained_length, weights_digest
 from hskcache.errors import DataError, MismatchError, SpecError
-from hskcache.evaluation import Scores, check_labels, metrics_for
+from hskcache.evaluation import Scores, check_labels, metrics_for, with_names
 from hskcache.inference import check_fit
 from hskcache.locks import sole_writer
 from hskcache.model.save import save_model
@@ -79,7 +79,8 @@ def finetune(
             origin.tell_origin(arguments.model, _reads_pairs(tokenizer, train.examples))
         trainer = Finetuner(model, _training_arguments(arguments, metric, out), train, dev, metrics)
         best = Best(trainer.model, out / CHECKPOINTS, metric)
-        baselines = Baselines(chance.majority(check_labels(dev.examples), metrics))
+        named = with_names(metrics, dev.examples.label_names)
+        baselines = Baselines(chance.majority(check_labels(dev.examples), named))
         lines = EvaluationLines("", metric, baselines)
         for callback in (LogFirst(), *selection(arguments.eval_steps, arguments.patience, metric), best, lines):
             trainer.add_callback(callback)
@@ -209,7 +210,7 @@ def _interface(arguments: FinetuneArguments, tokenizer: PreTrainedTokenizerBase,
     return Interface(
         vocab_size=len(tokenizer),
         label_names=examples.label_names,
-        problem="regression" if examples.problem == "regression" else "classification",
+        problem=examples.problem,
         pad_token_id=tokenizer.pad_token_id or 0,
         max_positions=max(512, arguments.max_length),
         type_vocab_size=2 if "token_type_ids" in tokenizer.model_input_names else 1,

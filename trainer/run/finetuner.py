@@ -9,11 +9,13 @@ import torch
 from torch.utils.data import Dataset, Sampler
 from transformers import PreTrainedModel, PrinterCallback, TrainerControl, TrainingArguments
 
+from hskcache.classes import NO_CLASS, of_words
 from hskcache.encoder import takes_token_types
 from hskcache.evaluation import Metric, evaluate
 from hskcache.inference import pad_batch
 from hskcache.text import Examples, TokenizedRows
 from hskcache.timeline import span
+from trainer.losses.logits import label_loss
 from trainer.run import processes
 from trainer.run.midway import MidwayTrainer, Order
 
@@ -60,23 +62,40 @@ class Finetuner(MidwayTrainer):
         self.remove_callback(PrinterCallback)  # it prints to stdout
 
     def collate(self, items: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        """Pad rows into ``input_ids``, ``attention_mask`` [B, L] and ``labels`` [B] int64 or float32."""
+        """Pad rows into ``input_ids``, ``attention_mask`` [B, L] and ``labels`` [B] int64 or float32.
+
+        Of rows of words ``labels`` are [B, L]: tags at first pieces, NO_CLASS elsewhere.
+        """
         indices = np.array([item["row"] for item in items])
         batch = pad_batch(self.train_data.rows, indices, self.model.config.pad_token_id or 0)
         if not self.with_token_types:
             batch.pop("token_type_ids", None)
-        assert self.train_data.examples.labels is not None
-        return batch | {"labels": torch.from_numpy(self.train_data.examples.labels[indices])}
+        labels, words = self.train_data.examples.labels, self.train_data.rows.words
+        assert labels is not None
+        if words is None:
+            return batch | {"labels": torch.from_numpy(labels[indices])}
+        tags = torch.full(batch["input_ids"].shape, NO_CLASS)
+        places = torch.from_numpy(words.padded(indices, tags.shape[1]))
+        tags.view(-1)[places] = torch.from_numpy(of_words(labels)[words.among_words()[words.of(indices)]])
+        return batch | {"labels": tags}
 
     def _get_train_sampler(self, *args: Any) -> Sampler[int]:
         self.order = Order(super()._get_train_sampler(*args))
         return self.order
 
     def compute_loss(self, model: torch.nn.Module, inputs: dict[str, torch.Tensor], **_: Any) -> torch.Tensor:
-        """The mean loss of a batch's rows by the number of batches in the step, so that a step has the mean of all."""
+        """The mean loss of a batch's rows, or tagged words, by the number of batches in the step: the mean of all."""
         # The first of what a model gives back, whether its config asks for a tuple or for names; an epoch's last step
         # may have fewer batches than were asked for.
-        loss: torch.Tensor = model(**inputs)[0] / self.current_gradient_accumulation_steps
+        loss: torch.Tensor
+        if inputs["labels"].dim() > 1:
+            # Of words without a tag alone the model's own mean would be 0 of 0.
+            labels = inputs.pop("labels")
+            logits = model(**inputs)[0].flatten(0, 1)
+            loss = label_loss(logits, labels.flatten(), max(1, int((labels != NO_CLASS).sum())))
+        else:
+            loss = model(**inputs)[0]
+        loss = loss / self.current_gradient_accumulation_steps
         return loss
 
     @span("evaluate")

@@ -147,7 +147,7 @@ class Knowledge:
             vocab_size=vocab_size or max(tokenizer.vocab_size, self.request.teacher.vocab_size),
             label_names=self.label_names,
             # Without a task it says nothing: an encoder has no head.
-            problem="regression" if problem == "regression" else "classification",
+            problem=problem if problem in {"regression", "tagging"} else "classification",
             pad_token_id=tokenizer.pad_token_id,
             max_positions=max(512, self.request.spec.max_length),
             type_vocab_size=2,

@@ -17,9 +17,10 @@ from hskcache.build.extract import Extractor
 from hskcache.build.positions import PaddedRows
 from hskcache.build.prepare import make_job
 from hskcache.build.request import BuildRequest, Texts
+from hskcache.classes import of_words
 from hskcache.errors import SpecError
 from hskcache.spec import Spec
-from hskcache.store.kinds import knowledge
+from hskcache.store.kinds import INPUTS, knowledge
 from hskcache.teacher.load import is_classifier
 from hskcache.text.layout import Layout
 from trainer.batch import Batch
@@ -108,19 +109,24 @@ class LiveLoader(Ordered[Job, Batch]):
 
     def produce(self, windows: Generator[WindowSlices[Job], None, None]) -> Generator[Batch, None, None]:
         """Run the teacher over each slice."""
-        labels, kept_N = self.job.labels, self.job.layout.kept_N
+        labels, words = self.job.labels, self.job.rows.words
+        counts_N = self.job.layout.kept_N | ({} if words is None else {INPUTS: words.counts})
         with closing(windows):
             for own, whole, weight in (part for window in windows for part in window.slices):
                 inputs, rows = self.extractor.batch(own)
                 targets = self._targets(inputs, rows)
                 yield Batch(
                     inputs=inputs,
-                    labels=None if labels is None else torch.from_numpy(labels[own]).to(self.device),
+                    labels=None if labels is None else torch.from_numpy(of_words(labels[own])).to(self.device),
                     targets=targets,
                     num_rows=len(whole),
-                    totals={kind: LOADED[kind].total(counts[whole]) for kind, counts in kept_N.items()},
+                    totals={
+                        kind: int(counts[whole].sum()) if kind == INPUTS else LOADED[kind].total(counts[whole])
+                        for kind, counts in counts_N.items()
+                    },
                     row_ids=tuple(own.tolist()),
                     weight=weight,
+                    first_pieces=None if rows.first_pieces_P is None else rows.first_pieces_P.clone(),
                 )
 
     def _targets(self, inputs: dict[str, torch.Tensor], rows: PaddedRows) -> dict[str, Any]:

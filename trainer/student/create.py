@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from textwrap import shorten
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from transformers import BertConfig, PreTrainedConfig, PreTrainedModel
@@ -14,8 +14,19 @@ from hskcache.classes import class_names, require_one_answer
 from hskcache.counted import counted
 from hskcache.encoder import layer_stacks
 from hskcache.errors import MismatchError, SpecError, TeacherError
-from hskcache.model.load import CLASSIFIER, ENCODER, ModelDemands, draw_model, load_config, load_model
+from hskcache.model.load import (
+    CLASSIFIER,
+    ENCODER,
+    TAGGER,
+    ModelDemands,
+    ModelKind,
+    answering,
+    draw_model,
+    load_config,
+    load_model,
+)
 from hskcache.model.sentence import encoder_of, sentence_modules
+from hskcache.text.labels import Problem
 from trainer.student.compact import BY_LAYER
 from trainer.student.head import keep_meaning
 from trainer.student.origin import STUDENTS, has_no_weights, is_preset
@@ -25,6 +36,9 @@ _OF_ALL_LAYERS = ".contact_head."
 """A head of ESM's that reads the attention of all layers, and that no classifier reads."""
 
 _SCHEME = re.compile(r"(bottom|uniform):(\d+)")
+
+
+_PROBLEM_TYPES = {"classification": "single_label_classification", "regression": "regression", "tagging": None}
 
 
 @dataclass(frozen=True)
@@ -38,7 +52,7 @@ class Interface:
 
     vocab_size: int
     label_names: tuple[str, ...]
-    problem: Literal["classification", "regression"] = "classification"
+    problem: Problem = "classification"
     pad_token_id: int = 0
     max_positions: int = 512
     type_vocab_size: int = 2
@@ -50,13 +64,18 @@ class Interface:
         return 1 if self.problem == "regression" else len(self.label_names)
 
     @property
+    def kind(self) -> ModelKind:
+        """The kind of model that answers so."""
+        return TAGGER if self.problem == "tagging" else CLASSIFIER
+
+    @property
     def head(self) -> dict[str, Any]:
         """The config entries that describe the classifier."""
-        names = self.label_names if self.problem == "classification" else ("score",)
+        names = ("score",) if self.problem == "regression" else self.label_names
         return {
             "id2label": dict(enumerate(names)),
             "label2id": {name: index for index, name in enumerate(names)},
-            "problem_type": "single_label_classification" if self.problem == "classification" else "regression",
+            "problem_type": _PROBLEM_TYPES[self.problem],
         }
 
 
@@ -104,7 +123,7 @@ def create_student(source: str, interface: Interface, seed: int = 0) -> PreTrain
     if has_no_weights(source):
         config = student_config(source, interface)
         with seeded(seed):
-            return draw_model(source, CLASSIFIER, config, "a student")
+            return draw_model(source, interface.kind, config, "a student")
     return _load_student(source, interface, seed)
 
 
@@ -136,7 +155,7 @@ def _load_student(source: str, interface: Interface, seed: int) -> PreTrainedMod
     num_labels, names = config.num_labels, class_names(config)
     config.update(interface.head)
     with seeded(seed):
-        model, drawn = load_model(source, ModelDemands(CLASSIFIER, "a student", new_head=True, config=config))
+        model, drawn = load_model(source, ModelDemands(interface.kind, "a student", new_head=True, config=config))
     if drawn.resized:
         raise MismatchError(
             f"{source} classifies into {counted(num_labels, 'class', 'classes')} and {interface.num_labels} "
@@ -158,7 +177,7 @@ def check_vocabulary(source: str, config: PreTrainedConfig, interface: Interface
 
 
 def load_classifier(source: str) -> PreTrainedModel:
-    """A fine-tuned sequence classifier on the CPU in float32, from a folder or the hub.
+    """A fine-tuned classifier of rows, or of their words, on the CPU in float32, from a folder or the hub.
 
     Raises TeacherError if it cannot be loaded whole, or has no classifier of its own; MismatchError if it gives several
     answers of one row.
@@ -168,7 +187,7 @@ def load_classifier(source: str) -> PreTrainedModel:
     config = load_config(source, "a classifier")
     require_one_answer(source, config)
     remedy = f"fine-tune it first: hsktrain finetune --model {source}"
-    return load_model(source, ModelDemands(CLASSIFIER, "a classifier", remedy, config=config)).model
+    return load_model(source, ModelDemands(answering(config), "a classifier", remedy, config=config)).model
 
 
 def load_layered(source: str) -> PreTrainedModel:

@@ -96,11 +96,13 @@ class FieldBasis(NamedTuple):
         spec: what to keep, resolved.
         teacher: its sizes.
         num_labels: width C of the logits; None where there are none.
+        answers_words: whether they are of each word.
     """
 
     spec: Spec
     teacher: TeacherInfo
     num_labels: int | None
+    answers_words: bool = False
 
 
 class BuiltKind(Generic[FieldModel]):

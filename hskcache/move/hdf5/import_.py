@@ -13,7 +13,7 @@ from hskcache.move.hdf5.layout import DIGESTS, DatasetGroup, StoredDataset, bloc
 from hskcache.move.hdf5.reading import Hdf5File, opened
 from hskcache.move.whole import OnProgress
 from hskcache.store.content import check_content
-from hskcache.store.fields import check_offsets, check_positions
+from hskcache.store.fields import check_offsets, check_positions, check_words
 from hskcache.store.files import sha256_hex
 from hskcache.store.manifest import Manifest
 from hskcache.store.record import CONSTANTS, Record
@@ -129,15 +129,18 @@ class _Taking:
             check_offsets(field, record, arrays)
             check_content(self._manifest.request, field, arrays)
             if "position_offsets" in arrays:
-                check_positions(arrays, self._lengths(record))
+                check_positions(arrays, np.diff(self._offsets(record, "row_offsets")))
+            if getattr(field, "of_words", False):
+                begin = self._offsets(record, "position_offsets")
+                check_words(field, arrays, begin - begin[0])
         except DamageError as error:
             raise DamageError(f"{self._path} is damaged: {place(record)}: {error}") from None
 
-    def _lengths(self, record: Record) -> NDArray[np.int64]:
-        """Tokens of each row of a shard."""
+    def _offsets(self, record: Record, name: str) -> NDArray[np.int64]:
+        """Beginning of the tokens, or words, of each row of a shard in the whole file, int64 [n + 1]."""
         rows = self._manifest.request.num_rows
-        stored = StoredDataset("inputs/row_offsets", (rows + 1,), "int64", [])
-        return np.diff(self._source.entries(stored, record.start, record.stop + 1))
+        stored = StoredDataset(f"inputs/{name}", (rows + 1,), "int64", [])
+        return self._source.entries(stored, record.start, record.stop + 1)
 
 
 def _shards(layout: list[DatasetGroup]) -> Iterator[tuple[Record, DatasetGroup, int]]:

@@ -176,3 +176,36 @@ def check_below(name: str, array: "NDArray[Any]", limit: int, what: str) -> None
     if array.size and not (array.min() >= 0 and array.max() < limit):
         odd = int(array.min()) if array.min() < 0 else int(array.max())
         raise DamageError(f"{name} holds {odd}, of {limit} {what} counted from 0")
+
+
+def check_positions(arrays: "Mapping[str, NDArray[Any]]", lengths: "NDArray[np.int64]") -> None:
+    """Raise unless every kept position lies within its row.
+
+    Args:
+        arrays: of a shard, ``position_offsets`` and the positions of any layers among them.
+        lengths: tokens of each of its rows, int64 [n].
+
+    Raises:
+        DamageError: one does not, so states would be compared that are not of the row.
+    """
+    for name, positions in arrays.items():
+        if name.rpartition("/")[2] == "positions" and "position_offsets" in arrays:
+            offsets = arrays["position_offsets"]
+            if bool((positions >= lengths.repeat(offsets[1:] - offsets[:-1])).any()):
+                raise DamageError(f"{name} points beyond the end of its row")
+
+
+def check_words(field: StoredField, arrays: "Mapping[str, NDArray[Any]]", offsets: "NDArray[Any] | None") -> None:
+    """Raise unless a field that holds something of each word holds it of the words that its rows have.
+
+    Args:
+        field: how it is stored.
+        arrays: of a shard.
+        offsets: of the words of its rows, as the inputs have them; None where rows are texts.
+
+    Raises:
+        DamageError: it does not, so answers would be compared that are not of the word.
+    """
+    found = arrays.get("position_offsets") if getattr(field, "of_words", False) else None
+    if found is not None and (offsets is None or not (found == offsets).all()):
+        raise DamageError("position_offsets are not those of the words of its rows")

@@ -5,7 +5,17 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from hskcache.classes import has_gold
 from hskcache.errors import DamageError
-from hskcache.store.kinds.abc import ROW, TOKEN, Array, Kind, Meaning, StoredField, check_below
+from hskcache.store.kinds.abc import (
+    POSITION,
+    ROW,
+    TOKEN,
+    Array,
+    Kind,
+    Meaning,
+    StoredField,
+    check_below,
+    check_positions,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -19,13 +29,14 @@ class InputsField(StoredField):
     Attributes:
         id_dtype: type of the token ids on disk.
         has_token_types: whether the tokenizer has two types of tokens.
-        has_labels: whether rows have labels.
+        has_labels: whether rows have labels, or words have tags.
         has_unlabelled: whether some of the labels stand for none, where rows were kept that have no gold label:
             NO_CLASS in place of a class, NaN in place of a score.
         has_copies: whether it is known which rows are copies of which.
+        has_words: whether rows are words, of which each is answered for at its first piece.
     """
 
-    later: ClassVar[frozenset[str]] = frozenset({"has_copies"})
+    later: ClassVar[frozenset[str]] = frozenset({"has_copies", "has_words"})
 
     kind: Literal["inputs"] = "inputs"
     id_dtype: Literal["uint16", "int32"]
@@ -33,6 +44,7 @@ class InputsField(StoredField):
     has_labels: bool
     has_unlabelled: bool = False
     has_copies: bool = False
+    has_words: bool = False
 
 
 class Inputs(Kind[InputsField]):
@@ -48,10 +60,16 @@ class Inputs(Kind[InputsField]):
         ("labels", 1): Meaning(("row",), "class, or score of a regression"),
         ("copies", 1): Meaning(("row",), "number of the copy that the row is, 0 for an original"),
         ("origins", 1): Meaning(("row",), "row_ids of the row that it was made from, -1 where that is not known"),
+        ("position_offsets", 1): Meaning(("row_boundary",), "words [i, i + 1) are those of row i"),
+        ("positions", 1): Meaning(("word",), "place of the word's first piece in its row, counted from 0"),
+        ("tags", 1): Meaning(("word",), "class"),
     }
 
     def arrays(self, field: InputsField) -> dict[str, Array]:
-        """Tokens of row after row, and of each row its number, its label and where its tokens begin."""
+        """Tokens of row after row, and of each row its number, its label and where its tokens begin.
+
+        Of rows of words, where the first piece of each word stands, and its tag.
+        """
         arrays = {
             "input_ids": Array((), (field.id_dtype,)),
             "row_ids": Array((), ("int64",)),
@@ -59,20 +77,29 @@ class Inputs(Kind[InputsField]):
         }
         if field.has_token_types:
             arrays["token_type_ids"] = Array((), ("uint8",))
-        if field.has_labels:
+        if field.has_words:
+            arrays |= {"position_offsets": Array((), ("int64",)), "positions": Array((), ("uint16",))}
+        if field.has_labels and field.has_words:
+            arrays["tags"] = Array((), ("int64",))
+        elif field.has_labels:
             arrays["labels"] = Array((), ("int64", "float32"))
         if field.has_copies:
             arrays |= {"copies": Array((), ("int32",)), "origins": Array((), ("int64",))}
         return arrays
 
     def axis(self, name: str) -> str:
-        """Tokens, or rows."""
+        """Tokens, first pieces of words, or rows."""
+        if name in {"positions", "tags"}:
+            return POSITION
         return TOKEN if name in {"input_ids", "token_type_ids"} else ROW
 
     def of_row(self, field: InputsField, arrays: "dict[str, NDArray[Any]]") -> dict[str, Any]:
-        """Tokens, ``row_id``, ``label``, which is None where the row has none, ``copy`` and ``origin`` where known."""
+        """Tokens, ``row_id``, ``label``, which is None where the row has none, ``copy`` and ``origin`` where known.
+
+        Of rows of words ``positions`` and ``tags``.
+        """
         row: dict[str, Any] = {"row_id": int(arrays.pop("row_ids"))}
-        if field.has_labels:
+        if "labels" in arrays:
             label = arrays.pop("labels")
             row["label"] = label.item() if has_gold(label) else None
         if field.has_copies:
@@ -85,16 +112,15 @@ class Inputs(Kind[InputsField]):
 
     def check_content(self, request: "Request", field: InputsField, arrays: "Mapping[str, NDArray[Any]]") -> None:
         """Compare token ids, token types, labels and the longest row with their limits."""
-        if field.has_unlabelled and "labels" in arrays:
-            labels = arrays["labels"]
-            arrays = {**arrays, "labels": labels[has_gold(labels)]}
+        for name in {"labels", "tags"} & arrays.keys() if field.has_unlabelled else ():
+            arrays = {**arrays, name: arrays[name][has_gold(arrays[name])]}
         # A vocabulary with gaps has ids beyond its size, which the teacher knows.
         ids = max(request.tokenizer.vocab_size, request.teacher.vocab_size)
         types = request.teacher.config.get("type_vocab_size")
         num_types = types if type(types) is int else 256
         limits = {"input_ids": (ids, "token ids"), "token_type_ids": (num_types, "token types")}
-        if request.data.problem == "classification":
-            limits["labels"] = len(request.data.label_names), "classes"
+        if request.data.problem in {"classification", "tagging"}:
+            limits |= dict.fromkeys(("labels", "tags"), (len(request.data.label_names), "classes"))
         if field.has_copies:
             limits["copies"] = max(len(part.copies) for part in request.parts), "numbers of copies"
         for name, (limit, what) in limits.items():
@@ -102,6 +128,7 @@ class Inputs(Kind[InputsField]):
                 check_below(name, arrays[name], limit, what)
         if "row_offsets" in arrays and len(arrays["row_offsets"]) > 1:
             offsets = arrays["row_offsets"]
+            check_positions(arrays, offsets[1:] - offsets[:-1])
             longest = int((offsets[1:] - offsets[:-1]).max())
             if longest > request.spec.max_length:
                 raise DamageError(f"has a row of {longest} tokens, where rows have at most {request.spec.max_length}")

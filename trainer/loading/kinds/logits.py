@@ -16,29 +16,31 @@ class LogitsDecoder(Decoder):
 
     Attributes:
         weights: by field, adding up to 1; at least one.
+        array: name of the array that holds them in each.
     """
 
     weights: Mapping[str, float]
+    array: str = "logits"
 
     def decode(self, block: Block, cuts: Cuts) -> Sequence[Tensor]:
-        """Logits [B, C] float32 of each batch."""
+        """Logits [B, C] float32 of each batch, or of its words [P, C]."""
         (name, weight), *others = self.weights.items()
         tensors = block.tensors
-        first = tensors[f"{name}/logits"]
+        first, offsets = tensors[f"{name}/{self.array}"], block.offsets.get(f"{name}/position")
         if not others:
-            return cuts.split(first)
+            return cuts.split(first, offsets)
         # Numbers of the host, as factors, go to the device with the kernel: no copy to wait for.
         total = first * weight
         for name, weight in others:
-            total.add_(tensors[f"{name}/logits"], alpha=weight)
-        return cuts.split(total)
+            total.add_(tensors[f"{name}/{self.array}"], alpha=weight)
+        return cuts.split(total, offsets)
 
 
 class LoadedLogits(LoadedKind[LogitsField]):
-    """[B, C] float32 in a batch."""
+    """[B, C] float32 in a batch, or of words [P, C]."""
 
     is_averaged = True
 
     def decoder(self, stored: StoredTargets) -> LogitsDecoder:
         """The mean of the fields."""
-        return LogitsDecoder(stored.weights)
+        return LogitsDecoder(stored.weights, stored.field.array)
