@@ -231,7 +231,9 @@ def _run_stage(run: "Run", number: int, learner: Learner, folder: Path) -> None:
         console.say(f"{stage.name}: going on from step {step_of(checkpoint)}")
         trainer.loader.load_state_dict(read_json(checkpoint / LOADER))
     elif objective.projections:
-        console.say(told(stage.name, projections.by_name(objective.projections), held))
+        console.say(
+            told(stage.name, projections.by_name(objective.projections), held, job.projecting if not number else None)
+        )
     if checkpoint is not None and (state := stopped(checkpoint)) is not None:
         trainer.state = state
         load_weights(trainer.model, checkpoint / "model.safetensors", trainer.args.device)

@@ -129,11 +129,16 @@ def left_behind(
     return None
 
 
-def told(stage: str, projections: Projections, held: Projections) -> str:
-    """Line on which of a stage's projections are taken up and which drawn."""
+def told(stage: str, projections: Projections, held: Projections, began: Projecting | None = None) -> str:
+    """Line on which of a stage's projections are taken up and which drawn.
+
+    ``began``: what the first stage begins with; None of later ones.
+    """
     widths = {name: widths_of(projection) for name, projection in projections.items()}
+    initial = set() if began is None else (began.initial.keys() - began.taken.keys()) & widths.keys() & held.keys()
     taken, drawn = [name for name in widths if name in held], [name for name in widths if name not in held]
-    parts = []
+    taken = [name for name in taken if name not in initial]
+    parts = [f"begins with the directions of the teacher's vectors ({described(initial, widths)})"] if initial else []
     if taken:
         parts.append(f"goes on with the student's projection ({described(taken, widths)})")
     if drawn:

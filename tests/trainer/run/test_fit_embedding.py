@@ -195,6 +195,7 @@ def test_a_student_of_fewer_values_is_compared_as_its_teacher_is(
         "fit", "--cache", cache.root, *asked, "--set", "embedding.epochs=20", "--student-dims", dims, "--out", out
     )
     assert f"the student gives {dims} values" in result.stderr
+    assert ("begins with the directions of the teacher" in result.stderr) == (width == WIDTH)
     modules = sentence_modules(str(out))
     assert modules is not None
     assert [one.out_features for one in modules.dense] == ([] if width == dims else [dims])
