@@ -1,14 +1,17 @@
 """A build before the teacher runs: a spec resolved against the teacher, rows that fit it, and every shape."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, reduce
 from operator import or_
 from pathlib import Path
 
+import numpy as np
+
 from hskcache import console
 from hskcache.build.kinds import BUILT
 from hskcache.build.kinds.abc import FieldBasis
-from hskcache.build.layout import ShardLayout, id_dtype, plan
+from hskcache.build.layout import ONLY_TOKENS, BesideTokens, ShardLayout, id_dtype, plan
 from hskcache.build.windows import check_singles, resolve_windows, tell_unused
 from hskcache.classes import has_gold, of_words
 from hskcache.counted import counted
@@ -44,6 +47,8 @@ class Job:
         spec: what to keep, resolved.
         layout: shards and sizes.
         copies: which rows are copies of which; None where that is not known.
+        texts: of the rows and, of pairs, the second ones, as they are kept; None where they are not.
+        beside: sizes of what is stored of rows beside their tokens.
     """
 
     teacher: Teacher
@@ -53,6 +58,8 @@ class Job:
     spec: Spec
     layout: ShardLayout
     copies: Copies | None = None
+    texts: tuple[Sequence[str], Sequence[str] | None] | None = None
+    beside: BesideTokens = ONLY_TOKENS
 
     @cached_property
     def tokenizer(self) -> SavedTokenizer:
@@ -84,6 +91,7 @@ class Job:
             has_unlabelled=self.labels is not None and not has_gold(of_words(self.labels)).all(),
             has_copies=self.copies is not None,
             has_words=self.rows.words is not None,
+            text=None if self.texts is None else "single" if self.texts[1] is None else "pair",
         )
 
     @property
@@ -134,8 +142,25 @@ def prepare_job(teacher: Teacher, examples: Examples, rows: TokenizedRows, spec:
     if labels is not None and rows.words is not None:
         # Of words that no token stands for nothing is learned.
         labels = rows_of(of_words(labels)[rows.words.among_words()], rows.words.counts)
-    job = _prepare(teacher, data, labels, rows, spec)
-    return job if examples.copies is None else replace(job, copies=examples.copies)
+    # The number of a copy, and its origin.
+    beside = ONLY_TOKENS if examples.copies is None else ONLY_TOKENS.with_more(12, 2)
+    return replace(_prepare(teacher, data, labels, rows, spec, beside), copies=examples.copies)
+
+
+def with_texts(job: Job, examples: Examples) -> Job:
+    """The same job, whose cache keeps the texts of the rows, too.
+
+    Raises:
+        SpecError: rows are words, each of which is answered for at a token of the teacher's.
+    """
+    if job.rows.words is not None:
+        raise SpecError("--keep-text keeps the texts of whole rows, and these are words; leave it out")
+    columns = [examples.texts] if examples.pairs is None else [examples.texts, examples.pairs]
+    lengths = [np.fromiter((len(text.encode()) for text in texts), np.int64) for texts in columns]
+    # The texts, where they begin, and where the second one does.
+    beside = job.beside.with_more(np.sum(lengths, axis=0) + 12, 3)
+    data = job.data.model_copy(update={"has_text": True})
+    return respecified(replace(job, data=data, texts=(examples.texts, examples.pairs), beside=beside), job.spec)
 
 
 def prepare_corpus_job(teacher: Teacher, corpus: Corpus, spec: Spec) -> Job:
@@ -156,7 +181,7 @@ def respecified(job: Job, spec: Spec) -> Job:
     if job.data.problem == "text":
         spec = check_corpus_spec(spec, job.teacher)
     spec = resolve_windows(resolve_spec(spec, job.teacher.info), job.teacher)
-    layout = plan(spec, job.teacher.info, job.teacher.num_labels, job.rows, job.copies is not None)
+    layout = plan(spec, job.teacher.info, job.teacher.num_labels, job.rows, job.beside)
     return replace(job, spec=spec, layout=layout)
 
 
@@ -197,13 +222,20 @@ def describe_job(job: Job) -> tuple[Request, dict[str, StoredField]]:
     return job.request, job.fields
 
 
-def _prepare(teacher: Teacher, data: DataInfo, labels: Labels | None, rows: TokenizedRows, spec: Spec) -> Job:
+def _prepare(
+    teacher: Teacher,
+    data: DataInfo,
+    labels: Labels | None,
+    rows: TokenizedRows,
+    spec: Spec,
+    beside: BesideTokens = ONLY_TOKENS,
+) -> Job:
     spec = resolve_for(teacher, spec)
     tell_maps(teacher, spec)
     rows = fit_rows(teacher.model, rows, (teacher.info.name, data.name), spec.windows is not None)
     tell_unused(spec, rows, data.name)
-    layout = plan(spec, teacher.info, teacher.num_labels, rows, bool(data.copies))
-    return Job(teacher, data, labels, rows, spec, layout)
+    layout = plan(spec, teacher.info, teacher.num_labels, rows, beside)
+    return Job(teacher, data, labels, rows, spec, layout, beside=beside)
 
 
 def check_corpus_spec(spec: Spec, teacher: Teacher) -> Spec:

@@ -20,7 +20,7 @@ from hskcache.text.memory import in_memory
 _KEEPING = tuple(one.name for one in fields(Keeping) if one.name != "spec_file")
 # The rows, and how they lie in shards, are those of the cache.
 _ADDING = tuple(name for name in _KEEPING if name not in {"max_length", "shard_rows", *Packing.model_fields})
-_OTHERS = ("corpus", "copy", "spec", "device", "eval_data", "on_nonfinite", "tokenizer")
+_OTHERS = ("corpus", "copy", "keep_text", "spec", "device", "eval_data", "on_nonfinite", "tokenizer")
 _LISTED = ("student_layer_numbers", "layer_map", "store_layers", "heads")
 
 
@@ -110,12 +110,8 @@ def _request(teacher: str, data: Any, options: dict[str, Any]) -> BuildRequest:
         layout = Layout(text="text")
     keeping, base = _keeping(options)
     device, on_nonfinite = _how(options)
-    request = build_request(
-        teacher,
-        Texts(rows, layout, None if corpus is None else Path(corpus), options.get("copy")),
-        keeping,
-        device,
-        base,
-    )
+    corpus = None if corpus is None else Path(corpus)
+    texts = Texts(rows, layout, corpus, options.get("copy"), bool(options.get("keep_text")))
+    request = build_request(teacher, texts, keeping, device, base)
     eval_data = () if scored is None else (in_memory(scored, "eval_data"),)
     return replace(request, on_nonfinite=on_nonfinite, eval_data=eval_data)

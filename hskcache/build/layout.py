@@ -67,8 +67,32 @@ class ShardLayout:
         }
 
 
+@dataclass(frozen=True, eq=False)
+class BesideTokens:
+    """Sizes of what is stored of rows beside their tokens.
+
+    Attributes:
+        row_bytes: of each row, or of every row: its id, label and offset take 8 bytes each.
+        num_arrays: of the inputs, tokens and their types among them.
+    """
+
+    row_bytes: Integers | int = 24
+    num_arrays: int = 5
+
+    def with_more(self, row_bytes: Integers | int, num_arrays: int) -> "BesideTokens":
+        """Sizes with those of more arrays."""
+        return BesideTokens(self.row_bytes + row_bytes, self.num_arrays + num_arrays)
+
+
+ONLY_TOKENS = BesideTokens()
+
+
 def plan(
-    spec: Spec, teacher: TeacherInfo, num_labels: int | None, rows: TokenizedRows, has_copies: bool = False
+    spec: Spec,
+    teacher: TeacherInfo,
+    num_labels: int | None,
+    rows: TokenizedRows,
+    beside: BesideTokens = ONLY_TOKENS,
 ) -> ShardLayout:
     """Work out every shape of the cache from the tokenized rows.
 
@@ -77,19 +101,18 @@ def plan(
         teacher: its sizes.
         num_labels: width C of the logits; None where there are none.
         rows: tokens.
-        has_copies: whether it is stored which rows are copies of which.
+        beside: what is stored of rows beside their tokens.
 
     Raises:
         SpecError: the layers or heads asked for do not exist, or a shard would be larger than readers accept.
     """
     lengths = rows.lengths.astype(np.int64)
     token_bytes = np.dtype(id_dtype(teacher.vocab_size)).itemsize + (rows.token_type_ids is not None)
-    # A row's id, label, offset and origin take 8 bytes each, the number of a copy 4; a word's place and tag 10.
-    beside_bytes, num_arrays = (36, 7) if has_copies else (24, 5)
-    sizes = {INPUTS: Size(lengths * token_bytes + beside_bytes, num_arrays=num_arrays)}
+    sizes = {INPUTS: Size(lengths * token_bytes + beside.row_bytes, num_arrays=beside.num_arrays)}
     if rows.words is not None:
+        # A word's place and tag take 10 bytes.
         word_bytes = 10 * rows.words.counts + 8
-        sizes[INPUTS] = Size(sizes[INPUTS].row_bytes_N + word_bytes, num_arrays=num_arrays + 2)
+        sizes[INPUTS] = Size(sizes[INPUTS].row_bytes_N + word_bytes, num_arrays=beside.num_arrays + 2)
     fields: dict[str, StoredField] = {}
     for kind, built in BUILT.items():
         if (field := built.field(FieldBasis(spec, teacher, num_labels, rows.words is not None))) is not None:

@@ -110,7 +110,7 @@ def make_job(request: BuildRequest, keep: str = "--max-length", spool: Path | No
         CacheError: whichever of it is at fault.
     """
     require_teacher_extra()
-    from hskcache.build.job import check_prompt, prepare_job, resolve_for
+    from hskcache.build.job import check_prompt, prepare_job, resolve_for, with_texts
     from hskcache.teacher.load import is_classifier, load_embedder, load_teacher
 
     data, layout, spec = request.texts.data, request.texts.layout, request.spec
@@ -140,7 +140,8 @@ def make_job(request: BuildRequest, keep: str = "--max-length", spool: Path | No
     elif keep == "--max-length" and examples.pairs is None and not loaded.taps.is_causal:
         reach = replace(reach, beyond="with --stride it reads more in windows")
     tell_cut(tokens.cut, len(tokens), str(data), reach)
-    return prepare_job(loaded, examples, tokens, spec)
+    job = prepare_job(loaded, examples, tokens, spec)
+    return with_texts(job, examples) if request.texts.keep_text else job
 
 
 def _refuse_scores(request: BuildRequest) -> None:

@@ -22,12 +22,14 @@ class Texts:
         layout: which of its columns to read.
         corpus: plain text, a sentence a line.
         copy: column of the numbers of copies, see :func:`~hskcache.text.copies.in_order_of_copies`.
+        keep_text: whether the cache keeps the texts of data beside their tokens.
     """
 
     data: str | InMemory | None = None
     layout: Layout = field(default_factory=Layout)
     corpus: Path | None = None
     copy: str | None = None
+    keep_text: bool = False
 
     @property
     def are_given(self) -> bool:
@@ -43,6 +45,10 @@ class Texts:
         if (self.data is None) == (self.corpus is None):
             given = "both were given" if self.data is not None else "neither was given"
             raise SpecError(f"give --data FILE for rows of a task or --corpus FILE for plain text; {given}")
+        if self.corpus is not None and self.keep_text:
+            raise SpecError(
+                "--keep-text keeps the texts of --data; rows of a corpus are made of its tokens: leave it out"
+            )
         if self.corpus is not None and not self.layout.is_empty:
             raise SpecError(
                 "--corpus is plain text without columns; leave out --task, columns, --classes and what is said of rows"

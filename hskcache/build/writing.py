@@ -28,6 +28,7 @@ from hskcache.store.fields import INPUTS, kind_of
 from hskcache.store.ledger import Ledger
 from hskcache.store.reading import read_shard
 from hskcache.store.record import CONSTANTS
+from hskcache.store.texts import packed_texts
 from hskcache.teacher.capture import Wanted
 from hskcache.teacher.lean import lean
 from hskcache.text.copies import UNKNOWN
@@ -221,4 +222,7 @@ def inputs_of(job: Job, start: int, stop: int, first_row: int = 0) -> Arrays:
         origins = job.copies.origins[start:stop]
         arrays["copies"] = job.copies.numbers[start:stop]
         arrays["origins"] = np.where(origins == UNKNOWN, UNKNOWN, origins + first_row)
+    if job.texts is not None:
+        texts, pairs = job.texts
+        arrays |= packed_texts(texts[start:stop], None if pairs is None else pairs[start:stop])
     return arrays

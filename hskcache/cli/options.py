@@ -43,6 +43,12 @@ _DATA_OR_CORPUS = (
         help="In place of --data: plain text, a sentence a line, a blank line between documents; no labels, no logits.",
     ),
 )
+_KEEP_TEXT = click.option(
+    "--keep-text",
+    is_flag=True,
+    help="Keep the texts of --data beside their tokens, for students of other tokenizers; whoever has the cache reads "
+    "them.",
+)
 _COPY = click.option(
     "--copy",
     metavar="COLUMN",
@@ -62,4 +68,4 @@ def texts(command: Command) -> Command:
     """Give a command ``--data`` or ``--corpus``, and which columns are read, as one argument ``texts``."""
     from hskcache.build.request import Texts
 
-    return with_options(_DATA_OR_CORPUS, layout(_COPY(gathered(Texts, "texts")(command))))
+    return with_options(_DATA_OR_CORPUS, layout(_COPY(_KEEP_TEXT(gathered(Texts, "texts")(command)))))

@@ -37,7 +37,7 @@ def make_part_job(cache: "Cache", teacher: str, device: str, texts: Texts, spool
     if texts.data is None:
         return packed(make_corpus_part(BuildRequest(teacher, texts, spec, device)), spool)
     layout = _layout(texts.layout, of_cache(f"the cache {cache.name}", request, str(texts.data)), request, texts.data)
-    texts = replace(texts, layout=layout, copy=_copy_column(texts, request))
+    texts = replace(texts, layout=layout, copy=_copy_column(texts, request), keep_text=request.data.has_text)
     asked = BuildRequest(teacher, texts, spec, device)
     return make_job(asked, "a cache built with --max-length", spool_folder(cache.root))
 

@@ -32,7 +32,14 @@ def card(manifest: Manifest, url: str) -> bytes:
         url: where it will be, as people may read it.
     """
     text = "\n\n".join(
-        (_front(manifest), _introduction(manifest), _fields(manifest), _origin(manifest), _use(manifest, url), _PRIVACY)
+        (
+            _front(manifest),
+            _introduction(manifest),
+            _fields(manifest),
+            _origin(manifest),
+            _use(manifest, url),
+            _privacy(manifest),
+        )
     )
     return marked(text)
 
@@ -126,10 +133,12 @@ def _use(manifest: Manifest, url: str) -> str:
     )
 
 
-_PRIVACY = (
-    "## Privacy\n\nToken ids are the text. Hidden states, attention scores and logits reveal it as well, even "
-    "without the ids. Share this cache with nobody who may not read the data."
-)
+def _privacy(manifest: Manifest) -> str:
+    kept = "It keeps the texts as they are. " if any(part.has_text for part in manifest.request.parts) else ""
+    return (
+        f"## Privacy\n\n{kept}Token ids are the text. Hidden states, attention scores and logits reveal it as well, "
+        "even without the ids. Share this cache with nobody who may not read the data."
+    )
 
 
 def word(text: str) -> str:

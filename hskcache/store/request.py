@@ -54,10 +54,11 @@ class DataInfo(Grown):
     The problem ``text`` is a corpus, and ``none`` are texts of a data file: neither has a task. Of ``tagging`` every
     word of a row has a class.
     ``provenance`` is None in caches from before it was kept. ``copies`` are the numbers of rows that are originals,
-    then first copies, and so on, in the order of the rows; empty where it is not known which are copies.
+    then first copies, and so on, in the order of the rows; empty where it is not known which are copies. ``has_text``
+    is whether the cache keeps the texts.
     """
 
-    later: ClassVar[frozenset[str]] = frozenset({"copies"})
+    later: ClassVar[frozenset[str]] = frozenset({"copies", "has_text"})
 
     name: str
     split: str | None = None
@@ -68,6 +69,7 @@ class DataInfo(Grown):
     label_names: list[str]
     provenance: Provenance | None = None
     copies: list[int] = Key(default=[])
+    has_text: bool = False
 
     @property
     def has_task(self) -> bool:

@@ -1,6 +1,6 @@
 """Views of every kind of field: what may be narrowed, what that gives, and the reasons why not."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, NoReturn, Protocol
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from hskcache.counted import counted
 from hskcache.errors import MismatchError
 from hskcache.spec import Depth, Kept, Spec
-from hskcache.store.fields import StoredField, layer_name
+from hskcache.store.fields import OFFSETS, StoredField, kind_of, layer_name
 from hskcache.store.request import LayerKept, Request, TeacherInfo
 from hskcache.views.view import View
 
@@ -85,11 +85,25 @@ class Narrowed:
         """Words that tell its values from those of another view with the same field; most views need none."""
         return []
 
+    def needed(self, wanted: Collection[str]) -> list[str]:
+        """The arrays of the cache that some arrays are made from: whole layers, and what divides them."""
+        layers = {name.partition("/")[0] for name in wanted if "/" in name}
+        stored = kind_of(self.source).arrays(self.source)
+        return [name for name in stored if name in OFFSETS or name in wanted or name.partition("/")[0] in layers]
+
+    def most(self, axis: str, stored: int, num_rows: int) -> int:
+        """Entries at most along an axis of the first rows of a shard, which has ``stored`` in the cache."""
+        tokens = getattr(self.field, "max_tokens", None)
+        if tokens is None:
+            return stored
+        entries = kind_of(self.field).entries(self.field, axis, np.array([tokens]))
+        return min(stored, num_rows * int(entries[0]))
+
     def shard(self, arrays: Arrays, beside: ShardContext) -> Arrays:
         """The arrays of a shard.
 
         Args:
-            arrays: those of the cache: of some layers of the view, all that there are of each; and the offsets.
+            arrays: those of the cache that are needed.
             beside: what there is beside them in the cache.
         """
         return arrays

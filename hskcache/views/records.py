@@ -146,23 +146,14 @@ def arrays_at_most(narrowed: Narrowed, record: Record, num_rows: int) -> dict[st
     """
     kind, field = kind_of(narrowed.field), narrowed.field
     sizes = {kind.axis(name): info.shape[0] for name, info in record.arrays.items() if name not in OFFSETS}
-    tokens = getattr(field, "max_tokens", None)
     found = {}
     for name, array in kind.arrays(field).items():
         axis = kind.axis(name)
-        if axis == ROW:
-            size = num_rows + (name in OFFSETS)
-        else:
-            size = sizes[axis] if tokens is None else min(sizes[axis], num_rows * _entries(narrowed, axis, tokens))
+        size = num_rows + (name in OFFSETS) if axis == ROW else narrowed.most(axis, sizes[axis], num_rows)
         known = record.arrays[name].dtype if name in record.arrays else ""
         dtype = known if known in array.dtypes else array.dtypes[0]
         found[name] = ArrayInfo(shape=[size, *array.shape], dtype=dtype)
     return found
-
-
-def _entries(narrowed: Narrowed, axis: str, num_positions: int) -> int:
-    """Entries of a row of so many positions along an axis."""
-    return int(kind_of(narrowed.field).entries(narrowed.field, axis, np.array([num_positions]))[0])
 
 
 def _moved(skipped: Skipped, start: int) -> Skipped:

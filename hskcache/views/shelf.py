@@ -61,7 +61,7 @@ class ViewShelf:
             return _some(narrowed.constants(self._constants(record.field)), names)
         stored = self._record(record)
         wanted = kind_of(field).arrays(field).keys() if names is None else names
-        arrays = self._origin.shelf.read(stored, narrowed.source, _needed(narrowed, wanted))
+        arrays = self._origin.shelf.read(stored, narrowed.source, narrowed.needed(wanted))
         check_content(self._origin.manifest.request, narrowed.source, arrays)
         if record.num_rows < stored.num_rows:
             arrays = _first_rows(narrowed.source, arrays, record.num_rows)
@@ -71,7 +71,7 @@ class ViewShelf:
     def ahead(self, records: Sequence[Record], names: Mapping[str, Collection[str]] | None = None) -> None:
         """Tell the cache of shards that will be read soon, and of which arrays of them."""
         wanted = {name: kind_of(one.field).arrays(one.field).keys() for name, one in self._fields.items()}
-        needed = {name: _needed(self._fields[name], some) for name, some in (wanted | dict(names or {})).items()}
+        needed = {name: self._fields[name].needed(some) for name, some in (wanted | dict(names or {})).items()}
         self._origin.shelf.ahead([self._record(record) for record in records], needed)
 
     def require(self, num_bytes: Callable[[], int], what: str) -> None:
@@ -109,13 +109,6 @@ class ViewShelf:
         from hskcache.views.ranking import special_ids_in
 
         return special_ids_in(self.tokenizer_path)
-
-
-def _needed(narrowed: Narrowed, wanted: Collection[str]) -> list[str]:
-    """The arrays of the cache that some arrays of a view are made from: whole layers, and what divides them."""
-    layers = {name.partition("/")[0] for name in wanted if "/" in name}
-    stored = kind_of(narrowed.source).arrays(narrowed.source)
-    return [name for name in stored if name in OFFSETS or name in wanted or name.partition("/")[0] in layers]
 
 
 def _first_rows(field: StoredField, arrays: Arrays, num_rows: int) -> Arrays:

@@ -34,6 +34,7 @@ _OF_CACHE = {
     "local_dir": "--local-dir belongs to --cache URL; a teacher in the loop fetches no cache",
     "local_bytes": "--local-bytes belongs to --cache URL; a teacher in the loop fetches no cache",
     "view": "--view belongs to --cache; with --teacher give a --spec that keeps less",
+    "tokenizer": "--tokenizer belongs to --cache; a teacher in the loop reads its own tokens",
     "rows": "--rows belongs to --cache; with --teacher give a shorter file with --data",
     "fields": "--field {0[0]} belongs to --cache; with --teacher give that field's teacher and spec",
 }
@@ -48,6 +49,7 @@ class _Given:
     local_bytes: str | None
     fields: tuple[str, ...]
     view: str
+    tokenizer: str | None
     rows: int | None
     residency: "Residency"
     teacher: str | None
@@ -74,7 +76,8 @@ def _source(given: _Given) -> FromCache | FromTeacher:
     if given.cache is not None and given.teacher is None:
         given.refuse(_OF_TEACHER)
         most = None if given.local_bytes is None else parse_bytes(given.local_bytes, "--local-bytes")
-        return FromCache(given.cache, given.fields, given.rows, given.residency, given.local_dir, most, given.view)
+        where = (given.local_dir, most, given.view, given.tokenizer)
+        return FromCache(given.cache, given.fields, given.rows, given.residency, *where)
     if given.cache is not None or given.teacher is None:
         raise SpecError("give either --cache CACHE or --teacher DIR --data FILE --spec SPEC.yaml")
     given.refuse(_OF_CACHE)
@@ -153,6 +156,13 @@ def _run(request: FitRequest, out: Path, machine: Machine) -> dict[str, Any]:
     shell_complete=fields,
 )
 @view("Learn from a part of the cache")
+@click.option(
+    "--tokenizer",
+    metavar="DIR_OR_ID",
+    help="The student's tokenizer, where it is another than the teacher's: it reads the texts of a cache built with "
+    "--keep-text, for recipes that learn from whole rows.  [default: the cache's]",
+    shell_complete=places,
+)
 @click.option("--rows", type=Whole(min=1), help="Train on the first so many rows of the cache alone.")
 @layout
 @click.option(

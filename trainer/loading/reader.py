@@ -22,8 +22,8 @@ from trainer.loading.kinds import LOADED
 from trainer.loading.spool import RecordSpool, spool_of
 
 # A row's number in the data: it is its place in the cache too, which the loader knows without reading it. Nothing is
-# learned from whose copy a row is.
-_UNUSED = frozenset({"row_ids", "copies", "origins"})
+# learned from whose copy a row is, or from its text but by way of its tokens.
+_UNUSED = frozenset({"row_ids", "copies", "origins", "text", "text_offsets", "text_splits"})
 _MOST_THREADS = 4
 
 

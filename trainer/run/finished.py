@@ -27,7 +27,8 @@ def asked(request: FitRequest) -> dict[str, Any] | None:
     rows = [one for one in request.eval_data if isinstance(one, str)]
     if not isinstance(request.source.cache, str | Path) or len(rows) < len(request.eval_data):
         return None
-    named = [Path(word) for word in (request.student, request.layout.task_name) if word and Path(word).exists()]
+    words = (request.student, request.layout.task_name, request.source.tokenizer)
+    named = [Path(word) for word in words if word and Path(word).exists()]
     read = [Path(request.source.cache) / _MANIFEST, *map(Path, rows), *named]
     files = [file for place in read for file in (sorted(place.rglob("*")) if place.is_dir() else [place])]
     if not all(place.exists() for place in read):

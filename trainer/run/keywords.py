@@ -78,7 +78,8 @@ def fit(
     Args:
         cache: the open cache, or a view of one, or its path or URL.
         student: ``tinybert4``, ``tinybert6``, a config.json, a folder, a hub id, or a model in memory, with its
-            ``tokenizer`` where it has another than the cache.
+            ``tokenizer`` where it has another than the cache. With a tokenizer of its own it reads the texts that the
+            cache keeps; one that is named beside a folder is the student's.
         machine: how to compute, in place of ``device``, ``bf16``, ``gradient_accumulation``, ``save_steps``
             and ``report_to``.
         out: folder of the student.
@@ -108,9 +109,13 @@ def fit(
     computing = {key: options[name] for name, key in _MACHINE.items() if name in options}
     if machine is not None and computing:
         raise SpecError(f"machine says how to compute, and so does {next(iter(computing))}; give one of them")
-    with folder_of(student, options.get("tokenizer")) as (folder, called):
-        request = replace(_request(cache, folder, (eval_data, recipe), options), called=called)
-        return run(request, out, machine or Machine(**computing))
+    tokenizer = options.get("tokenizer")
+    # One that is named beside a student's folder is the student's; one of a model in memory is saved with it.
+    named = str(tokenizer) if isinstance(student, str | Path) and isinstance(tokenizer, str | Path) else None
+    with folder_of(student, None if named is not None else tokenizer) as (folder, called):
+        own = named or (folder if tokenizer is not None else None)
+        request = _request(cache, folder, (eval_data, recipe), options | {"tokenizer": own})
+        return run(replace(request, called=called), out, machine or Machine(**computing))
 
 
 def finetune(
@@ -214,6 +219,7 @@ def _request(
         None if options.get("local_dir") is None else Path(options["local_dir"]),
         options.get("local_bytes"),
         str(options.get("view") or ""),
+        options.get("tokenizer"),
     )
     return FitRequest(
         source,

@@ -38,7 +38,7 @@ from trainer.source import projections
 from trainer.source.gate import check_recipe, check_student, check_tokenizer
 from trainer.source.knowledge import Knowledge
 from trainer.source.reduced import Directions, check_dims, principal_directions, reduced_source
-from trainer.source.source import Local, Source, cached_source, opened_cache
+from trainer.source.source import Local, Source, cached_source, in_tokens_of, opened_cache
 from trainer.student.create import create_encoder, create_student
 from trainer.student.origin import has_no_weights
 from trainer.student.token_types import token_types_after
@@ -162,6 +162,8 @@ def _account(request: FitRequest, source: Source) -> Account:
     view = asked.view if isinstance(asked, FromCache) else ""
     taught = knowledge.request_for(LOGITS)
     lines = lines_of(taught, source.cache_id, names, view)
+    if isinstance(asked, FromCache) and asked.tokenizer is not None:
+        lines.append("- tokens: of the student's own tokenizer, made of the texts that the cache keeps")
     if isinstance(asked, FromCache) and asked.num_rows is not None:
         lines.append(f"- learned from: the first {counted(asked.num_rows, 'row')} alone")
     random_weights = has_no_weights(request.student)
@@ -178,7 +180,10 @@ def _source(request: FitRequest, machine: Machine) -> Source:
     asked = request.source
     if isinstance(asked, FromCache):
         whole = opened_cache(asked.cache, Local(asked.local_dir, asked.local_bytes))
-        learned = cached_source(whole.view(asked.view), asked.residency, asked.num_rows, asked.fields)
+        seen = whole.view(asked.view)
+        if asked.tokenizer is not None:
+            seen = in_tokens_of(asked.tokenizer, seen, request.recipe)
+        learned = cached_source(seen, asked.residency, asked.num_rows, asked.fields)
         return replace(learned, cache_id=whole.id)
     # The rows of an embedder's student need not be scored: its recipe keeps the end.
     if not request.eval_data and asked.spec.embedding is None:

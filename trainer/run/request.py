@@ -51,6 +51,7 @@ class FromCache:
             in ``s30=0.7``.
         num_rows: the first so many rows alone; None: all.
         residency: where its encoded rows live while training.
+        tokenizer: folder or hub id of the tokenizer that reads the texts of the cache; None: the cache's own tokens.
         local_dir: of a cache at a URL, the folder of what is fetched, shared by all runs; None: the usual one, see
             :func:`hskcache.remote.mirror.local_folder`.
         local_bytes: what that folder may hold; None: :data:`hskcache.remote.mirror.LOCAL_BYTES`.
@@ -64,6 +65,7 @@ class FromCache:
     local_dir: Path | None = None
     local_bytes: int | None = None
     view: str = ""
+    tokenizer: str | None = None
 
 
 @dataclass(frozen=True)

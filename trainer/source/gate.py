@@ -227,5 +227,5 @@ def check_tokenizer(knowledge: Knowledge, theirs: Mapping[str, int], ours: Mappi
     token, there, here = difference
     raise MismatchError(
         f"the tokenizer of {student} is not the one of {knowledge.where}: token {token!r} has id {there} there and "
-        f"{here} here; use a student with the teacher's tokenizer"
+        f"{here} here; use a student with the teacher's tokenizer, or give --tokenizer where the cache keeps its text"
     )

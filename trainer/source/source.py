@@ -11,7 +11,8 @@ from hskcache.cache import Cache, open_cache
 from hskcache.errors import SpecError
 from hskcache.remote.mirror import LOCAL_BYTES, open_mirror
 from hskcache.remote.place import is_url
-from hskcache.store.kinds import INPUTS, knowledge
+from hskcache.store.kinds import INPUTS, KINDS, knowledge
+from hskcache.views.retokenized import retokenized
 from trainer.batch import Batch
 from trainer.loading import KnowledgeLoader
 from trainer.loading.choice import Choice, identity_of, parse_choice, resolved
@@ -20,7 +21,7 @@ from trainer.loading.loader import first_shards
 from trainer.loading.ordered import Ordered
 from trainer.loading.plan import Plan
 from trainer.loading.residency import Residency, most_window_bytes
-from trainer.recipe import Losses
+from trainer.recipe import Losses, Recipe
 from trainer.source.knowledge import Knowledge, cached_knowledge
 
 
@@ -78,6 +79,32 @@ class Local:
 def fields_of(losses: Losses) -> tuple[str, ...]:
     """The kinds of field that a stage learns from, beside the inputs; each is also the name of the own field."""
     return tuple(kind for kind in knowledge() if kind in losses.kinds)
+
+
+def in_tokens_of(tokenizer: str, cache: Cache, recipe: Recipe) -> Cache:
+    """A cache with the rows in the tokens of another tokenizer, from the texts that it keeps.
+
+    Args:
+        tokenizer: folder or hub id.
+        cache: that a recipe learns from.
+        recipe: of a student with this tokenizer.
+
+    Raises:
+        SpecError: the recipe learns from what the teacher said of its own tokens.
+        MismatchError: the cache keeps no text.
+        TeacherError: there is no such tokenizer.
+    """
+    manifest, shelf = retokenized(cache.manifest, cache.shelf, tokenizer)
+    if manifest is cache.manifest:
+        return cache
+    lost = {field.kind for field in cache.fields.values()} - {field.kind for field in manifest.fields.values()}
+    if of_tokens := [KINDS[kind].words for kind in recipe.kinds if kind in lost]:
+        raise SpecError(
+            f"recipe {recipe.name!r} learns from {of_tokens[0]}, which {cache.name} keeps of its teacher's tokens, and "
+            f"those of {tokenizer} are others; learn from whole rows, as --recipe logits and embedding do, or leave "
+            "out --tokenizer"
+        )
+    return Cache(manifest, shelf)
 
 
 def cached_source(

@@ -19,11 +19,12 @@ if TYPE_CHECKING:
 
     from hskcache.store.request import Added, LayerKept, Request, TeacherInfo
 
-ROW, TOKEN, POSITION, VECTOR, VALUE = "row", "token", "position", "vector", "value"
+ROW, TOKEN, TEXT, POSITION, VECTOR, VALUE = "row", "token", "text", "position", "vector", "value"
 
 AXES: dict[str, str | None] = {
     ROW: None,
     TOKEN: "row_offsets",
+    TEXT: "text_offsets",
     POSITION: "position_offsets",
     VECTOR: "position_offsets",
     VALUE: "position_offsets",

@@ -8,6 +8,7 @@ from hskcache.errors import DamageError
 from hskcache.store.kinds.abc import (
     POSITION,
     ROW,
+    TEXT,
     TOKEN,
     Array,
     Kind,
@@ -33,10 +34,11 @@ class InputsField(StoredField):
         has_unlabelled: whether some of the labels stand for none, where rows were kept that have no gold label:
             NO_CLASS in place of a class, NaN in place of a score.
         has_copies: whether it is known which rows are copies of which.
+        text: whether the texts of the rows are kept, and rows are one or two; None where they are not.
         has_words: whether rows are words, of which each is answered for at its first piece.
     """
 
-    later: ClassVar[frozenset[str]] = frozenset({"has_copies", "has_words"})
+    later: ClassVar[frozenset[str]] = frozenset({"has_copies", "has_words", "text"})
 
     kind: Literal["inputs"] = "inputs"
     id_dtype: Literal["uint16", "int32"]
@@ -45,6 +47,7 @@ class InputsField(StoredField):
     has_unlabelled: bool = False
     has_copies: bool = False
     has_words: bool = False
+    text: Literal["single", "pair"] | None = None
 
 
 class Inputs(Kind[InputsField]):
@@ -59,6 +62,9 @@ class Inputs(Kind[InputsField]):
         ("row_ids", 1): Meaning(("row",), "number of the row in the data set"),
         ("labels", 1): Meaning(("row",), "class, or score of a regression"),
         ("copies", 1): Meaning(("row",), "number of the copy that the row is, 0 for an original"),
+        ("text", 1): Meaning(("byte",), "texts of the rows in UTF-8, of pairs the first and then the second"),
+        ("text_offsets", 1): Meaning(("row_boundary",), "bytes [i, i + 1) are those of row i"),
+        ("text_splits", 1): Meaning(("row",), "bytes of the first text of a pair"),
         ("origins", 1): Meaning(("row",), "row_ids of the row that it was made from, -1 where that is not known"),
         ("position_offsets", 1): Meaning(("row_boundary",), "words [i, i + 1) are those of row i"),
         ("positions", 1): Meaning(("word",), "place of the word's first piece in its row, counted from 0"),
@@ -85,18 +91,24 @@ class Inputs(Kind[InputsField]):
             arrays["labels"] = Array((), ("int64", "float32"))
         if field.has_copies:
             arrays |= {"copies": Array((), ("int32",)), "origins": Array((), ("int64",))}
+        if field.text is not None:
+            arrays |= {"text": Array((), ("uint8",)), "text_offsets": Array((), ("int64",))}
+        if field.text == "pair":
+            arrays["text_splits"] = Array((), ("int32",))
         return arrays
 
     def axis(self, name: str) -> str:
-        """Tokens, first pieces of words, or rows."""
+        """Tokens, bytes of text, first pieces of words, or rows."""
         if name in {"positions", "tags"}:
             return POSITION
+        if name == "text":
+            return TEXT
         return TOKEN if name in {"input_ids", "token_type_ids"} else ROW
 
     def of_row(self, field: InputsField, arrays: "dict[str, NDArray[Any]]") -> dict[str, Any]:
         """Tokens, ``row_id``, ``label``, which is None where the row has none, ``copy`` and ``origin`` where known.
 
-        Of rows of words ``positions`` and ``tags``.
+        ``texts``, one or two, where they are kept; of rows of words ``positions`` and ``tags``.
         """
         row: dict[str, Any] = {"row_id": int(arrays.pop("row_ids"))}
         if "labels" in arrays:
@@ -104,6 +116,11 @@ class Inputs(Kind[InputsField]):
             row["label"] = label.item() if has_gold(label) else None
         if field.has_copies:
             row |= {"copy": int(arrays.pop("copies")), "origin": int(arrays.pop("origins"))}
+        if field.text is not None:
+            data, split = arrays.pop("text").tobytes(), arrays.pop("text_splits", None)
+            row["texts"] = [
+                part.decode(errors="replace") for part in ([data] if split is None else [data[:split], data[split:]])
+            ]
         return row | arrays
 
     def is_asked(self, request: "Request") -> bool:

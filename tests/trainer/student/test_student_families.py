@@ -26,6 +26,8 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "ModernBert": {**TOKENS, "local_attention": 4, "global_attn_every_n_layers": 3},
     "DebertaV2": {"relative_attention": True, "pos_att_type": ["c2p", "p2c"], "position_buckets": 8},
     "MPNet": {},
+    "DistilBert": {"hidden_dim": 24},
+    "Electra": {"embedding_size": 8},
     "Esm": {"mask_token_id": 3},
     "EuroBert": {**TOKENS, "num_key_value_heads": 1, "head_dim": 8},
 }
