@@ -1,10 +1,11 @@
 """A forward pass over rows that are longer than the teacher reads at once: window by window, put together again.
 
-The logits of a row are the mean over its windows. The state of a token, and what its attention scores, come from the
-window in which it stands most in the middle.
+The logits of a row are the mean over its windows. The state of a token, what its attention scores, and the logits of a
+teacher that answers token by token come from the window in which it stands most in the middle.
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -43,16 +44,24 @@ def capture_windows(
     device = inputs["input_ids"].device
     spread = windowing.spread(inputs["attention_mask"].sum(-1).cpu().numpy())
     rows_V, positions_VW = (torch.from_numpy(array).to(device) for array in (spread.rows_V, spread.positions_VW))
-    merged, logits, most = Captured(), list[Tensor](), _at_once(windowing, token_budget)
+    merged, logits, by_token = Captured(), list[Tensor](), dict[Any, Tensor]()
+    most = _at_once(windowing, token_budget)
     for first in range(0, len(rows_V), most):
         rows, positions = rows_V[first : first + most], positions_VW[first : first + most]
         seen = capture(model, taps, {name: all_[rows[:, None], positions] for name, all_ in inputs.items()}, wanted)
         window, place = (torch.from_numpy(one).to(device) for one in spread.is_taken_VW[first : first + most].nonzero())
         target = rows[window], positions[window, place]
-        for ours, theirs in ((merged.hidden, seen.hidden), (merged.scores, seen.scores)):
-            _merge(ours, theirs, target, (window, place), inputs["input_ids"].shape)
-        if seen.logits is not None:
+        merging: list[tuple[dict[Any, Tensor], dict[Any, Tensor]]] = [
+            (merged.hidden, seen.hidden),
+            (merged.scores, seen.scores),
+        ]
+        if seen.logits is not None and seen.logits.dim() == 3:
+            merging.append((by_token, {0: seen.logits}))
+        elif seen.logits is not None:
             logits.append(seen.logits)
+        for ours, theirs in merging:
+            _merge(ours, theirs, target, (window, place), inputs["input_ids"].shape)
+    merged.logits = by_token.get(0)
     if logits:
         # One row after the other: sums by index are in no certain order on a GPU.
         by_row = torch.split(torch.cat(logits), np.bincount(spread.rows_V).tolist())

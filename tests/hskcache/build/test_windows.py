@@ -17,6 +17,9 @@ from models import saved
 from stored import shard_file
 
 import hskcache
+from hskcache.teacher.capture import Wanted
+from hskcache.teacher.taps import find_taps
+from hskcache.teacher.windows import capture_windows
 from hskcache.text.windows import Windowing
 from trainer.cli import main as hsktrain
 
@@ -156,6 +159,24 @@ def test_it_is_audited_mended_appended_to_and_given_fields_as_it_was_built(
     assert added.exit_code == 0, added.output
     more = hskcache.open_cache(out).manifest.shards
     assert [one.sha256 for one in more["more"]] == [one.sha256 for one in more["logits"]]
+
+
+def test_answers_of_tokens_are_those_of_the_window_where_they_stand_most_in_the_middle() -> None:
+    """A tagger's last layer is linear, so its answers follow from the states of the same windows."""
+    config = transformers.BertConfig(vocab_size=50, max_position_embeddings=READS, num_labels=5, **SMALL)
+    model = transformers.BertForTokenClassification(config).eval()
+    ids = torch.randint(5, 50, (2, 150), generator=torch.Generator().manual_seed(0))
+    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    inputs["attention_mask"][1, 40:] = 0
+    seen = capture_windows(
+        model, find_taps(model), inputs, Wanted(frozenset({2})), Windowing(READS, OVERLAP, 1, 1), 2 * READS
+    )
+    assert seen.logits is not None
+    real = inputs["attention_mask"].bool()
+    with torch.inference_mode():
+        expected = model.classifier(seen.hidden[2])
+    torch.testing.assert_close(seen.logits[real], expected[real])
+    assert seen.logits.shape == (2, 150, 5)
 
 
 def test_windows_that_do_not_fit_into_the_budget_are_read_one_after_the_other(
