@@ -1,9 +1,13 @@
 """Flat arrays whose rows have different numbers of entries, indexed on the device without asking it anything."""
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 Integers = NDArray[np.int64]
 
@@ -18,8 +22,11 @@ def ragged_places(begin: Integers, counts: Integers) -> Integers:
     return np.repeat(begin - (np.cumsum(counts) - counts), counts) + np.arange(counts.sum())
 
 
-def ragged_index(begin: Integers, counts: Integers, device: torch.device) -> Tensor:
+def ragged_index(begin: Integers, counts: Integers, device: "torch.device") -> "Tensor":
     """Places of the entries of some rows in a flat array: ``begin[i] ... begin[i] + counts[i]``, row after row."""
+    # Texts are read without torch, and count their words here, too.
+    import torch
+
     total = int(counts.sum())
     shift = begin - (np.cumsum(counts) - counts)
     table = torch.from_numpy(np.stack([counts, shift])).to(device, non_blocking=True)
