@@ -70,7 +70,7 @@ def test_rows_longer_than_the_teacher_reads_name_the_length_to_give(
     file.write_text("sentence\tlabel\nthe film\t0\n" + "the film " * 60 + "\t1\n")
     line = refused_build("--max-length", 128, data=file)
     assert "row 1, counted from 0, has 122 tokens" in line
-    assert line.endswith("build with --max-length 64")
+    assert line.endswith("build with --max-length 64, or with --stride, which reads windows")
     args = ("build", *sources, "--data", file, "--task", "sst2", "--max-length", 64, "--out", tmp_path / "c")
     assert run(*args).exit_code == 0
 
