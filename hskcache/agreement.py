@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hskcache.store.agreement import ClassAgreement, Reordered, ScoreAgreement
+from hskcache.classes import has_gold, several_classes
+from hskcache.store.agreement import ClassAgreement, FlagsAgreement, Reordered, ScoreAgreement
 
 _MARGIN = 0.1
 """Margin by which another order of the classes must fit better before it is spoken of."""
@@ -33,6 +34,22 @@ def class_agreement(answers_N: NDArray[Any], labels_N: NDArray[Any], num_classes
         label_counts=counts.tolist(),
         answer_counts=confusion_CC.sum(0).tolist(),
         reordered=_better_order(confusion_CC),
+    )
+
+
+def flags_agreement(logits_NC: NDArray[Any], labels_NC: NDArray[Any]) -> FlagsAgreement:
+    """The agreement of any number of classes a row, predicted where a logit is above 0, with labels [N, C].
+
+    Rows that have no label, or an answer that is not finite, do not count.
+    """
+    is_there = has_gold(labels_NC) & np.isfinite(logits_NC).all(1)
+    labels, answers = several_classes(labels_NC[is_there]), logits_NC[is_there] > 0
+    return FlagsAgreement(
+        num_rows=len(labels),
+        num_agreed=int((labels == answers).all(1).sum()),
+        label_counts=labels.sum(0).tolist(),
+        answer_counts=answers.sum(0).tolist(),
+        both_counts=(labels & answers).sum(0).tolist(),
     )
 
 

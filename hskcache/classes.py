@@ -1,7 +1,7 @@
 """Names of a model's classes: which are the same, in which order they stand, and whether there is one answer a row."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from hskcache.counted import counted
 from hskcache.errors import MismatchError
@@ -10,6 +10,17 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+Problem: TypeAlias = Literal["classification", "multilabel", "regression", "tagging"]
+"""Kinds of a task: one class a row, any number of them, a score, or one class a word."""
+
+ASKED = {
+    "classification": "one class",
+    "multilabel": "any number of classes",
+    "regression": "a score",
+    "tagging": "a class a word",
+}
+"""Answers of a row, in words."""
+
 NO_CLASS = -100
 """The index that stands for no class where a row has no gold label; losses pass it over, as torch's do."""
 
@@ -17,14 +28,32 @@ _SEPARATORS = str.maketrans("", "", " -_")
 
 
 def has_gold(labels_N: "NDArray[Any]") -> "NDArray[np.bool_]":
-    """Flags of labels that are a class, not NO_CLASS, or a score, not NaN; of rows of words, of any word: bool [N]."""
-    if labels_N.dtype.kind == "O":
-        import numpy as np
+    """Flags of labels that are a class, not NO_CLASS, or a score, not NaN; of rows of words, of any word: bool [N].
 
+    Labels with a value for each class, [N, C], are gold where all of a row's values are there.
+    """
+    import numpy as np
+
+    if labels_N.dtype.kind == "O":
         return np.array([has_gold(tags).any() for tags in labels_N], bool)
     # NaN alone differs from itself.
     is_gold_N: NDArray[np.bool_] = labels_N == labels_N if labels_N.dtype.kind == "f" else labels_N != NO_CLASS
-    return is_gold_N
+    return is_gold_N if is_gold_N.ndim < 2 else np.asarray(is_gold_N.all(axis=1))
+
+
+def single_classes(labels: "NDArray[Any]") -> "NDArray[Any]":
+    """Labels [N] as they are; of distributions [N, C] the most probable class, int64 [N], NO_CLASS for none."""
+    if labels.ndim < 2:
+        return labels
+    import numpy as np
+
+    return np.where(has_gold(labels), labels.argmax(1), NO_CLASS)
+
+
+def several_classes(values_NC: "NDArray[Any]") -> "NDArray[np.bool_]":
+    """Flags of the classes that a row has by its labels, where these are values in [0, 1]: those of 0.5 or more."""
+    flags_NC: NDArray[np.bool_] = values_NC >= 0.5
+    return flags_NC
 
 
 def of_words(labels_N: "NDArray[Any]") -> "NDArray[Any]":
@@ -80,6 +109,40 @@ def order_between(had: Sequence[str], wanted: Sequence[str]) -> tuple[int, ...] 
     return None
 
 
+def several_names(names: Sequence[str], values: Sequence[float]) -> list[str]:
+    """The classes of a row by the values of its label, see :func:`several_classes`."""
+    import numpy as np
+
+    flags = several_classes(np.asarray(values))
+    return [name for name, flag in zip(names, flags.tolist(), strict=True) if flag]
+
+
+def problem_of(config: Any) -> Problem | None:
+    """The kind of answers that a model's configuration tells; None where it leaves open how classes are answered."""
+    if is_tagger(config):
+        return "tagging"
+    told = getattr(config, "problem_type", None)
+    if told == "multi_label_classification":
+        return "multilabel"
+    if config.num_labels == 1:
+        return "regression"
+    return "classification" if told == "single_label_classification" else None
+
+
+def is_other(answered: str | None, asked: str) -> bool:
+    """True if a row has any number of classes by one kind of task and not by the other; None is told by nothing."""
+    return answered is not None and "multilabel" in {answered, asked} and answered != asked
+
+
+def require_single(name: str, config: Any, purpose: str) -> None:
+    """Raise MismatchError if a model answers any number of classes, of which something is not done yet."""
+    if problem_of(config) == "multilabel":
+        raise MismatchError(
+            f"{name} answers any number of classes of a row (problem_type multi_label_classification), and {purpose} "
+            "of one class or one score a row; give such a model"
+        )
+
+
 def require_outputs(model: str, config: Any, other: str, num_outputs: int, remedy: str) -> None:
     """Raise MismatchError unless a model has as many outputs as ``other`` asks for; ``remedy`` says what to give."""
     if num_outputs != config.num_labels:
@@ -89,8 +152,8 @@ def require_outputs(model: str, config: Any, other: str, num_outputs: int, remed
         )
 
 
-def require_one_answer(name: str, config: Any, num_outputs: int | None = None) -> None:
-    """Refuse a model that gives several answers of one row: several labels at once, or several scores.
+def require_one_score(name: str, config: Any, num_outputs: int | None = None) -> None:
+    """Refuse a model that gives several scores of one row.
 
     ``config``: its configuration, or that as plain values. ``num_outputs``: of the model; None takes the
     configuration's. Raises MismatchError.
@@ -99,16 +162,11 @@ def require_one_answer(name: str, config: Any, num_outputs: int | None = None) -
         problem, count = config.get("problem_type"), num_outputs or 1
     else:
         problem, count = getattr(config, "problem_type", None), num_outputs or int(config.num_labels)
-    if problem == "multi_label_classification":
-        several = "several labels of one row at once (problem_type multi_label_classification)"
-    elif problem == "regression" and count > 1:
-        several = f"{counted(count, 'score')} of one row (problem_type regression)"
-    else:
-        return
-    raise MismatchError(
-        f"{name} gives {several}, for which there is no loss yet; give a model of one class or one score a row, or "
-        "correct problem_type in its config.json"
-    )
+    if problem == "regression" and count > 1:
+        raise MismatchError(
+            f"{name} gives {counted(count, 'score')} of one row (problem_type regression), for which there is no loss "
+            "yet; give a model of classes or of one score a row, or correct problem_type in its config.json"
+        )
 
 
 def reordering(model: str, names: Sequence[str], wanted: Sequence[str]) -> str:

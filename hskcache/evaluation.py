@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from hskcache.agreement import class_agreement, score_agreement
-from hskcache.classes import has_gold, of_words
+from hskcache.agreement import class_agreement, flags_agreement, score_agreement
+from hskcache.classes import has_gold, of_words, require_outputs, several_classes, single_classes
 from hskcache.counted import counted
 from hskcache.entities import entity_counts
 from hskcache.errors import DataError, MismatchError, SpecError
@@ -40,8 +40,8 @@ class Scores(dict[str, float]):
     """The metrics of a model by name, and what they were taken from.
 
     ``agreement``: of its answers with the labels; None where nothing was answered. ``label_names``: the classes in
-    index order; empty for a regression. ``compared``: answers [N] and labels [N], of rows of words an array each.
-    ``metrics``: those that were taken.
+    index order; empty for a regression. ``compared``: answers and labels as the metrics take them, [N], of rows of
+    words an array each, or [N, C] where a row has any number of classes. ``metrics``: those that were taken.
     """
 
     agreement: Agreement | None = None
@@ -83,10 +83,47 @@ def f1(predictions: "NDArray[Any]", labels: "NDArray[Any]") -> float:
 
 
 def f1_macro(predictions: "NDArray[Any]", labels: "NDArray[Any]") -> float:
-    """Plain mean of the F1 of every class that is predicted or present."""
+    """Plain mean of the F1 of every class that is predicted or present; of any number of classes a row, of every one.
+
+    Of the latter ``predictions`` are logits [N, C], and a class without rows that is not predicted counts as 0.
+    """
     from sklearn.metrics import f1_score
 
+    if predictions.ndim == 2:
+        predictions, labels = _flags(predictions, labels)
     return float(f1_score(labels, predictions, average="macro", zero_division=0.0))
+
+
+def f1_micro(logits_NC: "NDArray[Any]", labels_NC: "NDArray[Any]") -> float:
+    """F1 of all pairs of a row and a class together, at a probability of 0.5; 0 where none is predicted or present."""
+    from sklearn.metrics import f1_score
+
+    predictions, labels = _flags(logits_NC, labels_NC)
+    return float(f1_score(labels, predictions, average="micro", zero_division=0.0))
+
+
+def subset_accuracy(logits_NC: "NDArray[Any]", labels_NC: "NDArray[Any]") -> float:
+    """Share of rows whose classes are predicted, all of them and no other, at a probability of 0.5."""
+    predictions, labels = _flags(logits_NC, labels_NC)
+    return float(np.mean((predictions == labels).all(axis=1)))
+
+
+def mean_average_precision(logits_NC: "NDArray[Any]", labels_NC: "NDArray[Any]") -> float:
+    """Plain mean over the classes that some row has of the average precision; 0 where no row has any."""
+    from sklearn.metrics import average_precision_score
+
+    labels = several_classes(labels_NC)
+    present = labels.any(axis=0)
+    # A row without an answer comes last.
+    scores = np.where(np.isfinite(logits_NC).all(axis=1, keepdims=True), logits_NC, np.finfo(np.float32).min)
+    return float(average_precision_score(labels[:, present], scores[:, present])) if present.any() else 0.0
+
+
+def _flags(logits_NC: "NDArray[Any]", labels_NC: "NDArray[Any]") -> "tuple[NDArray[np.int64], NDArray[np.int64]]":
+    """Flags of the classes that are predicted and present; of a row without an answer all is predicted wrongly."""
+    labels = several_classes(labels_NC)
+    is_answered = np.isfinite(logits_NC).all(axis=1, keepdims=True)
+    return np.where(is_answered, logits_NC > 0, ~labels).astype(np.int64), labels.astype(np.int64)
 
 
 def matthews(predictions: "NDArray[Any]", labels: "NDArray[Any]") -> float:
@@ -188,10 +225,13 @@ METRICS: dict[str, Metric] = {
     "entity_recall": EntityMetric("recall"),
     "f1": f1,
     "f1_macro": f1_macro,
+    "f1_micro": f1_micro,
     "matthews": matthews,
+    "mean_average_precision": mean_average_precision,
     "pearson": pearson,
     "pearson_spearman": pearson_spearman,
     "spearman": spearman,
+    "subset_accuracy": subset_accuracy,
 }
 # What other libraries call them: scikit-learn, evaluate, transformers.
 _ELSEWHERE = {
@@ -203,7 +243,9 @@ _ELSEWHERE = {
     "macro_f1": "f1_macro",
     "matthews_corrcoef": "matthews",
     "matthews_correlation": "matthews",
+    "map": "mean_average_precision",
     "mcc": "matthews",
+    "micro_f1": "f1_micro",
     "roc_auc": "auc",
     "overall_accuracy": "accuracy",
     "overall_f1": "entity_f1",
@@ -215,6 +257,7 @@ _ELSEWHERE = {
 }
 PROBLEM_METRICS: dict[str, tuple[str, ...]] = {
     "classification": ("accuracy", "f1_macro", "f1", "accuracy_f1", "matthews"),
+    "multilabel": ("f1_micro", "f1_macro", "subset_accuracy", "mean_average_precision"),
     "regression": ("pearson", "spearman", "pearson_spearman"),
     "similarity": ("spearman", "pearson", "pearson_spearman"),
     "duplicates": ("auc", "average_precision", "spearman", "pearson"),
@@ -223,6 +266,7 @@ PROBLEM_METRICS: dict[str, tuple[str, ...]] = {
 """Metrics by problem; the last two are of pairs of texts by a cosine, against scores and against two classes."""
 DEFAULT_METRICS: dict[str, tuple[str, ...]] = {
     "classification": ("accuracy", "f1_macro"),
+    "multilabel": ("f1_micro", "f1_macro", "subset_accuracy", "mean_average_precision"),
     "regression": ("pearson", "spearman"),
     "similarity": ("spearman", "pearson"),
     "duplicates": ("auc", "average_precision", "spearman"),
@@ -266,7 +310,10 @@ def share_kept(student: Mapping[str, float], teacher: Mapping[str, float], metri
 
 
 def check_labels(examples: "Examples") -> "NDArray[Any]":
-    """The labels [N] of rows. Raises DataError if there are none, no rows, or one score alone."""
+    """The labels of rows as metrics take them: [N], of distributions their most probable class; or [N, C], see Scores.
+
+    Raises DataError if there are none, no rows, or one score alone.
+    """
     labels = examples.labels
     examples.require_gold("to evaluate on")
     if labels is None or not len(labels):
@@ -276,17 +323,20 @@ def check_labels(examples: "Examples") -> "NDArray[Any]":
             f"every row of {examples.source} has the score {labels[0]:g}, to which nothing correlates; give rows "
             "whose scores differ"
         )
-    return labels
+    return labels if examples.problem == "multilabel" else single_classes(labels)
 
 
 def answers(logits_NC: "NDArray[np.float32]", problem: str, words: "FirstPieces | None" = None) -> "NDArray[Any]":
     """The class index of every row, NO_ANSWER where its logits are not finite; of a regression its score: [N].
 
-    Of rows of words, whose first pieces have the logits, it is an array of each row's words, object [N]: NO_ANSWER for
-    those that have no first piece.
+    Where a row may have any number of classes, the logits [N, C], whose sign tells which they are. Of rows of words,
+    whose first pieces have the logits, it is an array of each row's words, object [N]: NO_ANSWER for those that have no
+    first piece.
     """
     if problem == "regression":
         return logits_NC[:, 0]
+    if problem == "multilabel":
+        return logits_NC
     if words is not None:
         found = np.full(int(words.num_words_N.sum()), NO_ANSWER)
         found[words.among_words()] = answers(logits_NC, "classification")
@@ -313,7 +363,9 @@ def evaluate(
     """
     labels = check_labels(examples)
     num_labels = int(model.config.num_labels)
-    if examples.problem != "regression" and (largest := int(of_words(labels).max())) >= num_labels:
+    if labels.ndim == 2:
+        require_outputs("the model", model.config, examples.source, labels.shape[1], "a model of this task")
+    elif examples.problem != "regression" and (largest := int(of_words(labels).max())) >= num_labels:
         raise MismatchError(
             f"{examples.source} has class {largest} (counted from 0) and the model has "
             f"{counted(num_labels, 'class', 'classes')}; "
@@ -325,6 +377,8 @@ def evaluate(
     scores = Scores({name: metric(predictions, labels) for name, metric in metrics.items()})
     if examples.problem == "regression":
         scores.agreement = score_agreement(predictions, labels)
+    elif examples.problem == "multilabel":
+        scores.agreement = flags_agreement(predictions, labels)
     else:
         scores.agreement = class_agreement(of_words(predictions), of_words(labels), num_labels)
     scores.compared, scores.metrics = (predictions, labels), metrics

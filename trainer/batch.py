@@ -58,8 +58,8 @@ class Batch:
     Attributes:
         inputs: ``input_ids``, ``attention_mask`` and, where the teacher has them, ``token_type_ids``, each [B, L]
             int64.
-        labels: class index [B] int64 or score [B] float32, of rows of words a class index a word [P] int64; None where
-            the data has none.
+        labels: class index [B] int64, score [B] float32, a value for each class [B, C] float32, or of rows of words a
+            class index a word [P] int64; None where the data has none.
         targets: by kind of knowledge that is loaded, what losses compare with.
         num_rows: rows of the whole global batch; losses divide by it, so that slices add up to its mean.
         row_ids: row of the cache (or, with a live teacher, of the data) of each row, on the host.

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hskcache import console
-from hskcache.classes import has_gold, of_words
+from hskcache.classes import has_gold, of_words, several_classes
 from hskcache.evaluation import Metric, Scores
-from hskcache.store.agreement import Agreement, ClassAgreement
+from hskcache.store.agreement import Agreement, ClassAgreement, FlagsAgreement
 from hskcache.text.tagged import rows_of
 
 if TYPE_CHECKING:
@@ -41,14 +41,18 @@ def record(scores: Mapping[str, float]) -> dict[str, Any]:
 def majority(labels_N: "NDArray[Any]", metrics: Mapping[str, Metric]) -> dict[str, float]:
     """The metrics of a model that gives all rows the most frequent class of the labels [N], or the mean of scores.
 
-    Of rows of words it gives all words the most frequent tag.
+    Of rows of words it gives all words the most frequent tag, of labels [N, C] every class the share of the rows that
+    have it.
     """
     if labels_N.dtype.kind == "O":
         counts = np.bincount((tags := of_words(labels_N))[has_gold(tags)])
         answers_N = rows_of(np.full(len(tags), counts.argmax()), [len(row) for row in labels_N])
         return {name: metric(answers_N, labels_N) for name, metric in metrics.items()}
-    if labels_N.dtype.kind == "f":
-        answer: Any = labels_N.mean()
+    if labels_N.ndim == 2:
+        shares_C = np.clip(several_classes(labels_N).mean(0), 1e-6, 1 - 1e-6)
+        answer: Any = np.log(shares_C / (1 - shares_C))
+    elif labels_N.dtype.kind == "f":
+        answer = labels_N.mean()
     else:
         values, counts = np.unique(labels_N, return_counts=True)
         answer = values[counts.argmax()]
@@ -81,6 +85,8 @@ def help_of_fit(result: Mapping[str, Any]) -> str:
 
 
 def _facts(agreement: Agreement) -> dict[str, Any]:
+    if isinstance(agreement, FlagsAgreement):
+        return {"predicted_classes": sum(count > 0 for count in agreement.answer_counts)}
     if isinstance(agreement, ClassAgreement):
         return {"majority": agreement.majority, "predicted_classes": agreement.num_answered}
     return {"constant": agreement.is_constant}

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch.nn.functional import binary_cross_entropy_with_logits as cross_entropy
 from transformers import PreTrainedModel
 
 from hskcache.cache import Cache
@@ -72,17 +73,24 @@ def beside(
     return ours_NC, theirs_NC
 
 
-def fidelity(ours_NC: Logits, theirs_NC: Logits) -> dict[str, float]:
+def fidelity(ours_NC: Logits, theirs_NC: Logits, is_multilabel: bool = False) -> dict[str, float]:
     """Measures of how alike two models answer; rows of which either is not finite do not count.
 
     ``ours_NC``: logits of the student; ``theirs_NC``: logits of the teacher. Returns of classes ``agreement``, the
     share of rows whose most probable class is the same, and ``kl``, the mean over rows of KL(teacher || student) in
-    nats at temperature 1; of scores ``mse`` and ``pearson``. Empty without rows.
+    nats at temperature 1; of scores ``mse`` and ``pearson``. Of any number of classes a row, ``agreement`` is the share
+    of rows with the same ones and ``kl`` the mean over rows and classes of that of their Bernoulli distributions. Empty
+    without rows.
     """
     is_there_N = (np.isfinite(ours_NC) & np.isfinite(theirs_NC)).all(axis=1)
     ours_NC, theirs_NC = ours_NC[is_there_N], theirs_NC[is_there_N]
     if not len(ours_NC):
         return {}
+    if is_multilabel:
+        ours, theirs = (torch.from_numpy(one).double() for one in (ours_NC, theirs_NC))
+        # Cross entropy less the teacher's own entropy.
+        cross, own = (cross_entropy(one, theirs.sigmoid()).item() for one in (ours, theirs))
+        return {"agreement": float(((ours_NC > 0) == (theirs_NC > 0)).all(1).mean()), "kl": max(0.0, cross - own)}
     if ours_NC.shape[1] == 1:
         ours_N, theirs_N = ours_NC[:, 0].astype(np.float64), theirs_NC[:, 0].astype(np.float64)
         return {"mse": float(((ours_N - theirs_N) ** 2).mean()), "pearson": pearson(ours_N, theirs_N)}

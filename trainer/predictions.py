@@ -1,4 +1,4 @@
-"""Table of a model's answers: the class or score of each row, and how probable each class is.
+"""Table of a model's answers: the class, classes or score of each row, and how probable each class is.
 
 Dimension letters: N rows, C classes.
 """
@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hskcache.errors import SpecError
+from hskcache.text.class_values import SEPARATORS, separator_for
 
 Logits: TypeAlias = NDArray[np.float32]
 Columns: TypeAlias = dict[str, list[Any]]
@@ -37,6 +38,7 @@ class Predictions:
         teacher_NC: logits of a cached teacher for the same rows, NaN where it has none; None without a teacher.
         words: of rows of words, of which each has logits of its own, further columns: ``word``, its number in the row,
             and ``text``; None of rows.
+        is_multilabel: whether a row has any number of classes: those of a probability above 0.5.
     """
 
     index_N: NDArray[np.int64]
@@ -44,6 +46,7 @@ class Predictions:
     label_names: tuple[str, ...]
     teacher_NC: Logits | None = None
     words: Columns | None = None
+    is_multilabel: bool = False
 
     def columns(self) -> Columns:
         """All that is known of each row: ``index``, ``prediction``, of classes ``probability_CLASS``.
@@ -72,8 +75,13 @@ class Predictions:
         return {"index": list(range(num_rows)), "prediction": [answers.get(at, otherwise) for at in range(num_rows)]}
 
     def answers(self, logits_NC: Logits) -> list[Any]:
-        """The most probable class or the score of each row; None where its logits are not finite."""
+        """The most probable class, the list of classes or the score of each row; None where logits are not finite."""
         is_there = _finite(logits_NC)
+        if self.is_multilabel:
+            return [
+                [name for name, logit in zip(self.label_names, row, strict=True) if logit > 0] if there else None
+                for row, there in zip(logits_NC.tolist(), is_there, strict=True)
+            ]
         if not self.label_names:
             return _rounded(logits_NC[:, 0], is_there)
         best = logits_NC.argmax(axis=1).tolist()
@@ -82,14 +90,17 @@ class Predictions:
     def _probabilities(self, prefix: str, logits_NC: Logits) -> Columns:
         if not self.label_names:
             return {}
-        from scipy.special import softmax
+        from scipy.special import expit, softmax
 
         is_there = _finite(logits_NC)
-        shares_NC = softmax(np.where(is_there[:, None], logits_NC, 0.0).astype(np.float64), axis=1)
+        logits_NC = np.where(is_there[:, None], logits_NC, 0.0).astype(np.float64)
+        shares_NC = expit(logits_NC) if self.is_multilabel else softmax(logits_NC, axis=1)
         return {f"{prefix}_{name}": _rounded(shares_NC[:, at], is_there) for at, name in enumerate(self.label_names)}
 
     def summary(self) -> dict[str, Any]:
         """Rows of each predicted class, or mean and range of the scores."""
+        if self.is_multilabel:
+            return {"counts": dict(zip(self.label_names, (self.logits_NC > 0).sum(0).tolist(), strict=True))}
         if self.label_names:
             answered_NC = self.logits_NC[_finite(self.logits_NC)]
             counts = np.bincount(answered_NC.argmax(axis=1), minlength=len(self.label_names))
@@ -102,6 +113,15 @@ def require_suffix(path: Path) -> None:
     """Refuse a file whose name does not say which kind of table it is; raises SpecError."""
     if path.suffix.lower() not in SUFFIXES:
         raise SpecError(f"--out {path}: give a name that ends in {', '.join(SUFFIXES)}, or - to print a .tsv")
+
+
+def require_separator(label_names: Sequence[str], suffix: str) -> None:
+    """Refuse a cell of several classes where no character can stand between them. Raises SpecError."""
+    if suffix != ".jsonl" and separator_for(label_names) is None:
+        raise SpecError(
+            f"some class has each of {' '.join(SEPARATORS)} in its name, and nothing is left to stand between the "
+            "classes of a row; give --out a name that ends in .jsonl"
+        )
 
 
 def require_cells(texts: Sequence[str], suffix: str, what: str = "the class") -> None:
@@ -117,13 +137,22 @@ def require_cells(texts: Sequence[str], suffix: str, what: str = "the class") ->
             )
 
 
-def written(columns: Columns, suffix: str = ".tsv") -> str:
-    """A table as text: TSV without quoting, as GLUE's files are, CSV with it, or a JSON object a line."""
+def written(columns: Columns, suffix: str = ".tsv", separator: str | None = None) -> str:
+    """A table as text: TSV without quoting, as GLUE's files are, CSV with it, or a JSON object a line.
+
+    ``separator``: between the classes of a row in a cell of the former two, if there are several.
+    """
     rows = zip(*columns.values(), strict=True)
     if suffix == ".jsonl":
         lines = (json.dumps(dict(zip(columns, row, strict=True)), ensure_ascii=False) for row in rows)
         return "".join(f"{line}\n" for line in lines)
-    cells = [list(columns), *(["" if value is None else str(value) for value in row] for row in rows)]
+
+    def cell(value: Any) -> str:
+        if isinstance(value, list):
+            return str(separator).join(value)
+        return "" if value is None else str(value)
+
+    cells = [list(columns), *([cell(value) for value in row] for row in rows)]
     if suffix == ".csv":
         text = io.StringIO()
         csv.writer(text, lineterminator="\n").writerows(cells)

@@ -14,6 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from hskcache.classes import has_gold
 from hskcache.errors import DataError, SpecError
 from hskcache.store.files import file_sha256, sha256_hex
@@ -201,6 +204,11 @@ def _typed(examples: Examples, layout: Layout) -> JsonLines:
             f"{examples.source}: column {numbers[0]} is a number, but the rows are written as JSON lines, whose "
             "columns have names; give --text, --text-pair and --label by name"
         )
+    if len(columns) > _num_texts(examples) + 1:
+        raise SpecError(
+            f"{examples.source} has a column of labels for each class, and rows are written as JSON lines with one; "
+            "give a .csv, .tsv or .jsonl file, which keeps its columns"
+        )
     keys = tuple(map(str, columns))
     _check_distinct(keys)
     _check_names(keys, examples.source)
@@ -234,6 +242,8 @@ def _labels(examples: Examples, layout: Layout) -> tuple[list[Any] | None, list[
         return [
             float(str(score)) if is_one else None for score, is_one in zip(examples.labels, is_gold, strict=True)
         ], []
+    if examples.labels.ndim == 2:
+        return _class_values(examples, is_gold)
     names = examples.label_names
     numeric = all(name.lstrip("+-").isdecimal() for name in names)
     inferred = tuple(sorted(names, key=int if numeric else None))
@@ -244,6 +254,17 @@ def _labels(examples: Examples, layout: Layout) -> tuple[list[Any] | None, list[
         note = f"classes are written as numbers in the order {', '.join(names)}; read this file with --classes"
     values = [given[label] if is_one else None for label, is_one in zip(examples.labels, is_gold, strict=True)]
     return values, [] if note is None else [note]
+
+
+def _class_values(examples: Examples, is_gold: NDArray[np.bool_]) -> tuple[list[Any], list[str]]:
+    """Labels with a value for each class, as lists of values; a class of its own is nothing that they can tell."""
+    assert examples.labels is not None
+    # Fractions, so that a reader does not take 0 and 1 for numbers of classes.
+    rows = [[float(str(one)) for one in row] for row in examples.labels]
+    note = f"labels are written as values of the classes {', '.join(examples.label_names)}, in this order"
+    if examples.problem == "multilabel":
+        note += "; read this file with a task of problem multilabel, or with a model of such answers"
+    return [row if is_one else None for row, is_one in zip(rows, is_gold, strict=True)], [note]
 
 
 def _facts(path: Path, examples: Examples) -> dict[str, Any]:

@@ -9,10 +9,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from hskcache.agreement import class_agreement, score_agreement
+from hskcache.agreement import class_agreement, flags_agreement, score_agreement
 from hskcache.build.job import Job
 from hskcache.cache import Cache
-from hskcache.classes import has_gold, of_words
+from hskcache.classes import has_gold, of_words, single_classes
 from hskcache.errors import DamageError
 from hskcache.rows import join
 from hskcache.store.agreement import Agreement
@@ -20,6 +20,7 @@ from hskcache.store.fields import INPUTS, LOGITS, InputsField, LogitsField, Stor
 from hskcache.store.ledger import Ledger
 from hskcache.store.reading import read_shard
 from hskcache.store.record import Record
+from hskcache.store.request import DataInfo
 from hskcache.text.labels import Labels
 from hskcache.text.tagged import rows_of
 
@@ -38,7 +39,8 @@ def agreement_of(job: Job, ledger: Ledger, first: tuple[int, int] = (0, 0)) -> d
     records = [ledger.committed(LOGITS, first[0] + shard) for shard in range(len(job.layout.shards))]
     written = [record for record in records if record is not None]
     is_original = np.ones(len(job.rows), bool) if job.copies is None else job.copies.numbers == 0
-    agreement = _compare(ledger, field, written, _Labels(job.labels, is_original, first[1]))
+    labels = _Labels(_compared(job.labels, job.data), is_original, first[1])
+    agreement = _compare(ledger, field, written, labels)
     return {} if agreement is None else {LOGITS: agreement}
 
 
@@ -59,7 +61,12 @@ def added_agreement(cache: Cache, name: str, field: StoredField) -> Agreement | 
     labels = rows_of(inputs["tags"], np.diff(inputs["position_offsets"])) if stored.has_words else inputs["labels"]
     is_original = inputs.get("copies", np.zeros(len(labels))) == 0
     records = [record for shard in shards if (record := ledger.committed(name, shard)) is not None]
-    return _compare(ledger, field, records, _Labels(labels, is_original))
+    return _compare(ledger, field, records, _Labels(_compared(labels, cache.manifest.request.data), is_original))
+
+
+def _compared(labels: Labels | NDArray[np.generic], data: DataInfo) -> Labels | NDArray[np.generic]:
+    """Labels as answers are compared with: of a distribution its most probable class."""
+    return labels if data.problem == "multilabel" else single_classes(labels)
 
 
 class _Labels(NamedTuple):
@@ -96,13 +103,15 @@ def _compare(ledger: Ledger, field: StoredField, records: Iterable[Record], labe
         is_kept &= labels.is_original[rows]
         logits_NC = arrays[field.array]
         logits_NC = logits_NC[np.repeat(is_kept, np.diff(arrays["position_offsets"])) if field.of_words else is_kept]
-        answers.append(logits_NC[:, 0] if width == 1 else logits_NC.argmax(1))
+        answers.append(logits_NC)
         wanted.append(of_words(labels.values[rows][is_kept]))
     if not sum(map(len, answers)):
         return None
-    answers_N, wanted_N = np.concatenate(answers), np.concatenate(wanted)
+    answers_NC, wanted_N = np.concatenate(answers), np.concatenate(wanted)
     is_gold = has_gold(wanted_N)
-    answers_N, wanted_N = answers_N[is_gold], wanted_N[is_gold]
+    answers_NC, wanted_N = answers_NC[is_gold], wanted_N[is_gold]
+    if wanted_N.ndim == 2:
+        return flags_agreement(answers_NC, wanted_N)
     if width == 1:
-        return score_agreement(answers_N, wanted_N)
-    return class_agreement(answers_N, wanted_N, width)
+        return score_agreement(answers_NC[:, 0], wanted_N)
+    return class_agreement(answers_NC.argmax(1), wanted_N, width)

@@ -42,7 +42,8 @@ class Job:
     Attributes:
         teacher: the model and its tokenizer.
         data: the rows, as the manifest describes them.
-        labels: [N] class indices or scores, of rows of words those of each word that has a first piece, or None.
+        labels: [N] class indices or scores, [N, C] a value for each class, of rows of words those of each word that has
+            a first piece, or None.
         rows: tokens, as the teacher reads them.
         spec: what to keep, resolved.
         layout: shards and sizes.
@@ -92,6 +93,7 @@ class Job:
             has_copies=self.copies is not None,
             has_words=self.rows.words is not None,
             text=None if self.texts is None else "single" if self.texts[1] is None else "pair",
+            num_label_values=None if self.labels is None or self.labels.ndim < 2 else self.labels.shape[1],
         )
 
     @property

@@ -118,6 +118,7 @@ def _print(facts: dict[str, Any], told: dict[str, str]) -> None:
     architecture = f"{teacher['model_type']}, {counted(teacher['num_layers'], 'layer')}, width {teacher['width']}"
     without = {"text": "plain text", "none": "texts without a task"}
     labels = without.get(data["problem"]) or f"labels {', '.join(data['label_names']) or 'are scores'}"
+    labels += ", any number a row" if data["problem"] == "multilabel" else ""
     lines = [
         ("cache", f"{facts['cache']}  (id {facts['cache_id'][:12]}, format {facts['format_version']})"),
         *(

@@ -10,6 +10,7 @@ import click
 from click.core import ParameterSource
 
 from hskcache import console
+from hskcache.classes import require_single
 from hskcache.completion import places
 from hskcache.errors import SpecError
 from hskcache.locks import sole_writer
@@ -119,6 +120,7 @@ def sparsify(request: SparsifyRequest, out: Path, as_json: bool) -> None:
     click.get_current_context().with_resource(sole_writer(out))
     max_length = request.max_length or scored_length(out) or memory.length(request.layout.task)
     dense = load_teacher(request.teacher, request.device)
+    require_single(request.teacher, dense.model.config, "sparse teachers are made")
     check_out(dense, ranking, levels, out)
     ranked = _ranked(dense, ranking, replace(request, max_length=max_length), out)
     with console.advancing("write", len(levels), "levels") as advance:

@@ -14,11 +14,12 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from hskcache.cache import Cache
-    from hskcache.stats.model import CacheStats, ClassAnswers, ScoreAnswers, ValueSpread
+    from hskcache.stats.model import CacheStats, ClassAnswers, FlagAnswers, ScoreAnswers, ValueSpread
 
 _MOST_OUTLIERS = 5
 _MOST_WRONG = 5
 _MOST_CLASSES = 10
+_MOST_FLAGS = 20
 
 
 @click.command()
@@ -50,7 +51,7 @@ def stats(cache: str, with_values: bool, view: str, as_json: bool) -> None:
 
 
 def _print(cache: "Cache", found: "CacheStats") -> None:
-    from hskcache.stats.model import ClassAnswers
+    from hskcache.stats.model import ClassAnswers, FlagAnswers
 
     lengths = found.lengths
     click.echo(
@@ -69,6 +70,8 @@ def _print(cache: "Cache", found: "CacheStats") -> None:
             classes = names if len(names) == answers.num_classes else [str(one) for one in range(answers.num_classes)]
             rows = [(name, *map(str, counts)) for name, counts in zip(classes, answers.confusion, strict=True)]
             console.print_columns(rows, ("label, answered as", *classes), right=range(1, 1 + len(classes)), gap=3)
+        if isinstance(answers, FlagAnswers) and answers.num_rows:
+            _table(("class", "rows", "answered", "rightly", "F1"), _flags(answers, names))
 
 
 def _table(header: "Sequence[str]", rows: list[tuple[str, ...]]) -> None:
@@ -120,13 +123,24 @@ def _values(found: "CacheStats") -> list[tuple[str, ...]]:
     return rows
 
 
+def _flags(answers: "FlagAnswers", names: "Sequence[str]") -> list[tuple[str, ...]]:
+    """Rows of each class, the most frequent ones first where there are many."""
+    shown = list(zip(names, answers.classes, strict=True))
+    if len(shown) > _MOST_FLAGS:
+        shown = sorted(shown, key=lambda pair: -pair[1].num_labels)[:_MOST_FLAGS]
+    return [
+        (name, f"{one.num_labels:,}", f"{one.num_answers:,}", f"{one.num_both:,}", f"{one.f1:.3f}")
+        for name, one in shown
+    ]
+
+
 def _spread(spread: "ValueSpread") -> str:
     return f"{spread.mean:.2f} ± {spread.std:.2f}"
 
 
-def _answers(answers: "ClassAnswers | ScoreAnswers") -> list[str]:
+def _answers(answers: "ClassAnswers | FlagAnswers | ScoreAnswers") -> list[str]:
     """The answers of a field beside the labels, as lines for people."""
-    from hskcache.stats.model import ClassAnswers
+    from hskcache.stats.model import ClassAnswers, FlagAnswers
 
     if not answers.num_rows:
         return [f"{answers.field}: no row has a label to compare with"]
@@ -135,11 +149,17 @@ def _answers(answers: "ClassAnswers | ScoreAnswers") -> list[str]:
             f"{answers.accuracy:.2%} of {counted(answers.num_rows, 'label')} are the most probable class; log loss "
             f"{answers.log_loss:.3f}, expected calibration error {answers.calibration_error:.3f}"
         )
+    elif isinstance(answers, FlagAnswers):
+        found = (
+            f"all labels of {answers.subset_accuracy:.2%} of {counted(answers.num_rows, 'row')} are answered and no "
+            f"other; micro F1 {answers.f1_micro:.3f}, macro F1 {answers.f1_macro:.3f}, log loss "
+            f"{answers.log_loss:.3f}, expected calibration error {answers.calibration_error:.3f}"
+        )
     else:
         found = (
             f"correlation {answers.correlation:.4f} with {counted(answers.num_rows, 'label')}; off by "
             f"{answers.mean_error:.3f} on average"
         )
     wrong = ", ".join(f"{one.row} ({one.surety:.3f})" for one in answers.wrong[:_MOST_WRONG])
-    which = "surest and wrong" if isinstance(answers, ClassAnswers) else "furthest off"
+    which = "surest and wrong" if isinstance(answers, ClassAnswers | FlagAnswers) else "furthest off"
     return [f"{answers.field}: {found}", *([f"{which} on row {wrong}"] if wrong else [])]

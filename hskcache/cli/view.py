@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hskcache import console
-from hskcache.classes import NO_CLASS
+from hskcache.classes import NO_CLASS, several_names
 from hskcache.cli.options import cache_or_url_argument
 from hskcache.options import as_json
 from hskcache.options import view as view_option
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from hskcache.cache import Cache
+    from hskcache.store.manifest import DataInfo
 
 
 @click.command()
@@ -46,14 +47,13 @@ def describe_row(cache: "Cache", row: int) -> dict[str, Any]:
     data = cache.row(row)
     ids = [int(token) for token in data["input_ids"]]
     names = list(cache.manifest.request.data.label_names)
-    label = data.get("label")
     facts: dict[str, Any] = {
         "row": row,
         "row_id": data["row_id"],
         "tokens": Spelling(cache.tokenizer_path).tokens(ids),
         "input_ids": ids,
         "token_type_ids": [int(kind) for kind in data.get("token_type_ids", ())],
-        "label": names[int(label)] if label is not None and names else label,
+        "label": _label(data.get("label"), cache.manifest.request.data),
         **{key: data[key] for key in ("copy", "origin") if key in data},
     }
     if "positions" in data:
@@ -79,6 +79,23 @@ def _words(data: dict[str, Any], names: list[str]) -> list[dict[str, Any]]:
     ]
 
 
+def _label(label: Any, data: "DataInfo") -> Any:
+    """The class of a row, the list of its classes, or by class its share of a distribution; else the score, or None."""
+    names = data.label_names
+    if isinstance(label, list):
+        shares = dict(zip(names, label, strict=True))
+        return several_names(names, label) if data.problem == "multilabel" else shares
+    return names[int(label)] if label is not None and names else label
+
+
+def _told(label: Any) -> str:
+    if isinstance(label, list):
+        return ", ".join(label) or "no class"
+    if isinstance(label, dict):
+        return ", ".join(f"{name} {share:.3g}" for name, share in label.items())
+    return "none" if label is None else str(label)
+
+
 def _print(facts: dict[str, Any], kinds: dict[str, str]) -> None:
     """Print the facts of a row; ``kinds`` are those of the fields, by name."""
     from rich.table import Table
@@ -92,7 +109,7 @@ def _print(facts: dict[str, Any], kinds: dict[str, str]) -> None:
         if description.key
     ]
     added = [(name, shown, DESCRIPTIONS[kinds[name]]) for name, shown in facts["added"].items()]
-    label = "" if "words" in facts else f"label {'none' if facts['label'] is None else facts['label']}"
+    label = "" if "words" in facts else f"label {_told(facts['label'])}"
     lines = [line for _, shown, description in own if (line := description.line(shown, names)) is not None]
     printer.print("  ".join([f"row {facts['row']}", *_copy(facts), *([label] if label else []), *lines]))
     for name, shown, description in added:

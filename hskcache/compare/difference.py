@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field as Key
 from pydantic import computed_field
 
@@ -200,8 +201,16 @@ def _compare_inputs(matched: Matched) -> tuple[Flags, int]:
                 num_other_labels += max(len(ours), len(theirs))
                 continue
             # A row or a word that has none here and there has the same.
-            num_other_labels += int(((ours != theirs) & (has_gold(ours) | has_gold(theirs))).sum())
+            num_other_labels += int((_others(ours, theirs) & (has_gold(ours) | has_gold(theirs))).sum())
     return same, num_other_labels
+
+
+def _others(ours: NDArray[Any], theirs: NDArray[Any]) -> Flags:
+    """Flags of the labels that differ; all of them where one side has a value for each class and the other has not."""
+    if ours.shape != theirs.shape:
+        return np.ones(len(ours), np.bool_)
+    flags: Flags = (ours != theirs).reshape(len(ours), -1).any(1)
+    return flags
 
 
 def _same_tokens(here: Arrays, there: Arrays) -> Flags:

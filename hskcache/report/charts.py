@@ -11,6 +11,7 @@ from hskcache.report.svg import Drawing, percent, plain
 from hskcache.stats.model import (
     CacheStats,
     ClassAnswers,
+    FlagAnswers,
     KeptPositions,
     LayerBytes,
     LayerValues,
@@ -147,7 +148,7 @@ def probabilities(answers: ClassAnswers, names: Sequence[str], label: int) -> Ma
     return drawing.svg()
 
 
-def calibration(answers: ClassAnswers) -> Markup:
+def calibration(answers: ClassAnswers | FlagAnswers) -> Markup:
     """Share of right answers over how sure they are; dots are as large as their rows are many."""
     drawing = Drawing(
         _WIDTH,

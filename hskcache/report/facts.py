@@ -50,6 +50,8 @@ def _facts(cache: Cache) -> Iterator[Fact]:
     labels = ", ".join(names[:_MOST_LABELS])
     if len(names) > _MOST_LABELS:
         labels += f" and {len(names) - _MOST_LABELS:,} more"
+    if request.data.problem == "multilabel":
+        labels += ", any number a row"
     if request.data.problem == "text":
         yield Fact("packing", Packing.model_validate(request.spec.packing.model_dump()).told)
     elif request.data.has_task:

@@ -16,7 +16,7 @@ from hskcache.report import charts, curves
 from hskcache.report.facts import facts, fields
 from hskcache.report.shown import ShownRow, class_name
 from hskcache.spelling import Spelling
-from hskcache.stats.model import CacheStats, ClassAnswers, ScoreAnswers
+from hskcache.stats.model import CacheStats, ClassAnswers, FlagAnswers, ScoreAnswers
 from hskcache.store.shelf import Directory
 from hskcache.studied import StudyResults
 from hskcache.versions import version_of
@@ -93,7 +93,7 @@ def _values(content: Content) -> dict[str, Any]:
     }
 
 
-def _answers(content: Content, answers: ClassAnswers | ScoreAnswers) -> dict[str, Any]:
+def _answers(content: Content, answers: ClassAnswers | FlagAnswers | ScoreAnswers) -> dict[str, Any]:
     """Values of the section on one field of answers."""
     names = content.cache.manifest.request.data.label_names
     told: dict[str, Any] = {
@@ -101,7 +101,10 @@ def _answers(content: Content, answers: ClassAnswers | ScoreAnswers) -> dict[str
         "is_classes": isinstance(answers, ClassAnswers),
         "wrong": [(one, content.rows[one.row]) for one in answers.wrong if one.row in content.rows],
         "confusion": None,
+        "flags": None,
     }
+    if isinstance(answers, FlagAnswers):
+        told["flags"] = [(class_name(index, names), one) for index, one in enumerate(answers.classes)]
     if isinstance(answers, ClassAnswers):
         told["classes"] = [class_name(index, names) for index in range(answers.num_classes)]
         if answers.num_classes <= _MOST_CLASSES:

@@ -1,12 +1,12 @@
 """Rows as a page shows them: every token with its ranks, and how the heads of the teacher look at it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from hskcache.cache import Cache
-from hskcache.classes import has_gold
+from hskcache.classes import has_gold, several_classes, single_classes
 from hskcache.describe import DESCRIPTIONS
 from hskcache.rows import Arrays, read_rows, take
 from hskcache.shading import strength
@@ -58,6 +58,7 @@ class ShownRow:
         number: counted from 0.
         label: name of its class, or its score; None where it has none.
         answers: by field of answers, the probability of each class by its name, or the score under no name.
+        is_multilabel: whether the row has any number of classes: those of a probability above 0.5.
         tokens: in order.
         headings: of the layers that keep positions.
     """
@@ -67,10 +68,17 @@ class ShownRow:
     answers: Mapping[str, dict[str, float]]
     tokens: list[ShownToken]
     headings: list[str] = field(default_factory=list)
+    is_multilabel: bool = False
 
     def answer(self, name: str) -> tuple[str, float] | None:
-        """The most probable class of a field of answers with its probability, or its score."""
+        """The most probable class of a field of answers with its probability, or its score.
+
+        Of any number of classes these, and how probable the least sure answer is to one of all classes.
+        """
         given = self.answers.get(name)
+        if given and self.is_multilabel:
+            surety = min(max(share, 1 - share) for share in given.values())
+            return _several(class_ for class_, share in given.items() if share > 1 / 2), surety
         return max(given.items(), key=lambda one: one[1]) if given else None
 
     def is_wrong(self, name: str) -> bool:
@@ -102,16 +110,19 @@ def _row(
     cache: Cache, number: int, stored: Mapping[str, Arrays], spelling: Spelling, of_layers: "Mapping[str, _Layers]"
 ) -> ShownRow:
     names = cache.manifest.request.data.label_names
+    is_multilabel = cache.manifest.request.data.problem == "multilabel"
     tokens = spelling.tokens(stored[INPUTS]["input_ids"].tolist())
     kept: dict[str, list[int]] = {}
     heads: dict[str, dict[int, list[float]]] = {}
     for name, layers in of_layers.items():
         kept |= layers.kept(stored[name])
         heads |= layers.heads(stored[name])
-    answers = {name: given for name in of_layers if (given := _answers(cache.fields[name], stored[name], names))}
+    answers = {
+        name: given for name in of_layers if (given := _answers(cache.fields[name], stored[name], names, is_multilabel))
+    }
     return ShownRow(
         number,
-        _label(stored[INPUTS], names),
+        _label(stored[INPUTS], names, is_multilabel),
         answers,
         [
             ShownToken(
@@ -122,6 +133,7 @@ def _row(
             for position, text in enumerate(tokens)
         ],
         list(kept),
+        is_multilabel,
     )
 
 
@@ -130,10 +142,17 @@ def _rank(heading: str, position: int, kept: list[int]) -> LayerRank:
     return LayerRank(heading, rank, strength(position, kept))
 
 
-def _label(inputs: Arrays, names: Sequence[str]) -> str | None:
+def _several(names: Iterable[str]) -> str:
+    return ", ".join(names) or "no class"
+
+
+def _label(inputs: Arrays, names: Sequence[str], is_multilabel: bool) -> str | None:
     labels = inputs.get("labels")
     if labels is None or not has_gold(labels)[0]:
         return None
+    if is_multilabel:
+        return _several(class_name(index, names) for index in np.flatnonzero(several_classes(labels[0])).tolist())
+    labels = single_classes(labels)
     return class_name(int(labels[0]), names) if labels.dtype.kind == "i" else f"{float(labels[0]):.3g}"
 
 
@@ -142,7 +161,7 @@ def class_name(index: int, names: Sequence[str]) -> str:
     return names[index] if 0 <= index < len(names) else str(index)
 
 
-def _answers(stored: Field, arrays: Arrays, names: Sequence[str]) -> dict[str, float]:
+def _answers(stored: Field, arrays: Arrays, names: Sequence[str], is_multilabel: bool) -> dict[str, float]:
     """Probability of each class, or under no name the score; empty where there is no answer, or NaN or infinity."""
     num_answers = kind_of(stored).num_answers(stored)
     if num_answers is None or LOGITS not in arrays:
@@ -150,6 +169,8 @@ def _answers(stored: Field, arrays: Arrays, names: Sequence[str]) -> dict[str, f
     logits = arrays[LOGITS][0].astype(np.float64)
     if not np.isfinite(logits).all():
         return {}
+    if is_multilabel:
+        return {class_name(index, names): float(share) for index, share in enumerate(1 / (1 + np.exp(-logits)))}
     if num_answers == 1:
         return {"": float(logits[0])}
     weights = np.exp(logits - logits.max())

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from transformers import PreTrainedModel
 
-from hskcache.classes import reordering, require_one_answer, require_outputs
+from hskcache.classes import reordering, require_one_score, require_outputs
 from hskcache.encoder import weights_digest
 from hskcache.errors import MismatchError
 from hskcache.model.adapter import tokenizer_of
@@ -47,7 +47,7 @@ def load_trial(name: str, teacher: Teacher, task: Task | None = None) -> Trial:
 
 def _check_classes(name: str, model: PreTrainedModel, teacher: Teacher, task: Task | None) -> None:
     theirs, ours = model.config, teacher.model.config
-    require_one_answer(name, theirs)
+    require_one_score(name, theirs)
     remedy = "a student that was distilled from this teacher"
     require_outputs(f"the trial student {name}", theirs, teacher.info.name, teacher.num_labels or 0, remedy)
     if theirs.num_labels == 1 or theirs.id2label == ours.id2label:

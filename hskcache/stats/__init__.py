@@ -6,10 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hskcache.cache import Cache
-from hskcache.classes import NO_CLASS
+from hskcache.classes import NO_CLASS, single_classes
 from hskcache.errors import DamageError
 from hskcache.rows import Arrays, Integers, take
-from hskcache.stats.answers import Answers, AnswersOfClasses, AnswersOfScores
+from hskcache.stats.answers import Answers, AnswersOfClasses, AnswersOfFlags, AnswersOfScores
 from hskcache.stats.model import CacheStats
 from hskcache.stats.positions import KeptOfLayer, Rows
 from hskcache.stats.sizes import sizes
@@ -95,7 +95,10 @@ class _FieldStats:
         )
         if field.of_words:
             rows = np.repeat(rows, np.diff(arrays["position_offsets"]))
-        self.answers.add(arrays[field.array], _labels(inputs, len(rows)), rows)
+        labels = _labels(inputs, len(rows))
+        if self._cache.manifest.request.data.problem != "multilabel":
+            labels = single_classes(labels)
+        self.answers.add(arrays[field.array], labels, rows)
 
 
 def _answers(cache: Cache, name: str) -> Answers | None:
@@ -104,6 +107,8 @@ def _answers(cache: Cache, name: str) -> Answers | None:
     num_answers = kind_of(field).num_answers(field)
     if num_answers is None:
         return None
+    if cache.manifest.request.data.problem == "multilabel":
+        return AnswersOfFlags(name, num_answers)
     return AnswersOfClasses(name, num_answers) if num_answers > 1 else AnswersOfScores(name, cache.num_rows)
 
 

@@ -7,9 +7,17 @@ from collections import Counter
 import numpy as np
 from numpy.typing import NDArray
 
-from hskcache.classes import has_gold
+from hskcache.classes import has_gold, several_classes
 from hskcache.rows import Integers
-from hskcache.stats.model import AnswerCount, CalibrationBin, ClassAnswers, ScoreAnswers, WrongRow
+from hskcache.stats.model import (
+    AnswerCount,
+    CalibrationBin,
+    ClassAnswers,
+    ClassFlags,
+    FlagAnswers,
+    ScoreAnswers,
+    WrongRow,
+)
 from hskcache.stats.moments import Floats, RunningSpread
 
 CALIBRATION_BINS = 15
@@ -50,7 +58,7 @@ class Answers:
         """Take rows that have a label."""
 
     @abstractmethod
-    def told(self) -> ClassAnswers | ScoreAnswers:
+    def told(self) -> ClassAnswers | FlagAnswers | ScoreAnswers:
         """The statistics by now."""
 
     def _note(self, found: WrongRow) -> None:
@@ -87,9 +95,7 @@ class AnswersOfClasses(Answers):
         each = np.arange(len(labels))
         confidence, probability = np.exp(logs_NC[each, answers]), np.exp(logs_NC[each, labels])
         self._log_loss -= float(logs_NC[each, labels].sum())
-        bins = _bins(confidence, CALIBRATION_BINS)
-        for row, weights in enumerate((np.ones(len(labels)), confidence, (answers == labels).astype(float))):
-            self._bins[row] += np.bincount(bins, weights, minlength=CALIBRATION_BINS)
+        self._bins += _binned(confidence, answers == labels)
         self._pairs.update(zip(labels.tolist(), answers.tolist(), strict=True))
         is_told = labels < len(self._by_label)
         np.add.at(self._by_label, (labels[is_told], _bins(probability, PROBABILITY_BINS)[is_told]), 1)
@@ -100,8 +106,8 @@ class AnswersOfClasses(Answers):
 
     def told(self) -> ClassAnswers:
         """The statistics by now."""
-        counts, confidence, right = self._bins
-        num_rows, edges = max(self.num_rows, 1), np.linspace(0, 1, CALIBRATION_BINS + 1)
+        _, confidence, right = self._bins
+        num_rows = max(self.num_rows, 1)
         return ClassAnswers(
             field=self.field,
             num_classes=self._num_classes,
@@ -111,16 +117,7 @@ class AnswersOfClasses(Answers):
             accuracy=float(right.sum()) / num_rows,
             log_loss=self._log_loss / num_rows,
             calibration_error=float(np.abs(right - confidence).sum()) / num_rows,
-            bins=[
-                CalibrationBin(
-                    start=float(edges[place]),
-                    stop=float(edges[place + 1]),
-                    num_rows=int(counts[place]),
-                    confidence=float(confidence[place] / counts[place]),
-                    accuracy=float(right[place] / counts[place]),
-                )
-                for place in np.flatnonzero(counts)
-            ],
+            bins=_told_bins(self._bins),
             pairs=[
                 AnswerCount(label=label, answer=answer, num_rows=count)
                 for (label, answer), count in sorted(self._pairs.items(), key=lambda pair: (-pair[1], pair[0]))[
@@ -128,6 +125,60 @@ class AnswersOfClasses(Answers):
                 ]
             ],
             label_probabilities={label: counts.tolist() for label, counts in enumerate(self._by_label)},
+            wrong=self.wrong,
+        )
+
+
+class AnswersOfFlags(Answers):
+    """Probabilities of C classes, of which a row may have any number."""
+
+    def __init__(self, field: str, num_classes: int) -> None:
+        super().__init__(field)
+        self._counts_3C = np.zeros((3, num_classes), np.int64)
+        self._bins = np.zeros((3, CALIBRATION_BINS))
+        self._log_loss, self._num_agreed = 0.0, 0
+
+    def _take(self, logits_NC: Floats, labels_N: NDArray[np.generic], rows_N: Integers) -> None:
+        if not len(rows_N):
+            return
+        labels_NC, answers_NC = several_classes(labels_N), logits_NC > 0
+        right_NC = labels_NC == answers_NC
+        surety_NC = 1 / (1 + np.exp(-np.abs(logits_NC)))
+        self._counts_3C += np.stack([part.sum(0) for part in (labels_NC, answers_NC, labels_NC & answers_NC)])
+        self._num_agreed += int(right_NC.all(1).sum())
+        shares_NC = labels_N.astype(np.float64)
+        self._log_loss += float((np.logaddexp(0, logits_NC) - shares_NC * logits_NC).sum())
+        self._bins += _binned(surety_NC.ravel(), right_NC.ravel())
+        wrong_NC = np.where(right_NC, 0, surety_NC)
+        classes, surest = wrong_NC.argmax(1), wrong_NC.max(1)
+        for place in np.argsort(-surest, kind="stable")[:MOST_WRONG]:
+            if surest[place] > 0:
+                label, answer = int(classes[place]), float(answers_NC[place, classes[place]])
+                self._note(WrongRow(row=int(rows_N[place]), label=label, answer=answer, surety=float(surest[place])))
+
+    def told(self) -> FlagAnswers:
+        """The statistics by now."""
+        labels_C, answers_C, both_C = self._counts_3C
+        _, confidence, right = self._bins
+        num_classes = len(labels_C)
+        num_pairs, f1_C = max(self.num_rows * num_classes, 1), 2 * both_C / np.maximum(labels_C + answers_C, 1)
+        counts = zip(labels_C.tolist(), answers_C.tolist(), both_C.tolist(), f1_C.tolist(), strict=True)
+        return FlagAnswers(
+            field=self.field,
+            num_classes=num_classes,
+            num_rows=self.num_rows,
+            num_unlabelled=self.num_unlabelled,
+            num_nonfinite=self.num_nonfinite,
+            subset_accuracy=self._num_agreed / max(self.num_rows, 1),
+            f1_micro=float(2 * both_C.sum() / max(labels_C.sum() + answers_C.sum(), 1)),
+            f1_macro=float(f1_C.mean()),
+            log_loss=self._log_loss / num_pairs,
+            calibration_error=float(np.abs(right - confidence).sum()) / num_pairs,
+            bins=_told_bins(self._bins),
+            classes=[
+                ClassFlags(num_labels=labels, num_answers=answers, num_both=both, f1=f1)
+                for labels, answers, both, f1 in counts
+            ],
             wrong=self.wrong,
         )
 
@@ -177,6 +228,27 @@ class AnswersOfScores(Answers):
             points=self._points,
             wrong=self.wrong,
         )
+
+
+def _binned(surety: Floats, is_right: NDArray[np.bool_]) -> Floats:
+    """Answers by how sure they are: their number, the sum of that, and how many are right, [3, CALIBRATION_BINS]."""
+    bins, weights = _bins(surety, CALIBRATION_BINS), (np.ones(len(surety)), surety, is_right.astype(float))
+    return np.stack([np.bincount(bins, one, minlength=CALIBRATION_BINS) for one in weights])
+
+
+def _told_bins(binned: Floats) -> list[CalibrationBin]:
+    """Bins that hold something."""
+    (counts, confidence, right), edges = binned, np.linspace(0, 1, CALIBRATION_BINS + 1)
+    return [
+        CalibrationBin(
+            start=float(edges[place]),
+            stop=float(edges[place + 1]),
+            num_rows=int(counts[place]),
+            confidence=float(confidence[place] / counts[place]),
+            accuracy=float(right[place] / counts[place]),
+        )
+        for place in np.flatnonzero(counts)
+    ]
 
 
 def _bins(shares: Floats, num_bins: int) -> Integers:

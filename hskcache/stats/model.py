@@ -149,7 +149,8 @@ class WrongRow(Strict):
 
     Attributes:
         row: of the cache, counted from 0.
-        label, answer: indices of classes; of a regression the scores.
+        label, answer: indices of classes; of a regression the scores. Where a row may have any number of classes
+            ``label`` is the class whose answer is surest and wrong, and ``answer`` 1 if it is answered, else 0.
         surety: probability of the answer; of a regression how far it is from the label.
     """
 
@@ -198,6 +199,49 @@ class ClassAnswers(Strict):
         for pair in self.pairs:
             table[pair.label][pair.answer] = pair.num_rows
         return table
+
+
+class ClassFlags(Strict):
+    """Rows of one class where a row may have any number: by label, by answer and by both, and its F1."""
+
+    num_labels: int
+    num_answers: int
+    num_both: int
+    f1: float
+
+
+class FlagAnswers(Strict):
+    """Labels beside a teacher's answers where a row may have any number of classes: those above a probability of 0.5.
+
+    Attributes:
+        field: of the logits.
+        num_classes: C.
+        num_rows, num_unlabelled: rows with and without a label that the field holds.
+        num_nonfinite: rows whose logits are NaN or infinite, which count nowhere.
+        subset_accuracy: share of rows whose classes are answered, all of them and no other; 0 without rows.
+        f1_micro: F1 of all pairs of a row and a class together.
+        f1_macro: plain mean of the F1 of the classes.
+        log_loss: mean over pairs of a row and a class of -log of the label's probability, in nats.
+        calibration_error: expected calibration error of the pairs [Guo et al., 2017, Section 2, eq. 3].
+        bins: what it is the sum over, whose ``num_rows`` are pairs; bins without any are left out.
+        classes: in index order.
+        wrong: rows with an answer that is wrong, surest first.
+    """
+
+    kind: str = "flags"
+    field: str
+    num_classes: int
+    num_rows: int
+    num_unlabelled: int
+    num_nonfinite: int
+    subset_accuracy: float
+    f1_micro: float
+    f1_macro: float
+    log_loss: float
+    calibration_error: float
+    bins: list[CalibrationBin]
+    classes: list[ClassFlags]
+    wrong: list[WrongRow]
 
 
 class ScoreAnswers(Strict):
@@ -249,4 +293,4 @@ class CacheStats(Strict):
     lengths: LengthCounts
     kept: list[KeptPositions]
     values: list[LayerValues]
-    answers: list[ClassAnswers | ScoreAnswers]
+    answers: list[ClassAnswers | FlagAnswers | ScoreAnswers]

@@ -1,7 +1,8 @@
 """Agreement of a model's answers with the labels: told to readers, and kept in manifests without being digested.
 
-Of classes it is a count, of scores a correlation. Two things are noticed that a share alone does not tell: classes that
-stand in another order than they were taken in, and answers that know no more than which class is the most frequent.
+Of classes it is a count, of any number of classes a row a count of each, of scores a correlation. Two things are
+noticed that a share alone does not tell: classes that stand in another order than they were taken in, and answers that
+know no more than which class is the most frequent.
 """
 
 import math
@@ -125,6 +126,74 @@ class ClassAgreement(Strict):
         )
 
 
+class FlagsAgreement(Strict):
+    """Answers beside the labels where a row may have any number of classes.
+
+    Attributes:
+        num_rows: rows that have a label.
+        num_agreed: those whose classes are answered, all of them and no other.
+        label_counts, answer_counts, both_counts: [C] rows of each class, by label, by answer and by both.
+    """
+
+    kind: Literal["flags"] = "flags"
+    num_rows: int = Key(ge=0)
+    num_agreed: int = Key(ge=0)
+    label_counts: list[int] = Key(min_length=1)
+    answer_counts: list[int] = Key(min_length=1)
+    both_counts: list[int] = Key(min_length=1)
+
+    @model_validator(mode="after")
+    def _check(self) -> "FlagsAgreement":
+        if len({len(self.label_counts), len(self.answer_counts), len(self.both_counts)}) > 1:
+            raise ValueError("label_counts, answer_counts and both_counts count other classes")
+        return self
+
+    @property
+    def share(self) -> float:
+        """Share of the rows that agree: the subset accuracy."""
+        return self.num_agreed / max(1, self.num_rows)
+
+    @property
+    def f1(self) -> float:
+        """F1 of all pairs of a row and a class together: the micro F1."""
+        return 2 * sum(self.both_counts) / max(1, sum(self.label_counts) + sum(self.answer_counts))
+
+    @property
+    def is_chance(self) -> bool:
+        """True if every row has the same classes by the answers, and not all have by their labels."""
+        constant = all(count in {0, self.num_rows} for count in self.answer_counts)
+        return self.num_rows > 1 and constant and any(0 < count < self.num_rows for count in self.label_counts)
+
+    def summary(self) -> str:
+        """The agreement in words, to be read after whose it is."""
+        return f"agrees with all labels of {_percent(self.share)} of the rows (micro F1 {self.f1:.3f})"
+
+    def chance(self, names: Sequence[str]) -> str | None:
+        """Notice that the answers are chance, to be read after their owner; None where they are not."""
+        if not self.is_chance:
+            return None
+        answered = [name for name, count in zip(names, self.answer_counts, strict=False) if count]
+        return f"answers {', '.join(answered) or 'no class'} for every row"
+
+    def other_order(self, names: Sequence[str]) -> str | None:
+        """Nothing: another order of the classes is not looked for."""
+        return None
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, with what follows from the counts."""
+        return {"share": self.share, "f1_micro": self.f1, **self.model_dump(mode="json")}
+
+    def joined(self, other: "FlagsAgreement") -> "FlagsAgreement":
+        """The agreement of these rows and others of the same classes."""
+        return FlagsAgreement(
+            num_rows=self.num_rows + other.num_rows,
+            num_agreed=self.num_agreed + other.num_agreed,
+            label_counts=_sums(self.label_counts, other.label_counts),
+            answer_counts=_sums(self.answer_counts, other.answer_counts),
+            both_counts=_sums(self.both_counts, other.both_counts),
+        )
+
+
 class ScoreAgreement(Strict):
     """Scores of a model beside the labels, as moments, of which those of more rows can be made.
 
@@ -206,7 +275,7 @@ class ScoreAgreement(Strict):
         )
 
 
-Agreement: TypeAlias = Annotated[ClassAgreement | ScoreAgreement, Key(discriminator="kind")]
+Agreement: TypeAlias = Annotated[ClassAgreement | FlagsAgreement | ScoreAgreement, Key(discriminator="kind")]
 
 
 def told(agreement: "Agreement", who: str, names: Sequence[str]) -> str | None:
@@ -237,6 +306,8 @@ def joined(one: "Agreement | None", other: "Agreement | None") -> "Agreement | N
     if isinstance(one, ScoreAgreement) and isinstance(other, ScoreAgreement):
         return one.joined(other)
     if isinstance(one, ClassAgreement) and isinstance(other, ClassAgreement):
+        return one.joined(other) if len(one.label_counts) == len(other.label_counts) else None
+    if isinstance(one, FlagsAgreement) and isinstance(other, FlagsAgreement):
         return one.joined(other) if len(one.label_counts) == len(other.label_counts) else None
     return None
 

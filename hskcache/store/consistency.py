@@ -10,7 +10,7 @@ from typing import NoReturn
 
 from hskcache.counted import counted
 from hskcache.errors import DamageError, MismatchError
-from hskcache.store.agreement import Agreement, ClassAgreement
+from hskcache.store.agreement import Agreement, ClassAgreement, FlagsAgreement
 from hskcache.store.fields import StoredField, check_record, kind_of
 from hskcache.store.files import canonical_json, sha256_hex
 from hskcache.store.manifest import Manifest, Request, without_checksum
@@ -146,7 +146,7 @@ def _check_tokenizer(manifest: Manifest) -> None:
 
 
 def _check_agreement(name: str, agreement: Agreement, field: StoredField | None) -> None:
-    width = len(agreement.label_counts) if isinstance(agreement, ClassAgreement) else 1
+    width = len(agreement.label_counts) if isinstance(agreement, ClassAgreement | FlagsAgreement) else 1
     if field is None or kind_of(field).num_answers(field) != width:
         raise DamageError(f"it tells of an agreement of {name} with labels, which is no field of {width} logits a row")
 

@@ -65,7 +65,7 @@ class DataInfo(Grown):
     fingerprint: str
     num_rows: int = Key(ge=0)
     task: str | None = None
-    problem: Literal["classification", "regression", "tagging", "text", "none"]
+    problem: Literal["classification", "multilabel", "regression", "tagging", "text", "none"]
     label_names: list[str]
     provenance: Provenance | None = None
     copies: list[int] = Key(default=[])

@@ -193,7 +193,10 @@ def _read(path: Path, dialect: Dialect, columns: Columns, labels: LabelSet, faul
     if not dialect.quoted and (remark := _quotes(texts)):
         remarks.append(remark)
     read = replace(columns, header=header.is_there)
-    return RawTable(faults, read, texts, pairs, given, compact(numbers), remarks=tuple(remarks))
+    names = None
+    if header.is_there and len(columns.label_columns) > 1:
+        names = tuple(first.fields[place].strip() for place in positions[len(columns.text_columns) :])
+    return RawTable(faults, read, texts, pairs, given, compact(numbers), names, remarks=tuple(remarks))
 
 
 def _positions(path: Path, first: DelimitedRow, columns: Columns, has_header: bool) -> list[int]:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hskcache.classes import has_gold, of_words
+from hskcache.classes import Problem, has_gold, of_words
 from hskcache.errors import DataError
-from hskcache.text.labels import Labels, Problem
+from hskcache.text.labels import Labels
 from hskcache.text.table import Columns, RowPolicy
 from hskcache.text.tagged import Joined
 from hskcache.text.tasks import Task
@@ -51,8 +51,9 @@ class Examples:
     Attributes:
         texts: [N] sentences, or the first of each pair, as written.
         pairs: [N] the second of each pair, or None.
-        labels: int64 [N] class indices, NO_CLASS for none; float32 [N] scores, NaN for none; of rows of words int64
-            [words] each, object [N]; or None when no label was read, or no row had one.
+        labels: int64 [N] class indices, NO_CLASS for none; float32 [N] scores, NaN for none; float32 [N, C] a value in
+            [0, 1] for each class, NaN for none: of a classification a distribution, else 1 of the classes that a row
+            has; of rows of words int64 [words] each, object [N]; or None when no label was read, or no row had one.
         label_names: the classes in the order of their indices; empty for a regression or unlabelled rows of no task.
         source: the file or data set, as the user named it.
         split: the part of a data set; None for a file.
@@ -144,5 +145,6 @@ def fingerprint(
     if labels is not None:
         labels = of_words(labels)
         stored = labels.astype(labels.dtype.newbyteorder("<"))
-        digest.update(f"labels {labels.dtype.name}\n".encode() + np.ascontiguousarray(stored).tobytes())
+        shape = "".join(f" {size}" for size in labels.shape[1:])
+        digest.update(f"labels {labels.dtype.name}{shape}\n".encode() + np.ascontiguousarray(stored).tobytes())
     return digest.hexdigest()

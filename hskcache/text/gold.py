@@ -96,6 +96,12 @@ def unlabelled_scores(counts: Mapping[str, int], policy: RowPolicy) -> Unlabelle
     return Unlabelled(frozenset({"-"}), told)
 
 
+def truth(value: object) -> float | None:
+    """The value of a class in a cell: a number, or 1 and 0 for true and false; None where it is neither."""
+    text = str(value).strip().casefold()
+    return {"true": 1.0, "false": 0.0}.get(text, number(text))
+
+
 def number(text: str) -> float | None:
     """The number that ``text`` reads as, finite or not; None where it is none."""
     try:

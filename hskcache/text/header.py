@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from hskcache.errors import DataError
-from hskcache.text.gold import NO_GOLD
+from hskcache.text.gold import NO_GOLD, truth
 from hskcache.text.labels import LabelSet, is_number
 from hskcache.text.table import Columns
 
@@ -49,6 +49,9 @@ def _is_header(
     first: Sequence[str], rest: Iterable[Sequence[str]], columns: Columns, labels: LabelSet, where: str
 ) -> bool:
     label = columns.label
+    if len(columns.label_columns) > 1:
+        cells = [first[column] for column in columns.label_columns if isinstance(column, int) and column < len(first)]
+        return any(cell.strip() and truth(cell) is None for cell in cells)
     is_named = any(_is_one_of(_TEXT_NAMES, first, column) for column in (columns.text, columns.text_pair))
     if label is None:
         return is_named
@@ -62,6 +65,9 @@ def _is_header(
         return False
     if labels.problem == "regression":
         return True
+    if labels.names is not None and labels.problem == "multilabel":
+        parts = {part.strip().casefold() for part in re.split(r"[|;,]", written)}
+        return parts.isdisjoint(map(str.casefold, labels.names))
     if labels.names is not None:
         return written.casefold() not in map(str.casefold, labels.names)
     if others and all(map(is_number, others)):

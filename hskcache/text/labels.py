@@ -5,18 +5,17 @@ import re
 from collections import Counter
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hskcache.classes import NO_CLASS, has_gold
+from hskcache.classes import NO_CLASS, Problem, has_gold
 from hskcache.counted import counted
 from hskcache.errors import DataError, SpecError
 from hskcache.text.gold import Unlabelled, number, unlabelled_classes, unlabelled_scores
 from hskcache.text.table import RawTable, RowPolicy
 
-Problem: TypeAlias = Literal["classification", "regression", "tagging"]
 Labels: TypeAlias = NDArray[np.int64] | NDArray[np.float32] | NDArray[np.object_]
 
 _INTEGER = re.compile(r"[+-]?\d+")
@@ -30,23 +29,26 @@ class LabelSet:
     """Labels that a data set may have. Raises SpecError for a name twice, a single name, or names for a regression.
 
     Attributes:
-        problem: None infers it: numbers that are not all whole are scores, anything else is a class. ``tagging``,
-            a class a word, is never inferred.
+        problem: None infers it: numbers that are not all whole are scores, anything else is a class; lists of words are
+            several classes, lists of numbers a value for each class. ``tagging``, a class a word, is never inferred.
         names: the classes as the data writes them, in the order of class indices. None infers them: in numeric order
             when all are whole numbers, else sorted. Give the training set's names when reading the other parts, for
             a small one may lack a class.
         num_classes: how many classes there are where their names are not known, as of a model saved without names;
             labels that are numbers below it are then class indices.
+        separator: between the classes of a row where these are one text; None finds it.
     """
 
     problem: Problem | None = None
     names: tuple[str, ...] | None = None
     num_classes: int | None = None
+    separator: str | None = None
 
     def __post_init__(self) -> None:
         if self.problem == "regression" and self.names:
             raise SpecError(f"label names {', '.join(self.names)} for a regression, which has scores; leave them out")
-        if self.problem != "regression" and self.names is not None and len(self.names) < 2:
+        needed = 1 if self.problem == "multilabel" else 2
+        if self.problem != "regression" and self.names is not None and len(self.names) < needed:
             raise SpecError(f"label names {list(self.names)}: a classification needs at least two; name every class")
         if len(set(self.names or ())) != len(self.names or ()):
             raise SpecError(f"label names {', '.join(self.names or ())} hold one name twice; name each class once")
@@ -56,9 +58,9 @@ class Resolved(NamedTuple):
     """Labels as numbers.
 
     Attributes:
-        labels: class indices int64 [N], NO_CLASS for none; scores float32 [N], NaN for none; or of rows of words an
-            array of class indices each, object [N]. None where no row has a gold label. What rows with a fault hold
-            says nothing.
+        labels: class indices int64 [N], NO_CLASS for none; scores float32 [N], NaN for none; a value in [0, 1] for each
+            class, float32 [N, C], NaN for none; or of rows of words an array of class indices each, object [N]. None
+            where no row has a gold label. What rows with a fault hold says nothing.
         names: of the classes; empty for scores.
         remarks: how the labels were read where that was not told, each a few words.
     """
@@ -82,15 +84,15 @@ def resolve_labels(table: RawTable, labels: LabelSet, policy: RowPolicy) -> Reso
     left out, -1 that may be a class or none, or inferred classes of which there is only one.
     """
     assert table.labels is not None
-    written = [_written(table, index, value) for index, value in enumerate(table.labels)]
-    counts = Counter(text for text in written if text)
+    texts = [written(table, index, value) for index, value in enumerate(table.labels)]
+    counts = Counter(text for text in texts if text)
     problem = labels.problem or ("classification" if labels.names else _infer_problem(table, counts))
     if problem == "regression":
-        return _scores(table, written, unlabelled_scores(counts, policy), is_told=labels.problem is not None)
-    return _classes(table, written, labels, policy)
+        return _scores(table, texts, unlabelled_scores(counts, policy), is_told=labels.problem is not None)
+    return _classes(table, texts, labels, policy)
 
 
-def _written(table: RawTable, index: int, value: object) -> str:
+def written(table: RawTable, index: int, value: object) -> str:
     """One label in the spelling of a text file, the same in every format; empty for none."""
     if isinstance(value, str):
         return value.strip()
@@ -141,15 +143,15 @@ def _classes(table: RawTable, written: list[str], labels: LabelSet, policy: RowP
     if not gold:
         return Resolved(None, labels.names or (), "classification", ())
     remarks = [] if none.remark is None else [none.remark]
-    names = known or _infer_names(table, gold, labels.num_classes)
+    names = known or infer_names(table, gold, labels.num_classes)
     if labels.names is None:
-        remarks.insert(0, f"{counted(len(names), 'class', 'classes')} ({_listed(names)})")
+        remarks.insert(0, f"{counted(len(names), 'class', 'classes')} ({listed(names)})")
         # A model may have more classes than rows show: numbers from 1 look so where the last has no row.
         absent = () if known else tuple(name for name in names if name not in gold)
         if absent:
-            remarks.append(f"of which {_listed(absent)} {'has' if len(absent) == 1 else 'have'} no row")
-        remarks += _alike(names)
-    numbers, remark = _numbered(gold, names, table.class_names)
+            remarks.append(f"of which {listed(absent)} {'has' if len(absent) == 1 else 'have'} no row")
+        remarks += alike(names)
+    numbers, remark = numbered(gold, names, table.class_names)
     remarks += [remark] if remark else []
     numbers |= dict.fromkeys(none.spellings, NO_CLASS)
     indices = np.full(len(written), NO_CLASS, np.int64)
@@ -158,7 +160,7 @@ def _classes(table: RawTable, written: list[str], labels: LabelSet, policy: RowP
             continue
         number = numbers.get(spelled[text])
         if number is None:
-            problem = f"label {text!r} is not one of {_listed(names)}"
+            problem = f"label {text!r} is not one of {listed(names)}"
             table.fault(index, problem, "correct it, or name every class with --classes")
         else:
             indices[index] = number
@@ -181,7 +183,8 @@ def _whole(text: str) -> str:
     return text if match is None else match[1].replace("-0", "0") if int(match[1]) == 0 else match[1]
 
 
-def _infer_names(table: RawTable, gold: Collection[str], num_classes: int | None) -> tuple[str, ...]:
+def infer_names(table: RawTable, gold: Collection[str], num_classes: int | None) -> tuple[str, ...]:
+    """Names of the classes that rows show, in the order of their indices; raises DataError where there is only one."""
     if num_classes is not None:
         numbers = tuple(map(str, range(num_classes)))
         if set(gold) <= set(numbers):
@@ -196,22 +199,22 @@ def _infer_names(table: RawTable, gold: Collection[str], num_classes: int | None
     return tuple(names)
 
 
-def _numbered(
+def numbered(
     gold: Collection[str], names: tuple[str, ...], declared: tuple[str, ...] | None
 ) -> tuple[dict[str, int], str | None]:
     """The class index of each spelling that has one, and a remark where numbers are taken for indices."""
     numbers = {name: number for number, name in enumerate(names)}
-    if declared is not None and (own := _matched(declared, names)):
+    if declared is not None and (own := matched(declared, names)):
         return {**numbers, **{str(index): own[name] for index, name in enumerate(declared) if name in own}}, None
     if not set(gold).isdisjoint(numbers) or any(_INTEGER.fullmatch(name) or _WHOLE.fullmatch(name) for name in names):
         return numbers | {_whole(name): number for name, number in numbers.items()}, None
     indices = {str(number): number for number in range(len(names))}
     if set(gold) <= set(indices):
-        return indices, f"labels that are numbers taken for the classes {_listed(names)}, in order"
+        return indices, f"labels that are numbers taken for the classes {listed(names)}, in order"
     return numbers, None
 
 
-def _matched(declared: tuple[str, ...], names: tuple[str, ...]) -> dict[str, int]:
+def matched(declared: tuple[str, ...], names: tuple[str, ...]) -> dict[str, int]:
     """Index by name of the classes that a source declares and that are asked for, of whatever case.
 
     Empty where the two have no class in common: indices of the source are then those asked for.
@@ -225,13 +228,14 @@ def _matched(declared: tuple[str, ...], names: tuple[str, ...]) -> dict[str, int
     return {}
 
 
-def _alike(names: tuple[str, ...]) -> list[str]:
+def alike(names: tuple[str, ...]) -> list[str]:
     """A remark where inferred classes differ in nothing but case, and are perhaps one."""
     folded = Counter(name.casefold() for name in names)
     alike = [name for name in names if folded[name.casefold()] > 1]
     return [f"of which {', '.join(alike)} differ in case alone"] if alike else []
 
 
-def _listed(names: tuple[str, ...]) -> str:
+def listed(names: tuple[str, ...]) -> str:
+    """Names in words, the first ones where there are many."""
     rest = len(names) - _LISTED_NAMES
     return ", ".join(names[:_LISTED_NAMES]) + (f" and {rest} more" if rest > 0 else "")

@@ -4,12 +4,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from hskcache.classes import class_names, folded, is_nameless, is_tagger, require_one_answer, require_outputs
+from hskcache.classes import (
+    ASKED,
+    class_names,
+    folded,
+    is_nameless,
+    is_other,
+    problem_of,
+    require_one_score,
+    require_outputs,
+)
 from hskcache.counted import counted
 from hskcache.errors import ColumnError, DataError, MismatchError, SpecError
 from hskcache.remarks import remark
 from hskcache.text.head import check_head
-from hskcache.text.labels import LabelSet, Problem
+from hskcache.text.labels import LabelSet
 from hskcache.text.memory import Source
 from hskcache.text.remembered import Remembered
 from hskcache.text.rows import Examples, Overrides, columns_of, examples_for, preset_of
@@ -117,8 +126,9 @@ class Layout:
         Args:
             source: a data file, a folder of ``save_to_disk``, ``hub:REPO[:CONFIG]:SPLIT``, or rows in memory.
             label_names: classes in index order; None or empty takes the task's, or what the labels show.
-            problem: ``regression`` reads scores where no task says so and every one happens to be a whole number;
-                ``tagging`` reads rows of words.
+            problem: where no task says it: ``regression`` reads scores though every one happens to be a whole number,
+                ``multilabel`` any number of classes though every row happens to have one. ``tagging`` reads rows of
+                words.
             num_classes: of a model that does not name its classes.
         """
         task = self.task
@@ -127,6 +137,8 @@ class Layout:
             labels = LabelSet("regression")
         elif problem == "tagging":
             labels = LabelSet("tagging", names, num_classes)
+        elif task is None and problem == "multilabel":
+            labels = LabelSet("multilabel", names, num_classes)
         else:
             labels = LabelSet(None, names, num_classes)
         policy = RowPolicy(self.unlabelled, self.bad_rows or "fail")
@@ -138,6 +150,11 @@ class Layout:
             self.memory.check_pairs(examples)
         for note in examples.reading.notes:
             remark(note)
+        if problem is not None and examples.labels is not None and is_other(problem, examples.problem):
+            raise MismatchError(
+                f"{source} has {ASKED[examples.problem]} a row and {ASKED[problem]} is asked for; give rows of the "
+                "same task, or a model of the other kind"
+            )
         return examples if self.most_rows is None else examples.first(self.most_rows)
 
     def check(self, source: Source) -> None:
@@ -185,7 +202,7 @@ class Layout:
         """The rows of ``source``, their labels in the order of a model's classes.
 
         ``model``: what to call the model in an error. Raises DataError if a row cannot be read; MismatchError if the
-        model answers for other classes, or gives a score where the task has classes.
+        model answers for other classes, for several where the task has one, or gives a score where it has classes.
         """
         problem = problem_of(config)
         require_problem(model, problem, self.task)
@@ -202,10 +219,11 @@ class Layout:
                 )
             # The model alone tells what its answers mean.
             known = names or class_names(config)
+            problem = problem or ("classification" if self.task is None else self.task.problem)
             return replace(examples, problem=problem, label_names=() if problem == "regression" else known)
         outputs = 1 if examples.problem == "regression" else len(examples.label_names)
         require_outputs(
-            model, config, str(source), outputs, "a teacher of this task, or --task or --classes to name the classes"
+            model, config, str(source), outputs, "a model of this task, or --task or --classes to name the classes"
         )
         return examples
 
@@ -222,20 +240,13 @@ class Layout:
         return singles(replace(self, label="").read(source))
 
 
-def problem_of(config: Any) -> Problem:
-    """The problem that a model answers, by its configuration."""
-    if is_tagger(config):
-        return "tagging"
-    return "regression" if config.num_labels == 1 else "classification"
-
-
-def require_problem(model: str, problem: str, task: Task | None) -> None:
+def require_problem(model: str, problem: str | None, task: Task | None) -> None:
     """Raise MismatchError if a model answers for words and a task does not, or the other way round."""
     if task is not None:
         _require_same(model, problem, task.name, task.problem)
 
 
-def _require_same(model: str, problem: str, other: str, asked: str) -> None:
+def _require_same(model: str, problem: str | None, other: str, asked: str) -> None:
     if (asked == "tagging") != (problem == "tagging"):
         units = ("word", "row") if problem == "tagging" else ("row", "word")
         raise MismatchError(
@@ -250,10 +261,10 @@ def class_order(model: str, config: Any, task: Task | None) -> tuple[str, ...] |
     A model that was saved without names (LABEL_0, ...) is taken to follow the task's order, and so is one whose names
     are not the task's at all, such as NEGATIVE for 0. Names that are the task's only in part tell no order. Raises
     MismatchError if the model and the task differ in kind, in the number of classes, or in the names of some; or the
-    model gives several answers of one row.
+    model gives several scores of one row.
     """
-    require_one_answer(model, config)
-    if config.num_labels == 1:
+    require_one_score(model, config)
+    if (problem := problem_of(config)) == "regression":
         return None
     names = class_names(config)
     if task is None:
@@ -263,6 +274,11 @@ def class_order(model: str, config: Any, task: Task | None) -> tuple[str, ...] |
             f"{model} has {counted(len(names), 'class', 'classes')} and {task.name} has "
             f"{len(task.labels) or 'scores'}; "
             "give a model that was fine-tuned on this task"
+        )
+    if problem not in {None, task.problem}:
+        raise MismatchError(
+            f"{model} answers {ASKED[problem]} of a row (problem_type {config.problem_type}) and {task.name} has "
+            f"{ASKED[task.problem]}; give a model of such a task"
         )
     spelled = {folded(label): label for label in task.labels}
     known = [folded(name) in spelled for name in names]

@@ -9,7 +9,7 @@ import numpy as np
 
 from hskcache.errors import DataError
 from hskcache.text.table import BadRows, Columns, Faults, RawTable, RowsRead, named_column
-from hskcache.text.typed import of_data_set
+from hskcache.text.typed import class_columns, of_data_set
 
 KINDS = "a datasets.Dataset, a pandas DataFrame, a pyarrow Table, lists by column, a list of rows, or a list of texts"
 
@@ -47,7 +47,8 @@ class InMemory:
             raise DataError(f"{self.name} have no rows; give at least one row")
         rows = RowsRead(columns)
         rows.extend(*wanted)
-        return RawTable(faults, columns, *rows.columns, numbers=range(1, len(rows) + 1))
+        numbers = range(1, len(rows) + 1)
+        return RawTable(faults, columns, *rows.columns, numbers, class_columns(columns, columns.wanted))
 
 
 Source: TypeAlias = str | Path | InMemory

@@ -10,6 +10,7 @@ import numpy as np
 from hskcache.classes import has_gold
 from hskcache.counted import counted
 from hskcache.errors import DataError, SpecError
+from hskcache.text.class_values import has_class_values, resolve_class_values
 from hskcache.text.compressed import format_of
 from hskcache.text.delimited import DIALECTS, read_delimited
 from hskcache.text.examples import Examples, Reading, fingerprint
@@ -69,7 +70,12 @@ def read_examples(
         problem = "tagging" if is_tagging else labels.problem or "classification"
         resolved = Resolved(None, labels.names or (), problem, ())
         return _examples(table, resolved, Reading(policy=policy))
-    resolved = (resolve_tags if is_tagging else resolve_labels)(table, labels, policy)
+    if is_tagging:
+        resolved = resolve_tags(table, labels, policy)
+    elif has_class_values(table, labels):
+        resolved = resolve_class_values(table, labels)
+    else:
+        resolved = resolve_labels(table, labels, policy)
     usable, values = _without_faults(table), resolved.labels
     if values is not None and len(usable.numbers) < len(table.numbers):
         values = values[_good(table)]
@@ -185,7 +191,8 @@ def examples_for(
     names = wanted.names
     if names is None and task.problem != "regression":
         names = tuple(task.labels)
-    examples = read_examples(source, columns, LabelSet(task.problem, names), policy)
+    known = LabelSet(task.problem, names, separator=task.separator)
+    examples = read_examples(source, columns, known, policy)
     return replace(examples, reading=replace(examples.reading, task=task))
 
 

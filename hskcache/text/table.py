@@ -23,7 +23,7 @@ class Columns:
     Attributes:
         text: the sentence, or the first of a pair.
         text_pair: the second of a pair; None reads single sentences.
-        label: the class or the score; None reads no labels.
+        label: the class or the score; columns between commas hold a value for each class. None reads no labels.
         header: whether a delimited file's first line names its columns. None lets the file decide: a column given
             by name needs a header; among numbers alone, a first line whose label is none of the labels is one.
     """
@@ -36,14 +36,21 @@ class Columns:
     @property
     def wanted(self) -> tuple[str | int, ...]:
         """The columns in the order text, pair, label, without those that are not read."""
-        return tuple(column for column in (self.text, self.text_pair, self.label) if column is not None)
+        return (*self.text_columns, *self.label_columns)
 
-    def assign(self, values: Iterable["Values"]) -> "tuple[Values, Values | None, Values | None]":
-        """Texts, pairs and labels out of the values of the ``wanted`` columns; None for what is not read."""
-        column = iter(values)
-        texts = next(column)
-        pairs = None if self.text_pair is None else next(column)
-        return texts, pairs, None if self.label is None else next(column)
+    @property
+    def text_columns(self) -> tuple[str | int, ...]:
+        """The columns of texts."""
+        return tuple(column for column in (self.text, self.text_pair) if column is not None)
+
+    @property
+    def label_columns(self) -> tuple[str | int, ...]:
+        """The columns of labels: none, one, or one a class."""
+        if not isinstance(self.label, str) or "," not in self.label:
+            return () if self.label is None else (self.label,)
+        return tuple(
+            int(one) if one.isascii() and one.isdigit() else one for one in map(str.strip, self.label.split(","))
+        )
 
 
 @dataclass(frozen=True)
@@ -87,20 +94,20 @@ class RowsRead:
 
     def __init__(self, columns: Columns) -> None:
         self._wanted = columns
-        self._values: list[Any] = [column() for _ in columns.wanted]
-        if columns.label is not None:
-            self._values[-1] = []
+        self._texts: list[Any] = [column() for _ in columns.text_columns]
+        self._labels: list[object] = []
 
     def __len__(self) -> int:
-        return len(self._values[0])
+        return len(self._texts[0])
 
     def append(self, row: Iterable[object]) -> None:
         """Add a row's values, in the order of the wanted columns."""
-        *texts, last = row
-        if self._wanted.label is not None and type(last) is str:
-            last = sys.intern(last)
-        for values, value in zip(self._values, (*texts, last), strict=True):
-            values.append(value)
+        given = iter(row)
+        for values in self._texts:
+            values.append(next(given))
+        label = tuple(sys.intern(one) if type(one) is str else one for one in given)
+        if self._wanted.label is not None:
+            self._labels.append(label[0] if len(self._wanted.label_columns) == 1 else label)
 
     def extend(self, *columns: Iterable[object]) -> None:
         """Add the values of several rows, a column each."""
@@ -109,8 +116,9 @@ class RowsRead:
 
     @property
     def columns(self) -> tuple[Values, Values | None, Values | None]:
-        """Texts, pairs and labels."""
-        return self._wanted.assign(self._values)
+        """Texts, pairs and labels; None for what is not read."""
+        texts, *pairs = self._texts
+        return texts, pairs[0] if pairs else None, None if self._wanted.label is None else self._labels
 
 
 def compact(numbers: Sequence[int]) -> Sequence[int]:
@@ -128,9 +136,10 @@ class RawTable:
         columns: that were read; their ``header`` is None for a format whose columns always have names.
         texts: [N] values of the text column.
         pairs: [N] values of the pair column, or None.
-        labels: [N] values of the label column, or None.
+        labels: [N] values of the label column, a tuple where there are several, or None.
         numbers: [N] line or row of each entry, counted from 1.
-        class_names: names of the classes where the source itself declares them; its labels are then indices.
+        class_names: names of the classes where the source itself declares them, as a header does that has a column for
+            each; labels of one column are then indices.
         split: the part of a data set; None for a file.
         remarks: how the source was read where that was not told, each a few words.
     """

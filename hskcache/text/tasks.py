@@ -6,11 +6,11 @@ from typing import Any
 
 from pydantic import Field, ValidationError, model_validator
 
+from hskcache.classes import Problem
 from hskcache.errors import SpecError
 from hskcache.nearest import meant
 from hskcache.resources import resource
 from hskcache.strict import Strict, first_problem, parse_yaml, read_text
-from hskcache.text.labels import Problem
 from hskcache.text.table import Columns
 
 
@@ -36,6 +36,7 @@ class Task(Strict):
     header: bool | None = Field(default=None, description="None: the file decides")
     problem: Problem
     labels: list[str] = Field(default=[])
+    separator: str | None = Field(default=None, min_length=1, description="between the classes of a row; None: found")
     metrics: list[str] = Field(min_length=1)
     max_length: int | None = Field(default=None, ge=3, description="tokens of a row at most; None: not known")
     copies: int | None = Field(default=None, ge=1, description="of a row that augmentation adds; None: not known")
@@ -45,8 +46,12 @@ class Task(Strict):
     def _check_labels(self) -> "Task":
         if self.problem == "regression" and self.labels:
             raise ValueError("a regression has scores, not labels; leave labels out")
-        if self.problem != "regression" and len(set(self.labels)) != max(2, len(self.labels)):
+        if self.problem in {"classification", "tagging"} and len(set(self.labels)) != max(2, len(self.labels)):
             raise ValueError(f"labels of a {self.problem} are at least two, each named once")
+        if self.problem == "multilabel" and len(set(self.labels)) != max(1, len(self.labels)):
+            raise ValueError("labels of a multilabel task are named, each once")
+        if self.separator is not None and self.problem != "multilabel":
+            raise ValueError("separator stands between several classes of a row; give it with problem: multilabel")
         return self
 
     @property

@@ -3,6 +3,7 @@
 import json
 import re
 from array import array
+from collections.abc import Sequence
 from pathlib import Path
 from textwrap import shorten
 from typing import Any, NamedTuple
@@ -41,7 +42,7 @@ def read_jsonl(path: Path, columns: Columns, policy: BadRows) -> RawTable:
             # A line that cannot be read is a row all the same, so that all are counted in one place.
             rows.append(_object_values(line, columns, faults, number))
             numbers.append(number)
-    return RawTable(faults, columns, *rows.columns, numbers=compact(numbers))
+    return RawTable(faults, columns, *rows.columns, compact(numbers), class_columns(columns, columns.wanted))
 
 
 def read_json(path: Path, columns: Columns, policy: BadRows) -> RawTable:
@@ -59,7 +60,8 @@ def read_json(path: Path, columns: Columns, policy: BadRows) -> RawTable:
     faults, rows = Faults(str(path), policy, "row"), RowsRead(columns)
     for number, value in enumerate(values, start=1):
         rows.append(_values(value, columns, faults, number))
-    return RawTable(faults, columns, *rows.columns, numbers=range(1, len(values) + 1))
+    names = class_columns(columns, columns.wanted)
+    return RawTable(faults, columns, *rows.columns, range(1, len(values) + 1), names)
 
 
 def _require_names(path: Path, columns: Columns) -> None:
@@ -120,8 +122,14 @@ def read_parquet(path: Path, columns: Columns, policy: BadRows) -> RawTable:
         columns,
         *rows.columns,
         numbers=range(1, len(rows) + 1),
-        class_names=_stored_class_names(schema.metadata, names[-1]) if columns.label is not None else None,
+        class_names=class_columns(columns, names)
+        or (_stored_class_names(schema.metadata, names[-1]) if columns.label is not None else None),
     )
+
+
+def class_columns(columns: Columns, names: Sequence[str | int]) -> tuple[str, ...] | None:
+    """The classes of labels of which each has a column; None where it is one column. ``names``: of those wanted."""
+    return tuple(map(str, names[len(columns.text_columns) :])) if len(columns.label_columns) > 1 else None
 
 
 def _stored_class_names(metadata: dict[bytes, bytes] | None, label: str) -> tuple[str, ...] | None:
@@ -216,6 +224,7 @@ def of_data_set(data: Any, faults: Faults, columns: Columns, split: str | None) 
         columns,
         *rows.columns,
         numbers=range(1, len(data) + 1),
-        class_names=tuple(feature.names) if is_class and feature is not None else None,
+        class_names=class_columns(columns, wanted)
+        or (tuple(feature.names) if is_class and feature is not None else None),
         split=split,
     )

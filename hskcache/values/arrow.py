@@ -8,7 +8,7 @@ import numpy as np
 from hskcache.classes import has_gold
 from hskcache.errors import DataError
 from hskcache.rows import Integers
-from hskcache.values.columns import Column, Shape, blocks, chosen
+from hskcache.values.columns import Column, ColumnOrigin, Shape, blocks, chosen
 
 if TYPE_CHECKING:
     from hskcache.values.values import DecodedRows
@@ -23,12 +23,14 @@ def schema(cache: "DecodedRows", columns: Collection[str] | None) -> pa.Schema:
     """Types of some columns of a cache; None: all."""
     is_score = cache.manifest.request.data.problem == "regression"
     scalars = {"row_id": pa.int64(), "label": pa.float32() if is_score else pa.int64()}
-    return pa.schema(
-        [
-            (name, scalars[name] if not one.shape else _nested(one.shape, pa.int32() if one.array else pa.float32()))
-            for name, one in chosen(cache, columns).items()
-        ]
-    )
+
+    def of(name: str, one: ColumnOrigin) -> pa.DataType:
+        if not one.shape:
+            return scalars[name]
+        # Labels are stored as they are, as ids are, and with a value for each class are no integers.
+        return _nested(one.shape, pa.int32() if one.array and name != "label" else pa.float32())
+
+    return pa.schema([(name, of(name, one)) for name, one in chosen(cache, columns).items()])
 
 
 def batches(cache: "DecodedRows", rows: Integers, columns: Collection[str] | None) -> Iterator[pa.RecordBatch]:
@@ -58,7 +60,8 @@ def frame(cache: "DecodedRows", rows: Integers, columns: Collection[str] | None)
     table = pd.DataFrame({name: pd.Series(values) for name, values in found.items()})
     if "label" in table:
         # A class that is none is NaN, as a score that is none.
-        table["label"] = table["label"].where(has_gold(table["label"].to_numpy()))
+        labels = np.array(table["label"].tolist())
+        table["label"] = table["label"].where(has_gold(labels))
     return table
 
 
@@ -79,7 +82,8 @@ def _array(name: str, column: Column, kind: pa.DataType) -> pa.Array:
     array: pa.Array = pa.array(column.values, kinds[-1].value_type)
     for axis in reversed(range(len(column.shape))):
         if column.shape[axis] is not None:
-            array = pa.FixedSizeListArray.from_arrays(array, type=kinds[axis])
+            missing = pa.array(~has_gold(np.array(column.numpy()))) if name == "label" else None
+            array = pa.FixedSizeListArray.from_arrays(array, type=kinds[axis], mask=missing)
         else:
             # A list for each entry of the axes before it.
             counts = np.repeat(column.shapes[:, axis], column.shapes[:, :axis].prod(1))

@@ -87,9 +87,9 @@ def origins(fields: Mapping[str, Field]) -> dict[str, ColumnOrigin]:
         if name == INPUTS:
             for column, array in _INPUTS.items():
                 if array in arrays:
-                    found[column] = ColumnOrigin(
-                        name, None, array, () if column in {"row_id", "label", "copy", "origin"} else (None,)
-                    )
+                    of_rows = column in {"row_id", "label", "copy", "origin"}
+                    own_shape: Shape = arrays[array].shape if of_rows else (None,)
+                    found[column] = ColumnOrigin(name, None, array, own_shape)
             continue
         shape = kind_of(field).shape(field)
         for layer in (*field.stored_layers,) or (None,):
@@ -186,7 +186,7 @@ def _column(origin: ColumnOrigin, field: Field, arrays: Arrays, constants: Array
         return Column(*dense(field, arrays, origin.layer, constants), origin.shape)
     values, offsets = arrays[origin.array], row_offsets(field, origin.array, arrays)
     if offsets is None:
-        return Column(values, np.empty((len(values), 0), np.int64), origin.shape)
+        return Column(values.ravel(), np.full((len(values), values.ndim - 1), values.shape[1:], np.int64), origin.shape)
     return Column(values.astype(np.int32), np.diff(offsets)[:, None], origin.shape)
 
 

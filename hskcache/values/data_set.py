@@ -26,7 +26,8 @@ def data_set(cache: "DecodedRows", rows: Integers) -> Any:
 
     features = datasets.Features.from_arrow_schema(schema(cache, None))
     data = cache.manifest.request.data
-    if "label" in features and data.problem == "classification":
+    is_class = "label" in features and not chosen(cache, ("label",))["label"].shape
+    if is_class and data.problem == "classification":
         features["label"] = datasets.ClassLabel(names=data.label_names)
 
     def generate() -> Iterator[dict[str, Any]]:

@@ -12,18 +12,19 @@ from transformers import PreTrainedModel
 
 from hskcache import console, runtime
 from hskcache.cache import Cache, LogitsField
-from hskcache.classes import class_names, require_one_answer, require_outputs
+from hskcache.classes import class_names, is_other, problem_of, require_one_score, require_outputs
 from hskcache.counted import counted
 from hskcache.cut import tell_beyond, tell_cut
 from hskcache.disk import writing_to
 from hskcache.encoder import trained_length
-from hskcache.errors import DataError, SpecError, TeacherError
+from hskcache.errors import DataError, MismatchError, SpecError, TeacherError
 from hskcache.inference import predict
 from hskcache.model.adapter import tokenizer_of
 from hskcache.ragged import ragged_places
 from hskcache.store.fields import LOGITS
 from hskcache.store.files import write_atomic
 from hskcache.text import Examples, load_tokenizer, tokenized
+from hskcache.text.class_values import separator_for
 from hskcache.text.first_pieces import FirstPieces
 from hskcache.text.layout import Layout
 from hskcache.text.remembered import of_model
@@ -33,7 +34,7 @@ from hskcache.text.tokenize import reach_of
 from trainer.cli import options
 from trainer.fidelity import beside, fidelity, words_of
 from trainer.loading.choice import parse_choice
-from trainer.predictions import Predictions, require_cells, written
+from trainer.predictions import Predictions, require_cells, require_separator, written
 from trainer.source.gate import check_tokenizer
 from trainer.source.knowledge import Knowledge, cached_knowledge
 from trainer.source.source import opened_cache
@@ -62,7 +63,10 @@ def of_data(request: "PredictRequest", data: str) -> None:
     # Rows without labels do not tell what classes are called; the user may.
     examples = replace(columns, classes=None).read_for(model, classifier.config, data)
     names = columns.names_of(examples.label_names, examples.problem) or ()
+    is_multilabel = examples.problem == "multilabel"
     require_cells(names, _suffix(out))
+    if is_multilabel:
+        require_separator(names, _suffix(out))
     rows = tokenized(examples, tokenizer, max_length)
     tell_cut(rows.cut, len(rows), data, reach_of(classifier, model, max_length))
     tell_beyond(int(rows.lengths.max(initial=0)), trained_length(classifier), data, model)
@@ -70,12 +74,12 @@ def of_data(request: "PredictRequest", data: str) -> None:
     with console.advancing("predict", len(rows)) as advance:
         logits_NC = predict(classifier.to(device), rows, pad_token_id=pad, bf16=request.bf16, on_rows=advance)
     _require_finite(model, logits_NC)
-    predictions = Predictions(_places(examples), logits_NC, names)
+    predictions = Predictions(_places(examples), logits_NC, names, is_multilabel=is_multilabel)
     if rows.words is not None:
         assert examples.words is not None
         require_cells([word for words in examples.words for word in words], _suffix(out), "the word")
         predictions = _of_words(predictions, rows.words, examples.words)
-    _write(_for_glue(predictions, examples) if request.glue else predictions.columns(), out)
+    _write(_for_glue(predictions, examples) if request.glue else predictions.columns(), out, names)
     _tell(predictions, out, request.as_json, {"model": model, "data": data, "max_length": max_length})
 
 
@@ -90,17 +94,20 @@ def of_cache(request: "PredictRequest", source: str) -> None:
         if (theirs := own_vocabulary(model)) is not None:
             check_tokenizer(knowledge, theirs, vocabulary, model)
         classifier = _classifier(model, knowledge).to(device)
+    is_multilabel = knowledge.request.data.problem == "multilabel"
     if out is not None:
         require_cells(knowledge.label_names, _suffix(out))
+        if is_multilabel:
+            require_separator(knowledge.label_names, _suffix(out))
     with console.advancing("predict", cache.num_rows) as advance:
         sides = beside(classifier, cache, field, request.bf16, advance)
     _require_finite(model, sides[0])
     index_N, words = np.arange(cache.num_rows), None
     if (counts := words_of(cache)) is not None:
         index_N, words = np.repeat(index_N, counts), {"word": ragged_places(np.zeros_like(counts), counts).tolist()}
-    predictions = Predictions(index_N, sides[0], knowledge.label_names, sides[1], words)
+    predictions = Predictions(index_N, sides[0], knowledge.label_names, sides[1], words, is_multilabel)
     if out is not None:
-        _write(predictions.columns(), out)
+        _write(predictions.columns(), out, knowledge.label_names)
     facts = {"model": model, "cache": source, "cache_id": cache.id, "field": field}
     _tell(predictions, out, request.as_json, facts)
 
@@ -117,7 +124,13 @@ def _knowledge(cache: Cache, field: str) -> Knowledge:
 def _classifier(model: str, knowledge: Knowledge) -> PreTrainedModel:
     """A model whose classes stand in the order of the cached logits. Raises MismatchError if it answers for others."""
     classifier = load_classifier(model)
-    require_one_answer(model, classifier.config)
+    require_one_score(model, classifier.config)
+    asked = knowledge.request.data.problem
+    if is_other(problem_of(classifier.config), asked):
+        raise MismatchError(
+            f"{model} has the problem_type {classifier.config.problem_type} and {knowledge.where} holds rows of a "
+            f"{asked} task; give a student of this task"
+        )
     require_outputs(model, classifier.config, knowledge.where, knowledge.num_labels, "a student of this task")
     if knowledge.label_names:
         keep_meaning(classifier, model, (class_names(classifier.config), knowledge.label_names))
@@ -185,18 +198,19 @@ def _require_finite(model: str, logits_NC: NDArray[np.float32]) -> None:
         )
 
 
-def _write(columns: Mapping[str, list[Any]], out: Path) -> None:
+def _write(columns: Mapping[str, list[Any]], out: Path, names: Sequence[str]) -> None:
+    text = written(dict(columns), _suffix(out), separator_for(names))
     if str(out) == "-":
-        click.echo(written(dict(columns)), nl=False)
+        click.echo(text, nl=False)
         return
     with writing_to(out, "the beginning"):
-        write_atomic(out, written(dict(columns), _suffix(out)).encode())
+        write_atomic(out, text.encode())
 
 
 def _tell(predictions: Predictions, out: Path | None, as_json: bool, facts: Mapping[str, Any]) -> None:
     num_rows, summary = len(predictions.index_N), predictions.summary()
     teacher_NC = predictions.teacher_NC
-    alike = None if teacher_NC is None else fidelity(predictions.logits_NC, teacher_NC)
+    alike = None if teacher_NC is None else fidelity(predictions.logits_NC, teacher_NC, predictions.is_multilabel)
     if as_json:
         place = {"out": None if out is None else str(out)}
         compared = {} if alike is None else {"fidelity": alike}

@@ -82,6 +82,7 @@ _PRUNING = ("heads", "ffn", "share", "embedding_rank", "data", "num_rows", "batc
     shell_complete=places,
 )
 @click.option("--labels", help="Number of classes, or their names: negative,positive. 1 is a regression.")
+@click.option("--multilabel", is_flag=True, help="With --labels: a row may have any number of them.")
 @options.out("the student")
 @options.seed
 @as_json

@@ -1,9 +1,10 @@
 """Creation of a student from what ``hsktrain create`` is asked for with; imports torch when it runs."""
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from hskcache import console, runtime
+from hskcache.classes import Problem
 from hskcache.errors import DataError, SpecError
 from hskcache.text.layout import Layout
 from hskcache.text.remembered import Remembered, of_model
@@ -45,6 +46,7 @@ class CreateRequest:
     device: str
     tokenizer: str | None
     labels: str | None
+    multilabel: bool
     seed: int
 
 
@@ -66,7 +68,7 @@ def _begin(request: CreateRequest) -> Created:
         needed = "give --student with --tokenizer and --labels, or --from with --layers, or --prune"
         raise SpecError(f"--student lacks --{missing}; {needed}" if student and missing else needed)
     tokenizer = load_tokenizer(source)
-    names, problem = parse_labels(labels)
+    names, problem = parse_labels(labels, request.multilabel)
     has_types = "token_type_ids" in tokenizer.model_input_names
     interface = Interface(
         len(tokenizer),
@@ -89,6 +91,8 @@ def _cut(request: CreateRequest, teacher: str) -> Created:
 
     if request.student is not None or request.labels is not None:
         raise SpecError("--from brings its own classifier; leave out --student and --labels")
+    if request.multilabel:
+        raise SpecError("--multilabel belongs to --labels; leave it out")
     if request.layers is None:
         raise SpecError("--from lacks --layers; give some of the teacher's layers, such as 2,4,6 or uniform:3")
     tokenizer = load_tokenizer(request.tokenizer or tokenizer_of(teacher))
@@ -105,6 +109,8 @@ def _prune(request: CreateRequest, name: str) -> Created:
 
     if any(one is not None for one in (request.student, request.teacher, request.labels)):
         raise SpecError("--prune brings its own layers and classifier; leave out --student, --from and --labels")
+    if request.multilabel:
+        raise SpecError("--multilabel belongs to --labels; leave it out")
     kept = (request.layers, request.heads, request.ffn, request.share, request.embedding_rank)
     if all(one is None for one in kept):
         raise SpecError(
@@ -185,14 +191,15 @@ def _importance(teacher: "PreTrainedModel", sample: "LabelledBatches", cut: "Pru
         return importance(teacher, sample, cut.layers, advance, by)
 
 
-def parse_labels(text: str) -> tuple[tuple[str, ...], Literal["classification", "regression"]]:
+def parse_labels(text: str, is_multilabel: bool = False) -> tuple[tuple[str, ...], Problem]:
     """Class names in index order and the kind of problem; classes that are only counted are called 0, 1, ...
 
-    Raises SpecError for no class, one named class, or a name twice.
+    ``is_multilabel``: whether a row may have any number of them, and there may be one alone. Raises SpecError for no
+    class, one named class, or a name twice.
     """
-    if text == "1":
+    if text == "1" and not is_multilabel:
         return (), "regression"
     names = tuple(map(str, range(int(text)))) if text.isdecimal() else tuple(part.strip() for part in text.split(","))
-    if len(names) < 2 or len(set(names)) < len(names) or not all(names):
+    if len(names) < (1 if is_multilabel else 2) or len(set(names)) < len(names) or not all(names):
         raise SpecError(f"--labels {text!r}: give a number of classes or different names: negative,positive")
-    return names, "classification"
+    return names, "multilabel" if is_multilabel else "classification"

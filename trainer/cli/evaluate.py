@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hskcache import console, runtime
-from hskcache.classes import require_outputs
 from hskcache.completion import places
 from hskcache.errors import SpecError
 from hskcache.options import as_json, device, each_once, layout
 from hskcache.ranges import Whole
-from hskcache.text.layout import Layout, class_order, problem_of, require_problem
+from hskcache.text.layout import Layout
 from trainer.cli import options
 
 if TYPE_CHECKING:
@@ -159,16 +158,8 @@ class _Scored:
         """Labelled rows, their classes in the order of the model's."""
         from hskcache.evaluation import check_labels
 
-        config = self.classifier.config
-        problem = problem_of(config)
-        require_problem(self.name, problem, layout.task)
-        num_classes = None if problem == "regression" else int(config.num_labels)
-        order = class_order(self.name, config, layout.task)
-        examples = layout.of_labelled_rows().read(source, order, problem, num_classes)
+        examples = layout.of_labelled_rows().read_for(self.name, self.classifier.config, source)
         check_labels(examples)
-        outputs = 1 if examples.problem == "regression" else len(examples.label_names)
-        remedy = "a model of this task, or --task or --classes to name the classes"
-        require_outputs(self.name, config, examples.source, outputs, remedy)
         return examples
 
     def score(self, examples: "Examples", layout: Layout) -> dict[str, Any]:

@@ -35,7 +35,8 @@ class TokenBatch(NamedTuple):
         token_ids_B: int64.
         positions_B: place of each token in its row, int64.
         row_ids_B: row of the cache, int64.
-        labels_B: of the row: class index int64, or score float32; None where the data has none.
+        labels_B: of the row: class index int64, score float32, or a value for each class, [B, C] float32; None where
+            the data has none.
         weight: 1; 0 where a state of another slice stands in, see :class:`trainer.batch.Batch`.
     """
 

@@ -43,6 +43,7 @@ class Seen(NamedTuple):
         batch: what it read, with the targets.
         matches: which layers learn from which.
         num_heads: attention heads of the student.
+        is_multilabel: whether the student answers each class by itself.
         projection: leads a student's layer, or None: its vector of a row, to the teacher's width; None where nothing
             does.
     """
@@ -52,6 +53,7 @@ class Seen(NamedTuple):
     batch: Batch
     matches: Matches
     num_heads: int
+    is_multilabel: bool
     projection: Callable[[LayerPair | None, Term], nn.Linear | None]
 
 

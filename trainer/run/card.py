@@ -15,6 +15,7 @@ import yaml
 from huggingface_hub import EvalResult, ModelCardData
 from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedModel
 
+from hskcache.classes import problem_of
 from hskcache.counted import counted
 from hskcache.evaluation import share_kept
 from hskcache.move.card import is_card, marked, word
@@ -138,9 +139,9 @@ def _introduction(name: str, model: PreTrainedModel, account: Account) -> str:
     config = model.config
     shape = f"{counted(config.num_hidden_layers, 'layer')} of width {config.hidden_size}"
     how = "fine-tuned on labels" if account.teacher is None else f"distilled from {word(account.teacher.name)}"
-    what = {"classification": "classifier", "regression": "model of scores"}
+    what = {"classification": "classifier", "multilabel": "multi-label classifier", "regression": "model of scores"}
     without_task = "An embedder" if account.is_embedder else "An encoder"
-    answers = f"A {what['regression' if config.num_labels == 1 else 'classification']}"
+    answers = f"A {what[problem_of(config) or 'classification']}"
     kind = answers if _answers(model) else without_task
     return f"# {word(name)}\n\n{kind} of texts: {config.model_type}, {shape}, {how} by hskcache."
 

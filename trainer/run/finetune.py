@@ -10,6 +10,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
 
 from hskcache import console, runtime
+from hskcache.classes import single_classes
 from hskcache.counted import counted
 from hskcache.cut import tell_beyond, tell_cut
 from hskcache.encoder import trained_length, weights_digest
@@ -170,7 +171,7 @@ def _check(arguments: FinetuneArguments, train: Labelled, dev: Labelled) -> None
 
 
 def _check_classes(examples: Examples) -> None:
-    labels = examples.labels
+    labels = None if examples.labels is None else single_classes(examples.labels)
     if labels is not None and examples.problem == "classification" and (labels == labels[0]).all():
         raise DataError(
             f"every row of {examples.source} has the class {examples.label_names[int(labels[0])]}; there is nothing to "

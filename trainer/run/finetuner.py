@@ -62,7 +62,7 @@ class Finetuner(MidwayTrainer):
         self.remove_callback(PrinterCallback)  # it prints to stdout
 
     def collate(self, items: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        """Pad rows into ``input_ids``, ``attention_mask`` [B, L] and ``labels`` [B] int64 or float32.
+        """Pad rows into ``input_ids``, ``attention_mask`` [B, L] and ``labels`` [B] or, a value for each class, [B, C].
 
         Of rows of words ``labels`` are [B, L]: tags at first pieces, NO_CLASS elsewhere.
         """
@@ -88,11 +88,17 @@ class Finetuner(MidwayTrainer):
         # The first of what a model gives back, whether its config asks for a tuple or for names; an epoch's last step
         # may have fewer batches than were asked for.
         loss: torch.Tensor
-        if inputs["labels"].dim() > 1:
-            # Of words without a tag alone the model's own mean would be 0 of 0.
+        problem = self.train_data.examples.problem
+        if inputs["labels"].dim() > 1 and problem != "multilabel":
             labels = inputs.pop("labels")
-            logits = model(**inputs)[0].flatten(0, 1)
-            loss = label_loss(logits, labels.flatten(), max(1, int((labels != NO_CLASS).sum())))
+            logits = model(**inputs)[0]
+            if problem == "tagging":
+                # Of words without a tag alone the model's own mean would be 0 of 0.
+                tags = labels.flatten()
+                loss = label_loss(logits.flatten(0, 1), tags, max(1, int((tags != NO_CLASS).sum())))
+            else:
+                # transformers knows no labels that are distributions.
+                loss = label_loss(logits, labels, len(labels))
         else:
             loss = model(**inputs)[0]
         loss = loss / self.current_gradient_accumulation_steps

@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping
 
+from pydantic import JsonValue
 from transformers import PreTrainedModel
 
-from hskcache.classes import require_one_answer, require_outputs
+from hskcache.classes import require_one_score, require_outputs
 from hskcache.counted import counted
 from hskcache.encoder import num_positions
 from hskcache.errors import MismatchError, SpecError
@@ -29,7 +30,8 @@ def check_recipe(knowledge: Knowledge, recipe: Recipe, slices: int = 1) -> None:
     if knowledge.num_answers is not None and any(stage.losses.needs_task for stage in recipe.stages):
         teacher = knowledge.request_for(LOGITS).teacher
         where = f"{teacher.name}, the teacher of {knowledge.where_of(LOGITS)},"
-        require_one_answer(where, teacher.config, knowledge.num_answers)
+        require_one_score(where, teacher.config, knowledge.num_answers)
+        _check_problem(where, teacher.config.get("problem_type"), knowledge)
     for stage in recipe.stages:
         called = _called(stage, recipe)
         if (lacking := _lacking(knowledge, stage)) is not None:
@@ -39,6 +41,17 @@ def check_recipe(knowledge: Knowledge, recipe: Recipe, slices: int = 1) -> None:
                 f"{called} has batches of {stage.batch_size} rows, which cannot be cut into {slices} equal parts "
                 f"(processes x accumulated passes); use --set {stage.name}.batch_size=N with N a multiple of {slices}"
             )
+
+
+def _check_problem(where: str, told: JsonValue, knowledge: Knowledge) -> None:
+    """Raise where a teacher answers any number of classes and its rows were read, or are, as of one class each."""
+    is_multilabel = knowledge.request.data.problem == "multilabel"
+    if told is not None and is_multilabel != (told == "multi_label_classification"):
+        asked = "any number of classes" if is_multilabel else "one class or score"
+        raise MismatchError(
+            f"{where} has the problem_type {told}, and the rows ask for {asked} each; build the cache again from the "
+            "teacher as it is, or choose a field of such answers"
+        )
 
 
 def _check_choice(knowledge: Knowledge, recipe: Recipe) -> None:

@@ -2,10 +2,12 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import cast
 
 from pydantic import ValidationError
 
 from hskcache.cache import Cache, Request
+from hskcache.classes import Problem
 from hskcache.errors import SpecError
 from hskcache.recall import of_cache, told_rows
 from hskcache.selection.depth import LayerPair, kept_layers
@@ -132,7 +134,7 @@ class Knowledge:
     @property
     def label_names(self) -> tuple[str, ...]:
         """The classes in index order, numbered where rows without labels named none; empty for a regression."""
-        if self.num_labels == 1:
+        if self.num_labels == 1 and self.request.data.problem != "multilabel":
             return ()
         return tuple(self.request.data.label_names) or tuple(map(str, range(self.num_labels)))
 
@@ -142,12 +144,13 @@ class Knowledge:
         ``vocab_size``: one more than the largest id of the tokenizer, where it is at hand: some teachers' tables are
         larger than their tokenizer needs.
         """
-        tokenizer, problem = self.request.tokenizer, self.request.data.problem
+        tokenizer, asked = self.request.tokenizer, self.request.data.problem
+        # Without a task it says nothing: an encoder has no head.
+        problem: Problem = "classification" if asked in {"text", "none"} else cast("Problem", asked)
         return Interface(
             vocab_size=vocab_size or max(tokenizer.vocab_size, self.request.teacher.vocab_size),
             label_names=self.label_names,
-            # Without a task it says nothing: an encoder has no head.
-            problem=problem if problem in {"regression", "tagging"} else "classification",
+            problem=problem,
             pad_token_id=tokenizer.pad_token_id,
             max_positions=max(512, self.request.spec.max_length),
             type_vocab_size=2,

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from hskcache.attention import IMPLEMENTATION, listening
+from hskcache.classes import problem_of
 from hskcache.encoder import takes_token_types
 from hskcache.selection.depth import LayerPair
 from trainer.batch import Batch
@@ -70,10 +71,14 @@ class Objective(nn.Module):
         attentions = Attentions()
         with listening(attentions if self._listens else None):
             output = self.student(**inputs, output_hidden_states=any(one.sees_states for one, _ in self.terms.values()))
-        seen = Seen(output, attentions, batch, self.matches, self.num_heads, self._projection)
+        seen = Seen(output, attentions, batch, self.matches, self.num_heads, self._is_multilabel, self._projection)
         terms = [(name, settings.weight, term.loss(settings, seen)) for name, (term, settings) in self.terms.items()]
         total = torch.stack([weight * term for _, weight, term in terms]).sum()
         return batch.weight * total, {name: batch.weight * term.detach() for name, _, term in terms}
+
+    @property
+    def _is_multilabel(self) -> bool:
+        return problem_of(self.student.config) == "multilabel"
 
     @property
     def _listens(self) -> bool:

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from hskcache.classes import require_single
 from hskcache.cut import tell_cut
 from hskcache.disk import writing_to
 from hskcache.evaluation import Metric, answers, check_labels, metrics_for
@@ -102,6 +103,7 @@ def begin(asked: PilotRequest) -> Pilot:
     Raises CacheError for whatever of it is not there, cannot be read or does not fit.
     """
     teacher = load_teacher(asked.teacher, asked.device)
+    require_single(asked.teacher, teacher.model.config, "sparse teachers are made")
     # Asked before the rows are read.
     matrices(teacher.model)
     examples = asked.layout.read_for(teacher.info.name, teacher.model.config, asked.data)
@@ -151,10 +153,9 @@ def _measured(pilot: Pilot, cells: Sequence[Cell]) -> Iterator[tuple[Cell, dict[
 
 
 def _measures(pilot: Pilot) -> dict[str, float]:
-    teacher, labels = pilot.teacher, pilot.examples.labels
+    teacher, labels = pilot.teacher, check_labels(pilot.examples)
     logits_NC = predict(teacher.model, pilot.rows, pad_token_id=teacher.pad_token_id)
     predictions = answers(logits_NC, pilot.examples.problem)
-    assert labels is not None
     sure = confidence(logits_NC)
     scores = {name: metric(predictions, labels) for name, metric in pilot.metrics.items()}
     return scores | ({} if sure is None else asdict(sure))

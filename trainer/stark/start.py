@@ -11,6 +11,7 @@ from hskcache import console, runtime
 from hskcache.build.build import build
 from hskcache.build.job import Job, prepare_job
 from hskcache.cache import Cache
+from hskcache.classes import require_single
 from hskcache.cut import tell_cut
 from hskcache.disk import require_space
 from hskcache.encoder import weights_digest
@@ -96,6 +97,7 @@ def _from_teacher(stark: Stark) -> _Start:
         if source is not None:
             stark.data.layout.check(source)
     teacher = load_teacher(stark.teacher, stark.machine.device)
+    require_single(stark.teacher, teacher.model.config, "sparse teachers are made")
     # Asked before an hour of work, not after it.
     places(teacher.model)
     layout = stark.data.layout

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from transformers import BertConfig, PreTrainedConfig, PreTrainedModel
 
-from hskcache.classes import class_names, require_one_answer
+from hskcache.classes import Problem, class_names, problem_of, require_one_score
 from hskcache.counted import counted
 from hskcache.encoder import layer_stacks
 from hskcache.errors import MismatchError, SpecError, TeacherError
@@ -26,7 +26,6 @@ from hskcache.model.load import (
     load_model,
 )
 from hskcache.model.sentence import encoder_of, sentence_modules
-from hskcache.text.labels import Problem
 from trainer.student.compact import BY_LAYER
 from trainer.student.head import keep_meaning
 from trainer.student.origin import STUDENTS, has_no_weights, is_preset
@@ -35,17 +34,21 @@ from trainer.student.token_types import copy_untrained
 _OF_ALL_LAYERS = ".contact_head."
 """A head of ESM's that reads the attention of all layers, and that no classifier reads."""
 
+_PROBLEM_TYPES: dict[Problem, str | None] = {
+    "classification": "single_label_classification",
+    "multilabel": "multi_label_classification",
+    "regression": "regression",
+    "tagging": None,
+}
 _SCHEME = re.compile(r"(bottom|uniform):(\d+)")
-
-
-_PROBLEM_TYPES = {"classification": "single_label_classification", "regression": "regression", "tagging": None}
 
 
 @dataclass(frozen=True)
 class Interface:
     """Inputs and outputs that a student must have: the tokenizer's ids in, the task's classes out.
 
-    ``label_names`` holds the class names in index order; regression has none. ``max_positions`` and
+    ``label_names`` holds the class names in index order; regression has none. ``problem`` says whether a row has one of
+    the classes, or any number of them: multilabel. ``max_positions`` and
     ``type_vocab_size`` shape the named students only: every other student brings its own. ``reads_pairs`` is whether
     rows are two texts, which token types tell apart.
     """
@@ -111,7 +114,7 @@ def create_student(source: str, interface: Interface, seed: int = 0) -> PreTrain
 
     Raises TeacherError if the source cannot be read, or its weights do not fit its config; MismatchError if the
     checkpoint has another number of classes, too small a vocabulary, classes that are those of the interface only in
-    part, or several answers of one row.
+    part, several scores of one row, or one class a row where there may be several.
 
     Args:
         source: a key of STUDENTS, a config.json or a folder without weights (random weights), a folder with weights,
@@ -151,8 +154,9 @@ def create_encoder(source: str, interface: Interface, seed: int = 0) -> PreTrain
 def _load_student(source: str, interface: Interface, seed: int) -> PreTrainedModel:
     config = load_config(source, "a student")
     check_vocabulary(source, config, interface)
-    require_one_answer(source, config)
-    num_labels, names = config.num_labels, class_names(config)
+    require_one_score(source, config)
+    num_labels, names, told = config.num_labels, class_names(config), config.problem_type
+    is_other = num_labels > 1 and problem_of(config) not in {None, interface.problem}
     config.update(interface.head)
     with seeded(seed):
         model, drawn = load_model(source, ModelDemands(interface.kind, "a student", new_head=True, config=config))
@@ -161,6 +165,11 @@ def _load_student(source: str, interface: Interface, seed: int) -> PreTrainedMod
             f"{source} classifies into {counted(num_labels, 'class', 'classes')} and {interface.num_labels} "
             "are asked for; "
             "start from a checkpoint of this task or from one without a classifier"
+        )
+    if is_other and not drawn.new:
+        raise MismatchError(
+            f"{source} has a classifier of problem_type {told}, and {config.problem_type} is asked for; start from a "
+            "checkpoint of such a task or from one without a classifier"
         )
     keep_meaning(model, source, (names, interface.label_names), drawn.new)
     copy_untrained(model, source, interface.reads_pairs)
@@ -185,7 +194,7 @@ def load_classifier(source: str) -> PreTrainedModel:
     if has_no_weights(source):
         raise TeacherError(f"{source} has no weights; give the folder or the hub id of a fine-tuned model")
     config = load_config(source, "a classifier")
-    require_one_answer(source, config)
+    require_one_score(source, config)
     remedy = f"fine-tune it first: hsktrain finetune --model {source}"
     return load_model(source, ModelDemands(answering(config), "a classifier", remedy, config=config)).model
 

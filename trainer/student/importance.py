@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import PreTrainedModel
 
+from hskcache.classes import problem_of
 from hskcache.encoder import takes_token_types
 from hskcache.errors import DataError, TeacherError
 from hskcache.inference import check_fit, evaluating, pad_batch
@@ -37,7 +38,7 @@ class LabelledBatches:
     """Labelled rows, and the batches in which their loss is taken.
 
     ``rows``: the tokenized data set, N rows; ``labels``: class index int64 [N], or score float32 [N]; ``batches``: row
-    numbers of each batch.
+    numbers of each batch. Labels of a value for each class are float32 [N, C].
     """
 
     rows: TokenizedRows
@@ -187,6 +188,8 @@ def _loss(teacher: PreTrainedModel, sample: LabelledBatches, indices: NDArray[np
         inputs.pop("token_type_ids", None)
     logits_BC = teacher(**{name: tensor.to(device) for name, tensor in inputs.items()}).logits.float()
     labels_B = torch.from_numpy(sample.labels[indices]).to(device)
+    if problem_of(teacher.config) == "multilabel":
+        return F.binary_cross_entropy_with_logits(logits_BC, labels_B)
     if logits_BC.shape[1] == 1:
         return F.mse_loss(logits_BC[:, 0], labels_B.float())
     return F.cross_entropy(logits_BC, labels_B)

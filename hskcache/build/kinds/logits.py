@@ -10,7 +10,7 @@ from torch import Tensor
 
 from hskcache.build.kinds.abc import BuiltKind, Encoded, FieldBasis, Size, num_nonfinite
 from hskcache.build.positions import PaddedRows, owners
-from hskcache.classes import is_tagger, reordering
+from hskcache.classes import is_other, is_tagger, problem_of, reordering
 from hskcache.counted import counted
 from hskcache.errors import MismatchError, SpecError
 from hskcache.recall import task_of, told_rows
@@ -94,6 +94,11 @@ class BuiltLogits(BuiltKind[LogitsField]):
                 f"{name} has {counted(teacher.num_labels or 0, 'output')} and the cache has {count} (1 is a "
                 "score); give a teacher of "
                 "the same task"
+            )
+        if is_other(problem_of(teacher.model.config), request.data.problem):
+            raise MismatchError(
+                f"{name} has the problem_type {teacher.model.config.problem_type}, and the cache holds rows of a "
+                f"{request.data.problem} task; give a teacher of the same task"
             )
         names = class_order(name, teacher.model.config, task_of(request.data))
         if names is not None and list(names) != own:

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from pydantic import Field as Key
+
 from hskcache.classes import has_gold
 from hskcache.errors import DamageError
 from hskcache.store.kinds.abc import (
@@ -36,9 +38,10 @@ class InputsField(StoredField):
         has_copies: whether it is known which rows are copies of which.
         text: whether the texts of the rows are kept, and rows are one or two; None where they are not.
         has_words: whether rows are words, of which each is answered for at its first piece.
+        num_label_values: C, where a label is a value in [0, 1] for each class; None where it is a class or a score.
     """
 
-    later: ClassVar[frozenset[str]] = frozenset({"has_copies", "has_words", "text"})
+    later: ClassVar[frozenset[str]] = frozenset({"has_copies", "has_words", "num_label_values", "text"})
 
     kind: Literal["inputs"] = "inputs"
     id_dtype: Literal["uint16", "int32"]
@@ -48,6 +51,7 @@ class InputsField(StoredField):
     has_copies: bool = False
     has_words: bool = False
     text: Literal["single", "pair"] | None = None
+    num_label_values: int | None = Key(default=None, ge=1)
 
 
 class Inputs(Kind[InputsField]):
@@ -61,6 +65,7 @@ class Inputs(Kind[InputsField]):
         ("row_offsets", 1): Meaning(("row_boundary",), "tokens [i, i + 1) are those of row i"),
         ("row_ids", 1): Meaning(("row",), "number of the row in the data set"),
         ("labels", 1): Meaning(("row",), "class, or score of a regression"),
+        ("labels", 2): Meaning(("row", "class"), "1 of the classes that the row has, or their probabilities"),
         ("copies", 1): Meaning(("row",), "number of the copy that the row is, 0 for an original"),
         ("text", 1): Meaning(("byte",), "texts of the rows in UTF-8, of pairs the first and then the second"),
         ("text_offsets", 1): Meaning(("row_boundary",), "bytes [i, i + 1) are those of row i"),
@@ -88,7 +93,8 @@ class Inputs(Kind[InputsField]):
         if field.has_labels and field.has_words:
             arrays["tags"] = Array((), ("int64",))
         elif field.has_labels:
-            arrays["labels"] = Array((), ("int64", "float32"))
+            width = field.num_label_values
+            arrays["labels"] = Array((), ("int64", "float32")) if width is None else Array((width,), ("float32",))
         if field.has_copies:
             arrays |= {"copies": Array((), ("int32",)), "origins": Array((), ("int64",))}
         if field.text is not None:
@@ -113,7 +119,7 @@ class Inputs(Kind[InputsField]):
         row: dict[str, Any] = {"row_id": int(arrays.pop("row_ids"))}
         if "labels" in arrays:
             label = arrays.pop("labels")
-            row["label"] = label.item() if has_gold(label) else None
+            row["label"] = label.tolist() if has_gold(label[None])[0] else None
         if field.has_copies:
             row |= {"copy": int(arrays.pop("copies")), "origin": int(arrays.pop("origins"))}
         if field.text is not None:
@@ -136,7 +142,9 @@ class Inputs(Kind[InputsField]):
         types = request.teacher.config.get("type_vocab_size")
         num_types = types if type(types) is int else 256
         limits = {"input_ids": (ids, "token ids"), "token_type_ids": (num_types, "token types")}
-        if request.data.problem in {"classification", "tagging"}:
+        if field.num_label_values is not None:
+            _check_shares(arrays.get("labels"))
+        elif request.data.problem in {"classification", "tagging"}:
             limits |= dict.fromkeys(("labels", "tags"), (len(request.data.label_names), "classes"))
         if field.has_copies:
             limits["copies"] = max(len(part.copies) for part in request.parts), "numbers of copies"
@@ -149,3 +157,9 @@ class Inputs(Kind[InputsField]):
             longest = int((offsets[1:] - offsets[:-1]).max())
             if longest > request.spec.max_length:
                 raise DamageError(f"has a row of {longest} tokens, where rows have at most {request.spec.max_length}")
+
+
+def _check_shares(labels_NC: "NDArray[Any] | None") -> None:
+    """Raise DamageError unless labels lie in [0, 1], those of gold that is missing left out."""
+    if labels_NC is not None and not ((labels_NC >= 0) & (labels_NC <= 1)).all():
+        raise DamageError("labels holds a value outside of 0 to 1")
