@@ -115,7 +115,7 @@ def _values(table: RawTable, rows: Sequence[list[object] | None], labels: LabelS
 
 
 def _off(values_NC: NDArray[np.float32]) -> NDArray[np.float64]:
-    """How far the values of each row are from adding up to 1; 0 where they are none."""
+    """Distance of the sum of each row from 1, float64 [N]; 0 where its values are none."""
     off_N: NDArray[np.float64] = np.nan_to_num(np.abs(values_NC.sum(1, dtype=np.float64) - 1))
     return off_N
 

@@ -139,7 +139,12 @@ def _introduction(name: str, model: PreTrainedModel, account: Account) -> str:
     config = model.config
     shape = f"{counted(config.num_hidden_layers, 'layer')} of width {config.hidden_size}"
     how = "fine-tuned on labels" if account.teacher is None else f"distilled from {word(account.teacher.name)}"
-    what = {"classification": "classifier", "multilabel": "multi-label classifier", "regression": "model of scores"}
+    what = {
+        "classification": "classifier",
+        "multilabel": "multi-label classifier",
+        "regression": "model of scores",
+        "tagging": "classifier",
+    }
     without_task = "An embedder" if account.is_embedder else "An encoder"
     answers = f"A {what[problem_of(config) or 'classification']}"
     kind = answers if _answers(model) else without_task
