@@ -18,7 +18,7 @@ from transformers import AutoConfig, PreTrainedModel
 
 from hskcache.encoder import num_positions
 from hskcache.errors import MismatchError, TeacherError
-from hskcache.model.load import CLASSIFIER, ModelDemands, draw_model, folder_of, load_config, load_model
+from hskcache.model.load import CLASSIFIER, ModelDemands, answering, draw_model, folder_of, load_config, load_model
 from hskcache.model.weights import weights_bytes
 from hskcache.nearest import meant
 from trainer.student.create import seeded
@@ -135,11 +135,13 @@ def open_side(source: str, device: str) -> ProfiledModel:
             return _placed(ProfiledModel(source, draw_model(source, CLASSIFIER, config, "a model"), None), device)
     if has_no_weights(source):
         with seeded(0):
-            model = draw_model(source, CLASSIFIER, load_config(source, "a model"), "a model")
+            config = load_config(source, "a model")
+            model = draw_model(source, answering(config), config, "a model")
         return _placed(ProfiledModel(source, model, None), device)
     try:
         with seeded(0):
-            model = load_model(source, ModelDemands(CLASSIFIER, "a model", new_head=True)).model
+            kind = answering(load_config(source, "a model"))
+            model = load_model(source, ModelDemands(kind, "a model", new_head=True)).model
     except TeacherError as error:
         raise TeacherError(f"{error}{'' if Path(source).exists() else meant(source, SHAPES)}") from None
     folder = folder_of(source, "config.json")

@@ -72,6 +72,7 @@ def open_source(source: str, layout: Layout) -> RewritableRows:
     ``copy`` of its own.
     """
     examples = layout.read(source)
+    examples.require_texts("augmentation")
     suffix = Path(source).suffix.lower()
     if source.startswith("hub:") or suffix in {".parquet", ".json", ".gz"} or Path(source).is_dir():
         return _typed(examples, layout)

@@ -217,6 +217,7 @@ def _scoring(dense: "Teacher", subject: "Subject", request: SparsifyRequest) -> 
     assert request.data is not None
     assert request.max_length is not None
     examples = layout.of_labelled_rows().read_for(dense.info.name, dense.model.config, request.data)
+    examples.require_texts("sparsify")
     if request.balance > 0:
         examples.require_gold("which the task loss needs")
     settings = ScoreSettings(request.batch_size, request.temperature, request.max_length)

@@ -108,6 +108,11 @@ class Examples:
             words=words,
         )
 
+    def require_texts(self, what: str) -> None:
+        """Raise DataError if rows are words with a tag each; ``what`` is for rows of one label alone."""
+        if self.words is not None:
+            raise DataError(f"{self.source}: rows are words with a tag each, and {what} is for rows of one label")
+
     def require_gold(self, purpose: str) -> None:
         """Raise unless a label column, where one was read, had a gold label in some row.
 

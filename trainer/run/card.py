@@ -100,9 +100,11 @@ def lines_of(request: Request, cache_id: str | None, fields: Sequence[str], view
     return lines
 
 
-def _answers(model: PreTrainedModel) -> bool:
-    """True if a model has a classifier, scored or not."""
-    return type(model).__name__.endswith("ForSequenceClassification")
+def _answers(model: PreTrainedModel) -> str | None:
+    """The hub's word for what a model with a classifier does, scored or not; None of one without."""
+    if type(model).__name__.endswith("ForTokenClassification"):
+        return "token-classification"
+    return "text-classification" if type(model).__name__.endswith("ForSequenceClassification") else None
 
 
 def _front(name: str, model: PreTrainedModel, account: Account, result: Mapping[str, Any]) -> str:
@@ -112,7 +114,7 @@ def _front(name: str, model: PreTrainedModel, account: Account, result: Mapping[
     is_hub = (account.data or "").startswith("hub:")
     results = [
         EvalResult(
-            task_type="sentence-similarity" if account.is_embedder else "text-classification",
+            task_type="sentence-similarity" if account.is_embedder else _answers(model) or "text-classification",
             dataset_type=source.removeprefix("hub:").partition(":")[0] if is_hub else word(task or source),
             dataset_name=source,
             metric_type=_HUB_METRICS.get(metric, metric),
@@ -125,7 +127,7 @@ def _front(name: str, model: PreTrainedModel, account: Account, result: Mapping[
     without_scores = "sentence-similarity" if account.is_embedder else "fill-mask"
     values = ModelCardData(
         library_name=library,
-        pipeline_tag="text-classification" if _answers(model) else without_scores,
+        pipeline_tag=_answers(model) or without_scores,
         tags=["hskcache", *(["knowledge-distillation"] if account.teacher is not None else [])],
         base_model=account.began if _is_hub_id(account) else None,
         metrics=sorted({_HUB_METRICS.get(metric, metric) for metric in scores}) or None,
@@ -148,6 +150,8 @@ def _introduction(name: str, model: PreTrainedModel, account: Account) -> str:
     without_task = "An embedder" if account.is_embedder else "An encoder"
     answers = f"A {what[problem_of(config) or 'classification']}"
     kind = answers if _answers(model) else without_task
+    if _answers(model) == "token-classification":
+        return f"# {word(name)}\n\nA tagger of words: {config.model_type}, {shape}, {how} by hskcache."
     return f"# {word(name)}\n\n{kind} of texts: {config.model_type}, {shape}, {how} by hskcache."
 
 
@@ -230,7 +234,7 @@ def _use(name: str, model: PreTrainedModel, account: Account) -> str:
     given = '"a text"'
     if account.rows is not None and account.rows.is_pairs:
         given = '{"text": "a text", "text_pair": "another"}'
-    python = f'from transformers import pipeline\n\nprint(pipeline("text-classification", model="{name}")({given}))'
+    python = f'from transformers import pipeline\n\nprint(pipeline("{_answers(model)}", model="{name}")({given}))'
     data = word(account.data or "FILE")
     commands = [
         ["hsktrain", "evaluate", "--model", name, "--data", data],

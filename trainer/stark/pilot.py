@@ -107,6 +107,7 @@ def begin(asked: PilotRequest) -> Pilot:
     # Asked before the rows are read.
     matrices(teacher.model)
     examples = asked.layout.read_for(teacher.info.name, teacher.model.config, asked.data)
+    examples.require_texts("the pilot study")
     check_labels(examples)
     rows = tokenized(examples, teacher.tokenizer, asked.max_length)
     tell_cut(rows.cut, len(rows), asked.data, reach_of(teacher.model, asked.teacher, asked.max_length))

@@ -102,6 +102,7 @@ def _from_teacher(stark: Stark) -> _Start:
     places(teacher.model)
     layout = stark.data.layout
     train = layout.read_for(teacher.info.name, teacher.model.config, stark.data.train)
+    train.require_texts("StarK")
     rows = tokenized(train, teacher.tokenizer, stark.max_length)
     tell_cut(rows.cut, len(rows), stark.data.train, reach_of(teacher.model, stark.teacher, stark.max_length))
     spec = Spec(hidden=None, max_length=stark.max_length)
