@@ -109,17 +109,25 @@ class FoundPieces:
 
 
 def split_words(tokenizer: Any) -> Mapping[str, Any]:
-    """Arguments by which a tokenizer takes lists of words.
+    """Arguments by which a tokenizer takes lists of words; one line tells if it reads those otherwise than a text.
 
-    Raises TeacherError if it would give other pieces than in a text, or cut rows at their beginning, so that a word's
-    first piece may be lost and a later one left.
+    Raises TeacherError if it would cut rows at their beginning, so that a word's first piece may be lost and a later
+    one left.
     """
     if tokenizer.truncation_side != "right":
         raise TeacherError(
             "the tokenizer cuts long rows at their beginning (truncation_side left), where words would lose their "
             "first pieces; give a teacher whose tokenizer cuts at the end"
         )
-    return {"is_split_into_words": True}
+    how = {"is_split_into_words": True}
+    listed, text = (tokenizer(words, **given)["input_ids"] for words, given in ((["a", "a"], how), ("a a", {})))
+    if listed != text:
+        pieces = [", ".join(tokenizer.convert_ids_to_tokens(ids)) for ids in (listed, text)]
+        remark(
+            f"the tokenizer gives a list of the words a and a the pieces {pieces[0]}, and their text {pieces[1]}; a "
+            "tagger that was trained on text needs one that was saved with add_prefix_space"
+        )
+    return how
 
 
 def tell_words(words: FirstPieces, source: str, longest: int) -> None:

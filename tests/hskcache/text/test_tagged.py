@@ -159,3 +159,23 @@ def test_a_tokenizer_that_cuts_the_beginning_is_refused(tiny_tokenizer_dir: Path
     tokenizer.truncation_side = "left"
     with pytest.raises(CacheError, match="cuts long rows at their beginning"):
         tokenize(read_examples(in_memory({"w": [["film"]]}), Columns("w")), tokenizer, 8)
+
+
+def test_a_tokenizer_that_reads_lists_otherwise_than_texts_is_told_of(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from tokenizers import ByteLevelBPETokenizer
+    from transformers import RobertaTokenizerFast
+
+    trained = ByteLevelBPETokenizer()
+    special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+    trained.train_from_iterator(["the film is a film"] * 9, vocab_size=300, special_tokens=special, show_progress=False)
+    trained.save_model(str(tmp_path))
+    for adds, told in ((False, True), (True, False)):
+        files = {"vocab": str(tmp_path / "vocab.json"), "merges": str(tmp_path / "merges.txt")}
+        RobertaTokenizerFast(**files, add_prefix_space=adds).save_pretrained(tmp_path / str(adds))
+        tokenizer = load_tokenizer(tmp_path / str(adds))
+        found = tokenize(read_examples(in_memory({"w": [["the", "film"]]}), Columns("w")), tokenizer, 20)
+        assert found.words is not None
+        assert found.words.numbers.tolist() == [0, 1]
+        assert ("saved with add_prefix_space" in " ".join(capsys.readouterr().err.split())) is told
