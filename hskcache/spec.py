@@ -6,6 +6,7 @@ Hidden layer 0 is the embedding output after its LayerNorm; hidden layer i is th
 """
 
 import re
+from collections import ChainMap
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, get_args
 
@@ -254,7 +255,8 @@ class Spec(Extended):
         compute_dtype: numbers that the teacher computes in.
     """
 
-    further: ClassVar[Mapping[str, type[BaseModel]]] = SECTIONS | {"windows": Windows}
+    # A view of the table, to which kinds may be added.
+    further: ClassVar[Mapping[str, type[BaseModel]]] = ChainMap[str, Any](SECTIONS, {"windows": Windows})
 
     hidden: Hidden | None = Hidden.defaults()
     attention: Attention | None = None
