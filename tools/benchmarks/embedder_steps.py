@@ -90,7 +90,7 @@ def base_teacher(mini: Path, folder: Path) -> Path:
 
 
 def steps(folder: Path, mini: Path, texts: Path, given: dict[str, Any]) -> Times:
-    """Blocks of steps of all three, from the second epoch on."""
+    """Epochs of all three, from the second on: batches of few steps may all be of long rows, or of short ones."""
     teacher, cache, spec = base_teacher(mini, folder / "teacher"), folder / "cache", folder / "spec.yaml"
     start = create_start(teacher, "uniform:3", folder / "start")
     run(
@@ -100,14 +100,13 @@ def steps(folder: Path, mini: Path, texts: Path, given: dict[str, Any]) -> Times
     told = [sys.executable, "-c", "from hskcache.cli import main; main()", "info", str(cache), "--spec"]
     spec.write_bytes(subprocess.run(told, stdout=subprocess.PIPE, check=True).stdout)
     ours = (sys.executable, "-m", "benchmarks.harness.sentence_sides")
-    sizes = (given["batch_size"], given["block"])
+    sizes = (given["batch_size"], -(-given["rows"] // given["batch_size"]))
     sides = {
         OURS: Asked(*ours, "cached", cache, start, *sizes),
         THEIRS: Asked(given["python"], _RECIPE, "step", teacher, start, texts, *sizes),
         LIVE: Asked(*ours, "live", teacher, texts, spec, start, *sizes),
     }
-    epoch = -(-given["rows"] // given["batch_size"])
-    return alternated("steps", sides, given["repetitions"], warmup=-(-epoch // given["block"]))
+    return alternated("epochs", sides, given["repetitions"], warmup=1)
 
 
 def passes(folder: Path, mini: Path, texts: Path, given: dict[str, Any]) -> Times:
@@ -126,14 +125,13 @@ def passes(folder: Path, mini: Path, texts: Path, given: dict[str, Any]) -> Time
 @options.count("--rows", 256, "Texts that are learned from.")
 @options.count("--texts", 2_000, "Texts of a pass.")
 @options.batch_size
-@options.count("--block", 4, "Steps timed together.")
 @options.glue
 @options.corpus
-@options.repetitions(6)
+@options.repetitions(5)
 @options.work
 @options.as_json
 def main(glue: Path, corpus: Path, work: Path, as_json: bool, **given: Any) -> None:
-    """Compare CPU seconds of a step from the second epoch on, and of a teacher's pass over texts, in turns.
+    """Compare CPU seconds of an epoch's steps from the second on, and of a teacher's pass over texts, in turns.
 
     The teacher of the steps has BERT-base's shape and random weights, the student is three of its layers; all sides run
     in the Trainer of transformers. The pass is that of the given teacher.
@@ -150,7 +148,11 @@ def main(glue: Path, corpus: Path, work: Path, as_json: bool, **given: Any) -> N
             [[side, f"{times.median(side):.2f}", ratio(times, side, reference)] for side in times.seconds],
         )
         for title, times, reference in (
-            (f"{given['block']} steps of {given['batch_size']} rows, from the second epoch on", trained, OURS),
+            (
+                f"an epoch of {given['rows']} rows in batches of {given['batch_size']}, from the second on",
+                trained,
+                OURS,
+            ),
             (f"a pass over {given['texts']:,} texts", passed, BUILD),
         )
     ]
