@@ -32,7 +32,7 @@ def live(teacher: str, texts: str, spec: str, *rest: str) -> None:
 
 
 def build(teacher: str, texts: str, folder: str) -> None:
-    """Build the cache of all texts for each line on stdin, the reading of texts and their tokens included."""
+    """Build the cache of all texts, which are cut into tokens before, for each line on stdin."""
     from hskcache.build.build import build as run
     from hskcache.build.prepare import make_job, with_length
     from hskcache.runtime import quiet
