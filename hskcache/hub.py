@@ -24,6 +24,20 @@ _VARIABLES = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE")
 _ABSENT = frozenset({"ConnectionError", "LocalEntryNotFoundError", "OfflineModeIsEnabled"})
 
 
+def is_path(name: str) -> bool:
+    """True if a name is a path here, or can only be meant as one: no name of the hub begins as a folder here does."""
+    first, _, rest = name.partition("/")
+    return Path(name).exists() or name.startswith(("/", ".", "~")) or ("/" in rest and Path(first).is_dir())
+
+
+def divided(name: str) -> tuple[str, dict[str, str]]:
+    """A path as it is; of the hub's ``ORG/NAME/FOLDER`` the repository, and the keyword of the folder within it."""
+    parts = name.split("/")
+    if len(parts) < 3 or is_path(name):
+        return name, {}
+    return "/".join(parts[:2]), {"subfolder": "/".join(parts[2:])}
+
+
 @contextmanager
 def looked_up(name: str) -> Iterator[None]:
     """Let libraries look for a model, tokenizer or data set that is a folder or a name on the hub.
@@ -31,7 +45,7 @@ def looked_up(name: str) -> Iterator[None]:
     Raises CacheError of the class that the block raised, if it is no folder, was not fetched before, and the hub is out
     of reach or not to be asked.
     """
-    if Path(name).exists() or name.startswith(("/", ".", "~")):
+    if is_path(name):
         yield
         return
     reason = _silence()

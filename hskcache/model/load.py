@@ -21,7 +21,7 @@ from transformers.utils import cached_file
 
 from hskcache.classes import is_tagger
 from hskcache.errors import CacheError, TeacherError
-from hskcache.hub import looked_up
+from hskcache.hub import divided, looked_up
 from hskcache.model.adapter import base_of, is_adapter, merge, num_outputs, require_mergeable
 from hskcache.model.judge import Judged, judge
 from hskcache.model.weights import fault, weights_file
@@ -86,11 +86,13 @@ def load_model(name: str, demands: ModelDemands) -> Loaded:
         require_weights(name, demands.called)
     config = demands.config or load_config(name, demands.called)
     _refuse_own_code(name, config, demands)
+    repository, within = divided(name)
     with looked_up(name):
         try:
             with quiet():
                 model, loading = demands.kind.auto.from_pretrained(
-                    name,
+                    repository,
+                    **within,
                     config=config,
                     dtype=getattr(torch, demands.dtype),
                     output_loading_info=True,
@@ -161,8 +163,9 @@ def load_config(name: str, called: str) -> PreTrainedConfig:
 
 
 def _config(name: str) -> PreTrainedConfig:
+    repository, within = divided(name)
     try:
-        return AutoConfig.from_pretrained(name, trust_remote_code=False)
+        return AutoConfig.from_pretrained(repository, **within, trust_remote_code=False)
     except ValueError:
         if (config := untyped_bert(name)) is None:
             raise
@@ -178,10 +181,11 @@ def folder_of(name: str, also: str) -> Path | None:
     if Path(name).exists():
         return Path(name) if Path(name).is_dir() else None
     kinds = ("gated_repo", "missing_entries", "connection_errors")
-    silent = {f"_raise_exceptions_for_{kind}": False for kind in kinds}
+    repository, within = divided(name)
+    settings = {**within, **{f"_raise_exceptions_for_{kind}": False for kind in kinds}}
     with looked_up(name):
-        cached_file(name, also, **silent)
-        config = cached_file(name, "config.json", **silent)
+        cached_file(repository, also, **settings)
+        config = cached_file(repository, "config.json", **settings)
     return None if config is None else Path(config).parent
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from hskcache.errors import TeacherError
-from hskcache.hub import looked_up
+from hskcache.hub import divided, is_path, looked_up
 from hskcache.model.weights import read_tensors
 from hskcache.spec import PoolingName
 
@@ -128,12 +128,8 @@ def load_dense(name: str, modules: SentenceModules) -> "nn.Sequential | None":
 
 
 def encoder_of(name: str, modules: SentenceModules | None) -> str:
-    """The encoder of a folder. Raises TeacherError for one of the hub that stands in a folder of its own."""
-    if modules is None or not modules.encoder:
-        return name
-    if not Path(name).is_dir():
-        raise TeacherError(f"{name} has its encoder in a folder of its own, {modules.encoder}; download it and give it")
-    return str(Path(name) / modules.encoder)
+    """The encoder of a folder or a model of the hub, which may stand in a folder of its own."""
+    return name if modules is None or not modules.encoder else f"{name.rstrip('/')}/{modules.encoder}"
 
 
 def _read(name: str, modules: list[tuple[str, str]]) -> SentenceModules:
@@ -219,12 +215,13 @@ def _json(name: str, file: str) -> Any:
 
 def _path(name: str, file: str) -> Path | None:
     """A file of a folder, or of the hub, which fetches it; None where there is none."""
-    if Path(name).exists() or name.startswith(("/", ".", "~")):
+    if is_path(name):
         path = Path(name) / file
         return path if path.is_file() else None
     from transformers.utils import cached_file
 
     kinds = ("gated_repo", "missing_entries", "connection_errors")
+    repository, within = divided(name)
     with looked_up(name):
-        found = cached_file(name, file, **{f"_raise_exceptions_for_{kind}": False for kind in kinds})
+        found = cached_file(repository, file, **within, **{f"_raise_exceptions_for_{kind}": False for kind in kinds})
     return None if found is None else Path(found)

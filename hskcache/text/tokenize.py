@@ -15,7 +15,7 @@ from hskcache import console
 from hskcache.cut import NOTHING, Cut, Reach
 from hskcache.encoder import num_positions
 from hskcache.errors import DataError, TeacherError
-from hskcache.hub import looked_up
+from hskcache.hub import divided, looked_up
 from hskcache.text.first_pieces import FirstPieces, FoundPieces, split_words, tell_words
 from hskcache.text.frame import room_for
 from hskcache.text.rows import Examples
@@ -225,11 +225,12 @@ def load_tokenizer(name: str | Path, revision: str | None = None) -> "PreTrained
 def _loaded(name: str, revision: str | None) -> "PreTrainedTokenizerBase":
     from transformers import AutoTokenizer
 
-    settings = {"revision": revision, "use_fast": True, "trust_remote_code": False}
+    repository, within = divided(name)
+    settings = {**within, "revision": revision, "use_fast": True, "trust_remote_code": False}
     try:
-        return AutoTokenizer.from_pretrained(name, **settings)
+        return AutoTokenizer.from_pretrained(repository, **settings)
     except ValueError:
         # A vocabulary alone says nothing of its tokenizer; the configuration beside it may.
         if (config := untyped_bert(name)) is None:
             raise
-        return AutoTokenizer.from_pretrained(name, config=config, **settings)
+        return AutoTokenizer.from_pretrained(repository, config=config, **settings)

@@ -18,6 +18,7 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrai
 from hskcache.classes import problem_of
 from hskcache.counted import counted
 from hskcache.evaluation import share_kept
+from hskcache.hub import divided, is_path
 from hskcache.move.card import is_card, marked, word
 from hskcache.store.beside import README
 from hskcache.store.request import Request, TeacherInfo
@@ -129,7 +130,7 @@ def _front(name: str, model: PreTrainedModel, account: Account, result: Mapping[
         library_name=library,
         pipeline_tag=_answers(model) or without_scores,
         tags=["hskcache", *(["knowledge-distillation"] if account.teacher is not None else [])],
-        base_model=account.began if _is_hub_id(account) else None,
+        base_model=divided(account.began)[0] if _is_hub_id(account) else None,
         metrics=sorted({_HUB_METRICS.get(metric, metric) for metric in scores}) or None,
         model_name=word(name),
         eval_results=results or None,
@@ -252,4 +253,4 @@ def _began(account: Account) -> str:
 
 def _is_hub_id(account: Account) -> bool:
     """True if a model began as one of the hub, as far as its name tells."""
-    return not account.random_weights and account.began.count("/") <= 1 and not Path(account.began).exists()
+    return not account.random_weights and not is_path(account.began)

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from hskcache.errors import TeacherError
+from hskcache.hub import is_path
 from hskcache.model.weights import ADAPTER, fault, weights_file
 from hskcache.nearest import meant
 from hskcache.remarks import remark
@@ -67,9 +68,9 @@ def has_no_weights(source: str) -> bool:
         if (reason := fault(path)) is not None:
             raise TeacherError(f"cannot load a student from {source}: {reason}")
         return weights_file(path) is None and not (path / ADAPTER).is_file()
-    is_path = source.startswith((".", "~", "/")) or source.endswith(".json") or source.count("/") > 1
+    is_file = is_path(source) or source.endswith(".json")
     is_near = "/" not in source and meant(source, STUDENTS)
-    if not path.exists() and (is_path or is_near):
+    if not path.exists() and (is_file or is_near):
         # Not the shape of a hub id, or nearly a name of ours: asking the hub would only hide the spelling mistake.
         raise TeacherError(
             f"{source} is no file or folder; give {', '.join(STUDENTS)}, a config.json, a checkpoint folder or a hub "
