@@ -86,6 +86,7 @@ def load_model(name: str, demands: ModelDemands) -> Loaded:
         require_weights(name, demands.called)
     config = demands.config or load_config(name, demands.called)
     _refuse_own_code(name, config, demands)
+    _refuse_quantised(name, config, demands)
     repository, within = divided(name)
     with looked_up(name):
         try:
@@ -208,6 +209,18 @@ def _refuse_own_code(name: str, config: PreTrainedConfig, demands: ModelDemands)
                 f"cannot load {demands.called} from {name}: it needs code of its own ({mapped[auto.__name__]}, by "
                 "auto_map in its config.json), and no code of a model's is run; give a model of a class of transformers"
             )
+
+
+def _refuse_quantised(name: str, config: PreTrainedConfig, demands: ModelDemands) -> None:
+    """Refuse weights of few bits: layers of other libraries hold them, of which nothing here is proven."""
+    if found := getattr(config, "quantization_config", None):
+        method = found.get("quant_method") if isinstance(found, dict) else found.quant_method
+        # An enumeration in one version, a word in another.
+        word = getattr(method, "value", method) or "quantization_config"
+        raise TeacherError(
+            f"cannot load {demands.called} from {name}: its weights are quantised ({word}, by its config.json); give "
+            "the checkpoint that they were made from"
+        )
 
 
 def _refusal(name: str, called: str, error: Exception) -> TeacherError:

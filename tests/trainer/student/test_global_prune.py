@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from test_prune import ALL, FFN, HEAD_SIZE, HEADS, IDS, MASK, bert, logits, silenced
 from transformers import AutoModelForSequenceClassification, BertForSequenceClassification
@@ -33,7 +33,8 @@ def scores_of(seed: int) -> dict[int, LayerImportance]:
 def ranked(scores: dict[int, np.ndarray], share: float) -> dict[int, tuple[int, ...]]:
     """What stays, by sorting (score over length, lower layer, lower number)."""
     pool = [
-        (-value / np.linalg.norm(values), layer, number)
+        # What the norm of zeros is kept from being moves near ties.
+        (-value / (np.linalg.norm(values) + 1e-7), layer, number)
         for layer, values in scores.items()
         for number, value in enumerate(values)
     ]
@@ -56,6 +57,7 @@ def check(student: Pruned, scores: dict[int, LayerImportance], share: float) -> 
 
 @settings(max_examples=12, deadline=None)
 @given(st.integers(0, 99), st.sampled_from([0.1, 0.3, 0.5, 0.9]))
+@example(22, 0.3)
 def test_the_student_is_the_teacher_with_the_others_masked(seed: int, share: float) -> None:
     scores = scores_of(seed)
     check(prune(bert(), Pruning(ALL, share=share), scores), scores, share)
