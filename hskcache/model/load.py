@@ -21,7 +21,7 @@ from transformers.utils import cached_file
 
 from hskcache.classes import is_tagger
 from hskcache.errors import CacheError, TeacherError
-from hskcache.hub import divided, looked_up
+from hskcache.hub import divided, is_path, looked_up
 from hskcache.model.adapter import base_of, is_adapter, merge, num_outputs, require_mergeable
 from hskcache.model.judge import Judged, judge
 from hskcache.model.weights import fault, weights_file
@@ -149,6 +149,9 @@ def draw_model(name: str, kind: ModelKind, config: PreTrainedConfig, called: str
 
 def load_config(name: str, called: str) -> PreTrainedConfig:
     """The configuration of a folder, a config.json or a hub id. Raises TeacherError if it cannot be read."""
+    if is_path(name) and not Path(name).exists():
+        # Asked for such a path, transformers would look for it on the hub.
+        raise TeacherError(f"cannot load {called} from {name}: there is no such folder; give one, or a hub id")
     outputs = None
     if is_adapter(name) and not (Path(name) / "config.json").is_file():
         name, outputs = base_of(name), num_outputs(name)

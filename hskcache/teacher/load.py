@@ -60,6 +60,8 @@ def load_teacher(name: str, device: str = "auto", dtype: ComputeDtype = "float32
         SpecError: no such device.
         TeacherError: it cannot be loaded whole, has no classification head, or cannot be run on padded rows.
     """
+    # Before anything of it is read, which may take minutes.
+    resolve_device(device)
     remedy = f"fine-tune it on the task first: hsktrain finetune --model {name}"
     kind = answering(load_config(name, "a teacher"))
     model, tokenizer = _load(name, ModelDemands(kind, "a teacher", remedy, dtype=dtype), device)

@@ -111,6 +111,14 @@ def test_code_of_the_model_s_own_is_not_run(tiny_teacher_dir: Path, tmp_path: Pa
     assert not (tmp_path / "ran").exists()
 
 
+def test_a_path_that_leads_nowhere_is_told_as_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").mkdir()
+    for name in ("/nowhere", "./nowhere", "runs/first/teacher"):
+        with pytest.raises(TeacherError, match=f"from {name}: there is no such folder"):
+            load_teacher(name, "cpu")
+
+
 @pytest.mark.parametrize("device", ["tpu", "cuda:x", "cuda:63", "cpu:0:1"])
 def test_a_device_that_is_not_there_is_refused_before_anything_is_loaded(device: str) -> None:
     with pytest.raises(SpecError, match="--device"):
