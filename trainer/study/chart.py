@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
+from textwrap import fill
 from typing import NamedTuple
 
 from matplotlib.axes import Axes
@@ -31,8 +32,16 @@ STYLES = (
     Style("P", "-.", "tab:pink"),
     Style("X", ":", "tab:olive"),
     Style("*", "--", "tab:cyan"),
+    Style("h", "-.", "navy"),
+    Style("<", ":", "goldenrod"),
+    Style(">", "--", "teal"),
+    Style("d", "-", "crimson"),
 )
 """Looks of curves that have none of their own, in order."""
+
+
+_TITLE_LETTERS = 90
+"""Letters of a title that a line has room for."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +116,7 @@ def draw(chart: Chart, path: Path) -> None:
     if chart.best is not None:
         place, score, label = chart.best
         axes.plot([place], [score], "o", color="tab:red", markersize=13, fillstyle="none", label=label, zorder=4)
-    axes.set_title(chart.title, loc="left", fontsize=9)
+    axes.set_title(fill(chart.title, _TITLE_LETTERS), loc="left", fontsize=9)
     axes.set_xlabel(chart.labels[0])
     axes.set_ylabel(chart.labels[1])
     if chart.prepare is not None:

@@ -1,12 +1,16 @@
 """The picture of a study, looked at as pixels."""
 
+from math import prod
 from pathlib import Path
 
 import numpy as np
+import pytest
 from matplotlib import colors, image
 
 from hskcache.studied import SeedScore, StudyPoint, StudyResults
+from trainer.study.chart import STYLES
 from trainer.study.curves import plot
+from trainer.study.plan import known_studies, load_plan
 
 
 def point(name: str, strategy: str, num_bytes: float, mean: float | None, interval: float | None = None) -> StudyPoint:
@@ -23,7 +27,13 @@ def point(name: str, strategy: str, num_bytes: float, mean: float | None, interv
     )
 
 
-def drawn(path: Path, *points: StudyPoint, teacher: float | None = 0.9, labels: float | None = 0.6) -> np.ndarray:
+def drawn(
+    path: Path,
+    *points: StudyPoint,
+    teacher: float | None = 0.9,
+    labels: float | None = 0.6,
+    about: str = "What is enough",
+) -> np.ndarray:
     results = StudyResults(
         name="s",
         cache="c",
@@ -35,7 +45,7 @@ def drawn(path: Path, *points: StudyPoint, teacher: float | None = 0.9, labels: 
         seeds=[0],
         points=list(points),
     )
-    plot(results, "What is enough", path)
+    plot(results, about, path)
     pixels: np.ndarray = image.imread(path)[:, :, :3]
     return pixels
 
@@ -87,3 +97,16 @@ def test_points_that_keep_as_much_stand_side_by_side(tmp_path: Path) -> None:
     assert num_of(pixels, "tab:blue") > 200
     assert num_of(pixels, "tab:orange") == 0
     assert np.ptp(columns_of(pixels, "tab:blue")) > 500
+
+
+def test_a_long_title_has_lines_enough(tmp_path: Path) -> None:
+    about = "How many layers, tokens and columns a student needs, one by one and together, of teachers and rows"
+    pixels = drawn(tmp_path / "study.png", point("1t", "attention", 10, 0.7), about=about)
+    assert (pixels[:, -4:] == 1).all()
+
+
+@pytest.mark.parametrize("name", known_studies())
+def test_no_two_strategies_of_a_study_that_ships_look_alike(name: str) -> None:
+    plan = load_plan(name)
+    values = [len(of) for axis, of in plan.axes.items() if axis not in {"tokens", "width"}]
+    assert len(plan.lines) + prod(values) + plan.logits <= len(STYLES)
