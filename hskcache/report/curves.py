@@ -29,7 +29,7 @@ def curves(study: StudyResults) -> Markup:
     drawing.axis_left(up, study.metric, alike(up.ticks(6)), most=6)
     _levels(drawing, study, up)
     for place, (name, line) in enumerate(lines.items()):
-        _line(drawing, (name, colour(place)), line, (across, up))
+        _line(drawing, (name, place), line, (across, up))
     drawing.axis_below(across, "encoded bytes a row, by factors", plain)
     return drawing.svg()
 
@@ -37,6 +37,11 @@ def curves(study: StudyResults) -> Markup:
 def colour(place: int) -> int:
     """Number of the colour of a line, of those of the page."""
     return (place + 2) % NUM_COLOURS
+
+
+def again(place: int) -> str:
+    """Class of a line whose colour another one has: it is dashed, and its dots are hollow."""
+    return " again" if place >= NUM_COLOURS else ""
 
 
 def drawn(points: Sequence[StudyPoint]) -> list[StudyPoint]:
@@ -71,14 +76,22 @@ def _levels(drawing: Drawing, study: StudyResults, up: Scale) -> None:
 
 
 def _line(drawing: Drawing, named: tuple[str, int], points: Sequence[StudyPoint], scales: tuple[Scale, Scale]) -> None:
-    (name, number), (across, up) = named, scales
+    (name, place), (across, up) = named, scales
+    number, twice = colour(place), again(place)
     places = [(across(one.bytes_per_row), one.mean, one.interval or 0.0, one) for one in points if one.mean is not None]
-    if any(interval for _, _, interval, _ in places):
+    if len(places) == 1 and places[0][2]:
+        # A band of no width would not be seen.
+        x, mean, interval, _ = places[0]
+        drawing.mark("path", class_=f"bar s{number}", d=f"M{x} {up(mean - interval)}V{up(mean + interval)}")
+    elif any(interval for _, _, interval, _ in places):
         upper = [f"{x} {up(mean + interval)}" for x, mean, interval, _ in places]
         lower = [f"{x} {up(mean - interval)}" for x, mean, interval, _ in reversed(places)]
         drawing.mark("path", class_=f"band c{number}", d=f"M{'L'.join(upper + lower)}Z")
-    drawing.mark("path", class_=f"line s{number}", d="M" + "L".join(f"{x} {up(mean)}" for x, mean, _, _ in places))
+    drawing.mark(
+        "path", class_=f"line s{number}{twice}", d="M" + "L".join(f"{x} {up(mean)}" for x, mean, _, _ in places)
+    )
+    dot = f"dot s{number}{twice}" if twice else f"dot c{number}"
     for x, mean, interval, one in places:
         told = f"{name}, {one.keep}: {mean:.4f}" + (f" ± {interval:.4f}" if interval else "")
         title = f"{told}, {one.bytes_per_row:,.0f} bytes a row"
-        drawing.mark("circle", title=title, class_=f"dot c{number}", cx=x, cy=up(mean), r=4.5)
+        drawing.mark("circle", title=title, class_=dot, cx=x, cy=up(mean), r=4.5)

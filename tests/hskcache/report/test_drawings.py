@@ -1,5 +1,6 @@
 """Scales and ticks of charts, what is escaped in them, and the ranks and heads of rows that are shown."""
 
+import re
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -11,10 +12,13 @@ from hypothesis import strategies as st
 
 from hskcache.cache import open_cache
 from hskcache.report import charts
+from hskcache.report.charts import NUM_COLOURS
+from hskcache.report.curves import curves
 from hskcache.report.page import head_bars
 from hskcache.report.shown import shown_rows
 from hskcache.report.svg import Drawing, Scale, alike, even_ticks, log_ticks
 from hskcache.stats.model import LayerBytes
+from hskcache.studied import SeedScore, StudyPoint, StudyResults
 
 
 @given(st.floats(-1e6, 1e6), st.floats(1e-3, 1e6), st.integers(2, 9))
@@ -106,3 +110,35 @@ def test_bars_of_heads_tell_the_largest() -> None:
     told = head_bars([0.1, 0.4, 0.2])
     assert told.endswith("head 1 40 %")
     assert head_bars([]).startswith("<svg")
+
+
+def _study(num_lines: int) -> StudyResults:
+    """A study of lines of one point each."""
+    points = [
+        StudyPoint(
+            name=f"p{number}",
+            axes={},
+            strategy=f"line {number}",
+            bytes_per_row=10.0 * (number + 1),
+            scores=[SeedScore(seed=0, score=0.7, cell="c")],
+            mean=0.7,
+            interval=0.02,
+            interval_by="rows",
+        )
+        for number in range(num_lines)
+    ]
+    return StudyResults(name="s", cache="c", num_rows=9, metric="accuracy", num_eval_rows=9, seeds=[0], points=points)
+
+
+def test_lines_beyond_the_colours_of_the_page_look_otherwise_than_the_first() -> None:
+    drawn = str(curves(_study(2 * NUM_COLOURS)))
+    dots = re.findall(r'class="(dot [^"]*)"', drawn)
+    assert len(set(dots)) == len(dots) == 2 * NUM_COLOURS
+    assert sum("again" in dot for dot in dots) == NUM_COLOURS
+
+
+def test_the_interval_of_a_point_alone_is_a_bar() -> None:
+    drawn = str(curves(_study(1)))
+    ((low, high),) = re.findall(r'class="bar s\d" d="M[\d.]+ ([\d.]+)V([\d.]+)"', drawn)
+    assert float(low) > float(high)
+    assert "band" not in drawn
