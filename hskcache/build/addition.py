@@ -18,7 +18,7 @@ from hskcache.build.kinds import BUILT
 from hskcache.build.layout import plan
 from hskcache.build.nonfinite import OnNonfinite
 from hskcache.build.rounds import Progress
-from hskcache.build.windows import check_singles
+from hskcache.build.windows import check_singles, told_windows
 from hskcache.build.writing import SINCE, Writing, check_space, environment_of, require_rows
 from hskcache.cache import Cache
 from hskcache.disk import writing_to
@@ -126,13 +126,15 @@ def prepare_addition(teacher: Teacher, cache: Cache, kind: str, name: str, spec:
         )
     spec = resolve_for(teacher, _spec(request, kind, spec))
     _check_prompt(spec, request.spec)
-    check_singles(spec, of_cache(str(cache.root), request).is_pairs is True)
+    are_pairs = of_cache(str(cache.root), request).is_pairs is True
+    check_singles(spec, are_pairs)
     tell_maps(teacher, spec)
     rows = rows_of(cache, special_ids(tokenizer))
     if "token_type_ids" not in teacher.tokenizer.model_input_names:
         # As in a build with this teacher: its model may have such an input, but was never shown one.
         rows = replace(rows, token_type_ids=None)
-    rows = fit_rows(teacher.model, rows, (teacher.info.name, request.data.name), spec.windows is not None)
+    names, further = (teacher.info.name, request.data.name), told_windows(teacher, not are_pairs and rows.words is None)
+    rows = fit_rows(teacher.model, rows, names, spec.windows is not None, further)
     job = Job(teacher, request.data, None, rows, spec, plan(spec, teacher.info, teacher.num_labels, rows))
     return Addition(job, cache, kind, name)
 

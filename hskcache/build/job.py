@@ -111,7 +111,9 @@ class Job:
         return {INPUTS: self.inputs, **self.layout.fields}
 
 
-def prepare_job(teacher: Teacher, examples: Examples, rows: TokenizedRows, spec: Spec, task: str | None = None) -> Job:
+def prepare_job(
+    teacher: Teacher, examples: Examples, rows: TokenizedRows, spec: Spec, task: str | None = None, further: str = ""
+) -> Job:
     """Resolve a spec against a teacher and the rows of a task.
 
     Args:
@@ -120,6 +122,7 @@ def prepare_job(teacher: Teacher, examples: Examples, rows: TokenizedRows, spec:
         rows: ``examples`` through the teacher's tokenizer, at most ``spec.max_length`` tokens each.
         spec: what to keep.
         task: what to call the task, where the rows do not tell it themselves.
+        further: as in :func:`fit_rows`.
 
     Raises:
         SpecError: the spec contradicts itself, asks for layers that do not exist, or for shards that are too large.
@@ -146,7 +149,7 @@ def prepare_job(teacher: Teacher, examples: Examples, rows: TokenizedRows, spec:
         labels = rows_of(of_words(labels)[rows.words.among_words()], rows.words.counts)
     # The number of a copy, and its origin.
     beside = ONLY_TOKENS if examples.copies is None else ONLY_TOKENS.with_more(12, 2)
-    return replace(_prepare(teacher, data, labels, rows, spec, beside), copies=examples.copies)
+    return replace(_prepare(teacher, data, labels, rows, spec, beside, further), copies=examples.copies)
 
 
 def with_texts(job: Job, examples: Examples) -> Job:
@@ -231,10 +234,11 @@ def _prepare(
     rows: TokenizedRows,
     spec: Spec,
     beside: BesideTokens = ONLY_TOKENS,
+    further: str = "",
 ) -> Job:
     spec = resolve_for(teacher, spec)
     tell_maps(teacher, spec)
-    rows = fit_rows(teacher.model, rows, (teacher.info.name, data.name), spec.windows is not None)
+    rows = fit_rows(teacher.model, rows, (teacher.info.name, data.name), spec.windows is not None, further)
     tell_unused(spec, rows, data.name)
     layout = plan(spec, teacher.info, teacher.num_labels, rows, beside)
     return Job(teacher, data, labels, rows, spec, layout, beside=beside)

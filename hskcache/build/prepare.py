@@ -111,6 +111,7 @@ def make_job(request: BuildRequest, keep: str = "--max-length", spool: Path | No
     """
     require_teacher_extra()
     from hskcache.build.job import check_prompt, prepare_job, resolve_for, with_texts
+    from hskcache.build.windows import told_windows
     from hskcache.teacher.load import is_classifier, load_embedder, load_teacher
 
     data, layout, spec = request.texts.data, request.texts.layout, request.spec
@@ -135,12 +136,14 @@ def make_job(request: BuildRequest, keep: str = "--max-length", spool: Path | No
             examples = in_order_of_copies(layout.read_texts(data), data, request.texts.copy)
             tokens = tokenized(prompted(examples, spec), loaded.tokenizer, spec.max_length)
     reach = reach_of(loaded.model, loaded.info.name, spec.max_length, keep)
+    # A teacher in the loop reads no windows, and its rows are told another word to keep them.
+    further = told_windows(loaded, examples.pairs is None and examples.words is None and keep == "--max-length")
     if spec.windows is not None:
         reach = replace(reach, most=None)
-    elif keep == "--max-length" and examples.pairs is None and not loaded.taps.is_causal:
+    elif further:
         reach = replace(reach, beyond="with --stride it reads more in windows")
     tell_cut(tokens.cut, len(tokens), str(data), reach)
-    job = prepare_job(loaded, examples, tokens, spec)
+    job = prepare_job(loaded, examples, tokens, spec, further=further)
     return with_texts(job, examples) if request.texts.keep_text else job
 
 

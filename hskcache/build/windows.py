@@ -61,6 +61,11 @@ def check_singles(spec: Spec, are_pairs: bool, are_words: bool = False) -> None:
         )
 
 
+def told_windows(teacher: Teacher, are_singles: bool) -> str:
+    """The other way to read rows that are too long, beside a shorter --max-length; empty where there is none."""
+    return ", or with --stride, which reads windows" if are_singles and not teacher.taps.is_causal else ""
+
+
 def tell_unused(spec: Spec, rows: TokenizedRows, source: str) -> None:
     """Say it where no row is read in windows."""
     if spec.windows is not None and int(rows.lengths.max(initial=0)) <= (spec.windows.length or 0):

@@ -93,9 +93,10 @@ def _addition(request: AdditionRequest, texts: Texts, keeping: Keeping) -> Addit
 
     Raises SpecError if it was, or what is to be kept cannot be.
     """
-    if texts.are_given or not texts.layout.is_empty:
+    if texts != Texts():
         raise SpecError(
-            f"--add-field takes its rows from the cache {request.cache}; leave out --data, --corpus, --task and columns"
+            f"--add-field takes its rows from the cache {request.cache}; leave out --data, --corpus, --task, columns, "
+            "--copy and --keep-text"
         )
     return keeping_of(request, keeping)
 

@@ -31,7 +31,7 @@ def most_tokens(model: PreTrainedModel) -> int:
 
 
 def fit_rows(
-    model: PreTrainedModel, rows: TokenizedRows, names: tuple[str, str], in_windows: bool = False
+    model: PreTrainedModel, rows: TokenizedRows, names: tuple[str, str], in_windows: bool = False, further: str = ""
 ) -> TokenizedRows:
     """Rows as the teacher reads them: without token types if it takes none.
 
@@ -40,6 +40,7 @@ def fit_rows(
         rows: through the teacher's tokenizer.
         names: of the teacher and of the data, for messages.
         in_windows: whether it reads long rows in windows.
+        further: what else may be done about rows that are too long.
 
     Raises:
         TeacherError: a row is longer than the teacher's positions, or holds an id or a type outside its tables.
@@ -50,7 +51,7 @@ def fit_rows(
         raise TeacherError(
             f"{source} row {longest}, counted from 0, has {counted(rows.lengths[longest], 'token')} and "
             f"{teacher} reads at most "
-            f"{limit}; build with --max-length {limit}, or with --stride, which reads windows"
+            f"{limit}; build with --max-length {limit}{further}"
         )
     if not in_windows:
         tell_beyond(int(rows.lengths[longest]), trained_length(model), source, teacher)

@@ -96,6 +96,10 @@ def in_order_of_copies(examples: Examples, source: Source, copy: str | int | Non
 def _marks(examples: Examples, source: Source, number: str | int) -> Integers:
     """Origins and numbers of copies as the source has them, below 0 where it has none, int64 [2, N]."""
     reading = examples.reading
+    if number == 0:
+        raise DataError(
+            f"{examples.source}: --copy 0: the column of origins stands before that of copies; there is none"
+        )
     if isinstance(number, int):
         columns = Columns(number, number - 1, None, None if reading.columns is None else reading.columns.header)
     else:
@@ -111,7 +115,8 @@ def _marks(examples: Examples, source: Source, number: str | int) -> Integers:
 def _whole(value: Any) -> int:
     """A whole number from 0 on; -1 of anything else."""
     if isinstance(value, str):
-        value = value.strip()
+        # Of a column with a gap pandas makes floats, and writes 1 as 1.0.
+        value = value.strip().removesuffix(".0")
         return int(value) if value.isascii() and value.isdecimal() and len(value) < 16 else -1
     if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1e15 and value == int(value):
         return int(value)
@@ -131,8 +136,7 @@ def _ordered(examples: Examples, marks: Integers, number: str | int) -> Examples
     made_from = np.where(found < 0, UNKNOWN, places[found])[order]
     copies = Copies(numbers[order].astype(np.int32), made_from, number)
     rows = order.tolist()
-    originals, made = counted(copies.counts[0], "row"), counted(len(rows) - copies.counts[0], "copy", "copies")
-    console.say(f"{examples.source}: {originals} and {made}, up to {len(copies.counts) - 1} of a text, in this order")
+    _tell(copies, examples.source)
     # Of the rows as they stand in the source: their order follows from their copies.
     digest = hashlib.sha256(f"hskcache copies 1\n{examples.fingerprint}\n".encode())
     digest.update(copies.numbers.astype("<i4").tobytes() + made_from.astype("<i8").tobytes())
@@ -145,6 +149,20 @@ def _ordered(examples: Examples, marks: Integers, number: str | int) -> Examples
         reading=replace(examples.reading, numbers=lines[order].tolist()),
         copies=copies,
     )
+
+
+def _tell(copies: Copies, source: str) -> None:
+    """Say how many rows and copies there are, and of how many the original is missing."""
+    counts, num_lost = copies.counts, int((copies.origins == UNKNOWN).sum())
+    told, made = f"{source}: {counted(counts[0], 'row')}", sum(counts[1:])
+    if made:
+        told += f" and {counted(made, 'copy', 'copies')}, up to {len(counts) - 1} of a text, in this order"
+    if num_lost:
+        told += (
+            f"; the originals of {num_lost} are not among them: where the columns {ORIGIN} and {COPY} mean something "
+            "else, --copy '' leaves rows as they stand"
+        )
+    console.say(told)
 
 
 def _originals(keys: Integers, numbers: Integers) -> Integers:

@@ -160,9 +160,7 @@ def _part(part: str) -> dict[str, Any]:
         return {key: one for key, one in (("layers", layers), ("tokens", tokens), ("width", width)) if one is not None}
     readers: dict[str, Callable[[str], Any]] = {
         "layers": lambda text: tuple(map(_number, text.split("+"))),
-        "target": _number,
-        "dims": _number,
-        **dict.fromkeys(("target", "copies"), _number),
+        **dict.fromkeys(("target", "dims", "copies"), _number),
         "specials": _yes_or_no,
         **dict.fromkeys(("score", "columns", "encoding", "attention"), str),
         "rows": _rows,
@@ -200,6 +198,7 @@ def _rows(text: str) -> tuple[int, int]:
 
 
 def _number(text: str) -> int:
-    if not (text.isascii() and text.isdecimal() and len(text) < 10):
+    digits = text.removeprefix("-")
+    if not (digits.isascii() and digits.isdecimal() and len(digits) < 10):
         raise SpecError(f"the view: {text!r} is not a number; give layers as 6+8, and rows as 1000 or 64:128")
     return int(text)

@@ -102,7 +102,8 @@ def check_dims(num_dims: int, field: EmbeddingField | None, where: str) -> None:
     """Raise SpecError unless a student can give so many values of a teacher's embeddings."""
     if field is None:
         raise SpecError(
-            f"--student-dims {num_dims} is of embeddings, which the recipe does not learn of {where}; leave it out"
+            f"--student-dims {num_dims} is of students that give embeddings, and the recipe makes none of {where}: it "
+            "learns no embedding, or answers the task of the rows; leave it out"
         )
     if num_dims > field.num_dims:
         raise SpecError(

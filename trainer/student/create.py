@@ -181,7 +181,8 @@ def check_vocabulary(source: str, config: PreTrainedConfig, interface: Interface
     if config.vocab_size < interface.vocab_size:
         raise MismatchError(
             f"{source} knows {config.vocab_size} token ids and the tokenizer has {interface.vocab_size}; "
-            "a student that starts from weights needs the tokenizer of those weights"
+            "a student that starts from weights needs the tokenizer of those weights, which --tokenizer gives where a "
+            "cache keeps its text"
         )
 
 

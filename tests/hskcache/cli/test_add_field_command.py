@@ -56,6 +56,8 @@ def test_hidden_states_with_the_flags_of_a_build(run: Any, data: Any, own: Path,
     [
         (("--data", "x.tsv"), "takes its rows from the cache"),
         (("--task", "sst2"), "takes its rows from the cache"),
+        (("--keep-text",), "columns, --copy and --keep-text"),
+        (("--copy", "3"), "columns, --copy and --keep-text"),
         (("--corpus", "x.txt"), "takes its rows from the cache"),
         (("--max-length", "8"), "--max-length is the cache's own"),
         (("--shard-rows", "8"), "--shard-rows is the cache's own"),

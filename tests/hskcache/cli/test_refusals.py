@@ -73,6 +73,12 @@ def test_rows_longer_than_the_teacher_reads_name_the_length_to_give(
     assert line.endswith("build with --max-length 64, or with --stride, which reads windows")
     args = ("build", *sources, "--data", file, "--task", "sst2", "--max-length", 64, "--out", tmp_path / "c")
     assert run(*args).exit_code == 0
+    # Pairs are not read in windows.
+    file.write_text("sentence\tother\tlabel\nthe film\tit\t0\n" + "the film " * 60 + "\tit\t1\n")
+    names = ("--text", "sentence", "--text-pair", "other", "--label", "label")
+    result = run("build", *sources, "--data", file, *names, "--max-length", 128, "--out", tmp_path / "p")
+    assert result.exit_code == 2
+    assert result.stderr.rstrip().endswith("build with --max-length 64")
 
 
 def test_teachers_that_cannot_teach(refused_build: Any, tiny_teacher_dir: Path, tmp_path: Path) -> None:

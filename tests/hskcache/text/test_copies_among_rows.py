@@ -165,3 +165,25 @@ def test_both_texts_of_a_pair_that_are_rows_are_copies_of_their_own_originals(tm
     assert known(examples).numbers.tolist() == [0, 0, 0, 0, 1, 1]
     assert known(examples).origins.tolist() == [0, 1, 2, 3, 0, 1]
     assert known(examples).numbers.dtype == np.int32
+
+
+def test_numbers_that_were_written_as_floats_are_the_same(tmp_path: Path) -> None:
+    floats = written(tmp_path / "floats.tsv", [(*row[:2], float(row[2]), float(row[3])) for row in ROWS])
+    assert read(floats).fingerprint == read(written(tmp_path / "rows.tsv", ROWS)).fingerprint
+    half = written(tmp_path / "half.tsv", [*ROWS, ("its film", 1, 0, 0.5)])
+    with pytest.raises(DataError, match=r"half\.tsv line 10: the columns of origin and copy hold no numbers"):
+        read(half, "copy")
+
+
+def test_columns_that_mean_something_else_are_told_by_their_missing_originals(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sold = written(tmp_path / "sold.tsv", [(*row[:2], 1990 + place, 7 * place) for place, row in enumerate(ROWS)])
+    assert known(read(sold)).counts[0] == 1
+    assert "the originals of 7 are not among them: where the columns origin and copy" in capsys.readouterr().err
+    read(written(tmp_path / "rows.tsv", ROWS))
+    assert "not among them" not in capsys.readouterr().err
+    read(written(tmp_path / "plain.tsv", [(*row[:3], 0) for row in ROWS]))
+    assert capsys.readouterr().err.rstrip().endswith("plain.tsv: 8 rows")
+    with pytest.raises(DataError, match="--copy 0: the column of origins stands before that of copies"):
+        read(sold, "0")

@@ -73,6 +73,10 @@ def test_a_view_is_written_in_one_way(text: str) -> None:
         ("rows=5:", "'' is not a number"),
         ("rows=5:5", "rows 5 to 5 are none"),
         ("rows=0", "rows 0 to 0 are none"),
+        ("rows=-3", "rows 0 to -3 are none"),
+        ("dims=-4", "dims is -4, which is not a number of values from 1 on"),
+        ("copies=-1", "copies is -1, which is not a number of copies from 0 on"),
+        ("copies=--1", "'--1' is not a number"),
     ],
 )
 def test_a_word_that_is_no_view_is_refused(text: str, message: str) -> None:

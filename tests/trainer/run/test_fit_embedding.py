@@ -209,6 +209,15 @@ def test_a_student_of_fewer_values_is_compared_as_its_teacher_is(
     assert refused.exit_code == 2, "another number of values is another run"
 
 
+def test_values_of_a_student_that_gives_no_embeddings_are_refused(tmp_path: Path) -> None:
+    cache, out = Path(__file__).resolve().parents[2] / "golden" / "tiny-2.hsk", tmp_path / "out"
+    words = ("--cache", cache, "--student", "tinybert4", "--recipe", "logits", "--student-dims", 4, "--out", out)
+    result = CliRunner().invoke(hsktrain, ["fit", *map(str, words)])
+    assert result.exit_code == 2
+    assert "--student-dims 4 is of students that give embeddings, and the recipe makes none of" in result.stderr
+    assert not out.exists()
+
+
 def test_a_study_compares_first_values_of_one_cache(cache: Cache, pairs: Path, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps(SHAPE | {"hidden_size": 16}))
     asked = ("--student", tmp_path / "config.json", "--eval-data", pairs, *PAIRS, "--seeds", 1)
