@@ -35,7 +35,7 @@ def layout_of(given: Mapping[str, Any]) -> Layout:
     values = {"task_name" if name == "task" else name: given[name] for name in LAYOUT if given.get(name) is not None}
     for name in ("task_name", "text", "text_pair", "label"):
         if name in values:
-            values[name] = str(values[name])
+            values[name] = str(listed_as_text(values[name]))
     if "classes" in values:
         if isinstance(values["classes"], str) or len(values["classes"]) < 2:
             raise SpecError(f"classes {values['classes']!r}: give two names or more, such as ('neg', 'pos')")
@@ -46,8 +46,8 @@ def layout_of(given: Mapping[str, Any]) -> Layout:
     return Layout(**values)
 
 
-def numbers_as_text(value: Any) -> Any:
-    """Numbers as options have them, with commas between; anything else as it is."""
+def listed_as_text(value: Any) -> Any:
+    """Numbers or names as options have them, with commas between; anything else as it is."""
     return ",".join(map(str, value)) if isinstance(value, Iterable) and not isinstance(value, str) else value
 
 

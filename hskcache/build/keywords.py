@@ -11,7 +11,7 @@ from hskcache.build.requested import add_field as run_addition
 from hskcache.build.requested import build as run
 from hskcache.cache import Cache, open_cache
 from hskcache.errors import SpecError
-from hskcache.keywords import LAYOUT, folder_of, layout_of, numbers_as_text, one_of, refuse_unknown
+from hskcache.keywords import LAYOUT, folder_of, layout_of, listed_as_text, one_of, refuse_unknown
 from hskcache.spec import Packing, Spec
 from hskcache.store.kinds import knowledge
 from hskcache.text.layout import Layout
@@ -89,7 +89,7 @@ def _how(options: Mapping[str, Any]) -> tuple[str, Any]:
 def _keeping(options: Mapping[str, Any]) -> tuple[Keeping, Spec | None]:
     """Options that say what to keep, and the spec in memory that holds where nothing is."""
     values = {name: options.get(name) for name in _KEEPING}
-    values |= {name: numbers_as_text(values[name]) for name in _LISTED}
+    values |= {name: listed_as_text(values[name]) for name in _LISTED}
     for name in ("keep", "attention", "embedding", "prompt", *_LISTED):
         if not isinstance(values[name], str | None):
             raise SpecError(f"{name} is {values[name]!r}; give a text, such as '1l_10t_0.1h' for keep")

@@ -20,8 +20,8 @@ from hskcache.units import human_bytes
 
 _MARK = re.compile(rb"<!-- hskcache ([0-9a-f]{64}) -->\n\Z")
 _SIZES = ((10**3, "n<1K"), (10**4, "1K<n<10K"), (10**5, "10K<n<100K"), (10**6, "100K<n<1M"), (10**7, "1M<n<10M"))
-_TASKS = {"classification": "text-classification", "regression": "text-classification", "text": "fill-mask"}
-_TASKS |= {"none": "sentence-similarity", "tagging": "token-classification"}
+_TASKS = {"tagging": "token-classification", "text": "fill-mask", "none": "sentence-similarity"}
+"""Names of the hub; whatever else is asked of rows is called text-classification there."""
 
 
 def card(manifest: Manifest, url: str) -> bytes:
@@ -61,7 +61,7 @@ def _front(manifest: Manifest) -> str:
     values = {
         "pretty_name": f"{word(request.data.name)}, as {word(request.teacher.name)} knows it",
         "tags": ["hskcache", "knowledge-distillation"],
-        "task_categories": [_TASKS[request.data.problem]],
+        "task_categories": [_TASKS.get(request.data.problem, "text-classification")],
         "size_categories": [next((name for most, name in _SIZES if request.num_rows < most), "n>10M")],
         "viewer": False,
     }

@@ -71,10 +71,11 @@ def _are_values(rows: Sequence[Any], labels: LabelSet) -> bool:
     if any(isinstance(entry, bool | float) for entry in entries):
         return True
     sizes = {len(value) for value in lists}
-    if len(sizes) > 1 or not set(entries) <= {0, 1}:
+    if len(sizes) > 1:
         return False
     known = len(labels.names) if labels.names else labels.num_classes
-    return known in sizes or any(len(set(value)) < len(value) for value in lists)
+    # A list of classes names none twice.
+    return (known in sizes and set(entries) <= {0, 1}) or any(len(set(value)) < len(value) for value in lists)
 
 
 def _cells(value: object) -> list[object]:
@@ -95,7 +96,8 @@ def _values(table: RawTable, rows: Sequence[list[object] | None], labels: LabelS
             problem = f"the label has {counted(len(row), 'value')}, of {counted(len(names), 'class', 'classes')}"
             table.fault(index, problem, "give a value for each")
         elif bad := [cell for cell, one in zip(row, numbers, strict=True) if one is None or not 0 <= one <= 1]:
-            table.fault(index, f"the label has the value {bad[0]!r}", "each is 0, 1 or a share between them")
+            problem = "the label lacks a value" if bad[0] == "" else f"the label has the value {bad[0]!r}"
+            table.fault(index, problem, "each is 0, 1 or a share between them")
         else:
             values_NC[index] = [numbers[place] for place in places]
     is_gold = has_gold(values_NC)

@@ -127,8 +127,8 @@ class Layout:
             source: a data file, a folder of ``save_to_disk``, ``hub:REPO[:CONFIG]:SPLIT``, or rows in memory.
             label_names: classes in index order; None or empty takes the task's, or what the labels show.
             problem: where no task says it: ``regression`` reads scores though every one happens to be a whole number,
-                ``multilabel`` any number of classes though every row happens to have one. ``tagging`` reads rows of
-                words.
+                ``multilabel`` any number of classes though every row happens to have one, ``classification`` lists of
+                numbers as distributions. ``tagging`` reads rows of words.
             num_classes: of a model that does not name its classes.
         """
         task = self.task
@@ -139,6 +139,8 @@ class Layout:
             labels = LabelSet("tagging", names, num_classes)
         elif task is None and problem == "multilabel":
             labels = LabelSet("multilabel", names, num_classes)
+        elif task is None and problem == "classification":
+            labels = LabelSet("classification", names, num_classes)
         else:
             labels = LabelSet(None, names, num_classes)
         policy = RowPolicy(self.unlabelled, self.bad_rows or "fail")

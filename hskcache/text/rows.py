@@ -61,6 +61,8 @@ def read_examples(
     is_tagging = labels.problem == "tagging" or (labels.problem is None and has_words(table.texts))
     if is_tagging:
         check_words(table)
+        if table.pairs is not None:
+            raise DataError(f"{table.source}: rows of words have no second text; leave its column out")
     else:
         _check_texts(table, table.texts, "text")
     if table.pairs is not None:
@@ -259,7 +261,10 @@ def read_table(source: Source, columns: Columns, labels: LabelSet, policy: RowPo
 def _check_texts(table: RawTable, values: Values, what: str) -> None:
     """Find the rows whose text is none, or none that a tokenizer can read."""
     for index, value in enumerate(values):
-        if not isinstance(value, str):
+        if isinstance(value, list | tuple | np.ndarray):
+            hint = "give a column of texts; lists of words are for a model and a task that answer for each word"
+            table.fault(index, f"the {what} is a list, not a string", hint)
+        elif not isinstance(value, str):
             kind = "missing" if value is None else f"a {type(value).__name__}, not a string"
             table.fault(index, f"the {what} is {kind}", "correct or remove the row")
         elif not value.strip():

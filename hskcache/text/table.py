@@ -226,5 +226,5 @@ def numbered_column(column: int, width: int, where: str) -> int:
     """``column`` itself when a row of ``width`` columns has it. Raises ColumnError if the number is out of range."""
     if 0 <= column < width:
         return column
-    have = "1 column, number 0" if width == 1 else f"{counted(width, 'column')}, numbers 0 to {width - 1}"
-    raise ColumnError(f"{where}: no column number {column}; there are {have}")
+    have = "is 1 column, number 0" if width == 1 else f"are {counted(width, 'column')}, numbers 0 to {width - 1}"
+    raise ColumnError(f"{where}: no column number {column}; there {have}")

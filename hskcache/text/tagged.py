@@ -32,6 +32,7 @@ WORD_FORMATS = (".conll", ".conllu", ".iob", ".iob2", ".bio")
 """Suffixes of files with a word a line; of a task of words a file of any other but JSON and Parquet is read so, too."""
 
 _BLANKS = re.compile(r"[ \t]+")
+_NO_WORD = re.compile(r"#|\d+[-.]\d+\t")
 _DOCUMENT = "-DOCSTART-"
 _NO_TAG = str(NO_CLASS)
 
@@ -63,25 +64,30 @@ def read_word_lines(path: Path, columns: Columns, faults: Faults) -> RawTable:
 
     Columns are divided by blanks and tabs. Lines that begin with -DOCSTART- are no words. In a ``.conllu`` tabs alone
     divide columns, lines that begin with # are remarks, and lines of several words at once, or of words that the text
-    does not have, are passed over. A row's number is that of the line of its first word. Raises DataError if the file
-    cannot be read, a column has a name, or a line lacks one and its row may not be left out.
+    does not have, are passed over: these have a range or a fraction for a number. A row's number is that of the line of
+    its first word. Raises DataError if the file cannot be read, a column has a name, or a line lacks one and its row
+    may not be left out.
     """
     if not all(isinstance(column, int) for column in columns.wanted):
         raise ColumnError(f"{path}: the columns of a file of words have numbers, counted from 0; give numbers")
     rows, numbers = RowsRead(columns), array("q")
+    wanted = [int(column) for column in columns.wanted]
     for first, lines in _blocks(path, faults):
         try:
             # The file may be one of other columns throughout: its first line tells that as such.
-            wanted = [numbered_column(int(column), len(lines[0]), f"{path} line {first}") for column in columns.wanted]
+            for column in wanted:
+                numbered_column(column, len(lines[0]), f"{path} line {first}")
         except ColumnError as error:
             if not len(rows):
                 raise
             faults.add(first, str(error).partition(": ")[2], "complete the line")
-            wanted = []
-        short = next((place for place, fields in enumerate(lines) if len(fields) <= max(wanted, default=-1)), None)
-        if short is not None:
-            have = counted(len(lines[short]), "column")
-            faults.add(first, f"word {short + 1} has {have} where the first has {len(lines[0])}", "complete the line")
+        else:
+            short = next((place for place, fields in enumerate(lines) if len(fields) <= max(wanted, default=-1)), None)
+            if short is not None:
+                have = counted(len(lines[short]), "column")
+                faults.add(
+                    first, f"word {short + 1} has {have} where the first has {len(lines[0])}", "complete the line"
+                )
         rows.append([[fields[column] if column < len(fields) else "" for fields in lines] for column in wanted])
         numbers.append(first)
     if not len(rows):
@@ -95,7 +101,7 @@ def _blocks(path: Path, faults: Faults) -> Iterator[tuple[int, list[list[str]]]]
     first, lines = 0, list[list[str]]()
     for number, line in chain(text_lines(path, faults.policy), [(0, "")]):
         line = line.strip(" \t\r")
-        if is_universal and (line.startswith("#") or (not line.partition("\t")[0].isdigit() and line)):
+        if is_universal and _NO_WORD.match(line):
             continue
         fields = line.split("\t") if is_universal else _BLANKS.split(line)
         if line and not line.startswith(_DOCUMENT):
@@ -120,8 +126,9 @@ def check_words(table: RawTable) -> None:
             table.fault(index, f"the words are {kind}", "give a list, a word an entry")
         elif not listed:
             table.fault(index, "there is no word", "fill it in or remove the row")
-        elif (odd := next((word for word in listed if not isinstance(word, str)), None)) is not None:
-            table.fault(index, f"a word is a {type(odd).__name__}, not a string", "correct or remove the row")
+        elif odd := [word for word in listed if not isinstance(word, str)]:
+            kind = "missing" if odd[0] is None else f"a {type(odd[0]).__name__}, not a string"
+            table.fault(index, f"a word is {kind}", "correct or remove the row")
         elif any("\ud800" <= character <= "\udfff" for word in listed for character in word):
             table.fault(index, "a word holds half of a surrogate pair or a byte that is not UTF-8", "write it whole")
         elif table.labels is not None and (tags := table.labels[index]) is not None:

@@ -10,7 +10,7 @@ from typing import Any, get_args
 
 from hskcache.cache import Cache
 from hskcache.errors import SpecError
-from hskcache.keywords import LAYOUT, folder_of, layout_of, numbers_as_text, one_of, refuse_unknown
+from hskcache.keywords import LAYOUT, folder_of, layout_of, listed_as_text, one_of, refuse_unknown
 from hskcache.text.memory import InMemory, in_memory
 from trainer.loading.residency import Residency
 from trainer.recipe import Recipe, load_recipe
@@ -228,7 +228,7 @@ def _request(
         _scored(eval_data),
         layout_of(options),
         options.get("metric"),
-        numbers_as_text(options.get("layer_map")),
+        listed_as_text(options.get("layer_map")),
         one_of("projection", options.get("projection") or "keep", ("keep", "fresh")),
         bool(options.get("exports_projection", True)),
         options.get("student_dims"),

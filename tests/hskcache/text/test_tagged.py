@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from taggers import LOST, TAGS, Tagged, tagged, written
 
+from hskcache.classes import Problem
 from hskcache.errors import CacheError
 from hskcache.text import Columns, LabelSet, examples_for, load_task, load_tokenizer, read_examples, tokenize
 from hskcache.text.memory import in_memory
@@ -73,6 +74,28 @@ def test_universal_dependencies_are_columns_with_remarks(tmp_path: Path) -> None
     assert list(examples.reading.numbers) == [3, 7]
 
 
+def test_lines_of_a_conllu_without_a_number_are_no_remarks(tmp_path: Path) -> None:
+    path = tmp_path / "plain.conllu"
+    path.write_text("John\tNOUN\n12\tNUM\n\nLondon NOUN\n", encoding="utf-8")
+    with pytest.raises(CacheError, match=r"line 4: no column number 1; there is 1 column"):
+        read_examples(path, Columns(0, None, 1))
+    examples = read_examples(path, Columns(0, None, 1), policy=RowPolicy(bad_rows="skip"))
+    assert examples.words == [["John", "12"]]
+
+
+@pytest.mark.parametrize("problem", ["classification", "multilabel", "regression"])
+def test_lists_of_words_are_no_texts(problem: Problem) -> None:
+    rows = in_memory({"w": [["a"], ["b"]], "t": [["X"], ["Y"]]})
+    with pytest.raises(CacheError, match="row 1: the text is a list, not a string; give a column of texts"):
+        read_examples(rows, Columns("w", None, "t"), LabelSet(problem))
+
+
+def test_rows_of_words_have_no_second_text() -> None:
+    rows = in_memory({"w": [["a"]], "v": [["a"]], "t": [["X"]]})
+    with pytest.raises(CacheError, match="rows of words have no second text"):
+        read_examples(rows, Columns("w", "v", "t"), LISTS)
+
+
 def test_words_without_a_tag_are_marked_and_rows_without_any_are_left_out() -> None:
     rows = in_memory({"w": [["a", "b"], ["c"], ["d"]], "t": [["X", -100], [None], ["Y"]]})
     columns = Columns("w", None, "t")
@@ -95,6 +118,7 @@ def test_words_without_a_tag_are_marked_and_rows_without_any_are_left_out() -> N
         (["a"], ["X"], "row 1: the words are a str, not a list of words"),
         ([["a"]], ["X"], "row 1: the tags are a str, not a list"),
         ([["a", 1]], [["X", "Y"]], "row 1: a word is a int, not a string"),
+        ([["a", None]], [["X", "Y"]], "row 1: a word is missing"),
         ([["a"]], [["Z"]], "row 1: label 'Z' is not one of X, Y"),
     ],
 )

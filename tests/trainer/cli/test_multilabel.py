@@ -11,6 +11,7 @@ from click.testing import CliRunner
 from sklearn.metrics import average_precision_score, f1_score
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertConfig, BertForSequenceClassification
 
+from hskcache import build
 from hskcache.cache import open_cache
 from hskcache.cli import main as hskcache
 from trainer.cli import main as hsktrain
@@ -162,6 +163,8 @@ def test_a_cache_grows_travels_and_is_looked_at(made: Made, tmp_path: Path) -> N
     assert labels.tolist() == made.flags[:12].tolist()
     assert open_cache(copy).view("rows=5").read("inputs", 0)["labels"].tolist() == made.flags[:5].tolist()
     run("hskcache", "verify", copy)
+    run("hskcache", "push", copy, tmp_path / "there")
+    assert "- text-classification" in (tmp_path / "there" / "README.md").read_text()
     assert "0 with other labels" not in run("hskcache", "diff", copy, copy)
     run("hskcache", "report", copy, "--out", page, "--no-values")
     assert "micro F1 of the answers" in page.read_text()
@@ -174,9 +177,11 @@ def test_answers_of_another_kind_are_refused(made: Made, tiny_tokenizer_dir: Pat
     )
     assert "rows of a multilabel task" in told
     args = ("--data", made.data, "--text", "text", "--label", "label", "--keep", "none", "--out", tmp_path / "x")
-    assert "any number of classes a row and one class is asked for" in refused(
-        "hskcache", "build", "--teacher", single, *args
-    )
+    assert "the task has one class a row" in refused("hskcache", "build", "--teacher", single, *args)
+    shares = tmp_path / "shares.jsonl"
+    shares.write_text('{"text": "a", "label": [0.5, 0.5, 0]}\n{"text": "b", "label": [0.5, 0.2, 0]}\n')
+    told = refused("hskcache", "build", "--teacher", single, "--data", shares, *args[2:])
+    assert "line 2: the values of the label add up to 0.7" in told
     told = refused(
         "hsktrain",
         "fit",
@@ -213,3 +218,9 @@ def test_a_reranker_is_a_regression_of_its_raw_score(tiny_tokenizer_dir: Path, t
     assert json.loads((out / "config.json").read_text())["problem_type"] == "regression"
     alike = json.loads(run("hsktrain", "predict", "--model", teacher, "--cache", cache, "--device", "cpu", "--json"))
     assert alike["fidelity"]["mse"] == pytest.approx(0, abs=1e-8)
+
+
+def test_columns_of_classes_may_be_a_list_in_python(made: Made, tmp_path: Path) -> None:
+    rows, names = {"text": ["a film", "bad"], "threat": [1, 0], "toxic": [0, 1], "insult": [1, 0]}, NAMES[::-1]
+    cache = build(str(made.teacher), rows, text="text", label=names, keep="none", device="cpu", out=tmp_path / "c.hsk")
+    assert [row["label"].tolist() for row in cache] == [[0, 1, 1], [1, 0, 0]]
