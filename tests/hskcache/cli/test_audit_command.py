@@ -152,7 +152,7 @@ def test_the_cache_of_a_corpus_is_audited(run: Any, data: Any, tiny_teacher_dir:
         (("--field", "x"), "has no field x; it has logits, hidden"),
         (("--field", "inputs"), "no knowledge of a teacher to audit in the inputs"),
         (("--device", "tpu"), "--device 'tpu' is not a device"),
-        (("--teacher", "./nowhere"), "no tokenizer at ./nowhere"),
+        (("--teacher", "./nowhere"), "from ./nowhere: there is no such folder"),
     ],
 )
 def test_what_cannot_be_audited_is_refused_in_one_line(

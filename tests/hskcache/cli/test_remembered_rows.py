@@ -176,7 +176,7 @@ def test_a_task_tells_the_length_and_what_was_begun_keeps_its_own(
 
 def test_a_part_of_a_cache_does_not_tell_what_all_rows_lost(pairs: Path) -> None:
     request = open_cache(pairs).manifest.request
-    some = request.between(0, 30).data, request.data.of_some(10)
+    some = request.between(0, 30).data, request.data.of_some(range(10))
     assert [one.provenance.cut.num_rows for one in some if one.provenance is not None] == [30, 0]
     assert of_cache("it", request).columns == Columns("review", "reply", "stars")
 
