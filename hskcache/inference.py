@@ -129,7 +129,6 @@ def predict(
     pad_token_id: int,
     token_budget: int = 8192,
     bf16: bool = False,
-    windowing: "Windowing | None" = None,
     on_rows: Callable[[int], None] = lambda _count: None,
 ) -> "NDArray[np.float32]":
     """Logits of every row, in row order.
@@ -142,23 +141,10 @@ def predict(
         pad_token_id: fills the padding, which the attention mask hides.
         token_budget: padded tokens of one batch at most, counted as :func:`row_costs`.
         bf16: compute under bfloat16 autocast.
-        windowing: how rows are read that are longer than a window; their logits are the mean over their windows.
-        on_rows: called with the number of rows done since the last call, or of windows.
+        on_rows: called with the number of rows done since the last call.
     """
     import torch
 
-    if windowing is not None and rows.words is not None:
-        raise MismatchError("rows of words with a tag each are not read in windows yet; leave --stride out")
-    if windowing is not None:
-        from hskcache.text.windows import windowed
-
-        rows, counts_N = windowed(rows, windowing)
-        by_window = predict(
-            model, rows, pad_token_id=pad_token_id, token_budget=token_budget, bf16=bf16, on_rows=on_rows
-        )
-        sums = np.add.reduceat(by_window, np.cumsum(counts_N) - counts_N)
-        means: NDArray[np.float32] = (sums / counts_N[:, None]).astype(np.float32)
-        return means
     check_fit(model, rows)
     device = model.device
     with_types = takes_token_types(model)
@@ -180,6 +166,26 @@ def predict(
             logits[torch.from_numpy(place).to(device)] = answers
             on_rows(len(indices))
     return logits.cpu().numpy()
+
+
+def predict_windows(
+    model: "PreTrainedModel", rows: "TokenizedRows", windowing: "Windowing", *, pad_token_id: int, bf16: bool = False
+) -> "NDArray[np.float32]":
+    """Logits of every row, in row order, as :func:`predict` gives them: the mean over the windows of each, [N, C].
+
+    ``windowing``: how rows are read that are longer than a window. Raises MismatchError as that does, or of rows of
+    words.
+    """
+    if rows.words is not None:
+        raise MismatchError("rows of words with a tag each are not read in windows yet; leave --stride out")
+    from hskcache.text.windows import windowed
+
+    rows, counts_N = windowed(rows, windowing)
+    sums_NC = np.add.reduceat(
+        predict(model, rows, pad_token_id=pad_token_id, bf16=bf16), np.cumsum(counts_N) - counts_N
+    )
+    means_NC: NDArray[np.float32] = (sums_NC / counts_N[:, None]).astype(np.float32)
+    return means_NC
 
 
 def check_fit(model: "PreTrainedModel", rows: "TokenizedRows", cache: str | None = None) -> None:

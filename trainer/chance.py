@@ -10,7 +10,8 @@ import numpy as np
 
 from hskcache import console
 from hskcache.classes import has_gold, of_words, several_classes
-from hskcache.evaluation import Metric, Scores
+from hskcache.evaluation import Scores
+from hskcache.metrics import Metric
 from hskcache.store.agreement import Agreement, ClassAgreement, FlagsAgreement
 from hskcache.text.tagged import rows_of
 

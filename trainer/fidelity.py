@@ -13,8 +13,8 @@ from transformers import PreTrainedModel
 
 from hskcache.cache import Cache
 from hskcache.decoded import Distance
-from hskcache.evaluation import pearson
 from hskcache.inference import check_fit, predict
+from hskcache.metrics import pearson
 from hskcache.ragged import Integers
 from hskcache.store.fields import INPUTS, InputsField, LogitsField
 from hskcache.text import TokenizedRows

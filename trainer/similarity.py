@@ -10,20 +10,22 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from hskcache import console, runtime
+from hskcache import runtime
 from hskcache.cut import tell_cut
 from hskcache.encoder import takes_token_types
 from hskcache.errors import DataError, MismatchError
-from hskcache.evaluation import Metric, Scores, check_labels, metrics_for
+from hskcache.evaluation import Scores, check_labels
 from hskcache.inference import check_fit, evaluating, length_batches, pad_batch, row_costs
+from hskcache.metrics import Metric, metrics_for
 from hskcache.model.load import ENCODER, ModelDemands, load_model
 from hskcache.model.sentence import SentenceModules, encoder_of, load_dense, sentence_modules
 from hskcache.pooling import finished, pooled
+from hskcache.remarks import remark
 from hskcache.spec import PoolingName
 from hskcache.text import Examples, Task, TokenizedRows, load_tokenizer, tokenized
 from hskcache.text.layout import Layout
 from hskcache.text.memory import Source
-from hskcache.text.singles import Prompted, singles
+from hskcache.text.singles import singles, with_prompt
 from hskcache.text.tokenize import reach_of
 
 _TOKEN_BUDGET = 8192
@@ -73,7 +75,7 @@ class SentenceModel:
         """
         modules = self.modules
         prompt = modules.prompts.get(modules.default_prompt or "", "")
-        prompted = replace(texts, texts=Prompted(prompt, texts.texts)) if prompt else texts
+        prompted = replace(texts, texts=with_prompt(prompt, texts.texts))
         rows = tokenized(prompted, self.tokenizer, self.max_length)
         tell_cut(rows.cut, len(rows), texts.source, reach_of(self.model, self.name, self.max_length))
         check_fit(self.model, rows)
@@ -148,7 +150,7 @@ def read_scored_pairs(source: Source, layout: Layout) -> Examples:
     if names and np.ptp(labels) == 0:
         raise DataError(f"every pair of {source} is of the class {names[labels[0]]}; give pairs of both classes")
     if names and names != ("0", "1"):
-        console.say(f"{source}: {names[1]} is taken for alike, and {names[0]} for not")
+        remark(f"{source}: {names[1]} is taken for alike, and {names[0]} for not")
     return examples
 
 

@@ -149,7 +149,9 @@ def prepare_job(
         labels = rows_of(of_words(labels)[rows.words.among_words()], rows.words.counts)
     # The number of a copy, and its origin.
     beside = ONLY_TOKENS if examples.copies is None else ONLY_TOKENS.with_more(12, 2)
-    return replace(_prepare(teacher, data, labels, rows, spec, beside, further), copies=examples.copies)
+    spec, rows = _fitted(teacher, rows, spec, data.name, further)
+    layout = plan(spec, teacher.info, teacher.num_labels, rows, beside)
+    return Job(teacher, data, labels, rows, spec, layout, copies=examples.copies, beside=beside)
 
 
 def with_texts(job: Job, examples: Examples) -> Job:
@@ -175,7 +177,9 @@ def prepare_corpus_job(teacher: Teacher, corpus: Corpus, spec: Spec) -> Job:
         SpecError: nothing is to be kept, or as :func:`prepare_job`.
         TeacherError: the teacher cannot read the rows.
     """
-    return _prepare(teacher, corpus_info(corpus.source, corpus.fingerprint, len(corpus.rows)), None, corpus.rows, spec)
+    data = corpus_info(corpus.source, corpus.fingerprint, len(corpus.rows))
+    spec, rows = _fitted(teacher, corpus.rows, spec, data.name)
+    return Job(teacher, data, None, rows, spec, plan(spec, teacher.info, teacher.num_labels, rows))
 
 
 def respecified(job: Job, spec: Spec) -> Job:
@@ -227,21 +231,15 @@ def describe_job(job: Job) -> tuple[Request, dict[str, StoredField]]:
     return job.request, job.fields
 
 
-def _prepare(
-    teacher: Teacher,
-    data: DataInfo,
-    labels: Labels | None,
-    rows: TokenizedRows,
-    spec: Spec,
-    beside: BesideTokens = ONLY_TOKENS,
-    further: str = "",
-) -> Job:
+def _fitted(
+    teacher: Teacher, rows: TokenizedRows, spec: Spec, source: str, further: str = ""
+) -> tuple[Spec, TokenizedRows]:
+    """A spec resolved against a teacher, and rows as that reads them; ``source``: what to call these."""
     spec = resolve_for(teacher, spec)
     tell_maps(teacher, spec)
-    rows = fit_rows(teacher.model, rows, (teacher.info.name, data.name), spec.windows is not None, further)
-    tell_unused(spec, rows, data.name)
-    layout = plan(spec, teacher.info, teacher.num_labels, rows, beside)
-    return Job(teacher, data, labels, rows, spec, layout, beside=beside)
+    rows = fit_rows(teacher.model, rows, (teacher.info.name, source), spec.windows is not None, further)
+    tell_unused(spec, rows, source)
+    return spec, rows
 
 
 def check_corpus_spec(spec: Spec, teacher: Teacher) -> Spec:

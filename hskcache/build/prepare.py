@@ -96,14 +96,15 @@ def _known_length(request: BuildRequest, out: Path | None) -> tuple[int | None, 
     return memory.max_length, memory.where
 
 
-def make_job(request: BuildRequest, keep: str = "--max-length", spool: Path | None = None) -> "Job":
+def make_job(request: BuildRequest, keep: str | None = None, spool: Path | None = None) -> "Job":
     """Load the teacher, read and tokenize the rows of a task, and lay out the cache.
 
     Columns that neither the request nor a cache tells are those that the teacher was trained on.
 
     Args:
         request: the cache.
-        keep: what to do in order to cut no row, see :class:`~hskcache.cut.Reach`.
+        keep: what to do in order to cut no row, see :class:`~hskcache.cut.Reach`, where it is no option of a build, nor
+            can rows be read in windows; None: both are so.
         spool: folder on whose disk texts and tokens are kept; None keeps them in memory.
 
     Raises:
@@ -135,9 +136,8 @@ def make_job(request: BuildRequest, keep: str = "--max-length", spool: Path | No
             _refuse_scores(request)
             examples = in_order_of_copies(layout.read_texts(data), data, request.texts.copy)
             tokens = tokenized(prompted(examples, spec), loaded.tokenizer, spec.max_length)
-    reach = reach_of(loaded.model, loaded.info.name, spec.max_length, keep)
-    # A teacher in the loop reads no windows, and its rows are told another word to keep them.
-    further = told_windows(loaded, examples.pairs is None and examples.words is None and keep == "--max-length")
+    reach = reach_of(loaded.model, loaded.info.name, spec.max_length, keep or "--max-length")
+    further = told_windows(loaded, examples.pairs is None and examples.words is None and keep is None)
     if spec.windows is not None:
         reach = replace(reach, most=None)
     elif further:

@@ -12,8 +12,9 @@ from typing import NamedTuple
 from hskcache import console
 from hskcache.build.job import Job
 from hskcache.cut import tell_cut
-from hskcache.evaluation import PROBLEM_METRICS, check_labels, evaluate, metrics_for
+from hskcache.evaluation import check_labels, evaluate
 from hskcache.inference import check_fit
+from hskcache.metrics import PROBLEM_METRICS, metrics_for
 from hskcache.recall import of_cache
 from hskcache.store.evaluation import Evaluation
 from hskcache.store.ledger import Ledger

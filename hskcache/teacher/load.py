@@ -63,8 +63,9 @@ def load_teacher(name: str, device: str = "auto", dtype: ComputeDtype = "float32
     # Before anything of it is read, which may take minutes.
     resolve_device(device)
     remedy = f"fine-tune it on the task first: hsktrain finetune --model {name}"
-    kind = answering(load_config(name, "a teacher"))
-    model, tokenizer = _load(name, ModelDemands(kind, "a teacher", remedy, dtype=dtype), device)
+    config = load_config(name, "a teacher")
+    demands = ModelDemands(answering(config), "a teacher", remedy, dtype=dtype, config=config)
+    model, tokenizer = _load(name, demands, device)
     return as_teacher(model, tokenizer, name, int(model.config.num_labels))
 
 

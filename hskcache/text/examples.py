@@ -12,7 +12,7 @@ from hskcache.classes import Problem, has_gold, of_words
 from hskcache.errors import DataError
 from hskcache.text.labels import Labels
 from hskcache.text.table import Columns, RowPolicy
-from hskcache.text.tagged import Joined
+from hskcache.text.tagged import joined
 from hskcache.text.tasks import Task
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ class Examples:
     def _taken(self, index: Sequence[int]) -> "Examples":
         """Some of the rows."""
         words = None if self.words is None else [self.words[row] for row in index]
-        texts = [self.texts[row] for row in index] if words is None else Joined(words)
+        texts = [self.texts[row] for row in index] if words is None else joined(words)
         pairs = None if self.pairs is None else [self.pairs[row] for row in index]
         labels = None if self.labels is None else self.labels[index]
         numbers = [self.reading.numbers[row] for row in index] if self.reading.numbers else ()

@@ -18,7 +18,7 @@ from hskcache.text.labels import LabelSet, Resolved, resolve_labels
 from hskcache.text.memory import InMemory, Source
 from hskcache.text.strings import column
 from hskcache.text.table import Columns, Faults, RawTable, RowPolicy, Values
-from hskcache.text.tagged import WORD_FORMATS, Joined, check_words, has_words, read_word_lines, resolve_tags
+from hskcache.text.tagged import WORD_FORMATS, check_words, has_words, joined, read_word_lines, resolve_tags
 from hskcache.text.tasks import Task
 from hskcache.text.typed import is_saved_set, read_hub, read_json, read_jsonl, read_parquet, read_saved_set
 from hskcache.timeline import span
@@ -120,7 +120,7 @@ def _examples(table: RawTable, found: Resolved, reading: Reading) -> Examples:
     words = None
     if found.problem == "tagging":
         words = cast("Sequence[Sequence[str]]", table.texts)
-        texts = Joined(words)
+        texts = joined(words)
     bad = tuple(sorted(table.faults.found.items()))
     remarks = [*found.remarks, *table.remarks]
     notes = [f"{table.source}: {counted(len(texts), 'row')}, {', '.join(remarks)}"] if remarks else []

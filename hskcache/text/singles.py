@@ -6,6 +6,7 @@ from typing import Any, overload
 
 from hskcache.spec import Spec
 from hskcache.text.examples import Examples, fingerprint
+from hskcache.text.strings import Mapped
 
 _BLOCK_ROWS = 1 << 12
 
@@ -44,26 +45,9 @@ class Alternating(Sequence[str]):
             yield from self[first : first + _BLOCK_ROWS]
 
 
-class Prompted(Sequence[str]):
-    """Texts with the same words before each."""
-
-    def __init__(self, prompt: str, texts: Sequence[str]) -> None:
-        self._prompt, self._texts = prompt, texts
-
-    def __len__(self) -> int:
-        return len(self._texts)
-
-    @overload
-    def __getitem__(self, index: int) -> str: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[str]: ...
-    def __getitem__(self, index: int | slice) -> Any:
-        if isinstance(index, slice):
-            return [self._prompt + text for text in self._texts[index]]
-        return self._prompt + self._texts[index]
-
-    def __iter__(self) -> Iterator[str]:
-        return (self._prompt + text for text in self._texts)
+def with_prompt(prompt: str, texts: Sequence[str]) -> Sequence[str]:
+    """Texts with the same words before each; the same where there are none."""
+    return Mapped(lambda text: prompt + text, texts) if prompt else texts
 
 
 def singles(examples: Examples) -> Examples:
@@ -84,4 +68,4 @@ def singles(examples: Examples) -> Examples:
 def prompted(examples: Examples, spec: Spec) -> Examples:
     """The rows with the prompt of a spec before each."""
     prompt = "" if spec.embedding is None else spec.embedding.prompt or ""
-    return replace(examples, texts=Prompted(prompt, examples.texts)) if prompt else examples
+    return replace(examples, texts=with_prompt(prompt, examples.texts)) if prompt else examples

@@ -6,12 +6,12 @@ process however that ends. Elsewhere they are lists and arrays in memory.
 
 import errno
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, BinaryIO, overload
+from typing import Any, BinaryIO, TypeVar, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -86,6 +86,37 @@ class Strings(Sequence[Any]):
         bounds = pairwise(ends)
         texts = [data[begin - ends[0] : end - ends[0]].decode("utf-8", "surrogatepass") for begin, end in bounds]
         return [self._others.get(row, text) for row, text in enumerate(texts, first)] if self._others else texts
+
+
+Value = TypeVar("Value")
+
+
+class Mapped(Sequence[str]):
+    """Texts that are made of values when they are looked at.
+
+    Args:
+        make: a text of a value.
+        values: [N].
+    """
+
+    def __init__(self, make: Callable[[Value], str], values: Sequence[Value]) -> None:
+        self._make: Callable[[Any], str] = make
+        self._values: Sequence[Any] = values
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[str]: ...
+    def __getitem__(self, index: int | slice) -> Any:
+        if isinstance(index, slice):
+            return list(map(self._make, self._values[index]))
+        return self._make(self._values[index])
+
+    def __iter__(self) -> Iterator[str]:
+        return map(self._make, self._values)
 
 
 class Flat:

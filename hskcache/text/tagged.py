@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,7 @@ from hskcache.counted import counted
 from hskcache.errors import ColumnError, DataError
 from hskcache.text.compressed import format_of
 from hskcache.text.labels import LabelSet, Resolved, resolve_labels
+from hskcache.text.strings import Mapped
 from hskcache.text.table import (
     Columns,
     Faults,
@@ -37,26 +38,9 @@ _DOCUMENT = "-DOCSTART-"
 _NO_TAG = str(NO_CLASS)
 
 
-class Joined(Sequence[str]):
-    """Rows of words as texts, with a blank between words, joined when they are looked at."""
-
-    def __init__(self, words: Sequence[Sequence[str]]) -> None:
-        self._words = words
-
-    def __len__(self) -> int:
-        return len(self._words)
-
-    @overload
-    def __getitem__(self, index: int) -> str: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[str]: ...
-    def __getitem__(self, index: int | slice) -> Any:
-        if isinstance(index, slice):
-            return [" ".join(words) for words in self._words[index]]
-        return " ".join(self._words[index])
-
-    def __iter__(self) -> Iterator[str]:
-        return (" ".join(words) for words in self._words)
+def joined(words: Sequence[Sequence[str]]) -> Sequence[str]:
+    """Rows of words as texts, with a blank between words."""
+    return Mapped(" ".join, words)
 
 
 def read_word_lines(path: Path, columns: Columns, faults: Faults) -> RawTable:

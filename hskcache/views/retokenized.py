@@ -22,7 +22,7 @@ from hskcache.store.request import TokenizerInfo
 from hskcache.store.shelf import Shelf
 from hskcache.store.texts import unpacked_texts
 from hskcache.text.examples import Examples
-from hskcache.text.singles import Prompted
+from hskcache.text.singles import with_prompt
 from hskcache.text.tokenize import load_tokenizer, tokenize, vocabulary_difference
 from hskcache.views.abc import Arrays, Narrowed, ShardContext
 from hskcache.views.records import ViewFormat, ViewRecords
@@ -79,7 +79,7 @@ class Retokenized(Narrowed):
         if "text" not in arrays:
             return arrays
         texts, pairs = unpacked_texts(arrays)
-        read = Prompted(self.prompt, texts) if self.prompt else texts
+        read = with_prompt(self.prompt, texts)
         examples = Examples(read, pairs, None, (), "classification", "the texts of the cache", None, "")
         with self.lock:
             rows = tokenize(examples, self.tokenizer, self.max_length)

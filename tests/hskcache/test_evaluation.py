@@ -8,8 +8,9 @@ from drawn import bert, rows_of
 from transformers import BertForSequenceClassification, PreTrainedModel
 
 from hskcache.errors import DataError, MismatchError, SpecError
-from hskcache.evaluation import METRICS, Scores, evaluate, metrics_for, share_kept
+from hskcache.evaluation import Scores, evaluate, share_kept
 from hskcache.inference import predict
+from hskcache.metrics import METRICS, metrics_for
 from hskcache.text import Examples, load_task, task_names
 
 

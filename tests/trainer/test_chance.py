@@ -10,7 +10,8 @@ from click.testing import CliRunner, Result
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from hskcache.cache import Cache
-from hskcache.evaluation import METRICS, Scores
+from hskcache.evaluation import Scores
+from hskcache.metrics import METRICS
 from trainer import chance
 from trainer.cli import main
 from trainer.run.finetuner import Finetuner

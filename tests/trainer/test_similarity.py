@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from scipy.stats import pearsonr, spearmanr
 from transformers import AutoModel, AutoTokenizer
 
-from hskcache.evaluation import auc, average_precision
+from hskcache.metrics import auc, average_precision
 from trainer.cli import main
 from trainer.similarity import cosines
 

@@ -12,7 +12,8 @@ from transformers.utils import logging
 
 from hskcache.build.build import Job, build, prepare_job
 from hskcache.cache import Cache, open_cache
-from hskcache.evaluation import evaluate, metrics_for
+from hskcache.evaluation import evaluate
+from hskcache.metrics import metrics_for
 from hskcache.spec import Depth, Hidden, Length, Spec, Width
 from hskcache.teacher.load import load_teacher
 from hskcache.text import examples_for, load_task, tokenize

@@ -80,7 +80,8 @@ class Steps:
 
     def train_student(self, source: "Source", out: Path) -> dict[str, Any]:
         """The whole of ``fit``, from the one start that all levels have."""
-        from hskcache.evaluation import evaluate, metrics_for
+        from hskcache.evaluation import evaluate
+        from hskcache.metrics import metrics_for
         from hskcache.text import load_tokenizer, tokenize
         from trainer.run.fit import Fit, fit
         from trainer.run.request import Machine

@@ -166,7 +166,8 @@ class _Scored:
         """The metrics on some rows, what these lost and what there is to notice."""
         from hskcache.cut import tell_beyond, tell_cut
         from hskcache.encoder import trained_length
-        from hskcache.evaluation import evaluate, metrics_for
+        from hskcache.evaluation import evaluate
+        from hskcache.metrics import metrics_for
         from hskcache.text import tokenized
         from hskcache.text.tokenize import reach_of
         from trainer import chance

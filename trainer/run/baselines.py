@@ -3,7 +3,8 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from hskcache.evaluation import Metric, check_labels, with_names
+from hskcache.evaluation import check_labels
+from hskcache.metrics import Metric, with_names
 from hskcache.text import Examples
 from trainer import chance
 from trainer.source.knowledge import Knowledge

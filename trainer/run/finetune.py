@@ -15,9 +15,10 @@ from hskcache.counted import counted
 from hskcache.cut import tell_beyond, tell_cut
 from hskcache.encoder import trained_length, weights_digest
 from hskcache.errors import DataError, MismatchError, SpecError
-from hskcache.evaluation import Scores, check_labels, metrics_for, with_names
+from hskcache.evaluation import Scores, check_labels
 from hskcache.inference import check_fit
 from hskcache.locks import sole_writer
+from hskcache.metrics import metrics_for, with_names
 from hskcache.model.save import save_model
 from hskcache.move.card import word
 from hskcache.store.evaluation import Evaluation

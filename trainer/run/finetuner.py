@@ -11,8 +11,9 @@ from transformers import PreTrainedModel, PrinterCallback, TrainerControl, Train
 
 from hskcache.classes import NO_CLASS, of_words
 from hskcache.encoder import takes_token_types
-from hskcache.evaluation import Metric, evaluate
+from hskcache.evaluation import evaluate
 from hskcache.inference import pad_batch
+from hskcache.metrics import Metric
 from hskcache.text import Examples, TokenizedRows
 from hskcache.timeline import span
 from trainer.losses.logits import label_loss

@@ -1,9 +1,9 @@
 """Preparation of a run from what it is asked for with: everything is opened and fits, nothing is written."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from transformers import PreTrainedModel
@@ -12,28 +12,20 @@ from hskcache import runtime
 from hskcache.counted import counted
 from hskcache.cut import tell_beyond, tell_cut
 from hskcache.encoder import trained_length, weights_digest
-from hskcache.errors import DataError, MismatchError, SpecError
-from hskcache.evaluation import Metric, check_labels, evaluate, metrics_for
+from hskcache.errors import SpecError
 from hskcache.inference import check_fit
 from hskcache.recall import of_cache, tell_cut_of
 from hskcache.remarks import remark
-from hskcache.store.fields import KINDS, LOGITS, EmbeddingField
+from hskcache.store.fields import KINDS, LOGITS
 from hskcache.store.kinds.embedding import Embeddings
-from hskcache.text import Examples, load_tokenizer, tokenized
-from hskcache.text.layout import Layout
-from hskcache.text.memory import InMemory
-from hskcache.text.remembered import of_examples
-from hskcache.text.singles import prompted, singles
+from hskcache.text import load_tokenizer, tokenized
 from hskcache.text.tokenize import reach_of
 from hskcache.views import View, parse_view
-from trainer.recipe import Recipe
-from trainer.run.baselines import Baselines, baselines_of
 from trainer.run.card import Account, lines_of
-from trainer.run.distill import Score
 from trainer.run.fit import Fit
 from trainer.run.learner import Projecting, left_behind, projections_of, take_up
 from trainer.run.request import FitRequest, FromCache, Machine
-from trainer.similarity import PairScore, SentenceWay, pair_metrics, read_scored_pairs
+from trainer.run.scoring import NO_EVALUATION, NOTHING, Scoring, ScoringRows, scorer_of
 from trainer.source import projections
 from trainer.source.gate import check_recipe, check_student, check_tokenizer
 from trainer.source.knowledge import Knowledge
@@ -47,26 +39,6 @@ from trainer.student.vocabulary import own_vocabulary
 # Of a recipe, by whose task the epochs are chosen already.
 _RESOLVED: Any = {"stages": {"__all__": {"epochs_by_task"}}}
 _KEEP = "a cache built with --max-length"
-_NO_EVALUATION = "give --eval-data FILE: labelled rows that score the student and pick its best epoch"
-
-
-def _require_evaluation(recipe: Recipe) -> None:
-    """Raise SpecError for a recipe that keeps the best evaluation of a stage, where nothing is to evaluate on."""
-    if best := [f"--set {stage.name}.select=last" for stage in recipe.stages if stage.select == "best"]:
-        raise SpecError(f"{_NO_EVALUATION}; where there are none, {' '.join(best)} keeps the end and scores nothing")
-
-
-class Scoring(NamedTuple):
-    """Scoring of a student; of a corpus without a task there is nothing to score.
-
-    ``score``: the task's metrics of a student. ``metric``: the one that picks the best epoch; None without a task.
-    ``fingerprint``: of the rows it is scored on; None without a task. ``baselines``: makes what others have on them.
-    """
-
-    score: Score
-    metric: str | None
-    fingerprint: str | None
-    baselines: Callable[[], Baselines]
 
 
 def prepare_fit(request: FitRequest, machine: Machine, tells: bool = True) -> Fit:
@@ -76,22 +48,14 @@ def prepare_fit(request: FitRequest, machine: Machine, tells: bool = True) -> Fi
     """
     source, directions = _reduced(request, _source(request, machine), tells)
     knowledge = source.knowledge
-    embedded = knowledge.embedded(request.recipe.kinds)
     check_recipe(knowledge, request.recipe, machine.slices)
     memory, max_length = of_cache(knowledge.where, knowledge.request), knowledge.request.spec.max_length
     data, others = next(iter(request.eval_data), None), request.eval_data[1:]
-    # The columns that the user named, or those that the rows of the knowledge were read with; not of an embedder: what
-    # it learned from are texts, and what scores it are pairs.
-    layout = request.layout
-    if data is not None and embedded is None:
-        layout = layout.recalling(memory, data, labelled=True)
-    if data is None and (knowledge.has_task or embedded is not None):
-        _require_evaluation(request.recipe)
-        examples = None
-    else:
-        examples = evaluation_rows(data, layout, knowledge, embedded)
-    further = {str(rows): evaluation_rows(rows, layout, knowledge, embedded) for rows in others}
-    metrics = _metrics(request.metric, layout, knowledge, None if embedded is None else examples)
+    scorer = scorer_of(knowledge, request.recipe.kinds, request.layout, data, request.metric)
+    if data is None:
+        scorer.check_without(request.recipe)
+    found = None if data is None else scorer.read(data)
+    further = {str(rows): scorer.read(rows) for rows in others}
     with runtime.quiet():
         tokenizer = load_tokenizer(source.tokenizer)
         student = _student(request, knowledge, tokenizer.get_vocab())
@@ -104,28 +68,17 @@ def prepare_fit(request: FitRequest, machine: Machine, tells: bool = True) -> Fi
     if tells:
         tell_cut_of(knowledge.request, knowledge.where, reach)
 
-    def scoring_on(examples: Examples | None, data: str) -> Scoring:
-        if examples is None:
-            return Scoring(lambda _student: {}, None, None, Baselines)
-        read = examples if embedded is None else prompted(singles(examples), knowledge.request.spec)
-        rows = tokenized(read, tokenizer, max_length)
+    def scoring_on(found: ScoringRows, data: str) -> Scoring:
+        rows = tokenized(scorer.texts(found.examples), tokenizer, max_length)
         check_fit(student, rows)
         if tells:
             tell_cut(rows.cut, len(rows), data, reach)
             tell_beyond(int(rows.lengths.max(initial=0)), trained_length(student), data, request.origin)
-        if embedded is not None:
-            way = SentenceWay(embedded.pooling, None, embedded.is_normalized)
-            pairs = PairScore(examples, rows, pair_metrics(examples, layout.task, request.metric), way, machine.bf16)
-            return Scoring(pairs, next(iter(pairs.metrics)), examples.fingerprint, Baselines)
-        score = partial(evaluate, examples=examples, rows=rows, metrics=metrics, bf16=machine.bf16)
-        live = None if source.teacher is None else partial(score, source.teacher)
-        beside = partial(baselines_of, knowledge, examples, metrics, live)
-        return Scoring(score, next(iter(metrics)), examples.fingerprint, beside)
+        return scorer.scoring(found, rows, source.teacher, machine.bf16)
 
-    scoring = scoring_on(examples, str(data))
-    recipe = request.recipe.for_task(memory.task if (task := layout.task) is None else task.name)
-    if embedded is not None and examples is not None:
-        recipe = recipe.scored()
+    scoring = NOTHING if found is None else scoring_on(found, str(data))
+    recipe = request.recipe.for_task(memory.task if (task := scorer.layout.task) is None else task.name)
+    recipe = recipe if found is None else scorer.recipe(recipe)
     types = token_types_after(request.student, knowledge.has_task, knowledge.reads_pairs)
     return Fit(
         source=source,
@@ -137,9 +90,7 @@ def prepare_fit(request: FitRequest, machine: Machine, tells: bool = True) -> Fi
         seed=request.seed,
         layer_map=request.layer_map,
         run={"student": weights_digest(student), "eval": scoring.fingerprint, **_seen(request)},
-        rows=replace(
-            memory if examples is None or embedded else of_examples(examples, max_length, memory.cut), token_types=types
-        ),
+        rows=replace(scorer.remembered(found, memory, max_length), token_types=types),
         origin=request.student,
         called=request.called,
         projecting=projecting,
@@ -187,7 +138,7 @@ def _source(request: FitRequest, machine: Machine) -> Source:
         return replace(learned, cache_id=whole.id)
     # The rows of an embedder's student need not be scored: its recipe keeps the end.
     if not request.eval_data and asked.spec.embedding is None:
-        raise SpecError(_NO_EVALUATION)
+        raise SpecError(NO_EVALUATION)
     for source in (asked.data, *request.eval_data[:1]):
         if request.layout.names_columns:
             request.layout.check(source)
@@ -240,55 +191,3 @@ def _projecting(request: FitRequest, knowledge: Knowledge, student: PreTrainedMo
     if not taken and tells and (line := left_behind(name, held, recipe, matches, student)) is not None:
         remark(line)
     return Projecting(taken, fresh, exported=request.exports_projection)
-
-
-def _metrics(
-    chosen: str | None, layout: Layout, knowledge: Knowledge, pairs: Examples | None = None
-) -> dict[str, Metric]:
-    """Metrics of the task, the one that was chosen first; none of a corpus.
-
-    ``pairs``: that score an embedder; None: there are none.
-    """
-    if pairs is not None:
-        return pair_metrics(pairs, layout.task, chosen)
-    if not knowledge.has_task:
-        if chosen is not None:
-            raise SpecError(
-                f"--metric {chosen} scores a classifier, and {knowledge.where} holds a corpus; leave it out"
-            )
-        return {}
-    return metrics_for(knowledge.request.data.problem, layout.task.metrics if layout.task else None, chosen)
-
-
-def evaluation_rows(
-    data: str | InMemory | None, layout: Layout, knowledge: Knowledge, embedded: EmbeddingField | None = None
-) -> Examples | None:
-    """Labelled rows, their classes in the order of the knowledge; None for a corpus, which has nothing to score.
-
-    ``embedded``: embeddings that a student learns to give, which pairs score; None where it does not.
-    """
-    if embedded is not None and data is not None:
-        return read_scored_pairs(data, layout)
-    if not knowledge.has_task:
-        if data is not None:
-            raise SpecError(
-                f"--eval-data {data} scores a classifier, and {knowledge.where} holds {knowledge.rows}; leave it out"
-            )
-        if not layout.is_empty:
-            raise SpecError(f"{knowledge.where} holds {knowledge.rows}; leave out --task, --text and --label")
-        return None
-    if data is None:
-        raise SpecError(_NO_EVALUATION)
-    task = layout.task
-    if task is not None and (1 if task.problem == "regression" else len(task.labels)) != knowledge.num_labels:
-        raise MismatchError(
-            f"--task {task.name} has {counted(len(task.labels) or 1, 'output')} and {knowledge.where} has "
-            f"{knowledge.num_labels} "
-            "(1 is a score); evaluate on the task that the teacher was trained for"
-        )
-    examples = layout.of_labelled_rows().read(data, knowledge.label_names, knowledge.request.data.problem)
-    examples.require_gold("to score the student on")
-    if examples.labels is None:
-        raise DataError(f"--eval-data {data} is read without labels to score the student on; give --task or --label")
-    check_labels(examples)
-    return examples

@@ -6,7 +6,7 @@ from typing import Any
 
 from hskcache import console, runtime
 from hskcache.disk import writing_to
-from hskcache.evaluation import metrics_for
+from hskcache.metrics import metrics_for
 from hskcache.text import load_tokenizer, tokenized
 from hskcache.text.remembered import MAX_LENGTH
 from trainer.run.checkpoints import begun, reached, require_room

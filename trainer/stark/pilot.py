@@ -13,9 +13,10 @@ from typing import Any, NamedTuple
 from hskcache.classes import require_single
 from hskcache.cut import tell_cut
 from hskcache.disk import writing_to
-from hskcache.evaluation import Metric, answers, check_labels, metrics_for
+from hskcache.evaluation import answers, check_labels
 from hskcache.inference import predict
 from hskcache.locks import sole_writer
+from hskcache.metrics import Metric, metrics_for
 from hskcache.sparsity.levels import kept_weights, level_name, num_removed
 from hskcache.sparsity.weights import matrices, random_weights, without_weights
 from hskcache.teacher.load import Teacher, load_teacher

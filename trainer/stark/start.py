@@ -16,7 +16,8 @@ from hskcache.cut import tell_cut
 from hskcache.disk import require_space
 from hskcache.encoder import weights_digest
 from hskcache.errors import DataError
-from hskcache.evaluation import check_labels, metrics_for
+from hskcache.evaluation import check_labels
+from hskcache.metrics import metrics_for
 from hskcache.sparsity.scoring import DrawnRows, draw
 from hskcache.spec import Spec
 from hskcache.store.agreement import told

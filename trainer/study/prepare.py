@@ -10,14 +10,12 @@ from hskcache import console
 from hskcache.cache import Cache
 from hskcache.counted import counted
 from hskcache.errors import CacheError, MismatchError
-from hskcache.evaluation import metrics_for
-from hskcache.recall import of_cache
 from hskcache.store.kinds.embedding import Embeddings
 from trainer.loading.choice import parse_choice
 from trainer.loading.loader import first_shards
-from trainer.run.prepare import evaluation_rows, prepare_fit
+from trainer.run.prepare import prepare_fit
 from trainer.run.request import Machine
-from trainer.similarity import pair_metrics
+from trainer.run.scoring import NoScorer, scorer_of
 from trainer.source.gate import check_recipe, check_student
 from trainer.source.knowledge import cached_knowledge
 from trainer.source.source import opened_cache
@@ -72,27 +70,16 @@ def _fitting(plan: StudyPlan, cache: Cache) -> StudyPlan:
 
 def _scored(request: StudyRequest, cache: Cache) -> tuple[StudyScoring, int]:
     """Rows that score every cell, and how many they are."""
-    knowledge, layout = cached_knowledge(cache), request.layout
-    embedded = knowledge.embedded((Embeddings.name,))
-    if not knowledge.has_task and embedded is None:
+    knowledge, layout = cached_knowledge(cache), replace(request.layout, most_rows=request.eval_rows)
+    scorer = scorer_of(knowledge, (Embeddings.name,), layout, request.eval_data, request.metric)
+    if isinstance(scorer, NoScorer):
         raise MismatchError(
             f"{knowledge.where} holds {knowledge.rows}, and a study compares scores; give a cache of a task or of "
             "embeddings"
         )
-    if embedded is None:
-        memory = of_cache(knowledge.where, knowledge.request)
-        layout = layout.recalling(memory, request.eval_data, labelled=True)
-    layout = replace(layout, most_rows=request.eval_rows)
-    examples = evaluation_rows(request.eval_data, layout, knowledge, embedded)
-    assert examples is not None
-    known = layout.task.metrics if layout.task else None
-    metrics = (
-        metrics_for(knowledge.request.data.problem, known, request.metric)
-        if embedded is None
-        else pair_metrics(examples, layout.task, request.metric)
-    )
+    examples, metrics = scorer.read(request.eval_data)
     metric = next(iter(metrics))
-    return StudyScoring(request.eval_data, layout, metric, examples.fingerprint), len(examples)
+    return StudyScoring(request.eval_data, scorer.layout, metric, examples.fingerprint), len(examples)
 
 
 def _served(making: Making, points: Sequence[Point], request: StudyRequest) -> Mapping[str, Sequence[StudyCell]]:

@@ -10,7 +10,8 @@ from commanded import parsed, refused, run
 from sharing import done
 
 from hskcache.cache import open_cache
-from hskcache.evaluation import PROBLEM_METRICS, evaluate, metrics_for
+from hskcache.evaluation import evaluate
+from hskcache.metrics import PROBLEM_METRICS, metrics_for
 from hskcache.model.load import CLASSIFIER, ModelDemands, load_model
 from hskcache.store.ledger import Ledger
 from hskcache.text import examples_for, load_task, load_tokenizer, tokenized

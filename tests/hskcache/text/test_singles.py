@@ -6,7 +6,7 @@ import pytest
 
 from hskcache.errors import SpecError
 from hskcache.text.layout import Layout
-from hskcache.text.singles import Alternating, Prompted
+from hskcache.text.singles import Alternating, with_prompt
 
 ROWS = [("a", "b"), ("c", "d"), ("e", "f")]
 LISTED = ["a", "b", "c", "d", "e", "f"]
@@ -28,8 +28,8 @@ def test_both_texts_of_a_pair_are_rows_one_after_the_other() -> None:
         for stop in range(7):
             assert list(texts[first:stop]) == LISTED[first:stop], (first, stop)
     assert list(texts[::2]) == LISTED[::2]
-    assert list(Prompted("q: ", texts)) == [f"q: {text}" for text in LISTED]
-    assert Prompted("q: ", texts)[1:3] == ["q: b", "q: c"]
+    assert list(with_prompt("q: ", texts)) == [f"q: {text}" for text in LISTED]
+    assert with_prompt("q: ", texts)[1:3] == ["q: b", "q: c"]
 
 
 def test_pairs_are_read_as_texts_without_labels(pairs_file: Path) -> None:

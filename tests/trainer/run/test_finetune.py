@@ -24,8 +24,9 @@ from transformers import (
 from transformers.utils import logging
 
 from hskcache.errors import CacheError, DataError, MismatchError, SpecError
-from hskcache.evaluation import evaluate, metrics_for
+from hskcache.evaluation import evaluate
 from hskcache.locks import sole_writer
+from hskcache.metrics import metrics_for
 from hskcache.text import examples_for, load_task, tokenize
 from trainer.run.finetune import finetune
 from trainer.run.finetuner import Labelled
