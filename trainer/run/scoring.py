@@ -54,7 +54,7 @@ class ScoringRows(NamedTuple):
 
 @dataclass(frozen=True)
 class Scorer(ABC):
-    """What scores the students of some knowledge.
+    """Scorer of the students of some knowledge.
 
     Attributes:
         knowledge: that they learn from.
@@ -120,7 +120,7 @@ class TaskScorer(Scorer):
         return ScoringRows(examples, self._metrics())
 
     def check_without(self, recipe: Recipe) -> None:
-        """As of any, or for a metric that the task has not."""
+        """Raise SpecError as for any, or for a metric that the task has not."""
         super().check_without(recipe)
         self._metrics()
 
@@ -157,7 +157,7 @@ class PairScorer(Scorer):
         return ScoringRows(examples, pair_metrics(examples, self.layout.task, self.metric))
 
     def check_without(self, recipe: Recipe) -> None:
-        """As of any, or for a metric."""
+        """Raise SpecError as for any, or for a metric."""
         super().check_without(recipe)
         self._refuse_metric()
 
@@ -200,7 +200,7 @@ class NoScorer(Scorer):
 def scorer_of(
     knowledge: Knowledge, kinds: Collection[str], layout: Layout, data: str | InMemory | None, metric: str | None
 ) -> Scorer:
-    """What scores the students of some knowledge.
+    """Scorer of the students of some knowledge.
 
     Columns of rows of a task that the user did not name are those that the rows of the knowledge were read with; not of
     an embedder: what it learned from are texts, and what scores it are pairs. ``kinds``: that they learn from;
