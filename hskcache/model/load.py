@@ -11,6 +11,7 @@ from torch import nn
 from transformers import (
     AutoConfig,
     AutoModel,
+    AutoModelForCausalLM,
     AutoModelForMaskedLM,
     AutoModelForSequenceClassification,
     AutoModelForTokenClassification,
@@ -40,6 +41,7 @@ class ModelKind(NamedTuple):
 CLASSIFIER = ModelKind(AutoModelForSequenceClassification, "classifier")
 TAGGER = ModelKind(AutoModelForTokenClassification, "tagger")
 ENCODER = ModelKind(AutoModel, "plain encoder")
+CAUSAL_LM = ModelKind(AutoModelForCausalLM, "causal language model")
 MASKED_LM = ModelKind(AutoModelForMaskedLM, "masked LM")
 
 

@@ -25,6 +25,7 @@ from hskcache.store.kinds.embedding import EmbeddingField
 from hskcache.store.kinds.hidden import Columns, HiddenField
 from hskcache.store.kinds.inputs import InputsField
 from hskcache.store.kinds.logits import LogitsField
+from hskcache.store.kinds.vocabulary import VocabularyField
 from hskcache.store.record import CONSTANTS, ArrayInfo, Record
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ __all__ = [
     "Kind",
     "LogitsField",
     "StoredField",
+    "VocabularyField",
     "check_offsets",
     "check_positions",
     "check_record",

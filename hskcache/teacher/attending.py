@@ -14,8 +14,9 @@ from transformers import PreTrainedModel
 from hskcache.attention import IMPLEMENTATION, listening
 from hskcache.counted import counted
 from hskcache.errors import TeacherError
+from hskcache.rounding import is_close
 from hskcache.selection.scores import Attended
-from hskcache.teacher.probe import answer_of, is_close, run_probe
+from hskcache.teacher.probe import answer_of, run_probe
 
 AttentionSource = Literal["queries", "maps"]
 """``queries``: query and key of every layer; ``maps``: the probabilities [B, H, L, L] that the model reports."""

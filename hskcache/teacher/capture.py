@@ -8,6 +8,7 @@ pass by. A model that attends in code of its own reports whole maps, [B, H, L, L
 """
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -17,6 +18,7 @@ from transformers import PreTrainedModel
 
 from hskcache.attention import listening
 from hskcache.errors import TeacherError
+from hskcache.output_head import without_logits
 from hskcache.selection.scores import SCORED, Attended, AttentionScore
 from hskcache.teacher.taps import Taps, tapped
 from hskcache.timeline import span
@@ -30,14 +32,21 @@ class Wanted:
         hidden: hidden layers, 0 to T.
         scores: names of scores, and the attention layers, counted from 0, that score positions by them.
         attention: transformer layers, counted from 1, whose query and key are kept.
+        final: whether the states that go into a language model's head are kept.
     """
 
     hidden: frozenset[int] = frozenset()
     scores: frozenset[tuple[str, int]] = frozenset()
     attention: frozenset[int] = frozenset()
+    final: bool = False
 
     def __or__(self, other: "Wanted") -> "Wanted":
-        return Wanted(self.hidden | other.hidden, self.scores | other.scores, self.attention | other.attention)
+        return Wanted(
+            self.hidden | other.hidden,
+            self.scores | other.scores,
+            self.attention | other.attention,
+            self.final or other.final,
+        )
 
 
 _QUERIES = 512
@@ -57,10 +66,11 @@ class Captured:
     """Parts of one forward pass that were kept.
 
     Attributes:
-        logits: the teacher's output, [B, C] float32; None for an encoder without a classifier.
+        logits: the teacher's output, [B, C] float32; None for an encoder without a classifier and a language model.
         hidden: wanted hidden layer -> states [B, L, D] in the teacher's dtype; layer 0 is the embedding output.
         scores: score and attention layer (counted from 0) -> score of every position [B, L] float32.
         attention: transformer layer (counted from 1) -> query and key.
+        final: states that go into a language model's head [B, L, D], in its dtype, where they are wanted.
         num_attentions: how often the model attended; counted where something of it is wanted by its queries.
     """
 
@@ -68,6 +78,7 @@ class Captured:
     hidden: dict[int, Tensor] = field(default_factory=dict)
     scores: dict[tuple[str, int], Tensor] = field(default_factory=dict)
     attention: dict[int, Projected] = field(default_factory=dict)
+    final: Tensor | None = None
     num_attentions: int = 0
 
 
@@ -128,17 +139,23 @@ def capture(model: PreTrainedModel, taps: Taps, inputs: Mapping[str, Tensor], wa
         listening(recorder.receive if listens else None),
         torch.inference_mode(),
         tapped(model, {layer: taps.states[layer] for layer in wanted.hidden}, captured.hidden),
+        nullcontext([]) if taps.output_head is None else without_logits(model) as final,
     ):
         output = model(**inputs, **asked)
         if asked:
             recorder.read(output.attentions)
-        logits = getattr(output, "logits", None)
+        logits = None if final else getattr(output, "logits", None)
         captured.logits = None if logits is None else logits.float()
+        captured.final = final[0] if wanted.final else None
     return captured
 
 
 def require_seen(taps: Taps, wanted: Wanted, name: str) -> None:
     """Raise TeacherError unless all that is wanted can be seen of a model; says what can. ``name``: of the model."""
+    if wanted.final and taps.output_head is None:
+        raise TeacherError(
+            f"{name} is no language model, so nothing can be kept of next tokens; leave --vocabulary out"
+        )
     if wanted.hidden and not taps.states:
         raise TeacherError(f"{name} {taps.without_states}, so none can be kept; {_serves(taps)}")
     if taps.attention is None and (wanted.scores or wanted.attention):

@@ -10,13 +10,16 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from hskcache import console
 from hskcache.classes import is_tagger
 from hskcache.encoder import identifying_config, weights_digest
+from hskcache.errors import TeacherError
 from hskcache.model.adapter import tokenizer_of
-from hskcache.model.load import ENCODER, ModelDemands, answering, load_config, load_model
+from hskcache.model.load import CAUSAL_LM, ENCODER, ModelDemands, answering, load_config, load_model
 from hskcache.model.sentence import SentenceModules, encoder_of, load_dense, sentence_modules
+from hskcache.output_head import OutputHead, find_head
 from hskcache.resolved import SENTENCE
 from hskcache.runtime import quiet, resolve_device
 from hskcache.spec import ComputeDtype
 from hskcache.store.manifest import Request, TeacherInfo
+from hskcache.teacher.probe import check_causal, probe_inputs
 from hskcache.teacher.taps import Taps, find_taps
 from hskcache.text import load_tokenizer
 from hskcache.timeline import span
@@ -36,6 +39,11 @@ class Teacher:
     num_labels: int | None
     taps: Taps
     head: nn.Module | None = None
+
+    @property
+    def output_head(self) -> OutputHead | None:
+        """Head by which a language model says the next token; None of other teachers."""
+        return self.taps.output_head
 
     @property
     def device(self) -> torch.device:
@@ -96,6 +104,35 @@ def load_embedder(name: str, device: str = "auto", dtype: ComputeDtype = "float3
     return teacher if modules is None else _with_modules(teacher, name, modules)
 
 
+def load_language_model(name: str, device: str = "auto", dtype: ComputeDtype = "float32") -> Teacher:
+    """Load a causal language model and its tokenizer; its weights' digest is that of the whole model.
+
+    Raises:
+        SpecError: no such device.
+        TeacherError: it cannot be loaded whole, or cannot be run on padded rows; it reads in both directions, or its
+            logits are made otherwise than by a linear head, a scale and a soft cap.
+    """
+    model, tokenizer = _load(name, ModelDemands(CAUSAL_LM, "a teacher", dtype=dtype), device)
+    return as_language_model(model, tokenizer, name)
+
+
+def as_language_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str) -> Teacher:
+    """A loaded causal language model as a teacher.
+
+    Raises:
+        TeacherError: as :func:`load_language_model`.
+    """
+    teacher = as_teacher(model, tokenizer, name, None)
+    inputs = probe_inputs(model, teacher.pad_token_id)
+    check_causal(model, inputs)
+    head = find_head(model, inputs)
+    if head is None:
+        raise TeacherError(
+            f"{type(model).__name__} has no output embeddings, so it says no next tokens; give a causal language model"
+        )
+    return replace(teacher, taps=replace(teacher.taps, output_head=head))
+
+
 def load_for(name: str, device: str, request: Request) -> Teacher:
     """Load the teacher of a cache, or of a field that was added to one, as its rows and what is kept of them ask.
 
@@ -105,6 +142,8 @@ def load_for(name: str, device: str, request: Request) -> Teacher:
         SpecError, TeacherError: as the functions above.
     """
     spec, dtype = request.spec, request.spec.compute_dtype
+    if spec.vocabulary is not None or request.data.problem == "language":
+        return load_language_model(name, device, dtype)
     if request.data.has_task and (spec.embedding is None or is_classifier(name)):
         return load_teacher(name, device, dtype)
     return (load_encoder if spec.embedding is None else load_embedder)(name, device, dtype)

@@ -9,12 +9,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from hskcache.errors import TeacherError
-
-_CLOSE, _CLOSE_16_BITS = 1e-3, 0.25
-"""Most that two computations of the same values may differ, relative to the largest of them.
-
-In 16 bits one rounding of a large score moves its probability by percents; what is to be told apart differs by more.
-"""
+from hskcache.rounding import is_close
 
 
 def probe_inputs(model: PreTrainedModel, pad_token_id: int | None) -> dict[str, Tensor]:
@@ -79,13 +74,14 @@ def check_padding(model: PreTrainedModel, inputs: Mapping[str, Tensor], reported
         )
 
 
-def is_close(found: Tensor, expected: Tensor) -> bool:
-    """True if two tensors are alike but for rounding.
-
-    Values that are not finite prove nothing of how a model is built; a build tells of them by row and layer.
-    """
-    close = _CLOSE if expected.dtype == torch.float32 else _CLOSE_16_BITS
-    finite = found.isfinite() & expected.isfinite()
-    found, expected = found[finite].float(), expected[finite].float()
-    scale = float(expected.abs().amax()) if expected.numel() else 0.0
-    return torch.allclose(found, expected, rtol=0, atol=close * scale + 1e-6)
+def check_causal(model: PreTrainedModel, inputs: Mapping[str, Tensor]) -> None:
+    """Raise TeacherError unless what a model answers at a token depends on nothing that follows."""
+    ids = inputs["input_ids"]
+    changed = {**inputs, "input_ids": ids.index_fill(1, ids.new_tensor([ids.shape[1] - 1]), int(ids[0, 0]))}
+    before, after = (answer_of(run_probe(model, each))[0, :-1].float() for each in (inputs, changed))
+    # The same numbers are added up, and what is masked is 0: nothing is left to rounding, in 16 bits either.
+    if before.shape != after.shape or not torch.allclose(before, after, rtol=0, atol=1e-4 * float(before.abs().max())):
+        raise TeacherError(
+            f"{type(model).__name__} answers at a token by those that follow, so it says no next tokens; give a causal "
+            "language model"
+        )

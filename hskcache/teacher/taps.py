@@ -18,6 +18,7 @@ from transformers import PreTrainedModel
 
 from hskcache.counted import counted
 from hskcache.errors import TeacherError
+from hskcache.output_head import OutputHead
 from hskcache.teacher.attending import CAUSAL, AttentionSource, find_attention
 from hskcache.teacher.probe import check_pad_token, check_padding, probe_inputs, run_probe
 
@@ -47,12 +48,14 @@ class Taps:
         attention: where attention is seen; None if nowhere.
         without_states: the reason for no states, in words that follow the model's name.
         without_attention: the reason for no attention; where there are maps alone, for no scores before the softmax.
+        output_head: by which a language model says the next token; None of other models.
     """
 
     states: tuple[Tap, ...] = ()
     attention: AttentionSource | None = None
     without_states: str = ""
     without_attention: str = ""
+    output_head: OutputHead | None = None
 
     @property
     def is_causal(self) -> bool:

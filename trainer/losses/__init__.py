@@ -5,6 +5,7 @@ One file a kind of knowledge, and the table of the terms that a recipe may have.
 
 from typing import Any
 
+from hskcache.output_head import OutputHead
 from hskcache.selection.depth import LayerPair
 from hskcache.table import Table
 from trainer.losses.abc import LossTerm
@@ -13,7 +14,7 @@ from trainer.losses.embedding import SentenceLoss, SimilarityLoss, sentence_loss
 from trainer.losses.hidden import EmbeddingLoss, HiddenLoss, hidden_loss
 from trainer.losses.logits import LabelLoss, SoftLoss, label_loss, soft_label_loss
 from trainer.losses.matches import Matches
-from trainer.losses.next_tokens import DrawnTokens, GoldTokens, OutputHead, TeacherStates, TopTokens
+from trainer.losses.next_tokens import DrawnTokens, GoldTokens, TeacherStates, TopTokens
 from trainer.losses.vocabulary import VocabularyLoss, vocabulary_loss
 from trainer.recipe import Losses
 

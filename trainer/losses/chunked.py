@@ -13,9 +13,10 @@ from functools import reduce
 
 from torch import Tensor
 
+from hskcache.output_head import OutputHead, wide
 from trainer.losses.buckets import ChunkLosses, compare
 from trainer.losses.divergences import diverge
-from trainer.losses.next_tokens import KnownTokens, NextTokens, OutputHead, TeacherStates, wide
+from trainer.losses.next_tokens import KnownTokens, NextTokens, TeacherStates
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,46 +12,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from hskcache.classes import NO_CLASS
+from hskcache.output_head import OutputHead
 
 Divergence = Literal["forward_kl", "reverse_kl", "jsd"]
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class OutputHead:
-    """Head of a language model over its vocabulary: z = c tanh(s (W h + b) / c), or s (W h + b) without a soft cap.
-
-    Attributes:
-        weight_VD: W, which may be the input embeddings, too.
-        bias_V: b; None for none.
-        scale: s, such as Cohere's ``logit_scale`` or one over Granite's ``logits_scaling``.
-        softcap: c, such as Gemma's ``final_logit_softcapping``; None for none.
-    """
-
-    weight_VD: Tensor
-    bias_V: Tensor | None = None
-    scale: float = 1.0
-    softcap: float | None = None
-
-    def cast(self, dtype: torch.dtype) -> "OutputHead":
-        """The same head without gradients, whose products are of that dtype."""
-        bias_V = None if self.bias_V is None else self.bias_V.detach().to(dtype)
-        return replace(self, weight_VD=self.weight_VD.detach().to(dtype), bias_V=bias_V)
-
-    def logits(self, states_TD: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Logits [T, V], at least float32, and the derivative of the soft cap, [T, V] too; None where there is none.
-
-        The product is of the dtype of states and weight; scale and cap follow in float32. Not for autograd, as they
-        overwrite it.
-        """
-        product_TV = F.linear(states_TD, self.weight_VD, self.bias_V)
-        logits_TV = product_TV.to(wide(product_TV.dtype))
-        if self.scale != 1.0:
-            logits_TV.mul_(self.scale)
-        if self.softcap is None:
-            return logits_TV, None
-        logits_TV.div_(self.softcap).tanh_()
-        slope_TV = 1.0 - logits_TV.square()
-        return logits_TV.mul_(self.softcap), slope_TV
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -167,8 +130,3 @@ class TeacherStates:
 
 NextTokens: TypeAlias = GoldTokens | DrawnTokens | TopTokens | TeacherStates
 KnownTokens: TypeAlias = DrawnTokens | TopTokens | TeacherStates
-
-
-def wide(dtype: torch.dtype) -> torch.dtype:
-    """Dtype of sums over the vocabulary: float32, or float64 of float64."""
-    return torch.promote_types(dtype, torch.float32)

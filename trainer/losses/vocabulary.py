@@ -12,8 +12,9 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from hskcache.errors import MismatchError
+from hskcache.output_head import OutputHead, wide
 from trainer.losses.chunked import Gradients, summed
-from trainer.losses.next_tokens import NextTokens, OutputHead, TeacherStates, TopTokens, wide
+from trainer.losses.next_tokens import NextTokens, TeacherStates, TopTokens
 
 # Logits of a chunk, 64 MiB in float32, unless these are so few positions that passing over the head shows.
 _NUM_LOGITS, _LEAST = 1 << 24, 256

@@ -8,13 +8,14 @@ from hskcache.store.kinds.embedding import Embeddings
 from hskcache.store.kinds.hidden import HiddenStates
 from hskcache.store.kinds.inputs import Inputs
 from hskcache.store.kinds.logits import Logits
+from hskcache.store.kinds.vocabulary import NextTokens
 from hskcache.table import Table
 
 __all__ = ["INPUTS", "KINDS", "LOGITS", "kind_of", "knowledge"]
 
 KINDS: Table[Kind[Any]] = Table(
     "a kind of field",
-    {kind.name: kind for kind in (Inputs(), Logits(), HiddenStates(), AttentionScores(), Embeddings())},
+    {kind.name: kind for kind in (Inputs(), Logits(), HiddenStates(), AttentionScores(), Embeddings(), NextTokens())},
 )
 """Kinds by name, in the order in which a build writes them."""
 

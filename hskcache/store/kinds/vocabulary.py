@@ -1,0 +1,201 @@
+"""Next tokens: at every position that has a target, the teacher's distribution over its vocabulary, in one of 3 forms.
+
+Position i holds what the teacher says of token i + 1, so the first token of a row is no target and the last position of
+one holds nothing.
+"""
+
+from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from pydantic import Field as Key
+from pydantic import model_validator
+
+from hskcache.encoded import ENCODED
+from hskcache.errors import DamageError
+from hskcache.spec import EncodingName, VocabularyForm
+from hskcache.store.kinds.abc import POSITION, ROW, Array, Kind, Meaning, StoredField
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from hskcache.store.request import Request
+
+LOW_BITS = 16
+"""Bits of a token id, or of the difference of two, in ``ids`` and ``gaps``; those above are packed beside them."""
+
+MAX_VOCABULARY = 1 << 24
+"""More tokens than any model has; the high bits of an id are at most 8."""
+
+
+class VocabularyField(StoredField):
+    """Knowledge of next tokens.
+
+    Attributes:
+        form: ``top``, ``sampled`` or ``head``, see :class:`~hskcache.spec.Vocabulary`.
+        vocab_size: V, logits of the teacher.
+        count: K, tokens kept at a position, or n, draws; None of ``head``.
+        width: D, values of a final state; None but of ``head``.
+        encoding: how these are stored; None but of ``head``.
+        scale: what the product with the head's weight is multiplied by to become logits.
+        softcap: c, where they become c tanh(z / c) after that.
+        head_dtype: type that holds the head's weight and bias exactly; None but of ``head``.
+        has_bias: whether the head has a bias.
+        max_tokens: positions of each row at most; None: all that have a target.
+    """
+
+    kind: Literal["vocabulary"] = "vocabulary"
+    form: VocabularyForm
+    vocab_size: int = Key(ge=2, le=MAX_VOCABULARY)
+    count: int | None = Key(default=None, ge=1)
+    width: int | None = Key(default=None, ge=1)
+    encoding: EncodingName | None = None
+    scale: float = 1.0
+    softcap: float | None = Key(default=None, gt=0)
+    head_dtype: Literal["float32", "float16", "bfloat16"] | None = None
+    has_bias: bool = False
+    max_tokens: int | None = Key(default=None, ge=1)
+
+    @model_validator(mode="after")
+    def _check_form(self) -> "VocabularyField":
+        of_head = (self.width, self.encoding, self.head_dtype)
+        if self.form == "head":
+            if None in of_head or self.count is not None:
+                raise ValueError("a head has a width, an encoding and a head_dtype, and no count")
+        elif self.count is None or any(one is not None for one in of_head) or self.has_bias:
+            raise ValueError(f"the form {self.form} has a count, and neither width, encoding, head_dtype nor has_bias")
+        if self.form == "top" and self.count is not None and self.count >= self.vocab_size:
+            raise ValueError("as many tokens are kept as there are, and none is left for the tail")
+        return self
+
+    @property
+    def high_bits(self) -> int:
+        """Bits of the largest token id above the lowest 16; 0 of a vocabulary of up to 65,536 tokens."""
+        return max(0, (self.vocab_size - 1).bit_length() - LOW_BITS)
+
+    @property
+    def high_bytes(self) -> int:
+        """Bytes of a position that these take, for all of its ids."""
+        return -(-(self.count or 0) * self.high_bits // 8)
+
+
+class NextTokens(Kind[VocabularyField]):
+    """Arrays along the positions that have a target, of all rows one after the other."""
+
+    name = "vocabulary"
+    words = "next tokens"
+    field = VocabularyField
+    meanings: ClassVar[Mapping[tuple[str, int], Meaning]] = {
+        ("position_offsets", 1): Meaning(("row_boundary",), "positions [i, i + 1) are those of row i"),
+        ("positions", 1): Meaning(
+            ("position",), "place of the token in its row, counted from 0, of which the next is told; ascending"
+        ),
+        ("log_z", 1): Meaning(("position",), "log of the sum of exp of the logits"),
+        ("gold", 1): Meaning(("position",), "log probability of the row's own next token"),
+        ("ids", 2): Meaning(("position", "kept"), "lowest 16 bits of the likeliest tokens, likeliest first"),
+        ("ids_high", 2): Meaning(("position", "packed"), "bits above these of each id, packed, lowest bits first"),
+        ("steps", 2): Meaning(
+            ("position", "step"),
+            "of the log probability between two kept tokens, in 255ths of the range",
+        ),
+        ("ranges", 1): Meaning(("position",), "log probability of the first kept token less that of the last"),
+        ("log_tail", 1): Meaning(("position",), "log of the probability of all tokens that are not kept"),
+        ("gaps", 2): Meaning(
+            ("position", "draw"),
+            "lowest 16 bits of each drawn token less the one before it, ascending, the first less 0",
+        ),
+        ("gaps_high", 2): Meaning(("position", "packed"), "bits above these of each gap, packed, lowest bits first"),
+        ("values", 2): Meaning(("position", "column"), "state that goes into the head, encoded"),
+        ("scales", 1): Meaning(("position",), "what the integers of values are multiplied by"),
+        ("weight", 2): Meaning(("token", "column"), "of the head: logits = weight values + bias, then scale, soft cap"),
+        ("bias", 1): Meaning(("token",), "of the head"),
+    }
+
+    def arrays(self, field: VocabularyField) -> dict[str, Array]:
+        """Where positions stand, two numbers of each, and what its form stores."""
+        arrays = {
+            "position_offsets": Array((), ("int64",)),
+            "positions": Array((), ("uint16",)),
+            "log_z": Array((), ("float16",)),
+            "gold": Array((), ("float16",)),
+        }
+        match field.form:
+            case "top":
+                assert field.count is not None
+                arrays |= _ids("ids", field)
+                arrays["steps"] = Array((field.count - 1,), ("uint8",))
+                arrays |= {"ranges": Array((), ("float16",)), "log_tail": Array((), ("float16",))}
+            case "sampled":
+                arrays |= _ids("gaps", field)
+            case "head":
+                assert field.encoding is not None
+                assert field.width is not None
+                encoded = ENCODED[field.encoding].of(field.width)
+                arrays |= {name: Array(part.shape, (part.dtype,)) for name, part in encoded.items()}
+        return arrays
+
+    def constants(self, field: VocabularyField) -> dict[str, Array]:
+        """The head's weight and bias, bit by bit."""
+        if field.form != "head":
+            return {}
+        assert field.head_dtype is not None
+        assert field.width is not None
+        dtypes = (ENCODED[field.head_dtype].dtype,)
+        weight = {"weight": Array((field.vocab_size, field.width), dtypes)}
+        return weight | ({"bias": Array((field.vocab_size,), dtypes)} if field.has_bias else {})
+
+    def axis(self, name: str) -> str:
+        """All but the offsets have an entry a position."""
+        return ROW if name == "position_offsets" else POSITION
+
+    def value_parts(self, field: VocabularyField) -> Collection[str]:
+        """All but where positions stand."""
+        return self.arrays(field).keys() - {"position_offsets", "positions"}
+
+    def shape(self, field: VocabularyField) -> tuple[int | None, ...]:
+        """Positions, and what is kept of each."""
+        return (field.max_tokens, field.width or field.count)
+
+    def is_asked(self, request: "Request") -> bool:
+        """True if the spec has a section of them."""
+        return request.spec.vocabulary is not None
+
+    def check_content(self, request: "Request", field: VocabularyField, arrays: "Mapping[str, NDArray[Any]]") -> None:
+        """Compare ids, drawn ones added up, with the vocabulary; and positions with the longest row."""
+        for name in {"ids", "gaps"} & arrays.keys():
+            if field.high_bits and f"{name}_high" not in arrays:
+                continue
+            ids = unpacked(field, arrays)
+            if ids.size and int(ids.max()) >= field.vocab_size:
+                raise DamageError(f"{name} leads to the token {int(ids.max())}, of {field.vocab_size} counted from 0")
+        positions = arrays.get("positions")
+        if positions is not None and positions.size and int(positions.max()) + 1 >= request.spec.max_length:
+            raise DamageError(
+                f"positions holds {int(positions.max())}, and in rows of at most {request.spec.max_length} tokens the "
+                "last one has no next token"
+            )
+
+
+def _ids(name: str, field: VocabularyField) -> dict[str, Array]:
+    """Arrays of the ids, or of their differences."""
+    assert field.count is not None
+    arrays = {name: Array((field.count,), ("uint16",))}
+    return arrays | ({f"{name}_high": Array((field.high_bytes,), ("uint8",))} if field.high_bits else {})
+
+
+def unpacked(field: VocabularyField, arrays: "Mapping[str, NDArray[Any]]") -> "NDArray[np.int64]":
+    """Token ids as they are stored, likeliest first, or drawn ones ascending; int64 [P, K] or [P, n].
+
+    Args:
+        field: of the form ``top`` or ``sampled``.
+        arrays: ``ids`` or ``gaps`` of some positions, and their high bits where there are any.
+    """
+    import numpy as np
+
+    name = "ids" if field.form == "top" else "gaps"
+    ids: NDArray[np.int64] = arrays[name].astype(np.int64)
+    if bits := field.high_bits:
+        flat = np.unpackbits(arrays[f"{name}_high"], axis=-1, count=ids.shape[-1] * bits, bitorder="little")
+        parts = flat.reshape(*ids.shape, bits).astype(np.int64)
+        ids |= (parts << np.arange(LOW_BITS, LOW_BITS + bits)).sum(-1)
+    return ids if field.form == "top" else ids.cumsum(-1)
