@@ -117,16 +117,19 @@ def _is_proven(head: OutputHead, states: Tensor, logits: Tensor, is_real: Tensor
 
 
 @contextmanager
-def without_logits(model: PreTrainedModel) -> Iterator[list[Tensor]]:
-    """Run a language model whose head is proven without its head.
+def without_logits(model: PreTrainedModel, head: OutputHead | None) -> Iterator[list[Tensor]]:
+    """Run a language model without its head, which is proven; one that has None runs as it is.
 
     The product with the output embeddings is of no positions, so that no [B, L, V] is made.
 
     Yields:
         A list, which takes the final states [B, L, D] of each forward pass inside.
     """
-    linear = model.get_output_embeddings()
     seen: list[Tensor] = []
+    if head is None:
+        yield seen
+        return
+    linear = model.get_output_embeddings()
 
     def hold(_module: nn.Module, given: tuple[Any, ...]) -> tuple[Any, ...]:
         seen.append(given[0])

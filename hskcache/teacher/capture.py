@@ -8,7 +8,6 @@ pass by. A model that attends in code of its own reports whole maps, [B, H, L, L
 """
 
 from collections.abc import Mapping
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -139,12 +138,12 @@ def capture(model: PreTrainedModel, taps: Taps, inputs: Mapping[str, Tensor], wa
         listening(recorder.receive if listens else None),
         torch.inference_mode(),
         tapped(model, {layer: taps.states[layer] for layer in wanted.hidden}, captured.hidden),
-        nullcontext([]) if taps.output_head is None else without_logits(model) as final,
+        without_logits(model, taps.output_head) as final,
     ):
         output = model(**inputs, **asked)
         if asked:
             recorder.read(output.attentions)
-        logits = None if final else getattr(output, "logits", None)
+        logits = getattr(output, "logits", None) if taps.output_head is None else None
         captured.logits = None if logits is None else logits.float()
         captured.final = final[0] if wanted.final else None
     return captured

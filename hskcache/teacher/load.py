@@ -142,7 +142,7 @@ def load_for(name: str, device: str, request: Request) -> Teacher:
         SpecError, TeacherError: as the functions above.
     """
     spec, dtype = request.spec, request.spec.compute_dtype
-    if spec.vocabulary is not None or request.data.problem == "language":
+    if spec.vocabulary is not None:
         return load_language_model(name, device, dtype)
     if request.data.has_task and (spec.embedding is None or is_classifier(name)):
         return load_teacher(name, device, dtype)
