@@ -43,6 +43,7 @@ TAGGER = ModelKind(AutoModelForTokenClassification, "tagger")
 ENCODER = ModelKind(AutoModel, "plain encoder")
 CAUSAL_LM = ModelKind(AutoModelForCausalLM, "causal language model")
 MASKED_LM = ModelKind(AutoModelForMaskedLM, "masked LM")
+CAUSAL_LM = ModelKind(AutoModelForCausalLM, "causal language model")
 
 
 @dataclass(frozen=True)

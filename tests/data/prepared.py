@@ -8,6 +8,7 @@ from pathlib import Path
 
 from click.testing import CliRunner, Result
 from embedders import embedder
+from language_models import language_model
 from models import saved
 from taggers import tagged, written
 
@@ -47,6 +48,8 @@ class Shelf:
             **dict.fromkeys(models, self._classifier),
             **dict.fromkeys(("train.tsv", "dev.tsv", "more.tsv", "part.tsv"), self._table),
             **dict.fromkeys(("train.csv", "dev.csv"), self._reviews),
+            "llama": language_model,
+            "config.json": self._language_config,
             "embedder": lambda path: embedder(self._tokenizer, path),
             "pairs.tsv": self._scored_pairs,
             "sts-dev.tsv": self._scored_pairs,
@@ -95,6 +98,9 @@ class Shelf:
             vocab_size=len(tokenizer), **self._wide, **labels, problem_type="single_label_classification"
         )
         saved(lambda: BertForSequenceClassification(config), tokenizer, path)
+
+    def _language_config(self, path: Path) -> None:
+        shutil.copy(Path(self._at("llama")) / "config.json", path)
 
     def _reranker(self, path: Path) -> None:
         from transformers import BertConfig, BertForSequenceClassification

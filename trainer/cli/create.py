@@ -91,7 +91,8 @@ def create(request: CreateRequest, out: Path, as_json: bool) -> None:
     """Create a student and save it with its tokenizer.
 
     Either --student with --tokenizer and --labels, or --from with --layers, or --prune with what to keep; to choose
-    heads and neurons --prune needs labelled rows: --data with --task or columns.
+    heads and neurons --prune needs labelled rows: --data with --task or columns. A causal language model has no
+    --labels.
     """
     click.get_current_context().with_resource(sole_writer(out))
     if out.exists() and any(path.name != WRITING for path in out.iterdir()):
@@ -109,7 +110,9 @@ def create(request: CreateRequest, out: Path, as_json: bool) -> None:
     config = created.model.config
     facts = {"layers": config.num_hidden_layers, "width": config.hidden_size}
     facts |= {"parameters": created.model.num_parameters()}
-    if created.model.base_model is not created.model:
+    if created.model.can_generate():
+        facts["ids"] = config.vocab_size
+    elif created.model.base_model is not created.model:
         facts["classes"] = config.num_labels
     if as_json:
         console.print_json({"out": str(out), **facts, **created.facts})

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from hskcache import console, runtime
 from hskcache.classes import Problem
-from hskcache.errors import DataError, SpecError
+from hskcache.errors import DataError, SpecError, TeacherError
 from hskcache.text.layout import Layout
 from hskcache.text.remembered import Remembered, of_model
 
@@ -59,10 +59,13 @@ def create_as_asked(request: CreateRequest) -> Created:
 
 def _begin(request: CreateRequest) -> Created:
     from hskcache.text import load_tokenizer
+    from trainer.student.causal import is_causal_source
     from trainer.student.create import Interface, create_student
     from trainer.student.origin import tell_origin
 
     student, source, labels = request.student, request.tokenizer, request.labels
+    if student and source and labels is None and request.layers is None and is_causal_source(student):
+        return _begin_causal(request, student, source)
     if student is None or source is None or labels is None or request.layers is not None:
         missing = "tokenizer" if source is None else "labels" if labels is None else None
         needed = "give --student with --tokenizer and --labels, or --from with --layers, or --prune"
@@ -84,13 +87,33 @@ def _begin(request: CreateRequest) -> Created:
     return Created(model, tokenizer)
 
 
+def _begin_causal(request: CreateRequest, student: str, source: str) -> Created:
+    """A causal language model, which has no classes; of the tokenizer's model it takes over the number of ids."""
+    from hskcache.model.load import load_config
+    from hskcache.text import load_tokenizer
+    from trainer.student.causal import LanguageInterface, create_causal
+    from trainer.student.origin import tell_origin
+
+    if request.multilabel:
+        raise SpecError("--multilabel belongs to --labels; leave it out")
+    tokenizer = load_tokenizer(source)
+    try:
+        vocab_size = getattr(load_config(source, "a teacher"), "vocab_size", None)
+    except TeacherError:
+        # A tokenizer alone.
+        vocab_size = None
+    model = create_causal(student, LanguageInterface.of(tokenizer, vocab_size), request.seed)
+    tell_origin(student)
+    return Created(model, tokenizer)
+
+
 def _cut(request: CreateRequest, teacher: str) -> Created:
     from hskcache.model.adapter import tokenizer_of
     from hskcache.text import load_tokenizer
-    from trainer.student.create import from_teacher_layers, load_layered, resolve_layers
+    from trainer.student.layers import from_teacher_layers, load_layered, resolve_layers
 
     if request.student is not None or request.labels is not None:
-        raise SpecError("--from brings its own classifier; leave out --student and --labels")
+        raise SpecError("--from brings its own head; leave out --student and --labels")
     if request.multilabel:
         raise SpecError("--multilabel belongs to --labels; leave it out")
     if request.layers is None:

@@ -1,10 +1,8 @@
-"""Make a student: by name, from a config without weights, from a checkpoint, or from layers of the teacher."""
+"""Make a student: by name, from a config without weights, or from a checkpoint."""
 
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from textwrap import shorten
 from typing import Any
 
 import torch
@@ -12,8 +10,7 @@ from transformers import BertConfig, PreTrainedConfig, PreTrainedModel
 
 from hskcache.classes import Problem, class_names, problem_of, require_one_score
 from hskcache.counted import counted
-from hskcache.encoder import layer_stacks
-from hskcache.errors import MismatchError, SpecError, TeacherError
+from hskcache.errors import MismatchError, TeacherError
 from hskcache.model.load import (
     CLASSIFIER,
     ENCODER,
@@ -25,14 +22,9 @@ from hskcache.model.load import (
     load_config,
     load_model,
 )
-from hskcache.model.sentence import encoder_of, sentence_modules
-from trainer.student.compact import BY_LAYER
 from trainer.student.head import keep_meaning
 from trainer.student.origin import STUDENTS, has_no_weights, is_preset
 from trainer.student.token_types import copy_untrained
-
-_OF_ALL_LAYERS = ".contact_head."
-"""A head of ESM's that reads the attention of all layers, and that no classifier reads."""
 
 _PROBLEM_TYPES: dict[Problem, str | None] = {
     "classification": "single_label_classification",
@@ -40,7 +32,6 @@ _PROBLEM_TYPES: dict[Problem, str | None] = {
     "regression": "regression",
     "tagging": None,
 }
-_SCHEME = re.compile(r"(bottom|uniform):(\d+)")
 
 
 @dataclass(frozen=True)
@@ -198,92 +189,3 @@ def load_classifier(source: str) -> PreTrainedModel:
     require_one_score(source, config)
     remedy = f"fine-tune it first: hsktrain finetune --model {source}"
     return load_model(source, ModelDemands(answering(config), "a classifier", remedy, config=config)).model
-
-
-def load_layered(source: str) -> PreTrainedModel:
-    """A model that students take layers of: an encoder from a sentence-transformers folder, else a classifier.
-
-    Raises TeacherError, MismatchError as :func:`load_classifier`.
-    """
-    if (modules := sentence_modules(source)) is None:
-        return load_classifier(source)
-    return load_model(encoder_of(source, modules), ModelDemands(ENCODER, "a teacher")).model
-
-
-def resolve_layers(scheme: str, teacher_layers: int) -> tuple[int, ...]:
-    """1-based encoder layers from ``2,4,6``, ``bottom:3`` or ``uniform:3``.
-
-    Uniform takes layer round(i * T / n) for i = 1..n, half to even: 3, 6, 9, 12 of 12 for n = 4 [TinyBERT 3.1]. Raises
-    SpecError if not of these forms, a layer the teacher lacks, or one listed twice.
-    """
-    if match := _SCHEME.fullmatch(scheme):
-        kind, count = match[1], int(match[2])
-        if not 1 <= count <= teacher_layers:
-            raise SpecError(
-                f"--layers {scheme}: the teacher has {counted(teacher_layers, 'layer')}; ask for 1 to {teacher_layers}"
-            )
-        step = 1 if kind == "bottom" else teacher_layers / count
-        return tuple(round(index * step) for index in range(1, count + 1))
-    try:
-        layers = tuple(int(part) for part in scheme.split(","))
-    except ValueError:
-        raise SpecError(f"--layers {scheme!r} is not of the form 2,4,6 or bottom:3 or uniform:3") from None
-    _check_layers(layers, teacher_layers)
-    return layers
-
-
-def _check_layers(layers: Sequence[int], teacher_layers: int) -> None:
-    if not layers or not all(1 <= layer <= teacher_layers for layer in layers):
-        raise SpecError(f"layers {list(layers)}: the teacher has layers 1 to {teacher_layers}; list some of those")
-    if len(set(layers)) < len(layers):
-        raise SpecError(f"layers {list(layers)} names a layer twice; list each once")
-
-
-def from_teacher_layers(teacher: PreTrainedModel, layers: Sequence[int]) -> PreTrainedModel:
-    """A student made of the teacher's embeddings, some of its encoder layers, its pooler and its classifier.
-
-    ``teacher``: BERT, RoBERTa, ELECTRA, DistilBERT or another encoder whose layers are one module list; ``layers``:
-    1-based numbers of the layers to keep, in the student's order. Returns a new model of the teacher's class on the
-    CPU; it shares no memory with the teacher. Raises SpecError for a layer the teacher lacks, or one listed twice;
-    TeacherError if the teacher's layers are not one module list.
-    """
-    _check_layers(layers, teacher.config.num_hidden_layers)
-    prefix = f"{_layers_path(teacher)}."
-    config = type(teacher.config).from_dict(teacher.config.to_dict())
-    config.num_hidden_layers = len(layers)
-    for name in ("layer_types", *BY_LAYER):
-        if (numbers := getattr(config, name, None)) is not None:
-            setattr(config, name, [numbers[layer - 1] for layer in layers])
-    place = {layer - 1: index for index, layer in enumerate(layers)}
-    weights = {}
-    for name, tensor in teacher.state_dict().items():
-        if not name.startswith(prefix):
-            weights[name] = tensor
-            continue
-        number, _, rest = name.removeprefix(prefix).partition(".")
-        if int(number) in place:
-            weights[f"{prefix}{place[int(number)]}.{rest}"] = tensor
-    with seeded(0):
-        # Every weight drawn here is overwritten; strict loading makes sure of it.
-        student = type(teacher)(config)
-    drawn = {name: tensor for name, tensor in student.state_dict().items() if _OF_ALL_LAYERS in name}
-    try:
-        student.load_state_dict(weights | drawn, strict=True)
-    except RuntimeError as error:
-        reason = shorten(str(error).partition("\n")[2].strip(), 160)
-        raise TeacherError(
-            f"layers {', '.join(map(str, layers))} of {type(teacher).__name__} cannot stand in these places: {reason}; "
-            "keep layer 1 as the first"
-        ) from None
-    return student.eval()
-
-
-def _layers_path(teacher: PreTrainedModel) -> str:
-    paths = list(layer_stacks(teacher))
-    if len(paths) != 1:
-        raise TeacherError(
-            f"{type(teacher).__name__} has {len(paths)} lists of "
-            f"{teacher.config.num_hidden_layers} layers where one is expected, as all "
-            "models have whose layers are neither shared nor in several stacks; give a config.json with fewer layers"
-        )
-    return paths[0]

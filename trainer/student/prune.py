@@ -18,8 +18,9 @@ from transformers import BertForSequenceClassification, BertModel, PreTrainedCon
 from hskcache.counted import counted
 from hskcache.errors import SpecError, TeacherError
 from trainer.student.compact import CompactBertConfig, CompactBertForSequenceClassification, CompactBertModel
-from trainer.student.create import from_teacher_layers, resolve_layers, seeded
+from trainer.student.create import seeded
 from trainer.student.importance import LayerImportance
+from trainer.student.layers import from_teacher_layers, resolve_layers
 
 # What can be cut, and what it becomes where heads are fewer or the embedding is factored.
 COMPACT: dict[type[PreTrainedModel], type[PreTrainedModel]] = {

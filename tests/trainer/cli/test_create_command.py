@@ -18,8 +18,8 @@ from hskcache.locks import WRITING, sole_writer
 from hskcache.text import examples_for, load_task, load_tokenizer, tokenize
 from trainer.cli import main
 from trainer.student import CompactBertForSequenceClassification
-from trainer.student.create import from_teacher_layers
 from trainer.student.importance import LabelledBatches, draw_batches, importance
+from trainer.student.layers import from_teacher_layers
 from trainer.student.prune import Pruning, prune
 
 HSKTRAIN = Path(sys.executable).with_name("hsktrain")

@@ -16,8 +16,8 @@ from transformers import AutoModelForSequenceClassification, BertForSequenceClas
 from hskcache.encoder import identifying_config, weights_digest
 from hskcache.errors import SpecError
 from trainer.student import CompactBertConfig, CompactBertForSequenceClassification
-from trainer.student.create import from_teacher_layers
 from trainer.student.importance import LayerImportance
+from trainer.student.layers import from_teacher_layers
 from trainer.student.prune import Pruned, Pruning, prune
 
 

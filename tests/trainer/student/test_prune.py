@@ -20,8 +20,8 @@ from transformers import (
 from hskcache.encoder import weights_digest
 from hskcache.errors import SpecError, TeacherError
 from trainer.student import CompactBertConfig, CompactBertForSequenceClassification, CompactBertModel
-from trainer.student.create import from_teacher_layers
 from trainer.student.importance import LayerImportance
+from trainer.student.layers import from_teacher_layers
 from trainer.student.prune import Pruning, factor, prunable_layers, prune
 
 HEADS, HEAD_SIZE, FFN = 4, 8, 24

@@ -28,11 +28,10 @@ from hskcache.errors import MismatchError, SpecError, TeacherError
 from trainer.student.create import (
     Interface,
     create_student,
-    from_teacher_layers,
     load_classifier,
-    resolve_layers,
     student_config,
 )
+from trainer.student.layers import from_teacher_layers, resolve_layers
 
 TWO = Interface(vocab_size=40, label_names=("negative", "positive"))
 SIZES: dict[str, Any] = {"vocab_size": 40, "hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 24}

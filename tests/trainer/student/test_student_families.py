@@ -9,7 +9,8 @@ import transformers
 from transformers import PreTrainedModel
 
 from hskcache.errors import TeacherError
-from trainer.student.create import Interface, create_student, from_teacher_layers, load_classifier
+from trainer.student.create import Interface, create_student, load_classifier
+from trainer.student.layers import from_teacher_layers
 
 SIZES: dict[str, Any] = {
     "vocab_size": 40,
