@@ -139,7 +139,13 @@ def layout(command: Command) -> Command:
             shell_complete=tasks,
         ),
         click.option("--text", metavar="COLUMN", help="Column of the text: its name, or its number counted from 0."),
-        click.option("--text-pair", metavar="COLUMN", help="Column of the second text of a pair."),
+        click.option(
+            "--text-pair",
+            "--completion",
+            "text_pair",
+            metavar="COLUMN",
+            help="Column of the second text of a pair, or of what a language model is to say after the text.",
+        ),
         click.option("--label", metavar="COLUMN", help="Column of the label."),
         click.option(
             "--header/--no-header", default=None, help="Whether the first line names columns [default: detect]."

@@ -5,7 +5,9 @@ from typing import Any
 
 from hskcache.cut import Cut, Reach, tell_cut
 from hskcache.store.manifest import DataInfo, Request
-from hskcache.store.provenance import MOST_LISTED, BadRow, ColumnsRead, CutRows, Provenance
+from hskcache.store.provenance import MOST_LISTED, BadRow, ColumnsRead, CutRows, LanguageMade, Provenance
+from hskcache.text.examples import Reading
+from hskcache.text.language.made import MadeRows
 from hskcache.text.remembered import Remembered, definition_of, is_preset
 from hskcache.text.rows import Examples
 from hskcache.text.table import Columns
@@ -26,6 +28,24 @@ def provenance_of(examples: Examples, cut: Cut) -> Provenance:
         num_unlabelled=reading.num_unlabelled,
         unlabelled=reading.policy.unlabelled,
         copy_column=None if examples.copies is None else examples.copies.column,
+    )
+
+
+def provenance_of_language(made: MadeRows, cut: Cut, reading: Reading | None) -> Provenance:
+    """Account of how rows of a language model were made, as a manifest tells it.
+
+    ``cut``: what they lost; ``reading``: how the rows of a data file were read, None of plain text.
+    """
+    language = LanguageMade(**made._asdict() | {"roles": list(made.roles)})
+    if reading is None:
+        return Provenance(cut=CutRows(**asdict(cut)), language=language)
+    return Provenance(
+        columns=None if reading.columns is None else ColumnsRead(**asdict(reading.columns)),
+        cut=CutRows(**asdict(cut)),
+        num_bad=len(reading.bad),
+        bad=[BadRow(number=number, reason=reason) for number, reason in reading.bad[:MOST_LISTED]],
+        bad_rows=reading.policy.bad_rows,
+        language=language,
     )
 
 
@@ -57,7 +77,8 @@ def task_of(data: DataInfo, where: str = "the manifest") -> Task | None:
 
 def told_rows(data: DataInfo) -> str:
     """Rows in words, as far as they have a task."""
-    return {"text": "a corpus without a task", "none": "texts without a task"}.get(data.problem, "rows of a task")
+    without = {"text": "a corpus without a task", "none": "texts without a task", "language": "next tokens of texts"}
+    return without.get(data.problem, "rows of a task")
 
 
 def column_flags(data: DataInfo) -> list[str]:

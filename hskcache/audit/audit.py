@@ -208,12 +208,14 @@ class _Run:
 
 def _job(teacher: Teacher, cache: Cache, origin: Origin, inputs: Arrays) -> Job:
     """The teacher over the drawn rows, with what was to be kept of them."""
+    targets = inputs.get("targets")
     rows = TokenizedRows(
         input_ids=inputs["input_ids"].astype(np.int32),
         offsets=inputs["row_offsets"],
         token_type_ids=inputs.get("token_type_ids"),
         special_ids=special_ids(load_tokenizer(cache.tokenizer_path)),
         words=stored_pieces(inputs),
+        targets=None if targets is None else targets.astype(np.bool_),
     )
     if "token_type_ids" not in teacher.tokenizer.model_input_names:
         # As in a build with this teacher: its model may have such an input, but was never shown one.

@@ -214,15 +214,17 @@ def rows_of(cache: Cache, special: frozenset[int]) -> TokenizedRows:
     if cache.manifest.request.tokenizer.has_token_types:
         names.add("token_type_ids")
     stored = cache.manifest.fields[INPUTS]
-    names |= {"positions", "position_offsets"} & kind_of(stored).arrays(stored).keys()
+    names |= {"positions", "position_offsets", "targets"} & kind_of(stored).arrays(stored).keys()
     shards = [cache.read(INPUTS, shard, names) for shard in range(len(cache.shards))]
     lengths = np.concatenate([np.diff(arrays["row_offsets"]) for arrays in shards])
     types = [arrays["token_type_ids"] for arrays in shards if "token_type_ids" in arrays]
+    targets = [arrays["targets"].astype(np.bool_) for arrays in shards if "targets" in arrays]
     return TokenizedRows(
         input_ids=np.concatenate([arrays["input_ids"] for arrays in shards]).astype(np.int32),
         offsets=np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths, dtype=np.int64)]),
         token_type_ids=np.concatenate(types) if types else None,
         special_ids=special,
+        targets=np.concatenate(targets) if targets else None,
         words=stored_pieces(join([{key: one[key] for key in one if key.startswith("position")} for one in shards])),
     )
 
@@ -236,6 +238,7 @@ def _between(rows: TokenizedRows, start: int, stop: int) -> TokenizedRows:
         input_ids=rows.input_ids[first:last],
         offsets=rows.offsets[start : stop + 1] - first,
         token_type_ids=None if types is None else types[first:last],
+        targets=None if rows.targets is None else rows.targets[first:last],
         words=None if rows.words is None else rows.words.between(start, stop),
     )
 

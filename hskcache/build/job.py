@@ -18,7 +18,7 @@ from hskcache.counted import counted
 from hskcache.encoder import trained_length
 from hskcache.errors import MismatchError, SpecError
 from hskcache.inference import EVEN_TOKENS
-from hskcache.recall import provenance_of
+from hskcache.recall import provenance_of, provenance_of_language
 from hskcache.resolved import layer_pairs, resolve_spec
 from hskcache.runtime import environment
 from hskcache.spec import Packing, Spec
@@ -30,6 +30,7 @@ from hskcache.teacher.load import Teacher
 from hskcache.text import Corpus, Examples, TokenizedRows
 from hskcache.text.copies import Copies
 from hskcache.text.labels import Labels
+from hskcache.text.language.rows import LanguageRows
 from hskcache.text.tagged import rows_of
 from hskcache.text.windows import Windowing, windowing_of
 from hskcache.units import human_bytes
@@ -92,6 +93,8 @@ class Job:
             has_unlabelled=self.labels is not None and not has_gold(of_words(self.labels)).all(),
             has_copies=self.copies is not None,
             has_words=self.rows.words is not None,
+            has_targets=self.rows.targets is not None,
+            has_documents=self.rows.documents is not None,
             text=None if self.texts is None else "single" if self.texts[1] is None else "pair",
             num_label_values=None if self.labels is None or self.labels.ndim < 2 else self.labels.shape[1],
         )
@@ -180,6 +183,26 @@ def prepare_corpus_job(teacher: Teacher, corpus: Corpus, spec: Spec) -> Job:
     data = corpus_info(corpus.source, corpus.fingerprint, len(corpus.rows))
     spec, rows = _fitted(teacher, corpus.rows, spec, data.name)
     return Job(teacher, data, None, rows, spec, plan(spec, teacher.info, teacher.num_labels, rows))
+
+
+def prepare_language_job(teacher: Teacher, made: LanguageRows, spec: Spec) -> Job:
+    """Resolve a spec against a causal language model and its rows.
+
+    Raises:
+        SpecError, TeacherError: as :func:`prepare_job`.
+    """
+    spec = spec.model_copy(update={"packing": Packing()})
+    data = DataInfo(
+        name=made.source,
+        split=made.split,
+        fingerprint=made.fingerprint,
+        num_rows=len(made.rows),
+        problem="language",
+        label_names=[],
+        provenance=provenance_of_language(made.made, made.rows.cut, made.reading),
+    )
+    spec, rows = _fitted(teacher, made.rows, spec, data.name)
+    return Job(teacher, data, None, rows, spec, plan(spec, teacher.info, None, rows))
 
 
 def respecified(job: Job, spec: Spec) -> Job:

@@ -107,7 +107,11 @@ def plan(
         SpecError: the layers or heads asked for do not exist, or a shard would be larger than readers accept.
     """
     lengths = rows.lengths.astype(np.int64)
-    token_bytes = np.dtype(id_dtype(teacher.vocab_size)).itemsize + (rows.token_type_ids is not None)
+    token_arrays = [one for one in (rows.token_type_ids, rows.targets) if one is not None]
+    token_bytes = np.dtype(id_dtype(teacher.vocab_size)).itemsize + len(token_arrays)
+    if rows.documents is not None:
+        # The number of a row's document, and the targets.
+        beside = beside.with_more(8, 2)
     sizes = {INPUTS: Size(lengths * token_bytes + beside.row_bytes, num_arrays=beside.num_arrays)}
     if rows.words is not None:
         # A word's place and tag take 10 bytes.

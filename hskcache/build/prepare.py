@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from pydantic import ValidationError
 
 from hskcache import console
+from hskcache.build.language import make_language_job, reads_language, row_tokens
 from hskcache.build.request import AdditionRequest, BuildRequest
 from hskcache.counted import counted
 from hskcache.cut import tell_cut
@@ -20,7 +21,7 @@ from hskcache.store.ledger import Ledger
 from hskcache.strict import first_problem
 from hskcache.text import tokenized
 from hskcache.text.copies import in_order_of_copies
-from hskcache.text.corpus import check_corpus
+from hskcache.text.regular import check_corpus
 from hskcache.text.remembered import of_model
 from hskcache.text.singles import prompted
 from hskcache.text.strings import spooling
@@ -46,6 +47,8 @@ def prepare_build(request: BuildRequest, spool: Path) -> "Job":
         CacheError: whichever of it is at fault.
     """
     request = with_length(request)
+    if reads_language(request):
+        return make_language_job(request, spool)
     if request.texts.corpus is not None:
         return packed(make_corpus_build(request), spool)
     return make_job(request)
@@ -65,7 +68,13 @@ def with_length(request: BuildRequest, out: Path | None = None) -> BuildRequest:
         CacheError: what is remembered beside the teacher cannot be read.
     """
     spec = request.spec
-    if request.texts.corpus is not None or "max_length" in spec.model_fields_set:
+    if "max_length" in spec.model_fields_set:
+        return request
+    if reads_language(request):
+        most = _begun_length(out) or row_tokens(request.teacher)
+        console.say(f"rows of at most {counted(most, 'token')}; --max-length says otherwise")
+        return replace(request, spec=spec.model_copy(update={"max_length": most}))
+    if request.texts.corpus is not None:
         return request
     length, where = _known_length(request, out)
     if length is None or length == spec.max_length:
@@ -84,10 +93,16 @@ def with_copies(request: BuildRequest, out: Path) -> BuildRequest:
     return replace(request, texts=replace(request.texts, copy=""))
 
 
+def _begun_length(out: Path | None) -> int | None:
+    """Tokens of a row at most of the cache that is gone on with; None where there is none."""
+    begun = None if out is None else Ledger(out).request()
+    return None if begun is None else begun.spec.max_length
+
+
 def _known_length(request: BuildRequest, out: Path | None) -> tuple[int | None, str]:
     """Tokens of a row at most, and where that is from; None where it is not known."""
-    if out is not None and (begun := Ledger(out).request()) is not None:
-        return begun.spec.max_length, f"the cache {out}"
+    if (begun := _begun_length(out)) is not None:
+        return begun, f"the cache {out}"
     memory, task = of_model(request.teacher), request.texts.layout.task
     if request.spec.embedding is not None and (modules := sentence_modules(request.teacher)) is not None:
         return modules.max_length, request.teacher

@@ -1,11 +1,12 @@
 """Requests for a cache, or for a field of one: of a command line or in Python. Needs no torch."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hskcache.errors import SpecError
 from hskcache.spec import SECTIONS, Spec
+from hskcache.text.compressed import format_of
 from hskcache.text.layout import Layout
 from hskcache.text.memory import InMemory
 
@@ -20,9 +21,10 @@ class Texts:
     Attributes:
         data: a file, a folder of ``save_to_disk``, ``hub:REPO[:CONFIG]:SPLIT``, or rows in memory.
         layout: which of its columns to read.
-        corpus: plain text, a sentence a line.
+        corpus: plain text, a sentence a line; for a language model also one JSON object a line.
         copy: column of the numbers of copies, see :func:`~hskcache.text.copies.in_order_of_copies`.
         keep_text: whether the cache keeps the texts of data beside their tokens.
+        one_document: whether a language model reads a corpus as one document, blank lines and all.
     """
 
     data: str | InMemory | None = None
@@ -30,6 +32,7 @@ class Texts:
     corpus: Path | None = None
     copy: str | None = None
     keep_text: bool = False
+    one_document: bool = False
 
     @property
     def are_given(self) -> bool:
@@ -37,7 +40,7 @@ class Texts:
         return self.data is not None or self.corpus is not None
 
     def check(self) -> None:
-        """Raise unless there is one source, and no columns of a corpus.
+        """Raise unless there is one source, and no columns of a corpus of plain text.
 
         Raises:
             SpecError: there is none, or both, or columns are named of plain text.
@@ -49,10 +52,18 @@ class Texts:
             raise SpecError(
                 "--keep-text keeps the texts of --data; rows of a corpus are made of its tokens: leave it out"
             )
-        if self.corpus is not None and not self.layout.is_empty:
+        if self.one_document and self.corpus is None:
+            raise SpecError("--one-document reads a text file as one document; give --corpus FILE, or leave it out")
+        if self.corpus is not None and not self._may_have(self.layout):
             raise SpecError(
                 "--corpus is plain text without columns; leave out --task, columns, --classes and what is said of rows"
             )
+
+    def _may_have(self, layout: Layout) -> bool:
+        """True if a corpus may have such columns: of JSON objects a text column, and a rule for bad rows."""
+        assert self.corpus is not None
+        has_columns = format_of(self.corpus) == ".jsonl"
+        return (replace(layout, text=None, bad_rows=None) if has_columns else layout).is_empty
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from hskcache import console, processes
+from hskcache.build.language import make_language_job, reads_language
 from hskcache.build.prepare import (
     check_room,
     make_addition,
@@ -45,7 +46,9 @@ def build(request: BuildRequest, out: Path) -> BuildOutcome:
     """
     request = with_copies(with_length(replace(request, device=own_device(request.device)), out), out)
     check_room(out)
-    if request.texts.corpus is None:
+    if reads_language(request):
+        job = make_language_job(request, spool_folder(out))
+    elif request.texts.corpus is None:
         job = make_job(request, spool=spool_folder(out))
     else:
         corpus = make_corpus_build(request, out)

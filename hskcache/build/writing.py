@@ -213,6 +213,10 @@ def inputs_of(job: Job, start: int, stop: int, first_row: int = 0) -> Arrays:
     }
     if rows.token_type_ids is not None:
         arrays["token_type_ids"] = rows.token_type_ids[first:last]
+    if rows.targets is not None:
+        arrays["targets"] = rows.targets[first:last].view(np.uint8)
+    if rows.documents is not None:
+        arrays["documents"] = rows.documents[start:stop]
     if (words := rows.words) is not None:
         begin, end = words.offsets[start], words.offsets[stop]
         arrays |= {"position_offsets": words.offsets[start : stop + 1] - begin, "positions": words.positions[begin:end]}

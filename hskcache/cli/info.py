@@ -116,7 +116,7 @@ def _print(facts: dict[str, Any], told: dict[str, str]) -> None:
 
     teacher, data, num_rows = facts["teacher"], facts["data"], facts["num_rows"]
     architecture = f"{teacher['model_type']}, {counted(teacher['num_layers'], 'layer')}, width {teacher['width']}"
-    without = {"text": "plain text", "none": "texts without a task"}
+    without = {"text": "plain text", "none": "texts without a task", "language": "next tokens of texts"}
     labels = without.get(data["problem"]) or f"labels {', '.join(data['label_names']) or 'are scores'}"
     labels += ", any number a row" if data["problem"] == "multilabel" else ""
     lines = [

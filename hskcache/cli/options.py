@@ -40,7 +40,13 @@ _DATA_OR_CORPUS = (
         "--corpus",
         metavar="FILE",
         type=click.Path(path_type=Path),
-        help="In place of --data: plain text, a sentence a line, a blank line between documents; no labels, no logits.",
+        help="In place of --data: plain text, a sentence a line, a blank line between documents; no labels, no logits. "
+        "For a language model also .jsonl, a document a line in the column --text.",
+    ),
+    click.option(
+        "--one-document",
+        is_flag=True,
+        help="For a language model: read all of --corpus as one document, blank lines too.",
     ),
 )
 _KEEP_TEXT = click.option(

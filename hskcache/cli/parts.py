@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hskcache.build.language import make_language_job, reads_language
 from hskcache.build.prepare import make_corpus_part, make_job, packed
 from hskcache.build.request import BuildRequest, Texts
 from hskcache.disk import spool_folder
@@ -28,6 +29,8 @@ def make_part_job(cache: "Cache", teacher: str, device: str, texts: Texts, spool
     round; CacheError for whatever else is at fault.
     """
     request = cache.manifest.request
+    if request.data.problem == "language":
+        return _language_job(request, BuildRequest(teacher, texts, request.spec, device), cache.root)
     is_corpus = request.data.problem == "text"
     if is_corpus != (texts.corpus is not None):
         has, option = ("a corpus", "--corpus") if is_corpus else ("rows of a task", "--data")
@@ -40,6 +43,32 @@ def make_part_job(cache: "Cache", teacher: str, device: str, texts: Texts, spool
     texts = replace(texts, layout=layout, copy=_copy_column(texts, request), keep_text=request.data.has_text)
     asked = BuildRequest(teacher, texts, spec, device)
     return make_job(asked, "a cache built with --max-length", spool_folder(cache.root))
+
+
+def _language_job(request: "Request", asked: BuildRequest, root: Path) -> "Job":
+    """Rows of a language model as those of a cache were made: its columns, and how a file is divided, where not told.
+
+    Raises MismatchError if the teacher is no language model.
+    """
+    if not reads_language(asked):
+        raise MismatchError(f"{root} holds next tokens of texts, and {asked.teacher} is no causal language model")
+    spec = request.spec.model_copy(update={"shard_rows": request.shard_rows})
+    return make_language_job(replace(asked, spec=spec, texts=_as_before(asked.texts, request)), spool_folder(root))
+
+
+def _as_before(texts: Texts, request: "Request") -> Texts:
+    """Texts read as those of a cache, as far as nothing else is said."""
+    source = texts.corpus or texts.data
+    part = next((part for part in reversed(request.parts) if part.name == str(source)), request.data)
+    known = part.provenance
+    if known is None or known.language is None:
+        return texts
+    layout, columns = texts.layout, known.columns
+    if layout.is_empty and columns is not None:
+        pair = None if columns.text_pair is None else str(columns.text_pair)
+        layout = Layout(text=str(columns.text), text_pair=pair, header=columns.header, bad_rows=known.bad_rows)
+    one_document = texts.one_document or (texts.corpus is not None and known.language.one_document)
+    return replace(texts, layout=layout, one_document=one_document)
 
 
 def _copy_column(texts: Texts, request: "Request") -> str | None:

@@ -13,5 +13,5 @@ class DescribedInputs(Description[InputsField]):
         """Names of those that are stored."""
         labels = "tags of words" if field.has_words else "labels"
         parts = {"token types": field.has_token_types, labels: field.has_labels, "copies": field.has_copies}
-        parts["texts"] = field.text is not None
+        parts |= {"targets": field.has_targets, "documents": field.has_documents, "texts": field.text is not None}
         return ", ".join(["token ids", *(part for part, stored in parts.items() if stored)])

@@ -41,7 +41,6 @@ class ModelKind(NamedTuple):
 CLASSIFIER = ModelKind(AutoModelForSequenceClassification, "classifier")
 TAGGER = ModelKind(AutoModelForTokenClassification, "tagger")
 ENCODER = ModelKind(AutoModel, "plain encoder")
-CAUSAL_LM = ModelKind(AutoModelForCausalLM, "causal language model")
 MASKED_LM = ModelKind(AutoModelForMaskedLM, "masked LM")
 CAUSAL_LM = ModelKind(AutoModelForCausalLM, "causal language model")
 

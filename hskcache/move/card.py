@@ -20,7 +20,12 @@ from hskcache.units import human_bytes
 
 _MARK = re.compile(rb"<!-- hskcache ([0-9a-f]{64}) -->\n\Z")
 _SIZES = ((10**3, "n<1K"), (10**4, "1K<n<10K"), (10**5, "10K<n<100K"), (10**6, "100K<n<1M"), (10**7, "1M<n<10M"))
-_TASKS = {"tagging": "token-classification", "text": "fill-mask", "none": "sentence-similarity"}
+_TASKS = {
+    "tagging": "token-classification",
+    "text": "fill-mask",
+    "none": "sentence-similarity",
+    "language": "text-generation",
+}
 """Names of the hub; whatever else is asked of rows is called text-classification there."""
 
 

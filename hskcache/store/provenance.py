@@ -46,6 +46,26 @@ class BadRow(Strict):
     reason: str
 
 
+class LanguageMade(Strict):
+    """Account of how rows of a causal language model were made.
+
+    Attributes:
+        form: what each document was: a text, a prompt with its completion, or a conversation.
+        num_documents: that rows were made of.
+        num_targets: tokens of all rows that are to be predicted.
+        one_document: whether a whole file was read as one.
+        roles: whose turns of a conversation are predicted.
+        by: how these were found: by the template's own tag, or by what the first turns alone are rendered as.
+    """
+
+    form: Literal["documents", "completions", "conversations"]
+    num_documents: int = Key(ge=0)
+    num_targets: int = Key(ge=0)
+    one_document: bool = False
+    roles: list[str] = Key(default=[])
+    by: Literal["tag", "prefixes"] | None = None
+
+
 class Provenance(Grown):
     """Account of how rows came from a data set into a cache.
 
@@ -59,9 +79,10 @@ class Provenance(Grown):
         num_unlabelled: rows without a gold label: left out, or kept without one.
         unlabelled: what became of them; None where nothing was said.
         copy_column: of the numbers of copies, see :mod:`hskcache.text.copies`; None where none was read.
+        language: how rows of a causal language model were made; None of all others.
     """
 
-    later: ClassVar[frozenset[str]] = frozenset({"copy_column"})
+    later: ClassVar[frozenset[str]] = frozenset({"copy_column", "language"})
 
     columns: ColumnsRead | None = None
     task: dict[str, JsonValue] | None = None
@@ -72,3 +93,4 @@ class Provenance(Grown):
     num_unlabelled: int = Key(default=0, ge=0)
     unlabelled: Literal["fail", "skip", "keep"] | None = None
     copy_column: str | int | None = None
+    language: LanguageMade | None = None

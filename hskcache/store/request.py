@@ -51,8 +51,8 @@ class TokenizerInfo(Strict):
 class DataInfo(Grown):
     """The rows; ``fingerprint`` is a digest of their texts and labels.
 
-    The problem ``text`` is a corpus, and ``none`` are texts of a data file: neither has a task. Of ``tagging`` every
-    word of a row has a class.
+    The problem ``text`` is a corpus, ``none`` are texts of a data file, and ``language`` are rows of which a causal
+    language model says the next tokens: none has a task. Of ``tagging`` every word of a row has a class.
     ``provenance`` is None in caches from before it was kept. ``copies`` are the numbers of rows that are originals,
     then first copies, and so on, in the order of the rows; empty where it is not known which are copies. ``has_text``
     is whether the cache keeps the texts.
@@ -65,7 +65,7 @@ class DataInfo(Grown):
     fingerprint: str
     num_rows: int = Key(ge=0)
     task: str | None = None
-    problem: Literal["classification", "multilabel", "regression", "tagging", "text", "none"]
+    problem: Literal["classification", "multilabel", "regression", "tagging", "text", "none", "language"]
     label_names: list[str]
     provenance: Provenance | None = None
     copies: list[int] = Key(default=[])
@@ -74,7 +74,7 @@ class DataInfo(Grown):
     @property
     def has_task(self) -> bool:
         """True if the rows ask what a classifier answers."""
-        return self.problem not in {"text", "none"}
+        return self.problem not in {"text", "none", "language"}
 
     @property
     def num_originals(self) -> int:

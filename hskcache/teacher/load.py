@@ -12,6 +12,7 @@ from hskcache.classes import is_tagger
 from hskcache.encoder import identifying_config, weights_digest
 from hskcache.errors import TeacherError
 from hskcache.model.adapter import tokenizer_of
+from hskcache.model.causal import is_causal
 from hskcache.model.load import CAUSAL_LM, ENCODER, ModelDemands, answering, load_config, load_model
 from hskcache.model.sentence import SentenceModules, encoder_of, load_dense, sentence_modules
 from hskcache.output_head import OutputHead, find_head
@@ -133,16 +134,27 @@ def as_language_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
     return replace(teacher, taps=replace(teacher.taps, output_head=head))
 
 
+def is_language_model(name: str) -> bool:
+    """True if a checkpoint brings a causal language model, as far as its configuration tells.
+
+    Raises:
+        TeacherError: the configuration cannot be read.
+    """
+    return is_causal(load_config(encoder_of(name, sentence_modules(name)), "a teacher"))
+
+
 def load_for(name: str, device: str, request: Request) -> Teacher:
     """Load the teacher of a cache, or of a field that was added to one, as its rows and what is kept of them ask.
 
+    Of rows of a language model it is one, if it is any.
     Without a task it is an encoder; so it is with one where embeddings are kept and it brings no classifier.
 
     Raises:
         SpecError, TeacherError: as the functions above.
     """
     spec, dtype = request.spec, request.spec.compute_dtype
-    if spec.vocabulary is not None:
+    is_language = request.data.problem == "language" and spec.embedding is None and is_language_model(name)
+    if spec.vocabulary is not None or is_language:
         return load_language_model(name, device, dtype)
     if request.data.has_task and (spec.embedding is None or is_classifier(name)):
         return load_teacher(name, device, dtype)

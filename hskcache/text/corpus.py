@@ -2,8 +2,6 @@
 
 import hashlib
 import json
-import os
-import stat
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +15,7 @@ from hskcache.spec import Packing
 from hskcache.text.documents import AHEAD, STEM, DocumentsWriter, TokenWindow
 from hskcache.text.lines import text_batches
 from hskcache.text.packing import Packer, RowTemplate, template_of
+from hskcache.text.regular import open_regular, require_same, sha256_of, state_of
 from hskcache.text.spool import Spool, SpooledRows, SpoolWriter, read_spool, remove_spool
 from hskcache.text.tokenize import TokenizedRows, special_ids
 from hskcache.timeline import span
@@ -76,9 +75,9 @@ def pack_corpus(
     types other than 0; OSError if the spool cannot be written.
     """
     template = template_of(tokenizer, max_length, spool.packing)
-    with _open(path) as file:
-        begun = _state(file)
-        sha256 = _sha256(file)
+    with open_regular(path) as file:
+        begun = state_of(file)
+        sha256 = sha256_of(file)
         source = {"source_sha256": sha256, "source_bytes": begun[0], "tokenizer_sha256": spool.tokenizer_digest}
         identity = {"packing": _PACKING, **source, "max_length": max_length, **_drawn(spool.packing)}
         spooled = read_spool(spool.folder, identity)
@@ -104,8 +103,8 @@ def corpus_fingerprint(path: str | Path, max_length: int, packing: Packing | Non
     SHA-256 over the digest of the file's bytes, ``max_length``, the version of the packing and what of it is not the
     default; neither the file's name nor the tokenizer enters. Raises DataError if the file cannot be read.
     """
-    with _open(path) as file:
-        return _fingerprint(_sha256(file), max_length, packing or Packing())
+    with open_regular(path) as file:
+        return _fingerprint(sha256_of(file), max_length, packing or Packing())
 
 
 def _fingerprint(sha256: str, max_length: int, packing: Packing) -> str:
@@ -131,34 +130,6 @@ def _rows(spooled: SpooledRows, tokenizer: "PreTrainedTokenizerBase") -> Tokeniz
     return TokenizedRows(spooled.input_ids, spooled.offsets, types, special_ids(tokenizer))
 
 
-def check_corpus(path: str | Path) -> None:
-    """Raise DataError, before a model is loaded, if a corpus is not there, or no regular file."""
-    _open(path).close()
-
-
-def _open(path: str | Path) -> BinaryIO:
-    try:
-        # A pipe could not be read twice, and to open one waits for whoever writes to it.
-        if stat.S_ISREG(Path(path).stat().st_mode):
-            return Path(path).open("rb")
-    except OSError as error:
-        raise DataError(f"{path}: {error.strerror}; give the path of a text file") from None
-    what = "a folder" if Path(path).is_dir() else "not a regular file"
-    raise DataError(f"{path} is {what}; give the path of a text file")
-
-
-def _state(file: BinaryIO) -> tuple[int, int]:
-    """Size in bytes and time of the last change in ns."""
-    status = os.fstat(file.fileno())
-    return status.st_size, status.st_mtime_ns
-
-
-def _sha256(file: BinaryIO) -> str:
-    digest = hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
-    file.seek(0)
-    return digest
-
-
 def _tokenize(
     file: BinaryIO,
     tokenizer: "PreTrainedTokenizerBase",
@@ -180,8 +151,7 @@ def _tokenize(
                 done = file.tell()
         if not documents.num_tokens:
             raise DataError(f"{file.name} holds no text; give a file with at least one line of it")
-        if _state(file) != begun:
-            raise DataError(f"{file.name} changed while it was read; give the command again")
+        require_same(file, begun)
         writer.commit(identity, documents.num_documents, documents.num_tokens)
     spooled = read_spool(folder, identity, STEM)
     assert spooled is not None

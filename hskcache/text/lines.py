@@ -33,6 +33,11 @@ def text_batches(file: BinaryIO) -> Iterator[list[str]]:
     yield from _batches(_texts(file))
 
 
+def is_title_line(text: str) -> bool:
+    """True if a line, without blanks around it, is the title of an article as WikiText writes them."""
+    return _TITLE.fullmatch(text) is not None
+
+
 def _batches(texts: Iterable[str]) -> Iterator[list[str]]:
     batch: list[str] = []
     size = 0
@@ -58,7 +63,7 @@ def _texts(file: BinaryIO) -> Iterator[str]:
                 f"{file.name} line {line}: byte 0x{part[error.start]:02x} is not UTF-8; save the file as UTF-8"
             ) from None
         if text:
-            is_title = is_blank and _TITLE.fullmatch(text) is not None
+            is_title = is_blank and is_title_line(text)
             has_titles = is_title if has_titles is None else has_titles
             if has_titles and is_title:
                 yield DOCUMENT_END

@@ -41,6 +41,9 @@ class TokenizedRows:
             for a word, is not one of them.
         cut: what was cut off rows that were longer than they may be.
         words: where the words of rows of words stand; None where rows are texts.
+        targets: bool [sum L], the tokens that a language model is to predict from those before them, never the first
+            of a row; None: all but the first of each row.
+        documents: int64 [N], number of the document that each row is a part of; None where rows are no parts of any.
     """
 
     input_ids: NDArray[np.int32]
@@ -49,6 +52,8 @@ class TokenizedRows:
     special_ids: frozenset[int]
     cut: Cut = NOTHING
     words: FirstPieces | None = None
+    targets: NDArray[np.bool_] | None = None
+    documents: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -57,6 +62,13 @@ class TokenizedRows:
     def lengths(self) -> NDArray[np.int64]:
         """Tokens of each row, special tokens included: int64 [N]."""
         return np.diff(self.offsets)
+
+    @property
+    def num_targets(self) -> NDArray[np.int64]:
+        """Tokens of each row that are to be predicted, int64 [N]."""
+        if self.targets is None:
+            return np.maximum(self.lengths - 1, 0)
+        return np.add.reduceat(self.targets, self.offsets[:-1], dtype=np.int64)
 
 
 @span("tokenize")

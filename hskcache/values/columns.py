@@ -29,6 +29,8 @@ _INPUTS = {
     "tags": "tags",
     "copy": "copies",
     "origin": "origins",
+    "document": "documents",
+    "targets": "targets",
 }
 
 
@@ -87,7 +89,7 @@ def origins(fields: Mapping[str, Field]) -> dict[str, ColumnOrigin]:
         if name == INPUTS:
             for column, array in _INPUTS.items():
                 if array in arrays:
-                    of_rows = column in {"row_id", "label", "copy", "origin"}
+                    of_rows = column in {"row_id", "label", "copy", "origin", "document"}
                     own_shape: Shape = arrays[array].shape if of_rows else (None,)
                     found[column] = ColumnOrigin(name, None, array, own_shape)
             continue

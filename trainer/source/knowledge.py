@@ -146,7 +146,7 @@ class Knowledge:
         """
         tokenizer, asked = self.request.tokenizer, self.request.data.problem
         # Without a task it says nothing: an encoder has no head.
-        problem: Problem = "classification" if asked in {"text", "none"} else cast("Problem", asked)
+        problem: Problem = "classification" if asked in {"text", "none", "language"} else cast("Problem", asked)
         return Interface(
             vocab_size=vocab_size or max(tokenizer.vocab_size, self.request.teacher.vocab_size),
             label_names=self.label_names,

@@ -38,10 +38,14 @@ class InputsField(StoredField):
         has_copies: whether it is known which rows are copies of which.
         text: whether the texts of the rows are kept, and rows are one or two; None where they are not.
         has_words: whether rows are words, of which each is answered for at its first piece.
+        has_targets: whether a language model is to predict some tokens alone, and it is stored which.
+        has_documents: whether rows are parts of documents, and it is stored of which.
         num_label_values: C, where a label is a value in [0, 1] for each class; None where it is a class or a score.
     """
 
-    later: ClassVar[frozenset[str]] = frozenset({"has_copies", "has_words", "num_label_values", "text"})
+    later: ClassVar[frozenset[str]] = frozenset(
+        {"has_copies", "has_documents", "has_targets", "has_words", "num_label_values", "text"}
+    )
 
     kind: Literal["inputs"] = "inputs"
     id_dtype: Literal["uint16", "int32"]
@@ -50,6 +54,8 @@ class InputsField(StoredField):
     has_unlabelled: bool = False
     has_copies: bool = False
     has_words: bool = False
+    has_targets: bool = False
+    has_documents: bool = False
     text: Literal["single", "pair"] | None = None
     num_label_values: int | None = Key(default=None, ge=1)
 
@@ -74,6 +80,8 @@ class Inputs(Kind[InputsField]):
         ("position_offsets", 1): Meaning(("row_boundary",), "words [i, i + 1) are those of row i"),
         ("positions", 1): Meaning(("word",), "place of the word's first piece in its row, counted from 0"),
         ("tags", 1): Meaning(("word",), "class"),
+        ("targets", 1): Meaning(("token",), "1 of the tokens that are to be predicted from those before them"),
+        ("documents", 1): Meaning(("row",), "number in the source, from 0, of the document that the row is a part of"),
     }
 
     def arrays(self, field: InputsField) -> dict[str, Array]:
@@ -97,6 +105,10 @@ class Inputs(Kind[InputsField]):
             arrays["labels"] = Array((), ("int64", "float32")) if width is None else Array((width,), ("float32",))
         if field.has_copies:
             arrays |= {"copies": Array((), ("int32",)), "origins": Array((), ("int64",))}
+        if field.has_targets:
+            arrays["targets"] = Array((), ("uint8",))
+        if field.has_documents:
+            arrays["documents"] = Array((), ("int64",))
         if field.text is not None:
             arrays |= {"text": Array((), ("uint8",)), "text_offsets": Array((), ("int64",))}
         if field.text == "pair":
@@ -109,12 +121,13 @@ class Inputs(Kind[InputsField]):
             return POSITION
         if name == "text":
             return TEXT
-        return TOKEN if name in {"input_ids", "token_type_ids"} else ROW
+        return TOKEN if name in {"input_ids", "token_type_ids", "targets"} else ROW
 
     def of_row(self, field: InputsField, arrays: "dict[str, NDArray[Any]]") -> dict[str, Any]:
         """Tokens, ``row_id``, ``label``, which is None where the row has none, ``copy`` and ``origin`` where known.
 
-        ``texts``, one or two, where they are kept; of rows of words ``positions`` and ``tags``.
+        ``texts``, one or two, where they are kept; of rows of words ``positions`` and ``tags``; of rows of a language
+        model ``document`` and, where some tokens alone are targets, ``targets``.
         """
         row: dict[str, Any] = {"row_id": int(arrays.pop("row_ids"))}
         if "labels" in arrays:
@@ -122,6 +135,8 @@ class Inputs(Kind[InputsField]):
             row["label"] = label.tolist() if has_gold(label[None])[0] else None
         if field.has_copies:
             row |= {"copy": int(arrays.pop("copies")), "origin": int(arrays.pop("origins"))}
+        if field.has_documents:
+            row["document"] = int(arrays.pop("documents"))
         if field.text is not None:
             data, split = arrays.pop("text").tobytes(), arrays.pop("text_splits", None)
             row["texts"] = [
@@ -134,7 +149,7 @@ class Inputs(Kind[InputsField]):
         return True
 
     def check_content(self, request: "Request", field: InputsField, arrays: "Mapping[str, NDArray[Any]]") -> None:
-        """Compare token ids, token types, labels and the longest row with their limits."""
+        """Compare token ids, token types, labels, targets and the longest row with their limits."""
         for name in {"labels", "tags"} & arrays.keys() if field.has_unlabelled else ():
             arrays = {**arrays, name: arrays[name][has_gold(arrays[name])]}
         # A vocabulary with gaps has ids beyond its size, which the teacher knows.
@@ -146,6 +161,11 @@ class Inputs(Kind[InputsField]):
             _check_shares(arrays.get("labels"))
         elif request.data.problem in {"classification", "tagging"}:
             limits |= dict.fromkeys(("labels", "tags"), (len(request.data.label_names), "classes"))
+        if field.has_targets:
+            limits["targets"] = 2, "values"
+        if field.has_documents:
+            # As many as there may be: a part of a cache does not know how many there are.
+            limits["documents"] = 1 << 62, "documents"
         if field.has_copies:
             limits["copies"] = max(len(part.copies) for part in request.parts), "numbers of copies"
         for name, (limit, what) in limits.items():
@@ -154,6 +174,8 @@ class Inputs(Kind[InputsField]):
         if "row_offsets" in arrays and len(arrays["row_offsets"]) > 1:
             offsets = arrays["row_offsets"]
             check_positions(arrays, offsets[1:] - offsets[:-1])
+            if "targets" in arrays and arrays["targets"][offsets[:-1]].any():
+                raise DamageError("targets holds the first token of a row, which nothing stands before")
             longest = int((offsets[1:] - offsets[:-1]).max())
             if longest > request.spec.max_length:
                 raise DamageError(f"has a row of {longest} tokens, where rows have at most {request.spec.max_length}")

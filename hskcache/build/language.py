@@ -1,0 +1,161 @@
+"""Builds over rows of a causal language model, which is asked for the next tokens of texts."""
+
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+from hskcache import console
+from hskcache.build.request import BuildRequest, Texts
+from hskcache.cut import Reach, tell_cut
+from hskcache.errors import DataError, SpecError, TeacherError
+from hskcache.runtime import require_teacher_extra
+from hskcache.spec import Packing
+from hskcache.text.compressed import format_of
+from hskcache.text.language.rows import LanguageRows
+from hskcache.text.language.texts import completions, documents_of_file, documents_of_rows
+from hskcache.text.layout import Layout
+from hskcache.text.memory import InMemory
+from hskcache.text.regular import check_corpus
+from hskcache.text.strings import spooling
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from hskcache.build.job import Job
+    from hskcache.teacher.load import Teacher
+
+ROW_TOKENS = 1024
+"""Tokens of a row at most where nobody says it and the teacher reads as many."""
+
+
+def reads_language(request: BuildRequest) -> bool:
+    """True if the teacher of a build is a causal language model that is to say next tokens.
+
+    One whose embeddings are asked for is none, nor is one that cannot be read: whoever loads it tells why.
+    """
+    if request.spec.embedding is not None:
+        return False
+    require_teacher_extra()
+    from hskcache.teacher.load import is_language_model
+
+    try:
+        return is_language_model(request.teacher)
+    except TeacherError:
+        return False
+
+
+def row_tokens(teacher: str) -> int:
+    """Tokens of a row at most where nobody says it.
+
+    Raises:
+        TeacherError: the teacher's configuration cannot be read.
+    """
+    from hskcache.model.load import load_config
+
+    most = getattr(load_config(teacher, "a teacher"), "max_position_embeddings", None)
+    return min(ROW_TOKENS, most) if isinstance(most, int) and most > 2 else ROW_TOKENS
+
+
+def make_language_job(request: BuildRequest, spool: Path | None = None) -> "Job":
+    """Load a causal language model, make rows of texts, and lay out the cache.
+
+    Args:
+        request: the cache.
+        spool: folder on whose disk texts and tokens are kept; None keeps them in memory.
+
+    Raises:
+        CacheError: whichever of it is at fault.
+    """
+    require_teacher_extra()
+    from hskcache.build.job import prepare_language_job, resolve_for
+    from hskcache.teacher.load import load_language_model
+
+    _refuse_idle(request)
+    texts, spec = as_documents(request.texts), request.spec
+    if texts.data is not None:
+        _check_layout(texts.layout)
+        texts.layout.check(texts.data)
+    elif texts.corpus is not None:
+        check_corpus(texts.corpus)
+    loaded = load_language_model(request.teacher, request.device, spec.compute_dtype).called(request.called)
+    # What is wrong with the spec is said before the rows are read, which may take minutes.
+    spec = resolve_for(loaded, spec)
+    with nullcontext() if spool is None else spooling(spool):
+        made = _rows(texts, loaded, spec.max_length)
+    cut = made.rows.cut
+    tell_cut(cut, len(made.rows), made.source, Reach(spec.max_length, _most(loaded), loaded.info.name))
+    return prepare_language_job(loaded, made, spec)
+
+
+def as_documents(texts: Texts) -> Texts:
+    """Texts with a corpus of one JSON object a line as what it is: rows of a data file, each a document."""
+    if texts.corpus is None or format_of(texts.corpus) != ".jsonl":
+        return texts
+    if texts.one_document:
+        raise SpecError(f"--one-document reads a text file as one, and {texts.corpus} has a document a line")
+    layout = replace(texts.layout, text="text" if texts.layout.text is None else texts.layout.text)
+    return replace(texts, data=str(texts.corpus), corpus=None, layout=layout)
+
+
+def _refuse_idle(request: BuildRequest) -> None:
+    """Raise SpecError if something is asked for that rows of a language model do not have."""
+    texts, packing = request.texts, request.spec.packing
+    if packing.model_fields_set and packing.resolved != Packing():
+        raise SpecError(
+            "--pairs, --short-rows, --copies and --mask make rows for an encoder, and "
+            f"{request.teacher} is a causal language model, whose rows are parts of documents; leave them out"
+        )
+    if texts.keep_text:
+        raise SpecError(
+            "--keep-text keeps texts of whole rows, and rows of a language model are parts of documents; leave it out"
+        )
+    if texts.copy:
+        raise SpecError("--copy numbers the copies of rows of a task, and next tokens are none; leave it out")
+    if request.eval_data:
+        raise SpecError(
+            f"--eval-data {request.eval_data[0]} scores a classifier, and {request.teacher} is a language model; leave "
+            "it out"
+        )
+
+
+def _check_layout(layout: Layout) -> None:
+    """Raise SpecError unless columns are of texts alone."""
+    for flag, value in (("--task", layout.task_name), ("--label", layout.label), ("--classes", layout.classes)):
+        if value:
+            raise SpecError(
+                f"{flag}: rows of a causal language model are texts without a task; give --text COLUMN alone, or with "
+                "--completion COLUMN what it is to say next"
+            )
+    if layout.text is None:
+        raise SpecError("give the column of the texts with --text COLUMN, and what is to follow with --completion")
+
+
+def _rows(texts: Texts, teacher: "Teacher", max_length: int) -> LanguageRows:
+    """Rows of a source, with a progress bar."""
+    tokenizer = teacher.tokenizer
+    if texts.corpus is not None:
+        return _of_file(texts.corpus, tokenizer, max_length, texts.one_document)
+    assert texts.data is not None
+    return _of_data(texts.data, texts.layout, tokenizer, max_length)
+
+
+def _of_file(path: Path, tokenizer: "PreTrainedTokenizerBase", max_length: int, one_document: bool) -> LanguageRows:
+    with console.advancing("tokenize", path.stat().st_size, "bytes") as advance:
+        return documents_of_file(path, tokenizer, max_length, one_document, advance)
+
+
+def _of_data(
+    data: str | InMemory, layout: Layout, tokenizer: "PreTrainedTokenizerBase", max_length: int
+) -> LanguageRows:
+    examples = replace(layout, label="").read(data)
+    if examples.words is not None:
+        raise DataError(f"{data}: the texts are lists of words; give a column of texts")
+    make = documents_of_rows if examples.pairs is None else completions
+    with console.advancing("tokenize", len(examples)) as advance:
+        return make(examples, tokenizer, max_length, advance)
+
+
+def _most(teacher: "Teacher") -> int | None:
+    most = getattr(teacher.model.config, "max_position_embeddings", None)
+    return cast("int | None", most)
