@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hskcache.output_head import OutputHead
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class HiddenTarget:
@@ -52,6 +54,56 @@ class AttentionTarget:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
+class NextTokenTarget:
+    """Knowledge of next tokens at some positions of a batch; a class for each form of it.
+
+    Attributes:
+        index_T: place of each position in the flattened batch, row * L + position, int64, ascending; the token that is
+            known of stands behind it.
+        log_z_T: log sum exp of the teacher's logits, float32.
+        gold_T: log probability of the token that stands there, float32.
+    """
+
+    index_T: Tensor
+    log_z_T: Tensor
+    gold_T: Tensor
+
+    def __len__(self) -> int:
+        return len(self.index_T)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({len(self)} positions)"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class TopTarget(NextTokenTarget):
+    """The teacher's likeliest tokens.
+
+    Attributes:
+        ids_TK: int64, likeliest first.
+        logp_TK: their log probabilities over the whole vocabulary, float32.
+    """
+
+    ids_TK: Tensor
+    logp_TK: Tensor
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class DrawnTarget(NextTokenTarget):
+    """Draws from the teacher's distribution; ``ids_TK``: int64, each as often as it was drawn."""
+
+    ids_TK: Tensor
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class StatesTarget(NextTokenTarget):
+    """Final states of the teacher, float32 [T, D], which its ``head`` makes the whole distribution of."""
+
+    states_TD: Tensor
+    head: OutputHead
+
+
+@dataclass(frozen=True, eq=False, repr=False)
 class Batch:
     """One process's slice of a global batch.
 
@@ -64,8 +116,9 @@ class Batch:
         num_rows: rows of the whole global batch; losses divide by it, so that slices add up to its mean.
         row_ids: row of the cache (or, with a live teacher, of the data) of each row, on the host.
         totals: by kind, what its losses divide by in place of the rows, of the whole global batch likewise.
-        first_pieces: place of each word's first piece in the flattened batch, row * L + position, int64 [P]; None where
-            rows are texts. There the student's answers are compared with logits and labels.
+        answered: places in the flattened batch, row * L + position, int64 [P], ascending, where the student's answers
+            are compared: each word's first piece, or in rows of a language each token whose next one is to be
+            predicted; None where a row is answered for as a whole.
         weight: 1; 0 where the global batch has fewer rows than slices and a row of another slice stands in, so that
             every process takes every step.
     """
@@ -77,7 +130,7 @@ class Batch:
     row_ids: tuple[int, ...]
     totals: Mapping[str, int] = field(default_factory=dict)
     weight: float = 1.0
-    first_pieces: Tensor | None = None
+    answered: Tensor | None = None
 
     @property
     def logits(self) -> Tensor | None:
@@ -96,8 +149,8 @@ class Batch:
 
     @property
     def num_answers(self) -> int:
-        """Answers of the whole global batch, by which losses on logits and labels divide: its rows, or their words."""
-        return self.num_rows if self.first_pieces is None else max(1, self.totals.get("inputs", 0))
+        """Answers of the whole global batch, by which losses on them divide: of its rows, words or next tokens."""
+        return self.num_rows if self.answered is None else max(1, self.totals.get("inputs", 0))
 
     @property
     def num_positions(self) -> int:
@@ -124,6 +177,8 @@ class Batch:
         for kind, target in self.targets.items():
             if isinstance(target, Mapping):
                 parts += [f"layer {layer}: {one!r}" for layer, one in target.items()]
+            elif is_dataclass(target):
+                parts.append(repr(target))
             else:
                 parts.append(f"{kind} of {target.shape[-1]} {'classes' if target is self.logits else 'values'}")
         return f"Batch({', '.join(parts)})"

@@ -16,9 +16,11 @@ from hskcache.store.kinds import LOGITS
 from hskcache.store.kinds.attention import AttentionScores
 from hskcache.store.kinds.embedding import Embeddings
 from hskcache.store.kinds.hidden import HiddenStates
+from hskcache.store.kinds.vocabulary import NextTokens
 from hskcache.strict import Extended, Strict
 
 Distance = Literal["mse", "cosine"]
+Divergence = Literal["forward_kl", "reverse_kl", "jsd"]
 
 
 class Finite(Strict):
@@ -31,8 +33,8 @@ class Term(Finite):
     """A term of a stage's loss.
 
     Settings in ``later`` came after runs were saved without them: they are left out where they are the default, so that
-    such runs go on. ``kind`` is the kind of knowledge that it learns from, None of labels, ``needs_task`` whether it is
-    about what a classifier answers.
+    such runs go on. ``kind`` is the kind of knowledge that it learns from, None of what the rows say, ``needs_task``
+    whether it is about what a classifier answers, ``needs_language`` whether about the next tokens of the rows.
 
     Attributes:
         weight: of the term in the sum, above 0.
@@ -41,6 +43,7 @@ class Term(Finite):
     later: ClassVar[frozenset[str]] = frozenset()
     kind: ClassVar[str | None] = None
     needs_task: ClassVar[bool] = False
+    needs_language: ClassVar[bool] = False
 
     weight: float = Field(default=1.0, gt=0)
 
@@ -140,6 +143,33 @@ class LabelTerm(Term):
     needs_task = True
 
 
+class NextTerm(Term):
+    """Loss to the teacher's distribution of the next token [Hinton et al. 2015, section 2].
+
+    Attributes:
+        divergence: of the teacher's distribution p and the student's q: ``forward_kl``, KL(p || q), ``reverse_kl``,
+            KL(q || p), or ``jsd``, share KL(p || m) + (1 - share) KL(q || m) with m = share p + (1 - share) q. Of
+            the likeliest tokens and of draws, which are not all of p, forward KL alone.
+        temperature: T, above 0, of both sides; 1 where not all of p is known.
+        temperature_squared: multiplies the loss by T^2, see :class:`SoftTerm`.
+        share: of ``jsd``, between 0 and 1.
+    """
+
+    kind = NextTokens.name
+    needs_language = True
+
+    divergence: Divergence = "forward_kl"
+    temperature: float = Field(default=1.0, gt=0)
+    temperature_squared: bool = False
+    share: float = Field(default=0.5, gt=0, lt=1)
+
+
+class GoldTerm(Term):
+    """Cross-entropy to the next tokens of the text."""
+
+    needs_language = True
+
+
 TERMS: dict[str, type[Term]] = {
     "embedding": EmbeddingTerm,
     "hidden": HiddenTerm,
@@ -148,6 +178,8 @@ TERMS: dict[str, type[Term]] = {
     "similarity": SimilarityTerm,
     "soft": SoftTerm,
     "label": LabelTerm,
+    "next": NextTerm,
+    "gold": GoldTerm,
 }
 """Terms that a stage may learn from, in the order in which losses are added up."""
 
@@ -155,8 +187,8 @@ TERMS: dict[str, type[Term]] = {
 class Losses(Extended):
     """The terms of a stage's loss; those left out are not computed.
 
-    Beside these the terms of :data:`TERMS`, keys of their own only where they are given: ``sentence`` and
-    ``similarity``.
+    Beside these the terms of :data:`TERMS`, keys of their own only where they are given: ``sentence``,
+    ``similarity``, ``next`` and ``gold``.
 
     Attributes:
         embedding: to the teacher's embedding outputs.
@@ -195,6 +227,11 @@ class Losses(Extended):
     def needs_task(self) -> bool:
         """True if a term is about what a classifier answers."""
         return any(term.needs_task for term in self.terms.values())
+
+    @property
+    def needs_language(self) -> bool:
+        """True if a term is about the next tokens of the rows."""
+        return any(term.needs_language for term in self.terms.values())
 
     @property
     def embeds(self) -> bool:

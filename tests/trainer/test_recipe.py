@@ -14,7 +14,7 @@ from trainer.recipe import AttentionTerm, known_recipes, load_recipe
 
 ROOT = Path(__file__).resolve().parents[2]
 SHIPPED = [
-    *("embedding", "labels", "logits", "logits-long", "mud", "stark"),
+    *("embedding", "labels", "lm", "logits", "logits-long", "mud", "stark"),
     *("tinybert-general", "tinybert-task", "tinybert-task-release"),
 ]
 
@@ -198,7 +198,10 @@ def test_numbers_may_be_written_as_people_write_them(tmp_path: Path) -> None:
         ("prediction.losses.soft.temperature_squared=2", "valid boolean"),
         ("prediction.schedule=step", "'constant', 'linear' or 'cosine'"),
         ("prediction.name=hidden", "two stages have the same name"),
-        ("prediction.losses={}", "at least one of embedding, hidden, attention, sentence, similarity, soft and label"),
+        (
+            "prediction.losses={}",
+            "at least one of embedding, hidden, attention, sentence, similarity, soft, label, next and gold",
+        ),
         ("hidden.patience=2", "patience needs select: best"),
         ("hidden.epochs_by_task={sst2: 0}", "greater than 0"),
     ],

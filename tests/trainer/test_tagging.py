@@ -148,7 +148,7 @@ def test_the_loss_to_the_labels_is_that_of_transformers(place: Path, cache: Cach
     student = AutoModelForTokenClassification.from_pretrained(place / "start").eval()
     labels = torch.full_like(batch.inputs["input_ids"], -100)
     assert batch.labels is not None
-    labels.view(-1)[batch.first_pieces] = batch.labels
+    labels.view(-1)[batch.answered] = batch.labels
     with torch.inference_mode():
         expected = student(**batch.inputs, labels=labels).loss
         loss, _ = Objective(student, Losses(label=LabelTerm()), Matches())(batch)
@@ -165,7 +165,7 @@ def test_a_teacher_in_the_loop_gives_the_same_batches(place: Path, cache: Cache)
     for ours, theirs in pairs:
         assert ours.row_ids == theirs.row_ids
         assert ours.num_answers == theirs.num_answers > 8
-        torch.testing.assert_close(ours.first_pieces, theirs.first_pieces)
+        torch.testing.assert_close(ours.answered, theirs.answered)
         torch.testing.assert_close(ours.labels, theirs.labels)
         torch.testing.assert_close(ours.logits, theirs.logits, rtol=1e-4, atol=1e-4)
 

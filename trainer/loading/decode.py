@@ -14,8 +14,8 @@ from trainer.batch import Batch
 from trainer.loading.block import TOKEN, Block, Cuts
 from trainer.loading.kinds.abc import Decoder
 
-_MASK, _PADDING, _FIRST = "attention mask", "padding", "rows of first pieces"
-_WORD = "inputs/position"
+_MASK, _PADDING, _FIRST = "attention mask", "padding", "rows of answers"
+_ANSWER = "inputs/position"
 
 
 @dataclass(frozen=True)
@@ -79,8 +79,8 @@ class BatchDecoder:
         if len(mask) > lengths.sum():
             tables[_PADDING] = mask == 0
         offsets = {axis: starts_of(block.counts(axis, rows)) for axis in block.offsets}
-        if _WORD in offsets:
-            tables[_FIRST] = np.repeat(cuts.begin, np.diff(offsets[_WORD]))
+        if _ANSWER in offsets:
+            tables[_FIRST] = np.repeat(cuts.begin, np.diff(offsets[_ANSWER]))
         for decoder in self.targets.values():
             tables |= decoder.tables(offsets, cuts)
         return EncodedPool(block.take(rows, {TOKEN: entries}, tables, pin), cuts, longest, sizes)
@@ -88,14 +88,14 @@ class BatchDecoder:
     def decode(self, pool: EncodedPool) -> Iterator[Batch]:
         """Pad the inputs and dequantise the targets of the slices of a pool."""
         block, cuts = pool.block, pool.cuts
-        inputs, words = self._inputs(pool), block.offsets.get(_WORD)
+        inputs, words = self._inputs(pool), block.offsets.get(_ANSWER)
         labels = block.tensors.get("inputs/labels" if words is None else "inputs/tags")
         labels_of = repeat(None) if labels is None else cuts.split(labels, words)
-        first_of = repeat(None) if words is None else cuts.split(self._first_pieces(block), words)
+        answered_of = repeat(None) if words is None else cuts.split(self._answered(block), words)
         row_ids, first = block.rows.tolist(), 0
         targets = [decoder.decode(block, cuts) for decoder in self.targets.values()]
-        for one, own, label, first_pieces, *kinds in zip(
-            pool.sizes, inputs, labels_of, first_of, *targets, strict=False
+        for one, own, label, answered, *kinds in zip(
+            pool.sizes, inputs, labels_of, answered_of, *targets, strict=False
         ):
             yield Batch(
                 inputs=own,
@@ -105,12 +105,12 @@ class BatchDecoder:
                 totals=one.totals,
                 row_ids=tuple(row_ids[first : first + one.own_rows]),
                 weight=one.weight,
-                first_pieces=first_pieces,
+                answered=answered,
             )
             first += one.own_rows
 
-    def _first_pieces(self, block: Block) -> Tensor:
-        """Places of the words' first pieces in the flattened batches."""
+    def _answered(self, block: Block) -> Tensor:
+        """Places in the flattened batches where answers are compared."""
         return block.tensors["inputs/positions"].to(torch.int64).add_(block.parts[_FIRST])
 
     def _inputs(self, pool: EncodedPool) -> Iterator[dict[str, Tensor]]:

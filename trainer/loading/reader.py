@@ -23,7 +23,7 @@ from trainer.loading.spool import RecordSpool, spool_of
 
 # A row's number in the data: it is its place in the cache too, which the loader knows without reading it. Nothing is
 # learned from whose copy a row is, or from its text but by way of its tokens.
-_UNUSED = frozenset({"row_ids", "copies", "origins", "text", "text_offsets", "text_splits"})
+_UNUSED = frozenset({"row_ids", "copies", "origins", "text", "text_offsets", "text_splits", "documents"})
 _MOST_THREADS = 4
 
 
@@ -94,6 +94,10 @@ class Reader:
             if self._is_wanted(field, name)
         }
 
+    @property
+    def _has_language(self) -> bool:
+        return self.cache.manifest.request.data.problem == "language"
+
     @cached_property
     def _spool(self) -> RecordSpool | None:
         return spool_of(self.spool_bytes)
@@ -125,6 +129,8 @@ class Reader:
         for name in self.fields:
             field = self.cache.fields[name]
             arrays = self.cache.read(name, shard, list(self._names(name, shard)))
+            if name == INPUTS and self._has_language:
+                arrays |= answered(arrays.pop("targets", None), arrays["row_offsets"])
             self._check(name, shard, arrays, offsets if name != INPUTS else None)
             stored = {key: arrays.pop(key).astype(np.int64) for key in OFFSETS & arrays.keys()}
             if self.is_resident and name != INPUTS:
@@ -165,3 +171,18 @@ class Reader:
     def _is_wanted(self, field: str, name: str) -> bool:
         group, slash, _ = name.partition("/")
         return int(group.removeprefix("layer_")) in self.layers[field] if slash else name not in _UNUSED
+
+
+def answered(targets: NDArray[Any] | None, offsets: NDArray[Any]) -> dict[str, NDArray[Any]]:
+    """Positions in each row whose next token is to be predicted, and where those of each row begin.
+
+    Args:
+        targets: 1 of each token that is to be predicted, uint8; None: all but the first of each row are.
+        offsets: where the tokens of each row begin.
+    """
+    is_target = np.ones(int(offsets[-1]), bool) if targets is None else targets.astype(bool)
+    is_target[offsets[:-1][np.diff(offsets) > 0]] = False
+    tokens = np.flatnonzero(is_target)
+    begin = np.searchsorted(tokens, offsets)
+    positions = tokens - np.repeat(offsets[:-1], np.diff(begin)) - 1
+    return {"positions": positions.astype(np.uint16), "position_offsets": begin.astype(np.int64)}

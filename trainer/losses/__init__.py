@@ -12,6 +12,7 @@ from trainer.losses.abc import LossTerm
 from trainer.losses.attention import AttentionLoss, attention_loss
 from trainer.losses.embedding import SentenceLoss, SimilarityLoss, sentence_loss, similarity_loss
 from trainer.losses.hidden import EmbeddingLoss, HiddenLoss, hidden_loss
+from trainer.losses.language import GoldLoss, NextLoss
 from trainer.losses.logits import LabelLoss, SoftLoss, label_loss, soft_label_loss
 from trainer.losses.matches import Matches
 from trainer.losses.next_tokens import DrawnTokens, GoldTokens, TeacherStates, TopTokens
@@ -47,6 +48,8 @@ LOSSES: Table[LossTerm[Any]] = Table(
         "similarity": SimilarityLoss(),
         "soft": SoftLoss(),
         "label": LabelLoss(),
+        "next": NextLoss(),
+        "gold": GoldLoss(),
     },
 )
 """Losses by the name of the term."""

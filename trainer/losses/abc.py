@@ -12,6 +12,7 @@ from hskcache.errors import MismatchError
 from hskcache.selection.depth import LayerPair
 from trainer.batch import Batch
 from trainer.losses.matches import Matches
+from trainer.losses.speech import Final
 from trainer.recipe import Term
 
 Settings = TypeVar("Settings", bound=Term)
@@ -46,6 +47,7 @@ class Seen(NamedTuple):
         is_multilabel: whether the student answers each class by itself.
         projection: leads a student's layer, or None: its vector of a row, to the teacher's width; None where nothing
             does.
+        final: what a language model ends in; None of other students.
     """
 
     output: Any
@@ -55,6 +57,40 @@ class Seen(NamedTuple):
     num_heads: int
     is_multilabel: bool
     projection: Callable[[LayerPair | None, Term], nn.Linear | None]
+    final: Final | None = None
+
+
+class WeightedSum(NamedTuple):
+    """Weighted sum of terms.
+
+    Attributes:
+        total: scalar with gradients.
+        terms: each without its weight and without gradient, by name, to be logged.
+    """
+
+    total: Tensor
+    terms: dict[str, Tensor]
+
+
+class Computation:
+    """Computation of the terms of a loss that have it in common; an object for each way in which terms are computed."""
+
+    def summed(self, terms: Mapping[str, "tuple[Any, Term]"], seen: Seen) -> WeightedSum:
+        """Sum of terms, each with its settings, by name."""
+        raise NotImplementedError
+
+
+class Separately(Computation):
+    """Each term by itself."""
+
+    def summed(self, terms: Mapping[str, "tuple[Any, Term]"], seen: Seen) -> WeightedSum:
+        """Sum of :meth:`LossTerm.loss`."""
+        losses = {name: (settings.weight, term.loss(settings, seen)) for name, (term, settings) in terms.items()}
+        total = torch.stack([weight * loss for weight, loss in losses.values()]).sum()
+        return WeightedSum(total, {name: loss.detach() for name, (_, loss) in losses.items()})
+
+
+SEPARATELY = Separately()
 
 
 class LossTerm(Generic[Settings]):
@@ -66,6 +102,8 @@ class LossTerm(Generic[Settings]):
         has_layers: whether it compares pairs of layers.
         what: it learns from, in words, where a pair of layers is missing; empty: what its kind holds.
         keep: options of a build that keeps what it learns from.
+        setting: that decides what :meth:`check` may refuse; empty where it refuses nothing.
+        computation: way in which it is computed, together with whichever terms have the same.
     """
 
     sees_states: ClassVar[bool] = False
@@ -73,6 +111,8 @@ class LossTerm(Generic[Settings]):
     has_layers: ClassVar[bool] = False
     what: ClassVar[str] = ""
     keep: ClassVar[Mapping[str, str]] = {}
+    setting: ClassVar[str] = ""
+    computation: ClassVar[Computation] = SEPARATELY
 
     def pairs(self, settings: Settings, matches: Matches) -> tuple[LayerPair, ...]:
         """The pairs of layers that the term compares."""
@@ -81,11 +121,14 @@ class LossTerm(Generic[Settings]):
     def check(self, settings: Settings, matches: Matches, num_heads: int) -> None:
         """Raise MismatchError unless a student of so many attention heads can be compared as asked."""
 
-    def check_student(self, student: PreTrainedModel) -> None:
+    def check_student(self, student: PreTrainedModel, matches: Matches) -> None:
         """Raise MismatchError unless a student shows what the term compares."""
 
     def loss(self, settings: Settings, seen: Seen) -> Tensor:
-        """The term without its weight: a scalar in float32 of a slice, such that slices of a global batch add up."""
+        """The term without its weight: a scalar in float32 of a slice, such that slices of a global batch add up.
+
+        Asked of terms that are computed separately.
+        """
         raise NotImplementedError
 
 

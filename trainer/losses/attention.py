@@ -112,12 +112,13 @@ class AttentionLoss(LossTerm[AttentionTerm]):
     listens = True
     has_layers = True
     keep: ClassVar[Mapping[str, str]] = {"--attention": "full"}
+    setting = "heads"
 
     def check(self, settings: AttentionTerm, matches: Matches, num_heads: int) -> None:
         """Pair the heads, where it is known which are stored."""
         _heads(settings, matches, num_heads)
 
-    def check_student(self, student: PreTrainedModel) -> None:
+    def check_student(self, student: PreTrainedModel, matches: Matches) -> None:
         """Raise unless queries and keys are shown, of as many heads in every layer."""
         if not can_show_attention(student):
             raise MismatchError(

@@ -16,7 +16,7 @@ from typing import NamedTuple, assert_never
 import torch
 from torch import Tensor
 
-from trainer.losses.next_tokens import Divergence
+from trainer.terms import Divergence
 
 
 class Diverged(NamedTuple):

@@ -103,5 +103,5 @@ class LabelLoss(LossTerm[LabelTerm]):
 def _answers(seen: Seen) -> Tensor:
     """The student's logits [B, C]; of rows of words those at their first pieces, [P, C]."""
     logits: Tensor = seen.output.logits
-    first_pieces = seen.batch.first_pieces
-    return logits if first_pieces is None else logits.flatten(0, 1).index_select(0, first_pieces)
+    answered = seen.batch.answered
+    return logits if answered is None else logits.flatten(0, 1).index_select(0, answered)

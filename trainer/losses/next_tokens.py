@@ -5,7 +5,7 @@ other; D width of a head's input; V vocabulary; K ids that something is known of
 """
 
 from dataclasses import dataclass, replace
-from typing import Literal, TypeAlias
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -13,8 +13,7 @@ from torch.nn import functional as F
 
 from hskcache.classes import NO_CLASS
 from hskcache.output_head import OutputHead
-
-Divergence = Literal["forward_kl", "reverse_kl", "jsd"]
+from trainer.terms import Divergence
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -77,6 +77,8 @@ def _lacking(knowledge: Knowledge, stage: Stage) -> str | None:
         return f"learns from a classifier's answers, and {where} holds {knowledge.rows}"
     if not knowledge.has_task and stage.select == "best" and knowledge.embedded(losses.kinds) is None:
         return f"picks the epoch that scores best, and {where} holds {knowledge.rows}"
+    if not knowledge.has_language and losses.needs_language:
+        return f"learns next tokens, which causal language models say, and {where} holds {knowledge.rows}"
     for kind in losses.kinds:
         if kind not in knowledge.fields:
             return f"learns from {KINDS[kind].words}, and {where} keeps none"
@@ -89,17 +91,18 @@ def _change(knowledge: Knowledge, recipe: Recipe, stage: Stage) -> str:
     """Advice where a stage lacks something; whoever follows it comes to no other lack."""
     if not knowledge.has_task and not stage.losses.needs_task and stage.select == "best":
         return f"use --set {stage.name}.select=last"
-    ways = (
-        []
-        if not knowledge.has_task and any(one.losses.needs_task for one in recipe.stages)
-        else [_kept(knowledge, recipe)]
+    asked = [one.losses for one in recipe.stages]
+    is_of_others = (not knowledge.has_task and any(losses.needs_task for losses in asked)) or (
+        not knowledge.has_language and any(losses.needs_language for losses in asked)
     )
+    ways = [] if is_of_others else [_kept(knowledge, recipe)]
     stages = {name: load_recipe(name).stages for name in known_recipes()}
     if fitting := [name for name in stages if all(_lacking(knowledge, one) is None for one in stages[name])]:
         ways.append(f"use --recipe {' or '.join(fitting)}")
     if not ways:
-        # Of the recipes that ship one is for a corpus.
-        ways.append(f"for --recipe tinybert-general {_kept(knowledge, load_recipe('tinybert-general'))}")
+        # Of the recipes that ship one is for a corpus, and one for what a language model says of it.
+        other = "lm" if knowledge.has_language else "tinybert-general"
+        ways.append(f"for --recipe {other} {_kept(knowledge, load_recipe(other))}")
     return ", or ".join(ways)
 
 
@@ -222,11 +225,11 @@ def _check_terms(knowledge: Knowledge, recipe: Recipe, student: PreTrainedModel)
         for name, settings in stage.losses.terms.items():
             if settings.kind is not None and settings.kind not in knowledge.fields:
                 continue
-            LOSSES[name].check_student(student)
+            LOSSES[name].check_student(student, knowledge.matches)
             try:
                 LOSSES[name].check(settings, knowledge.matches, num_heads)
             except MismatchError as error:
-                raise MismatchError(f"{error} (--set {stage.name}.losses.attention.heads=...)") from None
+                raise MismatchError(f"{error} (--set {stage.name}.losses.{name}.{LOSSES[name].setting}=...)") from None
 
 
 def check_tokenizer(knowledge: Knowledge, theirs: Mapping[str, int], ours: Mapping[str, int], student: str) -> None:

@@ -54,6 +54,11 @@ class Knowledge:
         """False if the rows are texts without a task: nothing of a classifier can be learned or scored."""
         return self.request.data.has_task
 
+    @property
+    def has_language(self) -> bool:
+        """True if a causal language model is to say the next tokens of the rows."""
+        return self.request.data.problem == "language"
+
     def embedded(self, kinds: Collection[str]) -> EmbeddingField | None:
         """The embeddings that a student learns to give; None where it answers a task, or learns of none.
 

@@ -126,7 +126,7 @@ class LiveLoader(Ordered[Job, Batch]):
                     },
                     row_ids=tuple(own.tolist()),
                     weight=weight,
-                    first_pieces=None if rows.first_pieces_P is None else rows.first_pieces_P.clone(),
+                    answered=None if rows.first_pieces_P is None else rows.first_pieces_P.clone(),
                 )
 
     def _targets(self, inputs: dict[str, torch.Tensor], rows: PaddedRows) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """A student together with the losses of one stage: what the optimiser sees."""
 
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
@@ -9,11 +10,13 @@ from transformers import PreTrainedModel
 from hskcache.attention import IMPLEMENTATION, listening
 from hskcache.classes import problem_of
 from hskcache.encoder import takes_token_types
+from hskcache.output_head import without_logits
 from hskcache.selection.depth import LayerPair
 from trainer.batch import Batch
 from trainer.losses import LOSSES
 from trainer.losses.abc import Attentions, Seen
 from trainer.losses.matches import Matches
+from trainer.losses.speech import Final, live, student_head
 from trainer.recipe import Losses, Term
 from trainer.source.projections import Projections, draw, is_projected, name_of, needed, widths_for
 
@@ -29,7 +32,8 @@ class Objective(nn.Module):
     MismatchError if the student's attention heads cannot be compared as asked, or its attention cannot be seen.
 
     Args:
-        student: a sequence classifier, or an encoder where no term is about what a classifier answers.
+        student: a sequence classifier, an encoder where no term is about what a classifier answers, or a causal
+            language model, whose forward pass ends before its head.
         matches: which layers learn from which; only those that the terms are about are used.
         seed: of the projections that are drawn.
         held: projections that the student has learned through before; those that are needed are taken up.
@@ -49,6 +53,11 @@ class Objective(nn.Module):
         self.matches = matches or Matches()
         self.drops_token_types = not takes_token_types(student)
         self.terms = {name: (LOSSES[name], settings) for name, settings in losses.terms.items()}
+        self.computations = {
+            computation: {name: one for name, one in self.terms.items() if one[0].computation is computation}
+            for computation in dict.fromkeys(term.computation for term, _ in self.terms.values())
+        }
+        self.head = student_head(student)
         self.num_heads = int(getattr(student.config, "num_attention_heads", 0))
         for term, settings in self.terms.values():
             term.check(settings, self.matches, self.num_heads)
@@ -70,11 +79,30 @@ class Objective(nn.Module):
             inputs = {name: tensor for name, tensor in inputs.items() if name != "token_type_ids"}
         attentions = Attentions()
         with listening(attentions if self._listens else None):
-            output = self.student(**inputs, output_hidden_states=any(one.sees_states for one, _ in self.terms.values()))
-        seen = Seen(output, attentions, batch, self.matches, self.num_heads, self._is_multilabel, self._projection)
-        terms = [(name, settings.weight, term.loss(settings, seen)) for name, (term, settings) in self.terms.items()]
-        total = torch.stack([weight * term for _, weight, term in terms]).sum()
-        return batch.weight * total, {name: batch.weight * term.detach() for name, _, term in terms}
+            output, final = self._run(inputs)
+        seen = Seen(
+            output,
+            attentions,
+            batch,
+            self.matches,
+            self.num_heads,
+            self._is_multilabel,
+            self._projection,
+            final,
+        )
+        sums = [computation.summed(terms, seen) for computation, terms in self.computations.items()]
+        terms = {name: term for one in sums for name, term in one.terms.items()}
+        total = torch.stack([one.total for one in sums]).sum()
+        return batch.weight * total, {name: batch.weight * terms[name] for name in self.terms}
+
+    def _run(self, inputs: dict[str, Tensor]) -> tuple[Any, Final | None]:
+        """Output of the student; of a language model without logits, of which some at a time are made of its end."""
+        asked: dict[str, Any] = {"output_hidden_states": any(term.sees_states for term, _ in self.terms.values())}
+        if self.head is None:
+            return self.student(**inputs, **asked), None
+        with without_logits(self.student, self.head) as states:
+            output = self.student(**inputs, **asked, use_cache=False)
+        return output, Final(states[0], live(self.head, self.student))
 
     @property
     def _is_multilabel(self) -> bool:

@@ -8,6 +8,7 @@ from trainer.loading.kinds.attention import LoadedAttention
 from trainer.loading.kinds.embedding import LoadedEmbedding
 from trainer.loading.kinds.hidden import LoadedHidden
 from trainer.loading.kinds.logits import LoadedLogits
+from trainer.loading.kinds.vocabulary import LoadedVocabulary
 
 __all__ = ["LOADED", "LoadedKind"]
 
@@ -18,6 +19,7 @@ LOADED: Table[LoadedKind[Any]] = Table(
         "hidden": LoadedHidden(),
         "attention": LoadedAttention(),
         "embedding": LoadedEmbedding(),
+        "vocabulary": LoadedVocabulary(),
     },
 )
 """Loaders by the name of the kind."""
