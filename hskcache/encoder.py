@@ -53,7 +53,7 @@ def weights_digest(model: "Module") -> str:
 def num_positions(model: "PreTrainedModel") -> int | None:
     """The longest row the model can read, in tokens; None where positions come from no table."""
     for name, module in model.named_modules():
-        if name.endswith("position_embeddings") and hasattr(module, "num_embeddings"):
+        if name.endswith(("position_embeddings", "wpe")) and hasattr(module, "num_embeddings"):
             # RoBERTa counts positions from its padding id + 1, so the first rows of the table are never read.
             return int(module.num_embeddings) - (0 if module.padding_idx is None else module.padding_idx + 1)
         if name.endswith("embed_positions") and hasattr(module, "num_embeddings"):

@@ -18,6 +18,9 @@ from hskcache.nearest import meant
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+BITS_PER_BYTE, PERPLEXITY = "bits_per_byte", "perplexity"
+_LOWER_IS_BETTER = frozenset({BITS_PER_BYTE, PERPLEXITY})
+
 Metric: TypeAlias = Callable[["NDArray[Any]", "NDArray[Any]"], float]
 
 
@@ -218,6 +221,11 @@ DEFAULT_METRICS: dict[str, tuple[str, ...]] = {
     "duplicates": ("auc", "average_precision", "spearman"),
     "tagging": PROBLEM_METRICS["tagging"],
 }
+
+
+def is_better(metric: str, value: float, other: float) -> bool:
+    """True if a value of a metric is better than another: higher, of perplexity and bits a byte lower."""
+    return value < other if metric in _LOWER_IS_BETTER else value > other
 
 
 def metrics_for(problem: str, names: Sequence[str] | None = None, first: str | None = None) -> dict[str, Metric]:

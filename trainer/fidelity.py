@@ -3,7 +3,8 @@
 Nothing is tokenized and no teacher runs: a cache holds the rows as token ids. Dimension letters: N rows, C classes.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -13,12 +14,17 @@ from transformers import PreTrainedModel
 
 from hskcache.cache import Cache
 from hskcache.decoded import Distance
+from hskcache.encoded import ENCODED
+from hskcache.encoding import get_encoding
 from hskcache.inference import check_fit, predict
 from hskcache.metrics import pearson
+from hskcache.output_head import OutputHead
 from hskcache.ragged import Integers
 from hskcache.store.fields import INPUTS, InputsField, LogitsField
+from hskcache.store.kinds.vocabulary import VocabularyField, unpacked
 from hskcache.text import TokenizedRows
 from hskcache.text.first_pieces import stored_pieces
+from trainer.likelihood import answers_of, likeliest, targets_of
 
 Logits = NDArray[np.float32]
 
@@ -26,11 +32,12 @@ Logits = NDArray[np.float32]
 def cached_rows(cache: Cache, shard: int) -> TokenizedRows:
     """The rows of a shard. Raises DamageError if it is not as it was written."""
     stored = cache.manifest.shards[INPUTS][shard].arrays
-    names = {"row_offsets", "input_ids", "token_type_ids", "positions", "position_offsets"}
+    names = {"row_offsets", "input_ids", "token_type_ids", "positions", "position_offsets", "targets"}
     arrays = cache.read(INPUTS, shard, names & stored.keys())
     offsets = arrays["row_offsets"].astype(np.int64)
     ids, types, words = arrays["input_ids"].astype(np.int32), arrays.get("token_type_ids"), stored_pieces(arrays)
-    return TokenizedRows(ids, offsets, types, frozenset(), words=words)
+    targets = arrays["targets"].astype(bool) if "targets" in arrays else None
+    return TokenizedRows(ids, offsets, types, frozenset(), words=words, targets=targets)
 
 
 def words_of(cache: Cache) -> Integers | None:
@@ -71,6 +78,77 @@ def beside(
     lacks_N = np.isin(np.arange(cache.num_rows), cache.skipped([field]))
     theirs_NC[lacks_N if (counts := words_of(cache)) is None else np.repeat(lacks_N, counts)] = np.nan
     return ours_NC, theirs_NC
+
+
+class Said(NamedTuple):
+    """Next tokens of the rows of a cache, as a model and the cached teacher say them.
+
+    Attributes:
+        ours_T: log probabilities of the tokens by the model, float32.
+        theirs_T: those by the teacher; NaN where the cache holds nothing.
+        num_compared: tokens of which the cache tells the teacher's likeliest; 0 where it keeps draws.
+        num_alike: of these, those of which it is the model's likeliest, too.
+    """
+
+    ours_T: NDArray[np.float32]
+    theirs_T: NDArray[np.float32]
+    num_compared: int
+    num_alike: int
+
+
+def said_beside(model: PreTrainedModel, cache: Cache, field: str, bf16: bool, on_rows: Callable[[int], None]) -> Said:
+    """Next tokens of every row of a cache, shard by shard; arguments and errors are those of :func:`beside`.
+
+    ``model``: a causal language model; ``field``: of next tokens. Raises TeacherError if the model says none.
+    """
+    stored = cache.fields[field]
+    assert isinstance(stored, VocabularyField)
+    head = _stored_head(cache, field, stored, model.device)
+    ours, theirs = list[NDArray[np.float32]](), list[NDArray[np.float32]]()
+    num_compared = num_alike = 0
+    cache.ahead((name, shard) for shard in range(len(cache.shards)) for name in (INPUTS, field))
+    for shard in range(len(cache.shards)):
+        rows = cached_rows(cache, shard)
+        check_fit(model, rows, cache.name)
+        found = answers_of(model, rows, bf16=bf16, on_rows=on_rows)
+        arrays = cache.read(field, shard)
+        begin_T = np.repeat(rows.offsets[:-1], np.diff(arrays["position_offsets"]))
+        place_T = np.searchsorted(targets_of(rows), begin_T + arrays["positions"] + 1)
+        gold_T = np.full(len(found.logp_T), np.nan, np.float32)
+        gold_T[place_T] = arrays["gold"]
+        if (best_T := _likeliest(stored, arrays, head)) is not None:
+            num_compared += len(best_T)
+            num_alike += int((found.best_T[place_T] == best_T).sum())
+        ours.append(found.logp_T)
+        theirs.append(gold_T)
+    return Said(np.concatenate(ours), np.concatenate(theirs), num_compared, num_alike)
+
+
+def _likeliest(
+    field: VocabularyField, arrays: Mapping[str, NDArray[Any]], head: OutputHead | None
+) -> NDArray[np.int64] | None:
+    """The teacher's likeliest token at each position, int64 [T]; None where draws do not tell it."""
+    if field.form == "top":
+        return unpacked(field, arrays)[:, 0]
+    if head is None:
+        return None
+    assert field.encoding is not None
+    assert field.width is not None
+    encoded = {name: torch.from_numpy(arrays[name]) for name in ENCODED[field.encoding].of(field.width)}
+    states_TD = get_encoding(field.encoding).decode(encoded, field.width)
+    best: NDArray[np.int64] = likeliest(head, states_TD.to(head.weight_VD.device)).cpu().numpy()
+    return best
+
+
+def _stored_head(cache: Cache, name: str, field: VocabularyField, device: torch.device) -> OutputHead | None:
+    """The teacher's head in float32; None where a cache keeps none."""
+    if field.form != "head":
+        return None
+    parts = {part: torch.from_numpy(array) for part, array in cache.constants(name).items()}
+    if field.head_dtype == "bfloat16":
+        parts = {part: bits.view(torch.bfloat16) for part, bits in parts.items()}
+    weight_VD, bias_V = parts["weight"].float().to(device), parts.get("bias")
+    return OutputHead(weight_VD, None if bias_V is None else bias_V.float().to(device), field.scale, field.softcap)
 
 
 def fidelity(ours_NC: Logits, theirs_NC: Logits, is_multilabel: bool = False) -> dict[str, float]:

@@ -132,10 +132,13 @@ class Recipe(Finite):
         return tuple(dict.fromkeys(term.kind for term in self.terms.values() if term.kind is not None))
 
     def scored(self) -> "Recipe":
-        """The same for embeddings that there are pairs to score by: the best are kept where nothing is said."""
+        """The same where students can be scored: of stages that learn embeddings or next tokens the best are kept.
+
+        So it is where a stage says nothing of it.
+        """
         stages = (
             stage.model_copy(update={"select": "best"})
-            if stage.losses.embeds and "select" not in stage.model_fields_set
+            if (stage.losses.embeds or stage.losses.needs_language) and "select" not in stage.model_fields_set
             else stage
             for stage in self.stages
         )

@@ -5,28 +5,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from hskcache import console
 from hskcache.build.request import BuildRequest, Texts
 from hskcache.cut import Reach, tell_cut
-from hskcache.errors import DataError, SpecError, TeacherError
+from hskcache.errors import SpecError, TeacherError
 from hskcache.runtime import require_teacher_extra
 from hskcache.spec import Packing
 from hskcache.text.compressed import format_of
-from hskcache.text.language.rows import LanguageRows
-from hskcache.text.language.texts import completions, documents_of_file, documents_of_rows
+from hskcache.text.language.rows import LanguageRows, longest_row
+from hskcache.text.language.sources import rows_of_data, rows_of_file
 from hskcache.text.layout import Layout
-from hskcache.text.memory import InMemory
 from hskcache.text.regular import check_corpus
 from hskcache.text.strings import spooling
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
-
     from hskcache.build.job import Job
     from hskcache.teacher.load import Teacher
-
-ROW_TOKENS = 1024
-"""Tokens of a row at most where nobody says it and the teacher reads as many."""
 
 
 def reads_language(request: BuildRequest) -> bool:
@@ -53,8 +46,7 @@ def row_tokens(teacher: str) -> int:
     """
     from hskcache.model.load import load_config
 
-    most = getattr(load_config(teacher, "a teacher"), "max_position_embeddings", None)
-    return min(ROW_TOKENS, most) if isinstance(most, int) and most > 2 else ROW_TOKENS
+    return longest_row(load_config(teacher, "a teacher"))
 
 
 def make_language_job(request: BuildRequest, spool: Path | None = None) -> "Job":
@@ -135,25 +127,9 @@ def _rows(texts: Texts, teacher: "Teacher", max_length: int) -> LanguageRows:
     """Rows of a source, with a progress bar."""
     tokenizer = teacher.tokenizer
     if texts.corpus is not None:
-        return _of_file(texts.corpus, tokenizer, max_length, texts.one_document)
+        return rows_of_file(texts.corpus, tokenizer, max_length, texts.one_document)
     assert texts.data is not None
-    return _of_data(texts.data, texts.layout, tokenizer, max_length)
-
-
-def _of_file(path: Path, tokenizer: "PreTrainedTokenizerBase", max_length: int, one_document: bool) -> LanguageRows:
-    with console.advancing("tokenize", path.stat().st_size, "bytes") as advance:
-        return documents_of_file(path, tokenizer, max_length, one_document, advance)
-
-
-def _of_data(
-    data: str | InMemory, layout: Layout, tokenizer: "PreTrainedTokenizerBase", max_length: int
-) -> LanguageRows:
-    examples = replace(layout, label="").read(data)
-    if examples.words is not None:
-        raise DataError(f"{data}: the texts are lists of words; give a column of texts")
-    make = documents_of_rows if examples.pairs is None else completions
-    with console.advancing("tokenize", len(examples)) as advance:
-        return make(examples, tokenizer, max_length, advance)
+    return rows_of_data(texts.data, texts.layout, tokenizer, max_length)
 
 
 def _most(teacher: "Teacher") -> int | None:

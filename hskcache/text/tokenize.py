@@ -44,6 +44,7 @@ class TokenizedRows:
         targets: bool [sum L], the tokens that a language model is to predict from those before them, never the first
             of a row; None: all but the first of each row.
         documents: int64 [N], number of the document that each row is a part of; None where rows are no parts of any.
+        num_bytes: of whole texts that all tokens of the rows are of, in UTF-8; None where that is not known.
     """
 
     input_ids: NDArray[np.int32]
@@ -54,6 +55,7 @@ class TokenizedRows:
     words: FirstPieces | None = None
     targets: NDArray[np.bool_] | None = None
     documents: NDArray[np.int64] | None = None
+    num_bytes: int | None = None
 
     def __len__(self) -> int:
         return len(self.offsets) - 1

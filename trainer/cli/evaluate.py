@@ -1,4 +1,4 @@
-"""``hsktrain evaluate``: the task metrics of a model."""
+"""``hsktrain evaluate``: the task metrics of a model, or how well a language model says texts."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hskcache import console, runtime
-from hskcache.completion import places
+from hskcache.completion import fields, places
 from hskcache.errors import SpecError
-from hskcache.options import as_json, device, each_once, layout
+from hskcache.options import as_json, device, each_once, gathered, layout
 from hskcache.ranges import Whole
 from hskcache.text.layout import Layout
 from trainer.cli import options
@@ -22,17 +22,52 @@ if TYPE_CHECKING:
     from hskcache.text.windows import Windowing
 
 
+@dataclass(frozen=True)
+class EvaluateRequest:
+    """A model to score and the rows, as the options say it that are called alike."""
+
+    model: str
+    sources: Sequence[str]
+    corpus: str | None
+    one_document: bool
+    cache: str | None
+    field: str | None
+    layout: Layout
+    max_length: int | None
+    stride: int | None
+    bf16: bool
+    device: str
+
+
 @click.command()
 @options.classifier
 @click.option(
     "--data",
     "sources",
-    required=True,
     multiple=True,
     metavar="FILE",
     callback=each_once,
-    help="Labelled rows; may be repeated, each file is scored by itself.",
+    help="Labelled rows, of a causal language model texts; may be repeated, each file is scored by itself.",
     shell_complete=places,
+)
+@click.option(
+    "--corpus",
+    metavar="FILE",
+    help="Of a causal language model: plain text, whose tokens it is to say.",
+    shell_complete=places,
+)
+@click.option("--one-document", is_flag=True, help="Read all of --corpus as one document, blank lines too.")
+@click.option(
+    "--cache",
+    metavar="PATH_OR_URL",
+    help="Of a causal language model: the rows of a cache, beside what its teacher said of them.",
+    shell_complete=places,
+)
+@click.option(
+    "--field",
+    metavar="NAME",
+    help="With --cache: the teacher's field of next tokens.  [default: vocabulary, the cache's own]",
+    shell_complete=fields,
 )
 @layout
 @options.trained_max_length
@@ -45,17 +80,9 @@ if TYPE_CHECKING:
 @options.bf16
 @device
 @as_json
-def evaluate(
-    model: str,
-    sources: Sequence[str],
-    layout: Layout,
-    max_length: int | None,
-    stride: int | None,
-    bf16: bool,
-    device: str,
-    as_json: bool,
-) -> None:
-    """Score a model on labelled rows.
+@gathered(EvaluateRequest, "request")
+def evaluate(request: EvaluateRequest, as_json: bool) -> None:
+    """Score a model on labelled rows, or a causal language model on texts.
 
     Class indices follow the order of the labels in the model's config. Columns that are not given are those that the
     model was trained on. Several files, such as both development sets of MNLI, are scored one by one.
@@ -63,13 +90,29 @@ def evaluate(
     Of a sentence-transformers folder the cosines of pairs are compared with their scores, or with the two classes of
     pairs that are alike or not, and nothing is learned from these: --task stsb or qqp, or --text, --text-pair and
     --label.
+
+    Of a causal language model it is told how well it says the tokens of --corpus, of texts of --data, or of the rows of
+    --cache: perplexity, and bits a byte, which models of other tokenizers can be compared by.
     """
     from hskcache.model.sentence import sentence_modules
     from trainer import chance
+    from trainer.student.causal import is_causal_source
 
-    asked = _Asked(model, sources, layout, max_length, stride, bf16, device)
+    model, sources = request.model, request.sources
     is_embedder = sentence_modules(model) is not None
-    results = _embedded(asked) if is_embedder else _classified(asked)
+    if not is_embedder and is_causal_source(model):
+        from trainer.cli.speaking import evaluated
+
+        evaluated(request, as_json)
+        return
+    for flag, value in (("--corpus", request.corpus), ("--cache", request.cache), ("--field", request.field)):
+        if value is not None:
+            raise SpecError(f"{flag} {value} is for causal language models, and {model} is none; give --data FILE")
+    if request.one_document:
+        raise SpecError(f"--one-document is for causal language models, and {model} is none; leave it out")
+    if not sources:
+        raise SpecError("give labelled rows to score the model on: --data FILE")
+    results = _embedded(request) if is_embedder else _classified(request)
     if as_json:
         plain = [{"data": source, **result} for source, result in zip(sources, results, strict=True)]
         console.print_json({"model": model, **(plain[0] if len(plain) == 1 else {"evaluations": plain})})
@@ -80,20 +123,7 @@ def evaluate(
         chance.tell(result, where, "train it at another learning rate, for more epochs or on more rows")
 
 
-@dataclass(frozen=True)
-class _Asked:
-    """A model to score, and the rows."""
-
-    model: str
-    sources: Sequence[str]
-    layout: Layout
-    max_length: int | None
-    stride: int | None
-    bf16: bool
-    device: str
-
-
-def _embedded(asked: _Asked) -> list[dict[str, Any]]:
+def _embedded(asked: EvaluateRequest) -> list[dict[str, Any]]:
     """Metrics of cosines on each file."""
     from hskcache.text.remembered import of_model
     from trainer.similarity import load_sentence_model, read_scored_pairs, scored_pairs
@@ -108,7 +138,7 @@ def _embedded(asked: _Asked) -> list[dict[str, Any]]:
     return [scored_pairs(model, examples, layout) for examples in rows]
 
 
-def _classified(asked: _Asked) -> list[dict[str, Any]]:
+def _classified(asked: EvaluateRequest) -> list[dict[str, Any]]:
     """Metrics of a classifier on each file."""
     from hskcache.model.adapter import tokenizer_of
     from hskcache.text import load_tokenizer
@@ -132,7 +162,7 @@ def _classified(asked: _Asked) -> list[dict[str, Any]]:
 
 
 def _windowing(
-    asked: _Asked, classifier: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase"
+    asked: EvaluateRequest, classifier: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase"
 ) -> "Windowing | None":
     """Way of reading long rows; None where all are read whole."""
     from hskcache.spec import Windows

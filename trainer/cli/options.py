@@ -178,6 +178,13 @@ def tell_end(result: Mapping[str, Any], out: Path, following: Mapping[str, Seque
         )
         return
     kind = next(iter(read_json(out / "config.json").get("architectures") or ()), "")
+    if kind.endswith(("ForCausalLM", "LMHeadModel")):
+        told = [f"{name} {value:.4f}" for name, value in scores.items()]
+        console.say(f"{out} is a causal language model{': ' if told else ''}{', '.join(told)}")
+        console.say(
+            f"next: hsktrain evaluate --model {shlex.quote(str(out))} --corpus FILE tells how well it says texts"
+        )
+        return
     is_scored = metric is not None and metric in scores
     if not is_scored and kind.endswith("ForSequenceClassification"):
         console.say(f"{out}: no score, as there are no labelled rows; hsktrain predict --model {out} answers rows")

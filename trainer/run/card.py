@@ -13,7 +13,7 @@ from typing import Any
 import torch
 import yaml
 from huggingface_hub import EvalResult, ModelCardData
-from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, PreTrainedModel
 
 from hskcache.classes import problem_of
 from hskcache.counted import counted
@@ -102,7 +102,9 @@ def lines_of(request: Request, cache_id: str | None, fields: Sequence[str], view
 
 
 def _answers(model: PreTrainedModel) -> str | None:
-    """The hub's word for what a model with a classifier does, scored or not; None of one without."""
+    """The hub's word for what a model with a head does, scored or not; None of one without."""
+    if model.can_generate():
+        return "text-generation"
     if type(model).__name__.endswith("ForTokenClassification"):
         return "token-classification"
     return "text-classification" if type(model).__name__.endswith("ForSequenceClassification") else None
@@ -151,6 +153,8 @@ def _introduction(name: str, model: PreTrainedModel, account: Account) -> str:
     without_task = "An embedder" if account.is_embedder else "An encoder"
     answers = f"A {what[problem_of(config) or 'classification']}"
     kind = answers if _answers(model) else without_task
+    if _answers(model) == "text-generation":
+        return f"# {word(name)}\n\nA causal language model: {config.model_type}, {shape}, {how} by hskcache."
     if _answers(model) == "token-classification":
         return f"# {word(name)}\n\nA tagger of words: {config.model_type}, {shape}, {how} by hskcache."
     return f"# {word(name)}\n\n{kind} of texts: {config.model_type}, {shape}, {how} by hskcache."
@@ -191,7 +195,7 @@ def _picked(result: Mapping[str, Any]) -> str:
 def _sizes(model: PreTrainedModel, account: Account) -> str:
     config, teacher = model.config, account.teacher
     own = [config.num_hidden_layers, config.hidden_size, model.num_parameters()]
-    theirs = [] if teacher is None else [teacher.num_layers, teacher.width, _num_parameters(teacher, config.num_labels)]
+    theirs = [] if teacher is None else [teacher.num_layers, teacher.width, _num_parameters(teacher, model)]
     heads = ["", "this model", *(["its teacher"] if theirs else [])]
     lines = ["## Size", "", f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for place, what in enumerate(("layers", "width", "parameters")):
@@ -203,13 +207,14 @@ def _sizes(model: PreTrainedModel, account: Account) -> str:
     return "\n".join([*lines, "", f"The weights take {human_bytes(num_bytes)}."])
 
 
-def _num_parameters(teacher: TeacherInfo, num_labels: int) -> int | None:
+def _num_parameters(teacher: TeacherInfo, model: PreTrainedModel) -> int | None:
     """Parameters of a teacher by its configuration, for which nothing is drawn; None of one that is not known here."""
     settings = {name: value for name, value in teacher.config.items() if name != "model_type"}
+    kind = AutoModelForCausalLM if model.can_generate() else AutoModelForSequenceClassification
     try:
-        config = AutoConfig.for_model(teacher.model_type, **settings | {"num_labels": num_labels})
+        config = AutoConfig.for_model(teacher.model_type, **settings | {"num_labels": model.config.num_labels})
         with torch.device("meta"):
-            return int(AutoModelForSequenceClassification.from_config(config).num_parameters())
+            return int(kind.from_config(config).num_parameters())
     except Exception:  # noqa: BLE001  (each model family raises errors of its own kinds)
         return None
 
@@ -232,6 +237,8 @@ def _use(name: str, model: PreTrainedModel, account: Account) -> str:
     if not _answers(model):
         python = f'from transformers import AutoModel\n\nencoder = AutoModel.from_pretrained("{name}")'
         return f"## How to use it\n\n```python\n{own}{python}\n```\n\nIt is an encoder for classifiers to begin from."
+    if _answers(model) == "text-generation":
+        return _use_speaking(name, account)
     given = '"a text"'
     if account.rows is not None and account.rows.is_pairs:
         given = '{"text": "a text", "text_pair": "another"}'
@@ -245,6 +252,12 @@ def _use(name: str, model: PreTrainedModel, account: Account) -> str:
     return (
         f"## How to use it\n\n```python\n{own}{python}\n```\n\n```bash\npip install 'hskcache[student]'\n{shell}\n```"
     )
+
+
+def _use_speaking(name: str, account: Account) -> str:
+    python = f'from transformers import pipeline\n\nprint(pipeline("text-generation", model="{name}")("a text"))'
+    shell = shlex.join(["hsktrain", "evaluate", "--model", name, "--corpus", word(account.data or "FILE")])
+    return f"## How to use it\n\n```python\n{python}\n```\n\n```bash\npip install 'hskcache[student]'\n{shell}\n```"
 
 
 def _began(account: Account) -> str:

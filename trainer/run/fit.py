@@ -38,7 +38,7 @@ from trainer.run.learner import Learner, Projecting, told
 from trainer.run.progress import EvaluationLines, Pace
 from trainer.run.request import Machine
 from trainer.run.resume import PlaceCallback, newest, stopped
-from trainer.run.selecting import Best
+from trainer.run.selecting import Best, best_of
 from trainer.run.training import Course, selection, train, write_arguments
 from trainer.similarity import PairScore
 from trainer.source import projections
@@ -166,7 +166,7 @@ def _finished(run: Run, learner: Learner) -> dict[str, Any]:
     stages = [read_json(folder / DONE) for folder in folders]
     scores = _through(job.score, learner)(learner.student)
     result = {"metric": job.metric, "scores": scores, **chance.record(scores), "stages": stages}
-    result |= run.baselines.record() | _best(stages[-1], job.metric)
+    result |= run.baselines.record() | best_of(stages[-1], job.metric)
     if isinstance(scores, Scores):
         result |= scores.uncertainty()
     if job.others:
@@ -203,14 +203,6 @@ def _embedder(job: Fit, learner: Learner) -> Embedder | None:
 def _through(score: Score, learner: Learner) -> Score:
     """The score of a learner: that of an embedder needs the projection that its vectors go through."""
     return score.through(learner.projections.get(projections.OF_ROWS)) if isinstance(score, PairScore) else score
-
-
-def _best(stage: Mapping[str, Any], metric: str | None) -> dict[str, Any]:
-    """The evaluation that the last stage kept the weights of, the first of equals; nothing where it kept its last."""
-    if not stage["evaluations"] or metric is None:
-        return {}
-    best = max(stage["evaluations"], key=lambda one: one[metric])
-    return {"best": {"stage": stage["name"], "epoch": best["epoch"], "step": best["step"]}}
 
 
 def _run_stage(run: "Run", number: int, learner: Learner, folder: Path) -> None:

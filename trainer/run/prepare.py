@@ -1,12 +1,11 @@
 """Preparation of a run from what it is asked for with: everything is opened and fits, nothing is written."""
 
-from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import torch
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hskcache import runtime
 from hskcache.counted import counted
@@ -18,19 +17,21 @@ from hskcache.recall import of_cache, tell_cut_of
 from hskcache.remarks import remark
 from hskcache.store.fields import KINDS, LOGITS
 from hskcache.store.kinds.embedding import Embeddings
-from hskcache.text import load_tokenizer, tokenized
+from hskcache.text import load_tokenizer
 from hskcache.text.tokenize import reach_of
 from hskcache.views import View, parse_view
 from trainer.run.card import Account, lines_of
 from trainer.run.fit import Fit
 from trainer.run.learner import Projecting, left_behind, projections_of, take_up
 from trainer.run.request import FitRequest, FromCache, Machine
-from trainer.run.scoring import NO_EVALUATION, NOTHING, Scoring, ScoringRows, scorer_of
+from trainer.run.scorers import scorer_of
+from trainer.run.scoring import NO_EVALUATION, NOTHING, Scoring
 from trainer.source import projections
 from trainer.source.gate import check_recipe, check_student, check_tokenizer
 from trainer.source.knowledge import Knowledge
 from trainer.source.reduced import Directions, check_dims, principal_directions, reduced_source
 from trainer.source.source import Local, Source, cached_source, in_tokens_of, opened_cache
+from trainer.student.causal import LanguageInterface, create_causal
 from trainer.student.create import create_encoder, create_student
 from trainer.student.origin import has_no_weights
 from trainer.student.token_types import token_types_after
@@ -58,7 +59,7 @@ def prepare_fit(request: FitRequest, machine: Machine, tells: bool = True) -> Fi
     further = {str(rows): scorer.read(rows) for rows in others}
     with runtime.quiet():
         tokenizer = load_tokenizer(source.tokenizer)
-        student = _student(request, knowledge, tokenizer.get_vocab())
+        student = _student(request, knowledge, tokenizer)
         projecting = _projecting(request, knowledge, student, tells)
     if directions is not None and directions.basis_VN.shape[0] == student.config.hidden_size:
         # As wide as the teacher: what leads its vectors on leads the student's, to begin with.
@@ -68,8 +69,8 @@ def prepare_fit(request: FitRequest, machine: Machine, tells: bool = True) -> Fi
     if tells:
         tell_cut_of(knowledge.request, knowledge.where, reach)
 
-    def scoring_on(found: ScoringRows, data: str) -> Scoring:
-        rows = tokenized(scorer.texts(found.examples), tokenizer, max_length)
+    def scoring_on(found: Any, data: str) -> Scoring:
+        rows = scorer.tokenized(found, tokenizer, max_length)
         check_fit(student, rows)
         if tells:
             tell_cut(rows.cut, len(rows), data, reach)
@@ -172,10 +173,15 @@ def _reduced(request: FitRequest, source: Source, tells: bool) -> tuple[Source, 
     return reduced_source(source, found), found
 
 
-def _student(request: FitRequest, knowledge: Knowledge, vocabulary: Mapping[str, int]) -> PreTrainedModel:
+def _student(request: FitRequest, knowledge: Knowledge, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
     """The student at its start, once it is known to fit what there is to learn from."""
-    create = create_student if knowledge.has_task else create_encoder
-    student = create(request.student, knowledge.interface(1 + max(vocabulary.values())), request.seed)
+    vocabulary = tokenizer.get_vocab()
+    if knowledge.has_language:
+        ids = LanguageInterface.of(tokenizer, knowledge.request.teacher.vocab_size)
+        student = create_causal(request.student, ids, request.seed)
+    else:
+        create = create_student if knowledge.has_task else create_encoder
+        student = create(request.student, knowledge.interface(1 + max(vocabulary.values())), request.seed)
     check_student(knowledge, request.recipe, student, request.layer_map)
     if (theirs := own_vocabulary(request.student)) is not None:
         check_tokenizer(knowledge, theirs, vocabulary, request.origin)

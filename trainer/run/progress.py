@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from hskcache import console
+from hskcache.metrics import is_better
 from hskcache.units import human_time
 from trainer.run.baselines import Baselines
 
@@ -77,7 +78,7 @@ class EvaluationLines(TrainerCallback):  # type: ignore[misc]  # transformers is
         if self.metric not in scores:
             return
         told = [", ".join(f"{name} {value:.4f}" for name, value in scores.items())]
-        if state.best_metric is None or scores[self.metric] > state.best_metric:
+        if state.best_metric is None or is_better(self.metric, scores[self.metric], state.best_metric):
             told.append("the best so far")
         else:
             epoch = epoch_of(state, state.best_global_step)

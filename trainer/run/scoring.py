@@ -1,20 +1,19 @@
-"""Rows that score a student while it learns: of the task, or pairs of texts whose cosines are compared; or none."""
+"""Rows that score a student while it learns: of the task, pairs whose cosines are compared, or texts; or none."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from hskcache.counted import counted
 from hskcache.errors import DataError, MismatchError, SpecError
 from hskcache.evaluation import check_labels, evaluate
 from hskcache.metrics import Metric, metrics_for
-from hskcache.recall import of_cache
 from hskcache.store.kinds.embedding import EmbeddingField
-from hskcache.text import Examples, TokenizedRows
+from hskcache.text import Examples, TokenizedRows, tokenized
 from hskcache.text.layout import Layout
 from hskcache.text.memory import InMemory
 from hskcache.text.remembered import Remembered, of_examples
@@ -24,6 +23,8 @@ from trainer.run.baselines import Baselines, baselines_of
 from trainer.run.distill import Score
 from trainer.similarity import PairScore, SentenceWay, pair_metrics, read_scored_pairs
 from trainer.source.knowledge import Knowledge
+
+Found = TypeVar("Found")
 
 NO_EVALUATION = "give --eval-data FILE: labelled rows that score the student and pick its best epoch"
 
@@ -53,7 +54,7 @@ class ScoringRows(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Scorer(ABC):
+class Scorer(ABC, Generic[Found]):
     """Scorer of the students of some knowledge.
 
     Attributes:
@@ -67,7 +68,7 @@ class Scorer(ABC):
     metric: str | None
 
     @abstractmethod
-    def read(self, data: str | InMemory) -> ScoringRows:
+    def read(self, data: str | InMemory) -> Found:
         """The rows of a source. Raises CacheError if they cannot score these students."""
 
     def check_without(self, recipe: Recipe) -> None:
@@ -75,19 +76,19 @@ class Scorer(ABC):
         if best := [f"--set {stage.name}.select=last" for stage in recipe.stages if stage.select == "best"]:
             raise SpecError(f"{NO_EVALUATION}; where there are none, {' '.join(best)} keeps the end and scores nothing")
 
-    def texts(self, examples: Examples) -> Examples:
+    @abstractmethod
+    def tokenized(self, found: Found, tokenizer: PreTrainedTokenizerBase, max_length: int) -> TokenizedRows:
         """The rows as the student reads them."""
-        return examples
 
     @abstractmethod
-    def scoring(self, found: ScoringRows, rows: TokenizedRows, teacher: PreTrainedModel | None, bf16: bool) -> Scoring:
+    def scoring(self, found: Found, rows: TokenizedRows, teacher: PreTrainedModel | None, bf16: bool) -> Scoring:
         """Scoring on some rows, through the student's tokenizer; ``teacher``: one in the loop, or None."""
 
     def recipe(self, recipe: Recipe) -> Recipe:
         """A recipe where there are rows."""
         return recipe
 
-    def remembered(self, found: ScoringRows | None, memory: Remembered, max_length: int) -> Remembered:
+    def remembered(self, found: Found | None, memory: Remembered, max_length: int) -> Remembered:
         """Rows that the student is told to be of; ``memory``: what is remembered of those that it learns from."""
         return memory
 
@@ -98,7 +99,7 @@ class Scorer(ABC):
             )
 
 
-class TaskScorer(Scorer):
+class TaskScorer(Scorer[ScoringRows]):
     """Labelled rows of the task that the teacher answers."""
 
     def read(self, data: str | InMemory) -> ScoringRows:
@@ -118,6 +119,10 @@ class TaskScorer(Scorer):
             )
         check_labels(examples)
         return ScoringRows(examples, self._metrics())
+
+    def tokenized(self, found: ScoringRows, tokenizer: PreTrainedTokenizerBase, max_length: int) -> TokenizedRows:
+        """The rows."""
+        return tokenized(found.examples, tokenizer, max_length)
 
     def check_without(self, recipe: Recipe) -> None:
         """Raise SpecError as for any, or for a metric that the task has not."""
@@ -142,7 +147,7 @@ class TaskScorer(Scorer):
 
 
 @dataclass(frozen=True)
-class PairScorer(Scorer):
+class PairScorer(Scorer[ScoringRows]):
     """Pairs of texts, whose labels the cosines of a student's embeddings follow.
 
     Attributes:
@@ -161,9 +166,10 @@ class PairScorer(Scorer):
         super().check_without(recipe)
         self._refuse_metric()
 
-    def texts(self, examples: Examples) -> Examples:
+    def tokenized(self, found: ScoringRows, tokenizer: PreTrainedTokenizerBase, max_length: int) -> TokenizedRows:
         """Both texts of a pair, one after the other, each with the prompt of the knowledge."""
-        return prompted(singles(examples), self.knowledge.request.spec)
+        texts = prompted(singles(found.examples), self.knowledge.request.spec)
+        return tokenized(texts, tokenizer, max_length)
 
     def scoring(self, found: ScoringRows, rows: TokenizedRows, teacher: PreTrainedModel | None, bf16: bool) -> Scoring:
         """Metrics of the cosines."""
@@ -176,15 +182,16 @@ class PairScorer(Scorer):
         return recipe.scored()
 
 
-class NoScorer(Scorer):
+class NoScorer(Scorer[ScoringRows]):
     """Nothing: a corpus has no task, and what a student learns of it no score tells."""
 
     def read(self, data: str | InMemory) -> ScoringRows:
         """No rows."""
-        where = self.knowledge.where
-        raise SpecError(
-            f"--eval-data {data} scores a classifier, and {where} holds {self.knowledge.rows}; leave it out"
-        )
+        raise self._refused(data)
+
+    def tokenized(self, found: ScoringRows, tokenizer: PreTrainedTokenizerBase, max_length: int) -> TokenizedRows:
+        """No rows."""
+        raise self._refused(found.examples.source)
 
     def check_without(self, recipe: Recipe) -> None:
         """Raise SpecError for columns of rows, or a metric."""
@@ -196,18 +203,8 @@ class NoScorer(Scorer):
         """No scores."""
         return NOTHING
 
-
-def scorer_of(
-    knowledge: Knowledge, kinds: Collection[str], layout: Layout, data: str | InMemory | None, metric: str | None
-) -> Scorer:
-    """Scorer of the students of some knowledge.
-
-    Columns of rows of a task that the user did not name are those that the rows of the knowledge were read with; not of
-    an embedder: what it learned from are texts, and what scores it are pairs. ``kinds``: that they learn from;
-    ``data``: the rows; None: there are none.
-    """
-    if (field := knowledge.embedded(kinds)) is not None:
-        return PairScorer(knowledge, layout, metric, field)
-    if data is not None:
-        layout = layout.recalling(of_cache(knowledge.where, knowledge.request), data, labelled=True)
-    return (TaskScorer if knowledge.has_task else NoScorer)(knowledge, layout, metric)
+    def _refused(self, data: str | InMemory) -> SpecError:
+        where = self.knowledge.where
+        return SpecError(
+            f"--eval-data {data} scores a classifier, and {where} holds {self.knowledge.rows}; leave it out"
+        )

@@ -2,10 +2,12 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from hskcache.metrics import is_better
 from hskcache.model.save import load_weights, save_weights
 from trainer.run.checkpoints import checkpoint_of
 
@@ -37,6 +39,7 @@ class Patience(TrainerCallback):  # type: ignore[misc]  # transformers is untype
 
     def __init__(self, epochs: int, metric: str) -> None:
         self.epochs = epochs
+        self.name = metric
         self.metric = f"eval_{metric}"
 
     def on_evaluate(
@@ -48,7 +51,7 @@ class Patience(TrainerCallback):  # type: ignore[misc]  # transformers is untype
         **_: object,
     ) -> None:
         """Called before the Trainer compares, when its state tells of the evaluations before."""
-        if state.best_metric is None or metrics[self.metric] > state.best_metric:
+        if state.best_metric is None or is_better(self.name, metrics[self.metric], state.best_metric):
             return
         best = next(
             entry["epoch"]
@@ -63,7 +66,7 @@ class Patience(TrainerCallback):  # type: ignore[misc]  # transformers is untype
 class Best(TrainerCallback):  # type: ignore[misc]  # transformers is untyped
     """Keep the weights of the best evaluation, apart from the checkpoints, which may be taken at any step.
 
-    ``metric``: higher is better; the first of equals is kept. ``beside``: what else to keep, by the end of its file's
+    ``metric``: that tells; the first of equals is kept. ``beside``: what else to keep, by the end of its file's
     name, such as projections that train with the student.
     """
 
@@ -72,6 +75,7 @@ class Best(TrainerCallback):  # type: ignore[misc]  # transformers is untyped
     ) -> None:
         self.student = student
         self.folder = folder
+        self.name = metric
         self.metric = f"eval_{metric}"
         self.beside = beside or {}
         self.saved: int | None = None
@@ -89,7 +93,7 @@ class Best(TrainerCallback):  # type: ignore[misc]  # transformers is untyped
         **_: object,
     ) -> None:
         """Called before the Trainer compares; it compares as we do, and writes the step into its state."""
-        is_best = state.best_metric is None or metrics[self.metric] > state.best_metric
+        is_best = state.best_metric is None or is_better(self.name, metrics[self.metric], state.best_metric)
         if is_best and state.is_world_process_zero:
             self.folder.mkdir(parents=True, exist_ok=True)
             for part, path in self._paths(state.global_step):
@@ -127,3 +131,13 @@ class Best(TrainerCallback):  # type: ignore[misc]  # transformers is untyped
 
 def _is_evaluation(entry: dict[str, float]) -> bool:
     return any(name.startswith("eval_") for name in entry)
+
+
+def best_of(stage: Mapping[str, Any], metric: str | None) -> dict[str, Any]:
+    """The evaluation that the last stage kept the weights of, the first of equals; nothing where it kept its last."""
+    if not stage["evaluations"] or metric is None:
+        return {}
+    best, *others = stage["evaluations"]
+    for one in others:
+        best = one if is_better(metric, one[metric], best[metric]) else best
+    return {"best": {"stage": stage["name"], "epoch": best["epoch"], "step": best["step"]}}

@@ -14,6 +14,7 @@ from transformers import TrainerCallback, TrainingArguments
 
 from hskcache import console, runtime
 from hskcache.errors import SpecError
+from hskcache.metrics import is_better
 from trainer.run import processes
 from trainer.run.checkpoints import ARGUMENTS, HISTORY, LOGS, step_of, write_json
 from trainer.run.history import History
@@ -56,7 +57,7 @@ def arguments_on(device: str, folder: Path, **settings: Any) -> TrainingArgument
     """The Trainer's arguments with checkpoints in a folder, on a device as :func:`trainer.run.processes.pin` has it."""
     arguments = TrainingArguments(
         output_dir=str(folder),
-        greater_is_better=True,
+        greater_is_better=is_better(settings.get("metric_for_best_model") or "", 1.0, 0.0),
         # Two: the older one is deleted before the newer one is whole.
         save_total_limit=2,
         restore_callback_states_from_checkpoint=True,

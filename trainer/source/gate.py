@@ -75,7 +75,8 @@ def _lacking(knowledge: Knowledge, stage: Stage) -> str | None:
     where, losses = knowledge.where, stage.losses
     if not knowledge.has_task and losses.needs_task:
         return f"learns from a classifier's answers, and {where} holds {knowledge.rows}"
-    if not knowledge.has_task and stage.select == "best" and knowledge.embedded(losses.kinds) is None:
+    can_score = knowledge.has_task or knowledge.has_language or knowledge.embedded(losses.kinds) is not None
+    if stage.select == "best" and not can_score:
         return f"picks the epoch that scores best, and {where} holds {knowledge.rows}"
     if not knowledge.has_language and losses.needs_language:
         return f"learns next tokens, which causal language models say, and {where} holds {knowledge.rows}"

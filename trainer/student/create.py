@@ -11,6 +11,7 @@ from transformers import BertConfig, PreTrainedConfig, PreTrainedModel
 from hskcache.classes import Problem, class_names, problem_of, require_one_score
 from hskcache.counted import counted
 from hskcache.errors import MismatchError, TeacherError
+from hskcache.model.causal import refuse_causal
 from hskcache.model.load import (
     CLASSIFIER,
     ENCODER,
@@ -186,6 +187,7 @@ def load_classifier(source: str) -> PreTrainedModel:
     if has_no_weights(source):
         raise TeacherError(f"{source} has no weights; give the folder or the hub id of a fine-tuned model")
     config = load_config(source, "a classifier")
+    refuse_causal(source, config, f"hsktrain evaluate --model {source} --corpus FILE tells how well it says texts")
     require_one_score(source, config)
     remedy = f"fine-tune it first: hsktrain finetune --model {source}"
     return load_model(source, ModelDemands(answering(config), "a classifier", remedy, config=config)).model

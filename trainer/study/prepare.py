@@ -15,7 +15,8 @@ from trainer.loading.choice import parse_choice
 from trainer.loading.loader import first_shards
 from trainer.run.prepare import prepare_fit
 from trainer.run.request import Machine
-from trainer.run.scoring import NoScorer, scorer_of
+from trainer.run.scorers import scorer_of
+from trainer.run.scoring import NoScorer
 from trainer.source.gate import check_recipe, check_student
 from trainer.source.knowledge import cached_knowledge
 from trainer.source.source import opened_cache

@@ -6,7 +6,7 @@ what follows it. So each token of a document but its first is predicted exactly 
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 Mask = NDArray[np.bool_]
+
+_ROW_TOKENS = 1024
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,11 +66,18 @@ def ends_of(tokenizer: "PreTrainedTokenizerBase") -> Ends:
     return Ends(before, after)
 
 
+def longest_row(config: Any) -> int:
+    """Tokens of a row at most where nobody says it: 1,024, or as many as a model reads by its configuration."""
+    most = getattr(config, "max_position_embeddings", None)
+    return min(_ROW_TOKENS, most) if isinstance(most, int) and most > 2 else _ROW_TOKENS
+
+
 class RowsWriter:
     """Collects rows, in memory or, inside :func:`~hskcache.text.strings.spooling`, on the disk.
 
     ``max_length``: tokens of a row at most, at least 2; ``have_targets``: whether documents come with tokens to
-    predict, or all but their first are. ``num_documents``: that gave rows so far; ``cut``: what rows lost so far.
+    predict, or all but their first are. ``num_documents``: that gave rows so far; ``num_bytes``: of their texts in
+    UTF-8, as far as they are whole; ``cut``: what rows lost so far.
     """
 
     def __init__(self, max_length: int, have_targets: bool) -> None:
@@ -77,12 +86,12 @@ class RowsWriter:
         self._targets = Flat(np.bool_) if have_targets else None
         self._offsets.append(np.zeros(1, np.int64))
         self._num_ids = 0
-        self.num_documents, self.num_targets, self.cut = 0, 0, NOTHING
+        self.num_documents, self.num_targets, self.num_bytes, self.cut = 0, 0, 0, NOTHING
 
-    def add(self, number: int, ids: Ids) -> bool:
+    def add(self, number: int, ids: Ids, text: str) -> bool:
         """Cut a document into rows; False if it has no token to predict, and no row.
 
-        ``number``: of the document in its source; ``ids``: int32 [T], special tokens included.
+        ``number``: of the document in its source; ``ids``: int32 [T], special tokens included; ``text``: of these.
         """
         if len(ids) < 2:
             return False
@@ -90,6 +99,7 @@ class RowsWriter:
             self._append(number, ids[first : first + self._max_length])
         self.num_documents += 1
         self.num_targets += len(ids) - 1
+        self.num_bytes += len(text.encode("utf-8", "surrogatepass"))
         return True
 
     def add_masked(self, number: int, ids: Ids, targets: Mask) -> bool:
@@ -131,4 +141,5 @@ class RowsWriter:
             self.cut,
             targets=None if self._targets is None else self._targets.whole(),
             documents=self._documents.whole(),
+            num_bytes=self.num_bytes or None,
         )

@@ -51,8 +51,8 @@ def documents_of_file(
         found = whole_file(file) if one_document else documents(file)
         for batch in _batches(found, lambda document: len(document.text)):
             texts = [document.text for document in batch if document.text.strip()]
-            for ids in _tokens(tokenizer, texts):
-                writer.add(number, _framed(ends, ids))
+            for text, ids in zip(texts, _tokens(tokenizer, texts), strict=True):
+                writer.add(number, _framed(ends, ids), text)
                 number += 1
             if on_progress is not None:
                 on_progress(batch[-1].end - done)
@@ -82,8 +82,8 @@ def documents_of_rows(
     ends, writer = ends_of(tokenizer), RowsWriter(max_length, have_targets=False)
     number = 0
     for texts in _batches(examples.texts, len):
-        for ids in _tokens(tokenizer, texts):
-            if not writer.add(number, _framed(ends, ids)) and examples.reading.policy.bad_rows == "fail":
+        for text, ids in zip(texts, _tokens(tokenizer, texts), strict=True):
+            if not writer.add(number, _framed(ends, ids), text) and examples.reading.policy.bad_rows == "fail":
                 raise DataError(f"{examples.where(number)}: {_NOTHING}; {_REMEDY}")
             number += 1
         if on_progress is not None:
