@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
+import numpy as np
 from torch import Tensor
 
 from hskcache.ragged import Integers
@@ -32,6 +33,18 @@ class StoredTargets(NamedTuple):
     def name(self) -> str:
         """The field, of a kind that is not averaged."""
         return next(iter(self.weights))
+
+
+class Answered(NamedTuple):
+    """Positions of rows that are answered for: each one's place in its row, and where those of each row begin."""
+
+    positions: Integers
+    offsets: Integers
+
+    def tokens(self, tokens: Integers) -> Integers:
+        """Place of each among all tokens, of which those of each row begin at ``tokens``."""
+        places: Integers = self.positions + np.repeat(tokens[:-1], np.diff(self.offsets))
+        return places
 
 
 class Decoder:
@@ -77,6 +90,18 @@ class LoadedKind(Generic[FieldModel]):
     def resident(self, field: FieldModel, arrays: Arrays) -> Arrays:
         """Arrays of a shard in a form that takes more memory and less time to decode, epoch after epoch on the host."""
         return arrays
+
+    def check(self, arrays: Arrays, tokens: Integers, answered: Answered | None) -> None:
+        """Raise unless what a shard holds is about what its rows ask.
+
+        Args:
+            arrays: of the shard.
+            tokens: where those of each row begin, [n + 1].
+            answered: positions of its rows that are answered for; None where rows are answered for whole.
+
+        Raises:
+            DamageError: it is not, so that answers would be compared that are not of the token.
+        """
 
     def total(self, counts: Integers) -> int:
         """Divisor of losses, from the entries of each row of the global batch along the axis."""

@@ -11,12 +11,13 @@ from torch import Tensor
 
 from hskcache.encoded import ENCODED
 from hskcache.encoding import get_encoding
+from hskcache.errors import DamageError
 from hskcache.output_head import OutputHead
 from hskcache.ragged import Integers
 from hskcache.store.kinds.vocabulary import LOW_BITS, VocabularyField
 from trainer.batch import DrawnTarget, NextTokenTarget, StatesTarget, TopTarget
 from trainer.loading.block import Block, Cuts
-from trainer.loading.kinds.abc import Decoder, LoadedKind, StoredTargets
+from trainer.loading.kinds.abc import Answered, Decoder, LoadedKind, StoredTargets
 from trainer.loading.records import Arrays
 
 
@@ -97,6 +98,12 @@ class LoadedVocabulary(LoadedKind[VocabularyField]):
     def decoder(self, stored: StoredTargets) -> VocabularyDecoder:
         """Decoder of one field."""
         return VocabularyDecoder(stored.name, stored.field, stored.constants)
+
+    def check(self, arrays: Arrays, tokens: Integers, answered: Answered | None) -> None:
+        """Compare the positions with those that have a target."""
+        own = Answered(arrays["positions"].astype(np.int64), arrays["position_offsets"])
+        if answered is None or not np.isin(own.tokens(tokens), answered.tokens(tokens), assume_unique=True).all():
+            raise DamageError("positions holds one that says a token which is no target")
 
 
 def whole(low_PK: Tensor, high_PB: Tensor | None, num_bits: int) -> Tensor:
