@@ -116,6 +116,29 @@ def _is_proven(head: OutputHead, states: Tensor, logits: Tensor, is_real: Tensor
     return is_close(head.logits(states[is_real])[0].to(logits.dtype), logits[is_real])
 
 
+def described_head(head: OutputHead) -> dict[str, Any]:
+    """Account of a head for a manifest: its sizes, the type that holds weight and bias exactly, its scale and cap."""
+    vocab_size, width = head.weight_VD.shape
+    return {
+        "vocab_size": vocab_size,
+        "width": width,
+        "dtype": exact_dtype(head),
+        "has_bias": head.bias_V is not None,
+        "scale": head.scale,
+        "softcap": head.softcap,
+    }
+
+
+def exact_dtype(head: OutputHead) -> str:
+    """The smallest of bfloat16, float16 and float32 that holds weight and bias of a head exactly."""
+    tensors = [head.weight_VD] + ([] if head.bias_V is None else [head.bias_V])
+
+    def holds(dtype: torch.dtype) -> bool:
+        return all(torch.equal(part, part.to(dtype).to(part.dtype)) for one in tensors for part in one.split(1 << 12))
+
+    return next((name for name in ("bfloat16", "float16") if holds(getattr(torch, name))), "float32")
+
+
 @contextmanager
 def without_logits(model: PreTrainedModel, head: OutputHead | None) -> Iterator[list[Tensor]]:
     """Run a language model without its head, which is proven; one that has None runs as it is.

@@ -8,10 +8,13 @@ from hskcache.errors import SpecError
 from hskcache.nearest import meant
 from hskcache.selection.columns import num_columns, uniform_columns
 from hskcache.selection.depth import kept_layers, stored_layers
-from hskcache.spec import SCORES, Attention, Depth, Embedding, Hidden, Spec
-from hskcache.store.fields import AttentionField, Columns, EmbeddingField, HiddenField
+from hskcache.spec import SCORES, VOCABULARY_COUNTS, Attention, Depth, Embedding, Hidden, Spec, Vocabulary
+from hskcache.store.fields import AttentionField, Columns, EmbeddingField, HiddenField, VocabularyField
 from hskcache.store.request import LayerKept, TeacherInfo
 from hskcache.strict import Strict
+
+OUTPUT_HEAD = "output_head"
+"""Key of a teacher's configuration under which the shape of its head stands, where it is a language model."""
 
 SENTENCE = "sentence_transformer"
 """Key of a teacher's configuration under which its modules stand, where its embeddings are kept."""
@@ -41,6 +44,8 @@ def resolve_spec(spec: Spec, teacher: TeacherInfo) -> Spec:
         changes[name] = section.model_copy(update={"depth": _resolve_depth(section.depth, teacher.num_layers)})
     if spec.embedding is not None:
         changes["embedding"] = _resolve_embedding(spec.embedding, teacher)
+    if spec.vocabulary is not None:
+        changes["vocabulary"] = _resolve_vocabulary(spec.vocabulary, teacher)
     spec = spec.model_copy(update=changes)
     if spec.hidden is not None:
         hidden_field(spec.hidden, teacher)
@@ -116,6 +121,63 @@ def _resolve_embedding(asked: Embedding, teacher: TeacherInfo) -> Embedding:
         "prompt": prompts.get(prompt, prompt),
     }
     return asked.model_copy(update=changes)
+
+
+def _resolve_vocabulary(asked: Vocabulary, teacher: TeacherInfo) -> Vocabulary:
+    """Section of next tokens with its count filled in, and the default in the place of what its form has no use for.
+
+    Raises SpecError where more tokens are to be kept than there are, or a head is to have a count.
+    """
+    if asked.form == "head":
+        if asked.count is not None:
+            raise SpecError(f"--vocabulary head:{asked.count}: a head is kept whole; leave the number out")
+        return asked.model_copy(update={"seed": 0})
+    count = asked.count or VOCABULARY_COUNTS[asked.form]
+    head = head_of(teacher)
+    if asked.form == "top" and count < 2:
+        raise SpecError("--vocabulary top:1 would keep one token at a position, which a text does, too; keep 2 or more")
+    if asked.form == "top" and head is not None and count >= head["vocab_size"]:
+        raise SpecError(
+            f"--vocabulary top:{count}: {teacher.name} knows {counted(head['vocab_size'], 'token')}; keep fewer, or "
+            "give --vocabulary head, which keeps the distribution over all of them"
+        )
+    changes = {"count": count, "encoding": Vocabulary.defaults().encoding}
+    return asked.model_copy(update=changes if asked.form == "sampled" else changes | {"seed": 0})
+
+
+def head_of(teacher: TeacherInfo) -> dict[str, Any] | None:
+    """Account of a language model's head: ``vocab_size``, ``width``, ``dtype``, ``has_bias``, ``scale``, ``softcap``.
+
+    None of other teachers.
+    """
+    own: Any = teacher.config.get(OUTPUT_HEAD)
+    return dict(own) if own else None
+
+
+def vocabulary_field(vocabulary: Vocabulary, teacher: TeacherInfo) -> VocabularyField:
+    """Field for the next tokens of a teacher, of a resolved spec.
+
+    Raises SpecError where the teacher is no language model.
+    """
+    head = head_of(teacher)
+    if head is None:
+        raise SpecError(
+            f"{teacher.name} is no causal language model, so nothing can be kept of next tokens; leave --vocabulary out"
+        )
+    of_head = {
+        "width": head["width"],
+        "encoding": vocabulary.encoding,
+        "head_dtype": head["dtype"],
+        "has_bias": head["has_bias"],
+    }
+    return VocabularyField(
+        form=vocabulary.form,
+        vocab_size=head["vocab_size"],
+        count=vocabulary.count,
+        scale=head["scale"],
+        softcap=head["softcap"],
+        **(of_head if vocabulary.form == "head" else {}),
+    )
 
 
 def sentence_config(teacher: TeacherInfo) -> dict[str, Any] | None:

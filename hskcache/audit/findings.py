@@ -24,6 +24,8 @@ class Layer(Strict):
         bound: the largest error that the encoding alone allows one of the values.
         excess: the largest error as a share of what is allowed there, tolerance included; None: not finite.
         same_positions, same_columns: share that the teacher would choose again; None where all are kept.
+        same_first: share of positions whose likeliest token is the stored one; None but of likeliest tokens.
+        log_z_error: largest absolute error of the log of the sum of exp of the logits; None but of next tokens.
         num_wrong: rows with positions or columns that are not among the best, or with positions not best first.
         num_bad_rows: rows with a wrong choice or an error beyond what is allowed.
         bad_rows: these, the worst first, at most ten of them.
@@ -43,6 +45,8 @@ class Layer(Strict):
     excess: float | None
     same_positions: float | None
     same_columns: float | None
+    same_first: float | None = None
+    log_z_error: float | None = None
     num_wrong: int
     num_bad_rows: int
     bad_rows: list[int]
@@ -98,12 +102,14 @@ def found(name: str, audited: Audited, layer: int | None, measured: Measured) ->
         field=name,
         kind=field.kind,
         layer=layer,
-        encoding=getattr(field, "encoding", "float32"),
+        encoding=AUDITED[field.kind].stored_as(field),
         **distance.figures,
         bound=measured.bound,
         excess=measured.excess if math.isfinite(measured.excess) else None,
         same_positions=None if getattr(field, "max_tokens", None) is None else measured.positions.share,
         same_columns=measured.columns.share if chooses else None,
+        same_first=measured.first.share if measured.first.here else None,
+        log_z_error=measured.log_z_error,
         num_wrong=measured.num_wrong,
         num_bad_rows=len(measured.rows),
         bad_rows=worst[:_MOST_NAMED],

@@ -40,6 +40,8 @@ class Measured:
         positions, columns: how much of the choice was made again.
         num_wrong: rows with a position or a column that is not among the best, or with positions not best first.
         rows: by row that is not as it should be, in its choice or its values, its largest excess.
+        first: how often the likeliest token is the stored one; of next tokens.
+        log_z_error: largest error of the stored log Z; None where there is none.
     """
 
     distance: Distance = field(default_factory=Distance)
@@ -49,6 +51,15 @@ class Measured:
     columns: Same = field(default_factory=Same)
     num_wrong: int = 0
     rows: dict[int, float] = field(default_factory=dict)
+    first: Same = field(default_factory=Same)
+    log_z_error: float | None = None
+
+    def note(self, table: TeacherVectors) -> None:
+        """Take what is told of next tokens alone."""
+        if table.same_first_V is not None:
+            self.first.add(torch.ones_like(table.same_first_V), table.same_first_V)
+        if table.log_z_error_V is not None and table.log_z_error_V.numel():
+            self.log_z_error = max(self.log_z_error or 0.0, float(table.log_z_error_V.max()))
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,7 +79,7 @@ class Audited:
     def add(self, batch: CapturedBatch, arrays: Arrays) -> None:
         """Compare the stored arrays of a batch. Raises DamageError if a position lies beyond its row."""
         choice, kind = _Choice(self, batch), AUDITED[self.kept.kind]
-        fresh = Fresh(batch, self.selector, self.constants)
+        fresh = Fresh(batch, self.selector, self.constants, arrays)
         check_positions(arrays, batch.lengths_B)
         for layer in layers_of(self.kept):
             measured = self.layers.setdefault(layer, Measured())
@@ -87,8 +98,11 @@ class Audited:
     def _compare(self, measured: Measured, vectors: Vectors, table: TeacherVectors, num_rows: int) -> Tensor:
         """Compare the values; the largest excess of each row, float64 [B]."""
         valid_VE = vectors.entries_VE >= 0
-        fresh_VE = table.values_VE.gather(1, vectors.entries_VE.clamp(min=0)).masked_fill(~valid_VE, 0.0)
-        encoding = get_encoding(getattr(self.kept, "encoding", "float32"))
+        fresh_VE = table.values_VE
+        if not table.is_gathered:
+            fresh_VE = fresh_VE.gather(1, vectors.entries_VE.clamp(min=0))
+        fresh_VE = fresh_VE.masked_fill(~valid_VE, 0.0)
+        encoding = get_encoding(getattr(self.kept, "encoding", None) or "float32")
         allowed_VE = encoding.bound(fresh_VE) if table.bound_VE is None else table.bound_VE
         bound_VE = allowed_VE.double().masked_fill(~valid_VE, 0.0)
         error_VE = (vectors.values_VE.double() - fresh_VE.double()).abs()
@@ -96,7 +110,8 @@ class Audited:
         # Zero of zero is no excess; what is not finite is, whatever an encoding promises of it.
         excess_VE = excess_VE.masked_fill(error_VE == 0, 0.0).masked_fill(~valid_VE, 0.0)
         excess_VE = excess_VE.nan_to_num(nan=torch.inf, posinf=torch.inf)
-        are_scores = DECODED[self.kept.kind].are_scores(fresh_VE.shape[-1])
+        are_scores = DECODED[self.kept.kind].are_scores(self.kept, fresh_VE.shape[-1])
+        measured.note(table)
         measured.distance.add(vectors.values_VE, fresh_VE, valid_VE, are_scores)
         if not excess_VE.numel():
             return torch.zeros(num_rows, dtype=torch.float64)

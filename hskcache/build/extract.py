@@ -21,7 +21,7 @@ from hskcache.ragged import Integers, ragged_index, starts_of
 from hskcache.store.fields import ROW, StoredField, kind_of, layer_name
 from hskcache.teacher.capture import Captured, Wanted, capture
 from hskcache.teacher.windows import capture_windows
-from hskcache.text.padding import padded
+from hskcache.text.padding import padded, places_before_targets
 from hskcache.timeline import span
 
 __all__ = ["Arrays", "Buffers", "Extractor", "Gathered", "HostArrays"]
@@ -29,7 +29,7 @@ __all__ = ["Arrays", "Buffers", "Extractor", "Gathered", "HostArrays"]
 NONFINITE = "nonfinite"
 
 # Types Zarr or torch lack travel as signed integers of the same size and are named again on the host.
-_STORED_AS = {"positions": np.uint16, "columns": np.uint16}
+_STORED_AS = dict.fromkeys(("positions", "columns", "ids", "gaps"), np.uint16)
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,10 @@ class Extractor:
         valid = tensors["attention_mask"].bool()
         words, row_ids = job.rows.words, self._on_device(index_B + self.first_row)
         first = None if words is None else self._on_device(words.padded(index_B, arrays["input_ids"].shape[1]))
-        return tensors, PaddedRows(tensors["input_ids"], valid, row_ids, num_kept, first)
+        following = None
+        if self.wanted.final:
+            following = self._on_device(places_before_targets(job.rows, index_B, arrays["input_ids"].shape[1]))
+        return tensors, PaddedRows(tensors["input_ids"], valid, row_ids, num_kept, first, following)
 
     def captured(self, inputs: dict[str, Tensor]) -> Captured:
         """Parts of a forward pass over some rows, or over their windows."""

@@ -21,7 +21,7 @@ from hskcache.inference import EVEN_TOKENS
 from hskcache.recall import provenance_of, provenance_of_language
 from hskcache.resolved import layer_pairs, resolve_spec
 from hskcache.runtime import environment
-from hskcache.spec import Packing, Spec
+from hskcache.spec import Packing, Spec, Vocabulary
 from hskcache.store.fields import INPUTS, InputsField, StoredField
 from hskcache.store.manifest import DataInfo, Request, TokenizerInfo
 from hskcache.teacher.capture import Wanted, require_seen
@@ -300,9 +300,21 @@ def resolve_for(teacher: Teacher, spec: Spec) -> Spec:
         SpecError: it asks for layers or heads that do not exist.
         TeacherError: the architecture does not show what is to be kept.
     """
-    spec = resolve_windows(resolve_spec(spec, teacher.info), teacher)
+    spec = resolve_windows(resolve_spec(language_spec(teacher, spec), teacher.info), teacher)
     require_seen(teacher.taps, _wanted(teacher, spec), type(teacher.model).__name__)
     return spec
+
+
+def language_spec(teacher: Teacher, spec: Spec) -> Spec:
+    """A spec with what is kept of a language model where it does not say it: next tokens, and no hidden states.
+
+    That of another teacher is left as it is.
+    """
+    if teacher.output_head is None:
+        return spec
+    said = spec.model_fields_set
+    defaults = {"hidden": None, "vocabulary": Vocabulary()}
+    return spec.with_sections({name: default for name, default in defaults.items() if name not in said})
 
 
 def tell_maps(teacher: Teacher, spec: Spec) -> None:

@@ -27,6 +27,7 @@ from hskcache.spec import (
     numbers_or_word,
     parse_keep,
     parse_spec,
+    parse_vocabulary,
 )
 from hskcache.strict import first_problem, read_text
 
@@ -65,6 +66,7 @@ class Keeping:
     attention: str | None = None
     heads: str | None = None
     embedding: str | None = None
+    vocabulary: str | None = None
     dims: int | None = None
     normalize: bool | None = None
     prompt: str | None = None
@@ -118,11 +120,26 @@ class Keeping:
         if values["embedding"] is not None and self.keep is None and file is None and base is None:
             # Who asks for embeddings hardly wants all states of all tokens, too.
             values["hidden"] = None
-        self._refuse_idle(values)
+        if self.vocabulary is not None:
+            kept = parse_vocabulary(self.vocabulary)
+            own = {} if spec.vocabulary is None else spec.vocabulary.model_dump()
+            values["vocabulary"] = None if kept is None else {**own, "count": None, **kept}
+        elif file is not None or base is not None:
+            # A spec says all: without the key nothing is kept, see build.job.language_spec.
+            values.setdefault("vocabulary", None)
+        if values["hidden"] is not None and file is None and base is None and not self._says_states:
+            del values["hidden"]
+        self._refuse_idle({"hidden": Hidden(), **values})
         try:
             return Spec.model_validate(values)
         except ValidationError as error:
             raise SpecError(f"what to keep: {first_problem(error, Spec)}") from None
+
+    @property
+    def _says_states(self) -> bool:
+        """True where an option says how hidden states or attention are kept, or which."""
+        names = (*_SHARED, "keep", "layer_map", "student_layer_numbers", "store_layers", "width", "encoding")
+        return any(self.given(name) for name in names)
 
     def refuse_packing(self) -> None:
         """Raise if there is an option of a corpus, where there is none. Raises SpecError if one was given."""

@@ -90,7 +90,7 @@ def _keeping(options: Mapping[str, Any]) -> tuple[Keeping, Spec | None]:
     """Options that say what to keep, and the spec in memory that holds where nothing is."""
     values = {name: options.get(name) for name in _KEEPING}
     values |= {name: listed_as_text(values[name]) for name in _LISTED}
-    for name in ("keep", "attention", "embedding", "prompt", *_LISTED):
+    for name in ("keep", "attention", "embedding", "vocabulary", "prompt", *_LISTED):
         if not isinstance(values[name], str | None):
             raise SpecError(f"{name} is {values[name]!r}; give a text, such as '1l_10t_0.1h' for keep")
     spec = options.get("spec")

@@ -25,6 +25,7 @@ class PaddedRows:
         row_ids_B: row of the data set, int64.
         kept_B: by field, positions kept of each row, on the host: shapes are known without asking the device.
         first_pieces_P: places of the words' first pieces in the flattened batch, int64; None where rows are texts.
+        next_P: places in the flattened batch of the tokens whose next one is a target, int64; None where no kind asks.
     """
 
     input_ids_BL: Tensor
@@ -32,6 +33,7 @@ class PaddedRows:
     row_ids_B: Tensor
     kept_B: dict[str, Integers]
     first_pieces_P: Tensor | None = None
+    next_P: Tensor | None = None
 
 
 def score_layer(layer: int, last: int, which: ScoreLayer) -> int:

@@ -127,6 +127,8 @@ def _print(report: "AuditReport") -> None:
     printer.print(_errors(report))
     if chosen := [one for one in report.layers if (one.same_positions, one.same_columns) != (None, None)]:
         printer.print(_choices(chosen))
+    for line in filter(None, map(_next_tokens, report.layers)):
+        printer.print(line)
     for layer in report.layers:
         if layer.num_bad_rows:
             where = layer.field if layer.layer is None else f"{layer.field} layer {layer.layer}"
@@ -152,6 +154,14 @@ def _errors(report: "AuditReport") -> Any:
             str(layer.num_bad_rows),
         )
     return table
+
+
+def _next_tokens(layer: "Layer") -> str | None:
+    """Line on what is compared of next tokens alone; None of other kinds."""
+    if layer.log_z_error is None:
+        return None
+    first = "" if layer.same_first is None else f"the likeliest token is the same at {layer.same_first:.2%}; "
+    return f"{_named(layer)}: {first}log Z is off by {layer.log_z_error:.2g} at most"
 
 
 def _choices(layers: "list[Layer]") -> Any:

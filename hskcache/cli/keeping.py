@@ -61,6 +61,12 @@ _OPTIONS = (
         metavar="TEXT",
         help="Of --embedding: text before each row, or the name of one of the teacher's.  [default: the teacher's own]",
     ),
+    click.option(
+        "--vocabulary",
+        metavar="top:32|sampled:50|head|none",
+        help="Of a causal language model: what it says of each next token, its likeliest tokens, draws, or its last "
+        "states and head, these in an encoding as in head:int4.  [default: top:32]",
+    ),
     click.option("--score", type=click.Choice(tuple(SCORES)), help="What ranks positions.  [default: attention]"),
     click.option(
         "--score-layer",

@@ -69,7 +69,7 @@ def distances(matched: Matched, name: str, counts_C: Flags) -> list[LayerDistanc
 def _check(name: str, arrays: Arrays, limit: int) -> None:
     """Refuse positions that no row has, for which there would be too little memory."""
     for part, positions in arrays.items():
-        if part.endswith("/positions") and int(positions.max(initial=0)) >= limit:
+        if part.rpartition("/")[2] == "positions" and int(positions.max(initial=0)) >= limit:
             raise DamageError(f"{name}: {part} points beyond the end of every row; run hskcache verify")
 
 
@@ -100,7 +100,7 @@ def _compare(layer: LayerDistance, here: tuple[_Side, Arrays], there: tuple[_Sid
         _spread(vectors, torch.from_numpy(place), width) for vectors, place in zip((ours, theirs), places, strict=True)
     )
     layer.entries.add(taken_here, taken_there)
-    are_scores = DECODED[field.kind].are_scores(width)
+    are_scores = DECODED[field.kind].are_scores(field, width)
     layer.distance.add(values, expected, taken_here & taken_there, are_scores)
 
 

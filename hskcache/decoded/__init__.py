@@ -8,6 +8,7 @@ from hskcache.decoded.distance import Distance, Same
 from hskcache.decoded.embedding import DecodedEmbedding
 from hskcache.decoded.hidden import DecodedHidden
 from hskcache.decoded.logits import DecodedLogits
+from hskcache.decoded.vocabulary import DecodedVocabulary
 from hskcache.errors import MismatchError
 from hskcache.store.fields import OFFSETS, StoredField, knowledge, layer_name
 from hskcache.table import Table
@@ -33,6 +34,7 @@ DECODED: Table[DecodedKind[Any]] = Table(
         "hidden": DecodedHidden(),
         "attention": DecodedAttention(),
         "embedding": DecodedEmbedding(),
+        "vocabulary": DecodedVocabulary(),
     },
 )
 """Decoders by the name of the kind; the inputs are tokens and no vectors."""

@@ -80,7 +80,7 @@ class DecodedKind(Generic[FieldModel]):
         """The teacher's head that each vector is of, int64 [V]; 0 where there are none."""
         return vectors.heads_V
 
-    def are_scores(self, width: int) -> bool:
+    def are_scores(self, field: FieldModel, width: int) -> bool:
         """True if a softmax turns vectors of ``width`` entries into distributions."""
         return False
 

@@ -46,7 +46,7 @@ class DecodedAttention(DecodedKind[AttentionField]):
         of_teacher = [MAX_HEADS] if isinstance(field.heads, str) else field.heads
         return torch.tensor(of_teacher)[vectors.heads_V]
 
-    def are_scores(self, width: int) -> bool:
+    def are_scores(self, field: AttentionField, width: int) -> bool:
         """True: they are what the softmax is taken of."""
         return True
 

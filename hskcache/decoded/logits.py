@@ -31,7 +31,7 @@ class DecodedLogits(DecodedKind[LogitsField]):
         counts = np.diff(part.arrays["position_offsets"])
         return Dense(dense.values, np.stack([counts, np.full_like(counts, field.num_labels)], 1))
 
-    def are_scores(self, width: int) -> bool:
+    def are_scores(self, field: LogitsField, width: int) -> bool:
         """True of several classes; one is a score of its own."""
         return width > 1
 

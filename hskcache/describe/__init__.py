@@ -8,6 +8,7 @@ from hskcache.describe.embedding import DescribedEmbedding
 from hskcache.describe.hidden import DescribedHidden
 from hskcache.describe.inputs import DescribedInputs
 from hskcache.describe.logits import DescribedLogits
+from hskcache.describe.vocabulary import DescribedVocabulary
 from hskcache.spec import Spec, format_keep
 from hskcache.store.fields import KINDS
 from hskcache.table import Table
@@ -22,6 +23,7 @@ DESCRIPTIONS: Table[Description[Any]] = Table(
         "hidden": DescribedHidden(),
         "attention": DescribedAttention(),
         "embedding": DescribedEmbedding(),
+        "vocabulary": DescribedVocabulary(),
     },
 )
 """Descriptions by the name of the kind."""

@@ -205,7 +205,7 @@ class _Layers:
             values_VE, entries_VE, heads_V = (
                 one.numpy() for one in (vectors.values_VE, vectors.entries_VE, vectors.heads_V)
             )
-            if not values_VE.size or not DECODED[self._field.kind].are_scores(values_VE.shape[1]):
+            if not values_VE.size or not DECODED[self._field.kind].are_scores(self._field, values_VE.shape[1]):
                 continue
             # Whatever a stranger wrote there, NaN and infinity get no attention.
             is_there_VE = (entries_VE >= 0) & np.isfinite(values_VE)

@@ -6,8 +6,27 @@ Hidden layer 0 is the embedding output after its LayerNorm; hidden layer i is th
 """
 
 from hskcache.spec.rows import Packing, Windows
-from hskcache.spec.sections import SECTIONS, Attention, Depth, Embedding, Hidden, Kept, Length, Vocabulary, Width
-from hskcache.spec.short import Keep, format_keep, layer_map_changes, numbers, numbers_or_word, parse_keep
+from hskcache.spec.sections import (
+    SECTIONS,
+    VOCABULARY_COUNTS,
+    Attention,
+    Depth,
+    Embedding,
+    Hidden,
+    Kept,
+    Length,
+    Vocabulary,
+    Width,
+)
+from hskcache.spec.short import (
+    Keep,
+    format_keep,
+    layer_map_changes,
+    numbers,
+    numbers_or_word,
+    parse_keep,
+    parse_vocabulary,
+)
 from hskcache.spec.spec import Spec, parse_spec
 from hskcache.spec.words import (
     SCORES,
@@ -28,6 +47,7 @@ from hskcache.spec.words import (
 __all__ = [
     "SCORES",
     "SECTIONS",
+    "VOCABULARY_COUNTS",
     "Admitted",
     "Attention",
     "CodecName",
@@ -58,4 +78,5 @@ __all__ = [
     "numbers_or_word",
     "parse_keep",
     "parse_spec",
+    "parse_vocabulary",
 ]

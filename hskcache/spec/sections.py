@@ -136,6 +136,10 @@ class Embedding(Strict):
     encoding: EncodingName = "float16"
 
 
+MOST_TOKENS = 1 << 12
+"""Most tokens that are kept, or drawn, at a position: of more, states are smaller."""
+
+
 class Vocabulary(Strict):
     """Knowledge of the next token at every position that has one: the teacher's distribution over its vocabulary.
 
@@ -149,10 +153,13 @@ class Vocabulary(Strict):
     """
 
     form: VocabularyForm = "top"
-    count: int | None = Field(default=None, ge=1, le=1 << 12)
+    count: int | None = Field(default=None, ge=1, le=MOST_TOKENS)
     seed: int = Field(default=0, ge=0)
     encoding: EncodingName = "int8"
 
+
+VOCABULARY_COUNTS = {"top": 32, "sampled": 50}
+"""Tokens kept, or drawn, at a position where nobody says how many."""
 
 SECTIONS: dict[str, type[Strict]] = {
     "hidden": Hidden,

@@ -4,9 +4,11 @@ import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple, get_args
 
+from hskcache.encoded import ENCODED
 from hskcache.errors import SpecError
-from hskcache.spec.sections import Embedding, Hidden, Kept, Vocabulary
-from hskcache.spec.words import LayerMapName
+from hskcache.nearest import meant
+from hskcache.spec.sections import MOST_TOKENS, Embedding, Hidden, Kept, Vocabulary
+from hskcache.spec.words import LayerMapName, VocabularyForm
 from hskcache.strict import Strict
 
 _COUNT = re.compile(r"[0-9]{1,9}")
@@ -84,6 +86,32 @@ def numbers(text: str, flag: str) -> list[int]:
     return [int(part) for part in parts]
 
 
+def parse_vocabulary(text: str) -> dict[str, Any] | None:
+    """The keys of :class:`Vocabulary` that ``top:32``, ``sampled:50`` or ``head:int8`` sets, or the word alone.
+
+    Returns None for ``none``. Raises SpecError for another form.
+    """
+    if text == "none":
+        return None
+    form, is_more, more = text.partition(":")
+    forms = get_args(VocabularyForm)
+    what = f"--vocabulary {text!r}"
+    if form not in forms:
+        near = meant(form, [*forms, "none"])
+        raise SpecError(f"{what} is none of top:32, sampled:50, head, head:int4 and none{near}")
+    if not is_more:
+        return {"form": form}
+    if form == "head":
+        if _COUNT.fullmatch(more):
+            raise SpecError(f"{what}: a head is kept whole; leave the number out, or give an encoding of its states")
+        # An unknown one is refused with those that there are.
+        ENCODED[more]
+        return {"form": form, "encoding": more}
+    if not _COUNT.fullmatch(more) or not 1 <= int(more) <= MOST_TOKENS:
+        raise SpecError(f"{what}: {more!r} is not a number of tokens from 1 to {MOST_TOKENS:,}; write it as in top:32")
+    return {"form": form, "count": int(more)}
+
+
 def format_keep(kept: Strict | None) -> str:
     """The short form of what is kept, which :func:`parse_keep` reads: ``1l_10t_0.1h``, ``full`` or ``none``.
 
@@ -94,7 +122,7 @@ def format_keep(kept: Strict | None) -> str:
     if isinstance(kept, Embedding):
         return kept.pooling if kept.dims is None else f"{kept.pooling} {kept.dims}"
     if isinstance(kept, Vocabulary):
-        return kept.form if kept.count is None else f"{kept.form}:{kept.count}"
+        return f"head:{kept.encoding}" if kept.form == "head" else f"{kept.form}:{kept.count}"
     assert isinstance(kept, Kept)
     parts = []
     num_layers = kept.depth.num_layers if kept.depth.kept is None else len(kept.depth.kept)

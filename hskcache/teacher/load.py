@@ -15,8 +15,8 @@ from hskcache.model.adapter import tokenizer_of
 from hskcache.model.causal import is_causal
 from hskcache.model.load import CAUSAL_LM, ENCODER, ModelDemands, answering, load_config, load_model
 from hskcache.model.sentence import SentenceModules, encoder_of, load_dense, sentence_modules
-from hskcache.output_head import OutputHead, find_head
-from hskcache.resolved import SENTENCE
+from hskcache.output_head import OutputHead, described_head, find_head
+from hskcache.resolved import OUTPUT_HEAD, SENTENCE
 from hskcache.runtime import quiet, resolve_device
 from hskcache.spec import ComputeDtype
 from hskcache.store.manifest import Request, TeacherInfo
@@ -131,7 +131,9 @@ def as_language_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
         raise TeacherError(
             f"{type(model).__name__} has no output embeddings, so it says no next tokens; give a causal language model"
         )
-    return replace(teacher, taps=replace(teacher.taps, output_head=head))
+    config = teacher.info.config | {OUTPUT_HEAD: described_head(head)}
+    info = teacher.info.model_copy(update={"config": config})
+    return replace(teacher, info=info, taps=replace(teacher.taps, output_head=head))
 
 
 def is_language_model(name: str) -> bool:

@@ -3,6 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from hskcache.ragged import ragged_places
 from hskcache.text.tokenize import TokenizedRows
 
 
@@ -25,3 +26,16 @@ def padded(rows: TokenizedRows, index_B: NDArray[np.integer], pad_token_id: int)
         inputs[name] = np.full(valid_BL.shape, fill, np.int64)
         inputs[name][valid_BL] = stored[flat]
     return inputs
+
+
+def places_before_targets(rows: TokenizedRows, index_B: NDArray[np.integer], length: int) -> NDArray[np.int64]:
+    """Places in a flattened batch [B, L] of the tokens whose next one is to be predicted, row after row: int64 [P].
+
+    ``index_B``: numbers of the rows, in any order; ``length``: L.
+    """
+    starts_B = rows.offsets[index_B]
+    lengths_B = rows.offsets[np.asarray(index_B) + 1] - starts_B
+    within = ragged_places(np.zeros_like(lengths_B), lengths_B)
+    is_target = within > 0 if rows.targets is None else rows.targets[ragged_places(starts_B, lengths_B)]
+    place_B = np.arange(len(lengths_B)) * length
+    return (np.repeat(place_B, lengths_B) + within - 1)[is_target]

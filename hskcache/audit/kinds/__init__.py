@@ -7,6 +7,7 @@ from hskcache.audit.kinds.attention import AuditedAttention
 from hskcache.audit.kinds.embedding import AuditedEmbedding
 from hskcache.audit.kinds.hidden import AuditedHidden
 from hskcache.audit.kinds.logits import AuditedLogits
+from hskcache.audit.kinds.vocabulary import AuditedVocabulary
 from hskcache.table import Table
 
 __all__ = ["AUDITED", "AuditedKind"]
@@ -18,6 +19,7 @@ AUDITED: Table[AuditedKind[Any]] = Table(
         "hidden": AuditedHidden(),
         "attention": AuditedAttention(),
         "embedding": AuditedEmbedding(),
+        "vocabulary": AuditedVocabulary(),
     },
 )
 """Comparisons by the name of the kind."""

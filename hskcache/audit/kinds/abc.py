@@ -31,32 +31,6 @@ class CapturedBatch(NamedTuple):
     lengths_B: NDArray[np.int64]
 
 
-class TeacherVectors(NamedTuple):
-    """Values of the teacher for vectors: everything that could have been stored of each.
-
-    ``values_VE``: float32, at the places that entries name. ``scale_V``: the largest magnitude of what each vector is
-    computed with. ``states_VD``: the hidden states behind the values, with all columns; None where there are none.
-    ``bound_VE``: the largest error that the encoding alone allows each value, infinite where none is promised; None:
-    that of encoding the stored ones alone.
-    """
-
-    values_VE: Tensor
-    scale_V: Tensor
-    states_VD: Tensor | None = None
-    bound_VE: Tensor | None = None
-
-
-class Fresh(NamedTuple):
-    """Output of a teacher for a batch, and the choices that it is compared with.
-
-    ``selector``: what would be kept now; ``constants``: what the rows of the field share.
-    """
-
-    batch: CapturedBatch
-    selector: Selector
-    constants: Arrays
-
-
 class ColumnChoice(NamedTuple):
     """A choice among all values of vectors: what is stored, what would be, and the score it goes by, [V, D] each."""
 
@@ -65,12 +39,50 @@ class ColumnChoice(NamedTuple):
     score_VD: Tensor
 
 
+class TeacherVectors(NamedTuple):
+    """Values of the teacher for vectors: everything that could have been stored of each.
+
+    ``values_VE``: float32, at the places that entries name. ``scale_V``: the largest magnitude of what each vector is
+    computed with. ``states_VD``: the hidden states behind the values, with all columns; None where there are none.
+    ``bound_VE``: the largest error that the encoding alone allows each value, infinite where none is promised; None:
+    that of encoding the stored ones alone. ``is_gathered``: whether there is a value for each entry already, in their
+    order. ``choice``: of the entries, where that is known with the values. ``same_first_V``: whether the likeliest
+    token is the stored one; ``log_z_error_V``: absolute error of the stored log Z; both of next tokens alone.
+    """
+
+    values_VE: Tensor
+    scale_V: Tensor
+    states_VD: Tensor | None = None
+    bound_VE: Tensor | None = None
+    is_gathered: bool = False
+    choice: ColumnChoice | None = None
+    same_first_V: Tensor | None = None
+    log_z_error_V: Tensor | None = None
+
+
+class Fresh(NamedTuple):
+    """Output of a teacher for a batch, and the choices that it is compared with.
+
+    ``selector``: what would be kept now; ``constants``: what the rows of the field share; ``arrays``: what is stored of
+    the batch.
+    """
+
+    batch: CapturedBatch
+    selector: Selector
+    constants: Arrays
+    arrays: Arrays
+
+
 class AuditedKind(Generic[FieldModel]):
     """Comparison of one kind. An object of it stands in the table under the kind's name."""
 
     def table(self, field: FieldModel, fresh: Fresh, layer: int | None, vectors: Vectors) -> TeacherVectors:
         """Values that the teacher gives for the vectors of a layer, on the host."""
         raise NotImplementedError
+
+    def stored_as(self, field: FieldModel) -> str:
+        """Word for the way in which values are stored: an encoding, as a rule."""
+        return str(getattr(field, "encoding", "float32"))
 
     def chooses(self, field: FieldModel) -> bool:
         """True if every vector has columns of its own, see :meth:`columns`."""

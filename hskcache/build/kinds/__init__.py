@@ -10,6 +10,7 @@ from hskcache.build.kinds.attention import BuiltAttention
 from hskcache.build.kinds.embedding import BuiltEmbedding
 from hskcache.build.kinds.hidden import BuiltHidden
 from hskcache.build.kinds.logits import BuiltLogits
+from hskcache.build.kinds.vocabulary import BuiltVocabulary
 from hskcache.table import Table
 
 __all__ = ["BUILT", "BuiltKind"]
@@ -21,6 +22,7 @@ BUILT: Table[BuiltKind[Any]] = Table(
         "hidden": BuiltHidden(),
         "attention": BuiltAttention(),
         "embedding": BuiltEmbedding(),
+        "vocabulary": BuiltVocabulary(),
     },
 )
 """Builders by the name of the kind, in the order of the fields of a cache."""

@@ -64,8 +64,8 @@ class VocabularyField(StoredField):
                 raise ValueError("a head has a width, an encoding and a head_dtype, and no count")
         elif self.count is None or any(one is not None for one in of_head) or self.has_bias:
             raise ValueError(f"the form {self.form} has a count, and neither width, encoding, head_dtype nor has_bias")
-        if self.form == "top" and self.count is not None and self.count >= self.vocab_size:
-            raise ValueError("as many tokens are kept as there are, and none is left for the tail")
+        if self.form == "top" and self.count is not None and not 2 <= self.count < self.vocab_size:
+            raise ValueError("kept tokens are fewer than 2, or none is left for the tail")
         return self
 
     @property
@@ -156,6 +156,20 @@ class NextTokens(Kind[VocabularyField]):
         """Positions, and what is kept of each."""
         return (field.max_tokens, field.width or field.count)
 
+    def of_row(self, field: VocabularyField, arrays: "dict[str, NDArray[Any]]") -> Any:
+        """Arrays of a row by name, of which ids and log probabilities are decoded.
+
+        ``positions``, ``log_z``, ``gold``; of ``top`` also ``ids`` [P, K], ``logp`` [P, K] and ``log_tail``, of
+        ``sampled`` ``draws`` [P, n], of ``head`` the parts of the encoding.
+        """
+        row: dict[str, Any] = {name: arrays[name] for name in ("positions", "log_z", "gold")}
+        if field.form == "top":
+            logp = log_probabilities(arrays)
+            return row | {"ids": unpacked(field, arrays), "logp": logp, "log_tail": arrays["log_tail"]}
+        if field.form == "sampled":
+            return row | {"draws": unpacked(field, arrays)}
+        return arrays
+
     def is_asked(self, request: "Request") -> bool:
         """True if the spec has a section of them."""
         return request.spec.vocabulary is not None
@@ -186,9 +200,8 @@ def _ids(name: str, field: VocabularyField) -> dict[str, Array]:
 def unpacked(field: VocabularyField, arrays: "Mapping[str, NDArray[Any]]") -> "NDArray[np.int64]":
     """Token ids as they are stored, likeliest first, or drawn ones ascending; int64 [P, K] or [P, n].
 
-    Args:
-        field: of the form ``top`` or ``sampled``.
-        arrays: ``ids`` or ``gaps`` of some positions, and their high bits where there are any.
+    ``field``: of the form ``top`` or ``sampled``; ``arrays``: ``ids`` or ``gaps`` of some positions, and their high
+    bits where there are any.
     """
     import numpy as np
 
@@ -199,3 +212,17 @@ def unpacked(field: VocabularyField, arrays: "Mapping[str, NDArray[Any]]") -> "N
         parts = flat.reshape(*ids.shape, bits).astype(np.int64)
         ids |= (parts << np.arange(LOW_BITS, LOW_BITS + bits)).sum(-1)
     return ids if field.form == "top" else ids.cumsum(-1)
+
+
+def log_probabilities(arrays: "Mapping[str, NDArray[Any]]") -> "NDArray[np.float64]":
+    """Log p of the likeliest tokens, float64 [P, K]; with the tail's p they add up to 1.
+
+    ``arrays``: ``steps``, ``ranges`` and ``log_tail`` of some positions.
+    """
+    import numpy as np
+
+    steps_PK = np.pad(arrays["steps"].astype(np.float64), ((0, 0), (1, 0)))
+    falls_PK = steps_PK.cumsum(-1) * (arrays["ranges"].astype(np.float64) / 255)[:, None]
+    kept_P = np.log(-np.expm1(arrays["log_tail"].astype(np.float64)))
+    found: NDArray[np.float64] = kept_P[:, None] - falls_PK - np.log(np.exp(-falls_PK).sum(-1))[:, None]
+    return found

@@ -1,0 +1,202 @@
+"""Next tokens as they are built: of logits, a chunk of positions at a time, the likeliest or draws; or final states."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from hskcache.build.kinds.abc import ARRAY_BYTES, Arrays, BuiltKind, Encoded, FieldBasis, Run, Size, num_nonfinite
+from hskcache.build.positions import PaddedRows, owners
+from hskcache.encoding import get_encoding
+from hskcache.errors import MismatchError, SpecError
+from hskcache.output_head import OutputHead
+from hskcache.recall import told_rows
+from hskcache.resolved import head_of, vocabulary_field
+from hskcache.selection.vocabulary import (
+    TopTokens,
+    chunks,
+    drawn_tokens,
+    gaps_of,
+    packed_ids,
+    stored_top,
+    top_tokens,
+    uniforms,
+)
+from hskcache.spec import Spec
+from hskcache.store.kinds.vocabulary import NextTokens, VocabularyField
+from hskcache.store.request import Request
+from hskcache.teacher.capture import Captured, Wanted
+from hskcache.text import TokenizedRows
+
+if TYPE_CHECKING:
+    from hskcache.build.job import Job
+    from hskcache.teacher.load import Teacher
+
+
+@dataclass(frozen=True)
+class KeptTokens:
+    """What is kept of the next tokens of a batch, at P positions, those of a row together.
+
+    Attributes:
+        positions_P: place of each in its row, int64.
+        log_z_P: log of the sum of exp of the logits, float32.
+        gold_P: log p of the row's own next token, float32.
+        top: the likeliest tokens, where they are kept.
+        draws_Pn: drawn tokens, ascending, int64, where they are kept.
+        states_PD: final states, where they are kept.
+    """
+
+    positions_P: Tensor
+    log_z_P: Tensor
+    gold_P: Tensor
+    top: TopTokens | None = None
+    draws_Pn: Tensor | None = None
+    states_PD: Tensor | None = None
+
+
+class VocabularySelector:
+    """Selection of one form, of a teacher's head.
+
+    Args:
+        field: how it is stored.
+        head: of the teacher.
+        seed: of draws.
+    """
+
+    name = NextTokens.name
+    wanted = Wanted(final=True)
+
+    def __init__(self, field: VocabularyField, head: OutputHead, seed: int) -> None:
+        self.field, self.head, self.seed = field, head, seed
+
+    def select(self, captured: Captured, rows: PaddedRows) -> dict[None, KeptTokens]:
+        """What the field holds of every position that has a target."""
+        assert captured.final is not None
+        assert rows.next_P is not None
+        length, place_P = rows.input_ids_BL.shape[1], rows.next_P
+        states_PD = captured.final.flatten(0, 1).index_select(0, place_P)
+        gold_ids_P = rows.input_ids_BL.flatten().index_select(0, place_P + 1)
+        row_P = torch.div(place_P, length, rounding_mode="floor")
+        positions_P = place_P - row_P * length
+        uniforms_P = uniforms(rows.row_ids_B.index_select(0, row_P), positions_P, self.seed)
+        parts = [
+            self._of_chunk(states_PD[chunk], gold_ids_P[chunk], uniforms_P[chunk])
+            for chunk in chunks(len(place_P), self.field.vocab_size)
+        ] or [self._of_chunk(states_PD, gold_ids_P, uniforms_P)]
+        joined = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+        top = TopTokens(*(joined.pop(name) for name in TopTokens._fields)) if self.field.form == "top" else None
+        states = states_PD.float() if self.field.form == "head" else None
+        return {None: KeptTokens(positions_P, top=top, states_PD=states, **joined)}
+
+    def encode(self, kept: KeptTokens, rows: PaddedRows) -> Encoded:
+        """The arrays of the form, and what is not finite among what is read back."""
+        arrays = {
+            "positions": kept.positions_P.to(torch.int16),
+            "log_z": kept.log_z_P.half(),
+            "gold": kept.gold_P.clamp(min=torch.finfo(torch.float16).min).half(),
+        }
+        floats = [arrays["log_z"], arrays["gold"]]
+        if kept.top is not None:
+            stored = stored_top(kept.top)
+            arrays |= _packed("ids", kept.top.ids_PK, self.field) | stored._asdict()
+            floats += [stored.ranges, stored.log_tail]
+        bad_P = num_nonfinite(torch.stack(floats, -1).float())
+        if kept.draws_Pn is not None:
+            arrays |= _packed("gaps", gaps_of(kept.draws_Pn), self.field)
+        if kept.states_PD is not None:
+            assert self.field.encoding is not None
+            assert self.field.width is not None
+            encoding = get_encoding(self.field.encoding)
+            values = encoding.encode(kept.states_PD)
+            arrays |= values
+            bad_P = bad_P + num_nonfinite(encoding.decode(values, self.field.width))
+        kept_B = rows.kept_B[self.name]
+        nonfinite = torch.zeros(len(kept_B), dtype=torch.int32, device=bad_P.device)
+        return Encoded(arrays, nonfinite.index_add_(0, owners(kept_B, bad_P.device), bad_P))
+
+    def _of_chunk(self, states_CD: Tensor, gold_ids_C: Tensor, uniforms_C: Tensor) -> dict[str, Tensor]:
+        """What is made of the logits of some positions, which end with the call."""
+        logits_CV, _ = self.head.logits(states_CD)
+        log_z_C = logits_CV.logsumexp(-1)
+        gold_C = logits_CV.gather(1, gold_ids_C.unsqueeze(-1)).squeeze(-1) - log_z_C
+        found = {"log_z_P": log_z_C, "gold_P": gold_C}
+        count = self.field.count
+        if self.field.form == "top":
+            assert count is not None
+            return found | top_tokens(logits_CV, log_z_C, count)._asdict()
+        if self.field.form == "sampled":
+            assert count is not None
+            return found | {"draws_Pn": drawn_tokens(logits_CV, uniforms_C, count)}
+        return found
+
+
+class BuiltVocabulary(BuiltKind[VocabularyField]):
+    """Building of what the spec says of next tokens."""
+
+    def field(self, asked: FieldBasis) -> VocabularyField | None:
+        """Field of the form and the counts that the spec names."""
+        return None if asked.spec.vocabulary is None else vocabulary_field(asked.spec.vocabulary, asked.teacher)
+
+    def size(self, field: VocabularyField, spec: Spec, rows: TokenizedRows) -> Size:
+        """Size of every position that has a target, and of the head."""
+        kept_N = rows.num_targets
+        arrays, constants = NextTokens().arrays(field), NextTokens().constants(field)
+        position_bytes = sum(
+            int(np.prod(array.shape)) * np.dtype(array.dtypes[0]).itemsize
+            for name, array in arrays.items()
+            if name != "position_offsets"
+        )
+        constant_bytes = sum(
+            int(np.prod(array.shape)) * np.dtype(array.dtypes[0]).itemsize + 2 * ARRAY_BYTES
+            for array in constants.values()
+        )
+        return Size(kept_N * position_bytes + 8, len(arrays), kept_N, constant_bytes)
+
+    def wanted(self, field: VocabularyField, asked: FieldBasis) -> Wanted:
+        """The final states."""
+        return VocabularySelector.wanted
+
+    def constants(self, job: "Job", field: VocabularyField, run: Run, sample_rows: int) -> Arrays:
+        """The head's weight and bias, in a type that holds them exactly."""
+        if field.form != "head":
+            return {}
+        head = job.teacher.output_head
+        assert head is not None
+        assert field.head_dtype is not None
+        tensors = {"weight": head.weight_VD} | ({} if head.bias_V is None else {"bias": head.bias_V})
+        encoding = get_encoding(field.head_dtype)
+        return {name: encoding.encode(tensor)["values"].cpu().numpy() for name, tensor in tensors.items()}
+
+    def selector(self, job: "Job", field: VocabularyField, constants: Mapping[str, NDArray[Any]]) -> VocabularySelector:
+        """The form, of the job's teacher."""
+        head, vocabulary = job.teacher.output_head, job.spec.vocabulary
+        assert head is not None
+        assert vocabulary is not None
+        return VocabularySelector(field, head, vocabulary.seed)
+
+    def check_addition(self, teacher: "Teacher", request: Request, where: str) -> None:
+        """Raise for caches of other rows than those of a language model."""
+        if request.data.problem != "language":
+            raise SpecError(
+                f"{where} holds {told_rows(request.data)}, and next tokens are of rows of a causal language model; "
+                "build a cache with one"
+            )
+
+    def check_classes(self, teacher: "Teacher", request: Request) -> None:
+        """Raise unless it says as many tokens."""
+        theirs, ours = head_of(request.teacher), head_of(teacher.info)
+        if theirs is not None and ours is not None and theirs["vocab_size"] != ours["vocab_size"]:
+            raise MismatchError(
+                f"{teacher.info.name} says one of {ours['vocab_size']:,} tokens and the cache's teacher one of "
+                f"{theirs['vocab_size']:,}; give a teacher of the same vocabulary"
+            )
+
+
+def _packed(name: str, ids_PK: Tensor, field: VocabularyField) -> dict[str, Tensor]:
+    """Ids, or their differences, as two arrays or one."""
+    low, high = packed_ids(ids_PK, field.high_bits)
+    return {name: low} | ({} if high is None else {f"{name}_high": high})
