@@ -6,15 +6,17 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field as Key
 from pydantic import computed_field
 
+from hskcache.alignment import misalignment
 from hskcache.errors import CacheError, DamageError
 from hskcache.store.content import check_content
-from hskcache.store.fields import INPUTS, OFFSETS, check_positions, check_words
+from hskcache.store.fields import INPUTS, OFFSETS, VocabularyField, check_positions, check_words
 from hskcache.store.files import read_document
 from hskcache.store.growing import growing
 from hskcache.store.ledger import TOKENIZER, Ledger
@@ -26,6 +28,8 @@ from hskcache.store.record import CONSTANTS, Record, Skipped
 from hskcache.store.standing import is_foreign, readings
 from hskcache.store.tokenizer import tokenizer_digest
 from hskcache.strict import Strict
+
+_TOKENS = ("input_ids", "row_offsets")
 
 MAX_THREADS = 4
 """More would mostly wait for the disk, each with a shard in memory."""
@@ -78,10 +82,10 @@ def verify(root: str | Path, on_progress: Callable[[int], None] | None = None, d
     are left alone: hubs put them there.
 
     The other arrays need no decompressing: a shard of the right digest is what its writer wrote, and whoever reads it
-    refuses what does not decompress. ``deep`` proves the same of a stranger's cache before it is read. ``on_progress``:
-    called with the size in bytes of each shard once it is checked. Returns what was found; nothing is changed and
-    nothing repaired. Raises CacheError if there is no cache; MismatchError if the build is not finished, or the format
-    is newer than this program.
+    refuses what does not decompress. ``deep`` proves the same of a stranger's cache before it is read, and that next
+    tokens are those of the rows. ``on_progress``: called with the size in bytes of each shard once it is checked.
+    Returns what was found; nothing is changed and nothing repaired. Raises CacheError if there is no cache;
+    MismatchError if the build is not finished, or the format is newer than this program.
     """
     root = Path(root)
     ledger = Ledger(root)
@@ -192,9 +196,21 @@ class _Shards:
             elif (lengths := self.lengths.get(record.shard)) is not None:
                 check_positions(arrays, lengths)
                 check_words(self.manifest.fields[record.field], arrays, self.words[record.shard])
+                self._check_next_tokens(record, arrays)
         except DamageError as error:
             return str(error)
         return None
+
+    def _check_next_tokens(self, record: Record, arrays: dict[str, NDArray[Any]]) -> None:
+        """Raise DamageError if what a shard, read whole, holds of next tokens is not of those of its rows."""
+        field = self.manifest.fields[record.field]
+        if not isinstance(field, VocabularyField) or not self.deep:
+            return
+        inputs, constants = self.manifest.shards[INPUTS][record.shard], self.manifest.constants.get(record.field)
+        rows = read_shard(self.ledger.shard_path(inputs), inputs, self.manifest.fields[INPUTS], _TOKENS)
+        shared = None if constants is None else read_shard(self.ledger.shard_path(constants), constants, field)
+        if (found := misalignment(field, arrays, rows, shared)) is not None:
+            raise DamageError(found)
 
     def _record(self, record: Record, path: Path) -> str | None:
         """Problem of a commit record's file, or None."""

@@ -46,9 +46,13 @@ class _Side(NamedTuple):
 def distances(matched: Matched, name: str, counts_C: Flags) -> list[LayerDistance]:
     """Compare a field of two caches where their shards are not the same.
 
-    ``name``: of the field, of one kind in both; ``counts_C``: which of the common rows are to be compared. Raises
-    DamageError if a file is missing or altered, or a position lies beyond every row.
+    Of fields that store other things of one kind nothing is compared. ``name``: of the field, of one kind in both;
+    ``counts_C``: which of the common rows are to be compared. Raises DamageError if a file is missing or altered, or a
+    position lies beyond every row.
     """
+    ours = matched.here.fields[name]
+    if not DECODED[ours.kind].are_comparable(ours, matched.there.fields[name]):
+        return []
     sides = tuple(_Side(cache.fields[name], cache.constants(name)) for cache in (matched.here, matched.there))
     theirs = set(layers_of(sides[1].field))
     by_layer = [

@@ -84,6 +84,10 @@ class DecodedKind(Generic[FieldModel]):
         """True if a softmax turns vectors of ``width`` entries into distributions."""
         return False
 
+    def are_comparable(self, here: FieldModel, there: FieldModel) -> bool:
+        """True if values of the same entry in two fields are of the same kind."""
+        return True
+
     def num_values(self, field: FieldModel, arrays: Stored) -> NDArray[np.int64]:
         """Values of each row once every vector of a layer has an entry for everything it might store, at most.
 

@@ -53,6 +53,10 @@ class DecodedVocabulary(DecodedKind[VocabularyField]):
         """True of log probabilities, which are scores that are their own log of a softmax."""
         return field.form == "top"
 
+    def are_comparable(self, here: VocabularyField, there: VocabularyField) -> bool:
+        """True of one form: log p, shares of draws and states are three things."""
+        return here.form == there.form
+
     def num_values(self, field: VocabularyField, arrays: Stored) -> NDArray[np.int64]:
         """As many a position as there are tokens, or columns."""
         counts: NDArray[np.int64] = np.diff(arrays["position_offsets"])
