@@ -134,7 +134,7 @@ def exact_dtype(head: OutputHead) -> str:
     tensors = [head.weight_VD] + ([] if head.bias_V is None else [head.bias_V])
 
     def holds(dtype: torch.dtype) -> bool:
-        return all(torch.equal(part, part.to(dtype).to(part.dtype)) for one in tensors for part in one.split(1 << 12))
+        return all(torch.equal(one, one.to(dtype).to(one.dtype)) for one in tensors)
 
     return next((name for name in ("bfloat16", "float16") if holds(getattr(torch, name))), "float32")
 

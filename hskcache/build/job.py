@@ -308,13 +308,18 @@ def resolve_for(teacher: Teacher, spec: Spec) -> Spec:
 def language_spec(teacher: Teacher, spec: Spec) -> Spec:
     """A spec with what is kept of a language model where it does not say it: next tokens, and no hidden states.
 
-    That of another teacher is left as it is.
+    That of another teacher is left as it is. Raises SpecError if nothing would be kept.
     """
     if teacher.output_head is None:
         return spec
     said = spec.model_fields_set
     defaults = {"hidden": None, "vocabulary": Vocabulary()}
-    return spec.with_sections({name: default for name, default in defaults.items() if name not in said})
+    spec = spec.with_sections({name: default for name, default in defaults.items() if name not in said})
+    if not any(kept is not None for kept in spec.sections.values()):
+        raise SpecError(
+            "nothing would be kept: give --vocabulary top:32, sampled:50 or head, --keep full, or parts of them"
+        )
+    return spec
 
 
 def tell_maps(teacher: Teacher, spec: Spec) -> None:

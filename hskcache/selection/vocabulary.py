@@ -137,9 +137,10 @@ def packed_ids(ids_PK: Tensor, high_bits: int) -> tuple[Tensor, Tensor | None]:
     if not high_bits:
         return low, None
     bits_PKb = (ids_PK.unsqueeze(-1) >> torch.arange(_LOW_BITS, _LOW_BITS + high_bits, device=ids_PK.device)) & 1
-    flat = bits_PKb.flatten(1)
-    flat = torch.nn.functional.pad(flat, (0, -flat.shape[1] % 8)).unflatten(1, (-1, 8))
-    return low, (flat << torch.arange(8, device=flat.device)).sum(-1).to(torch.uint8)
+    num_bits = ids_PK.shape[1] * high_bits
+    flat = torch.nn.functional.pad(bits_PKb.flatten(1), (0, -num_bits % 8))
+    bytes_Pb8 = flat.reshape(len(flat), -(-num_bits // 8), 8)
+    return low, (bytes_Pb8 << torch.arange(8, device=flat.device)).sum(-1).to(torch.uint8)
 
 
 def gaps_of(ids_Pn: Tensor) -> Tensor:
