@@ -51,6 +51,34 @@ def is_written(target: Path, manifest: Manifest, read: Callable[[Path], Manifest
     return True
 
 
+def stands(target: Path, cache_id: str, force: bool, exported: Callable[[Path], str | None], what: str) -> bool:
+    """True if the export of a cache to a folder stands there and is to stay; False where one is to be written.
+
+    Args:
+        target: the folder.
+        cache_id: of the cache.
+        force: whether another cache's export is replaced.
+        exported: gives the id of the cache that a folder is the export of; None of something else.
+        what: such a folder is, in words.
+
+    Raises:
+        MismatchError: something else stands there.
+    """
+    if not target.is_symlink() and (not target.exists() or (target.is_dir() and not any(target.iterdir()))):
+        return False
+    standing = exported(target)
+    if standing is None:
+        raise MismatchError(f"{target} exists and is no {what}; give another name")
+    if force:
+        return False
+    if standing != cache_id:
+        raise MismatchError(
+            f"{target} holds the cache {standing[:12]} and not {cache_id[:12]}; give another name, or --force to "
+            "replace it"
+        )
+    return True
+
+
 @contextmanager
 def replacing(target: Path) -> Iterator[Path]:
     """A path to write a file under that takes its name at once when it is whole; the writer brings it to the disk.

@@ -15,10 +15,9 @@ from numpy.typing import NDArray
 from hskcache import disk
 from hskcache.cache import Cache, open_cache
 from hskcache.describe import DESCRIPTIONS
-from hskcache.errors import MismatchError
 from hskcache.move.hdf5.describe import dataset_attributes, file_attributes
 from hskcache.move.hdf5.layout import LAYOUT_VERSION, DatasetGroup, StoredDataset, blocks, derived, derived_arrays
-from hskcache.move.whole import OnProgress, Written, replacing_folder
+from hskcache.move.whole import OnProgress, Written, replacing_folder, stands
 from hskcache.store.beside import read_beside
 from hskcache.store.fields import StoredField, kind_of
 from hskcache.store.ledger import TOKENIZER
@@ -45,7 +44,7 @@ def export_zarr(root: Path, target: Path, force: bool = False, on_progress: OnPr
         MismatchError: something else stands at ``target``.
     """
     beside, cache = read_beside(root), open_cache(root)
-    if _stands(target, cache.id, force):
+    if stands(target, cache.id, force, _exported, "Zarr group of a cache"):
         return Written(beside.manifest, was_there=True)
     disk.require_space(target, beside.manifest.num_bytes, f"{target} needs about", "export to another disk", "folder")
     with disk.writing_to(target, "the beginning"), replacing_folder(target) as partial:
@@ -57,27 +56,6 @@ def export_zarr(root: Path, target: Path, force: bool = False, on_progress: OnPr
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(data)
     return Written(beside.manifest, was_there=False)
-
-
-def _stands(target: Path, cache_id: str, force: bool) -> bool:
-    """True if an export of the cache stands there and is to stay; False where one is to be written.
-
-    Raises:
-        MismatchError: something else stands there.
-    """
-    if not target.is_symlink() and (not target.exists() or (target.is_dir() and not any(target.iterdir()))):
-        return False
-    standing = _exported(target)
-    if standing is None:
-        raise MismatchError(f"{target} exists and is no Zarr group of a cache; give another name")
-    if force:
-        return False
-    if standing != cache_id:
-        raise MismatchError(
-            f"{target} holds the cache {standing[:12]} and not {cache_id[:12]}; give another name, or --force to "
-            "replace it"
-        )
-    return True
 
 
 def _exported(target: Path) -> str | None:
