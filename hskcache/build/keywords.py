@@ -20,7 +20,8 @@ from hskcache.text.memory import in_memory
 _KEEPING = tuple(one.name for one in fields(Keeping) if one.name != "spec_file")
 # The rows, and how they lie in shards, are those of the cache.
 _ADDING = tuple(name for name in _KEEPING if name not in {"max_length", "shard_rows", *Packing.model_fields})
-_OTHERS = ("corpus", "copy", "keep_text", "spec", "device", "eval_data", "on_nonfinite", "tokenizer")
+_ROWS = ("corpus", "chat", "roles", "one_document", "copy", "keep_text")
+_OTHERS = (*_ROWS, "spec", "device", "eval_data", "on_nonfinite", "tokenizer")
 _LISTED = ("student_layer_numbers", "layer_map", "store_layers", "heads")
 
 
@@ -98,6 +99,18 @@ def _keeping(options: Mapping[str, Any]) -> tuple[Keeping, Spec | None]:
     return Keeping(**values, spec_file=None if spec is None or base is not None else Path(spec)), base
 
 
+def _of_language(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options on rows of a language model."""
+    chat, roles = options.get("chat"), options.get("roles")
+    if not isinstance(chat, str | Path | None):
+        raise SpecError(f"chat is a {type(chat).__name__}; give the path of a .jsonl file")
+    return {
+        "one_document": bool(options.get("one_document")),
+        "chat": None if chat is None else Path(chat),
+        "roles": (roles,) if isinstance(roles, str) else None if roles is None else tuple(roles),
+    }
+
+
 def _request(teacher: str, data: Any, options: dict[str, Any]) -> BuildRequest:
     """The request that these say."""
     rows, corpus, scored = None if data is None else in_memory(data), options.get("corpus"), options.get("eval_data")
@@ -111,7 +124,7 @@ def _request(teacher: str, data: Any, options: dict[str, Any]) -> BuildRequest:
     keeping, base = _keeping(options)
     device, on_nonfinite = _how(options)
     corpus = None if corpus is None else Path(corpus)
-    texts = Texts(rows, layout, corpus, options.get("copy"), bool(options.get("keep_text")))
+    texts = Texts(rows, layout, corpus, options.get("copy"), bool(options.get("keep_text")), **_of_language(options))
     request = build_request(teacher, texts, keeping, device, base)
     eval_data = () if scored is None else (in_memory(scored, "eval_data"),)
     return replace(request, on_nonfinite=on_nonfinite, eval_data=eval_data)

@@ -5,14 +5,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+from hskcache import console
 from hskcache.build.request import BuildRequest, Texts
 from hskcache.cut import Reach, tell_cut
 from hskcache.errors import SpecError, TeacherError
 from hskcache.runtime import require_teacher_extra
 from hskcache.spec import Packing
 from hskcache.text.compressed import format_of
+from hskcache.text.language.chat import check_chat, conversations
 from hskcache.text.language.rows import LanguageRows, longest_row
 from hskcache.text.language.sources import rows_of_data, rows_of_file
+from hskcache.text.language.turns import ASSISTANT, Turns
 from hskcache.text.layout import Layout
 from hskcache.text.regular import check_corpus
 from hskcache.text.strings import spooling
@@ -26,16 +29,35 @@ def reads_language(request: BuildRequest) -> bool:
     """True if the teacher of a build is a causal language model that is to say next tokens.
 
     One whose embeddings are asked for is none, nor is one that cannot be read: whoever loads it tells why.
+
+    Raises:
+        SpecError, TeacherError: it is none, and rows are asked for that only one can have; or it is an encoder with a
+            decoder that writes texts.
     """
+    only = request.texts.for_language_models
     if request.spec.embedding is not None:
+        if only:
+            raise SpecError(f"{only[0]} makes rows of next tokens, of which there are no embeddings; leave one out")
         return False
     require_teacher_extra()
+    from hskcache.model.causal import refuse_encoder_decoder, require_causal
+    from hskcache.model.load import load_config
     from hskcache.teacher.load import is_language_model
 
+    name = request.teacher
     try:
-        return is_language_model(request.teacher)
+        if is_language_model(name):
+            return True
+        config = load_config(name, "a teacher")
     except TeacherError:
+        if only:
+            raise
         return False
+    if only:
+        require_causal(name, config, "a teacher")
+        raise TeacherError(f"{name} is a model without a head that says next tokens, which {only[0]} needs")
+    refuse_encoder_decoder(name, config)
+    return False
 
 
 def row_tokens(teacher: str) -> int:
@@ -70,6 +92,8 @@ def make_language_job(request: BuildRequest, spool: Path | None = None) -> "Job"
         texts.layout.check(texts.data)
     elif texts.corpus is not None:
         check_corpus(texts.corpus)
+    elif texts.chat is not None:
+        check_chat(texts.chat)
     loaded = load_language_model(request.teacher, request.device, spec.compute_dtype).called(request.called)
     # What is wrong with the spec is said before the rows are read, which may take minutes.
     spec = resolve_for(loaded, spec)
@@ -126,6 +150,10 @@ def _check_layout(layout: Layout) -> None:
 def _rows(texts: Texts, teacher: "Teacher", max_length: int) -> LanguageRows:
     """Rows of a source, with a progress bar."""
     tokenizer = teacher.tokenizer
+    if texts.chat is not None:
+        turns = Turns(tokenizer, texts.roles or (ASSISTANT,), teacher.info.name)
+        with console.advancing("tokenize", texts.chat.stat().st_size, "bytes") as advance:
+            return conversations(texts.chat, turns, max_length, texts.layout.bad_rows or "fail", advance)
     if texts.corpus is not None:
         return rows_of_file(texts.corpus, tokenizer, max_length, texts.one_document)
     assert texts.data is not None

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Texts:
-    """The texts that a teacher runs over: rows of a data file or a corpus, one of the two.
+    """The texts that a teacher runs over: rows of a data file, a corpus or conversations, one of these.
 
     Attributes:
         data: a file, a folder of ``save_to_disk``, ``hub:REPO[:CONFIG]:SPLIT``, or rows in memory.
@@ -25,6 +25,8 @@ class Texts:
         copy: column of the numbers of copies, see :func:`~hskcache.text.copies.in_order_of_copies`.
         keep_text: whether the cache keeps the texts of data beside their tokens.
         one_document: whether a language model reads a corpus as one document, blank lines and all.
+        chat: conversations for a language model, one JSON object a line.
+        roles: whose turns of these it is to predict; None: what the assistant says.
     """
 
     data: str | InMemory | None = None
@@ -33,11 +35,26 @@ class Texts:
     copy: str | None = None
     keep_text: bool = False
     one_document: bool = False
+    chat: Path | None = None
+    roles: tuple[str, ...] | None = None
 
     @property
     def are_given(self) -> bool:
         """True where there are any."""
-        return self.data is not None or self.corpus is not None
+        return bool(self.sources)
+
+    @property
+    def sources(self) -> list[str]:
+        """Options that name some."""
+        given = {"--data": self.data, "--corpus": self.corpus, "--chat": self.chat}
+        return [flag for flag, source in given.items() if source is not None]
+
+    @property
+    def for_language_models(self) -> list[str]:
+        """Options that were given of which only a causal language model makes rows."""
+        has_column = self.corpus is not None and self.layout.text is not None
+        given = {"--chat": self.chat, "--one-document": self.one_document, "--text of a corpus": has_column}
+        return [flag for flag, one in given.items() if one]
 
     def check(self) -> None:
         """Raise unless there is one source, and no columns of a corpus of plain text.
@@ -45,10 +62,17 @@ class Texts:
         Raises:
             SpecError: there is none, or both, or columns are named of plain text.
         """
-        if (self.data is None) == (self.corpus is None):
-            given = "both were given" if self.data is not None else "neither was given"
-            raise SpecError(f"give --data FILE for rows of a task or --corpus FILE for plain text; {given}")
-        if self.corpus is not None and self.keep_text:
+        if len(self.sources) != 1:
+            given = f"{' and '.join(self.sources)} were given" if self.sources else "neither was given"
+            given = "both were given" if self.sources == ["--data", "--corpus"] else given
+            raise SpecError(
+                f"give --data FILE for rows of a task, --corpus FILE for plain text or --chat FILE for chats; {given}"
+            )
+        if self.roles is not None and self.chat is None:
+            raise SpecError("--roles says whose turns of --chat are predicted; give that, or leave it out")
+        if self.chat is not None and not replace(self.layout, bad_rows=None).is_empty:
+            raise SpecError("--chat has messages and no columns; leave out --task, columns and --classes")
+        if self.data is None and self.keep_text:
             raise SpecError(
                 "--keep-text keeps the texts of --data; rows of a corpus are made of its tokens: leave it out"
             )
@@ -95,7 +119,7 @@ class BuildRequest:
 
     def __post_init__(self) -> None:
         self.texts.check()
-        if self.texts.corpus is not None and self.eval_data:
+        if self.texts.data is None and self.eval_data:
             raise SpecError(
                 f"--eval-data {self.eval_data[0]} scores a classifier, and a corpus has no task; leave it out"
             )

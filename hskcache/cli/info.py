@@ -12,6 +12,7 @@ from hskcache.counted import counted
 from hskcache.cut import Cut
 from hskcache.options import as_json, view
 from hskcache.spec import Packing, Windows
+from hskcache.store.provenance import LanguageMade
 
 if TYPE_CHECKING:
     from hskcache.cache import Cache
@@ -193,10 +194,22 @@ def _read_as(facts: dict[str, Any]) -> list[tuple[str, str]]:
         lines.append(("packing", Packing.model_validate(facts["spec"]["packing"]).told))
     if (windows := facts["spec"].get("windows")) is not None:
         lines.append(("windows", f"rows {Windows.model_validate(windows).told}"))
+    lines += _language([data, *facts["appended"]])
     lines += _left_out([data, *facts["appended"]])
     cut = Cut(**facts["cut"])
     if cut.num_rows:
         lines.append(("cut", f"{cut.told(facts['num_rows'])}; the longest had {cut.longest:,}"))
+    return lines
+
+
+def _language(parts: list[dict[str, Any]]) -> list[tuple[str, str]]:
+    """Lines on how rows of a language model were made, and how many tokens are to be predicted."""
+    known = [(part["provenance"] or {}).get("language") for part in parts]
+    made = [LanguageMade.model_validate(one) for one in known if one is not None]
+    counts = [one.num_targets for one in made]
+    lines = [("rows", one.told) for one in made]
+    if counts and None not in counts:
+        lines.append(("targets", f"{sum(filter(None, counts)):,} tokens are predicted"))
     return lines
 
 

@@ -23,6 +23,19 @@ class CacheFolder(click.Path):
         return super().convert(value, param, ctx)
 
 
+class Roles(click.ParamType):  # type: ignore[type-arg]
+    """Roles of a conversation with commas between them."""
+
+    name = "roles"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
+        """The roles. Raises SpecError if one is empty, or given twice."""
+        roles = tuple(role.strip() for role in str(value).split(","))
+        if not all(roles) or len(set(roles)) < len(roles):
+            raise SpecError(f"--roles {value!r}: give roles as the messages have them, each once: assistant,user")
+        return roles
+
+
 cache_argument = click.argument("cache", type=CacheFolder(path_type=Path))
 cache_or_url_argument = click.argument("cache", metavar="CACHE_OR_URL", shell_complete=places)
 teacher_option = click.option(
@@ -47,6 +60,19 @@ _DATA_OR_CORPUS = (
         "--one-document",
         is_flag=True,
         help="For a language model: read all of --corpus as one document, blank lines too.",
+    ),
+    click.option(
+        "--chat",
+        metavar="FILE",
+        type=click.Path(path_type=Path),
+        help='For a language model, in place of --data: JSONL of {"messages": [{"role", "content"}, ...]}, through the '
+        "tokenizer's chat template.",
+    ),
+    click.option(
+        "--roles",
+        type=Roles(),
+        metavar="assistant,user",
+        help="Of --chat: whose turns are predicted.  [default: assistant]",
     ),
 )
 _KEEP_TEXT = click.option(

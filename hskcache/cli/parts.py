@@ -10,6 +10,7 @@ from hskcache.build.request import BuildRequest, Texts
 from hskcache.disk import spool_folder
 from hskcache.errors import MismatchError
 from hskcache.recall import of_cache
+from hskcache.text.compressed import format_of
 from hskcache.text.layout import Layout
 from hskcache.text.memory import Source
 
@@ -31,6 +32,8 @@ def make_part_job(cache: "Cache", teacher: str, device: str, texts: Texts, spool
     request = cache.manifest.request
     if request.data.problem == "language":
         return _language_job(request, BuildRequest(teacher, texts, request.spec, device), cache.root)
+    if texts.for_language_models:
+        raise MismatchError(f"{cache.name} holds no next tokens; leave out {', '.join(texts.for_language_models)}")
     is_corpus = request.data.problem == "text"
     if is_corpus != (texts.corpus is not None):
         has, option = ("a corpus", "--corpus") if is_corpus else ("rows of a task", "--data")
@@ -58,17 +61,21 @@ def _language_job(request: "Request", asked: BuildRequest, root: Path) -> "Job":
 
 def _as_before(texts: Texts, request: "Request") -> Texts:
     """Texts read as those of a cache, as far as nothing else is said."""
-    source = texts.corpus or texts.data
+    source = texts.chat or texts.corpus or texts.data
     part = next((part for part in reversed(request.parts) if part.name == str(source)), request.data)
     known = part.provenance
     if known is None or known.language is None:
         return texts
     layout, columns = texts.layout, known.columns
-    if layout.is_empty and columns is not None:
+    has_columns = texts.data is not None or (texts.corpus is not None and format_of(texts.corpus) == ".jsonl")
+    if layout.is_empty and has_columns and columns is not None:
         pair = None if columns.text_pair is None else str(columns.text_pair)
         layout = Layout(text=str(columns.text), text_pair=pair, header=columns.header, bad_rows=known.bad_rows)
     one_document = texts.one_document or (texts.corpus is not None and known.language.one_document)
-    return replace(texts, layout=layout, one_document=one_document)
+    roles = texts.roles if texts.chat is None else texts.roles or tuple(known.language.roles) or None
+    if texts.chat is not None and layout.bad_rows is None:
+        layout = replace(layout, bad_rows=known.bad_rows)
+    return replace(texts, layout=layout, one_document=one_document, roles=roles)
 
 
 def _copy_column(texts: Texts, request: "Request") -> str | None:

@@ -12,6 +12,8 @@ from hskcache.options import view as view_option
 from hskcache.ranges import Whole
 from hskcache.shading import strength, terminal_style
 
+_TARGET = "->"
+
 if TYPE_CHECKING:
     from rich.text import Text
 
@@ -54,8 +56,10 @@ def describe_row(cache: "Cache", row: int) -> dict[str, Any]:
         "input_ids": ids,
         "token_type_ids": [int(kind) for kind in data.get("token_type_ids", ())],
         "label": _label(data.get("label"), cache.manifest.request.data),
-        **{key: data[key] for key in ("copy", "origin") if key in data},
+        **{key: data[key] for key in ("copy", "origin", "document") if key in data},
     }
+    if cache.manifest.request.data.problem == "language":
+        facts["targets"] = _targets(data)
     if "positions" in data:
         facts["words"] = _words(data, names)
     for kind, description in DESCRIPTIONS.items():
@@ -64,6 +68,12 @@ def describe_row(cache: "Cache", row: int) -> dict[str, Any]:
         name: DESCRIPTIONS[cache.fields[name].kind].shown(stored) for name, stored in data.get("added", {}).items()
     }
     return facts
+
+
+def _targets(data: dict[str, Any]) -> list[int]:
+    """Positions of the tokens of a row that a language model is to predict."""
+    targets = data.get("targets")
+    return [position for position in range(1, len(data["input_ids"])) if targets is None or targets[position]]
 
 
 def _words(data: dict[str, Any], names: list[str]) -> list[dict[str, Any]]:
@@ -109,9 +119,10 @@ def _print(facts: dict[str, Any], kinds: dict[str, str]) -> None:
         if description.key
     ]
     added = [(name, shown, DESCRIPTIONS[kinds[name]]) for name, shown in facts["added"].items()]
-    label = "" if "words" in facts else f"label {_told(facts['label'])}"
+    label = "" if {"words", "targets"} & facts.keys() else f"label {_told(facts['label'])}"
+    document = [f"document {facts['document']}"] if "document" in facts else []
     lines = [line for _, shown, description in own if (line := description.line(shown, names)) is not None]
-    printer.print("  ".join([f"row {facts['row']}", *_copy(facts), *([label] if label else []), *lines]))
+    printer.print("  ".join([f"row {facts['row']}", *_copy(facts), *document, *([label] if label else []), *lines]))
     for name, shown, description in added:
         if (line := description.line(shown, names)) is not None:
             printer.print(f"{name}  {line}")
@@ -123,16 +134,23 @@ def _print(facts: dict[str, Any], kinds: dict[str, str]) -> None:
     # Of a single text there is nothing to tell apart.
     types = facts["token_type_ids"] if any(facts["token_type_ids"]) else []
     words = {word["position"]: [word["tag"] or "", word["teacher"] or ""] for word in facts.get("words", ())}
+    targets = set(facts.get("targets", ()))
     headings = [*(["type"] if types else []), *(["tag", "teacher"] if "words" in facts else [])]
+    headings += ["target"] if "targets" in facts else []
     table = Table("position", "token", *headings, *columns, box=None, padding=(0, 2))
     for position, token in enumerate(facts["tokens"]):
         shades = [strength(position, kept) for kept in columns.values()]
         ranks = [_shaded(_rank(position, kept), shade) for kept, shade in zip(columns.values(), shades, strict=True)]
         kind = [str(types[position])] if types else []
         kind += words.get(position, ["", ""]) if "words" in facts else []
-        style = "bold" if any(shades) else "dim"
-        table.add_row(str(position), _shaded(token, max(shades, default=0.0)), *kind, *ranks, style=style)
+        kind += [_TARGET if position in targets else ""] if "targets" in facts else []
+        style = "bold" if any(shades) or position in targets else "dim"
+        table.add_row(
+            str(position), _coloured(token, max(shades, default=0.0), position in targets), *kind, *ranks, style=style
+        )
     printer.print(table)
+    if "targets" in facts:
+        printer.print(f"{_TARGET} marks a token that is predicted from those before it.", style="dim")
     if columns:
         printer.print("A number says that the position was kept, 1 the best.", style="dim")
 
@@ -143,6 +161,13 @@ def _copy(facts: dict[str, Any]) -> list[str]:
         return []
     origin = "an unknown row" if facts["origin"] < 0 else f"row {facts['origin']}"
     return [f"copy {facts['copy']} of {origin}"]
+
+
+def _coloured(text: str, shade: float, is_target: bool) -> "Text":
+    """A token on the colour of its rank; where no rank tells, one that is predicted in a colour of its own."""
+    from rich.text import Text
+
+    return Text(text, "green") if is_target and not shade else _shaded(text, shade)
 
 
 def _shaded(text: str, shade: float) -> "Text":

@@ -37,6 +37,13 @@ def refuse_causal(name: str, config: PreTrainedConfig, instead: str) -> None:
         raise TeacherError(f"{name} is a causal language model ({config.model_type}) without classes; {instead}")
 
 
+def refuse_encoder_decoder(name: str, config: PreTrainedConfig) -> None:
+    """Raise TeacherError if a teacher is an encoder with a decoder that writes texts."""
+    writes = any(str(one).endswith("ForConditionalGeneration") for one in config.architectures or ())
+    if writes and getattr(config, "is_encoder_decoder", False):
+        require_causal(name, config, "a teacher")
+
+
 def require_causal(name: str, config: PreTrainedConfig, called: str) -> None:
     """Raise TeacherError unless a configuration is one of models that say the next token from those before.
 

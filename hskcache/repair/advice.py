@@ -8,7 +8,7 @@ from hskcache.errors import CacheError, DamageError
 from hskcache.recall import column_flags
 from hskcache.repair.mending import record_file
 from hskcache.store.ledger import TOKENIZER, Ledger
-from hskcache.store.manifest import Manifest
+from hskcache.store.manifest import DataInfo, Manifest
 from hskcache.store.publishing import COPY, MANIFEST
 from hskcache.store.record import CONSTANTS
 from hskcache.store.standing import otherwise
@@ -97,5 +97,15 @@ def _repair_command(manifest: Manifest, root: Path, field: str, row: int) -> str
         if row < part.num_rows:
             break
         row -= part.num_rows
-    words += ["--teacher", request.teacher.name, "--corpus" if part.problem == "text" else "--data", part.name]
+    words += ["--teacher", request.teacher.name, _source_flag(part), part.name]
     return shlex.join([*words, *column_flags(part)])
+
+
+def _source_flag(part: DataInfo) -> str:
+    """Option that names the source of some rows."""
+    known = part.provenance
+    if part.problem != "language" or known is None or known.language is None:
+        return "--corpus" if part.problem == "text" else "--data"
+    if known.language.form == "conversations":
+        return "--chat"
+    return "--corpus" if known.columns is None else "--data"

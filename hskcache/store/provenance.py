@@ -51,19 +51,30 @@ class LanguageMade(Strict):
 
     Attributes:
         form: what each document was: a text, a prompt with its completion, or a conversation.
-        num_documents: that rows were made of.
-        num_targets: tokens of all rows that are to be predicted.
+        num_documents: that rows were made of; None of a part of the rows.
+        num_targets: tokens of all rows that are to be predicted; None of a part of the rows.
         one_document: whether a whole file was read as one.
         roles: whose turns of a conversation are predicted.
         by: how these were found: by the template's own tag, or by what the first turns alone are rendered as.
     """
 
     form: Literal["documents", "completions", "conversations"]
-    num_documents: int = Key(ge=0)
-    num_targets: int = Key(ge=0)
+    num_documents: int | None = Key(default=None, ge=0)
+    num_targets: int | None = Key(default=None, ge=0)
     one_document: bool = False
     roles: list[str] = Key(default=[])
     by: Literal["tag", "prefixes"] | None = None
+
+    @property
+    def told(self) -> str:
+        """Description for a person."""
+        count = "" if self.num_documents is None else f"{self.num_documents:,} "
+        if self.form == "documents":
+            return "all of a file as one document" if self.one_document else f"parts of {count}documents"
+        if self.form == "completions":
+            return f"{count}prompts with their completions, which are predicted"
+        how = "as the chat template marks it" if self.by == "tag" else "found by rendering the first turns alone"
+        return f"{count}conversations, of which is predicted what {' and '.join(self.roles)} says, {how}"
 
 
 class Provenance(Grown):

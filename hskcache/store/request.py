@@ -86,6 +86,9 @@ class DataInfo(Grown):
         provenance, nothing = self.provenance, Provenance()
         counted = ("cut", "num_bad", "bad", "num_unlabelled")
         told = provenance and provenance.model_copy(update={name: getattr(nothing, name) for name in counted})
+        if told is not None and told.language is not None:
+            language = told.language.model_copy(update={"num_documents": None, "num_targets": None})
+            told = told.model_copy(update={"language": language})
         ends = [min(max(end, rows.start), rows.stop) for end in accumulate(self.copies)]
         copies = [end - begin for begin, end in pairwise([rows.start, *ends])]
         while copies and not copies[-1]:

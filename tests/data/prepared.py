@@ -8,7 +8,7 @@ from pathlib import Path
 
 from click.testing import CliRunner, Result
 from embedders import embedder
-from language_models import language_model
+from language_models import language_model, language_tokenizer, llama
 from models import saved
 from taggers import tagged, written
 
@@ -61,6 +61,9 @@ class Shelf:
             "test.tsv": self._table,
             "reviews.jsonl": self._texts,
             "wikipedia.txt": self._corpus,
+            "lm": lambda path: saved(llama, language_tokenizer(), path),
+            "answers.jsonl": self._answers,
+            "chat.jsonl": self._chat,
             "glove.txt": self._vectors,
             "old.hsk": lambda path: shutil.copytree(ROOT / "tests" / "golden" / "tiny.hsk", path),
             "student": self._student,
@@ -165,6 +168,14 @@ class Shelf:
     def _corpus(self, path: Path) -> None:
         documents = [f"the film is charming and short {number}\nthis movie is dull\n" for number in range(24)]
         path.write_text("\n".join(documents), encoding="utf-8")
+
+    def _answers(self, path: Path) -> None:
+        answers = [{"question": f"Is {n} even?", "answer": " yes" if n % 2 == 0 else " no"} for n in range(8)]
+        path.write_text("".join(json.dumps(one) + "\n" for one in answers), encoding="utf-8")
+
+    def _chat(self, path: Path) -> None:
+        turns = [{"role": "user", "content": "Who?"}, {"role": "assistant", "content": "Me."}]
+        path.write_text((json.dumps({"messages": turns}) + "\n") * 8, encoding="utf-8")
 
     def _vectors(self, path: Path) -> None:
         words = ("film", "movie", "story", "cast", "plot", "dull", "charming", "funny", "warm", "short")

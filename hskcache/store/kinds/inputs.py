@@ -81,7 +81,7 @@ class Inputs(Kind[InputsField]):
         ("positions", 1): Meaning(("word",), "place of the word's first piece in its row, counted from 0"),
         ("tags", 1): Meaning(("word",), "class"),
         ("targets", 1): Meaning(("token",), "1 of the tokens that are to be predicted from those before them"),
-        ("documents", 1): Meaning(("row",), "number in the source, from 0, of the document that the row is a part of"),
+        ("documents", 1): Meaning(("row",), "number, from 0, of the document that the row is a part of"),
     }
 
     def arrays(self, field: InputsField) -> dict[str, Array]:

@@ -43,7 +43,7 @@ def documents_of_file(
     the number of bytes of the file done since the last call. Raises DataError if the file cannot be read, is not UTF-8
     (naming the line), holds no text, or changes meanwhile; TeacherError as :func:`ends_of`.
     """
-    ends, writer = ends_of(tokenizer), RowsWriter(max_length, have_targets=False)
+    ends, plain, writer = ends_of(tokenizer), plain_tokenizer(tokenizer), RowsWriter(max_length, have_targets=False)
     done = number = 0
     with open_regular(path) as file:
         begun = state_of(file)
@@ -51,7 +51,7 @@ def documents_of_file(
         found = whole_file(file) if one_document else documents(file)
         for batch in _batches(found, lambda document: len(document.text)):
             texts = [document.text for document in batch if document.text.strip()]
-            for text, ids in zip(texts, _tokens(tokenizer, texts), strict=True):
+            for text, ids in zip(texts, _tokens(plain, texts), strict=True):
                 writer.add(number, _framed(ends, ids), text)
                 number += 1
             if on_progress is not None:
@@ -79,10 +79,10 @@ def documents_of_rows(
     ``max_length``: tokens of a row at most; ``on_progress``: called with the number of texts done since the last call.
     Raises DataError if no text has a token to predict; TeacherError as :func:`ends_of`.
     """
-    ends, writer = ends_of(tokenizer), RowsWriter(max_length, have_targets=False)
+    ends, plain, writer = ends_of(tokenizer), plain_tokenizer(tokenizer), RowsWriter(max_length, have_targets=False)
     number = 0
     for texts in _batches(examples.texts, len):
-        for text, ids in zip(texts, _tokens(tokenizer, texts), strict=True):
+        for text, ids in zip(texts, _tokens(plain, texts), strict=True):
             if not writer.add(number, _framed(ends, ids), text) and examples.reading.policy.bad_rows == "fail":
                 raise DataError(f"{examples.where(number)}: {_NOTHING}; {_REMEDY}")
             number += 1
@@ -105,10 +105,10 @@ def completions(
     what is to be predicted and may not be left out; TeacherError as :func:`ends_of`.
     """
     assert examples.pairs is not None
-    ends, writer = ends_of(tokenizer), RowsWriter(max_length, have_targets=True)
+    ends, plain, writer = ends_of(tokenizer), plain_tokenizer(tokenizer), RowsWriter(max_length, have_targets=True)
     number = 0
     for pairs in _batches(zip(examples.texts, examples.pairs, strict=True), lambda pair: len(pair[0]) + len(pair[1])):
-        prompts, answers = (_tokens(tokenizer, [pair[side] for pair in pairs]) for side in range(2))
+        prompts, answers = (_tokens(plain, [pair[side] for pair in pairs]) for side in range(2))
         for prompt, answer in zip(prompts, answers, strict=True):
             ids = np.concatenate([ends.before, prompt, answer, ends.after])
             targets = np.arange(len(ids)) >= len(ends.before) + len(prompt)
@@ -155,10 +155,10 @@ def _framed(ends: Ends, ids: Ids) -> Ids:
     return np.concatenate([ends.before, ids, ends.after])
 
 
-def _tokens(tokenizer: "PreTrainedTokenizerBase", texts: Sequence[str]) -> Iterator[Ids]:
+def _tokens(plain: Any, texts: Sequence[str]) -> Iterator[Ids]:
     """Tokens of whole texts, without special ones around them, int32 [T] each."""
     # Without offsets and words, which take much memory of long texts and are not needed.
-    for encoding in plain_tokenizer(tokenizer).encode_batch_fast(list(texts), add_special_tokens=False):
+    for encoding in plain.encode_batch_fast(list(texts), add_special_tokens=False):
         yield np.array(encoding.ids, np.int32)
 
 
