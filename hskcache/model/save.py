@@ -58,16 +58,22 @@ def save_weights(module: nn.Module, path: Path, metadata: Mapping[str, str] = _F
     Tensors that share memory, because they are tied or parts of one, are saved each by itself. ``path``: a
     ``.safetensors`` file; ``metadata``: to be read without the tensors.
     """
+    tensors = tensors_apart(module)
+    temporary = path.with_suffix(".tmp")
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary, metadata=dict(metadata))
+    temporary.chmod(_mode(path.parent))
+    temporary.replace(path)
+
+
+def tensors_apart(module: nn.Module) -> dict[str, Tensor]:
+    """Every tensor of a module's state by its name; of those that share memory copies, as safetensors asks for."""
     state: dict[str, Tensor] = module.state_dict()
     sharers = Counter(tensor.untyped_storage().data_ptr() for tensor in state.values())
     tensors = {}
     for name, tensor in state.items():
         shared = sharers[tensor.untyped_storage().data_ptr()] > 1
         tensors[name] = tensor.detach().clone() if shared else tensor.detach()
-    temporary = path.with_suffix(".tmp")
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary, metadata=dict(metadata))
-    temporary.chmod(_mode(path.parent))
-    temporary.replace(path)
+    return tensors
 
 
 def load_weights(module: nn.Module, path: Path, device: torch.device | str = "cpu") -> None:

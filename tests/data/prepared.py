@@ -60,7 +60,7 @@ class Shelf:
             "tinybert4": self._shape,
             "test.tsv": self._table,
             "reviews.jsonl": self._texts,
-            "wikipedia.txt": self._corpus,
+            **dict.fromkeys(("wikipedia.txt", "dev.txt"), self._corpus),
             "lm": lambda path: saved(llama, language_tokenizer(), path),
             "answers.jsonl": self._answers,
             "chat.jsonl": self._chat,

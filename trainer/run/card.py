@@ -203,7 +203,9 @@ def _sizes(model: PreTrainedModel, account: Account) -> str:
             f"{count:,}" if count is not None else "not known" for count in (own[place], *theirs[place : place + 1])
         ]
         lines.append(f"| {what} | {' | '.join(cells)} |")
-    num_bytes = sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())
+    # Tied weights are one, and saved once.
+    tensors = {tensor.data_ptr(): tensor for tensor in model.state_dict().values()}
+    num_bytes = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
     return "\n".join([*lines, "", f"The weights take {human_bytes(num_bytes)}."])
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from transformers import TrainerControl, TrainingArguments
 
 from hskcache.errors import TeacherError
+from hskcache.model.save import tensors_apart
 from hskcache.timeline import span
 from trainer.batch import Batch
 from trainer.loading.ordered import Ordered
@@ -112,6 +113,10 @@ class DistillTrainer(MidwayTrainer):
         self.log(dict(metrics))
         self.control: TrainerControl = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        # Of a student whose head is tied to its embeddings, neither is left out.
+        super()._save(output_dir, state_dict=tensors_apart(self.model) if state_dict is None else state_dict)
 
     def _prepare_inputs(self, inputs: Batch) -> Batch:
         return inputs

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from transformers import GenerationConfig, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from hskcache.errors import MismatchError, TeacherError
-from hskcache.model.causal import draw_causal, is_causal, load_causal
+from hskcache.model.causal import draw_causal, is_causal, load_causal, require_causal
 from hskcache.model.load import load_config
 from trainer.student.create import seeded
 from trainer.student.origin import STUDENTS, has_no_weights, is_preset
@@ -48,6 +48,7 @@ def create_causal(source: str, interface: LanguageInterface, seed: int = 0) -> P
         )
     if not has_no_weights(source):
         config = load_config(source, "a student")
+        require_causal(source, config, "a student")
         if config.vocab_size < interface.vocab_size:
             raise MismatchError(
                 f"{source} knows {config.vocab_size:,} token ids and the teacher says {interface.vocab_size:,}; a "
