@@ -22,11 +22,10 @@ except ImportError:
 def schema(cache: "DecodedRows", columns: Collection[str] | None) -> pa.Schema:
     """Types of some columns of a cache; None: all."""
     is_score = cache.manifest.request.data.problem == "regression"
-    scalars = {"row_id": pa.int64(), "label": pa.float32() if is_score else pa.int64()}
 
     def of(name: str, one: ColumnOrigin) -> pa.DataType:
         if not one.shape:
-            return scalars[name]
+            return pa.float32() if name == "label" and is_score else pa.int64()
         # Labels are stored as they are, as ids are, and with a value for each class are no integers.
         return _nested(one.shape, pa.int32() if one.array and name != "label" else pa.float32())
 

@@ -62,10 +62,11 @@ class DecodedRows:
 
         They are ``row_id`` []; ``input_ids`` and, where there are any, ``token_type_ids`` [L], int32; where stored,
         ``label`` [], -1 or NaN for none; ``logits`` [C]; of rows of words ``positions`` of their
-        first pieces, ``tags``, -100 for none, and ``logits`` [words, C]; of hidden states ``hidden.6`` [K, D], with 0
-        for every column that is not kept, and ``hidden.6.positions`` [K], int32, the best first; of attention
-        ``attention.6`` [H, K, K], before the softmax, and its positions. Of an added field they begin with its name. L
-        and K differ from row to row; all values are float32.
+        first pieces, ``tags``, -100 for none, and ``logits`` [words, C]; of rows of a language model ``document`` []
+        and, where not all tokens but the first are, ``targets`` [L], 1 of those that are predicted; of hidden states
+        ``hidden.6`` [K, D], with 0 for every column that is not kept, and ``hidden.6.positions`` [K], int32, the best
+        first; of attention ``attention.6`` [H, K, K], before the softmax, and its positions. Of an added field they
+        begin with its name. L and K differ from row to row; all values are float32.
         """
         from hskcache.values.columns import origins
 
