@@ -49,7 +49,7 @@ def require_aligned(
 def misalignment(
     field: VocabularyField, arrays: "Stored", inputs: "Stored", constants: "Stored | None" = None
 ) -> str | None:
-    """What is wrong with the places of next tokens, to be read after the name of the field; None: nothing.
+    """Fault of the places of next tokens, to be read after the name of the field; None: nothing.
 
     Arguments are as of :func:`require_aligned`.
     """

@@ -1,5 +1,6 @@
 """``hskcache view``: one row of a cache as a person reads it."""
 
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -46,13 +47,13 @@ def describe_row(cache: "Cache", row: int) -> dict[str, Any]:
     from hskcache.describe import DESCRIPTIONS
     from hskcache.spelling import Spelling
 
-    data = cache.row(row)
+    data, spelling = cache.row(row), Spelling(cache.tokenizer_path)
     ids = [int(token) for token in data["input_ids"]]
     names = list(cache.manifest.request.data.label_names)
     facts: dict[str, Any] = {
         "row": row,
         "row_id": data["row_id"],
-        "tokens": Spelling(cache.tokenizer_path).tokens(ids),
+        "tokens": spelling.tokens(ids),
         "input_ids": ids,
         "token_type_ids": [int(kind) for kind in data.get("token_type_ids", ())],
         "label": _label(data.get("label"), cache.manifest.request.data),
@@ -67,6 +68,11 @@ def describe_row(cache: "Cache", row: int) -> dict[str, Any]:
     facts["added"] = {
         name: DESCRIPTIONS[cache.fields[name].kind].shown(stored) for name, stored in data.get("added", {}).items()
     }
+    told = [(one, facts[one.key]) for one in DESCRIPTIONS.values() if one.key]
+    told += [(DESCRIPTIONS[cache.fields[name].kind], shown) for name, shown in facts["added"].items()]
+    for description, shown in told:
+        for token in chain.from_iterable(description.following(shown).values()):
+            token["token"] = spelling.tokens([token["id"]])[0]
     return facts
 
 
@@ -131,23 +137,28 @@ def _print(facts: dict[str, Any], kinds: dict[str, str]) -> None:
         for heading, shown, description in [*own, *added]
         for layer, kept in description.positions(shown).items()
     }
+    nexts = {
+        heading or description.key: following
+        for heading, shown, description in [*own, *added]
+        if (following := description.following(shown))
+    }
     # Of a single text there is nothing to tell apart.
     types = facts["token_type_ids"] if any(facts["token_type_ids"]) else []
     words = {word["position"]: [word["tag"] or "", word["teacher"] or ""] for word in facts.get("words", ())}
     targets = set(facts.get("targets", ()))
     headings = [*(["type"] if types else []), *(["tag", "teacher"] if "words" in facts else [])]
     headings += ["target"] if "targets" in facts else []
-    table = Table("position", "token", *headings, *columns, box=None, padding=(0, 2))
+    table = Table("position", "token", *headings, *columns, *nexts, box=None, padding=(0, 2))
     for position, token in enumerate(facts["tokens"]):
         shades = [strength(position, kept) for kept in columns.values()]
         ranks = [_shaded(_rank(position, kept), shade) for kept, shade in zip(columns.values(), shades, strict=True)]
         kind = [str(types[position])] if types else []
         kind += words.get(position, ["", ""]) if "words" in facts else []
         kind += [_TARGET if position in targets else ""] if "targets" in facts else []
+        after = [_likeliest(following.get(position, [])) for following in nexts.values()]
         style = "bold" if any(shades) or position in targets else "dim"
-        table.add_row(
-            str(position), _coloured(token, max(shades, default=0.0), position in targets), *kind, *ranks, style=style
-        )
+        shown = _coloured(token, max(shades, default=0.0), position in targets)
+        table.add_row(str(position), shown, *kind, *ranks, *after, style=style)
     printer.print(table)
     if "targets" in facts:
         printer.print(f"{_TARGET} marks a token that is predicted from those before it.", style="dim")
@@ -175,6 +186,11 @@ def _shaded(text: str, shade: float) -> "Text":
     from rich.text import Text
 
     return Text(text, terminal_style(shade) if shade else "")
+
+
+def _likeliest(tokens: list[dict[str, Any]]) -> str:
+    """Tokens of which the next one is told, with their probabilities."""
+    return "  ".join(f"{one['token']} {one['p']:.2f}" for one in tokens)
 
 
 def _rank(position: int, kept: list[int]) -> str:

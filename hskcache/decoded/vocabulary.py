@@ -44,7 +44,7 @@ class DecodedVocabulary(DecodedKind[VocabularyField]):
         )
 
     def dense(self, field: VocabularyField, part: LayerRows) -> Dense:
-        """What is stored of each position in the order stored: K log p and that of the rest, n shares, or D columns."""
+        """Values of each position in the order stored: K log p and that of the rest, n shares, or D columns."""
         values = self.vectors(field, part).values_VE
         counts = np.diff(part.arrays["position_offsets"])
         return Dense(values.numpy().reshape(-1), np.stack([counts, np.full_like(counts, values.shape[1])], 1))

@@ -57,6 +57,10 @@ class Description(Generic[FieldModel]):
         """Kept positions by teacher layer, best first, out of what :meth:`shown` gave."""
         return {}
 
+    def following(self, shown: Any) -> dict[int, list[dict[str, Any]]]:
+        """Tokens that are known of the next one, by position, out of what :meth:`shown` gave: ``id`` and ``p`` each."""
+        return {}
+
 
 class OfPositions(Description[FieldModel]):
     """A kind whose layers keep positions: these are what a row tells."""

@@ -30,7 +30,7 @@ class DescribedVocabulary(Description[VocabularyField]):
         return f"{field.width} values of the last state, and the head that makes logits {of}; {field.encoding}"
 
     def shown(self, stored: Any) -> list[dict[str, Any]]:
-        """Of every position its place, the log p of the row's own next token, and the likeliest tokens with their p.
+        """Place of every position, the log p of the row's own next token, and the likeliest tokens with their p.
 
         Of draws their share stands for p; of states there are no tokens.
         """
@@ -44,13 +44,15 @@ class DescribedVocabulary(Description[VocabularyField]):
         ]
 
     def line(self, shown: Any, label_names: list[str]) -> str | None:
-        """The likeliest tokens of the first positions, by their ids."""
+        """Number of positions, and how likely the row's own tokens are on average."""
         if not shown:
             return None
-        first = shown[0]
-        tokens = ", ".join(f"{one['id']} {one['p']:.3f}" for one in first["tokens"])
-        told = f"; after token {first['position']}: {tokens}" if tokens else ""
-        return f"next tokens at {counted(len(shown), 'position')}{told}"
+        mean = sum(one["gold"] for one in shown) / len(shown)
+        return f"next tokens at {counted(len(shown), 'position')}, log p of the row's own {mean:.2f} on average"
+
+    def following(self, shown: Any) -> dict[int, list[dict[str, Any]]]:
+        """The likeliest tokens, or those drawn most often."""
+        return {one["position"]: one["tokens"] for one in shown if one["tokens"]}
 
 
 def _best(stored: Any) -> list[list[dict[str, Any]]]:

@@ -20,7 +20,7 @@ _SMALLEST, _LARGEST = -65504.0, -(2.0**-24)
 """Smallest and largest finite float16 below 0."""
 
 
-class TopTokens(NamedTuple):
+class LikeliestTokens(NamedTuple):
     """Likeliest tokens of some positions.
 
     Attributes:
@@ -55,7 +55,7 @@ def chunks(num_positions: int, vocab_size: int) -> Iterator[slice]:
         yield slice(first, min(first + num_at_once, num_positions))
 
 
-def top_tokens(logits_CV: Tensor, log_z_C: Tensor, count: int) -> TopTokens:
+def top_tokens(logits_CV: Tensor, log_z_C: Tensor, count: int) -> LikeliestTokens:
     """The ``count`` likeliest tokens of each position, and what is left; the logits are overwritten.
 
     Args:
@@ -66,10 +66,10 @@ def top_tokens(logits_CV: Tensor, log_z_C: Tensor, count: int) -> TopTokens:
     logits_CK, ids_CK = logits_CV.topk(count, dim=-1)
     # Summed up from the others alone: 1 less what is kept would be rounding where that is almost all.
     log_tail_C = logits_CV.scatter_(1, ids_CK, -torch.inf).logsumexp(-1) - log_z_C
-    return TopTokens(ids_CK, logits_CK - log_z_C.unsqueeze(-1), log_tail_C)
+    return LikeliestTokens(ids_CK, logits_CK - log_z_C.unsqueeze(-1), log_tail_C)
 
 
-def stored_top(top: TopTokens) -> StoredTop:
+def stored_top(top: LikeliestTokens) -> StoredTop:
     """Log probabilities, quantised evenly between that of the first token and that of the last.
 
     A log p is off by 1/510 of the range, as the mean over the kept tokens is, which are made to add up again; so the

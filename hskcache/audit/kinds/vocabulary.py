@@ -21,7 +21,7 @@ _SMALLEST_STEP = 2.0**-25
 
 
 class _Now(NamedTuple):
-    """What the teacher says now at the positions of some vectors, [V] or [V, K] each, on the host.
+    """Answers that the teacher gives now at the positions of some vectors, [V] or [V, K] each, on the host.
 
     Attributes:
         log_z_V: log of the sum of exp of the logits.

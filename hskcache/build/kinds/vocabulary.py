@@ -17,7 +17,7 @@ from hskcache.output_head import OutputHead
 from hskcache.recall import told_rows
 from hskcache.resolved import head_of, vocabulary_field
 from hskcache.selection.vocabulary import (
-    TopTokens,
+    LikeliestTokens,
     chunks,
     drawn_tokens,
     gaps_of,
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class KeptTokens:
-    """What is kept of the next tokens of a batch, at P positions, those of a row together.
+    """Knowledge kept of the next tokens of a batch, at P positions, those of a row together.
 
     Attributes:
         positions_P: place of each in its row, int64.
@@ -53,7 +53,7 @@ class KeptTokens:
     positions_P: Tensor
     log_z_P: Tensor
     gold_P: Tensor
-    top: TopTokens | None = None
+    top: LikeliestTokens | None = None
     draws_Pn: Tensor | None = None
     states_PD: Tensor | None = None
 
@@ -74,7 +74,7 @@ class VocabularySelector:
         self.field, self.head, self.seed = field, head, seed
 
     def select(self, captured: Captured, rows: PaddedRows) -> dict[None, KeptTokens]:
-        """What the field holds of every position that has a target."""
+        """Knowledge of every position that has a target."""
         assert captured.final is not None
         assert rows.next_P is not None
         length, place_P = rows.input_ids_BL.shape[1], rows.next_P
@@ -88,7 +88,11 @@ class VocabularySelector:
             for chunk in chunks(len(place_P), self.field.vocab_size)
         ] or [self._of_chunk(states_PD, gold_ids_P, uniforms_P)]
         joined = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-        top = TopTokens(*(joined.pop(name) for name in TopTokens._fields)) if self.field.form == "top" else None
+        top = (
+            LikeliestTokens(*(joined.pop(name) for name in LikeliestTokens._fields))
+            if self.field.form == "top"
+            else None
+        )
         states = states_PD.float() if self.field.form == "head" else None
         return {None: KeptTokens(positions_P, top=top, states_PD=states, **joined)}
 
@@ -119,7 +123,7 @@ class VocabularySelector:
         return Encoded(arrays, nonfinite.index_add_(0, owners(kept_B, bad_P.device), bad_P))
 
     def _of_chunk(self, states_CD: Tensor, gold_ids_C: Tensor, uniforms_C: Tensor) -> dict[str, Tensor]:
-        """What is made of the logits of some positions, which end with the call."""
+        """Knowledge made of the logits of some positions, which end with the call."""
         logits_CV, _ = self.head.logits(states_CD)
         log_z_C = logits_CV.logsumexp(-1)
         gold_C = logits_CV.gather(1, gold_ids_C.unsqueeze(-1)).squeeze(-1) - log_z_C

@@ -112,7 +112,7 @@ class NextTokens(Kind[VocabularyField]):
     }
 
     def arrays(self, field: VocabularyField) -> dict[str, Array]:
-        """Where positions stand, two numbers of each, and what its form stores."""
+        """Places of positions, two numbers of each, and what its form stores."""
         arrays = {
             "position_offsets": Array((), ("int64",)),
             "positions": Array((), ("uint16",)),

@@ -46,8 +46,9 @@ EMBEDDED: dict[str, Any] = {"sentence": {}, "similarity": {}}
 
 def test_every_room_has_every_kind() -> None:
     assert list(KINDS) == list(DESCRIPTIONS) == [INPUTS, *knowledge()]
-    for table in (BUILT, DECODED, AUDITED, LOADED, LIVE):
+    for table in (BUILT, DECODED, AUDITED, LOADED):
         assert list(table) == knowledge(), table.what
+    assert list(LIVE) == [kind for kind in knowledge() if kind != LANGUAGE], "no language model is in the loop yet"
     assert set(SECTIONS) <= set(knowledge())
     assert list(TERMS) == list(LOSSES)
     assert {term.kind for term in TERMS.values()} - {None} == set(knowledge()), "every kind can be learned from"
@@ -81,7 +82,7 @@ def test_a_kind_that_is_added_to_the_tables_goes_the_whole_way(
     whole_way(tiny_teacher_dir, tsv_file, tmp_path, losses | EMBEDDED)
 
 
-@pytest.mark.parametrize("form", [{"form": "top", "count": 8}, {"form": "sampled", "count": 9}, {"form": "head"}])
+@pytest.mark.parametrize("form", [{"form": "top", "count": 8}, {"form": "head"}])
 def test_next_tokens_go_the_whole_way(form: dict[str, Any], tmp_path: Path) -> None:
     """They are of rows of a language model, and no classifier has them."""
     teacher, texts = language_model(tmp_path / "teacher"), tmp_path / "texts.txt"
