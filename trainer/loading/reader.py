@@ -19,13 +19,13 @@ from hskcache.ragged import Integers
 from hskcache.store.fields import INPUTS, OFFSETS, check_words
 from trainer.loading.block import ROW, TOKEN, Block, StoredRows, axis_of, joined
 from trainer.loading.kinds import LOADED
-from trainer.loading.kinds.abc import Answered
+from trainer.loading.kinds.abc import AskedRows
 from trainer.loading.spool import RecordSpool, spool_of
 
 # A row's number in the data: it is its place in the cache too, which the loader knows without reading it. Nothing is
 # learned from whose copy a row is, or from its text but by way of its tokens.
 _UNUSED = frozenset({"row_ids", "copies", "origins", "text", "text_offsets", "text_splits", "documents"})
-_ANSWER, _POSITIONS = f"{INPUTS}/position", f"{INPUTS}/positions"
+_IDS, _POSITIONS, _ANSWER = f"{INPUTS}/input_ids", f"{INPUTS}/positions", f"{INPUTS}/position"
 _MOST_THREADS = 4
 
 
@@ -133,7 +133,7 @@ class Reader:
             arrays = self.cache.read(name, shard, list(self._names(name, shard)))
             if name == INPUTS and self._has_language:
                 arrays |= answered(arrays.pop("targets", None), arrays["row_offsets"])
-            self._check(name, shard, arrays, None if name == INPUTS else (offsets, found.get(_POSITIONS)))
+            self._check(name, shard, arrays, None if name == INPUTS else _asked(found, offsets))
             stored = {key: arrays.pop(key).astype(np.int64) for key in OFFSETS & arrays.keys()}
             if self.is_resident and name != INPUTS:
                 arrays = dict(LOADED[field.kind].resident(field, arrays))
@@ -151,20 +151,15 @@ class Reader:
         name: str,
         shard: int,
         arrays: Mapping[str, NDArray[Any]],
-        rows: tuple[Mapping[str, Integers], NDArray[Any] | None] | None,
+        rows: AskedRows | None,
     ) -> None:
-        """Raise unless the student can look up what a shard points at.
-
-        ``rows``: offsets of the inputs, and the positions that are answered for, if any are; None of the inputs.
-        """
+        """Raise unless the student can look up what a shard points at; ``rows``: of the shard, None of the inputs."""
         try:
             if rows is not None:
-                inputs, positions = rows
-                field, answers = self.cache.fields[name], inputs.get(_ANSWER)
-                check_positions(arrays, np.diff(inputs[TOKEN]))
-                check_words(field, arrays, answers)
-                answered = None if answers is None or positions is None else Answered(positions, answers)
-                LOADED[field.kind].check(arrays, inputs[TOKEN], answered)
+                field = self.cache.fields[name]
+                check_positions(arrays, np.diff(rows.offsets))
+                check_words(field, arrays, rows.position_offsets)
+                LOADED[field.kind].check(field, arrays, rows, self.cache.constants(name))
                 return
             check_positions(arrays, np.diff(arrays["row_offsets"]))
             if self.num_tokens is not None and arrays["input_ids"].max(initial=0) >= self.num_tokens:
@@ -184,6 +179,10 @@ class Reader:
     def _is_wanted(self, field: str, name: str) -> bool:
         group, slash, _ = name.partition("/")
         return int(group.removeprefix("layer_")) in self.layers[field] if slash else name not in _UNUSED
+
+
+def _asked(found: Mapping[str, NDArray[Any]], offsets: Mapping[str, Integers]) -> AskedRows:
+    return AskedRows(found[_IDS], offsets[TOKEN], found.get(_POSITIONS), offsets.get(_ANSWER))
 
 
 def answered(targets: NDArray[Any] | None, offsets: NDArray[Any]) -> dict[str, NDArray[Any]]:

@@ -137,8 +137,8 @@ def _source(request: FitRequest, machine: Machine) -> Source:
             seen = in_tokens_of(asked.tokenizer, seen, request.recipe)
         learned = cached_source(seen, asked.residency, asked.num_rows, asked.fields)
         return replace(learned, cache_id=whole.id)
-    # The rows of an embedder's student need not be scored: its recipe keeps the end.
-    if not request.eval_data and asked.spec.embedding is None:
+    # The rows of an embedder's student, or a language model's, need not be scored: its recipe keeps the end.
+    if not request.eval_data and asked.spec.embedding is None and asked.spec.vocabulary is None:
         raise SpecError(NO_EVALUATION)
     for source in (asked.data, *request.eval_data[:1]):
         if request.layout.names_columns:

@@ -8,12 +8,14 @@ from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from hskcache.build.build import Job, describe_job, extractor_for
 from hskcache.build.extract import Extractor
+from hskcache.build.language import make_language_job, reads_language
 from hskcache.build.positions import PaddedRows
 from hskcache.build.prepare import make_job
 from hskcache.build.request import BuildRequest, Texts
@@ -22,7 +24,9 @@ from hskcache.errors import SpecError
 from hskcache.spec import Spec
 from hskcache.store.kinds import INPUTS, knowledge
 from hskcache.teacher.load import is_classifier
+from hskcache.text.language.sources import is_text
 from hskcache.text.layout import Layout
+from hskcache.text.padding import places_before_targets
 from trainer.batch import Batch
 from trainer.loading.kinds import LOADED
 from trainer.loading.ordered import Ordered, WindowSlices
@@ -42,10 +46,18 @@ def live_source(teacher: str, data: str, layout: Layout, spec: Spec, device: str
     """
     if spec.windows is not None:
         raise SpecError("--spec has windows, and a teacher in the loop reads rows whole; build a cache of it")
+    keep = "max_length in --spec"
+    documents = Texts(corpus=Path(data), layout=layout) if is_text(data) else Texts(data, layout)
+    spoken = BuildRequest(teacher, documents, spec, device)
+    if reads_language(spoken):
+        return _source_of(make_language_job(spoken), teacher)
     # An embedder reads texts alone: what labels the file has are for who scores by it.
     reads_labels = spec.embedding is None or is_classifier(teacher)
     texts = Texts(data, layout if reads_labels else replace(layout, label=""))
-    job = make_job(BuildRequest(teacher, texts, spec, device), keep="max_length in --spec")
+    return _source_of(make_job(BuildRequest(teacher, texts, spec, device), keep=keep), teacher)
+
+
+def _source_of(job: Job, teacher: str) -> Source:
     knowledge = live_knowledge(job)
 
     def loader(losses: Losses, part: Slice, seed: int) -> LiveLoader:
@@ -110,7 +122,8 @@ class LiveLoader(Ordered[Job, Batch]):
     def produce(self, windows: Generator[WindowSlices[Job], None, None]) -> Generator[Batch, None, None]:
         """Run the teacher over each slice."""
         labels, words = self.job.labels, self.job.rows.words
-        counts_N = self.job.layout.kept_N | ({} if words is None else {INPUTS: words.counts})
+        answers_N = self.job.rows.num_targets if self._has_language else None if words is None else words.counts
+        counts_N = self.job.layout.kept_N | ({} if answers_N is None else {INPUTS: answers_N})
         with closing(windows):
             for own, whole, weight in (part for window in windows for part in window.slices):
                 inputs, rows = self.extractor.batch(own)
@@ -126,8 +139,19 @@ class LiveLoader(Ordered[Job, Batch]):
                     },
                     row_ids=tuple(own.tolist()),
                     weight=weight,
-                    answered=None if rows.first_pieces_P is None else rows.first_pieces_P.clone(),
+                    answered=self._answered(own, rows),
                 )
+
+    @property
+    def _has_language(self) -> bool:
+        return self.job.data.problem == "language"
+
+    def _answered(self, own: Integers, rows: PaddedRows) -> torch.Tensor | None:
+        """Places in the flattened batch that are answered for; None where rows are as a whole."""
+        if self._has_language:
+            places = places_before_targets(self.job.rows, own, rows.input_ids_BL.shape[1])
+            return torch.from_numpy(places).to(self.device)
+        return None if rows.first_pieces_P is None else rows.first_pieces_P.clone()
 
     def _targets(self, inputs: dict[str, torch.Tensor], rows: PaddedRows) -> dict[str, Any]:
         if self.fields == ():

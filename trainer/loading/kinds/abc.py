@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
-import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from hskcache.ragged import Integers
@@ -35,16 +35,20 @@ class StoredTargets(NamedTuple):
         return next(iter(self.weights))
 
 
-class Answered(NamedTuple):
-    """Positions of rows that are answered for: each one's place in its row, and where those of each row begin."""
+class AskedRows(NamedTuple):
+    """Rows of a shard, and what is asked of them.
 
-    positions: Integers
+    Attributes:
+        input_ids: of all rows.
+        offsets: where the tokens of each row begin, [n + 1].
+        positions: place in its row of each token that is answered for; None where rows are answered for as a whole.
+        position_offsets: where those of each row begin, likewise.
+    """
+
+    input_ids: NDArray[Any]
     offsets: Integers
-
-    def tokens(self, tokens: Integers) -> Integers:
-        """Place of each among all tokens, of which those of each row begin at ``tokens``."""
-        places: Integers = self.positions + np.repeat(tokens[:-1], np.diff(self.offsets))
-        return places
+    positions: NDArray[Any] | None
+    position_offsets: Integers | None
 
 
 class Decoder:
@@ -91,13 +95,14 @@ class LoadedKind(Generic[FieldModel]):
         """Arrays of a shard in a form that takes more memory and less time to decode, epoch after epoch on the host."""
         return arrays
 
-    def check(self, arrays: Arrays, tokens: Integers, answered: Answered | None) -> None:
+    def check(self, field: FieldModel, arrays: Arrays, rows: AskedRows, constants: Arrays) -> None:
         """Raise unless what a shard holds is about what its rows ask.
 
         Args:
+            field: how it is stored.
             arrays: of the shard.
-            tokens: where those of each row begin, [n + 1].
-            answered: positions of its rows that are answered for; None where rows are answered for whole.
+            rows: of the shard.
+            constants: of the field.
 
         Raises:
             DamageError: it is not, so that answers would be compared that are not of the token.

@@ -3,12 +3,14 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import assert_never
+from typing import Any, assert_never
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from hskcache.alignment import misalignment
 from hskcache.encoded import ENCODED
 from hskcache.encoding import get_encoding
 from hskcache.errors import DamageError
@@ -17,7 +19,7 @@ from hskcache.ragged import Integers
 from hskcache.store.kinds.vocabulary import LOW_BITS, VocabularyField
 from trainer.batch import DrawnTarget, NextTokenTarget, StatesTarget, TopTarget
 from trainer.loading.block import Block, Cuts
-from trainer.loading.kinds.abc import Answered, Decoder, LoadedKind, StoredTargets
+from trainer.loading.kinds.abc import AskedRows, Decoder, LoadedKind, StoredTargets
 from trainer.loading.records import Arrays
 
 
@@ -99,11 +101,23 @@ class LoadedVocabulary(LoadedKind[VocabularyField]):
         """Decoder of one field."""
         return VocabularyDecoder(stored.name, stored.field, stored.constants)
 
-    def check(self, arrays: Arrays, tokens: Integers, answered: Answered | None) -> None:
-        """Compare the positions with those that have a target."""
-        own = Answered(arrays["positions"].astype(np.int64), arrays["position_offsets"])
-        if answered is None or not np.isin(own.tokens(tokens), answered.tokens(tokens), assume_unique=True).all():
+    def check(self, field: VocabularyField, arrays: Arrays, rows: AskedRows, constants: Arrays) -> None:
+        """Compare positions with those that have a target, and what is known at some with the tokens there."""
+        asked = _tokens(rows.positions, rows.position_offsets, rows.offsets)
+        own = _tokens(arrays["positions"], arrays["position_offsets"], rows.offsets)
+        if not np.isin(own, asked, assume_unique=True).all():
             raise DamageError("positions holds one that says a token which is no target")
+        inputs = {"input_ids": rows.input_ids, "row_offsets": rows.offsets}
+        if (found := misalignment(field, arrays, inputs, constants)) is not None:
+            raise DamageError(found)
+
+
+def _tokens(positions: NDArray[Any] | None, of_rows: Integers | None, tokens: Integers) -> Integers:
+    """Places among all tokens of positions in their rows; none where nothing is asked."""
+    if positions is None or of_rows is None:
+        return np.zeros(0, np.int64)
+    places: Integers = positions.astype(np.int64) + np.repeat(tokens[:-1], np.diff(of_rows))
+    return places
 
 
 def whole(low_PK: Tensor, high_PB: Tensor | None, num_bits: int) -> Tensor:
