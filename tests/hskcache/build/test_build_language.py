@@ -21,6 +21,7 @@ from hskcache import open_cache
 from hskcache.encoded import ENCODED
 
 TALK = [{"role": "user", "content": "What is it?"}, {"role": "assistant", "content": "It is a film."}]
+KEPT = ("--keep", "1l", "--student-layers", "2")
 SMALL = ("--keep", "1l", "--student-layers", "2", "--max-length", "24", "--shard-rows", "4", "--device", "cpu")
 
 
@@ -248,3 +249,40 @@ def test_another_template_is_another_cache(teacher: Path, chat: Path, tmp_path: 
     words = ("--keep", "1l", "--chat", chat, "--out", tmp_path / "c")
     assert run("build", "--teacher", teacher, *words).exit_code == 0
     assert "tokenizer.sha256" in refused("build", "--teacher", other, *words)
+
+
+def test_a_part_of_the_rows_has_their_targets_and_documents(teacher: Path, chat: Path, tmp_path: Path) -> None:
+    words = ("build", "--teacher", teacher, *SMALL, "--chat", chat, "--max-length", "60", "--out", tmp_path / "c")
+    assert run(*words).exit_code == 0
+    assert run("extract", tmp_path / "c", "--view", "rows=4", "--out", tmp_path / "part").exit_code == 0
+    whole, part = open_cache(tmp_path / "c"), open_cache(tmp_path / "part")
+    for row in range(4):
+        assert part.row(row)["targets"].tolist() == whole.row(row)["targets"].tolist()
+        assert part.row(row)["document"] == row
+    # Of some of the rows it is not known how many tokens are predicted.
+    assert "tokens are predicted" not in run("info", tmp_path / "part").stdout
+    more = ("--add-field", "hidden", "--name", "more", *KEPT, "--out", tmp_path / "c")
+    assert run("build", "--teacher", teacher, *more).exit_code == 0
+    assert parsed("verify", tmp_path / "c")["ok"]
+
+
+@pytest.mark.parametrize(
+    ("targets", "words"),
+    [([1, 0, 1, 0, 0], "first token of a row"), ([0, 0, 2, 0, 1], "targets holds 2")],
+)
+def test_targets_that_cannot_be_are_damage(
+    targets: list[int], words: str, teacher: Path, answers: Path, tmp_path: Path
+) -> None:
+    from hskcache.errors import DamageError
+    from hskcache.store.kinds import KINDS
+
+    words_of = ("--data", answers, "--text", "q", "--completion", "a", "--out", tmp_path / "c")
+    assert run("build", "--teacher", teacher, *SMALL, *words_of).exit_code == 0
+    manifest = open_cache(tmp_path / "c").manifest
+    arrays = {
+        "input_ids": np.zeros(5, np.uint16),
+        "row_offsets": np.array([0, 3, 5]),
+        "targets": np.array(targets, np.uint8),
+    }
+    with pytest.raises(DamageError, match=words):
+        KINDS["inputs"].check_content(manifest.request, manifest.fields["inputs"], arrays)
