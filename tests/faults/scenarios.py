@@ -9,8 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from commands_said import hskcache
 from material import Material
-from spoken import hskcache
 from steps import Moment, Step, killed_at, recorded, run
 from stored import shard_file
 

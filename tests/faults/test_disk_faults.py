@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from commands_said import said
 from material import NUM_ROWS, SPEC, Material
 from rights import ForbiddenError, allow_writing, fill, forbid_writing, give_up_override, on_small_disk
 from scenarios import CACHE, assert_same, contents
-from spoken import said
 from steps import Moment, Step, Watch, killed_at, run
 from stored import plain, shard_file
 

@@ -48,9 +48,9 @@ def repairs(damages: "list[Damage]", root: Path, material: "Material") -> tuple[
     Returns:
         How many repairs were tried, and those that did not bring back every byte.
     """
+    from commands_said import hskcache
     from damages import restore
     from scenarios import visible
-    from spoken import hskcache
 
     mendable = [damage for damage in damages if not is_of_the_owner(damage)]
     first = {(damage.kind, damage.region): damage for damage in reversed(mendable)}.values()

@@ -173,6 +173,12 @@ def _run(request: FitRequest, out: Path, machine: Machine) -> dict[str, Any]:
     help="Where the encoded cache lives while training.",
 )
 @click.option(
+    "--pack",
+    type=Whole(min=1),
+    help="Tokens of a sequence at most in which rows of a language stand behind one another without seeing each other: "
+    "less padding, the same steps.  [default: a sequence a row]",
+)
+@click.option(
     "--projection",
     type=click.Choice(["keep", "fresh"]),
     default="keep",

@@ -151,23 +151,9 @@ class Block:
             parts = {axis: divided[axis][batch] for axis in axes}
             yield Block(self.rows[first:last], offsets, self.layout, parts, self.buffer)
 
-    def padded(self, rows: Integers, slots: Integers) -> tuple[Integers, Integers]:
-        """Tokens of some rows of the cache with padding behind each row's own.
-
-        Args:
-            rows: n of them.
-            slots: of each row, at least its tokens, [n].
-
-        Returns:
-            For every slot the token's entry, whichever in the padding, int64 [sum of slots], and 1 or in the padding 0.
-        """
-        place, begin = self._place(rows), self.offsets[TOKEN]
-        counts = begin[place + 1] - begin[place]
-        within = np.arange(slots.sum()) - np.repeat(np.cumsum(slots) - slots, slots)
-        own = within < np.repeat(counts, slots)
-        within += np.repeat(begin[place], slots)
-        within *= own
-        return within, own.astype(np.int64)
+    def tokens(self, rows: Integers, which: Integers, within: Integers) -> Integers:
+        """Entries of some tokens, int64: ``within`` of the row that stands at each place of ``which`` in ``rows``."""
+        return self.offsets[TOKEN][self._place(rows)][which] + within
 
     def take(
         self,

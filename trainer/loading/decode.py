@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import repeat
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -11,10 +11,11 @@ from torch import Tensor
 
 from hskcache.ragged import Integers, starts_of
 from trainer.batch import Batch
+from trainer.loading.arrangement import packed, padded
 from trainer.loading.block import TOKEN, Block, Cuts
 from trainer.loading.kinds.abc import Decoder
 
-_MASK, _PADDING, _FIRST = "attention mask", "padding", "rows of answers"
+_MASK, _POSITIONS, _PADDING, _FIRST = "attention mask", "places in rows", "padding", "rows of answers"
 _ANSWER = "inputs/position"
 
 
@@ -32,15 +33,15 @@ class EncodedPool(NamedTuple):
     """Encoded rows of several slices.
 
     Attributes:
-        block: the rows, slice after slice, padded to the longest of each, with the tables that decoding needs.
+        block: the rows, slice after slice, their tokens arranged in sequences, with the tables that decoding needs.
         cuts: where a slice ends and the next begins.
-        longest: tokens of each slice's longest row.
+        shapes: sequences of each slice and their slots, [n, 2].
         sizes: of each slice.
     """
 
     block: Block
     cuts: Cuts
-    longest: Integers
+    shapes: Integers
     sizes: Sequence[Sizes]
 
 
@@ -55,10 +56,12 @@ class BatchDecoder:
     Attributes:
         pad_token_id: fills the input ids of padding.
         targets: by kind, what decodes them.
+        pack: tokens of a sequence at most in which rows stand behind one another; None: each has one of its own.
     """
 
     pad_token_id: int
     targets: Mapping[str, Decoder]
+    pack: int | None = None
 
     def pool(self, block: Block, rows: Integers, sizes: Sequence[Sizes], pin: bool = False) -> EncodedPool:
         """Select the rows of several slices.
@@ -71,19 +74,18 @@ class BatchDecoder:
         """
         own, lengths = np.array([one.own_rows for one in sizes]), block.counts(TOKEN, rows)
         starts = starts_of(own)
-        longest = np.maximum.reduceat(lengths, starts[:-1])
-        slots = np.repeat(longest, own)
-        cuts = Cuts(starts, (np.arange(len(rows)) - np.repeat(starts[:-1], own)) * slots)
-        entries, mask = block.padded(rows, slots)
-        tables = {_MASK: mask}
-        if len(mask) > lengths.sum():
-            tables[_PADDING] = mask == 0
+        laid = padded(lengths, starts) if self.pack is None else packed(lengths, starts, self.pack)
+        cuts = Cuts(starts, laid.begin)
+        # Without a mask, rows in one sequence are told apart by places that begin anew.
+        told = {_MASK: laid.is_own.astype(np.int64)} if self.pack is None else {_POSITIONS: laid.within}
+        tables: dict[str, Any] = told | ({_PADDING: ~laid.is_own} if laid.pads else {})
         offsets = {axis: starts_of(block.counts(axis, rows)) for axis in block.offsets}
         if _ANSWER in offsets:
             tables[_FIRST] = np.repeat(cuts.begin, np.diff(offsets[_ANSWER]))
         for decoder in self.targets.values():
             tables |= decoder.tables(offsets, cuts)
-        return EncodedPool(block.take(rows, {TOKEN: entries}, tables, pin), cuts, longest, sizes)
+        entries = block.tokens(rows, laid.rows, laid.within * laid.is_own)
+        return EncodedPool(block.take(rows, {TOKEN: entries}, tables, pin), cuts, laid.shapes, sizes)
 
     def decode(self, pool: EncodedPool) -> Iterator[Batch]:
         """Pad the inputs and dequantise the targets of the slices of a pool."""
@@ -114,16 +116,16 @@ class BatchDecoder:
         return block.tensors["inputs/positions"].to(torch.int64).add_(block.parts[_FIRST])
 
     def _inputs(self, pool: EncodedPool) -> Iterator[dict[str, Tensor]]:
-        """Padded inputs of each slice, by name."""
+        """Inputs of each slice, by name."""
         tensors, parts = pool.block.tensors, pool.block.parts
-        inputs = {"input_ids": tensors["inputs/input_ids"].long(), "attention_mask": parts[_MASK]}
+        told = {"attention_mask": parts[_MASK]} if self.pack is None else {"position_ids": parts[_POSITIONS]}
+        inputs = {"input_ids": tensors["inputs/input_ids"].long()} | told
         if (types := tensors.get("inputs/token_type_ids")) is not None:
             inputs["token_type_ids"] = types.long()
         if (padding := parts.get(_PADDING)) is not None:
             for name, value in (("input_ids", self.pad_token_id), ("token_type_ids", 0)):
                 if name in inputs:
                     inputs[name].masked_fill_(padding, value)
-        shapes = np.stack([[one.own_rows for one in pool.sizes], pool.longest], 1)
-        divided = [torch.split(flat, shapes.prod(1).tolist()) for flat in inputs.values()]
-        for shape, own in zip(shapes.tolist(), zip(*divided, strict=True), strict=True):
+        divided = [torch.split(flat, pool.shapes.prod(1).tolist()) for flat in inputs.values()]
+        for shape, own in zip(pool.shapes.tolist(), zip(*divided, strict=True), strict=True):
             yield {name: flat.view(shape) for name, flat in zip(inputs, own, strict=True)}

@@ -14,6 +14,7 @@ from hskcache.counted import counted
 from hskcache.errors import MismatchError, SpecError
 from hskcache.nearest import meant
 from hskcache.store.fields import INPUTS
+from hskcache.store.request import Request
 from hskcache.store.row_ranges import RowRanges
 from hskcache.store.shelf import Directory
 from trainer.batch import Batch
@@ -55,6 +56,8 @@ class KnowledgeLoader(Ordered[Block, Batch]):
         prefetch: pools of batches prepared ahead by a thread; 0 prepares them in the calling thread. A pool is as many
             batches as ``_POOL_BYTES`` hold encoded, at least one: they are selected, sent and decoded together.
         unit: ``row``; ``token`` makes a :class:`~trainer.loading.tokens.TokenLoader` of the other arguments.
+        pack: tokens of a sequence at most in which the rows of a batch stand behind one another, told apart by
+            ``position_ids`` that begin anew, in the place of an ``attention_mask``; None: each in one of its own.
         num_tokens: token ids that the student knows: a shard with others is refused, where a look into the student's
             table would end the process; None: whatever comes.
 
@@ -72,6 +75,7 @@ class KnowledgeLoader(Ordered[Block, Batch]):
     num_rows: int | None = None
     prefetch: int = 2
     num_tokens: int | None = None
+    pack: int | None = None
     unit: Literal["row", "token"] = "row"
     reader: Reader = field(init=False, repr=False)
 
@@ -93,6 +97,8 @@ class KnowledgeLoader(Ordered[Block, Batch]):
         names = [name for name in self.fields if layers.get(name) != ()]
         self._plan = self.order(shards, self.cache.skipped(names).tolist())
         self.reader = Reader(self.cache, (INPUTS, *names), layers, len(self._plan.shards), self.num_tokens)
+        if self.pack is not None:
+            check_pack(self.pack, self.cache.manifest.request, self.cache.name)
         self.residency = choose(self.residency, self.reader.num_bytes, self.device)
         # What is far away may fill no more of this machine's disk than whoever opened the cache allows.
         spools = self.residency == "stream" and isinstance(self.cache.shelf, Directory)
@@ -135,7 +141,7 @@ class KnowledgeLoader(Ordered[Block, Batch]):
             weights = self._choice.weights[kind]
             field = self.cache.fields[next(iter(weights))]
             targets[kind] = LOADED[kind].decoder(StoredTargets(weights, field, self.layers.get(kind, ()), constants))
-        return BatchDecoder(self.cache.manifest.request.tokenizer.pad_token_id, targets)
+        return BatchDecoder(self.cache.manifest.request.tokenizer.pad_token_id, targets, self.pack)
 
     @property
     def _loaded(self) -> list[str]:
@@ -183,6 +189,17 @@ class KnowledgeLoader(Ordered[Block, Batch]):
                     f"{where} has no {LOADED[kind].of_layer} {layer}; it keeps {known}: rebuild it with that layer"
                 )
         return stored if wanted is None else tuple(layer for layer in stored if layer in wanted)
+
+
+def check_pack(pack: int, request: Request, where: str) -> None:
+    """Raise SpecError unless rows of a cache, by its request, may share sequences of ``pack`` tokens."""
+    if request.data.problem != "language":
+        raise SpecError(
+            f"rows of {where} are read from both sides, or answered for as a whole; --pack is for rows of causal "
+            "language models: leave it out"
+        )
+    if pack < (most := request.spec.max_length):
+        raise SpecError(f"rows of {where} have up to {counted(most, 'token')}, more than --pack {pack}; give {most}")
 
 
 def _measured(item: tuple[Window, Block]) -> tuple[Window, Block, Integers]:

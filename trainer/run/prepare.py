@@ -34,6 +34,7 @@ from trainer.source.source import Local, Source, cached_source, in_tokens_of, op
 from trainer.student.causal import LanguageInterface, create_causal
 from trainer.student.create import create_encoder, create_student
 from trainer.student.origin import has_no_weights
+from trainer.student.packing import check_packing
 from trainer.student.token_types import token_types_after
 from trainer.student.vocabulary import own_vocabulary
 
@@ -60,6 +61,8 @@ def prepare_fit(request: FitRequest, machine: Machine, tells: bool = True) -> Fi
     with runtime.quiet():
         tokenizer = load_tokenizer(source.tokenizer)
         student = _student(request, knowledge, tokenizer)
+        if machine.pack is not None:
+            check_packing(student, request.origin)
         projecting = _projecting(request, knowledge, student, tells)
     if directions is not None and directions.basis_VN.shape[0] == student.config.hidden_size:
         # As wide as the teacher: what leads its vectors on leads the student's, to begin with.
@@ -135,8 +138,10 @@ def _source(request: FitRequest, machine: Machine) -> Source:
         seen = whole.view(asked.view)
         if asked.tokenizer is not None:
             seen = in_tokens_of(asked.tokenizer, seen, request.recipe)
-        learned = cached_source(seen, asked.residency, asked.num_rows, asked.fields)
+        learned = cached_source(seen, asked.residency, asked.num_rows, asked.fields, pack=machine.pack)
         return replace(learned, cache_id=whole.id)
+    if machine.pack is not None:
+        raise SpecError(f"--pack {machine.pack} lays out rows of a cache; leave it out with --teacher")
     # The rows of an embedder's student, or a language model's, need not be scored: its recipe keeps the end.
     if not request.eval_data and asked.spec.embedding is None and asked.spec.vocabulary is None:
         raise SpecError(NO_EVALUATION)

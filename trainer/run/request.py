@@ -25,6 +25,8 @@ class Machine:
         bf16: mixed precision.
         accumulation: forward passes of one optimiser step.
         save_steps: steps between checkpoints, beside the one at the end of every epoch; None: that one alone.
+        pack: tokens of a sequence at most in which rows of a language stand behind one another; None: each row has a
+            sequence of its own.
         report_to: ``wandb`` or ``mlflow``, which the course of the training is sent to by the Trainer's integration;
             ``none``.
     """
@@ -33,6 +35,7 @@ class Machine:
     bf16: bool = False
     accumulation: int = 1
     save_steps: int | None = None
+    pack: int | None = None
     report_to: str = "none"
 
     @property

@@ -17,7 +17,7 @@ from trainer.batch import Batch
 from trainer.loading import KnowledgeLoader
 from trainer.loading.choice import Choice, identity_of, parse_choice, resolved
 from trainer.loading.kinds import LOADED
-from trainer.loading.loader import first_shards
+from trainer.loading.loader import check_pack, first_shards
 from trainer.loading.ordered import Ordered
 from trainer.loading.plan import Plan
 from trainer.loading.residency import Residency, most_window_bytes
@@ -113,6 +113,7 @@ def cached_source(
     num_rows: int | None = None,
     fields: Sequence[str] | Choice = (),
     local: Local = Local(),
+    pack: int | None = None,
 ) -> Source:
     """A cache to learn from, or its first rows.
 
@@ -126,8 +127,11 @@ def cached_source(
         fields: what to learn from in place of the cache's own fields: a choice, or what ``--field`` says, such as
             ``s30=0.7``.
         local: what this machine keeps of a cache at a URL that is to be opened.
+        pack: see :class:`~trainer.loading.KnowledgeLoader`.
     """
     opened = opened_cache(cache, local)
+    if pack is not None:
+        check_pack(pack, opened.manifest.request, opened.name)
     # Now, and not when a stage begins: nothing has been written yet.
     shards = first_shards(opened, num_rows)
     choice = fields if isinstance(fields, Choice) else parse_choice(opened, fields)
@@ -151,6 +155,7 @@ def cached_source(
             world_size=part.world_size,
             accumulation=part.accumulation,
             num_tokens=part.num_tokens,
+            pack=pack,
         )
 
     knowledge = cached_knowledge(opened, choice)
