@@ -45,5 +45,5 @@ def test_the_command_finds_what_python_has_built_and_added(request_of: BuildRequ
 
 def test_a_request_names_one_source_of_texts(request_of: BuildRequest) -> None:
     for texts, words in ((Texts(), "neither was"), (Texts("a.tsv", corpus=Path("b.txt")), "both were")):
-        with pytest.raises(SpecError, match=f"give --data FILE .* or --corpus FILE .*; {words} given"):
+        with pytest.raises(SpecError, match=f"give --data FILE .*, --corpus FILE .* or --chat FILE .*; {words} given"):
             dataclasses.replace(request_of, texts=texts)
