@@ -82,7 +82,7 @@ _DOORS = {("hskcache", "build"): "hskcache.build.keywords"}
 _OURS = re.compile(r"(hskcache|trainer)\b")
 # Of every model of pydantic, and no affair of who reads about one.
 _MACHINERY = ("hskcache.strict", "pydantic")
-_MODEL = ("further", "kind", "later", "model_config", "needs_task")
+_MODEL = ("further", "kind", "later", "model_config", "needs_language", "needs_task")
 _MAGIC = ("__init__", "__getitem__")
 _ATTRIBUTES = re.compile(r"^Attributes:\n((?:\n|    .*(?:\n|\Z))+)", re.MULTILINE)
 _ATTRIBUTE = re.compile(r"^    (\w[\w, ]*): (.*\n?(?:^        .*\n?|\n)*)", re.MULTILINE)

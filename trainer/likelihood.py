@@ -25,7 +25,7 @@ _NUM_LOGITS = 1 << 24
 _PROBE = 4
 
 
-class Answers(NamedTuple):
+class TokenLikelihoods(NamedTuple):
     """Answers of a model for every token to be predicted, in the order of the rows.
 
     Attributes:
@@ -52,7 +52,7 @@ def answers_of(
     *,
     bf16: bool = False,
     on_rows: Callable[[int], None] = lambda _count: None,
-) -> Answers:
+) -> TokenLikelihoods:
     """Answers for the targets of rows; logits are of some positions at a time.
 
     Raises MismatchError if a row is longer than the model's positions, or holds an id outside its vocabulary;
@@ -87,7 +87,7 @@ def answers_of(
             number_T = number_T.to(device)
             logp_T[number_T], best_T[number_T] = found
             on_rows(len(indices))
-    return Answers(logp_T.cpu().numpy(), best_T.cpu().numpy())
+    return TokenLikelihoods(logp_T.cpu().numpy(), best_T.cpu().numpy())
 
 
 def _head(model: PreTrainedModel) -> OutputHead:

@@ -92,14 +92,14 @@ def export(
 def _for_speculators(cache: Path, teacher: str, out: Path, force: bool, advance: "OnProgress") -> "Written":
     require_teacher_extra()
     from hskcache.cache import open_cache
-    from hskcache.move.speculators import Source, export_speculators, layers_of
+    from hskcache.move.speculators import NormedCache, export_speculators, layers_of
     from hskcache.teacher.final_norm import before_final_norm, load_same
 
     opened = open_cache(cache)
     # What the cache lacks is said before the teacher is loaded.
     layers_of(opened)
     return export_speculators(
-        Source(opened, before_final_norm(load_same(teacher, opened.manifest.request))), out, force, advance
+        NormedCache(opened, before_final_norm(load_same(teacher, opened.manifest.request))), out, force, advance
     )
 
 

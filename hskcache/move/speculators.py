@@ -31,8 +31,8 @@ NOTE = "hskcache.json"
 States = NDArray[np.float32]
 
 
-class Source(NamedTuple):
-    """Source of an export.
+class NormedCache(NamedTuple):
+    """A cache whose last states are normed, and the way back.
 
     Attributes:
         cache: of a causal language model.
@@ -45,7 +45,7 @@ class Source(NamedTuple):
 
 
 def export_speculators(
-    source: Source, target: Path, force: bool = False, on_progress: OnProgress | None = None
+    source: NormedCache, target: Path, force: bool = False, on_progress: OnProgress | None = None
 ) -> Written:
     """Write the folder; one of the same cache is left alone.
 
@@ -107,7 +107,7 @@ def _num_bytes(cache: Cache, num_layers: int) -> int:
 class _Export:
     """An export on its way into a folder."""
 
-    def __init__(self, source: Source, layers: list[int], folder: Path) -> None:
+    def __init__(self, source: NormedCache, layers: list[int], folder: Path) -> None:
         self._source, self._layers, self._folder = source, layers, folder
         self._has_targets = bool(getattr(source.cache.fields[INPUTS], "has_targets", False))
         self._counts = Counter[int]()

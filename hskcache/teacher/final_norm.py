@@ -60,7 +60,7 @@ def before_final_norm(teacher: Teacher) -> Callable[[States], States]:
 
 
 def _candidates(norm: nn.Module) -> list[tuple[Tensor, Tensor]]:
-    """What a norm may multiply by, and add afterwards; some add 1 to their weight."""
+    """Factors and addends that a norm may have; some add 1 to their weight."""
     weight = getattr(norm, "weight", None)
     if not isinstance(weight, Tensor):
         return []

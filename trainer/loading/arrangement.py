@@ -1,4 +1,4 @@
-"""Where the tokens of rows stand in a batch: each row in a sequence of its own, or several behind one another."""
+"""Places of the tokens of rows in a batch: each row in a sequence of its own, or several behind one another."""
 
 from itertools import pairwise
 from typing import NamedTuple
@@ -9,7 +9,7 @@ from hskcache.ragged import Integers
 
 
 class Arrangement(NamedTuple):
-    """Places of the tokens of several batches, one batch after the other.
+    """Slots of several batches, one batch after the other, and what stands in each.
 
     Attributes:
         shapes: sequences S and slots L of each batch, [n, 2].

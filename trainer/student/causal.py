@@ -25,7 +25,7 @@ class LanguageInterface:
 
     @classmethod
     def of(cls, tokenizer: PreTrainedTokenizerBase, vocab_size: int | None = None) -> "LanguageInterface":
-        """That of a tokenizer; ``vocab_size``: of the teacher, None: no more than the tokenizer has."""
+        """Interface to a tokenizer; ``vocab_size``: of the teacher, None: no more than the tokenizer has."""
         size = 1 + max(tokenizer.get_vocab().values())
         return cls(max(size, vocab_size or 0), tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id)
 

@@ -55,7 +55,7 @@ class Ends(NamedTuple):
 
 
 def ends_of(tokenizer: "PreTrainedTokenizerBase") -> Ends:
-    """What a tokenizer puts around a text, and the end-of-text token behind it unless that is there already.
+    """Special tokens that a tokenizer puts around a text, and the end-of-text token unless that is among them.
 
     Raises TeacherError if it gives a single text token types other than 0.
     """
