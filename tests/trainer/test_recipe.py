@@ -14,7 +14,7 @@ from trainer.recipe import AttentionTerm, known_recipes, load_recipe
 
 ROOT = Path(__file__).resolve().parents[2]
 SHIPPED = [
-    *("embedding", "labels", "lm", "logits", "logits-long", "mud", "stark"),
+    *("embedding", "heal", "labels", "lm", "lm-hidden", "logits", "logits-long", "mud", "stark"),
     *("tinybert-general", "tinybert-task", "tinybert-task-release"),
 ]
 

@@ -27,7 +27,7 @@ from trainer.run.request import FitRequest, FromCache, Machine
 from trainer.run.scorers import scorer_of
 from trainer.run.scoring import NO_EVALUATION, NOTHING, Scoring
 from trainer.source import projections
-from trainer.source.gate import check_recipe, check_student, check_tokenizer
+from trainer.source.gate import check_recipe, check_student, check_template, check_tokenizer
 from trainer.source.knowledge import Knowledge
 from trainer.source.reduced import Directions, check_dims, principal_directions, reduced_source
 from trainer.source.source import Local, Source, cached_source, in_tokens_of, opened_cache
@@ -36,7 +36,7 @@ from trainer.student.create import create_encoder, create_student
 from trainer.student.origin import has_no_weights
 from trainer.student.packing import check_packing
 from trainer.student.token_types import token_types_after
-from trainer.student.vocabulary import own_vocabulary
+from trainer.student.vocabulary import own_tokenizer
 
 # Of a recipe, by whose task the epochs are chosen already.
 _RESOLVED: Any = {"stages": {"__all__": {"epochs_by_task"}}}
@@ -188,8 +188,9 @@ def _student(request: FitRequest, knowledge: Knowledge, tokenizer: PreTrainedTok
         create = create_student if knowledge.has_task else create_encoder
         student = create(request.student, knowledge.interface(1 + max(vocabulary.values())), request.seed)
     check_student(knowledge, request.recipe, student, request.layer_map)
-    if (theirs := own_vocabulary(request.student)) is not None:
-        check_tokenizer(knowledge, theirs, vocabulary, request.origin)
+    if (own := own_tokenizer(request.student)) is not None:
+        check_tokenizer(knowledge, own.get_vocab(), vocabulary, request.origin)
+        check_template(knowledge, own.chat_template, tokenizer.chat_template, request.origin)
     return student
 
 

@@ -233,6 +233,21 @@ def _check_terms(knowledge: Knowledge, recipe: Recipe, student: PreTrainedModel)
                 raise MismatchError(f"{error} (--set {stage.name}.losses.{name}.{LOSSES[name].setting}=...)") from None
 
 
+def check_template(knowledge: Knowledge, theirs: str | None, ours: str | None, student: str) -> None:
+    """Refuse a student with another chat template than the one that the conversations of a cache went through.
+
+    ``theirs``: template of the student's tokenizer, None of one without; ``ours``: of the cache's. Raises MismatchError
+    where both have one and they differ.
+    """
+    provenance = knowledge.request.data.provenance
+    made = None if provenance is None else provenance.language
+    if made is not None and made.form == "conversations" and theirs not in (None, ours):
+        raise MismatchError(
+            f"the chat template of {student} is not the one that the conversations of {knowledge.where} went through; "
+            "give a student with the teacher's, or build with its template beside the teacher's tokenizer"
+        )
+
+
 def check_tokenizer(knowledge: Knowledge, theirs: Mapping[str, int], ours: Mapping[str, int], student: str) -> None:
     """Refuse a student whose own tokenizer gives other ids than the rows hold.
 

@@ -27,8 +27,8 @@ def tokenizer_for(model: str, tokenizer: str | None) -> str:
     return source
 
 
-def own_vocabulary(student: str) -> Mapping[str, int] | None:
-    """Token -> id of the tokenizer that a student brings along; None for one that starts from a shape, or brings none.
+def own_tokenizer(student: str) -> PreTrainedTokenizerBase | None:
+    """Tokenizer that a student brings along; None for one that starts from a shape, or brings none.
 
     ``student``: name, config.json, folder or hub id. Raises TeacherError if the folder has a tokenizer that cannot be
     loaded.
@@ -38,14 +38,17 @@ def own_vocabulary(student: str) -> Mapping[str, int] | None:
     source = tokenizer_of(student)
     if Path(source).is_dir() and not has_tokenizer(Path(source)):
         return None
-    tokenizer: PreTrainedTokenizerBase
     try:
-        tokenizer = load_tokenizer(source)
+        return load_tokenizer(source)
     except TeacherError as error:
         # A folder has been seen to bring one: that it cannot be read must not pass for that it brings none.
         if Path(source).is_dir():
             raise
         remark(f"whether {student} was made for these token ids is not checked: {error}")
         return None
-    vocabulary: Mapping[str, int] = tokenizer.get_vocab()
-    return vocabulary
+
+
+def own_vocabulary(student: str) -> Mapping[str, int] | None:
+    """Token -> id of the tokenizer of :func:`own_tokenizer`; None where that is."""
+    tokenizer = own_tokenizer(student)
+    return None if tokenizer is None else tokenizer.get_vocab()
