@@ -1,8 +1,8 @@
 """Description of next tokens."""
 
+from collections import Counter
+from math import exp
 from typing import Any
-
-import numpy as np
 
 from hskcache.counted import counted
 from hskcache.describe.abc import Description
@@ -36,11 +36,10 @@ class DescribedVocabulary(Description[VocabularyField]):
         """
         if stored is None:
             return []
-        places, golds = stored["positions"].tolist(), stored["gold"].astype(np.float64).round(4).tolist()
-        best = _best(stored)
+        places, golds = stored["positions"].tolist(), stored["gold"].tolist()
         return [
-            {"position": place, "gold": gold, "tokens": tokens}
-            for place, gold, tokens in zip(places, golds, best, strict=True)
+            {"position": place, "gold": round(gold, 4), "tokens": tokens}
+            for place, gold, tokens in zip(places, golds, _best(stored), strict=True)
         ]
 
     def line(self, shown: Any, label_names: list[str]) -> str | None:
@@ -58,17 +57,17 @@ class DescribedVocabulary(Description[VocabularyField]):
 def _best(stored: Any) -> list[list[dict[str, Any]]]:
     """The likeliest tokens of each position with their p, or the most often drawn ones with their share."""
     if "ids" in stored:
-        ids_PK, p_PK = stored["ids"][:, :_MOST_SHOWN], np.exp(stored["logp"][:, :_MOST_SHOWN])
-        return [
-            [{"id": int(token), "p": round(float(p), 4)} for token, p in zip(*one, strict=True)]
-            for one in zip(ids_PK, p_PK, strict=True)
-        ]
+        likeliest = zip(*(stored[name][:, :_MOST_SHOWN].tolist() for name in ("ids", "logp")), strict=True)
+        return [[_told(token, exp(logp)) for token, logp in zip(*one, strict=True)] for one in likeliest]
     if "draws" in stored:
-        return [_most_drawn(draws_n) for draws_n in stored["draws"]]
+        return [_most_drawn(draws) for draws in stored["draws"].tolist()]
     return [[] for _ in stored["positions"]]
 
 
-def _most_drawn(draws_n: Any) -> list[dict[str, Any]]:
-    ids, counts = np.unique(draws_n, return_counts=True)
-    order = np.argsort(-counts, kind="stable")[:_MOST_SHOWN]
-    return [{"id": int(ids[one]), "p": round(float(counts[one] / len(draws_n)), 4)} for one in order]
+def _most_drawn(draws: list[int]) -> list[dict[str, Any]]:
+    often = sorted(Counter(draws).items(), key=lambda item: (-item[1], item[0]))
+    return [_told(token, count / len(draws)) for token, count in often[:_MOST_SHOWN]]
+
+
+def _told(token: int, p: float) -> dict[str, Any]:
+    return {"id": token, "p": round(p, 4)}
