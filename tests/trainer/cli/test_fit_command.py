@@ -261,7 +261,7 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
     "not a cache": (["fit", "--cache", "{teacher}"], "is not a cache"),
     "unknown recipe": (
         ["fit", "--cache", "{cache}", "--recipe", "mut"],
-        "none of embedding, labels, logits, logits-long, mud, stark, tinybert-general, tinybert-task, ",
+        "none of embedding, heal, labels, lm, lm-hidden, logits, logits-long, mud, stark, tinybert-general, ",
     ),
     "unknown setting": (["fit", "--cache", "{cache}", "--set", "hidden.epoch=1"], "hidden.epoch=1: stages.0.epoch"),
     "no hidden states": (["fit", "--cache", "{logits}", "--task", "sst2"], "learns from hidden states"),

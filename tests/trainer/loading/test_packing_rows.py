@@ -54,12 +54,14 @@ def test_every_token_stands_in_one_slot_and_sequences_hold_whole_rows(batches: l
 
 @pytest.fixture
 def cache(tmp_path: Path) -> Cache:
-    count = sum(map(len, places_of(ROWS, MASKS)))
-    draw = np.random.default_rng(0)
+    following = [ROWS[row][place + 1] for row, own in enumerate(places_of(ROWS, MASKS)) for place in own]
+    gaps = np.random.default_rng(0).integers(0, 20, (len(following), 6))
+    # The text's own token has the probability that its draws say, or a small one.
+    share = (gaps.cumsum(1) == np.array(following)[:, None]).mean(1)
     arrays = {
-        "gaps": draw.integers(0, 20, (count, 6)).astype(np.uint16),
-        "log_z": np.ones(count, np.float16),
-        "gold": -np.ones(count, np.float16),
+        "gaps": gaps.astype(np.uint16),
+        "log_z": np.ones(len(following), np.float16),
+        "gold": np.log(np.maximum(share, 0.01)).astype(np.float16),
     }
     return write(tmp_path / "cache", ROWS, VocabularyField(form="sampled", vocab_size=264, count=6), arrays, MASKS)
 
