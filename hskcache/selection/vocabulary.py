@@ -1,10 +1,11 @@
 """Selection among the tokens of a vocabulary at some positions, of their logits in chunks; and how it is stored.
 
 Dimension key, beside that of :mod:`hskcache.spec`: C positions of a chunk, P positions of a batch, K ids kept, n ids
-drawn.
+drawn, M blocks of a vocabulary, B ids of one.
 """
 
 from collections.abc import Iterator
+from math import isqrt
 from typing import NamedTuple
 
 import torch
@@ -55,18 +56,22 @@ def chunks(num_positions: int, vocab_size: int) -> Iterator[slice]:
         yield slice(first, min(first + num_at_once, num_positions))
 
 
-def top_tokens(logits_CV: Tensor, log_z_C: Tensor, count: int) -> LikeliestTokens:
-    """The ``count`` likeliest tokens of each position, and what is left; the logits are overwritten.
+def top_tokens(logits_CV: Tensor, count: int) -> tuple[LikeliestTokens, Tensor]:
+    """The ``count`` likeliest tokens of each position and what is left, and log Z, float32 [C].
 
     Args:
-        logits_CV: float32.
-        log_z_C: log of the sum of their exp, float32.
+        logits_CV: float32; overwritten.
         count: K, below V.
     """
-    logits_CK, ids_CK = logits_CV.topk(count, dim=-1)
-    # Summed up from the others alone: 1 less what is kept would be rounding where that is almost all.
-    log_tail_C = logits_CV.scatter_(1, ids_CK, -torch.inf).logsumexp(-1) - log_z_C
-    return LikeliestTokens(ids_CK, logits_CK - log_z_C.unsqueeze(-1), log_tail_C)
+    logits_CK, ids_CK = logits_CV.topk(count + 1, dim=-1)
+    # Relative to the greatest of the others: 1 less what is kept would be rounding where that is almost all.
+    greatest_C1 = logits_CK[:, count:].clamp_min(torch.finfo(logits_CV.dtype).min)
+    logits_CK, ids_CK = logits_CK[:, :count], ids_CK[:, :count]
+    others_C1 = logits_CV.scatter_(1, ids_CK, -torch.inf).sub_(greatest_C1).exp_().sum(-1, keepdim=True)
+    log_others_C1 = greatest_C1 + others_C1.log()
+    log_z_C1 = torch.cat([logits_CK, log_others_C1], 1).logsumexp(-1, keepdim=True)
+    top = LikeliestTokens(ids_CK, logits_CK - log_z_C1, (log_others_C1 - log_z_C1).squeeze(1))
+    return top, log_z_C1.squeeze(1)
 
 
 def stored_top(top: LikeliestTokens) -> StoredTop:
@@ -105,25 +110,58 @@ def uniforms(row_ids_P: Tensor, positions_P: Tensor, seed: int) -> Tensor:
     return ((bits >> 11) & ((1 << 53) - 1)).double() * 2.0**-53
 
 
-def drawn_tokens(logits_CV: Tensor, uniforms_C: Tensor, count: int) -> Tensor:
-    """Tokens drawn from softmax(logits) by systematic sampling, ascending, int64 [C, n].
+def drawn_tokens(logits_CV: Tensor, uniforms_C: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Tokens drawn from softmax(logits) by systematic sampling, ascending, int64 [C, n], and log Z, float32 [C].
 
     Draw i is the token at which the cumulative distribution passes (i + u) / n, with one u for all n ["Sampling
     Techniques", Cochran, 1977, chapter 8]: each token is drawn n p times on average, and never a whole time more or
-    less often than that. The logits are overwritten.
+    less often than that.
 
     Args:
-        logits_CV: float32.
+        logits_CV: float32; overwritten.
         uniforms_C: u of each position, float64 in [0, 1).
         count: n.
     """
-    weights_CV = logits_CV.sub_(logits_CV.amax(-1, keepdim=True)).exp_()
-    below_CV = weights_CV.cumsum(-1, dtype=torch.float64)
-    total_C1 = below_CV[:, -1:]
-    places_Cn = (torch.arange(count, device=logits_CV.device) + uniforms_C.unsqueeze(-1)) / count
-    # A place must lie below the last weight that is not 0.
-    points_Cn = torch.minimum(places_Cn * total_C1, total_C1 * (1 - 2.0**-52))
-    return torch.searchsorted(below_CV, points_Cn, right=True).clamp_(max=logits_CV.shape[-1] - 1)
+    greatest_C1 = logits_CV.amax(-1, keepdim=True)
+    weights_CV = logits_CV.sub_(greatest_C1).exp_()
+    size = _block_size(weights_CV.shape[1], count)
+    below_CM = _block_sums(weights_CV, size).cumsum(-1)
+    total_C1 = below_CM[:, -1:]
+    points_Cn = (torch.arange(count, device=logits_CV.device) + uniforms_C.unsqueeze(-1)) / count * total_C1
+    blocks_Cn, inside_Cn = _passed(below_CM, points_Cn)
+    # Of a distribution over the whole vocabulary only the blocks that a draw falls into are summed up token by token.
+    ids_CnB = blocks_Cn.unsqueeze(-1) * size + torch.arange(size, device=logits_CV.device)
+    last = weights_CV.shape[1] - 1
+    inner_CnB = weights_CV.gather(1, ids_CnB.clamp(max=last).flatten(1)).view(ids_CnB.shape)
+    within_CnB = inner_CnB.masked_fill_(ids_CnB > last, 0.0).cumsum(-1, dtype=torch.float64)
+    places_Cn1, _ = _passed(within_CnB, inside_Cn.unsqueeze(-1))
+    ids_Cn = (blocks_Cn * size + places_Cn1.squeeze(-1)).clamp_(max=last)
+    return ids_Cn, (greatest_C1 + total_C1.log()).squeeze(1).float()
+
+
+def _block_size(vocab_size: int, count: int) -> int:
+    """Size at which there are about as many blocks as tokens in those that ``count`` draws fall into."""
+    return max(1, isqrt(vocab_size // count))
+
+
+def _block_sums(weights_CV: Tensor, size: int) -> Tensor:
+    """Sums of neighbouring weights, ``size`` each but for the last, float64 [C, M]."""
+    num_whole = weights_CV.shape[1] // size
+    whole_CM = weights_CV[:, : num_whole * size].unflatten(1, (num_whole, size)).sum(-1)
+    rest_C1 = weights_CV[:, num_whole * size :].sum(-1, keepdim=True)
+    return torch.cat([whole_CM, rest_C1], 1).double()
+
+
+def _passed(below: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
+    """Places at which sums [..., M] pass points [..., n], float64 both, and how far each is above the sum before.
+
+    It is never one that adds nothing: a point lies below the last sum, whatever was rounded.
+    """
+    total = below[..., -1:]
+    points = torch.minimum(points, total * (1 - 2.0**-52))
+    places = torch.searchsorted(below, points, right=True).clamp_(max=below.shape[-1] - 1)
+    before = torch.nn.functional.pad(below[..., :-1], (1, 0)).gather(-1, places)
+    return places, points - before
 
 
 def packed_ids(ids_PK: Tensor, high_bits: int) -> tuple[Tensor, Tensor | None]:

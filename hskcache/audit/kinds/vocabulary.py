@@ -105,7 +105,7 @@ def _now(selector: VocabularySelector, states_VD: Tensor, ids_VK: Tensor) -> _No
         log_z_C, ids_CK = logits_CV.logsumexp(-1), ids_VK[chunk].to(logits_CV.device)
         at_CK = logits_CV.gather(1, ids_CK) - log_z_C.unsqueeze(-1)
         log_tail_C = logits_CV.scatter(1, ids_CK, -torch.inf).logsumexp(-1) - log_z_C
-        top = top_tokens(logits_CV, log_z_C, count)
+        top, _ = top_tokens(logits_CV, count)
         parts.append(_Now(log_z_C, at_CK, log_tail_C, top.ids_PK[:, 0], top.ids_PK, top.logp_PK))
     if not parts:
         none = torch.zeros(0)

@@ -125,17 +125,19 @@ class VocabularySelector:
     def _of_chunk(self, states_CD: Tensor, gold_ids_C: Tensor, uniforms_C: Tensor) -> dict[str, Tensor]:
         """Knowledge made of the logits of some positions, which end with the call."""
         logits_CV, _ = self.head.logits(states_CD)
-        log_z_C = logits_CV.logsumexp(-1)
-        gold_C = logits_CV.gather(1, gold_ids_C.unsqueeze(-1)).squeeze(-1) - log_z_C
-        found = {"log_z_P": log_z_C, "gold_P": gold_C}
-        count = self.field.count
+        # Before they are overwritten.
+        gold_C = logits_CV.gather(1, gold_ids_C.unsqueeze(-1)).squeeze(-1)
+        count, found = self.field.count, dict[str, Tensor]()
         if self.field.form == "top":
             assert count is not None
-            return found | top_tokens(logits_CV, log_z_C, count)._asdict()
-        if self.field.form == "sampled":
+            top, log_z_C = top_tokens(logits_CV, count)
+            found |= top._asdict()
+        elif self.field.form == "sampled":
             assert count is not None
-            return found | {"draws_Pn": drawn_tokens(logits_CV, uniforms_C, count)}
-        return found
+            found["draws_Pn"], log_z_C = drawn_tokens(logits_CV, uniforms_C, count)
+        else:
+            log_z_C = logits_CV.logsumexp(-1)
+        return found | {"log_z_P": log_z_C, "gold_P": gold_C - log_z_C}
 
 
 class BuiltVocabulary(BuiltKind[VocabularyField]):

@@ -27,7 +27,8 @@ def logits(num: int, vocab_size: int, spread: float, seed: int = 0) -> Tensor:
 def test_log_probabilities_come_back_within_their_bound_and_add_up_with_the_tail(spread: float, count: int) -> None:
     given = logits(200, 50, spread)
     exact = given.double().log_softmax(-1)
-    top = top_tokens(given.clone(), given.logsumexp(-1), count)
+    top, log_z_C = top_tokens(given.clone(), count)
+    assert torch.allclose(log_z_C, given.logsumexp(-1), rtol=1e-6)
     expected, ids = exact.topk(count)
     if spread:
         assert torch.equal(top.ids_PK, ids)
@@ -48,7 +49,7 @@ def test_log_probabilities_come_back_within_their_bound_and_add_up_with_the_tail
 def test_the_tail_of_a_sharp_distribution_is_not_lost() -> None:
     given = torch.zeros(1, 100)
     given[0, :3] = torch.tensor([60.0, 59.0, 58.0])
-    top = top_tokens(given.clone(), given.logsumexp(-1), 3)
+    top, _ = top_tokens(given.clone(), 3)
     expected = torch.tensor([97.0]).log() - given.double().logsumexp(-1)
     assert torch.allclose(stored_top(top).log_tail.double(), expected, rtol=1e-3)
 
@@ -56,7 +57,7 @@ def test_the_tail_of_a_sharp_distribution_is_not_lost() -> None:
 def test_of_a_certain_teacher_all_is_finite() -> None:
     given = torch.full((2, 40), -2e4)
     given[:, 7] = 0.0
-    stored = stored_top(top_tokens(given.clone(), given.logsumexp(-1), 4))
+    stored = stored_top(top_tokens(given.clone(), 4)[0])
     assert all(bool(one.float().isfinite().all()) for one in stored)
     assert float(restored_top(stored)[0, 0]) == 0.0
 
@@ -64,8 +65,34 @@ def test_of_a_certain_teacher_all_is_finite() -> None:
 def test_draws_are_those_of_systematic_sampling() -> None:
     p = torch.tensor([[0.5, 0.3, 0.2]], dtype=torch.float64)
     # Points 0.05, 0.15 ... 0.95 of the cumulative distribution 0.5, 0.8, 1.
-    drawn = drawn_tokens(p.log().float(), torch.tensor([0.5], dtype=torch.float64), 10)
+    drawn, log_z_C = drawn_tokens(p.log().float(), torch.tensor([0.5], dtype=torch.float64), 10)
+    assert torch.allclose(log_z_C, torch.zeros(1), atol=1e-6)
     assert drawn.tolist() == [[0] * 5 + [1] * 3 + [2] * 2]
+
+
+@pytest.mark.parametrize("vocab_size", [2, 63, 64, 65, 1000, 1021])
+@pytest.mark.parametrize("count", [1, 3, 50])
+def test_draws_found_block_by_block_are_those_of_the_whole_distribution(vocab_size: int, count: int) -> None:
+    given = logits(100, vocab_size, 4.0)
+    given[:, vocab_size // 2] = -torch.inf
+    u = torch.rand(100, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    below = given.double().softmax(-1).cumsum(-1)
+    points = (torch.arange(count) + u[:, None]) / count
+    drawn, _ = drawn_tokens(given.clone(), u, count)
+    # As far as sums of float32 tell.
+    earliest, latest = (torch.searchsorted(below, points + off, right=True) for off in (-1e-6, 1e-6))
+    assert bool((drawn >= earliest).all())
+    assert bool((drawn <= latest.clamp(max=vocab_size - 1)).all())
+    assert bool((drawn != vocab_size // 2).all())
+
+
+def test_tokens_that_cannot_be_said_leave_no_tail() -> None:
+    given = torch.full((1, 40), -torch.inf)
+    given[0, :3] = torch.tensor([1.0, 2.0, 3.0])
+    top, log_z_C = top_tokens(given.clone(), 3)
+    assert torch.allclose(log_z_C, given.logsumexp(-1))
+    assert torch.allclose(top.logp_PK.exp().sum(), torch.tensor(1.0))
+    assert float(top.log_tail_P) == -torch.inf
 
 
 @pytest.mark.parametrize("count", [1, 7, 50])
@@ -73,7 +100,8 @@ def test_no_token_is_drawn_a_whole_time_more_or_less_often_than_on_average(count
     given = logits(300, 60, 3.0)
     p = given.double().softmax(-1)
     u = torch.rand(300, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    drawn = drawn_tokens(given.clone(), u, count)
+    drawn, log_z_C = drawn_tokens(given.clone(), u, count)
+    assert torch.allclose(log_z_C, given.logsumexp(-1), rtol=1e-6)
     counts = torch.zeros_like(p).scatter_add_(1, drawn, torch.ones_like(drawn, dtype=torch.float64))
     assert bool(((counts - count * p).abs() < 1 + 1e-5).all())
     assert bool((drawn.diff(dim=-1) >= 0).all())
@@ -85,7 +113,7 @@ def test_draws_are_unbiased_over_seeds_and_vary_less_than_independent_ones() -> 
     p = given[0].double().softmax(-1)
     rows = torch.zeros(num, dtype=torch.int64)
     u = torch.cat([uniforms(rows[:1], rows[:1] + 3, seed) for seed in range(num)])
-    drawn = drawn_tokens(given.clone(), u, count)
+    drawn, _ = drawn_tokens(given.clone(), u, count)
     shares = torch.zeros(num, 30, dtype=torch.float64).scatter_add_(1, drawn, torch.ones(num, count).double()) / count
     independent = p * (1 - p) / count
     assert bool(((shares.mean(0) - p).abs() < 4 * (shares.var(0) / num).sqrt() + 1e-9).all())
@@ -95,7 +123,7 @@ def test_draws_are_unbiased_over_seeds_and_vary_less_than_independent_ones() -> 
 def test_a_token_without_probability_is_never_drawn() -> None:
     given = torch.tensor([[-torch.inf, 0.0, -torch.inf]]).repeat(3, 1)
     u = torch.tensor([0.0, 0.5, 1 - 2.0**-53], dtype=torch.float64)
-    assert drawn_tokens(given, u, 4).unique().tolist() == [1]
+    assert drawn_tokens(given, u, 4)[0].unique().tolist() == [1]
 
 
 def test_a_uniform_number_depends_on_seed_row_and_position_alone() -> None:

@@ -96,7 +96,8 @@ def time_sides(sides: dict[str, Side], given: dict[str, Any]) -> tuple[Times, di
 
         return run
 
-    times = take_turns("step", {name: work(side) for name, side in sides.items()}, given["repetitions"])
+    turns = {name: work(side) for name, side in sides.items()}
+    times = take_turns("step", turns, given["repetitions"], clock=given.get("clock", "wall"))
     steps = {name: [value / block for value in values] for name, values in times.seconds.items()}
     waited = {name: sum(side.waited_s[block:]) for name, side in sides.items()}
     return Times(steps), {name: waited[name] / sum(times.seconds[name]) for name in sides}
