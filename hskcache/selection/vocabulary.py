@@ -147,7 +147,7 @@ def _block_size(vocab_size: int, count: int) -> int:
 def _block_sums(weights_CV: Tensor, size: int) -> Tensor:
     """Sums of neighbouring weights, ``size`` each but for the last, float64 [C, M]."""
     num_whole = weights_CV.shape[1] // size
-    whole_CM = weights_CV[:, : num_whole * size].unflatten(1, (num_whole, size)).sum(-1)
+    whole_CM = weights_CV[:, : num_whole * size].view(-1, num_whole, size).sum(-1)
     rest_C1 = weights_CV[:, num_whole * size :].sum(-1, keepdim=True)
     return torch.cat([whole_CM, rest_C1], 1).double()
 
