@@ -83,7 +83,9 @@ _OPTIONS = (
         help="How values are stored.  [default: int8; of embeddings float16]",
     ),
     click.option(
-        "--max-length", type=Whole(min=3), help="Tokens of a row at most.  [default: the teacher's, the task's or 128]"
+        "--max-length",
+        type=Whole(min=3),
+        help="Tokens of a row at most.  [default: the teacher's, the task's or 128; of a language model 1024]",
     ),
     click.option(
         "--stride",

@@ -42,7 +42,8 @@ teacher_option = click.option(
     "--teacher",
     required=True,
     metavar="DIR_OR_ID",
-    help="An encoder with its tokenizer: fine-tuned on the task, or for --corpus pre-trained.",
+    help="An encoder with its tokenizer, fine-tuned on the task, or for --corpus pre-trained; or a causal language "
+    "model.",
     shell_complete=places,
 )
 _DATA = "TSV, CSV, JSONL, JSON (all also .gz), Parquet, or hub:REPO[:CONFIG]:SPLIT."

@@ -107,8 +107,11 @@ def parse_vocabulary(text: str) -> dict[str, Any] | None:
         # An unknown one is refused with those that there are.
         ENCODED[more]
         return {"form": form, "encoding": more}
-    if not _COUNT.fullmatch(more) or not 1 <= int(more) <= MOST_TOKENS:
-        raise SpecError(f"{what}: {more!r} is not a number of tokens from 1 to {MOST_TOKENS:,}; write it as in top:32")
+    least, such = (1, "sampled:50") if form == "sampled" else (2, "top:32")
+    if not _COUNT.fullmatch(more) or not least <= int(more) <= MOST_TOKENS:
+        raise SpecError(
+            f"{what}: {more!r} is not a number of tokens from {least} to {MOST_TOKENS:,}; write it as in {such}"
+        )
     return {"form": form, "count": int(more)}
 
 

@@ -70,7 +70,8 @@ class LanguageMade(Strict):
         """Description for a person."""
         count = "" if self.num_documents is None else f"{self.num_documents:,} "
         if self.form == "documents":
-            return "all of a file as one document" if self.one_document else f"parts of {count}documents"
+            one = "parts of 1 document" if self.num_documents == 1 else f"parts of {count}documents"
+            return "all of a file as one document" if self.one_document else one
         if self.form == "completions":
             return f"{count}prompts with their completions, which are predicted"
         how = "as the chat template marks it" if self.by == "tag" else "found by rendering the first turns alone"

@@ -8,10 +8,15 @@ from typing import BinaryIO
 
 from hskcache.errors import DataError
 
+_GZIP = b"\x1f\x8b"
+"""First bytes of what gzip has compressed."""
+
 
 def check_corpus(path: str | Path) -> None:
-    """Raise DataError, before a model is loaded, if a corpus is not there, or no regular file."""
-    open_regular(path).close()
+    """Raise DataError, before a model is loaded, if a corpus is not there, no regular file, or compressed."""
+    with open_regular(path) as file:
+        if file.read(len(_GZIP)) == _GZIP:
+            raise DataError(f"{path} is compressed by gzip; unpack it first")
 
 
 def open_regular(path: str | Path) -> BinaryIO:

@@ -68,7 +68,10 @@ def _begin(request: CreateRequest) -> Created:
         return _begin_causal(request, student, source)
     if student is None or source is None or labels is None or request.layers is not None:
         missing = "tokenizer" if source is None else "labels" if labels is None else None
-        needed = "give --student with --tokenizer and --labels, or --from with --layers, or --prune"
+        needed = (
+            "give --student with --tokenizer and --labels (of a causal language model without), or --from with "
+            "--layers, or --prune"
+        )
         raise SpecError(f"--student lacks --{missing}; {needed}" if student and missing else needed)
     tokenizer = load_tokenizer(source)
     names, problem = parse_labels(labels, request.multilabel)
@@ -112,8 +115,11 @@ def _cut(request: CreateRequest, teacher: str) -> Created:
     from hskcache.text import load_tokenizer
     from trainer.student.layers import from_teacher_layers, load_layered, resolve_layers
 
-    if request.student is not None or request.labels is not None:
-        raise SpecError("--from brings its own head; leave out --student and --labels")
+    given = [
+        flag for flag, value in (("--student", request.student), ("--labels", request.labels)) if value is not None
+    ]
+    if given:
+        raise SpecError(f"--from brings its own head; leave out {' and '.join(given)}")
     if request.multilabel:
         raise SpecError("--multilabel belongs to --labels; leave it out")
     if request.layers is None:

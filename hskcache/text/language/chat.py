@@ -100,10 +100,20 @@ def _conversation(data: bytes) -> Conversation:
     for turn, message in enumerate(messages, start=1):
         if not isinstance(message, dict) or not isinstance(message.get("role"), str):
             raise UnusableError(f"turn {turn} has no role", _SHAPE)
+        _check_content(message, turn)
     tools = value.get("tools")
     if tools is not None and not isinstance(tools, list):
         raise UnusableError("tools that are no list", "give a list of JSON schemas, or leave them out")
     return Conversation(messages, tools or None)
+
+
+def _check_content(message: dict[str, Any], turn: int) -> None:
+    """Raise UnusableError unless a turn has a text, or tools that are called in its place."""
+    content = message.get("content")
+    if isinstance(content, list | dict):
+        raise UnusableError(f"the content of turn {turn} is a {type(content).__name__} and no text", _SHAPE)
+    if not content and not any(value for key, value in message.items() if key not in {"role", "content"}):
+        raise UnusableError(f"turn {turn} has no content", _SHAPE)
 
 
 def _beyond(num_tokens: int, max_length: int) -> UnusableError:

@@ -89,7 +89,15 @@ def test_prefixes_that_do_not_nest_are_refused(tmp_path: Path) -> None:
         ("[1]", "no messages"),
         ('{"messages": [{"content": "a"}]}', "turn 1 has no role"),
         ('{"messages": ', "not JSON"),
-        ('{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": ""}]}', "turn 2"),
+        (
+            '{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": ""}]}',
+            "turn 2 has no content",
+        ),
+        ('{"messages": [{"role": "user"}, {"role": "assistant", "content": "a"}]}', "turn 1 has no content"),
+        (
+            '{"messages": [{"role": "user", "content": [{"type": "text", "text": "a"}]}]}',
+            "turn 1 is a list and no text",
+        ),
         ('{"messages": [{"role": "assistant", "content": "a"}], "tools": 3}', "tools"),
     ],
 )

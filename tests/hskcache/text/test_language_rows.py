@@ -12,7 +12,9 @@ from language_models import language_tokenizer
 
 from hskcache.errors import DataError
 from hskcache.text.language.rows import LanguageRows, RowsWriter, ends_of
+from hskcache.text.language.sources import check_language
 from hskcache.text.language.texts import completions, documents_of_file, documents_of_rows
+from hskcache.text.layout import Layout
 from hskcache.text.rows import Columns, read_examples
 from hskcache.text.strings import spooling
 from hskcache.text.table import RowPolicy
@@ -187,3 +189,10 @@ def test_documents_of_a_data_file_are_those_of_a_text_file(tokenizer: Any, tmp_p
 def test_ends_are_what_the_tokenizer_puts_around_a_text() -> None:
     ends = ends_of(language_tokenizer())
     assert (ends.before.tolist(), ends.after.tolist()) == ([1], [2])
+
+
+def test_a_compressed_text_is_refused_as_that(tmp_path: Path) -> None:
+    with gzip.open(tmp_path / "text.txt.gz", "wb") as file:
+        file.write(b"a text\n")
+    with pytest.raises(DataError, match=r"text\.txt\.gz is compressed by gzip; unpack it first"):
+        check_language(tmp_path / "text.txt.gz", Layout())

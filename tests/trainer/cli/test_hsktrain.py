@@ -262,7 +262,10 @@ MISTAKES = {
         ["create", "--student", "./huge", "--tokenizer", "{teacher}", "--labels", "2", "--out", "{out}"],
         "huge",
     ),
-    "nothing to create": (["create", "--out", "{out}"], "--student with --tokenizer and --labels, or --from"),
+    "nothing to create": (
+        ["create", "--out", "{out}"],
+        "--student with --tokenizer and --labels (of a causal language model without), or --from",
+    ),
     "no layers": (["create", "--from", "{teacher}", "--out", "{out}"], "lacks --layers"),
     "too many layers": (["create", "--from", "{teacher}", "--layers", "bottom:5", "--out", "{out}"], "4 layers"),
     "both ways": ([*CREATE, "--from", "{teacher}", "--layers", "1"], "leave out --student"),
