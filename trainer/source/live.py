@@ -47,7 +47,9 @@ def live_source(teacher: str, data: str, layout: Layout, spec: Spec, device: str
     if spec.windows is not None:
         raise SpecError("--spec has windows, and a teacher in the loop reads rows whole; build a cache of it")
     keep = "max_length in --spec"
-    documents = Texts(corpus=Path(data), layout=layout) if is_text(data) else Texts(data, layout)
+    # A file of text that is said to have columns is one of rows, such as those of words.
+    is_corpus = is_text(data) and layout.is_empty
+    documents = Texts(corpus=Path(data), layout=layout) if is_corpus else Texts(data, layout)
     spoken = BuildRequest(teacher, documents, spec, device)
     if reads_language(spoken):
         return _source_of(make_language_job(spoken), teacher)
