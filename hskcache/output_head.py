@@ -3,7 +3,7 @@
 Dimension key, beside that of :mod:`hskcache.spec`: T positions, D width of the head's input, V vocabulary.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -68,12 +68,8 @@ def wide(dtype: torch.dtype) -> torch.dtype:
     return torch.promote_types(dtype, torch.float32)
 
 
-def find_head(model: PreTrainedModel, inputs: Mapping[str, Tensor]) -> OutputHead | None:
-    """Find the head by which a model answers with logits of next tokens, and prove it.
-
-    Args:
-        model: in eval mode.
-        inputs: a small padded batch: ``input_ids`` [B, L] and ``attention_mask`` [B, L].
+def find_head(model: PreTrainedModel) -> OutputHead | None:
+    """Find the head by which a model in eval mode answers with logits of next tokens, and prove it on a few tokens.
 
     Returns:
         The head, whose tensors are the model's own; None of a model without output embeddings.
@@ -85,6 +81,7 @@ def find_head(model: PreTrainedModel, inputs: Mapping[str, Tensor]) -> OutputHea
     if not isinstance(linear, nn.Linear):
         return None
     seen: list[Tensor] = []
+    ids_BL = torch.arange(8, device=model.device).view(2, 4) % len(linear.weight)
 
     def enlarge(_module: nn.Module, given: tuple[Any, ...]) -> tuple[Any, ...]:
         # Small logits would hide a soft cap, which leaves them as they are.
@@ -95,12 +92,12 @@ def find_head(model: PreTrainedModel, inputs: Mapping[str, Tensor]) -> OutputHea
     watch = linear.register_forward_pre_hook(enlarge)
     try:
         with torch.inference_mode():
-            logits = model(**inputs).logits
+            logits = model(input_ids=ids_BL, attention_mask=torch.ones_like(ids_BL)).logits
     finally:
         watch.remove()
     head = OutputHead(linear.weight.detach(), None if linear.bias is None else linear.bias.detach(), *_following(model))
     with torch.inference_mode():
-        if len(seen) != 1 or not _is_proven(head, seen[0], logits, inputs["attention_mask"].bool()):
+        if len(seen) != 1 or not _is_proven(head, seen[0], logits):
             raise TeacherError(
                 f"{type(model).__name__} makes its logits otherwise than by its output embeddings and what its "
                 "configuration says of a scale and a soft cap, so its head cannot be kept apart; give another teacher"
@@ -108,12 +105,11 @@ def find_head(model: PreTrainedModel, inputs: Mapping[str, Tensor]) -> OutputHea
     return head
 
 
-def _is_proven(head: OutputHead, states: Tensor, logits: Tensor, is_real: Tensor) -> bool:
-    """True if a head makes of its input what the model answered, at the real tokens of a batch."""
-    shape = (*is_real.shape, len(head.weight_VD))
-    if logits.shape != shape or states.shape[:2] != shape[:2]:
+def _is_proven(head: OutputHead, states_BLD: Tensor, logits_BLV: Tensor) -> bool:
+    """True if a head makes of its input what the model answered."""
+    if logits_BLV.shape != (*states_BLD.shape[:2], len(head.weight_VD)):
         return False
-    return is_close(head.logits(states[is_real])[0].to(logits.dtype), logits[is_real])
+    return is_close(head.logits(states_BLD)[0].to(logits_BLV.dtype), logits_BLV)
 
 
 def described_head(head: OutputHead) -> dict[str, Any]:

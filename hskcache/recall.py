@@ -16,18 +16,14 @@ from hskcache.text.tasks import Task, load_task, parse_task, task_names
 
 def provenance_of(examples: Examples, cut: Cut) -> Provenance:
     """Account of how rows were read, as a manifest tells it. ``cut``: what they lost when they were tokenized."""
-    reading = examples.reading
-    task, columns = reading.task, reading.columns
-    return Provenance(
-        columns=None if columns is None else ColumnsRead(**asdict(columns)),
-        task=definition_of(task) if task is not None and not is_preset(task) else None,
-        cut=CutRows(**asdict(cut)),
-        num_bad=len(reading.bad),
-        bad=[BadRow(number=number, reason=reason) for number, reason in reading.bad[:MOST_LISTED]],
-        bad_rows=reading.policy.bad_rows,
-        num_unlabelled=reading.num_unlabelled,
-        unlabelled=reading.policy.unlabelled,
-        copy_column=None if examples.copies is None else examples.copies.column,
+    reading, task = examples.reading, examples.reading.task
+    return _of_reading(reading, cut).model_copy(
+        update={
+            "task": definition_of(task) if task is not None and not is_preset(task) else None,
+            "num_unlabelled": reading.num_unlabelled,
+            "unlabelled": reading.policy.unlabelled,
+            "copy_column": None if examples.copies is None else examples.copies.column,
+        }
     )
 
 
@@ -36,16 +32,19 @@ def provenance_of_language(made: MadeRows, cut: Cut, reading: Reading | None) ->
 
     ``cut``: what they lost; ``reading``: how the rows of a data file were read, None of plain text.
     """
+    read = Provenance(cut=CutRows(**asdict(cut))) if reading is None else _of_reading(reading, cut)
     language = LanguageMade(**made._asdict() | {"roles": list(made.roles)})
-    if reading is None:
-        return Provenance(cut=CutRows(**asdict(cut)), language=language)
+    return read.model_copy(update={"language": language})
+
+
+def _of_reading(reading: Reading, cut: Cut) -> Provenance:
+    """Account of the columns that were read, and of what was left out or cut."""
     return Provenance(
         columns=None if reading.columns is None else ColumnsRead(**asdict(reading.columns)),
         cut=CutRows(**asdict(cut)),
         num_bad=len(reading.bad),
         bad=[BadRow(number=number, reason=reason) for number, reason in reading.bad[:MOST_LISTED]],
         bad_rows=reading.policy.bad_rows,
-        language=language,
     )
 
 

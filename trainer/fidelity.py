@@ -14,8 +14,7 @@ from transformers import PreTrainedModel
 
 from hskcache.cache import Cache
 from hskcache.decoded import Distance
-from hskcache.encoded import ENCODED
-from hskcache.encoding import get_encoding
+from hskcache.decoded.vocabulary import states_of, stored_head
 from hskcache.inference import check_fit, predict
 from hskcache.metrics import pearson
 from hskcache.output_head import OutputHead
@@ -24,7 +23,8 @@ from hskcache.store.fields import INPUTS, InputsField, LogitsField
 from hskcache.store.kinds.vocabulary import VocabularyField, unpacked
 from hskcache.text import TokenizedRows
 from hskcache.text.first_pieces import stored_pieces
-from trainer.likelihood import answers_of, likeliest, targets_of
+from hskcache.text.padding import places_of_targets
+from trainer.likelihood import answers_of, likeliest
 
 Logits = NDArray[np.float32]
 
@@ -103,7 +103,8 @@ def said_beside(model: PreTrainedModel, cache: Cache, field: str, bf16: bool, on
     """
     stored = cache.fields[field]
     assert isinstance(stored, VocabularyField)
-    head = _stored_head(cache, field, stored, model.device)
+    shared = {part: torch.from_numpy(array).to(model.device) for part, array in cache.constants(field).items()}
+    head = stored_head(stored, shared).cast(torch.float32) if shared else None
     ours, theirs = list[NDArray[np.float32]](), list[NDArray[np.float32]]()
     num_compared = num_alike = 0
     cache.ahead((name, shard) for shard in range(len(cache.shards)) for name in (INPUTS, field))
@@ -113,7 +114,7 @@ def said_beside(model: PreTrainedModel, cache: Cache, field: str, bf16: bool, on
         found = answers_of(model, rows, bf16=bf16, on_rows=on_rows)
         arrays = cache.read(field, shard)
         begin_T = np.repeat(rows.offsets[:-1], np.diff(arrays["position_offsets"]))
-        place_T = np.searchsorted(targets_of(rows), begin_T + arrays["positions"] + 1)
+        place_T = np.searchsorted(places_of_targets(rows.targets, rows.offsets), begin_T + arrays["positions"] + 1)
         gold_T = np.full(len(found.logp_T), np.nan, np.float32)
         gold_T[place_T] = arrays["gold"]
         if (best_T := _likeliest(stored, arrays, head)) is not None:
@@ -132,23 +133,9 @@ def _likeliest(
         return unpacked(field, arrays)[:, 0]
     if head is None:
         return None
-    assert field.encoding is not None
-    assert field.width is not None
-    encoded = {name: torch.from_numpy(arrays[name]) for name in ENCODED[field.encoding].of(field.width)}
-    states_TD = get_encoding(field.encoding).decode(encoded, field.width)
+    states_TD = torch.from_numpy(states_of(field, arrays))
     best: NDArray[np.int64] = likeliest(head, states_TD.to(head.weight_VD.device)).cpu().numpy()
     return best
-
-
-def _stored_head(cache: Cache, name: str, field: VocabularyField, device: torch.device) -> OutputHead | None:
-    """The teacher's head in float32; None where a cache keeps none."""
-    if field.form != "head":
-        return None
-    parts = {part: torch.from_numpy(array) for part, array in cache.constants(name).items()}
-    if field.head_dtype == "bfloat16":
-        parts = {part: bits.view(torch.bfloat16) for part, bits in parts.items()}
-    weight_VD, bias_V = parts["weight"].float().to(device), parts.get("bias")
-    return OutputHead(weight_VD, None if bias_V is None else bias_V.float().to(device), field.scale, field.softcap)
 
 
 def fidelity(ours_NC: Logits, theirs_NC: Logits, is_multilabel: bool = False) -> dict[str, float]:

@@ -17,12 +17,13 @@ from hskcache.errors import TeacherError
 from hskcache.inference import check_fit, evaluating, length_batches, pad_batch, row_costs
 from hskcache.metrics import BITS_PER_BYTE, PERPLEXITY
 from hskcache.output_head import OutputHead, find_head, without_logits
+from hskcache.ragged import ragged_places
 from hskcache.text import TokenizedRows
+from hskcache.text.padding import places_before_targets
 
 _TOKEN_BUDGET = 8192
 # Logits that exist at a time: 64 MiB of float32.
 _NUM_LOGITS = 1 << 24
-_PROBE = 4
 
 
 class TokenLikelihoods(NamedTuple):
@@ -35,15 +36,6 @@ class TokenLikelihoods(NamedTuple):
 
     logp_T: NDArray[np.float32]
     best_T: NDArray[np.int64]
-
-
-def targets_of(rows: TokenizedRows) -> NDArray[np.int64]:
-    """Places among all tokens of the rows of those that are to be predicted, int64 [T]."""
-    if rows.targets is not None:
-        return np.flatnonzero(rows.targets).astype(np.int64)
-    is_target = np.ones(len(rows.input_ids), bool)
-    is_target[rows.offsets[:-1][rows.lengths > 0]] = False
-    return np.flatnonzero(is_target).astype(np.int64)
 
 
 def answers_of(
@@ -65,34 +57,30 @@ def answers_of(
         on_rows: called with the number of rows done since the last call.
     """
     check_fit(model, rows)
-    device, targets_T = model.device, targets_of(rows)
-    logp_T, best_T = torch.empty(len(targets_T), device=device), torch.empty(len(targets_T), device=device).long()
-    # Targets of row i are those from bounds[i] on.
-    bounds = np.searchsorted(targets_T, rows.offsets)
+    device, num_N = model.device, rows.num_targets
+    logp_T, best_T = torch.empty(num_N.sum(), device=device), torch.empty(num_N.sum(), device=device).long()
+    begin_N = np.cumsum(num_N) - num_N
     autocast = torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16)
     with evaluating(model), torch.inference_mode():
         head = _head(model)
         for indices in length_batches(row_costs(rows.lengths), _TOKEN_BUDGET):
             batch = pad_batch(rows, indices, model.config.pad_token_id or 0)
             inputs = {name: batch[name].to(device, non_blocking=True) for name in ("input_ids", "attention_mask")}
-            width = inputs["input_ids"].shape[1]
-            own_T = np.concatenate([np.arange(bounds[row], bounds[row + 1]) for row in indices.tolist()])
-            begin_T = np.repeat(np.arange(len(indices)) * width - rows.offsets[indices], np.diff(bounds)[indices])
-            place_T, number_T = torch.from_numpy(targets_T[own_T] + begin_T).to(device), torch.from_numpy(own_T)
+            before = places_before_targets(rows, indices, inputs["input_ids"].shape[1])
+            before_T = torch.from_numpy(before).to(device, non_blocking=True)
             with autocast, without_logits(model, head) as states:
                 model(**inputs, use_cache=False)
-                states_TD = states[-1].flatten(0, 1).index_select(0, place_T - 1)
-                gold_T = inputs["input_ids"].flatten().index_select(0, place_T)
+                states_TD = states[-1].flatten(0, 1).index_select(0, before_T)
+                gold_T = inputs["input_ids"].flatten().index_select(0, before_T + 1)
                 found = _in_chunks(head, states_TD, gold_T)
-            number_T = number_T.to(device)
+            number_T = torch.from_numpy(ragged_places(begin_N[indices], num_N[indices])).to(device)
             logp_T[number_T], best_T[number_T] = found
             on_rows(len(indices))
     return TokenLikelihoods(logp_T.cpu().numpy(), best_T.cpu().numpy())
 
 
 def _head(model: PreTrainedModel) -> OutputHead:
-    ids_BL = torch.arange(2 * _PROBE, device=model.device).view(2, _PROBE) % int(model.config.vocab_size)
-    head = find_head(model, {"input_ids": ids_BL, "attention_mask": torch.ones_like(ids_BL)})
+    head = find_head(model)
     if head is None:
         raise TeacherError(f"{type(model).__name__} says no next tokens; give a causal language model")
     return head

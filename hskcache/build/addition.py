@@ -13,10 +13,11 @@ from transformers import PreTrainedTokenizerBase
 from hskcache import console
 from hskcache.build.agreement import added_agreement
 from hskcache.build.batching import NEWEST, way_of
-from hskcache.build.job import Job, request_of, resolve_for, tell_maps
+from hskcache.build.job import Job, request_of
 from hskcache.build.kinds import BUILT
 from hskcache.build.layout import plan
 from hskcache.build.nonfinite import OnNonfinite
+from hskcache.build.resolving import resolve_for, tell_maps
 from hskcache.build.rounds import Progress
 from hskcache.build.windows import check_singles, told_windows
 from hskcache.build.writing import SINCE, Writing, check_space, environment_of, require_rows

@@ -11,7 +11,8 @@ from functools import cached_property
 from pathlib import Path
 
 from hskcache.build.build import building, is_complete
-from hskcache.build.job import Job, check_corpus_spec, corpus_info, prepare_corpus_job, request_of
+from hskcache.build.job import Job, corpus_info, prepare_corpus_job, request_of
+from hskcache.build.resolving import check_corpus_spec
 from hskcache.build.writing import SINCE
 from hskcache.disk import writing_to
 from hskcache.encoder import takes_token_types

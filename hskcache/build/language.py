@@ -3,22 +3,22 @@
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from hskcache import console
 from hskcache.build.request import BuildRequest, Texts
-from hskcache.cut import Reach, tell_cut
+from hskcache.cut import tell_cut
 from hskcache.errors import SpecError, TeacherError
 from hskcache.runtime import require_teacher_extra
 from hskcache.spec import Packing
 from hskcache.text.compressed import format_of
 from hskcache.text.language.chat import check_chat, conversations
 from hskcache.text.language.rows import LanguageRows, longest_row
-from hskcache.text.language.sources import rows_of_data, rows_of_file
+from hskcache.text.language.sources import check_columns, rows_of_data, rows_of_file
 from hskcache.text.language.turns import ASSISTANT, Turns
-from hskcache.text.layout import Layout
 from hskcache.text.regular import check_corpus
 from hskcache.text.strings import spooling
+from hskcache.text.tokenize import reach_of
 
 if TYPE_CHECKING:
     from hskcache.build.job import Job
@@ -40,19 +40,19 @@ def reads_language(request: BuildRequest) -> bool:
             raise SpecError(f"{only[0]} makes rows of next tokens, of which there are no embeddings; leave one out")
         return False
     require_teacher_extra()
-    from hskcache.model.causal import refuse_encoder_decoder, require_causal
+    from hskcache.model.causal import is_causal, refuse_encoder_decoder, require_causal
     from hskcache.model.load import load_config
-    from hskcache.teacher.load import is_language_model
+    from hskcache.model.sentence import encoder_of, sentence_modules
 
     name = request.teacher
     try:
-        if is_language_model(name):
-            return True
-        config = load_config(name, "a teacher")
+        config = load_config(encoder_of(name, sentence_modules(name)), "a teacher")
     except TeacherError:
         if only:
             raise
         return False
+    if is_causal(config):
+        return True
     if only:
         require_causal(name, config, "a teacher")
         raise TeacherError(f"{name} is a model without a head that says next tokens, which {only[0]} needs")
@@ -82,13 +82,14 @@ def make_language_job(request: BuildRequest, spool: Path | None = None) -> "Job"
         CacheError: whichever of it is at fault.
     """
     require_teacher_extra()
-    from hskcache.build.job import prepare_language_job, resolve_for
+    from hskcache.build.job import prepare_language_job
+    from hskcache.build.resolving import resolve_for
     from hskcache.teacher.load import load_language_model
 
     _refuse_idle(request)
     texts, spec = as_documents(request.texts), request.spec
     if texts.data is not None:
-        _check_layout(texts.layout)
+        check_columns(texts.layout)
         texts.layout.check(texts.data)
     elif texts.corpus is not None:
         check_corpus(texts.corpus)
@@ -99,8 +100,8 @@ def make_language_job(request: BuildRequest, spool: Path | None = None) -> "Job"
     spec = resolve_for(loaded, spec)
     with nullcontext() if spool is None else spooling(spool):
         made = _rows(texts, loaded, spec.max_length)
-    cut = made.rows.cut
-    tell_cut(cut, len(made.rows), made.source, Reach(spec.max_length, _most(loaded), loaded.info.name))
+    reach = reach_of(loaded.model, loaded.info.name, spec.max_length)
+    tell_cut(made.rows.cut, len(made.rows), made.source, reach)
     return prepare_language_job(loaded, made, spec)
 
 
@@ -135,18 +136,6 @@ def _refuse_idle(request: BuildRequest) -> None:
         )
 
 
-def _check_layout(layout: Layout) -> None:
-    """Raise SpecError unless columns are of texts alone."""
-    for flag, value in (("--task", layout.task_name), ("--label", layout.label), ("--classes", layout.classes)):
-        if value:
-            raise SpecError(
-                f"{flag}: rows of a causal language model are texts without a task; give --text COLUMN alone, or with "
-                "--completion COLUMN what it is to say next"
-            )
-    if layout.text is None:
-        raise SpecError("give the column of the texts with --text COLUMN, and what is to follow with --completion")
-
-
 def _rows(texts: Texts, teacher: "Teacher", max_length: int) -> LanguageRows:
     """Rows of a source, with a progress bar."""
     tokenizer = teacher.tokenizer
@@ -158,8 +147,3 @@ def _rows(texts: Texts, teacher: "Teacher", max_length: int) -> LanguageRows:
         return rows_of_file(texts.corpus, tokenizer, max_length, texts.one_document)
     assert texts.data is not None
     return rows_of_data(texts.data, texts.layout, tokenizer, max_length)
-
-
-def _most(teacher: "Teacher") -> int | None:
-    most = getattr(teacher.model.config, "max_position_embeddings", None)
-    return cast("int | None", most)

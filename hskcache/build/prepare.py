@@ -46,15 +46,16 @@ def prepare_build(request: BuildRequest, spool: Path) -> "Job":
     Raises:
         CacheError: whichever of it is at fault.
     """
-    request = with_length(request)
-    if reads_language(request):
+    is_language = reads_language(request)
+    request = with_length(request, is_language)
+    if is_language:
         return make_language_job(request, spool)
     if request.texts.corpus is not None:
         return packed(make_corpus_build(request), spool)
     return make_job(request)
 
 
-def with_length(request: BuildRequest, out: Path | None = None) -> BuildRequest:
+def with_length(request: BuildRequest, is_language: bool, out: Path | None = None) -> BuildRequest:
     """The request with the tokens of a row at most where it does not say.
 
     Rows of a task are as long as those of the cache that is gone on with, those that the teacher was trained on, or
@@ -62,6 +63,7 @@ def with_length(request: BuildRequest, out: Path | None = None) -> BuildRequest:
 
     Args:
         request: the cache.
+        is_language: whether its teacher is a language model, see :func:`~hskcache.build.language.reads_language`.
         out: where it will be, or is begun; None where there will be none.
 
     Raises:
@@ -70,7 +72,7 @@ def with_length(request: BuildRequest, out: Path | None = None) -> BuildRequest:
     spec = request.spec
     if "max_length" in spec.model_fields_set:
         return request
-    if reads_language(request):
+    if is_language:
         most = _begun_length(out) or row_tokens(request.teacher)
         console.say(f"rows of at most {counted(most, 'token')}; --max-length says otherwise")
         return replace(request, spec=spec.model_copy(update={"max_length": most}))
@@ -126,7 +128,8 @@ def make_job(request: BuildRequest, keep: str | None = None, spool: Path | None 
         CacheError: whichever of it is at fault.
     """
     require_teacher_extra()
-    from hskcache.build.job import check_prompt, prepare_job, resolve_for, with_texts
+    from hskcache.build.job import prepare_job, with_texts
+    from hskcache.build.resolving import check_prompt, resolve_for
     from hskcache.build.windows import told_windows
     from hskcache.teacher.load import is_classifier, load_embedder, load_teacher
 

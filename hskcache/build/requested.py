@@ -44,9 +44,10 @@ def build(request: BuildRequest, out: Path) -> BuildOutcome:
     Raises:
         CacheError: something is missing, damaged or does not fit, or the disk is too small.
     """
-    request = with_copies(with_length(replace(request, device=own_device(request.device)), out), out)
+    request, is_language = replace(request, device=own_device(request.device)), reads_language(request)
+    request = with_copies(with_length(request, is_language, out), out)
     check_room(out)
-    if reads_language(request):
+    if is_language:
         job = make_language_job(request, spool_folder(out))
     elif request.texts.corpus is None:
         job = make_job(request, spool=spool_folder(out))

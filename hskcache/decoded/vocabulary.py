@@ -1,12 +1,16 @@
 """Next tokens as vectors: one a position, an entry a token; or, of states, an entry a column."""
 
+from collections.abc import Mapping
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from hskcache.decoded.abc import DecodedKind, Dense, LayerRows, Stored, Vectors, each, tensor_of
 from hskcache.encoded import ENCODED
 from hskcache.encoding import get_encoding
+from hskcache.output_head import OutputHead
 from hskcache.store.kinds.vocabulary import VocabularyField, log_probabilities, unpacked
 
 
@@ -87,3 +91,11 @@ def head_weights(
     assert field.width is not None
     bias_P = taken("bias", 1)[:, 0] if field.has_bias else np.zeros(len(ids_P), np.float32)
     return taken("weight", field.width), bias_P
+
+
+def stored_head(field: VocabularyField, constants: Mapping[str, Tensor]) -> OutputHead:
+    """Head of the teacher in its stored type; ``constants``: ``weight`` [V, D] and ``bias`` [V], where there is one."""
+    parts = dict(constants)
+    if field.head_dtype == "bfloat16":
+        parts = {name: bits.view(torch.bfloat16) for name, bits in parts.items()}
+    return OutputHead(parts["weight"], parts.get("bias"), field.scale, field.softcap)

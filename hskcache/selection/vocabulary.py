@@ -89,14 +89,6 @@ def stored_top(top: LikeliestTokens) -> StoredTop:
     return StoredTop(steps, ranges, top.log_tail_P.clamp(_SMALLEST, _LARGEST).half())
 
 
-def restored_top(stored: StoredTop) -> Tensor:
-    """Log probabilities float32 [P, K] out of what :func:`stored_top` gave; with the tail their exp add up to 1."""
-    codes_PK = torch.nn.functional.pad(stored.steps.float().cumsum(-1), (1, 0))
-    falls_PK = codes_PK * (stored.ranges.float() / _STEPS).unsqueeze(-1)
-    kept_P = torch.log(-torch.expm1(stored.log_tail.float()))
-    return (-falls_PK).log_softmax(-1) + kept_P.unsqueeze(-1)
-
-
 def uniforms(row_ids_P: Tensor, positions_P: Tensor, seed: int) -> Tensor:
     """A number in [0, 1) for each (seed, row, position) alone, float64 [P], multiples of 2**-53.
 

@@ -12,7 +12,7 @@ from hskcache.classes import is_tagger
 from hskcache.encoder import identifying_config, weights_digest
 from hskcache.errors import TeacherError
 from hskcache.model.adapter import tokenizer_of
-from hskcache.model.causal import is_causal
+from hskcache.model.causal import check_causal, is_causal
 from hskcache.model.load import CAUSAL_LM, ENCODER, ModelDemands, answering, load_config, load_model
 from hskcache.model.sentence import SentenceModules, encoder_of, load_dense, sentence_modules
 from hskcache.output_head import OutputHead, described_head, find_head
@@ -20,7 +20,6 @@ from hskcache.resolved import OUTPUT_HEAD, SENTENCE
 from hskcache.runtime import quiet, resolve_device
 from hskcache.spec import ComputeDtype
 from hskcache.store.manifest import Request, TeacherInfo
-from hskcache.teacher.probe import check_causal, probe_inputs
 from hskcache.teacher.taps import Taps, find_taps
 from hskcache.text import load_tokenizer
 from hskcache.timeline import span
@@ -124,9 +123,8 @@ def as_language_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
         TeacherError: as :func:`load_language_model`.
     """
     teacher = as_teacher(model, tokenizer, name, None)
-    inputs = probe_inputs(model, teacher.pad_token_id)
-    check_causal(model, inputs)
-    head = find_head(model, inputs)
+    check_causal(model, f"a teacher from {name}")
+    head = find_head(model)
     if head is None:
         raise TeacherError(
             f"{type(model).__name__} has no output embeddings, so it says no next tokens; give a causal language model"

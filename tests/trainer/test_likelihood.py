@@ -15,15 +15,20 @@ from hskcache.errors import MismatchError
 from hskcache.model.causal import load_causal
 from hskcache.text import TokenizedRows
 from hskcache.text.language.texts import documents_of_file
+from hskcache.text.padding import places_of_targets
 from trainer import likelihood
 from trainer.cli import main
-from trainer.likelihood import answers_of, scores_of, targets_of
+from trainer.likelihood import answers_of, scores_of
 
 TEXT = "One film is charming, and one is dull.\nIts plot is flat.\n\nThe cast is a delight.\n\nAll in all: see it.\n"
 
 
 def hsktrain(*args: object) -> Result:
     return CliRunner().invoke(main, [*map(str, args), "--device", "cpu"], catch_exceptions=False)
+
+
+def places(rows: TokenizedRows) -> Any:
+    return places_of_targets(rows.targets, rows.offsets)
 
 
 def rows_of(*lengths: int, targets: list[bool] | None = None) -> TokenizedRows:
@@ -53,7 +58,7 @@ def test_log_probabilities_are_those_of_transformers_own_loss(
         assert -found.logp_T[part].mean() == pytest.approx(float(output.loss), abs=1e-5)
         assert found.best_T[part].tolist() == output.logits[0, :-1].argmax(1).tolist()
         start = part.stop
-    assert start == len(found.logp_T) == len(targets_of(rows))
+    assert start == len(found.logp_T) == len(places(rows))
 
 
 def test_tokens_that_are_no_targets_are_left_out(tmp_path: Path) -> None:
@@ -61,7 +66,7 @@ def test_tokens_that_are_no_targets_are_left_out(tmp_path: Path) -> None:
     mask = [False, False, True, False, True, False, True, True]
     some = answers_of(model, rows_of(5, 3, targets=mask)).logp_T
     every = answers_of(model, rows_of(5, 3)).logp_T
-    np.testing.assert_array_equal(targets_of(rows_of(5, 3)), [1, 2, 3, 4, 6, 7])
+    np.testing.assert_array_equal(places(rows_of(5, 3)), [1, 2, 3, 4, 6, 7])
     np.testing.assert_allclose(some, every[[1, 3, 4, 5]], rtol=0, atol=1e-6)
 
 
@@ -90,11 +95,11 @@ def test_two_windows_of_a_document_score_each_token_once(tmp_path: Path) -> None
     rows = documents_of_file(text, language_tokenizer(), 50, one_document=True).rows
     # A mark before it, a byte a token, and the end: all but the first are targets.
     assert rows.num_bytes == len(TEXT.encode())
-    assert len(targets_of(rows)) == len(TEXT.encode()) + 1
+    assert len(places(rows)) == len(TEXT.encode()) + 1
     assert rows.lengths.tolist() == [50, 50, 6]
     ids = rows.input_ids.tolist()
     assert [ids[50], ids[100]] == [ids[49], ids[99]]
-    assert [ids[place] for place in targets_of(rows)] == [*ids[1:50], *ids[51:100], *ids[101:]]
+    assert [ids[place] for place in places(rows)] == [*ids[1:50], *ids[51:100], *ids[101:]]
     assert len(answers_of(model, rows).logp_T) == len(TEXT.encode()) + 1
 
 
@@ -147,7 +152,10 @@ def test_evaluate_refuses_in_a_line_what_does_not_go_together(
 ) -> None:
     for args, words in (
         (["--model", speaker], "give the texts that it is to say with --corpus FILE"),
-        (["--model", speaker, "--data", tsv_file, "--task", "sst2"], "a causal language model has no task"),
+        (
+            ["--model", speaker, "--data", tsv_file, "--task", "sst2"],
+            "rows of a causal language model are texts, and have no",
+        ),
         (["--model", speaker, "--corpus", corpus, "--text", "text"], "is plain text, without columns"),
         (["--model", speaker, "--corpus", corpus, "--stride", 3], "is for classifiers"),
         (["--model", speaker, "--corpus", corpus, "--field", "next"], "belongs to --cache"),

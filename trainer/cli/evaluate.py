@@ -99,10 +99,6 @@ def evaluate(request: EvaluateRequest, as_json: bool) -> None:
     from trainer.student.causal import is_causal_source
 
     model, sources = request.model, request.sources
-    # A file that is not there is told before a model is looked for.
-    for source in sources if request.layout.names_columns else ():
-        if not source.startswith("hub:") and not Path(source).exists():
-            request.layout.check(source)
     is_embedder = sentence_modules(model) is not None
     if not is_embedder and is_causal_source(model):
         from trainer.cli.speaking import evaluated

@@ -9,26 +9,26 @@ from hskcache.ragged import Integers
 
 
 class Arrangement(NamedTuple):
-    """Slots of several batches, one batch after the other, and what stands in each.
+    """Places of the tokens of several batches, one after the other: runs of a row's tokens with padding behind them.
 
     Attributes:
         shapes: sequences S and slots L of each batch, [n, 2].
         begin: where each row begins in its flattened batch, row after row as the batches have them.
-        rows: row whose token, or padding behind its token, stands in each slot; int64, of all batches.
-        within: number of the token in its row, counted from 0; in packed padding counted from its own first slot.
-        is_own: whether a slot holds a token rather than padding, bool.
+        row_of: row of each run of slots, [R]; of padding alone whichever.
+        size_of: its slots.
+        num_of: tokens of the row in it.
     """
 
     shapes: Integers
     begin: Integers
-    rows: Integers
-    within: Integers
-    is_own: "np.typing.NDArray[np.bool_]"
+    row_of: Integers
+    size_of: Integers
+    num_of: Integers
 
     @property
-    def pads(self) -> bool:
-        """True if there is padding."""
-        return not bool(self.is_own.all())
+    def within(self) -> Integers:
+        """Number of each slot in its run, counted from 0: of a token, that in its row; int64 [sum of S x L]."""
+        return np.arange(self.size_of.sum()) - np.repeat(np.cumsum(self.size_of) - self.size_of, self.size_of)
 
 
 def padded(lengths: Integers, batches: Integers) -> Arrangement:
@@ -38,13 +38,11 @@ def padded(lengths: Integers, batches: Integers) -> Arrangement:
         lengths: tokens of each row, batch after batch.
         batches: where the rows of each batch begin, [n + 1].
     """
-    own = np.diff(batches)
+    own, numbers = np.diff(batches), np.arange(len(lengths))
     longest = np.maximum.reduceat(lengths, batches[:-1])
     slots = np.repeat(longest, own)
-    begin = (np.arange(len(lengths)) - np.repeat(batches[:-1], own)) * slots
-    rows = np.repeat(np.arange(len(lengths)), slots)
-    within = np.arange(len(rows)) - np.repeat(np.cumsum(slots) - slots, slots)
-    return Arrangement(np.stack([own, longest], 1), begin, rows, within, within < lengths[rows])
+    begin = (numbers - np.repeat(batches[:-1], own)) * slots
+    return Arrangement(np.stack([own, longest], 1), begin, numbers, slots, lengths)
 
 
 def packed(lengths: Integers, batches: Integers, most: int) -> Arrangement:
@@ -58,7 +56,7 @@ def packed(lengths: Integers, batches: Integers, most: int) -> Arrangement:
         most: tokens of a sequence; at least those of the longest row.
     """
     shapes, begin = np.empty((len(batches) - 1, 2), np.int64), np.empty_like(lengths)
-    pieces: list[tuple[int, int, bool]] = []
+    runs: list[tuple[int, int, int]] = []
     for batch, (first, last) in enumerate(pairwise(batches.tolist())):
         sequences = _fitted(lengths[first:last].tolist(), most)
         slots = max(int(lengths[first:last][rows].sum()) for rows in sequences)
@@ -67,12 +65,10 @@ def packed(lengths: Integers, batches: Integers, most: int) -> Arrangement:
             end = number * slots
             for row in rows:
                 begin[first + row] = end
-                pieces.append((first + row, int(lengths[first + row]), True))
+                runs.append((first + row, int(lengths[first + row]), int(lengths[first + row])))
                 end += int(lengths[first + row])
-            pieces.append((first + rows[-1], (number + 1) * slots - end, False))
-    row_of, size_of, is_own_of = (np.array(column) for column in zip(*pieces, strict=True))
-    within = np.arange(size_of.sum()) - np.repeat(np.cumsum(size_of) - size_of, size_of)
-    return Arrangement(shapes, begin, np.repeat(row_of, size_of), within, np.repeat(is_own_of, size_of))
+            runs.append((first + rows[-1], (number + 1) * slots - end, 0))
+    return Arrangement(shapes, begin, *(np.array(column) for column in zip(*runs, strict=True)))
 
 
 def _fitted(lengths: list[int], most: int) -> list[list[int]]:

@@ -151,9 +151,9 @@ class Block:
             parts = {axis: divided[axis][batch] for axis in axes}
             yield Block(self.rows[first:last], offsets, self.layout, parts, self.buffer)
 
-    def tokens(self, rows: Integers, which: Integers, within: Integers) -> Integers:
-        """Entries of some tokens, int64: ``within`` of the row that stands at each place of ``which`` in ``rows``."""
-        return self.offsets[TOKEN][self._place(rows)][which] + within
+    def first_tokens(self, rows: Integers) -> Integers:
+        """Entry of the first token of each of some rows of the cache."""
+        return self.offsets[TOKEN][self._place(rows)]
 
     def take(
         self,

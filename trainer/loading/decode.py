@@ -76,15 +76,20 @@ class BatchDecoder:
         starts = starts_of(own)
         laid = padded(lengths, starts) if self.pack is None else packed(lengths, starts, self.pack)
         cuts = Cuts(starts, laid.begin)
+        entries = laid.within
+        is_own = entries < np.repeat(laid.num_of, laid.size_of)
         # Without a mask, rows in one sequence are told apart by places that begin anew.
-        told = {_MASK: laid.is_own.astype(np.int64)} if self.pack is None else {_POSITIONS: laid.within}
-        tables: dict[str, Any] = told | ({_PADDING: ~laid.is_own} if laid.pads else {})
+        tables: dict[str, Any] = {_MASK: is_own.astype(np.int64)} if self.pack is None else {_POSITIONS: entries.copy()}
+        if len(is_own) > lengths.sum():
+            tables[_PADDING] = ~is_own
+        # Whichever token in the padding.
+        entries += np.repeat(block.first_tokens(rows)[laid.row_of], laid.size_of)
+        entries *= is_own
         offsets = {axis: starts_of(block.counts(axis, rows)) for axis in block.offsets}
         if _ANSWER in offsets:
             tables[_FIRST] = np.repeat(cuts.begin, np.diff(offsets[_ANSWER]))
         for decoder in self.targets.values():
             tables |= decoder.tables(offsets, cuts)
-        entries = block.tokens(rows, laid.rows, laid.within * laid.is_own)
         return EncodedPool(block.take(rows, {TOKEN: entries}, tables, pin), cuts, laid.shapes, sizes)
 
     def decode(self, pool: EncodedPool) -> Iterator[Batch]:

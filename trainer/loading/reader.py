@@ -17,6 +17,7 @@ from hskcache.cache import Cache, check_positions, row_offsets
 from hskcache.errors import DamageError
 from hskcache.ragged import Integers
 from hskcache.store.fields import INPUTS, OFFSETS, check_words
+from hskcache.text.padding import places_of_targets
 from trainer.loading.block import ROW, TOKEN, Block, StoredRows, axis_of, joined
 from trainer.loading.kinds import LOADED
 from trainer.loading.kinds.abc import AskedRows
@@ -192,9 +193,7 @@ def answered(targets: NDArray[Any] | None, offsets: NDArray[Any]) -> dict[str, N
         targets: 1 of each token that is to be predicted, uint8; None: all but the first of each row are.
         offsets: where the tokens of each row begin.
     """
-    is_target = np.ones(int(offsets[-1]), bool) if targets is None else targets.astype(bool)
-    is_target[offsets[:-1][np.diff(offsets) > 0]] = False
-    tokens = np.flatnonzero(is_target)
+    tokens = places_of_targets(targets, offsets)
     begin = np.searchsorted(tokens, offsets)
     positions = tokens - np.repeat(offsets[:-1], np.diff(begin)) - 1
     return {"positions": positions.astype(np.uint16), "position_offsets": begin.astype(np.int64)}

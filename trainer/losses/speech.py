@@ -3,11 +3,11 @@
 from dataclasses import replace
 from typing import NamedTuple
 
-import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from hskcache.errors import MismatchError, TeacherError
+from hskcache.inference import evaluating
 from hskcache.output_head import OutputHead, find_head
 
 
@@ -26,14 +26,11 @@ def student_head(student: PreTrainedModel) -> OutputHead | None:
     """
     if not student.can_generate():
         return None
-    ids_BL = torch.arange(16, device=student.device).view(2, 8) % student.config.get_text_config().vocab_size
-    was_training = student.training
     try:
-        found = find_head(student.eval(), {"input_ids": ids_BL, "attention_mask": torch.ones_like(ids_BL)})
+        with evaluating(student):
+            found = find_head(student)
     except TeacherError:
         found = None
-    finally:
-        student.train(was_training)
     if found is None:
         raise MismatchError(
             f"{type(student).__name__} makes its logits otherwise than by output embeddings, a scale and a soft cap, "

@@ -46,8 +46,8 @@ def create_causal(source: str, interface: LanguageInterface, seed: int = 0) -> P
             f"{source} is a shape of an encoder, and a student of a language model is one, too: give its config.json "
             "or make one of the teacher's layers: hsktrain create --from TEACHER --layers uniform:N"
         )
+    config = load_config(source, "a student")
     if not has_no_weights(source):
-        config = load_config(source, "a student")
         require_causal(source, config, "a student")
         if config.vocab_size < interface.vocab_size:
             raise MismatchError(
@@ -55,7 +55,6 @@ def create_causal(source: str, interface: LanguageInterface, seed: int = 0) -> P
                 "student that starts from weights needs the teacher's vocabulary"
             )
         return load_causal(source, "a student", config=config)
-    config = load_config(source, "a student")
     _describe(config, interface)
     with seeded(seed):
         model = draw_causal(source, config, "a student")
@@ -66,11 +65,17 @@ def create_causal(source: str, interface: LanguageInterface, seed: int = 0) -> P
 
 
 def is_causal_source(source: str) -> bool:
-    """True if a student, or what it is made of, is a causal language model. Raises TeacherError if it cannot be read.
+    """True if a student, or what it is made of, is a causal language model.
 
-    ``source``: what create_causal takes, or a name of STUDENTS.
+    One that cannot be read is none: whoever loads it tells why. ``source``: what create_causal takes, or a name of
+    STUDENTS.
     """
-    return source not in STUDENTS and is_causal(load_config(source, "a student"))
+    if source in STUDENTS:
+        return False
+    try:
+        return is_causal(load_config(source, "a student"))
+    except TeacherError:
+        return False
 
 
 def _describe(config: PreTrainedConfig, interface: LanguageInterface) -> None:

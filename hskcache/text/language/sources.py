@@ -32,9 +32,7 @@ def check_language(source: Source, layout: Layout, one_document: bool = False) -
     ``layout``: the columns of rows; of ``.jsonl`` the text is the column ``text`` where none is named. Raises SpecError
     if a task or labels are asked for, or no column of the text is; DataError if there is no such file or column.
     """
-    for flag, value in (("--task", layout.task_name), ("--label", layout.label), ("--classes", layout.classes)):
-        if value:
-            raise SpecError(f"{flag}: a causal language model has no task; give --text COLUMN alone")
+    _refuse_task(layout)
     if is_text(source):
         if layout.text is not None:
             raise SpecError(f"--text {layout.text}: {source} is plain text, without columns; leave it out")
@@ -43,9 +41,25 @@ def check_language(source: Source, layout: Layout, one_document: bool = False) -
         return
     if one_document:
         raise SpecError(f"--one-document reads a text file as one, and {source} has rows; leave it out")
-    if (columns := _with_text(source, layout)).text is None:
-        raise SpecError(f"give the column of the texts of {source} with --text COLUMN")
+    columns = _with_text(source, layout)
+    check_columns(columns)
     columns.check(source)
+
+
+def check_columns(layout: Layout) -> None:
+    """Raise SpecError unless columns of rows are of texts alone."""
+    _refuse_task(layout)
+    if layout.text is None:
+        raise SpecError("give the column of the texts with --text COLUMN, and what is to follow with --completion")
+
+
+def _refuse_task(layout: Layout) -> None:
+    for flag, value in (("--task", layout.task_name), ("--label", layout.label), ("--classes", layout.classes)):
+        if value:
+            raise SpecError(
+                f"{flag}: rows of a causal language model are texts, and have no task; give --text COLUMN alone, or "
+                "with --completion COLUMN what it is to say next"
+            )
 
 
 def read_language(

@@ -10,12 +10,12 @@ from hskcache.selection.vocabulary import (
     drawn_tokens,
     gaps_of,
     packed_ids,
-    restored_top,
     stored_top,
     top_tokens,
     uniforms,
 )
 from hskcache.store.kinds.vocabulary import VocabularyField, log_probabilities, unpacked
+from trainer.loading.kinds.vocabulary import log_probabilities as loaded
 
 
 def logits(num: int, vocab_size: int, spread: float, seed: int = 0) -> Tensor:
@@ -42,7 +42,7 @@ def test_log_probabilities_come_back_within_their_bound_and_add_up_with_the_tail
     assert torch.allclose(found.exp().sum(-1, keepdim=True) + tail.exp(), torch.ones(200, 1, dtype=torch.float64))
     mass = 1 - expected.exp().sum(-1, keepdim=True)
     assert torch.allclose(tail.exp(), mass, rtol=2.0**-7, atol=2e-3)
-    assert torch.allclose(restored_top(stored).double(), found, atol=1e-5)
+    assert torch.allclose(loaded(*stored).double(), found, atol=1e-5)
     assert bool((found.diff(dim=-1) <= 0).all())
 
 
@@ -59,7 +59,7 @@ def test_of_a_certain_teacher_all_is_finite() -> None:
     given[:, 7] = 0.0
     stored = stored_top(top_tokens(given.clone(), 4)[0])
     assert all(bool(one.float().isfinite().all()) for one in stored)
-    assert float(restored_top(stored)[0, 0]) == 0.0
+    assert float(loaded(*stored)[0, 0]) == 0.0
 
 
 def test_draws_are_those_of_systematic_sampling() -> None:

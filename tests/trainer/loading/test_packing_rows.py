@@ -36,20 +36,22 @@ def test_every_token_stands_in_one_slot_and_sequences_hold_whole_rows(batches: l
     laid = packed(lengths, starts, most)
     sizes = laid.shapes.prod(1)
     assert (laid.shapes[:, 1] <= most).all()
-    assert len(laid.rows) == sizes.sum()
+    within, rows = laid.within, np.repeat(laid.row_of, laid.size_of)
+    is_own = within < np.repeat(laid.num_of, laid.size_of)
+    assert len(rows) == len(within) == len(is_own) == sizes.sum()
     base = np.cumsum(sizes) - sizes
     for row, length in enumerate(lengths):
         batch = int(np.searchsorted(starts, row, side="right")) - 1
         begin = base[batch] + laid.begin[row]
-        assert (laid.rows[begin : begin + length] == row).all()
-        assert laid.within[begin : begin + length].tolist() == list(range(length))
-        assert laid.is_own[begin : begin + length].all()
+        assert (rows[begin : begin + length] == row).all()
+        assert within[begin : begin + length].tolist() == list(range(length))
+        assert is_own[begin : begin + length].all()
         sequence = laid.shapes[batch, 1]
         assert laid.begin[row] // sequence == (laid.begin[row] + length - 1) // sequence
-    assert laid.is_own.sum() == lengths.sum()
+    assert is_own.sum() == lengths.sum()
     # Padding sees itself alone: it begins anew, too.
-    edges = np.flatnonzero(np.diff(laid.is_own.astype(int)) == -1) + 1
-    assert (laid.within[edges] == 0).all()
+    edges = np.flatnonzero(np.diff(is_own.astype(int)) == -1) + 1
+    assert (within[edges] == 0).all()
 
 
 @pytest.fixture

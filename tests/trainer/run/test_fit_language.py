@@ -164,7 +164,11 @@ def test_what_does_not_fit_is_refused_in_a_line(shelf: Shelf, tiny_teacher_dir: 
         (tiny_teacher_dir, [], "bert is an encoder, which reads the words on both sides"),
         (other, [], "is not the one of the cache"),
         (None, ["--eval-data", shelf.dev, "--metric", "accuracy"], "is not one of language models"),
-        (None, ["--eval-data", shelf.dev, "--task", "sst2"], "a causal language model has no task"),
+        (
+            None,
+            ["--eval-data", shelf.dev, "--task", "sst2"],
+            "rows of a causal language model are texts, and have no",
+        ),
         (None, ["--set", "prediction.select=best"], "texts that pick the best epoch"),
     ):
         result = shelf.fit(tmp_path / "out", *args, student=student)

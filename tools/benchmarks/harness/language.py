@@ -91,7 +91,8 @@ def write_document(path: Path, num_rows: int, length: int) -> Path:
 
 def language_job(teacher: "Teacher", document: Path, form: str, given: dict[str, Any]) -> "Job":
     """The job of a build that keeps a form of next tokens of the rows of :func:`write_document`."""
-    from hskcache.build.job import prepare_language_job, resolve_for
+    from hskcache.build.job import prepare_language_job
+    from hskcache.build.resolving import resolve_for
     from hskcache.text.language.sources import rows_of_file
 
     spec = Spec(hidden=None, vocabulary=FORMS[form], max_length=given["length"])

@@ -37,7 +37,7 @@ def build(teacher: str, texts: str, folder: str) -> None:
     from hskcache.build.prepare import make_job, with_length
     from hskcache.runtime import quiet
 
-    request = with_length(BuildRequest(teacher, Texts(texts, LAYOUT), SPEC, "cpu"))
+    request = with_length(BuildRequest(teacher, Texts(texts, LAYOUT), SPEC, "cpu"), is_language=False)
     with quiet():
         job = make_job(request)
     for _ in sys.stdin:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hskcache.alignment import misalignment
+from hskcache.decoded.vocabulary import stored_head
 from hskcache.encoded import ENCODED
 from hskcache.encoding import get_encoding
 from hskcache.errors import DamageError
@@ -84,12 +85,9 @@ class VocabularyDecoder(Decoder):
 
     @cached_property
     def _head(self) -> OutputHead:
-        stored = [self.constants.get(f"{self.name}/{part}") for part in ("weight", "bias")]
-        if self.field.head_dtype == "bfloat16":
-            stored = [None if bits is None else bits.view(torch.bfloat16) for bits in stored]
-        weight_VD, bias_V = stored
-        assert weight_VD is not None
-        return OutputHead(weight_VD, bias_V, self.field.scale, self.field.softcap)
+        prefix = f"{self.name}/"
+        own = {name.removeprefix(prefix): one for name, one in self.constants.items() if name.startswith(prefix)}
+        return stored_head(self.field, own)
 
 
 class LoadedVocabulary(LoadedKind[VocabularyField]):
