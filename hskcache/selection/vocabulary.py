@@ -63,7 +63,8 @@ def top_tokens(logits_CV: Tensor, count: int) -> tuple[LikeliestTokens, Tensor]:
         logits_CV: float32; overwritten.
         count: K, below V.
     """
-    logits_CK, ids_CK = logits_CV.topk(count + 1, dim=-1)
+    ids_CK = likeliest(logits_CV, count + 1)
+    logits_CK = logits_CV.gather(1, ids_CK)
     # Relative to the greatest of the others: 1 less what is kept would be rounding where that is almost all.
     greatest_C1 = logits_CK[:, count:].clamp_min(torch.finfo(logits_CV.dtype).min)
     logits_CK, ids_CK = logits_CK[:, :count], ids_CK[:, :count]
@@ -72,6 +73,38 @@ def top_tokens(logits_CV: Tensor, count: int) -> tuple[LikeliestTokens, Tensor]:
     log_z_C1 = torch.cat([logits_CK, log_others_C1], 1).logsumexp(-1, keepdim=True)
     top = LikeliestTokens(ids_CK, logits_CK - log_z_C1, (log_others_C1 - log_z_C1).squeeze(1))
     return top, log_z_C1.squeeze(1)
+
+
+def likeliest(logits_CV: Tensor, count: int) -> Tensor:
+    """Ids of the ``count`` greatest logits of each position, int64 [C, K]: greatest first, of equal ones the lowest id.
+
+    They lie in the K blocks with the greatest maxima, of equal ones the first: before a block that is left out, K
+    others have a token each that comes before all of its own. So no more than the maxima of the blocks and the tokens
+    of K of them are put in order, whatever the vocabulary. The order is one of distinct keys, so that equal logits are
+    the same everywhere.
+
+    Args:
+        logits_CV: float32.
+        count: K, at most V.
+    """
+    vocab_size = logits_CV.shape[1]
+    size = 1 << ((vocab_size // count).bit_length() + 1) // 2
+    ids_V = torch.arange(vocab_size, device=logits_CV.device)
+    whole_CMB = _whole_blocks(logits_CV, size)
+    num_blocks = whole_CMB.shape[1]
+    keys_CM = _keys(whole_CMB.amax(-1), ids_V[:num_blocks])
+    blocks_CK = keys_CM.topk(min(count, num_blocks), sorted=False).indices
+    # Those behind the last whole block are few.
+    behind_CN = ids_V[num_blocks * size :].expand(len(logits_CV), -1)
+    ids_CN = torch.cat([_ids_in(blocks_CK, size).flatten(1), behind_CN], 1)
+    return ids_CN.gather(1, _keys(logits_CV.gather(1, ids_CN), ids_CN).topk(count).indices)
+
+
+def _keys(values: Tensor, places: Tensor) -> Tensor:
+    """Integers in the order of values in float32, and where these are equal, greater at the lower place."""
+    # 0 and -0 are equal; the bits of a number below 0 grow with its magnitude.
+    bits = (values + 0.0).view(torch.int32)
+    return ((bits >> 31) & 0x7FFFFFFF).bitwise_xor_(bits).long().bitwise_left_shift_(32).sub_(places)
 
 
 def stored_top(top: LikeliestTokens) -> StoredTop:
@@ -116,18 +149,23 @@ def drawn_tokens(logits_CV: Tensor, uniforms_C: Tensor, count: int) -> tuple[Ten
     """
     greatest_C1 = logits_CV.amax(-1, keepdim=True)
     weights_CV = logits_CV.sub_(greatest_C1).exp_()
-    size = _block_size(weights_CV.shape[1], count)
-    below_CM = _block_sums(weights_CV, size).cumsum(-1)
+    size, last = _block_size(weights_CV.shape[1], count), weights_CV.shape[1] - 1
+    whole_CMB = _whole_blocks(weights_CV, size)
+    behind_C1 = weights_CV[:, whole_CMB.shape[1] * size :].sum(-1, keepdim=True)
+    below_CM = torch.cat([whole_CMB.sum(-1), behind_C1], 1).double().cumsum(-1)
     total_C1 = below_CM[:, -1:]
     points_Cn = (torch.arange(count, device=logits_CV.device) + uniforms_C.unsqueeze(-1)) / count * total_C1
-    blocks_Cn, inside_Cn = _passed(below_CM, points_Cn)
+    blocks_Cn = _passed(below_CM, points_Cn, total_C1)
+    before_Cn = below_CM.gather(1, (blocks_Cn - 1).clamp_(min=0)).masked_fill_(blocks_Cn == 0, 0.0)
     # Of a distribution over the whole vocabulary only the blocks that a draw falls into are summed up token by token.
-    ids_CnB = blocks_Cn.unsqueeze(-1) * size + torch.arange(size, device=logits_CV.device)
-    last = weights_CV.shape[1] - 1
-    inner_CnB = weights_CV.gather(1, ids_CnB.clamp(max=last).flatten(1)).view(ids_CnB.shape)
-    within_CnB = inner_CnB.masked_fill_(ids_CnB > last, 0.0).cumsum(-1, dtype=torch.float64)
-    places_Cn1, _ = _passed(within_CnB, inside_Cn.unsqueeze(-1))
-    ids_Cn = (blocks_Cn * size + places_Cn1.squeeze(-1)).clamp_(max=last)
+    ids_CnB = _ids_in(blocks_Cn, size)
+    within_CnB = weights_CV.gather(1, ids_CnB.clamp(max=last).flatten(1)).view(ids_CnB.shape)
+    within_CnB = within_CnB.cumsum(-1, dtype=torch.float64)
+    # Beyond the vocabulary its last token is repeated.
+    ends_Cn1 = (last - ids_CnB[..., :1]).clamp_(0, size - 1)
+    inside_Cn1 = (points_Cn - before_Cn).unsqueeze(-1)
+    places_Cn1 = _passed(within_CnB, inside_Cn1, within_CnB.gather(-1, ends_Cn1))
+    ids_Cn = (ids_CnB[..., :1] + places_Cn1).squeeze(-1).clamp_(max=last)
     return ids_Cn, (greatest_C1 + total_C1.log()).squeeze(1).float()
 
 
@@ -136,24 +174,24 @@ def _block_size(vocab_size: int, count: int) -> int:
     return max(1, isqrt(vocab_size // count))
 
 
-def _block_sums(weights_CV: Tensor, size: int) -> Tensor:
-    """Sums of neighbouring weights, ``size`` each but for the last, float64 [C, M]."""
-    num_whole = weights_CV.shape[1] // size
-    whole_CM = weights_CV[:, : num_whole * size].view(-1, num_whole, size).sum(-1)
-    rest_C1 = weights_CV[:, num_whole * size :].sum(-1, keepdim=True)
-    return torch.cat([whole_CM, rest_C1], 1).double()
+def _whole_blocks(values_CV: Tensor, size: int) -> Tensor:
+    """Neighbouring values, [C, M, ``size``], without those behind the last whole block."""
+    num_blocks = values_CV.shape[1] // size
+    return values_CV[:, : num_blocks * size].view(len(values_CV), num_blocks, size)
 
 
-def _passed(below: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
-    """Places at which sums [..., M] pass points [..., n], float64 both, and how far each is above the sum before.
+def _ids_in(blocks_Cn: Tensor, size: int) -> Tensor:
+    """Ids of the tokens of some blocks, [C, n, ``size``]; the last block may reach beyond the vocabulary."""
+    return blocks_Cn.unsqueeze(-1) * size + torch.arange(size, device=blocks_Cn.device)
+
+
+def _passed(below: Tensor, points: Tensor, total: Tensor) -> Tensor:
+    """Places at which sums [..., M] pass points [..., n], float64 both; ``total``: the last sum that counts.
 
     It is never one that adds nothing: a point lies below the last sum, whatever was rounded.
     """
-    total = below[..., -1:]
-    points = torch.minimum(points, total * (1 - 2.0**-52))
-    places = torch.searchsorted(below, points, right=True).clamp_(max=below.shape[-1] - 1)
-    before = torch.nn.functional.pad(below[..., :-1], (1, 0)).gather(-1, places)
-    return places, points - before
+    places = torch.searchsorted(below, torch.minimum(points, total * (1 - 2.0**-52)), right=True)
+    return places.clamp_(max=below.shape[-1] - 1)
 
 
 def packed_ids(ids_PK: Tensor, high_bits: int) -> tuple[Tensor, Tensor | None]:

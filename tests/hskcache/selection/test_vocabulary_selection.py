@@ -9,6 +9,7 @@ from hskcache.selection.vocabulary import (
     chunks,
     drawn_tokens,
     gaps_of,
+    likeliest,
     packed_ids,
     stored_top,
     top_tokens,
@@ -44,6 +45,24 @@ def test_log_probabilities_come_back_within_their_bound_and_add_up_with_the_tail
     assert torch.allclose(tail.exp(), mass, rtol=2.0**-7, atol=2e-3)
     assert torch.allclose(loaded(*stored).double(), found, atol=1e-5)
     assert bool((found.diff(dim=-1) <= 0).all())
+
+
+@pytest.mark.parametrize("vocab_size", [2, 50, 1021, 4096, 50_257])
+@pytest.mark.parametrize("count", [1, 2, 33])
+def test_the_likeliest_come_by_their_logit_and_of_equal_ones_the_lowest_id_first(vocab_size: int, count: int) -> None:
+    count = min(count, vocab_size)
+    # Rounded, so that most are equal to others; and all alike, both zeros, and hardly any that can be said.
+    coarse = logits(20, vocab_size, 3.0).round()
+    zeros = torch.zeros(1, vocab_size)
+    zeros[:, ::2] = -0.0
+    ruled_out = torch.full((1, vocab_size), -torch.inf)
+    ruled_out[:, vocab_size // 2] = -3.0
+    given = torch.cat([coarse, logits(20, vocab_size, 3.0), zeros, ruled_out])
+    found = likeliest(given, count)
+    assert torch.equal(found, given.sort(dim=-1, descending=True, stable=True).indices[:, :count])
+    # Whatever else the batch holds.
+    assert all(torch.equal(likeliest(row[None], count)[0], ids) for row, ids in zip(given, found, strict=True))
+    assert likeliest(given[:0], count).shape == (0, count)
 
 
 def test_the_tail_of_a_sharp_distribution_is_not_lost() -> None:
@@ -124,6 +143,17 @@ def test_a_token_without_probability_is_never_drawn() -> None:
     given = torch.tensor([[-torch.inf, 0.0, -torch.inf]]).repeat(3, 1)
     u = torch.tensor([0.0, 0.5, 1 - 2.0**-53], dtype=torch.float64)
     assert drawn_tokens(given, u, 4)[0].unique().tolist() == [1]
+
+
+@pytest.mark.parametrize("vocab_size", [64, 1000])
+def test_of_logits_that_are_no_numbers_log_z_is_none_and_ids_are_tokens(vocab_size: int) -> None:
+    given = logits(4, vocab_size, 3.0)
+    given[1, 5], given[2], given[3, -1] = torch.nan, torch.nan, -torch.nan
+    drawn, log_z_C = drawn_tokens(given.clone(), torch.full((4,), 0.5, dtype=torch.float64), 9)
+    top, top_z_C = top_tokens(given.clone(), 9)
+    for ids, found in ((drawn, log_z_C), (top.ids_PK, top_z_C)):
+        assert found.isfinite().tolist() == [True, False, False, False]
+        assert bool(((ids >= 0) & (ids < vocab_size)).all())
 
 
 def test_a_uniform_number_depends_on_seed_row_and_position_alone() -> None:
