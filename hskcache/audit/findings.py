@@ -19,12 +19,12 @@ class Layer(Strict):
         num_nonfinite: of these, NaN or infinite here or there.
         max_abs, mean_abs: largest and mean absolute error.
         cosine: mean cosine between a stored vector and the teacher's; None where all are zeros.
-        kl: mean Kullback-Leibler divergence, in nats, of the softmax of the stored scores from that of the teacher's;
-            None of hidden states and of single scores.
+        kl: mean Kullback-Leibler divergence, in nats, of the softmax of the stored scores from that of the teacher's,
+            of final states after the head; None of hidden states, of single scores and of draws.
         bound: the largest error that the encoding alone allows one of the values.
         excess: the largest error as a share of what is allowed there, tolerance included; None: not finite.
         same_positions, same_columns: share that the teacher would choose again; None where all are kept.
-        same_first: share of positions whose likeliest token is the stored one; None but of likeliest tokens.
+        same_first: share of positions whose likeliest token is that of what is stored; None of draws and other kinds.
         log_z_error: largest absolute error of the log of the sum of exp of the logits; None but of next tokens.
         num_wrong: rows with positions or columns that are not among the best, or with positions not best first.
         num_bad_rows: rows with a wrong choice or an error beyond what is allowed.

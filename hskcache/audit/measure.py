@@ -60,6 +60,8 @@ class Measured:
             self.first.add(torch.ones_like(table.same_first_V), table.same_first_V)
         if table.log_z_error_V is not None and table.log_z_error_V.numel():
             self.log_z_error = max(self.log_z_error or 0.0, float(table.log_z_error_V.max()))
+        if table.kl_V is not None:
+            self.distance.add_divergences(table.kl_V)
 
 
 @dataclass(frozen=True, eq=False)

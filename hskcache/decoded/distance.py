@@ -75,9 +75,12 @@ class Distance:
         if are_scores:
             logs = [side.masked_fill(~finite_VE, -torch.inf).log_softmax(-1) for side in (here, there)]
             terms = (logs[1].exp() * (logs[1] - logs[0])).masked_fill(~finite_VE, 0.0)
-            kept = finite_VE.any(-1)
-            self.num_distributions += int(kept.sum())
-            self.sum_divergence += float(terms.sum(-1)[kept].clamp(min=0.0).sum())
+            self.add_divergences(terms.sum(-1)[finite_VE.any(-1)])
+
+    def add_divergences(self, kl_V: Tensor) -> None:
+        """Take Kullback-Leibler divergences in nats, of which rounding may leave some below zero."""
+        self.num_distributions += len(kl_V)
+        self.sum_divergence += float(kl_V.double().clamp(min=0.0).sum())
 
     @property
     def figures(self) -> dict[str, Any]:

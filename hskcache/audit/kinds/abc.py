@@ -46,8 +46,11 @@ class TeacherVectors(NamedTuple):
     computed with. ``states_VD``: the hidden states behind the values, with all columns; None where there are none.
     ``bound_VE``: the largest error that the encoding alone allows each value, infinite where none is promised; None:
     that of encoding the stored ones alone. ``is_gathered``: whether there is a value for each entry already, in their
-    order. ``choice``: of the entries, where that is known with the values. ``same_first_V``: whether the likeliest
-    token is the stored one; ``log_z_error_V``: absolute error of the stored log Z; both of next tokens alone.
+    order. ``choice``: of the entries, where that is known with the values.
+
+    Of next tokens alone, ``same_first_V``: whether the likeliest token is that of what is stored; ``log_z_error_V``:
+    absolute error of the stored log Z; ``kl_V``: Kullback-Leibler divergence, in nats, of what is stored from the
+    teacher's, where the values are states and no scores.
     """
 
     values_VE: Tensor
@@ -58,6 +61,7 @@ class TeacherVectors(NamedTuple):
     choice: ColumnChoice | None = None
     same_first_V: Tensor | None = None
     log_z_error_V: Tensor | None = None
+    kl_V: Tensor | None = None
 
 
 class Fresh(NamedTuple):

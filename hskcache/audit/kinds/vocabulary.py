@@ -4,11 +4,14 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from hskcache.audit.kinds.abc import AuditedKind, ColumnChoice, Fresh, TeacherVectors
 from hskcache.build.kinds.vocabulary import VocabularySelector
 from hskcache.decoded import Vectors
+from hskcache.decoded.vocabulary import stored_head
 from hskcache.errors import MismatchError
+from hskcache.output_head import OutputHead
 from hskcache.resolved import head_of
 from hskcache.selection.vocabulary import chunks, top_tokens
 from hskcache.store.kinds.vocabulary import VocabularyField
@@ -55,7 +58,16 @@ class AuditedVocabulary(AuditedKind[VocabularyField]):
         log_z_V = (stored_z - now.log_z_V).abs()
         if field.form == "head":
             values_VD = states_VD.float().cpu()
-            return TeacherVectors(values_VD, values_VD.abs().amax(-1), log_z_error_V=log_z_V)
+            shared = {name: torch.from_numpy(part).to(states_VD.device) for name, part in fresh.constants.items()}
+            stored = stored_head(field, shared)
+            kl_V, same_first_V = _apart(stored, vectors.values_VE, fresh.selector.head, states_VD)
+            return TeacherVectors(
+                values_VD,
+                values_VD.abs().amax(-1),
+                same_first_V=same_first_V,
+                log_z_error_V=log_z_V,
+                kl_V=kl_V,
+            )
         if not is_top:
             # No token is drawn a whole time more or less often than n p times.
             bound_VE = torch.full(now.at_VK.shape, 1.0 / now.at_VK.shape[-1])
@@ -111,6 +123,18 @@ def _now(selector: VocabularySelector, states_VD: Tensor, ids_VK: Tensor) -> _No
         none = torch.zeros(0)
         return _Now(none, ids_VK.float(), none, none.long(), ids_VK, ids_VK.float())
     return _Now(*(torch.cat(one).cpu() for one in zip(*parts, strict=True)))
+
+
+def _apart(then: OutputHead, then_VD: Tensor, now: OutputHead, now_VD: Tensor) -> tuple[Tensor, Tensor]:
+    """KL in nats of what heads make of states, then from now, and whether their likeliest token is the same, [V]."""
+    kl, same = [torch.zeros(0)], [torch.zeros(0, dtype=torch.bool)]
+    then_VD = then_VD.to(then.weight_VD)
+    for chunk in chunks(len(now_VD), now.weight_VD.shape[0]):
+        then_CV = then.logits(then_VD[chunk])[0].log_softmax(-1)
+        now_CV = now.logits(now_VD[chunk])[0].log_softmax(-1)
+        same.append((then_CV.argmax(-1) == now_CV.argmax(-1)).cpu())
+        kl.append(F.kl_div(then_CV, now_CV, reduction="none", log_target=True).sum(-1).cpu())
+    return torch.cat(kl), torch.cat(same)
 
 
 def _bound(vectors: Vectors) -> Tensor:

@@ -16,6 +16,8 @@ from models import saved
 
 from hskcache.alignment import misalignment, require_aligned
 from hskcache.cache import Cache, open_cache
+from hskcache.decoded import decode
+from hskcache.encoding import get_encoding
 from hskcache.errors import DamageError
 from hskcache.store.fields import INPUTS, VocabularyField
 from hskcache.store.kinds.vocabulary import log_probabilities, unpacked
@@ -119,9 +121,6 @@ def test_all_that_is_stored_is_of_the_models_own_logits(cache: Cache, teacher: P
             )
             assert bool(((counts - 9 * logp.exp()).abs() < 1 + 1e-4).all())
         case "head":
-            from hskcache.decoded import decode
-            from hskcache.encoding import get_encoding
-
             assert field.encoding is not None
             found = decode(field, arrays, None, {}).values_VE
             bound = get_encoding(field.encoding).bound(states)
@@ -140,6 +139,19 @@ def test_the_head_that_is_stored_is_the_teachers(cache: Cache, teacher: Path) ->
     assert np.array_equal(cache.constants("vocabulary")["weight"], weight.detach().numpy())
 
 
+def apart(cache: Cache, teacher: Path) -> tuple[float, float]:
+    """Mean KL of what stored states and head say from the model's own logits, and how often both have one favourite."""
+    kl, same, weight = [], [], torch.from_numpy(cache.constants("vocabulary")["weight"]).double()
+    for shard in range(len(cache.shards)):
+        field, arrays, inputs = stored(cache, shard)
+        logits, _, _ = expected(teacher, inputs)
+        said = decode(field, arrays, None, {}).values_VE.double() @ weight.T
+        logp = logits.log_softmax(-1)
+        kl.append((logp.exp() * (logp - said.log_softmax(-1))).sum(-1))
+        same.append(said.argmax(-1) == logits.argmax(-1))
+    return float(torch.cat(kl).mean()), float(torch.cat(same).double().mean())
+
+
 def test_it_is_verified_told_and_audited(cache: Cache, teacher: Path) -> None:
     root = cache.root
     assert parsed("verify", root, "--deep")["ok"]
@@ -147,15 +159,19 @@ def test_it_is_verified_told_and_audited(cache: Cache, teacher: Path) -> None:
     assert shown["position"] == 0
     form = cache.fields["vocabulary"].form  # type: ignore[attr-defined]
     assert len(shown["tokens"]) == {"top": 3, "sampled": len(shown["tokens"]), "head": 0}[form]
-    report = parsed("audit", root, "--teacher", teacher, "--device", "cpu", "--rows", 9)
+    report = parsed("audit", root, "--teacher", teacher, "--device", "cpu", "--rows", cache.num_rows)
     assert report["ok"]
     (layer,) = report["layers"]
     assert layer["log_z_error"] < 0.02
     if form == "top":
         assert layer["same_first"] == layer["same_columns"] == 1
         assert layer["kl"] < 1e-4
+    elif form == "head":
+        kl, same = apart(cache, teacher)
+        assert layer["kl"] == pytest.approx(kl, rel=1e-3, abs=1e-7)
+        assert layer["same_first"] == pytest.approx(same)
     else:
-        assert layer["same_first"] is None
+        assert layer["same_first"] is layer["kl"] is None
 
 
 def test_an_audit_finds_another_teacher_out(cache: Cache, tmp_path: Path) -> None:
