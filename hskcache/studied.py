@@ -5,7 +5,9 @@ reports or plans from results reads them here, without the trainer.
 """
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
+from statistics import median
 from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError
@@ -175,3 +177,21 @@ class _VersionAlone(Strict):
             return cls.model_validate_json(text).version
         except ValidationError:
             return None
+
+
+def shown_range(scores: Sequence[float], around: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    """Lowest and highest score of a picture's axis, which shows every score and of intervals what is near them.
+
+    A single interval that is much wider than the others, such as one of few seeds of which some came to nothing, would
+    press all that is to be seen into a line. It runs off the picture instead.
+
+    Args:
+        scores: of points and of lines across, at least one.
+        around: score and half the width of each interval.
+    """
+    low, high = min(scores), max(scores)
+    beyond = max((high - low) / 4, 2 * median([half for _, half in around if half] or [0.0]))
+    low = max(low - beyond, min([low, *(score - half for score, half in around)]))
+    high = min(high + beyond, max([high, *(score + half for score, half in around)]))
+    room = (high - low) * 0.08 or 0.01
+    return low - room, high + room

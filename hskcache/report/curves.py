@@ -6,7 +6,7 @@ from markupsafe import Markup
 
 from hskcache.report.charts import NUM_COLOURS
 from hskcache.report.svg import Drawing, Scale, alike, plain
-from hskcache.studied import StudyPoint, StudyResults
+from hskcache.studied import StudyPoint, StudyResults, shown_range
 
 _LEVELS = (("teacher", "the teacher"), ("labels", "labels alone"), ("majority", "the majority"))
 
@@ -57,12 +57,10 @@ def levels(study: StudyResults) -> dict[str, float]:
 
 
 def _range(study: StudyResults, points: Sequence[StudyPoint]) -> tuple[float, float]:
-    """Scores from lowest to highest, bands included; the majority only where it is not far below."""
-    ends = [one.mean + sign * (one.interval or 0) for one in points if one.mean is not None for sign in (-1, 1)]
-    ends += [value for words, value in levels(study).items() if words != "the majority"]
-    low, high = min(ends), max(ends)
-    room = (high - low) * 0.08 or 0.01
-    return low - room, high + room
+    """Scores from lowest to highest with what is near of their bands; the majority only where it is not far below."""
+    across = [value for words, value in levels(study).items() if words != "the majority"]
+    around = [(one.mean, one.interval or 0.0) for one in points if one.mean is not None]
+    return shown_range([*across, *(mean for mean, _ in around)], around)
 
 
 def _levels(drawing: Drawing, study: StudyResults, up: Scale) -> None:
@@ -79,13 +77,17 @@ def _line(drawing: Drawing, named: tuple[str, int], points: Sequence[StudyPoint]
     (name, place), (across, up) = named, scales
     number, twice = colour(place), again(place)
     places = [(across(one.bytes_per_row), one.mean, one.interval or 0.0, one) for one in points if one.mean is not None]
+
+    def end(score: float) -> float:
+        return up(min(max(score, up.low), up.high))
+
     if len(places) == 1 and places[0][2]:
         # A band of no width would not be seen.
         x, mean, interval, _ = places[0]
-        drawing.mark("path", class_=f"bar s{number}", d=f"M{x} {up(mean - interval)}V{up(mean + interval)}")
+        drawing.mark("path", class_=f"bar s{number}", d=f"M{x} {end(mean - interval)}V{end(mean + interval)}")
     elif any(interval for _, _, interval, _ in places):
-        upper = [f"{x} {up(mean + interval)}" for x, mean, interval, _ in places]
-        lower = [f"{x} {up(mean - interval)}" for x, mean, interval, _ in reversed(places)]
+        upper = [f"{x} {end(mean + interval)}" for x, mean, interval, _ in places]
+        lower = [f"{x} {end(mean - interval)}" for x, mean, interval, _ in reversed(places)]
         drawing.mark("path", class_=f"band c{number}", d=f"M{'L'.join(upper + lower)}Z")
     drawing.mark(
         "path", class_=f"line s{number}{twice}", d="M" + "L".join(f"{x} {up(mean)}" for x, mean, _, _ in places)

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from hskcache.store.files import write_atomic
+from hskcache.studied import shown_range
 
 
 class Style(NamedTuple):
@@ -116,6 +117,8 @@ def draw(chart: Chart, path: Path) -> None:
     if chart.best is not None:
         place, score, label = chart.best
         axes.plot([place], [score], "o", color="tab:red", markersize=13, fillstyle="none", label=label, zorder=4)
+    if chart.curves or chart.lines:
+        axes.set_ylim(*_range(chart))
     axes.set_title(fill(chart.title, _TITLE_LETTERS), loc="left", fontsize=9)
     axes.set_xlabel(chart.labels[0])
     axes.set_ylabel(chart.labels[1])
@@ -125,6 +128,13 @@ def draw(chart: Chart, path: Path) -> None:
     if axes.get_legend_handles_labels()[0]:
         figure.legend(loc="outside upper center", ncols=3, frameon=False, fontsize=9)
     save(figure, path)
+
+
+def _range(chart: Chart) -> tuple[float, float]:
+    around = [(line.score, line.half_width or 0.0) for line in chart.lines]
+    for curve in chart.curves:
+        around += zip(curve.scores, curve.intervals or [0.0] * len(curve.scores), strict=True)
+    return shown_range([score for score, _ in around], around)
 
 
 def _curve(axes: Axes, curve: Curve, layer: float) -> None:

@@ -18,7 +18,7 @@ from hskcache.report.page import head_bars
 from hskcache.report.shown import shown_rows
 from hskcache.report.svg import Drawing, Scale, alike, even_ticks, log_ticks
 from hskcache.stats.model import LayerBytes
-from hskcache.studied import SeedScore, StudyPoint, StudyResults
+from hskcache.studied import SeedScore, StudyPoint, StudyResults, shown_range
 
 
 @given(st.floats(-1e6, 1e6), st.floats(1e-3, 1e6), st.integers(2, 9))
@@ -142,3 +142,29 @@ def test_the_interval_of_a_point_alone_is_a_bar() -> None:
     ((low, high),) = re.findall(r'class="bar s\d" d="M[\d.]+ ([\d.]+)V([\d.]+)"', drawn)
     assert float(low) > float(high)
     assert "band" not in drawn
+
+
+def test_an_axis_shows_every_score_and_usual_intervals_whole() -> None:
+    low, high = shown_range([0.60, 0.65, 0.78], [(0.60, 0.03), (0.65, 0.04)])
+    assert low < 0.57
+    assert 0.78 < high < 0.85
+
+
+def test_an_interval_of_points_that_came_to_nothing_runs_off_the_picture() -> None:
+    """What an F1 of 0, 0 and 0.51 leaves open, 0.17 ± 0.74, is no reason to press all others into a line."""
+    usual = [(0.60, 0.03), (0.64, 0.02), (0.66, 0.03)]
+    low, high = shown_range([0.78, 0.17, *(mean for mean, _ in usual)], [(0.17, 0.74), *usual])
+    assert -0.1 < low < 0.17 < 0.78 < high < 1
+
+
+def test_scores_that_are_one_have_an_axis_nevertheless() -> None:
+    low, high = shown_range([0.5, 0.5], [])
+    assert low < 0.5 < high
+
+
+def test_an_interval_ends_within_the_picture_of_a_report() -> None:
+    study = _study(4)
+    study.points[0] = study.points[0].model_copy(update={"interval": 5.0})
+    bars = re.findall(r'class="bar s\d" d="M[\d.]+ (-?[\d.]+)V(-?[\d.]+)"', str(curves(study)))
+    assert len(bars) == 4
+    assert all(0 <= float(end) <= 380 for bar in bars for end in bar)
