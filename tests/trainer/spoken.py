@@ -70,6 +70,20 @@ def write(
     return open_cache(root)
 
 
+def drawn_cache(root: Path, rows: Rows, targets: Rows | None = None) -> Cache:
+    """Write a cache of six draws a position, from the ids up to 114; the text's own token is as likely as they say."""
+    following = [rows[row][place + 1] for row, own in enumerate(places_of(rows, targets)) for place in own]
+    gaps = np.random.default_rng(0).integers(0, 20, (len(following), 6))
+    # The text's own token has the probability that its draws say, or a small one.
+    share = (gaps.cumsum(1) == np.array(following)[:, None]).mean(1)
+    arrays = {
+        "gaps": gaps.astype(np.uint16),
+        "log_z": np.ones(len(following), np.float16),
+        "gold": np.log(np.maximum(share, 0.01)).astype(np.float16),
+    }
+    return write(root, rows, VocabularyField(form="sampled", vocab_size=264, count=6), arrays, targets)
+
+
 def _request(root: Path, rows: Rows, field: VocabularyField) -> Request:
     section = Vocabulary(form=field.form, count=field.count, encoding=field.encoding or "int8")
     teacher = TeacherInfo(

@@ -201,6 +201,12 @@ def _run(request: FitRequest, out: Path, machine: Machine) -> dict[str, Any]:
     "[default: as many as the teacher's]",
 )
 @options.accumulation
+@click.option(
+    "--gradient-checkpointing",
+    is_flag=True,
+    help="Keep the input of each of the student's layers alone and compute what is inside again for gradients: less "
+    "memory, a forward pass more a step.",
+)
 @options.metric
 @options.eval_steps
 @options.save_steps

@@ -46,6 +46,7 @@ from trainer.source.gate import check_recipe, check_student
 from trainer.source.objective import Objective, restore_attention
 from trainer.source.source import Slice, Source
 from trainer.student import origin
+from trainer.student.recomputation import recompute_layers
 from trainer.student.sentence import Embedder, save_modules
 
 
@@ -208,6 +209,8 @@ def _through(score: Score, learner: Learner) -> Score:
 def _run_stage(run: "Run", number: int, learner: Learner, folder: Path) -> None:
     """Train ``learner`` in place; once ``folder/done.json`` stands, its weights stand in ``folder/student``."""
     job, stage = run.job, run.job.recipe.stages[number]
+    if run.machine.gradient_checkpointing:
+        recompute_layers(learner.student, job.called or job.origin or "the student")
     held = {} if job.projecting.fresh else learner.projections
     matches = job.source.knowledge.matches_for(learner.student.config.num_hidden_layers, job.layer_map)
     objective = Objective(learner.student, stage.losses, matches, job.seed, held)

@@ -30,7 +30,7 @@ _RUN = (
     "eval_steps",
     "tokenizer",
 )
-_MACHINE = {name: name for name in ("device", "bf16", "save_steps", "pack", "report_to")} | {
+_MACHINE = {name: name for name in ("device", "bf16", "save_steps", "pack", "gradient_checkpointing", "report_to")} | {
     "gradient_accumulation": "accumulation"
 }
 # By their names as keywords, those of the request's attributes.
@@ -80,8 +80,8 @@ def fit(
         student: ``tinybert4``, ``tinybert6``, a config.json, a folder, a hub id, or a model in memory, with its
             ``tokenizer`` where it has another than the cache. With a tokenizer of its own it reads the texts that the
             cache keeps; one that is named beside a folder is the student's.
-        machine: how to compute, in place of ``device``, ``bf16``, ``gradient_accumulation``, ``save_steps``,
-            ``pack`` and ``report_to``.
+        machine: how to compute, in place of ``device``, ``bf16``, ``gradient_accumulation``,
+            ``gradient_checkpointing``, ``save_steps``, ``pack`` and ``report_to``.
         out: folder of the student.
         eval_data: labelled rows that score the student, as ``hskcache.build`` takes rows; of several in a list, or a
             mapping by name, the first picks the best evaluation. None for a corpus.

@@ -35,6 +35,7 @@ from trainer.student.causal import LanguageInterface, create_causal
 from trainer.student.create import create_encoder, create_student
 from trainer.student.origin import has_no_weights
 from trainer.student.packing import check_packing
+from trainer.student.recomputation import recompute_layers
 from trainer.student.token_types import token_types_after
 from trainer.student.vocabulary import own_tokenizer
 
@@ -63,6 +64,8 @@ def prepare_fit(request: FitRequest, machine: Machine, tells: bool = True) -> Fi
         student = _student(request, knowledge, tokenizer)
         if machine.pack is not None:
             check_packing(student, request.origin)
+        if machine.gradient_checkpointing:
+            recompute_layers(student, request.origin)
         projecting = _projecting(request, knowledge, student, tells)
     if directions is not None and directions.basis_VN.shape[0] == student.config.hidden_size:
         # As wide as the teacher: what leads its vectors on leads the student's, to begin with.

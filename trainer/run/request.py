@@ -27,6 +27,8 @@ class Machine:
         save_steps: steps between checkpoints, beside the one at the end of every epoch; None: that one alone.
         pack: tokens of a sequence at most in which rows of a language stand behind one another; None: each row has a
             sequence of its own.
+        gradient_checkpointing: whether the inner values of the student's layers are computed again on the way back in
+            place of being kept: less memory, a forward pass more.
         report_to: ``wandb`` or ``mlflow``, which the course of the training is sent to by the Trainer's integration;
             ``none``.
     """
@@ -36,6 +38,7 @@ class Machine:
     accumulation: int = 1
     save_steps: int | None = None
     pack: int | None = None
+    gradient_checkpointing: bool = False
     report_to: str = "none"
 
     @property

@@ -11,11 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from language_models import FAMILIES, language_model, llama
 from safetensors.torch import load_file
-from spoken import Rows, places_of, write
+from spoken import Rows, drawn_cache
 
 from hskcache.cache import Cache, open_cache
 from hskcache.errors import MismatchError, SpecError
-from hskcache.store.kinds.vocabulary import VocabularyField
 from trainer.cli import main as hsktrain
 from trainer.loading import KnowledgeLoader
 from trainer.loading.arrangement import packed
@@ -56,16 +55,7 @@ def test_every_token_stands_in_one_slot_and_sequences_hold_whole_rows(batches: l
 
 @pytest.fixture
 def cache(tmp_path: Path) -> Cache:
-    following = [ROWS[row][place + 1] for row, own in enumerate(places_of(ROWS, MASKS)) for place in own]
-    gaps = np.random.default_rng(0).integers(0, 20, (len(following), 6))
-    # The text's own token has the probability that its draws say, or a small one.
-    share = (gaps.cumsum(1) == np.array(following)[:, None]).mean(1)
-    arrays = {
-        "gaps": gaps.astype(np.uint16),
-        "log_z": np.ones(len(following), np.float16),
-        "gold": np.log(np.maximum(share, 0.01)).astype(np.float16),
-    }
-    return write(tmp_path / "cache", ROWS, VocabularyField(form="sampled", vocab_size=264, count=6), arrays, MASKS)
+    return drawn_cache(tmp_path / "cache", ROWS, MASKS)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
