@@ -17,7 +17,7 @@ from hskcache.build.job import Job, request_of
 from hskcache.build.kinds import BUILT
 from hskcache.build.layout import plan
 from hskcache.build.nonfinite import OnNonfinite
-from hskcache.build.resolving import resolve_for, tell_maps
+from hskcache.build.resolving import resolve_for, tell_surprises
 from hskcache.build.rounds import Progress
 from hskcache.build.windows import check_singles, told_windows
 from hskcache.build.writing import SINCE, Writing, check_space, environment_of, require_rows
@@ -129,7 +129,7 @@ def prepare_addition(teacher: Teacher, cache: Cache, kind: str, name: str, spec:
     _check_prompt(spec, request.spec)
     are_pairs = of_cache(str(cache.root), request).is_pairs is True
     check_singles(spec, are_pairs)
-    tell_maps(teacher, spec)
+    tell_surprises(teacher, spec)
     rows = rows_of(cache, special_ids(tokenizer))
     if "token_type_ids" not in teacher.tokenizer.model_input_names:
         # As in a build with this teacher: its model may have such an input, but was never shown one.

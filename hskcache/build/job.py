@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from hskcache.build.layout import ONLY_TOKENS, BesideTokens, ShardLayout, id_dtype, plan
-from hskcache.build.resolving import check_corpus_spec, resolve_for, tell_maps
+from hskcache.build.resolving import check_corpus_spec, resolve_for, tell_surprises
 from hskcache.build.windows import check_singles, resolve_windows, tell_unused
 from hskcache.classes import has_gold, of_words
 from hskcache.encoder import trained_length
@@ -252,7 +252,7 @@ def _fitted(
 ) -> tuple[Spec, TokenizedRows]:
     """A spec resolved against a teacher, and rows as that reads them; ``source``: what to call these."""
     spec = resolve_for(teacher, spec)
-    tell_maps(teacher, spec)
+    tell_surprises(teacher, spec)
     rows = fit_rows(teacher.model, rows, (teacher.info.name, source), spec.windows is not None, further)
     tell_unused(spec, rows, source)
     return spec, rows

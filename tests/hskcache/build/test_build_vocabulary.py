@@ -17,6 +17,7 @@ from models import saved
 from hskcache.alignment import misalignment, require_aligned
 from hskcache.cache import Cache, open_cache
 from hskcache.decoded import decode
+from hskcache.encoded import ENCODED
 from hskcache.encoding import get_encoding
 from hskcache.errors import DamageError
 from hskcache.store.fields import INPUTS, VocabularyField
@@ -63,6 +64,18 @@ def built(teacher: Path, corpus: Path, out: Path, *options: object) -> Cache:
     )
     assert result.exit_code == 0, result.output
     return open_cache(out)
+
+
+@pytest.mark.parametrize("encoding", list(ENCODED))
+def test_states_too_coarse_for_a_distribution_are_told_of_with_what_to_give_instead(
+    encoding: str, teacher: Path, corpus: Path
+) -> None:
+    rows = ("--teacher", teacher, "--corpus", corpus, "--max-length", 24, "--device", "cpu")
+    result = run("estimate", *rows, "--vocabulary", f"head:{encoding}")
+    assert result.exit_code == 0, result.output
+    told = [line for line in result.stderr.splitlines() if "another distribution" in line]
+    assert len(told) == (encoding == "int4")
+    assert all(line.startswith("--vocabulary head:int4 ") and "give head:int8, or top:32" in line for line in told)
 
 
 @pytest.fixture(scope="module", params=FORMS)
