@@ -136,6 +136,10 @@ class Cache(DecodedRows):
         self._records(field)
         return self.manifest.field_bytes(field)
 
+    def bytes_per_row(self, field: str) -> float:
+        """Bytes of a field on disk for each row, without its constants, which do not grow with the rows."""
+        return round((self.num_bytes(field) - self.manifest.shared_bytes(field)) / max(self.num_rows, 1), 2)
+
     def identity(self, fields: Collection[str]) -> str:
         """The name of the content of some fields: the cache id as it would be if the cache held no others.
 

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from hskcache.cache import Cache
     from hskcache.store.manifest import Manifest
 
+_WORTH_TELLING = 0.1
+"""Share of a field's bytes from which on it is told that they stand there once."""
+
 
 @click.command()
 @cache_or_url_argument
@@ -54,7 +57,8 @@ def describe(cache: "Cache") -> dict[str, Any]:
         name: {
             **field.model_dump(exclude_none=True),
             "num_bytes": cache.num_bytes(name),
-            "bytes_per_row": round(cache.num_bytes(name) / max(cache.num_rows, 1), 2),
+            "num_shared_bytes": manifest.shared_bytes(name),
+            "bytes_per_row": cache.bytes_per_row(name),
             "num_skipped": len({one.row for one in manifest.shards[name].skipped()}),
             **_provenance(manifest, name),
         }
@@ -149,11 +153,13 @@ def _print(facts: dict[str, Any], told: dict[str, str]) -> None:
         what = told[name] + (f"; of {field['teacher']['name']}" if "teacher" in field else "")
         if field["num_skipped"]:
             what += f"; without {counted(field['num_skipped'], 'row')} that were not finite"
+        if field["num_shared_bytes"] > field["num_bytes"] * _WORTH_TELLING:
+            what += f"; {units.human_bytes(field['num_shared_bytes'])} of it once for all rows"
         if pairs := field.get("layer_pairs"):
             what += f" ({_pairs(pairs)})"
         rows.append((name, what, units.human_bytes(field["num_bytes"]), f"{field['bytes_per_row']:,.1f}"))
-    total = facts["num_bytes"]
-    rows.append(("total", "", units.human_bytes(total), f"{total / max(num_rows, 1):,.1f}"))
+    a_row = sum(field["bytes_per_row"] for field in facts["fields"].values())
+    rows.append(("total", "", units.human_bytes(facts["num_bytes"]), f"{a_row:,.1f}"))
     console.print_columns(rows, ("field", "what", "bytes", "bytes a row"), right=(2, 3))
 
 

@@ -24,7 +24,7 @@ class Fact(NamedTuple):
 
 
 class FieldFact(NamedTuple):
-    """A field: its name, what it holds, bytes on disk, and bytes a row."""
+    """A field: its name, what it holds, bytes on disk, and bytes a row without what all rows share."""
 
     name: str
     holds: str
@@ -95,6 +95,5 @@ def fields(cache: Cache) -> list[FieldFact]:
         own = DESCRIPTIONS[field.kind].told(field)
         added = cache.manifest.added.get(name)
         whose = "" if added is None else f"; of {word(added.teacher.name)}"
-        num_bytes = cache.num_bytes(name)
-        found.append(FieldFact(name, own + whose, num_bytes, num_bytes / max(cache.num_rows, 1)))
+        found.append(FieldFact(name, own + whose, cache.num_bytes(name), cache.bytes_per_row(name)))
     return found

@@ -138,8 +138,12 @@ class Manifest(Strict):
 
     def field_bytes(self, field: str) -> int:
         """Bytes of a field on disk, constants included."""
+        return self.shards[field].num_bytes + self.shared_bytes(field)
+
+    def shared_bytes(self, field: str) -> int:
+        """Bytes of a field's constants on disk, such as a language model's head, which stand there once."""
         constants = self.constants.get(field)
-        return self.shards[field].num_bytes + (0 if constants is None else constants.num_bytes)
+        return 0 if constants is None else constants.num_bytes
 
     def request_for(self, field: str) -> Request:
         """The request that a field is the answer to: of an added one, that of its own teacher over the same rows."""

@@ -187,6 +187,14 @@ def test_it_is_verified_told_and_audited(cache: Cache, teacher: Path) -> None:
         assert layer["same_first"] is layer["kl"] is None
 
 
+def test_a_head_that_is_kept_once_is_told_apart_from_what_a_row_takes(cache: Cache) -> None:
+    field = parsed("info", cache.root)["fields"]["vocabulary"]
+    constants = [path.stat().st_size for path in (cache.root / "vocabulary").glob("constants-*.zip")]
+    assert field["num_shared_bytes"] == sum(constants)
+    assert field["bytes_per_row"] * cache.num_rows == pytest.approx(field["num_bytes"] - sum(constants), abs=1)
+    assert ("of it once" in run("info", cache.root).output) == bool(constants)
+
+
 def test_an_audit_finds_another_teacher_out(cache: Cache, tmp_path: Path) -> None:
     other = saved(lambda: llama(initializer_range=0.3), language_tokenizer(), tmp_path / "other")
     report = parsed("audit", cache.root, "--teacher", other, "--device", "cpu", "--rows", 9, code=1)
