@@ -46,6 +46,26 @@ def require_aligned(
         raise DamageError(f"{where} {found}; build it anew")
 
 
+def require_targets(positions: "NDArray[Any]", begin: "NDArray[np.int64]", asked: "NDArray[np.int64]") -> None:
+    """Raise unless positions are those of tokens that are followed by one to be predicted, each once.
+
+    Args:
+        positions: in their rows.
+        begin: where the tokens of each one's row begin, likewise.
+        asked: places among all tokens of those that a target follows, ascending.
+
+    Raises:
+        DamageError: they are not, so that answers would be compared that are not of the token.
+    """
+    import numpy as np
+
+    own = positions.astype(np.int64) + begin
+    if not np.isin(own, asked).all():
+        raise DamageError("positions holds one that says a token which is no target")
+    if len(np.unique(own)) < len(own):
+        raise DamageError("positions holds one twice")
+
+
 def misalignment(
     field: VocabularyField, arrays: "Stored", inputs: "Stored", constants: "Stored | None" = None
 ) -> str | None:

@@ -8,7 +8,7 @@ from hskcache.errors import SpecError
 from hskcache.nearest import meant
 from hskcache.selection.columns import num_columns, uniform_columns
 from hskcache.selection.depth import kept_layers, stored_layers
-from hskcache.spec import SCORES, VOCABULARY_COUNTS, Attention, Depth, Embedding, Hidden, Spec, Vocabulary
+from hskcache.spec import SCORES, VOCABULARY_COUNTS, Attention, Depth, Embedding, Hidden, Length, Spec, Vocabulary
 from hskcache.store.fields import AttentionField, Columns, EmbeddingField, HiddenField, VocabularyField
 from hskcache.store.request import LayerKept, TeacherInfo
 from hskcache.strict import Strict
@@ -33,15 +33,11 @@ def resolve_spec(spec: Spec, teacher: TeacherInfo) -> Spec:
         )
     changes: dict[str, Strict] = {}
     for name, section in (("hidden", hidden), ("attention", attention)):
-        if section is None:
-            continue
-        if SCORES[section.length.score].without_choice and section.length.tokens is not None:
-            raise SpecError(
-                f"--score all keeps every position, but {counted(section.length.tokens, 'token')} are asked "
-                "for; leave one of "
-                "them out"
+        if section is not None:
+            depth = _resolve_depth(section.depth, teacher.num_layers)
+            changes[name] = section.model_copy(
+                update={"depth": depth, "length": _resolve_length(section.length, teacher)}
             )
-        changes[name] = section.model_copy(update={"depth": _resolve_depth(section.depth, teacher.num_layers)})
     if spec.embedding is not None:
         changes["embedding"] = _resolve_embedding(spec.embedding, teacher)
     if spec.vocabulary is not None:
@@ -55,6 +51,38 @@ def resolve_spec(spec: Spec, teacher: TeacherInfo) -> Spec:
         if heads == list(range(teacher.num_heads)):
             spec = spec.model_copy(update={"attention": spec.attention.model_copy(update={"heads": "all"})})
     return spec
+
+
+def _resolve_length(length: Length, teacher: TeacherInfo) -> Length:
+    """The length, which says of a score of next tokens that it ranks the positions of these alone.
+
+    Raises SpecError where positions are ranked by what there is not.
+    """
+    score, admitted, is_language = length.score, SCORES[length.score], head_of(teacher) is not None
+    if admitted.targets_alone or length.targets:
+        if not is_language:
+            others = ", ".join(name for name, one in SCORES.items() if not one.targets_alone)
+            raise SpecError(
+                f"--score {score} ranks positions whose next token is to be predicted, and {teacher.name} is no causal "
+                f"language model; give --score {others}"
+            )
+        if length.is_whole and admitted.targets_alone:
+            raise SpecError(
+                f"--score {score} ranks positions, and all of them are kept; say how many, as in --keep 0.2t, or leave "
+                "it out"
+            )
+        if not length.is_whole and not admitted.ranks_targets:
+            those = ", ".join(name for name, one in SCORES.items() if one.ranks_targets)
+            default = ", as it does where nothing is said," if score == "attention" else ""
+            raise SpecError(f"--score {score} ranks{default} no positions of next tokens; give --score {those}")
+        return length.model_copy(update={"targets": True})
+    if admitted.without_choice and not length.is_whole:
+        asked = counted(length.tokens, "token") if length.tokens is not None else f"a share of {length.share:g}"
+        raise SpecError(
+            f"--score all keeps every position, but {asked} {'is' if length.tokens is None else 'are'} asked for; "
+            "leave one of them out"
+        )
+    return length
 
 
 def _resolve_depth(depth: Depth, teacher_layers: int) -> Depth:
@@ -128,6 +156,7 @@ def _resolve_vocabulary(asked: Vocabulary, teacher: TeacherInfo) -> Vocabulary:
 
     Raises SpecError where more tokens are to be kept than there are, or a head is to have a count.
     """
+    asked = asked.model_copy(update={"length": _resolve_positions(asked.length, teacher)})
     if asked.form == "head":
         if asked.count is not None:
             raise SpecError(f"--vocabulary head:{asked.count}: a head is kept whole; leave the number out")
@@ -143,6 +172,14 @@ def _resolve_vocabulary(asked: Vocabulary, teacher: TeacherInfo) -> Vocabulary:
         )
     changes = {"count": count, "encoding": Vocabulary.defaults().encoding}
     return asked.model_copy(update=changes if asked.form == "sampled" else changes | {"seed": 0})
+
+
+def _resolve_positions(length: Length, teacher: TeacherInfo) -> Length:
+    """Positions of next tokens, with defaults in the place of what is of no use. Raises as :func:`_resolve_length`."""
+    if length.is_whole:
+        return Length()
+    of_no_use = {"score_layer": Length().score_layer} | ({} if length.score == "random" else {"seed": 0})
+    return _resolve_length(length.model_copy(update={**of_no_use, "targets": True}), teacher)
 
 
 def head_of(teacher: TeacherInfo) -> dict[str, Any] | None:
@@ -176,6 +213,8 @@ def vocabulary_field(vocabulary: Vocabulary, teacher: TeacherInfo) -> Vocabulary
         count=vocabulary.count,
         scale=head["scale"],
         softcap=head["softcap"],
+        max_tokens=vocabulary.length.tokens,
+        share=vocabulary.length.share,
         **(of_head if vocabulary.form == "head" else {}),
     )
 
@@ -237,6 +276,7 @@ def hidden_field(hidden: Hidden, teacher: TeacherInfo) -> HiddenField:
         encoding=hidden.encoding,
         layers=layers,
         max_tokens=hidden.length.tokens,
+        share=hidden.length.share,
     )
 
 
@@ -259,4 +299,5 @@ def attention_field(attention: Attention, teacher: TeacherInfo) -> AttentionFiel
         encoding=attention.encoding,
         layers=layers,
         max_tokens=attention.length.tokens,
+        share=attention.length.share,
     )

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pydantic import Field as Key
 from pydantic import computed_field
 
-from hskcache.alignment import misalignment
+from hskcache.alignment import misalignment, require_targets
 from hskcache.errors import CacheError, DamageError
 from hskcache.store.content import check_content
 from hskcache.store.fields import INPUTS, OFFSETS, VocabularyField, check_positions, check_words
@@ -26,10 +26,11 @@ from hskcache.store.publishing import MANIFEST, holds, is_swept, manifest_files
 from hskcache.store.reading import read_shard
 from hskcache.store.record import CONSTANTS, Record, Skipped
 from hskcache.store.standing import is_foreign, readings
+from hskcache.store.targets import places_of_targets
 from hskcache.store.tokenizer import tokenizer_digest
 from hskcache.strict import Strict
 
-_TOKENS = ("input_ids", "row_offsets")
+_TOKENS = ("input_ids", "row_offsets", "targets")
 
 MAX_THREADS = 4
 """More would mostly wait for the disk, each with a shard in memory."""
@@ -207,7 +208,11 @@ class _Shards:
         if not isinstance(field, VocabularyField) or not self.deep:
             return
         inputs, constants = self.manifest.shards[INPUTS][record.shard], self.manifest.constants.get(record.field)
-        rows = read_shard(self.ledger.shard_path(inputs), inputs, self.manifest.fields[INPUTS], _TOKENS)
+        names = [name for name in _TOKENS if name in inputs.arrays]
+        rows = read_shard(self.ledger.shard_path(inputs), inputs, self.manifest.fields[INPUTS], names)
+        begin = np.repeat(rows["row_offsets"][:-1], np.diff(arrays["position_offsets"]))
+        asked = places_of_targets(rows.get("targets"), rows["row_offsets"]) - 1
+        require_targets(arrays["positions"], begin, asked)
         shared = None if constants is None else read_shard(self.ledger.shard_path(constants), constants, field)
         if (found := misalignment(field, arrays, rows, shared)) is not None:
             raise DamageError(found)

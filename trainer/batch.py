@@ -58,8 +58,8 @@ class NextTokenTarget:
     """Knowledge of next tokens at some positions of a batch; a class for each form of it.
 
     Attributes:
-        index_T: place of each position in the flattened batch, row * L + position, int64, ascending; the token that is
-            known of stands behind it.
+        index_T: place of each position in the flattened batch, row * L + position, int64, row after row and of a row
+            ascending, or the best first where some are kept; the token that is known of stands behind it.
         log_z_T: log sum exp of the teacher's logits, float32.
         gold_T: log probability of the token that stands there, float32.
     """

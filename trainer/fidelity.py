@@ -21,9 +21,9 @@ from hskcache.output_head import OutputHead
 from hskcache.ragged import Integers
 from hskcache.store.fields import INPUTS, InputsField, LogitsField
 from hskcache.store.kinds.vocabulary import VocabularyField, unpacked
+from hskcache.store.targets import places_of_targets
 from hskcache.text import TokenizedRows
 from hskcache.text.first_pieces import stored_pieces
-from hskcache.text.padding import places_of_targets
 from trainer.likelihood import answers_of, likeliest
 
 Logits = NDArray[np.float32]

@@ -202,6 +202,7 @@ class _Run:
         rows = replace(rows, row_ids_B=torch.from_numpy(self.row_ids[index_B]).to(rows.row_ids_B.device))
         with torch.inference_mode():
             captured = self.extractor.captured(inputs)
+            self.extractor.score_next(captured, rows)
             lengths: NDArray[np.int64] = self.extractor.job.layout.lengths_N[index_B]
             return CapturedBatch(captured, rows, self.drawn[index_B], lengths)
 

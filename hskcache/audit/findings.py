@@ -106,7 +106,7 @@ def found(name: str, audited: Audited, layer: int | None, measured: Measured) ->
         **distance.figures,
         bound=measured.bound,
         excess=measured.excess if math.isfinite(measured.excess) else None,
-        same_positions=None if getattr(field, "max_tokens", None) is None else measured.positions.share,
+        same_positions=None if field.keeps_all else measured.positions.share,
         same_columns=measured.columns.share if chooses else None,
         same_first=measured.first.share if measured.first.here else None,
         log_z_error=measured.log_z_error,

@@ -89,7 +89,7 @@ class Audited:
             table = kind.table(self.kept, fresh, layer, vectors)
             excess_B = self._compare(measured, vectors, table, len(batch.numbers_B))
             wrong_B = torch.zeros(len(excess_B), dtype=torch.bool)
-            if layer is not None and isinstance(choice.positions, Positions):
+            if isinstance(choice.positions, Positions):
                 wrong_B = choice.wrong_positions(measured, layer, arrays)
             if kind.chooses(self.kept):
                 wrong_B = wrong_B | choice.wrong_columns(measured, vectors, table)
@@ -134,11 +134,12 @@ class _Choice:
         """The length dimension of what is kept; None of a kind without positions."""
         return getattr(self.audited.selector, "positions", None)
 
-    def wrong_positions(self, measured: Measured, layer: int, arrays: Arrays) -> Tensor:
+    def wrong_positions(self, measured: Measured, layer: int | None, arrays: Arrays) -> Tensor:
         """Rows whose positions are not the best, or not best first, bool [B]."""
         counts = torch.from_numpy(np.diff(arrays["position_offsets"]))
         rows_P = torch.repeat_interleave(torch.arange(len(counts)), counts)
-        positions_P = torch.from_numpy(arrays[f"{layer_name(layer)}/positions"].astype(np.int64))
+        name = "positions" if layer is None else f"{layer_name(layer)}/positions"
+        positions_P = torch.from_numpy(arrays[name].astype(np.int64))
         now_BL = self._now[layer].isfinite()
         then_BL = torch.zeros_like(now_BL)
         then_BL[rows_P, positions_P] = True
@@ -159,7 +160,7 @@ class _Choice:
         return _by_row(vectors.rows_V, wrong_V.double(), len(self.batch.numbers_B)) > 0
 
     @cached_property
-    def _now(self) -> dict[int, Tensor]:
+    def _now(self) -> dict[int | None, Tensor]:
         """Positions that would be kept now, by layer, see :func:`_order`."""
         assert self.positions is not None
         selector, rows = self.audited.selector, self.batch.rows
@@ -170,20 +171,14 @@ class _Choice:
     def _eligible_BL(self) -> Tensor:
         """The positions that may be kept."""
         assert self.positions is not None
-        length = self.positions.length.model_copy(update={"tokens": None})
-        positions = Positions(length, [1], 1, frozenset(self.positions.special_ids.tolist()))
-        rows = self.batch.rows
-        (chosen,) = positions.choose(self.batch.captured, rows).values()
-        in_turn = chosen[:, 1:] > chosen[:, :-1]
-        # In the order of the row; zeros stand beyond a row's own.
-        return _order(chosen, 1 + in_turn.sum(-1).cpu().numpy(), rows).isfinite()
+        return self.positions.eligible(self.batch.rows).cpu()
 
-    def _ranking(self, layer: int) -> tuple[Tensor, Tensor]:
+    def _ranking(self, layer: int | None) -> tuple[Tensor, Tensor]:
         """The score [B, L] by which positions were chosen now, and its largest magnitude [B]."""
         assert self.positions is not None
         positions = self.positions
         score_BL = self.batch.captured.scores.get((positions.length.score, positions.sources[layer]))
-        if score_BL is None or positions.length.tokens is None:
+        if score_BL is None or positions.length.is_whole:
             # Where all are kept they stand as in the row, and scores that no teacher gives are the same everywhere.
             return self._now[layer], torch.zeros(len(self.batch.numbers_B))
         score_BL = score_BL.float().cpu()

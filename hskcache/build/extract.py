@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from hskcache.build.head_pass import score_next
 from hskcache.build.job import Job
 from hskcache.build.kinds.abc import Selector
 from hskcache.build.nonfinite import Arrays, Counts
@@ -83,7 +84,7 @@ class Extractor:
         try:
             captured = self.captured(inputs)
             with torch.inference_mode():
-                return {selector.name: selector.select(captured, rows) for selector in self.selectors}
+                return self._selected(captured, rows)
         except torch.OutOfMemoryError:
             batch, length = inputs["input_ids"].shape
             raise TeacherError(
@@ -91,6 +92,21 @@ class Extractor:
                 "build anew, in "
                 f"another --out, with --token-budget below {self.job.spec.token_budget}, or go on with --device cpu"
             ) from None
+
+    def _selected(self, captured: Captured, rows: PaddedRows) -> dict[str, Mapping[Any, Any]]:
+        found: dict[str, Mapping[Any, Any]] = {}
+        # Whoever passes over the head scores positions on the way, for all others, too.
+        for selector in sorted(self.selectors, key=lambda one: not one.wanted.logits):
+            if not selector.wanted.logits:
+                self.score_next(captured, rows)
+            found[selector.name] = selector.select(captured, rows)
+        return {selector.name: found[selector.name] for selector in self.selectors}
+
+    def score_next(self, captured: Captured, rows: PaddedRows) -> None:
+        """Score positions by the next token where that is asked for and not done."""
+        if captured.asked:
+            assert self.job.teacher.output_head is not None
+            score_next(self.job.teacher.output_head, captured, rows)
 
     def _on_device(self, array: NDArray[np.generic]) -> Tensor:
         tensor, device = torch.from_numpy(np.ascontiguousarray(array)), self.job.teacher.device

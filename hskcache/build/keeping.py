@@ -21,6 +21,7 @@ from hskcache.spec import (
     ScoreLayer,
     ScoreName,
     Spec,
+    Vocabulary,
     WidthName,
     layer_map_changes,
     numbers,
@@ -117,29 +118,56 @@ class Keeping:
             spec.attention or Attention(), spec.attention is not None, self._parsed("attention")
         )
         values["embedding"] = self._embedding(spec.embedding)
+        values["vocabulary"] = self._vocabulary(spec.vocabulary)
         if values["embedding"] is not None and self.keep is None and file is None and base is None:
             # Who asks for embeddings hardly wants all states of all tokens, too.
             values["hidden"] = None
-        if self.vocabulary is not None:
-            kept = parse_vocabulary(self.vocabulary)
-            own = {} if spec.vocabulary is None else spec.vocabulary.model_dump()
-            values["vocabulary"] = None if kept is None else {**own, "count": None, **kept}
-        elif file is not None or base is not None:
-            # A spec says all: without the key nothing is kept, see build.job.language_spec.
-            values.setdefault("vocabulary", None)
-        if values["hidden"] is not None and file is None and base is None and not self._says_states:
+        is_new = file is None and base is None
+        has_next = values["vocabulary"] is not None
+        if self._says_positions_alone and has_next and (is_new or spec.hidden is None):
+            values["hidden"] = None
+        elif self._says_positions and has_next and values["hidden"] is not None:
+            # Those of next tokens.
+            values["hidden"]["length"]["targets"] = True
+        # A spec says all: without the key nothing is kept, see build.resolving.language_spec.
+        if values["vocabulary"] is None and is_new and self.vocabulary is None:
+            del values["vocabulary"]
+        if values["hidden"] is not None and is_new and not self._says_states:
             del values["hidden"]
-        self._refuse_idle({"hidden": Hidden(), **values})
+        self._refuse_idle({"hidden": Hidden(), "vocabulary": None, **values})
         try:
-            return Spec.model_validate(values)
+            made = Spec.model_validate(values)
         except ValidationError as error:
             raise SpecError(f"what to keep: {first_problem(error, Spec)}") from None
+        if is_new and not has_next and self._says_positions_alone:
+            # Of a language model these are positions of next tokens, see build.resolving.language_spec.
+            made.model_fields_set.discard("hidden")
+        return made
 
     @property
     def _says_states(self) -> bool:
         """True where an option says how hidden states or attention are kept, or which."""
         names = (*_SHARED, "keep", "layer_map", "student_layer_numbers", "store_layers", "width", "encoding")
         return any(self.given(name) for name in names)
+
+    @property
+    def says_states(self) -> bool:
+        """True where an option says how hidden states are kept, or which, beside how many positions and the best."""
+        names = ("student_layers", "depth_target", "layer_map", "student_layer_numbers", "store_layers", "width")
+        return any(self.given(name) for name in (*names, "encoding"))
+
+    @property
+    def _says_positions(self) -> bool:
+        """True where ``--keep`` says how many positions are kept."""
+        keep = self._parsed("keep")[1]
+        return keep is not None and (keep.tokens is not None or keep.share is not None)
+
+    @property
+    def _says_positions_alone(self) -> bool:
+        """True where it says nothing else of hidden states, and nor does another option."""
+        keep = self._parsed("keep")[1]
+        is_alone = keep is not None and (keep.layers, keep.fraction) == (None, 1.0)
+        return self._says_positions and is_alone and not self.says_states
 
     def refuse_packing(self) -> None:
         """Raise if there is an option of a corpus, where there is none. Raises SpecError if one was given."""
@@ -168,8 +196,8 @@ class Keeping:
             return None
         values = base.model_dump()
         if keep is not None:
-            values["depth"]["num_layers"], values["length"]["tokens"] = keep.layers, keep.tokens
-            values["depth"]["kept"] = None
+            values["depth"]["num_layers"], values["depth"]["kept"] = keep.layers, None
+            values["length"] |= {"tokens": keep.tokens, "share": keep.share, "targets": False}
             if isinstance(base, Hidden):
                 values["width"]["fraction"] = keep.fraction
         for name, (part, key) in _SHARED.items():
@@ -183,6 +211,23 @@ class Keeping:
             values["heads"] = numbers_or_word(self.heads, "--heads", ("all", "mean"))
         values["depth"] |= self._depth(keep)
         return values
+
+    def _vocabulary(self, base: Vocabulary | None) -> dict[str, Any] | None:
+        """Next tokens as the options change them; None where they are not kept, or nothing is said of them."""
+        kept = None if self.vocabulary is None else parse_vocabulary(self.vocabulary)
+        if kept is None and (base is None or self.vocabulary is not None):
+            return None
+        values = (base or Vocabulary()).model_dump()
+        values |= {} if kept is None else {"count": None, **kept}
+        length, keep = (base or Vocabulary()).length.model_dump(), self._parsed("keep")[1]
+        if keep is not None:
+            length |= {"tokens": keep.tokens, "share": keep.share}
+        if length["tokens"] is None and length.get("share") is None:
+            return {**values, "length": {}}
+        length |= {
+            key: getattr(self, name) for name, (part, key) in _SHARED.items() if part == "length" and self.given(name)
+        }
+        return {**values, "length": length | {"targets": True}}
 
     def _embedding(self, base: Embedding | None) -> dict[str, Any] | None:
         """Embeddings as the options change them; None where they are not kept."""
@@ -219,6 +264,9 @@ class Keeping:
             idle |= dict.fromkeys([*_SHARED, "layer_map", "student_layer_numbers", "store_layers"], "hidden")
             if values["embedding"] is None:
                 idle["encoding"] = "hidden"
+            if values["vocabulary"] is not None and values["vocabulary"]["length"]:
+                for name in ("score", "specials"):
+                    del idle[name]
         for name, kept in idle.items():
             if self.given(name):
                 what, be, example = _WORDS[kept]

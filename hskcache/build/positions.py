@@ -1,5 +1,6 @@
 """Positions of each row of a captured batch that are kept: the length dimension, for whatever is kept of them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import assert_never
 
@@ -10,9 +11,10 @@ from torch import Tensor
 from hskcache.ragged import Integers
 from hskcache.selection.depth import top_layer
 from hskcache.selection.length import cls_eligible, eligible_BL, top_positions
-from hskcache.selection.scores import SCORED, AttentionScore, Scored
+from hskcache.selection.positions import num_positions
+from hskcache.selection.scores import SCORED, AttentionScore, NextScore, Scored
 from hskcache.spec import SCORES, Kept, Length, ScoreLayer
-from hskcache.teacher.capture import Captured
+from hskcache.teacher.capture import Captured, Wanted
 
 
 @dataclass(frozen=True)
@@ -57,43 +59,56 @@ class Positions:
 
     Args:
         length: how positions are chosen.
-        layers: teacher layers of the field.
+        layers: teacher layers of the field; None alone of a kind without layers.
         last: the layer, counted from 1, whose attention scores the positions of all where ``length`` asks for one.
         special_ids: ids of the tokens that mark structure.
     """
 
-    def __init__(self, length: Length, layers: list[int], last: int, special_ids: frozenset[int]) -> None:
+    def __init__(self, length: Length, layers: Sequence[int | None], last: int, special_ids: frozenset[int]) -> None:
         self.length = length
-        self.sources = {layer: score_layer(layer, last, length.score_layer) for layer in layers}
+        self._scored = SCORED["left" if length.is_whole else length.score]
+        is_of_layers = isinstance(self._scored, AttentionScore)
+        self.sources = {
+            layer: score_layer(layer or 0, last, length.score_layer) if is_of_layers else None for layer in layers
+        }
         self.special_ids = torch.tensor(sorted(special_ids), dtype=torch.int64)
 
     @property
-    def scores(self) -> frozenset[tuple[str, int]]:
-        """Scores that must be captured: by name, and the attention layer (0-based) that gives them."""
-        if not isinstance(SCORED[self.length.score], AttentionScore) or self.length.tokens is None:
-            return frozenset()
-        return frozenset((self.length.score, source) for source in self.sources.values())
+    def wanted(self) -> Wanted:
+        """Scores that must be captured, by name: those of attention layers, and those by the next token."""
+        score = self.length.score
+        return Wanted(
+            scores=frozenset((score, source) for source in self.sources.values() if source is not None),
+            final=self.length.targets,
+            next=frozenset({score} if isinstance(self._scored, NextScore) else ()),
+        )
 
-    def choose(self, captured: Captured, rows: PaddedRows) -> dict[int, Tensor]:
-        """Kept positions of every layer, best first, int64 [B, K]; 0 beyond a row's own."""
-        eligible = self._eligible(rows)
+    def choose(self, captured: Captured, rows: PaddedRows) -> dict[int | None, Tensor]:
+        """Kept positions of every layer, best first, int64 [B, K]; whatever stands beyond a row's own says nothing."""
+        eligible, most = self.eligible(rows), None
+        if not self.length.is_whole:
+            most = int(num_positions(self.length, np.array(rows.input_ids_BL.shape[1:])).max())
         by_source = {
-            source: top_positions(self._scores(captured, source, rows), eligible, self.length.tokens)[0]
+            source: top_positions(self._scores(captured, source, rows), eligible, most)[0]
             for source in set(self.sources.values())
         }
         return {layer: by_source[source] for layer, source in self.sources.items()}
 
-    def _eligible(self, rows: PaddedRows) -> Tensor:
+    def eligible(self, rows: PaddedRows) -> Tensor:
+        """Positions that may be kept, bool [B, L]."""
         if SCORES[self.length.score].first_alone:
             return cls_eligible(rows.valid_BL)
-        special = None
+        special, valid = None, rows.valid_BL
         if not self.length.specials:
             special = torch.isin(rows.input_ids_BL, self.special_ids.to(rows.input_ids_BL.device))
-        return eligible_BL(rows.valid_BL, special)
+        if self.length.targets:
+            assert rows.next_P is not None
+            valid = torch.zeros_like(valid).flatten().index_fill_(0, rows.next_P, True).view(valid.shape)
+        return eligible_BL(valid, special)
 
-    def _scores(self, captured: Captured, source: int, rows: PaddedRows) -> Tensor:
-        scored = SCORED["left" if self.length.tokens is None else self.length.score]
-        if isinstance(scored, AttentionScore):
+    def _scores(self, captured: Captured, source: int | None, rows: PaddedRows) -> Tensor:
+        scored = self._scored
+        if isinstance(scored, AttentionScore | NextScore):
             return captured.scores[self.length.score, source]
         return scored.of(Scored(rows.input_ids_BL, rows.row_ids_B, self.length.seed))
 

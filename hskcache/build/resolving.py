@@ -12,7 +12,7 @@ from hskcache.encoded import ENCODED
 from hskcache.errors import SpecError
 from hskcache.inference import EVEN_TOKENS
 from hskcache.resolved import resolve_spec
-from hskcache.spec import Spec, Vocabulary
+from hskcache.spec import Hidden, Spec, Vocabulary
 from hskcache.teacher.capture import Wanted, require_seen
 from hskcache.teacher.inputs import most_tokens
 from hskcache.teacher.load import Teacher
@@ -62,13 +62,23 @@ def resolve_for(teacher: Teacher, spec: Spec) -> Spec:
 def language_spec(teacher: Teacher, spec: Spec) -> Spec:
     """A spec with what is kept of a language model where it does not say it: next tokens, and no hidden states.
 
-    That of another teacher is left as it is. Raises SpecError if nothing would be kept.
+    Positions that are said are those of both. That of another teacher is left as it is. Raises SpecError if nothing
+    would be kept.
     """
     if teacher.output_head is None:
         return spec
-    said = spec.model_fields_set
-    defaults = {"hidden": None, "vocabulary": Vocabulary()}
-    spec = spec.with_sections({name: default for name, default in defaults.items() if name not in said})
+    said, changes = spec.model_fields_set, dict[str, Hidden | Vocabulary | None]()
+    if "vocabulary" not in said:
+        changes["vocabulary"] = Vocabulary()
+        if spec.hidden is not None and not spec.hidden.length.is_whole:
+            length = spec.hidden.length.model_copy(update={"targets": True})
+            changes = {
+                "vocabulary": Vocabulary(length=length),
+                "hidden": spec.hidden.model_copy(update={"length": length}),
+            }
+    if "hidden" not in said:
+        changes["hidden"] = None
+    spec = spec.with_sections(changes)
     if not any(kept is not None for kept in spec.sections.values()):
         raise SpecError(
             "nothing would be kept: give --vocabulary top:32, sampled:50 or head, --keep full, or parts of them"

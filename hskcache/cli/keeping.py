@@ -18,7 +18,8 @@ _OPTIONS = (
     click.option(
         "--keep",
         metavar="1l_10t_0.1h",
-        help="Layers, tokens, share of columns; a part left out keeps all; full, none.",
+        help="Layers, tokens or a share of them (0.2t), share of columns; a part left out keeps all; full, none. Of a "
+        "language model a number of tokens alone is of next tokens.",
         shell_complete=keeps,
     ),
     click.option("--student-layers", type=Whole(min=1), help="Layers of the student to come.  [default: 4]"),
@@ -67,7 +68,11 @@ _OPTIONS = (
         help="Of a causal language model: what it says of each next token, its likeliest tokens, draws, or its last "
         "states and head, these in an encoding as in head:int4.  [default: top:32]",
     ),
-    click.option("--score", type=click.Choice(tuple(SCORES)), help="What ranks positions.  [default: attention]"),
+    click.option(
+        "--score",
+        type=click.Choice(tuple(SCORES)),
+        help="What ranks positions; entropy, loss, last: of a language model.  [default: attention]",
+    ),
     click.option(
         "--score-layer",
         type=click.Choice(get_args(ScoreLayer)),

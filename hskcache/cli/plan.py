@@ -1,6 +1,7 @@
 """``hskcache plan``: what to keep for a budget of bytes."""
 
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -14,6 +15,7 @@ from hskcache.cli.keeping import job_options
 from hskcache.counted import counted
 from hskcache.errors import SpecError
 from hskcache.options import as_json
+from hskcache.spec import SCORES
 
 if TYPE_CHECKING:
     from hskcache.plan.model import BudgetPlan
@@ -56,7 +58,9 @@ def plan(
     if (num_bytes is None) == (bytes_per_row is None):
         raise SpecError("give the budget as --budget 500MB for the whole cache, or as --bytes-per-row 200")
     results = None if study is None else read_results(study)
-    request = build_request(teacher, texts, keeping, device)
+    # Whatever is kept, rows and teacher are the same; a score may need to be told how many positions.
+    is_of_next = keeping.score is not None and SCORES[keeping.score].targets_alone
+    request = build_request(teacher, texts, replace(keeping, keep="1t") if is_of_next else keeping, device)
     with TemporaryDirectory(prefix="hskcache-") as folder:
         job = prepare_build(request, Path(folder))
         # Only now: prepare_build tells better than an ImportError that torch is missing.

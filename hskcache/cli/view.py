@@ -133,7 +133,7 @@ def _print(facts: dict[str, Any], kinds: dict[str, str]) -> None:
         if (line := description.line(shown, names)) is not None:
             printer.print(f"{name}  {line}")
     columns = {
-        f"{heading} {layer}": kept
+        f"{heading} {layer}".strip(): kept
         for heading, shown, description in [*own, *added]
         for layer, kept in description.positions(shown).items()
     }

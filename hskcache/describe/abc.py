@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from typing import Any, Generic, TypeVar
 
+from hskcache.counted import counted
 from hskcache.encoded import ENCODED
 from hskcache.store.fields import StoredField
 
@@ -60,6 +61,14 @@ class Description(Generic[FieldModel]):
     def following(self, shown: Any) -> dict[int, list[dict[str, Any]]]:
         """Tokens that are known of the next one, by position, out of what :meth:`shown` gave: ``id`` and ``p`` each."""
         return {}
+
+
+def told_positions(field: StoredField) -> str:
+    """Number of positions of each row that a field keeps, in words; of all an empty word."""
+    share, tokens = getattr(field, "share", None), getattr(field, "max_tokens", None)
+    if share is not None:
+        return f"{share:g} of the positions"
+    return "" if tokens is None else counted(tokens, "position")
 
 
 class OfPositions(Description[FieldModel]):

@@ -1,7 +1,7 @@
 """Description of attention scores."""
 
 from hskcache.counted import counted
-from hskcache.describe.abc import OfPositions
+from hskcache.describe.abc import OfPositions, told_positions
 from hskcache.store.kinds.attention import AttentionField
 
 
@@ -20,5 +20,5 @@ class DescribedAttention(OfPositions[AttentionField]):
         """Layers, pairs of positions, heads and encoding."""
         heads = "mean of the heads" if field.heads == "mean" else counted(field.num_heads, "head")
         tokens = field.max_tokens
-        positions = f"{tokens} x {tokens}" if tokens else "all"
-        return f"layers {', '.join(map(str, field.layers))}; {positions} positions; {heads}; {field.encoding}"
+        positions = f"{tokens} x {tokens} positions" if tokens else told_positions(field) or "all positions"
+        return f"layers {', '.join(map(str, field.layers))}; {positions}; {heads}; {field.encoding}"

@@ -1,7 +1,6 @@
 """Description of hidden states."""
 
-from hskcache.counted import counted
-from hskcache.describe.abc import OfPositions
+from hskcache.describe.abc import OfPositions, told_positions
 from hskcache.store.kinds.hidden import HiddenField
 
 
@@ -20,7 +19,7 @@ class DescribedHidden(OfPositions[HiddenField]):
         return "; ".join(
             (
                 f"layers {', '.join(map(str, field.layers))}",
-                counted(field.max_tokens, "position") if field.max_tokens else "all positions",
+                told_positions(field) or "all positions",
                 f"{field.num_columns} of {field.width} columns ({field.columns})",
                 field.encoding,
             )

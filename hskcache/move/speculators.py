@@ -87,7 +87,7 @@ def layers_of(cache: Cache) -> list[int]:
             f"{cache.name} has the hidden layers {found}, and a draft model learns from layer {last}, the last, and "
             f"some below it; build with --keep full --store-layers 2,{last // 2},{last}, for example"
         )
-    if field.columns != "all" or field.max_tokens is not None:
+    if field.columns != "all" or not field.keeps_all:
         raise MismatchError(
             f"{cache.name} keeps some positions or columns of each hidden state, and a draft model learns from whole "
             "ones; build with --keep full"

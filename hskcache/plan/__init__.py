@@ -80,9 +80,23 @@ def plan(
 
 
 def _least(sizes: CandidateSizes) -> KeepChoice:
-    """The least that a cache of these rows can keep: logits, or of a corpus one token of one layer."""
+    """The least that a cache of these rows can keep: logits, or of a corpus one token of one layer, or next one."""
+    if _is_of_next(sizes):
+        return _next_steps(sizes)[0]
     has_else = any(name != "hidden" for name in sizes.job.layout.fields)
     return KeepChoice(None, None) if has_else else KeepChoice(_steps(sizes)[0], _encodings(sizes)[-1])
+
+
+def _is_of_next(sizes: CandidateSizes) -> bool:
+    """True where positions of next tokens alone are proposed: of language models, unless states are asked for."""
+    return sizes.job.spec.vocabulary is not None and not sizes.keeping.says_states
+
+
+def _next_steps(sizes: CandidateSizes) -> list[KeepChoice]:
+    """Numbers of positions of next tokens, ranked by entropy if nothing is said, and all of them."""
+    others = () if sizes.keeping.score is not None else (("score", "entropy"),)
+    longest = int(sizes.job.layout.lengths_N.max())
+    return [*(KeepChoice(Keep(None, count, 1.0), None, others) for count in range(1, longest)), KeepChoice(None, None)]
 
 
 def _steps(sizes: CandidateSizes) -> list[Keep]:
@@ -98,9 +112,13 @@ def _encodings(sizes: CandidateSizes) -> tuple[str, ...]:
 
 
 def _by_order(sizes: CandidateSizes, least: KeepChoice) -> BudgetPlan:
-    steps, found = _steps(sizes), list[PlanChoice]()
-    for encoding in _encodings(sizes):
-        rungs = [KeepChoice(step, encoding) for step in steps]
+    found = list[PlanChoice]()
+    if _is_of_next(sizes):
+        ladders = [_next_steps(sizes)]
+    else:
+        steps = _steps(sizes)
+        ladders = [[KeepChoice(step, encoding) for step in steps] for encoding in _encodings(sizes)]
+    for rungs in ladders:
         place = last_that_fits(rungs, sizes.fits, sizes.is_likely)
         if place is not None:
             found.append(sizes.of(rungs[place]))

@@ -54,6 +54,7 @@ def _kept(study: StudyResults, point: StudyPoint) -> KeepChoice | None:
     ):
         return None
     # What a view leaves out is as the cache has it.
-    keep = Keep(view.layers or whole.layers, view.tokens or whole.tokens, view.width or whole.fraction)
+    chosen = whole if view.tokens is None and view.share is None else view
+    keep = Keep(view.layers or whole.layers, chosen.tokens, view.width or whole.fraction, chosen.share)
     others = {option: getattr(view, name) for name, option in _OPTIONS.items()}
     return KeepChoice(keep, point.encoding, tuple((name, value) for name, value in others.items() if value is not None))

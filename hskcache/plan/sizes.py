@@ -1,4 +1,4 @@
-"""Sizes of caches that differ in what is kept of hidden states alone; rows are tokenized and a teacher loaded once."""
+"""Sizes of caches that differ in what is kept by position alone; rows are tokenized and a teacher loaded once."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 from hskcache.build.estimate import estimate
 from hskcache.build.job import Job, respecified
 from hskcache.build.keeping import Keeping
+from hskcache.build.resolving import language_spec
 from hskcache.plan.model import PlanChoice
-from hskcache.spec import Keep, Spec
+from hskcache.spec import Keep, Length, Spec, format_tokens
 
 
 class KeepChoice(NamedTuple):
@@ -29,9 +30,9 @@ class KeepChoice(NamedTuple):
         """The short form as ``--keep`` takes it."""
         if self.keep is None:
             return "none"
-        layers, tokens, fraction = self.keep
+        layers, tokens, fraction, share = self.keep
         parts = [f"{layers}l"] if layers is not None else []
-        parts += [f"{tokens}t"] if tokens is not None else []
+        parts += format_tokens(tokens, share)
         parts += [f"{fraction!r}h"] if fraction < 1.0 else []
         return "_".join(parts) or "full"
 
@@ -101,8 +102,10 @@ class CandidateSizes:
 
     def _spec(self, kept: KeepChoice) -> Spec:
         """The spec that the same options give with this ``--keep`` and ``--encoding``."""
+        vocabulary = self.job.spec.vocabulary
         if kept.keep is None:
-            return self.job.spec.model_copy(update={"hidden": None})
+            whole = None if vocabulary is None else vocabulary.model_copy(update={"length": Length()})
+            return self.job.spec.with_sections({"hidden": None, "vocabulary": whole})
         changes: dict[str, Any] = {"keep": kept.words, "encoding": kept.encoding, **dict(kept.others)}
-        asked = replace(self.keeping, **changes).spec()
-        return self.job.spec.model_copy(update={"hidden": asked.hidden})
+        asked = language_spec(self.job.teacher, replace(self.keeping, **changes).spec())
+        return self.job.spec.with_sections({"hidden": asked.hidden, "vocabulary": asked.vocabulary})

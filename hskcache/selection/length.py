@@ -10,6 +10,8 @@ from torch import Tensor
 from hskcache.selection.order import LAST, descending_keys
 from hskcache.selection.splitmix import mix, seed_state, stream
 
+_NOTHING = -80.0
+
 
 def eligible_BL(valid_BL: Tensor, special_BL: Tensor | None) -> Tensor:
     """Positions that may be kept: never padding, and no special token but the one at position 0.
@@ -76,6 +78,23 @@ def random_score(row_ids_B: Tensor, length: int, seed: int) -> Tensor:
     seed_bits = int(mix(seed_state(seed)))
     bits = stream(mix(row_ids_B + seed_bits), length)
     return ((bits >> 40) & 0xFFFFFF).to(torch.float32) * 2.0**-24
+
+
+def entropy_score(logits_CV: Tensor) -> Tensor:
+    """The entropy of softmax(logits) in nats [arXiv 2602.01395], float32 [C].
+
+    With d the logits less the greatest, it is log sum e^d - (sum d e^d) / (sum e^d): small where one token has nearly
+    all, without a difference of large numbers.
+
+    Args:
+        logits_CV: float32; minus infinity has no part in it.
+    """
+    # Beyond that e^d is nothing, and slow on a CPU.
+    below_CV = (logits_CV - logits_CV.amax(-1, keepdim=True)).clamp_(min=_NOTHING)
+    weights_CV = below_CV.exp()
+    total_C = weights_CV.sum(-1)
+    mean_C: Tensor = torch.linalg.vecdot(weights_CV, below_CV) / total_C
+    return total_C.log() - mean_C
 
 
 def top_positions(scores_BL: Tensor, eligible_BL: Tensor, tokens: int | None) -> tuple[Tensor, Tensor]:

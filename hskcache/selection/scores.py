@@ -13,6 +13,7 @@ from torch import Tensor
 from hskcache.selection.length import (
     attention_logit_score,
     attention_score,
+    entropy_score,
     left_score,
     random_score,
     received_score,
@@ -86,7 +87,24 @@ def _right(rows: Scored) -> Tensor:
     return right_score(batch, length, rows.input_ids_BL.device)
 
 
-SCORED: Table[AttentionScore | RowScore] = Table(
+class SaidNext(NamedTuple):
+    """Answers of a language model for the next token at some positions.
+
+    ``logits_CV``: float32; ``gold_C``: those of the row's own next tokens.
+    """
+
+    logits_CV: Tensor
+    gold_C: Tensor
+
+
+@dataclass(frozen=True)
+class NextScore:
+    """A score of what the teacher says of the next token: ``of`` leads from its answers to float32 [C]."""
+
+    of: Callable[[SaidNext], Tensor]
+
+
+SCORED: Table[AttentionScore | RowScore | NextScore] = Table(
     "a score of positions",
     {
         "attention": AttentionScore(lambda one: attention_score(one.probabilities_BHQL[:, :, 0])),
@@ -101,6 +119,9 @@ SCORED: Table[AttentionScore | RowScore] = Table(
         "random": RowScore(lambda rows: random_score(rows.row_ids_B, rows.input_ids_BL.shape[1], rows.seed)),
         "cls": RowScore(_left),
         "all": RowScore(_left),
+        "last": RowScore(_right),
+        "entropy": NextScore(lambda said: entropy_score(said.logits_CV)),
+        "loss": NextScore(lambda said: said.logits_CV.logsumexp(-1) - said.gold_C),
     },
 )
 """Scores by the word, as in :data:`hskcache.spec.SCORES`."""

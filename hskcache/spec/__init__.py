@@ -21,6 +21,7 @@ from hskcache.spec.sections import (
 from hskcache.spec.short import (
     Keep,
     format_keep,
+    format_tokens,
     layer_map_changes,
     numbers,
     numbers_or_word,
@@ -73,6 +74,7 @@ __all__ = [
     "WidthName",
     "Windows",
     "format_keep",
+    "format_tokens",
     "layer_map_changes",
     "numbers",
     "numbers_or_word",

@@ -1,8 +1,8 @@
 """Sections of a spec: what is kept of each kind of knowledge."""
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Field, model_validator
 
 from hskcache.spec.words import (
     EncodingName,
@@ -13,7 +13,7 @@ from hskcache.spec.words import (
     VocabularyForm,
     WidthName,
 )
-from hskcache.strict import Strict
+from hskcache.strict import Grown, Strict
 
 
 class Depth(Strict):
@@ -40,23 +40,45 @@ class Depth(Strict):
     stored: Literal["mapped", "all"] | list[Annotated[int, Field(ge=0)]] = "mapped"
 
 
-class Length(Strict):
-    """Positions: the ``tokens`` best of each row by ``score`` [MUD 3.2].
+class Length(Grown):
+    """Positions: the ``tokens`` best of each row by ``score`` [MUD 3.2], or a share of them.
 
     Attributes:
+        tokens: how many; None with ``share`` None, too: every position, in the order of the row.
+        share: of those of a row that may be kept, rounded half to even, and one at least.
         score: what ranks positions, a word of :data:`SCORES`: ``attention`` (of the first token, mean over heads),
             ``attention-logit`` (the same before the softmax), ``received``, ``left``, ``right``, ``random``, ``cls``
-            (the first alone) or ``all``.
+            (the first alone) or ``all``; of a language model's rows ``entropy`` of the next token, ``loss`` on it, or
+            ``last``.
         score_layer: whose attention: ``producing``, the layer that made the states; ``last``, the teacher's;
             ``mapped``, the one that the top student layer learns from.
         seed: of ``random``.
+        targets: True keeps those positions alone whose next token is to be predicted, of rows of a language model.
     """
 
-    tokens: int | None = Field(default=None, ge=1, description="None keeps every position")
+    # Older pydantic cannot write a model that adds a serializer of its own before it is built.
+    model_config = ConfigDict(defer_build=False)
+
+    later: ClassVar[frozenset[str]] = frozenset({"share", "targets"})
+
+    tokens: int | None = Field(default=None, ge=1)
+    share: float | None = Field(default=None, gt=0.0, le=1.0)
     score: ScoreName = "attention"
     score_layer: ScoreLayer = "producing"
     specials: bool = Field(default=True, description="False never keeps a special token but the first")
     seed: int = Field(default=0, ge=0)
+    targets: bool = False
+
+    @model_validator(mode="after")
+    def _check(self) -> "Length":
+        if self.tokens is not None and self.share is not None:
+            raise ValueError("a number of tokens and a share of them are two ways to say the same; give one")
+        return self
+
+    @property
+    def is_whole(self) -> bool:
+        """True if every position is kept, in the order of the row."""
+        return self.tokens is None and self.share is None
 
 
 class Width(Strict):
@@ -140,8 +162,8 @@ MOST_TOKENS = 1 << 12
 """Most tokens that are kept, or drawn, at a position: of more, states are smaller."""
 
 
-class Vocabulary(Strict):
-    """Knowledge of the next token at every position that has one: the teacher's distribution over its vocabulary.
+class Vocabulary(Grown):
+    """Knowledge of next tokens, at positions that have one to be predicted: the teacher's distribution over them.
 
     Attributes:
         form: ``top``, the likeliest tokens and, as one bucket, all others; ``sampled``, draws ["Sparse Logit Sampling",
@@ -150,12 +172,18 @@ class Vocabulary(Strict):
         count: tokens kept, or drawn, at a position; None: 32 likeliest, or 50 draws. Of ``head`` there is none.
         seed: of ``sampled``.
         encoding: how the states of ``head`` are stored, as of :class:`Hidden`.
+        length: which positions of each row.
     """
+
+    model_config = ConfigDict(defer_build=False)
+
+    later: ClassVar[frozenset[str]] = frozenset({"length"})
 
     form: VocabularyForm = "top"
     count: int | None = Field(default=None, ge=1, le=MOST_TOKENS)
     seed: int = Field(default=0, ge=0)
     encoding: EncodingName = "int8"
+    length: Length = Length.defaults()
 
 
 VOCABULARY_COUNTS = {"top": 32, "sampled": 50}

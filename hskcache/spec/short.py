@@ -12,21 +12,27 @@ from hskcache.spec.words import LayerMapName, VocabularyForm
 from hskcache.strict import Strict
 
 _COUNT = re.compile(r"[0-9]{1,9}")
+_SHARE = re.compile(r"[.eE]")
+"""Signs of a number that is no whole one."""
 
 
 class Keep(NamedTuple):
-    """The short form ``{k}l_{K}t_{p}h`` in parts; ``None`` keeps everything along that dimension."""
+    """The short form ``{k}l_{K}t_{p}h`` in parts; ``None`` keeps everything along that dimension.
+
+    ``share``: of the tokens, where K is one.
+    """
 
     layers: int | None
     tokens: int | None
     fraction: float
+    share: float | None = None
 
 
 def parse_keep(text: str, flag: str = "--keep") -> Keep | None:
-    """Read ``1l_10t_0.1h``, any part of it, ``full`` (all three dimensions) or ``none``.
+    """Read ``1l_10t_0.1h``, any part of it, ``full`` (all three dimensions) or ``none``; ``0.2t`` is a share of tokens.
 
-    Returns the three counts, or None for ``none``. Raises SpecError if not of that form, a count below 1, or a
-    fraction outside (0, 1].
+    Returns the counts, or None for ``none``. Raises SpecError if not of that form, a count below 1, or a share outside
+    (0, 1].
     """
     if text == "none":
         return None
@@ -37,29 +43,32 @@ def parse_keep(text: str, flag: str = "--keep") -> Keep | None:
     # Each letter at most once and in this order; an empty part has no letter.
     if "_".join(f"{parts[letter]}{letter}" for letter in "lth" if letter in parts) != text or not all(parts.values()):
         raise SpecError(f"{what} is not of the form 1l_10t_0.1h (layers, tokens, share of columns), full or none")
-    return Keep(
-        _count(what, parts.get("l"), "layers"), _count(what, parts.get("t"), "tokens"), _fraction(what, parts.get("h"))
-    )
+    layers, fraction = _count(what, parts.get("l"), "layers"), _share(what, parts.get("h", "1"), "columns", "0.1h")
+    tokens = parts.get("t")
+    if tokens is not None and _SHARE.search(tokens):
+        return Keep(layers, None, fraction, _share(what, tokens, "tokens", "0.2t"))
+    return Keep(layers, _count(what, tokens, "tokens"), fraction)
 
 
 def _count(what: str, digits: str | None, name: str) -> int | None:
     if digits is None:
         return None
     if not _COUNT.fullmatch(digits):
-        raise SpecError(f"{what}: {digits!r} is not a number of {name}; write a whole number such as 10")
+        or_share = ", or a share such as 0.2" if name == "tokens" else ""
+        raise SpecError(f"{what}: {digits!r} is not a number of {name}; write a whole number such as 10{or_share}")
     if int(digits) == 0:
         raise SpecError(f"{what}: 0 {name}; give at least 1, leave the part out to keep all, or use none")
     return int(digits)
 
 
-def _fraction(what: str, digits: str | None) -> float:
+def _share(what: str, digits: str, name: str, such: str) -> float:
     try:
-        fraction = float(digits or "1")
+        share = float(digits)
     except ValueError:
-        raise SpecError(f"{what}: {digits!r} is not a number; write a share such as 0.1h") from None
-    if not 0.0 < fraction <= 1.0:
-        raise SpecError(f"{what}: the share of columns is {fraction:g}; give one above 0 and at most 1")
-    return fraction
+        raise SpecError(f"{what}: {digits!r} is not a number; write a share such as {such}") from None
+    if not 0.0 < share <= 1.0:
+        raise SpecError(f"{what}: the share of {name} is {share:g}; give one above 0 and at most 1")
+    return share
 
 
 def layer_map_changes(text: str) -> dict[str, Any]:
@@ -125,14 +134,21 @@ def format_keep(kept: Strict | None) -> str:
     if isinstance(kept, Embedding):
         return kept.pooling if kept.dims is None else f"{kept.pooling} {kept.dims}"
     if isinstance(kept, Vocabulary):
-        return f"head:{kept.encoding}" if kept.form == "head" else f"{kept.form}:{kept.count}"
+        form = f"head:{kept.encoding}" if kept.form == "head" else f"{kept.form}:{kept.count}"
+        return " ".join([form, *format_tokens(kept.length.tokens, kept.length.share)])
     assert isinstance(kept, Kept)
     parts = []
     num_layers = kept.depth.num_layers if kept.depth.kept is None else len(kept.depth.kept)
     if num_layers is not None:
         parts.append(f"{num_layers}l")
-    if kept.length.tokens is not None:
-        parts.append(f"{kept.length.tokens}t")
+    parts += format_tokens(kept.length.tokens, kept.length.share)
     if isinstance(kept, Hidden) and kept.width.fraction < 1.0:
         parts.append(f"{kept.width.fraction!r}h")
     return "_".join(parts) or "full"
+
+
+def format_tokens(tokens: int | None, share: float | None) -> list[str]:
+    """The part of a short form that says how many positions, ``10t`` or ``0.2t``; none where all are kept."""
+    if share is not None:
+        return [f"{share!r}t"]
+    return [] if tokens is None else [f"{tokens}t"]

@@ -7,16 +7,24 @@ from hskcache.table import OneOf, Table
 
 
 class Admitted(NamedTuple):
-    """Positions that a score lets be kept: all, the first alone, or all of them without a choice."""
+    """Positions that a score lets be kept: all, the first alone, or all of them without a choice.
+
+    ``ranks_targets``: it can rank the positions of a language model's rows that say a token to be predicted;
+    ``targets_alone``: it ranks no others.
+    """
 
     first_alone: bool = False
     without_choice: bool = False
+    ranks_targets: bool = False
+    targets_alone: bool = False
 
 
 SCORES: Table[Admitted] = Table(
     "a score of positions",
     {
-        **dict.fromkeys(("attention", "attention-logit", "received", "left", "right", "random"), Admitted()),
+        **dict.fromkeys(("attention", "attention-logit", "received"), Admitted()),
+        **dict.fromkeys(("left", "right", "random"), Admitted(ranks_targets=True)),
+        **dict.fromkeys(("entropy", "loss", "last"), Admitted(ranks_targets=True, targets_alone=True)),
         "cls": Admitted(first_alone=True),
         "all": Admitted(without_choice=True),
     },

@@ -19,6 +19,7 @@ from hskcache.attention import listening
 from hskcache.errors import TeacherError
 from hskcache.output_head import without_logits
 from hskcache.selection.scores import SCORED, Attended, AttentionScore
+from hskcache.spec import SCORES
 from hskcache.teacher.taps import Taps, tapped
 from hskcache.timeline import span
 
@@ -32,12 +33,16 @@ class Wanted:
         scores: names of scores, and the attention layers, counted from 0, that score positions by them.
         attention: transformer layers, counted from 1, whose query and key are kept.
         final: whether the states that go into a language model's head are kept.
+        next: names of scores of positions by what the teacher says of the next token.
+        logits: whether somebody makes logits of next tokens of the final states, for which the head is passed over.
     """
 
     hidden: frozenset[int] = frozenset()
     scores: frozenset[tuple[str, int]] = frozenset()
     attention: frozenset[int] = frozenset()
     final: bool = False
+    next: frozenset[str] = frozenset()
+    logits: bool = False
 
     def __or__(self, other: "Wanted") -> "Wanted":
         return Wanted(
@@ -45,6 +50,8 @@ class Wanted:
             self.scores | other.scores,
             self.attention | other.attention,
             self.final or other.final,
+            self.next | other.next,
+            self.logits or other.logits,
         )
 
 
@@ -67,17 +74,20 @@ class Captured:
     Attributes:
         logits: the teacher's output, [B, C] float32; None for an encoder without a classifier and a language model.
         hidden: wanted hidden layer -> states [B, L, D] in the teacher's dtype; layer 0 is the embedding output.
-        scores: score and attention layer (counted from 0) -> score of every position [B, L] float32.
+        scores: score and attention layer (counted from 0), or None of a score that no layer gives -> score of every
+            position [B, L] float32.
         attention: transformer layer (counted from 1) -> query and key.
         final: states that go into a language model's head [B, L, D], in its dtype, where they are wanted.
+        asked: names of scores by the next token that positions are to have; whoever passes over the head gives them.
         num_attentions: how often the model attended; counted where something of it is wanted by its queries.
     """
 
     logits: Tensor | None = None
     hidden: dict[int, Tensor] = field(default_factory=dict)
-    scores: dict[tuple[str, int], Tensor] = field(default_factory=dict)
+    scores: dict[tuple[str, int | None], Tensor] = field(default_factory=dict)
     attention: dict[int, Projected] = field(default_factory=dict)
     final: Tensor | None = None
+    asked: frozenset[str] = frozenset()
     num_attentions: int = 0
 
 
@@ -130,7 +140,7 @@ def capture(model: PreTrainedModel, taps: Taps, inputs: Mapping[str, Tensor], wa
         TeacherError: something is wanted that cannot be seen of the model.
     """
     require_seen(taps, wanted, type(model).__name__)
-    captured = Captured()
+    captured = Captured(asked=wanted.next)
     recorder = _Recorder(wanted, inputs["attention_mask"].bool(), captured)
     listens = taps.attention == "queries" and (wanted.scores or wanted.attention)
     asked = {"output_attentions": True} if taps.attention == "maps" and wanted.scores else {}
@@ -170,9 +180,12 @@ def _serves(taps: Taps) -> str:
     """Parts of a spec that a model can serve, in words."""
     if not taps.states:
         return "logits alone can be cached of it: --keep none"
-    scores = sorted(
-        name
-        for name, score in SCORED.items()
-        if not isinstance(score, AttentionScore) or (taps.attention == "maps" and not score.before_softmax)
-    )
+    scores = sorted(name for name, score in SCORED.items() if _serves_score(name, score, taps))
     return f"it can serve logits and hidden states, whose positions --score {', '.join(scores)} can choose"
+
+
+def _serves_score(name: str, score: object, taps: Taps) -> bool:
+    """True if a score can choose positions of a model that does not show its queries."""
+    if isinstance(score, AttentionScore):
+        return taps.attention == "maps" and not score.before_softmax
+    return not SCORES[name].targets_alone

@@ -1,7 +1,5 @@
 """Rows as one rectangle, as models read them."""
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -28,17 +26,6 @@ def padded(rows: TokenizedRows, index_B: NDArray[np.integer], pad_token_id: int)
         inputs[name] = np.full(valid_BL.shape, fill, np.int64)
         inputs[name][valid_BL] = stored[flat]
     return inputs
-
-
-def places_of_targets(targets: NDArray[Any] | None, offsets: NDArray[Any]) -> NDArray[np.int64]:
-    """Places among all tokens of rows of those that are to be predicted, ascending: int64 [T].
-
-    ``targets``: 1 of each token that is to be predicted; None: all but the first of each row are. ``offsets``: where
-    the tokens of each row begin, [N + 1].
-    """
-    is_target = np.ones(int(offsets[-1]), np.bool_) if targets is None else targets.astype(np.bool_)
-    is_target[offsets[:-1][np.diff(offsets) > 0]] = False
-    return np.flatnonzero(is_target).astype(np.int64)
 
 
 def places_before_targets(rows: TokenizedRows, index_B: NDArray[np.integer], length: int) -> NDArray[np.int64]:

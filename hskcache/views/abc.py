@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from hskcache.counted import counted
 from hskcache.errors import MismatchError
-from hskcache.spec import Depth, Kept, Spec
+from hskcache.selection.positions import num_positions
+from hskcache.spec import Depth, Length, Spec
 from hskcache.store.fields import OFFSETS, StoredField, kind_of, layer_name
 from hskcache.store.request import LayerKept, Request, TeacherInfo
 from hskcache.views.view import View
@@ -25,13 +26,15 @@ class RowTokens(NamedTuple):
         row_ids: numbers of the rows in the data set, int64 [n].
         input_ids: tokens of row after row, integers [sum L].
         offsets: where the tokens of each row begin, int64 [n + 1].
-        special_ids: of the tokens that mark structure.
+        special_ids: gives those of the tokens that mark structure.
+        targets: 1 of each token that a language model is to predict; None: of all but the first of each row.
     """
 
     row_ids: NDArray[np.int64]
     input_ids: NDArray[Any]
     offsets: NDArray[np.int64]
-    special_ids: frozenset[int]
+    special_ids: Callable[[], frozenset[int]]
+    targets: NDArray[Any] | None = None
 
 
 class ShardContext(NamedTuple):
@@ -177,34 +180,81 @@ def check_layers(source: ViewedField, wanted: list[int]) -> None:
         )
 
 
-def check_tokens(source: ViewedField, kept: Kept, stored: int | None) -> None:
+def check_tokens(source: ViewedField, length: Length, was: Length) -> None:
     """Raise unless the best positions of each row are the first ones that are stored.
 
     Args:
         source: the field.
-        kept: the kind's part of the narrower spec.
-        stored: K of the field.
+        length: of the view, by the cache's own score.
+        was: of the cache.
 
     Raises:
         MismatchError: they are not.
     """
-    tokens, most = kept.length.tokens, source.request.spec.max_length
-    if tokens is None or tokens == stored:
+    if (length.tokens, length.share) == (was.tokens, was.share):
         return
-    if stored is not None and tokens > stored:
-        source.refuse(f"{counted(tokens, 'position')} are asked for, and {stored} are stored; ask for at most {stored}")
-    # Of these two the order of the row is the order of the scores.
-    if stored is None and kept.length.score not in {"left", "cls"}:
+    # Of these the order of the row is the order of the scores.
+    if was.is_whole and length.score not in {"left", "cls"}:
+        best = f"{source.request.spec.max_length}t" if length.share is None else "1.0t"
         source.refuse(
             "every position is stored, in the order of the row, so nothing tells which are best; a cache built with "
-            f"{most}t holds as many, best first"
+            f"{best} holds as many, best first"
         )
+    if length.tokens is not None and was.tokens is not None and length.tokens > was.tokens:
+        source.refuse(
+            f"{counted(length.tokens, 'position')} are asked for, and {was.tokens} are stored; ask for at most "
+            f"{was.tokens}"
+        )
+    share = f"the share {length.share or was.share} of the positions"
+    if length.share is not None and was.share is not None and length.share > was.share:
+        source.refuse(f"{share} is asked for, and {was.share:g} is stored; ask for at most {was.share!r}t")
+    if length.tokens is not None and was.share is not None and was.share < 1.0 and length.tokens > 1:
+        source.refuse(
+            f"{counted(length.tokens, 'position')} are asked for, and {share} is stored, of short rows fewer; ask for "
+            "a share"
+        )
+    if length.share is not None and was.tokens is not None:
+        most = int(num_positions(length, most_positions(source, was))[0])
+        if most > was.tokens:
+            source.refuse(
+                f"{share} is asked for, which are up to {most}, and {was.tokens} are stored; ask for a smaller share, "
+                "or for a number"
+            )
 
 
-def best_first(offsets: NDArray[np.int64], tokens: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Places of the first ``tokens`` positions of each row, int64 [P'], and where rows begin there, int64 [n + 1]."""
-    kept = np.minimum(np.diff(offsets), tokens)
-    return spans(offsets[:-1], kept), starts_of(kept)
+def most_positions(source: ViewedField, length: Length) -> NDArray[np.int64]:
+    """Positions of the longest row that may be kept, int64 [1]."""
+    return np.array([source.request.spec.max_length - length.targets], np.int64)
+
+
+def first_positions(arrays: Arrays, length: Length, beside: ShardContext) -> Arrays:
+    """The arrays of the first positions of each row, as many as a length says.
+
+    Args:
+        arrays: of a shard, all of an entry a position but for the offsets.
+        length: of the view.
+        beside: what there is beside them in the cache.
+    """
+    places, offsets = best_first(arrays["position_offsets"], kept_of(arrays["position_offsets"], length, beside))
+    return {name: offsets if name == "position_offsets" else array[places] for name, array in arrays.items()}
+
+
+def kept_of(offsets: NDArray[np.int64], length: Length, beside: ShardContext) -> NDArray[np.int64]:
+    """Positions of each row that a length keeps of those stored, int64 [n]; ``offsets``: of these, int64 [n + 1]."""
+    stored: NDArray[np.int64] = np.diff(offsets)
+    if length.share is None:
+        return num_positions(length, stored)
+    from hskcache.views.eligible import num_eligible
+
+    return np.minimum(num_positions(length, num_eligible(length, beside.tokens())), stored)
+
+
+def best_first(
+    offsets: NDArray[np.int64], kept: NDArray[np.int64] | int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Places of the first ``kept`` positions of each row, int64 [P'], and where rows begin there, int64 [n + 1]."""
+    counts = np.minimum(np.diff(offsets), kept)
+    return spans(offsets[:-1], counts), starts_of(counts)
 
 
 def spans(begin: NDArray[np.int64], counts: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -5,7 +5,6 @@ encoding has a scale for each vector, a build would give the shorter one another
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +22,7 @@ from hskcache.views.abc import (
     best_first,
     check_layers,
     check_tokens,
+    kept_of,
     narrower_depth,
     spans,
     starts_of,
@@ -37,13 +37,11 @@ class AttentionNarrowing:
 
     def spec(self, view: View, kept: Attention) -> Attention:
         """The spec with the dimensions of the view in place of its own."""
-        layers, tokens = view.attention_layers, view.attention_tokens
-        if layers is None and tokens is None:
+        layers, positions = view.attention_layers, view.attention_positions
+        if layers is None and not positions:
             return kept
-        changes: dict[str, Any] = {"depth": narrower_depth(kept.depth, layers)}
-        if tokens is not None:
-            changes["length"] = kept.length.model_copy(update={"tokens": tokens})
-        return kept.model_copy(update=changes)
+        length = kept.length.model_copy(update=positions)
+        return kept.model_copy(update={"depth": narrower_depth(kept.depth, layers), "length": length})
 
     def pairs(self, spec: Spec, teacher: TeacherInfo) -> dict[str, list[LayerKept]]:
         """The pairs of layers whose attention is compared."""
@@ -55,33 +53,40 @@ class AttentionNarrowing:
         Raises:
             MismatchError: it has layers or positions that are not stored, or scores that a build would store otherwise.
         """
-        stored, field = source.field, attention_field(kept, source.request.teacher)
+        stored, field, was = source.field, attention_field(kept, source.request.teacher), source.request.spec.attention
         assert isinstance(stored, AttentionField)
+        assert was is not None
         if (stored.heads, stored.encoding) != (field.heads, field.encoding):
             source.refuse("it is stored otherwise than it was asked for; build the cache again")
         check_layers(source, field.layers)
-        check_tokens(source, kept, stored.max_tokens)
-        if field.max_tokens != stored.max_tokens and ENCODED[field.encoding].beside:
+        check_tokens(source, kept.length, was.length)
+        is_fewer = (field.max_tokens, field.share) != (stored.max_tokens, stored.share)
+        if is_fewer and ENCODED[field.encoding].beside:
             source.refuse(
                 f"{field.encoding} has one scale for the scores of a query, which between fewer positions would be "
                 "another; leave its positions out, or build a cache with them or with a float encoding"
             )
-        return NarrowedScores(stored, field)
+        return NarrowedScores(stored, field, kept)
 
 
 @dataclass(frozen=True)
 class NarrowedScores(Narrowed):
-    """Attention scores of a view, each stored by itself wherever positions are fewer."""
+    """Attention scores of a view, each stored by itself wherever positions are fewer.
+
+    Attributes:
+        kept: section of the narrower spec.
+    """
 
     source: AttentionField
     field: AttentionField
+    kept: Attention
 
     def shard(self, arrays: Arrays, beside: ShardContext) -> Arrays:
         """The scores between the best positions of each row: of every head the first rows and columns."""
-        if self.field.max_tokens is None or self.field.max_tokens == self.source.max_tokens:
+        if (self.field.max_tokens, self.field.share) == (self.source.max_tokens, self.source.share):
             return arrays
         stored, heads = arrays["position_offsets"], self.field.num_heads
-        places, offsets = best_first(stored, self.field.max_tokens)
+        places, offsets = best_first(stored, kept_of(stored, self.kept.length, beside))
         scores = _scores_between(stored, np.diff(offsets), heads)
         found: Arrays = {"position_offsets": offsets}
         for name, array in arrays.items():

@@ -7,7 +7,7 @@ also be selected anew: positions by what the rows tell, columns in other ways, v
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from hskcache.encoded import ENCODED
 from hskcache.errors import DamageError
 from hskcache.resolved import hidden_field, layer_pairs
 from hskcache.selection.columns import uniform_columns
-from hskcache.spec import SCORES, Hidden, Length, Spec, Width
+from hskcache.spec import Hidden, Spec, Width
 from hskcache.store.fields import HiddenField, layer_name
 from hskcache.store.files import canonical_json
 from hskcache.store.request import LayerKept, TeacherInfo
@@ -25,14 +25,15 @@ from hskcache.views.abc import (
     ShardContext,
     Stored,
     ViewedField,
-    best_first,
     check_layers,
     check_tokens,
+    first_positions,
     narrower_depth,
 )
+from hskcache.views.anew import RankedAnew, check_ranking
 from hskcache.views.view import View
 
-_PARTS = ("layers", "tokens", "width", "target", "score", "specials", "columns", "encoding")
+_PARTS = ("layers", "tokens", "share", "width", "target", "score", "specials", "columns", "encoding")
 """Parts of a view that are about hidden states."""
 
 
@@ -44,8 +45,8 @@ class HiddenNarrowing:
         if all(getattr(view, name) is None for name in _PARTS):
             return kept
         changes: dict[str, Any] = {"depth": narrower_depth(kept.depth, view.layers, view.target)}
-        length = {"tokens": view.tokens, "score": view.score, "specials": view.specials}
-        changes["length"] = kept.length.model_copy(update=_given(length))
+        length = view.positions | _given({"score": view.score, "specials": view.specials})
+        changes["length"] = kept.length.model_copy(update=length)
         # Where every column is stored, some of them are the largest.
         largest = "magnitude" if kept.width.scheme == "all" and view.width not in {None, 1.0} else None
         width = {"fraction": view.width, "scheme": view.columns or largest}
@@ -70,24 +71,17 @@ class HiddenNarrowing:
         check_layers(source, field.layers)
         is_other = (kept.length.score, kept.length.specials) != (was.length.score, was.length.specials)
         if is_other:
-            _check_ranking(source, kept.length, was.length)
+            check_ranking(source, kept.length, was.length)
         else:
-            check_tokens(source, kept, stored.max_tokens)
-        if field.columns == "pca" and field.max_tokens != stored.max_tokens:
+            check_tokens(source, kept.length, was.length)
+        if field.columns == "pca" and (field.max_tokens, field.share) != (stored.max_tokens, stored.share):
             source.refuse(
                 "principal components are fitted to the positions that are kept, so fewer would have others; leave the "
                 "positions out, or build a cache with them"
             )
         _check_columns(source, kept.width, stored, field)
         ranks = kept.length.score != was.length.score
-        return NarrowedStates(stored, field, kept.width, RankedAnew(kept.length, ranks) if is_other else None)
-
-
-class RankedAnew(NamedTuple):
-    """Positions that are chosen otherwise than in the cache: how, and whether by another score."""
-
-    length: Length
-    ranks: bool
+        return NarrowedStates(stored, field, kept, RankedAnew(kept.length, ranks) if is_other else None)
 
 
 @dataclass(frozen=True)
@@ -95,13 +89,13 @@ class NarrowedStates(Narrowed):
     """Hidden states of a view.
 
     Attributes:
-        width: which columns there are.
+        kept: section of the narrower spec.
         anew: how positions are chosen; None: as in the cache, fewer of them at most.
     """
 
     source: HiddenField
     field: HiddenField
-    width: Width
+    kept: Hidden
     anew: RankedAnew | None = None
 
     @property
@@ -109,7 +103,7 @@ class NarrowedStates(Narrowed):
         """The positions, where they are others, and columns that are shared where the cache has all."""
         positions = [] if self.anew is None else [canonical_json(self.anew.length.model_dump(mode="json")).decode()]
         shares = self.field.columns == "shared" and self.source.columns == "all"
-        return positions + ([canonical_json(self.width.model_dump(mode="json")).decode()] if shares else [])
+        return positions + ([canonical_json(self.kept.width.model_dump(mode="json")).decode()] if shares else [])
 
     @property
     def has_fewer_columns(self) -> bool:
@@ -120,9 +114,8 @@ class NarrowedStates(Narrowed):
         """Positions first, then columns, then the encoding, as a build has it."""
         if self.anew is not None:
             arrays = self._ranked(arrays, self.anew, beside)
-        elif self.field.max_tokens is not None and self.field.max_tokens != self.source.max_tokens:
-            places, offsets = best_first(arrays["position_offsets"], self.field.max_tokens)
-            arrays = {name: offsets if name == "position_offsets" else array[places] for name, array in arrays.items()}
+        elif (self.field.max_tokens, self.field.share) != (self.source.max_tokens, self.source.share):
+            arrays = first_positions(arrays, self.kept.length, beside)
         if not self.has_fewer_columns and self.field.encoding == self.source.encoding:
             return arrays
         found: Arrays = {"position_offsets": arrays["position_offsets"]}
@@ -143,7 +136,7 @@ class NarrowedStates(Narrowed):
         ranking = RankedPositions(anew.length, anew.ranks, beside.tokens())
         found: Arrays = {"position_offsets": ranking.offsets}
         for layer, parts in _by_layer(arrays, self.field.layers).items():
-            places = ranking.places(parts["positions"])
+            places = ranking.places(parts["positions"], arrays["position_offsets"])
             found |= {f"{layer}/{name}": array[places] for name, array in parts.items()}
         return found
 
@@ -155,11 +148,12 @@ class NarrowedStates(Narrowed):
 
     def _columns(self) -> Any:
         """The columns that all positions of the view share, uint16 [W]."""
-        if self.width.scheme == "uniform":
-            return np.array(uniform_columns(self.field.width, self.width.fraction), np.uint16)
+        width = self.kept.width
+        if width.scheme == "uniform":
+            return np.array(uniform_columns(self.field.width, width.fraction), np.uint16)
         from hskcache.views.columns import drawn
 
-        return drawn(self.field, self.width.seed)
+        return drawn(self.field, width.seed)
 
     def _shared(self, parts: Arrays, layer: str, beside: ShardContext) -> Arrays:
         """The parts of a layer at the columns that all positions share."""
@@ -200,28 +194,6 @@ def _by_layer(arrays: Arrays, layers: Sequence[int]) -> dict[str, Arrays]:
 
 def _given(values: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
-
-
-def _check_ranking(source: ViewedField, length: Length, was: Length) -> None:
-    """Raise unless positions that are chosen otherwise are stored, and what is stored tells which these are.
-
-    Raises:
-        MismatchError: they are not; tells why.
-    """
-    stored = source.field
-    assert isinstance(stored, HiddenField)
-    longest = source.request.spec.max_length
-    has_all = was.specials and not SCORES[was.score].first_alone
-    if not has_all or (stored.max_tokens is not None and stored.max_tokens < longest):
-        source.refuse(
-            f"positions are to be chosen by {length.score}{'' if length.specials else ' without special tokens'}, and "
-            f"not every position is stored; a cache built with {longest}t holds all"
-        )
-    if length.score == was.score and stored.max_tokens is None and length.tokens is not None and length.score != "left":
-        source.refuse(
-            "every position is stored, in the order of the row, so nothing tells which are best; a cache built with "
-            f"{longest}t holds as many, best first"
-        )
 
 
 def _check_columns(source: ViewedField, width: Width, stored: HiddenField, field: HiddenField) -> None:

@@ -19,11 +19,13 @@ from hskcache.views.hidden import HiddenNarrowing
 from hskcache.views.records import ViewFormat, ViewRecords
 from hskcache.views.shelf import ViewedCache, ViewShelf
 from hskcache.views.view import View
+from hskcache.views.vocabulary import VocabularyNarrowing
 
 NARROWINGS: dict[str, Narrowing] = {
     "hidden": HiddenNarrowing(),
     "attention": AttentionNarrowing(),
     "embedding": EmbeddingNarrowing(),
+    "vocabulary": VocabularyNarrowing(),
 }
 """Narrowings by kind; of another kind rows alone can be fewer."""
 

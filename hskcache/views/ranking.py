@@ -10,9 +10,11 @@ import torch
 from numpy.typing import NDArray
 
 from hskcache.selection.length import random_score
-from hskcache.spec import SCORES, Length
+from hskcache.selection.positions import num_positions
+from hskcache.spec import Length
 from hskcache.text.tokenize import load_tokenizer, special_ids
 from hskcache.views.abc import RowTokens, best_first, starts_of
+from hskcache.views.eligible import eligible, num_eligible
 
 Integers = NDArray[np.int64]
 
@@ -36,45 +38,38 @@ class RankedPositions:
         self._ranks = ranks
         self._rows = rows
         self._lengths = np.diff(rows.offsets)
-        self._is_eligible = self._eligible()
-        counts = np.add.reduceat(self._is_eligible.astype(np.int64), rows.offsets[:-1])
-        self._offsets = starts_of(counts)
+        self._is_eligible = eligible(length, rows)
+        self._offsets = starts_of(num_eligible(length, rows))
 
     @property
     def offsets(self) -> Integers:
         """Offsets of the positions that are kept of each row, int64 [n + 1]."""
-        return self._offsets if self._length.tokens is None else best_first(self._offsets, self._length.tokens)[1]
+        return best_first(self._offsets, self._kept)[1]
 
-    def places(self, positions: NDArray[np.uint16]) -> Integers:
-        """Places of the kept positions among all, best first, int64 [P'].
+    @property
+    def _kept(self) -> Integers:
+        """Positions that are kept of each row, int64 [n]."""
+        return num_positions(self._length, np.diff(self._offsets))
 
-        ``positions``: all of each row, row after row, uint16 [sum L].
+    def places(self, positions: NDArray[np.uint16], offsets: Integers) -> Integers:
+        """Places of the kept positions among the stored ones, best first, int64 [P'].
+
+        ``positions``: stored of each row, all that may be kept among them, row after row, uint16 [P]; ``offsets``:
+        where those of each row begin, int64 [n + 1].
         """
-        own = positions.astype(np.int64)
-        rows = np.repeat(np.arange(len(self._lengths)), self._lengths)
+        own, rows = positions.astype(np.int64), np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
         entries = np.flatnonzero(self._is_eligible[self._rows.offsets[rows] + own])
         own, rows = own[entries], rows[entries]
         order = entries[np.lexsort((own, self._keys(rows, own, entries), rows))]
-        tokens = self._length.tokens
-        return order if tokens is None else order[best_first(self._offsets, tokens)[0]]
-
-    def _eligible(self) -> NDArray[np.bool_]:
-        """Tokens whose positions may be kept, bool [sum L]."""
-        first = np.zeros(len(self._rows.input_ids), bool)
-        first[self._rows.offsets[:-1]] = True
-        if SCORES[self._length.score].first_alone:
-            return first
-        if self._length.specials:
-            return np.ones_like(first)
-        return first | ~np.isin(self._rows.input_ids, sorted(self._rows.special_ids))
+        return order[best_first(self._offsets, self._kept)[0]]
 
     def _keys(self, rows: Integers, positions: Integers, entries: Integers) -> NDArray[np.generic]:
         """Keys that rise from the best position of a row to its last, [P]."""
         if not self._ranks:
             return entries
-        if self._length.tokens is None or self._length.score in {"left", "cls", "all"}:
+        if self._length.is_whole or self._length.score in {"left", "cls", "all"}:
             return positions
-        if self._length.score == "right":
+        if self._length.score in {"right", "last"}:
             return -positions
         row_ids = torch.from_numpy(self._rows.row_ids)
         drawn: NDArray[np.float32] = random_score(row_ids, int(self._lengths.max()), self._length.seed).numpy()

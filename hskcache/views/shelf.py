@@ -97,11 +97,13 @@ class ViewShelf:
         """Tokens of the rows of a shard of the view."""
         manifest = self._origin.manifest
         field, stored = manifest.fields[INPUTS], manifest.shards[INPUTS][self._first + record.shard]
-        arrays = self._origin.shelf.read(stored, field, ("row_ids", "input_ids", "row_offsets"))
+        names = [name for name in ("row_ids", "input_ids", "row_offsets", "targets") if name in stored.arrays]
+        arrays = self._origin.shelf.read(stored, field, names)
         check_content(manifest.request, field, arrays)
         if record.num_rows < stored.num_rows:
             arrays = _first_rows(field, arrays, record.num_rows)
-        return RowTokens(arrays["row_ids"], arrays["input_ids"], arrays["row_offsets"], self._special_ids)
+        rows = (arrays["row_ids"], arrays["input_ids"], arrays["row_offsets"])
+        return RowTokens(*rows, lambda: self._special_ids, arrays.get("targets"))
 
     @cached_property
     def _special_ids(self) -> frozenset[int]:

@@ -7,16 +7,17 @@ from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from hskcache.errors import SpecError
 from hskcache.nearest import meant
-from hskcache.spec import EncodingName, parse_keep
+from hskcache.spec import EncodingName, Keep, format_tokens, parse_keep
 from hskcache.strict import Strict, first_problem
 
-PlainScore = Literal["left", "right", "random", "cls"]
+PlainScore = Literal["left", "right", "random", "cls", "last"]
 """Scores of positions that the rows alone give, so that positions which are all stored can be ranked by them anew."""
 Scheme = Literal["magnitude", "uniform", "random"]
 
 _WANTED = {
     "layers": "a number of layers from 1 on, or teacher layers such as (6, 8)",
     "tokens": "a number of positions from 1 on",
+    "share": "a share of the positions above 0 and at most 1",
     "width": "a share of the columns above 0 and at most 1",
     "target": "a teacher layer from 1 on",
     "score": f"one of {', '.join(get_args(PlainScore))}",
@@ -25,12 +26,13 @@ _WANTED = {
     "encoding": "an encoding such as int8",
     "attention": "a short form such as 1l_5t",
     "dims": "a number of values from 1 on",
+    "top": "a number of tokens from 2 on",
     "copies": "a number of copies from 0 on",
     "rows": "a number of rows, or a start and a stop",
     "fields": "names of fields",
 }
 """Values that each part of a view takes."""
-_PLAIN = ("target", "score", "specials", "columns", "encoding", "attention", "dims", "copies")
+_PLAIN = ("target", "score", "specials", "columns", "encoding", "attention", "dims", "top", "copies")
 """Parts that are written as they are."""
 _YES_OR_NO = {False: "no", True: "yes"}
 
@@ -55,7 +57,8 @@ class View(Strict):
 
     Attributes:
         layers: of hidden states: the top so many of the student's map, or teacher layers.
-        tokens: of hidden states: the best so many positions of each row and layer.
+        tokens: of hidden states and of next tokens: the best so many positions of each row and layer.
+        share: in its place, the best of each row's, as a share of those that may be kept.
         width: of hidden states: share of the teacher's columns, above 0 and at most 1.
         target: of hidden states: the teacher layer that the student's top layer learns from.
         score: of hidden states: what ranks the positions in place of the cache's own score.
@@ -64,6 +67,7 @@ class View(Strict):
         encoding: of hidden states that are stored as they came, in float32.
         attention: of attention scores, in the short form ``1l_5t``: layers and positions.
         dims: of embeddings: the first so many values, of length 1 where those of the cache are.
+        top: of next tokens: the likeliest so many at a position.
         copies: of every row at most so many, beside the original; of pairs so many of each text.
         rows: [start, stop), counted in the cache; an integer N stands for the first N.
         fields: names; the rows are always among them.
@@ -71,6 +75,7 @@ class View(Strict):
 
     layers: Annotated[int, Field(ge=1)] | Annotated[Layers, BeforeValidator(_listed)] | None = None
     tokens: int | None = Field(default=None, ge=1)
+    share: float | None = Field(default=None, gt=0.0, le=1.0)
     width: float | None = Field(default=None, gt=0.0, le=1.0)
     target: int | None = Field(default=None, ge=1)
     score: PlainScore | None = None
@@ -79,6 +84,7 @@ class View(Strict):
     encoding: EncodingName | None = None
     attention: str | None = None
     dims: int | None = Field(default=None, ge=1)
+    top: int | None = Field(default=None, ge=2)
     copies: int | None = Field(default=None, ge=0)
     rows: Annotated[tuple[int, int] | None, BeforeValidator(_range)] = None
     fields: Annotated[tuple[str, ...] | None, BeforeValidator(_listed)] = None
@@ -87,6 +93,8 @@ class View(Strict):
     def _check(self) -> Self:
         if self.rows is not None and not 0 <= self.rows[0] < self.rows[1]:
             raise ValueError(f"rows {self.rows[0]} to {self.rows[1]} are none; give a start, and a larger stop")
+        if self.tokens is not None and self.share is not None:
+            raise ValueError("a number of tokens and a share of them are two ways to say the same; give one")
         if self.attention is not None:
             _short(self.attention, "attention")
         return self
@@ -94,18 +102,24 @@ class View(Strict):
     @property
     def attention_layers(self) -> int | None:
         """Layers of attention scores, the top so many; None: all that are stored."""
-        return None if self.attention is None else _short(self.attention, "attention")[0]
+        return None if self.attention is None else _short(self.attention, "attention").layers
 
     @property
-    def attention_tokens(self) -> int | None:
-        """Positions of attention scores; None: all that are stored."""
-        return None if self.attention is None else _short(self.attention, "attention")[1]
+    def attention_positions(self) -> dict[str, Any]:
+        """Positions of attention scores as a length has them; empty: all that are stored."""
+        return {} if self.attention is None else _positions(_short(self.attention, "attention"))
+
+    @property
+    def positions(self) -> dict[str, Any]:
+        """Positions of hidden states and next tokens, likewise."""
+        return _positions(self)
 
     def __str__(self) -> str:
         """The view as :func:`parse_view` reads it; the same for the same view."""
         count = self.layers if isinstance(self.layers, int) else None
-        short = {"l": count, "t": self.tokens, "h": None if self.width is None else f"{self.width!r}"}
-        parts = ["_".join(f"{value}{letter}" for letter, value in short.items() if value is not None)]
+        layers = [] if count is None else [f"{count}l"]
+        columns = [] if self.width is None else [f"{self.width!r}h"]
+        parts = ["_".join([*layers, *format_tokens(self.tokens, self.share), *columns])]
         if isinstance(self.layers, tuple):
             parts.append(f"layers={'+'.join(map(str, sorted(set(self.layers))))}")
         plain = {name: value for name in _PLAIN if (value := getattr(self, name)) is not None}
@@ -125,7 +139,8 @@ def parse_view(text: str = "", **parts: Any) -> View:
     Args:
         text: parts between commas: a short form of hidden states such as ``1l_5t_0.05h``, ``layers=6+8`` (teacher
             layers), ``target=8``, ``score=left``, ``specials=no``, ``columns=uniform``, ``encoding=int8``,
-            ``attention=1l_5t``, ``dims=256``, ``copies=1``, ``rows=1000`` or ``rows=64:128``, ``fields=logits+hidden``.
+            ``attention=1l_5t``, ``dims=256``, ``top=8``, ``copies=1``, ``rows=1000`` or ``rows=64:128``,
+            ``fields=logits+hidden``.
         parts: attributes of :class:`View`.
 
     Raises:
@@ -156,11 +171,13 @@ def _part(part: str) -> dict[str, Any]:
     """Attributes that one part of the text sets."""
     name, equals, value = part.partition("=")
     if not equals:
-        layers, tokens, width = _short(part, "")
-        return {key: one for key, one in (("layers", layers), ("tokens", tokens), ("width", width)) if one is not None}
+        kept = _short(part, "")
+        said = {"layers": kept.layers, "tokens": kept.tokens, "share": kept.share}
+        said["width"] = None if kept.fraction == 1.0 else kept.fraction
+        return {key: one for key, one in said.items() if one is not None}
     readers: dict[str, Callable[[str], Any]] = {
         "layers": lambda text: tuple(map(_number, text.split("+"))),
-        **dict.fromkeys(("target", "dims", "copies"), _number),
+        **dict.fromkeys(("target", "dims", "top", "copies"), _number),
         "specials": _yes_or_no,
         **dict.fromkeys(("score", "columns", "encoding", "attention"), str),
         "rows": _rows,
@@ -174,15 +191,20 @@ def _part(part: str) -> dict[str, Any]:
     return {name: readers[name](value)}
 
 
-def _short(text: str, of: str) -> tuple[int | None, int | None, float | None]:
-    """Layers, positions and share of columns of a short form; None where all are meant."""
+def _short(text: str, of: str) -> Keep:
+    """A short form that keeps something."""
     flag = f"the view {of}".rstrip()
     kept = parse_keep(text, flag)
     if kept is None:
         raise SpecError(f"{flag} none would see nothing; name the fields to see, as in fields=logits+hidden")
     if of and kept.fraction != 1.0:
         raise SpecError(f"{flag} {text!r}: attention scores have no columns; leave out the share, as in 1l_5t")
-    return kept.layers, kept.tokens, None if kept.fraction == 1.0 else kept.fraction
+    return kept
+
+
+def _positions(of: Keep | View) -> dict[str, Any]:
+    """Number or share of positions, as keys of a length; empty where all that are stored are meant."""
+    return {} if of.tokens is None and of.share is None else {"tokens": of.tokens, "share": of.share}
 
 
 def _yes_or_no(text: str) -> bool:

@@ -13,9 +13,9 @@ from language_models import FAMILIES, language_model, language_tokenizer
 
 from hskcache.errors import MismatchError
 from hskcache.model.causal import load_causal
+from hskcache.store.targets import places_of_targets
 from hskcache.text import TokenizedRows
 from hskcache.text.language.texts import documents_of_file
-from hskcache.text.padding import places_of_targets
 from trainer import likelihood
 from trainer.cli import main
 from trainer.likelihood import answers_of, scores_of

@@ -49,7 +49,15 @@ def evaluated(request: "EvaluateRequest", as_json: bool) -> None:
     for one in results:
         where = f"{counted(one['num_rows'], 'row')}, {counted(one['num_targets'], 'token')}"
         beside = ", ".join(f"{name} {value:.4f}" for name, value in one.get("teacher", {}).items())
-        console.say(f"{where}{f'; the teacher: {beside}' if beside else ''}")
+        console.say(f"{where}{f'; the teacher: {beside}' if beside else ''}{_at_kept(one.get('kept'))}")
+
+
+def _at_kept(kept: dict[str, Any] | None) -> str:
+    """Words on the tokens that a cache keeps and the teacher's scores are of, where these are not all."""
+    if kept is None:
+        return ""
+    ours = ", ".join(f"{name} {value:.4f}" for name, value in kept["metrics"].items())
+    return f" at the {counted(kept['num_targets'], 'token')} that are kept of it; the model there: {ours}"
 
 
 def _of_texts(request: "EvaluateRequest", sources: list[str]) -> list[dict[str, Any]]:
@@ -98,6 +106,7 @@ def _of_cache(request: "EvaluateRequest", source: str) -> dict[str, Any]:
         said = said_beside(model, cache, name, request.bf16, advance)
     is_known_T = ~np.isnan(said.theirs_T)
     alike = {"agreement": said.num_alike / said.num_compared} if said.num_compared else {}
+    kept = {"num_targets": int(is_known_T.sum()), "metrics": scores_of(said.ours_T[is_known_T], None)}
     return {
         "cache": source,
         "cache_id": cache.id,
@@ -106,6 +115,7 @@ def _of_cache(request: "EvaluateRequest", source: str) -> dict[str, Any]:
         "num_targets": len(said.ours_T),
         "metrics": {**scores_of(said.ours_T, None), **alike},
         "teacher": scores_of(said.theirs_T[is_known_T], None),
+        **({} if is_known_T.all() else {"kept": kept}),
     }
 
 

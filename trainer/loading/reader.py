@@ -17,7 +17,7 @@ from hskcache.cache import Cache, check_positions, row_offsets
 from hskcache.errors import DamageError
 from hskcache.ragged import Integers
 from hskcache.store.fields import INPUTS, OFFSETS, check_words
-from hskcache.text.padding import places_of_targets
+from hskcache.store.targets import places_of_targets
 from trainer.loading.block import ROW, TOKEN, Block, StoredRows, axis_of, joined
 from trainer.loading.kinds import LOADED
 from trainer.loading.kinds.abc import AskedRows

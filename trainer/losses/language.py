@@ -5,6 +5,7 @@ Both are compared with the same logits of the student, which one pass over its h
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar, assert_never
 
 import torch
@@ -28,7 +29,7 @@ class Places:
     """Places of what is known of some positions among all those of a pass.
 
     Attributes:
-        all_T: positions of the pass in the flattened batch, ascending, int64.
+        all_T: positions of the pass in the flattened batch, int64, in any order, as those of packed rows are.
         own_K: those that something is known of, likewise.
     """
 
@@ -39,15 +40,22 @@ class Places:
         """Knowledge [K, ...] of the own positions as one of all, [T, ...]; ``fill``: of the others."""
         if self.own_K is self.all_T:
             return known
-        place_K = torch.searchsorted(self.all_T, self.own_K)
-        return known.new_full((len(self.all_T), *known.shape[1:]), fill).index_copy_(0, place_K, known)
+        return known.new_full((len(self.all_T), *known.shape[1:]), fill).index_copy_(0, self._place_K, known)
+
+    @cached_property
+    def _place_K(self) -> Tensor:
+        order_T = self.all_T.argsort()
+        return order_T[torch.searchsorted(self.all_T, self.own_K, sorter=order_T)]
 
 
 class OverVocabulary(Computation):
     """One pass over the student's head for all terms."""
 
     def summed(self, terms: Mapping[str, tuple[Any, Term]], seen: Seen) -> WeightedSum:
-        """Sum over the positions that the most is known of; those of a batch without any add nothing."""
+        """Sum over the positions that the most is known of; those of a batch without any add nothing.
+
+        Each term is averaged over the positions of the global batch that it learns at.
+        """
         final = present(seen.final, "next tokens, which a causal student says")
         own = {name: term.positions(settings, seen.batch) for name, (term, settings) in terms.items()}
         # Of the positions with a target some may be known of: those of the text are all.
@@ -56,7 +64,8 @@ class OverVocabulary(Computation):
         known = {
             name: term.known(settings, seen.batch, Places(all_T, own[name])) for name, (term, settings) in terms.items()
         }
-        return WeightedSum(*vocabulary_loss(states_TD, final.head, known, seen.batch.num_answers))
+        nums = {name: term.num_positions(settings, seen.batch) for name, (term, settings) in terms.items()}
+        return WeightedSum(*vocabulary_loss(states_TD, final.head, known, nums))
 
 
 OVER_VOCABULARY = OverVocabulary()
@@ -82,8 +91,12 @@ class _OnNextTokens(LossTerm[Settings]):
             )
 
     def positions(self, settings: Settings, batch: Batch) -> Tensor:
-        """Places in the flattened batch that the term learns at, int64, ascending."""
+        """Places in the flattened batch that the term learns at, int64."""
         raise NotImplementedError
+
+    def num_positions(self, settings: Settings, batch: Batch) -> int:
+        """Number of these in the global batch; where nothing else is said, of all whose next token is predicted."""
+        return batch.totals.get(settings.kind or "", batch.num_answers)
 
     def known(self, settings: Settings, batch: Batch, places: Places) -> NextTokens:
         """Knowledge of all positions of the pass."""

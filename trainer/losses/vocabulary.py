@@ -36,7 +36,7 @@ def vocabulary_loss(
     states_TD: Tensor,
     head: OutputHead,
     terms: Mapping[str, NextTokens],
-    num_targets: int,
+    num_targets: int | Mapping[str, int],
     num_at_once: int | None = None,
 ) -> VocabularyLoss:
     """Weighted sum of losses on the next token, each summed over positions and divided by those of the global batch.
@@ -52,7 +52,8 @@ def vocabulary_loss(
         terms: what is known of these positions, by name: :class:`~trainer.losses.GoldTokens`,
             :class:`~trainer.losses.DrawnTokens`, :class:`~trainer.losses.TeacherStates`, and of
             :class:`~trainer.losses.TopTokens` one at most.
-        num_targets: positions with a target of the global batch, which this slice is a part of.
+        num_targets: positions of the global batch, which this slice is a part of, that a term is averaged over: those
+            with a target, or by name those that the term knows of.
         num_at_once: positions of a chunk; None for as many as have 2^24 logits, and 256 at least.
 
     Raises:
@@ -60,20 +61,25 @@ def vocabulary_loss(
             another vocabulary.
     """
     _check(states_TD, head, terms)
+    nums = dict(num_targets) if isinstance(num_targets, Mapping) else dict.fromkeys(terms, num_targets)
+    nums = {name: max(1, nums[name]) for name in terms}
+    most = max(nums.values())
     place = states_TD.device.type
     dtype = torch.get_autocast_dtype(place) if torch.is_autocast_enabled(place) else head.weight_VD.dtype
     gradients = Gradients(*(_zeros(one) for one in (states_TD, head.weight_VD, head.bias_V)))
     with torch.no_grad(), torch.autocast(place, enabled=False):
+        # Of terms over fewer positions each counts for more; all are divided by the most of them at the end.
+        weighed = {name: replace(term, weight=term.weight * (most / nums[name])) for name, term in terms.items()}
         frozen = {
             name: replace(term, head=term.head.cast(dtype)) if isinstance(term, TeacherStates) else term
-            for name, term in terms.items()
+            for name, term in weighed.items()
         }
         chunk = num_at_once or max(_LEAST, _NUM_LOGITS // len(head.weight_VD))
         sums = summed(states_TD.to(dtype), head.cast(dtype), frozen, gradients, chunk)
-        values = {name: value / max(1, num_targets) for name, value in sums.items()}
+        values = {name: value / nums[name] for name, value in sums.items()}
         total = torch.stack([terms[name].weight * value for name, value in values.items()]).sum()
     if gradients.are_wanted:
-        factor = head.scale / max(1, num_targets)
+        factor = head.scale / most
         total = _Led.apply(states_TD, head.weight_VD, head.bias_V, total, factor, gradients)  # type: ignore[no-untyped-call]
     return VocabularyLoss(total, values)
 

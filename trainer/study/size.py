@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hskcache.cache import Cache
+from hskcache.spec import Kept, Vocabulary
 from hskcache.store.fields import KINDS, OFFSETS, kind_of
 from hskcache.store.kinds.abc import AXES, ROW, layer_name
 from trainer.loading.choice import parse_choice, resolved
@@ -86,11 +87,15 @@ class KnowledgeSizes:
     def _admits_less(self, seen: Cache, name: str) -> bool:
         """True if a view has other positions of a row than the cache, not only fewer of them."""
         kept, stored = (
-            kind_of(one.fields[name]).kept(one.manifest.request_for(name).spec) for one in (seen, self.cache)
+            one.manifest.request_for(name).spec.sections.get(seen.fields[name].kind) for one in (seen, self.cache)
         )
-        if kept is None or stored is None:
+        if not isinstance(kept, Kept | Vocabulary) or not isinstance(stored, Kept | Vocabulary):
             return False
-        return (kept.length.score, kept.length.specials) != (stored.length.score, stored.length.specials)
+        # A share is of as many as there are in each row, of which fewer may be stored.
+        return kept.length.share != stored.length.share or (kept.length.score, kept.length.specials) != (
+            stored.length.score,
+            stored.length.specials,
+        )
 
 
 def _read_counts(cache: Cache, name: str, offsets: str) -> NDArray[np.int64]:

@@ -77,7 +77,7 @@ class AuditedVocabulary(AuditedKind[VocabularyField]):
         return TeacherVectors(
             values_VE,
             values_VE.abs().amax(-1).clamp(min=1.0),
-            bound_VE=_bound(vectors),
+            bound_VE=_bound(field, vectors, torch.from_numpy(fresh.arrays["ranges"]).float()),
             is_gathered=True,
             choice=_choice(ids_VK, now),
             same_first_V=ids_VK[:, 0] == now.first_V,
@@ -137,14 +137,16 @@ def _apart(then: OutputHead, then_VD: Tensor, now: OutputHead, now_VD: Tensor) -
     return torch.cat(kl), torch.cat(same)
 
 
-def _bound(vectors: Vectors) -> Tensor:
+def _bound(field: VocabularyField, vectors: Vectors, range_V: Tensor) -> Tensor:
     """Largest errors of log p and of that of the rest, [V, K + 1], see :func:`hskcache.selection.stored_top`."""
     logp_VK, tail_V = vectors.values_VE[:, :-1], vectors.values_VE[:, -1]
-    range_V = logp_VK[:, 0] - logp_VK[:, -1]
     # The log of what is kept moves with the tail, most where that is nearly all.
     kept_V = _HALF + _SMALLEST_STEP / tail_V.abs().clamp(min=_SMALLEST_STEP)
     bound_V = range_V / 255 + 2 * _HALF * range_V + 2 * kept_V
     tail = tail_V.abs() * _HALF + _SMALLEST_STEP
+    if field.num_ranged is not None:
+        # Tokens whose log p was stored in steps are a part of the rest.
+        tail = tail + bound_V
     return torch.cat([bound_V.unsqueeze(-1).expand(logp_VK.shape), tail.unsqueeze(-1)], -1)
 
 

@@ -10,9 +10,11 @@ from torch import Tensor
 
 from hskcache.build.positions import PaddedRows
 from hskcache.ragged import Integers
+from hskcache.selection.positions import num_positions
 from hskcache.spec import SCORES, Length, Spec
 from hskcache.store.fields import StoredField
 from hskcache.store.request import Request, TeacherInfo
+from hskcache.store.targets import places_of_targets
 from hskcache.teacher.capture import Captured, Wanted
 from hskcache.text import TokenizedRows
 
@@ -164,15 +166,17 @@ def num_nonfinite(values: Tensor) -> Tensor:
 
 def kept_counts(length: Length, rows: TokenizedRows) -> Integers:
     """Positions kept of each row, int64 [N]: of those that may be kept, at most as many as asked for."""
-    counts = eligible_counts(length, rows)
-    return counts if length.tokens is None else np.minimum(counts, min(length.tokens, int(rows.lengths.max())))
+    return num_positions(length, eligible_counts(length, rows))
 
 
 def eligible_counts(length: Length, rows: TokenizedRows) -> Integers:
-    """Positions of each row that may be kept: all, all but the special tokens after the first, or the first alone."""
+    """Positions of each row that may be kept: all, all but the special tokens after the first, or the first alone.
+
+    Of a language model's rows those whose next token is to be predicted, where the length says so.
+    """
     if SCORES[length.score].first_alone:
         return np.ones(len(rows), np.int64)
-    counts = rows.lengths.astype(np.int64)
+    counts = rows.num_targets if length.targets else rows.lengths.astype(np.int64)
     if length.specials:
         return counts
     special = np.array(sorted(rows.special_ids), dtype=rows.input_ids.dtype)
@@ -181,6 +185,11 @@ def eligible_counts(length: Length, rows: TokenizedRows) -> Integers:
         offsets = rows.offsets[first : first + _BLOCK_ROWS + 1]
         is_special = np.isin(rows.input_ids[offsets[0] : offsets[-1]], special)
         is_special[offsets[:-1] - offsets[0]] = False
+        if length.targets:
+            targets = None if rows.targets is None else rows.targets[offsets[0] : offsets[-1]]
+            says = np.zeros_like(is_special)
+            says[places_of_targets(targets, offsets - offsets[0]) - 1] = True
+            is_special &= says
         before = np.concatenate([[0], np.cumsum(is_special)])
         counts[first : first + _BLOCK_ROWS] -= np.diff(before[offsets - offsets[0]])
     return counts

@@ -58,7 +58,7 @@ class AttentionSelector:
     @property
     def wanted(self) -> Wanted:
         """Query and key of the stored layers, and the scores that choose positions."""
-        return Wanted(scores=self.positions.scores, attention=frozenset(self.field.layers))
+        return Wanted(attention=frozenset(self.field.layers)) | self.positions.wanted
 
     def select(self, captured: Captured, rows: PaddedRows) -> dict[int, KeptAttention]:
         """Kept scores of every stored layer."""
@@ -90,7 +90,8 @@ class AttentionSelector:
     def _scores(self, projected: Projected, positions_BK: Tensor) -> Tensor:
         """Scores [B, H, K, K] of the kept heads, float32."""
         query, key, scaling = projected.query_BHLd.float(), projected.key_BHLd.float(), projected.scaling
-        every = positions_BK if self.positions.length.tokens is not None or not self.positions.length.specials else None
+        length = self.positions.length
+        every = positions_BK if not length.is_whole or not length.specials or length.targets else None
         if self.field.heads == "mean":
             # The mean of the heads' products is one product of all heads side by side.
             scaling = scaling / query.shape[1]
@@ -134,8 +135,8 @@ class BuiltAttention(BuiltKind[AttentionField]):
     def wanted(self, field: AttentionField, asked: FieldBasis) -> Wanted:
         """Query and key of the stored layers, and the scores that choose positions."""
         assert asked.spec.attention is not None
-        scores = positions_of(asked.spec.attention, field.layers, asked.teacher.num_layers, frozenset()).scores
-        return Wanted(scores=scores, attention=frozenset(field.layers))
+        positions = positions_of(asked.spec.attention, field.layers, asked.teacher.num_layers, frozenset())
+        return Wanted(attention=frozenset(field.layers)) | positions.wanted
 
     def selector(self, job: "Job", field: AttentionField, constants: Mapping[str, NDArray[Any]]) -> AttentionSelector:
         """Positions and heads of the spec."""

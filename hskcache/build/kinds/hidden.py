@@ -86,7 +86,7 @@ class HiddenSelector:
     @property
     def wanted(self) -> Wanted:
         """The stored layers, and the scores that choose their positions."""
-        return Wanted(hidden=frozenset(self.field.layers), scores=self.positions.scores)
+        return Wanted(hidden=frozenset(self.field.layers)) | self.positions.wanted
 
     def select(self, captured: Captured, rows: PaddedRows) -> dict[int, KeptStates]:
         """Kept entries of every stored layer."""
@@ -154,8 +154,8 @@ class BuiltHidden(BuiltKind[HiddenField]):
     def wanted(self, field: HiddenField, asked: FieldBasis) -> Wanted:
         """The stored layers, and the scores that choose their positions."""
         assert asked.spec.hidden is not None
-        scores = positions_of(asked.spec.hidden, field.layers, asked.teacher.num_layers, frozenset()).scores
-        return Wanted(hidden=frozenset(field.layers), scores=scores)
+        positions = positions_of(asked.spec.hidden, field.layers, asked.teacher.num_layers, frozenset())
+        return Wanted(hidden=frozenset(field.layers)) | positions.wanted
 
     def constants(self, job: "Job", field: HiddenField, run: Run, sample_rows: int) -> Arrays:
         """The columns of a fixed choice, or the principal components of a sample."""

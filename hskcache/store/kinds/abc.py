@@ -53,6 +53,11 @@ class StoredField(Grown):
         """Teacher layers, ascending; empty where none is told apart."""
         return []
 
+    @property
+    def keeps_all(self) -> bool:
+        """True unless the best positions of each row are kept alone."""
+        return getattr(self, "max_tokens", None) is None and getattr(self, "share", None) is None
+
 
 FieldModel = TypeVar("FieldModel", bound=StoredField)
 

@@ -34,8 +34,11 @@ class AttentionField(StoredField):
         teacher_heads: heads of the teacher.
         encoding: how the scores are stored.
         layers: teacher layers, ascending, counted from 1.
-        max_tokens: K, or None where every position is kept.
+        max_tokens: K; None where it differs from row to row.
+        share: of the positions of a row that are kept; None with ``max_tokens`` None, too: every one is.
     """
+
+    later: ClassVar[frozenset[str]] = frozenset({"share"})
 
     kind: Literal["attention"] = "attention"
     num_heads: int = Key(ge=1)
@@ -44,6 +47,7 @@ class AttentionField(StoredField):
     encoding: EncodingName
     layers: Annotated[list[Annotated[int, Key(ge=1)]], Key(min_length=1), AfterValidator(ascending)]
     max_tokens: int | None = Key(default=None, ge=1)
+    share: float | None = Key(default=None, gt=0.0, le=1.0)
 
     @property
     def stored_layers(self) -> list[int]:

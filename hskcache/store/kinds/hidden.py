@@ -30,8 +30,11 @@ class HiddenField(StoredField):
             ``bitmask``; or ``pca``, coordinates along components (constants).
         encoding: how the values are stored.
         layers: teacher layers, ascending.
-        max_tokens: K, or None where every position is kept.
+        max_tokens: K; None where it differs from row to row.
+        share: of the positions of a row that are kept; None with ``max_tokens`` None, too: every one is.
     """
+
+    later: ClassVar[frozenset[str]] = frozenset({"share"})
 
     kind: Literal["hidden"] = "hidden"
     width: int = Key(ge=1)
@@ -40,6 +43,7 @@ class HiddenField(StoredField):
     encoding: EncodingName
     layers: Annotated[list[Annotated[int, Key(ge=0)]], Key(min_length=1), AfterValidator(ascending)]
     max_tokens: int | None = Key(default=None, ge=1)
+    share: float | None = Key(default=None, gt=0.0, le=1.0)
 
     @property
     def stored_layers(self) -> list[int]:

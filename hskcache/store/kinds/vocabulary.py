@@ -1,4 +1,4 @@
-"""Next tokens: at every position that has a target, the teacher's distribution over its vocabulary, in one of 3 forms.
+"""Next tokens: at positions that have a target, all or some, the teacher's distribution over them, in one of 3 forms.
 
 Position i holds what the teacher says of token i + 1, so the first token of a row is no target and the last position of
 one holds nothing.
@@ -41,8 +41,13 @@ class VocabularyField(StoredField):
         softcap: c, where they become c tanh(z / c) after that.
         head_dtype: type that holds the head's weight and bias exactly; None but of ``head``.
         has_bias: whether the head has a bias.
-        max_tokens: positions of each row at most; None: all that have a target.
+        max_tokens: positions of each row at most, the best first; None where their number differs from row to row.
+        share: of the positions of a row that have a target; None with ``max_tokens`` None, too: all are kept, in the
+            order of the row.
+        num_ranged: likeliest tokens that ``ranges`` are of, where fewer of them are kept; None: those that are kept.
     """
+
+    later: ClassVar[frozenset[str]] = frozenset({"share", "num_ranged"})
 
     kind: Literal["vocabulary"] = "vocabulary"
     form: VocabularyForm
@@ -55,6 +60,8 @@ class VocabularyField(StoredField):
     head_dtype: Literal["float32", "float16", "bfloat16"] | None = None
     has_bias: bool = False
     max_tokens: int | None = Key(default=None, ge=1)
+    share: float | None = Key(default=None, gt=0.0, le=1.0)
+    num_ranged: int | None = Key(default=None, ge=2)
 
     @model_validator(mode="after")
     def _check_form(self) -> "VocabularyField":
@@ -66,6 +73,8 @@ class VocabularyField(StoredField):
             raise ValueError(f"the form {self.form} has a count, and neither width, encoding, head_dtype nor has_bias")
         if self.form == "top" and self.count is not None and not 2 <= self.count < self.vocab_size:
             raise ValueError("kept tokens are fewer than 2, or none is left for the tail")
+        if self.num_ranged is not None and (self.form != "top" or self.num_ranged <= (self.count or 0)):
+            raise ValueError("num_ranged is of more tokens than are kept, of the form top")
         return self
 
     @property
@@ -88,7 +97,8 @@ class NextTokens(Kind[VocabularyField]):
     meanings: ClassVar[Mapping[tuple[str, int], Meaning]] = {
         ("position_offsets", 1): Meaning(("row_boundary",), "positions [i, i + 1) are those of row i"),
         ("positions", 1): Meaning(
-            ("position",), "place of the token in its row, counted from 0, of which the next is told; ascending"
+            ("position",),
+            "place of the token in its row, counted from 0, of which the next is told; ascending, or the best first",
         ),
         ("log_z", 1): Meaning(("position",), "log of the sum of exp of the logits"),
         ("gold", 1): Meaning(("position",), "log probability of the row's own next token"),
@@ -98,7 +108,10 @@ class NextTokens(Kind[VocabularyField]):
             ("position", "step"),
             "of the log probability between two kept tokens, in 255ths of the range",
         ),
-        ("ranges", 1): Meaning(("position",), "log probability of the first kept token less that of the last"),
+        ("ranges", 1): Meaning(
+            ("position",),
+            "log probability of the likeliest token less that of the last of num_ranged, or of those kept",
+        ),
         ("log_tail", 1): Meaning(("position",), "log of the probability of all tokens that are not kept"),
         ("gaps", 2): Meaning(
             ("position", "draw"),
@@ -160,15 +173,20 @@ class NextTokens(Kind[VocabularyField]):
         """Arrays of a row by name, of which ids and log probabilities are decoded.
 
         ``positions``, ``log_z``, ``gold``; of ``top`` also ``ids`` [P, K], ``logp`` [P, K] and ``log_tail``, of
-        ``sampled`` ``draws`` [P, n], of ``head`` the parts of the encoding.
+        ``sampled`` ``draws`` [P, n], of ``head`` the parts of the encoding; where the best positions alone are kept
+        ``ranks`` of these, from 1 on.
         """
+        import numpy as np
+
         row: dict[str, Any] = {name: arrays[name] for name in ("positions", "log_z", "gold")}
+        if not field.keeps_all:
+            row["ranks"] = np.arange(1, len(row["positions"]) + 1)
         if field.form == "top":
             logp = log_probabilities(arrays)
             return row | {"ids": unpacked(field, arrays), "logp": logp, "log_tail": arrays["log_tail"]}
         if field.form == "sampled":
             return row | {"draws": unpacked(field, arrays)}
-        return arrays
+        return row | arrays
 
     def is_asked(self, request: "Request") -> bool:
         """True if the spec has a section of them."""
@@ -212,6 +230,20 @@ def unpacked(field: VocabularyField, arrays: "Mapping[str, NDArray[Any]]") -> "N
         parts = flat.reshape(*ids.shape, bits).astype(np.int64)
         ids |= (parts << np.arange(LOW_BITS, LOW_BITS + bits)).sum(-1)
     return ids if field.form == "top" else ids.cumsum(-1)
+
+
+def packed(ids_PK: "NDArray[np.int64]", high_bits: int) -> "tuple[NDArray[np.uint16], NDArray[np.uint8] | None]":
+    """Lowest 16 bits of ids, uint16 [P, K], and those above, uint8 [P, bytes]: what :func:`unpacked` reads.
+
+    ``high_bits``: bits above the lowest 16 that the largest id has; without any there is no second array.
+    """
+    import numpy as np
+
+    low = ids_PK.astype(np.uint16)
+    if not high_bits:
+        return low, None
+    bits = (ids_PK[..., None] >> np.arange(LOW_BITS, LOW_BITS + high_bits)) & 1
+    return low, np.packbits(bits.reshape(len(ids_PK), -1).astype(np.uint8), axis=-1, bitorder="little")
 
 
 def log_probabilities(arrays: "Mapping[str, NDArray[Any]]") -> "NDArray[np.float64]":

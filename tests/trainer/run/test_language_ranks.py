@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from hskcache.cli import main as hskcache
 from trainer.cli import main as hsktrain
 
-# Rows of 1 to 5 words: slices hold different numbers of targets.
+# Rows of 1 to 5 words: slices hold different numbers of targets, and of positions that are kept.
 TEXTS = "\n\n".join(" ".join(["tokens"] * (1 + number % 5)) for number in range(12))
 
 
@@ -24,6 +24,7 @@ def given(tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
     teacher, cache, texts = language_model(folder / "teacher"), folder / "cache", folder / "texts.txt"
     texts.write_text(TEXTS, encoding="utf-8")
     rows = ["--corpus", texts, "--max-length", 48, "--vocabulary", "top:8", "--device", "cpu"]
+    rows += ["--keep", "0.4t", "--score", "entropy"]
     built = CliRunner().invoke(hskcache, list(map(str, ["build", "--teacher", teacher, *rows, "--out", cache])))
     assert built.exit_code == 0, built.output
     settings = ["losses.gold.weight=0.3", "batch_size=8", "epochs=2"]

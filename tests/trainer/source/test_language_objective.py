@@ -133,6 +133,24 @@ def test_next_and_gold_are_those_of_dense_logits(form: str, where: Any) -> None:
 
 
 @pytest.mark.parametrize("form", ["top", "sampled", "head"])
+def test_next_is_averaged_over_the_positions_that_are_kept_in_whatever_order_and_gold_over_all(form: str) -> None:
+    kept = [9, 1, 14, 2, 12, 5]
+    model, given = student(), batch()
+    target, teacher = teacher_of(given, form, kept)
+    given = replace(given, targets={"vocabulary": target}, totals={**given.totals, "vocabulary": len(kept)})
+    assert given.answered is not None
+    logq = dense_logits(model, given).log_softmax(1)
+    tokens = given.inputs["input_ids"].flatten()[given.answered + 1]
+    expected = {"next": expected_next(form, target, teacher, logq[kept]).mean(), "gold": F.nll_loss(logq, tokens)}
+    gradients = of(0.7 * expected["next"] + 0.2 * expected["gold"], model)
+    total, terms = Objective(model, losses(next={"weight": 0.7}, gold={"weight": 0.2}))(given)
+    torch.testing.assert_close(terms, {k: v.detach() for k, v in expected.items()}, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(of(total, model), gradients, rtol=1e-4, atol=1e-5)
+    alone = Objective(model, losses(next={}))(given)[0]
+    torch.testing.assert_close(alone, expected["next"], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("form", ["top", "sampled", "head"])
 def test_slices_add_up(form: str) -> None:
     model, whole = student(), batch()
     target, _ = teacher_of(whole, form)

@@ -7,8 +7,7 @@ from trainer.source.live_kinds.abc import LiveLayer, LiveTarget
 def live_vocabulary(kept: LiveLayer) -> LiveTarget:
     """Likeliest tokens, draws or final states as they are, before any encoding."""
     entries = kept.entries
-    assert kept.rows.next_P is not None
-    shared = kept.rows.next_P.clone(), entries.log_z_P.clone(), entries.gold_P.clone()
+    shared = entries.place_P.clone(), entries.log_z_P.clone(), entries.gold_P.clone()
     if entries.top is not None:
         top = TopTarget(*shared, entries.top.ids_PK.clone(), entries.top.logp_PK.clone())
         return LiveTarget(top, entries.top.logp_PK)
