@@ -4,33 +4,35 @@ Whoever wrote which shard, and however often a build was cut off, what is counte
 """
 
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hskcache.agreement import class_agreement, flags_agreement, score_agreement
-from hskcache.build.job import Job
 from hskcache.cache import Cache
 from hskcache.classes import has_gold, of_words, single_classes
 from hskcache.errors import DamageError
 from hskcache.rows import join
 from hskcache.store.agreement import Agreement
+from hskcache.store.commits import Committing
 from hskcache.store.fields import INPUTS, LOGITS, InputsField, LogitsField, StoredField
 from hskcache.store.ledger import Ledger
-from hskcache.store.reading import read_shard
 from hskcache.store.record import Record
-from hskcache.store.request import DataInfo
+from hskcache.store.request import DataInfo, Request
 from hskcache.text.labels import Labels
 from hskcache.text.tagged import rows_of
 
+if TYPE_CHECKING:
+    from hskcache.build.job import Job
 
-def agreement_of(job: Job, ledger: Ledger, first: tuple[int, int] = (0, 0)) -> dict[str, Agreement]:
+
+def agreement_of(job: "Job", ledger: Committing, first: tuple[int, int] = (0, 0)) -> dict[str, Agreement]:
     """The agreement of a job's logits with its labels, by field; empty where it has none of either.
 
     Args:
         job: whose fields are all written under their own names.
-        ledger: the cache.
+        ledger: the shards of the cache.
         first: number of the first shard and first row of the cache that the job's rows became.
     """
     field = job.fields.get(LOGITS)
@@ -52,16 +54,38 @@ def added_agreement(cache: Cache, name: str, field: StoredField) -> Agreement | 
         name: of their field, whose shards are all written.
         field: that it is.
     """
-    stored = cache.manifest.fields[INPUTS]
-    if not isinstance(stored, InputsField) or not stored.has_labels:
+    manifest = cache.manifest
+    return stored_agreement(Ledger(cache.root), manifest.request, manifest.fields[INPUTS], (name, field))
+
+
+def stored_agreement(
+    ledger: Committing, request: Request, inputs: StoredField, logits: tuple[str, StoredField]
+) -> Agreement | None:
+    """The agreement of logits with the labels that stand beside them; None where there are none.
+
+    Args:
+        ledger: the shards of a cache.
+        request: of it.
+        inputs: its field of the rows.
+        logits: name and field of the logits, whose shards are all written.
+    """
+    if not isinstance(inputs, InputsField) or not inputs.has_labels:
         return None
-    ledger, shards = Ledger(cache.root), range(len(cache.shards))
-    names = {"tags", "position_offsets"} if stored.has_words else {"labels"}
-    inputs = join([cache.read(INPUTS, shard, names | ({"copies"} if stored.has_copies else set())) for shard in shards])
-    labels = rows_of(inputs["tags"], np.diff(inputs["position_offsets"])) if stored.has_words else inputs["labels"]
-    is_original = inputs.get("copies", np.zeros(len(labels))) == 0
+    name, field = logits
+    shards = range(request.num_shards)
+    rows = [_with_labels(ledger, record, inputs) for shard in shards if (record := ledger.committed(INPUTS, shard))]
+    stored = join(rows)
+    labels = rows_of(stored["tags"], np.diff(stored["position_offsets"])) if inputs.has_words else stored["labels"]
+    is_original = stored.get("copies", np.zeros(len(labels))) == 0
     records = [record for shard in shards if (record := ledger.committed(name, shard)) is not None]
-    return _compare(ledger, field, records, _Labels(_compared(labels, cache.manifest.request.data), is_original))
+    return _compare(ledger, field, records, _Labels(_compared(labels, request.data), is_original))
+
+
+def _with_labels(ledger: Committing, record: Record, inputs: InputsField) -> dict[str, NDArray[Any]]:
+    """The labels of a shard of rows, and which rows are copies."""
+    arrays = ledger.read(record, inputs)
+    names = {"tags", "position_offsets"} if inputs.has_words else {"labels"}
+    return {name: array for name, array in arrays.items() if name in names | {"copies"}}
 
 
 def _compared(labels: Labels | NDArray[np.generic], data: DataInfo) -> Labels | NDArray[np.generic]:
@@ -83,7 +107,7 @@ class _Labels(NamedTuple):
     first_row: int = 0
 
 
-def _compare(ledger: Ledger, field: StoredField, records: Iterable[Record], labels: _Labels) -> Agreement | None:
+def _compare(ledger: Committing, field: StoredField, records: Iterable[Record], labels: _Labels) -> Agreement | None:
     """The agreement of shards of logits with the labels of originals: a copy has that of the row it was made from.
 
     A shard that cannot be read leaves it unknown: ``hskcache verify`` tells what is damaged, and a build is none the
@@ -94,7 +118,7 @@ def _compare(ledger: Ledger, field: StoredField, records: Iterable[Record], labe
     answers, wanted = [], []
     for record in records:
         try:
-            arrays = read_shard(ledger.shard_path(record), record, field)
+            arrays = ledger.read(record, field)
         except (DamageError, OSError):
             return None
         is_kept = np.ones(record.num_rows, bool)

@@ -2,10 +2,11 @@
 
 from hskcache.build.agreement import agreement_of
 from hskcache.build.batching import way_of
+from hskcache.build.folder import SINCE
 from hskcache.build.job import Job, check_same
 from hskcache.build.nonfinite import OnNonfinite
 from hskcache.build.rounds import Progress
-from hskcache.build.writing import SINCE, Writing
+from hskcache.build.writing import Writing, check_space
 from hskcache.cache import Cache
 from hskcache.disk import writing_to
 from hskcache.errors import MismatchError
@@ -117,7 +118,7 @@ def append(
         way = way_of(manifest.environment, str(cache.root))
         writing = Writing(job, ledger, names, first, on_nonfinite, way=way)
         begin_append(ledger, manifest, job.data)
-        writing.check_space()
+        check_space([writing], cache.root)
         writing.write(on_rows)
         draft = RowsDraft(data=job.data, start=first[1])
         # Only what is known of the rows before can be told of all of them.

@@ -4,23 +4,18 @@ How many rows a corpus makes is known only once it is tokenized, which may take 
 already is compared first, with everything but the number of rows, from a digest of the file alone.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from hskcache.build.build import building, is_complete
 from hskcache.build.job import Job, corpus_info, prepare_corpus_job, request_of
 from hskcache.build.resolving import check_corpus_spec
-from hskcache.build.writing import SINCE
-from hskcache.disk import writing_to
+from hskcache.build.site import Site
 from hskcache.encoder import takes_token_types
-from hskcache.errors import CacheError, DamageError
+from hskcache.errors import CacheError
 from hskcache.spec import Spec
-from hskcache.store.ledger import Ledger
 from hskcache.store.manifest import Manifest, Request
-from hskcache.store.survey import SPOOL, survey
 from hskcache.teacher.inputs import SavedTokenizer, save_tokenizer
 from hskcache.teacher.load import Teacher
 from hskcache.text import Spool, corpus_fingerprint, pack_corpus
@@ -45,34 +40,33 @@ class CorpusBuild:
         """The tokenizer's files as they stand in the cache."""
         return save_tokenizer(self.teacher.tokenizer, self.has_token_types)
 
-    def finished(self, out: Path) -> Manifest | None:
+    def finished(self, site: Site) -> Manifest | None:
         """The manifest of the cache that this build would write, if it stands there with all its files, else None.
 
         Raises:
-            MismatchError: ``out`` holds something else.
+            MismatchError: the site holds something else.
             DamageError: its manifest or request cannot be read.
             DataError: the file cannot be read.
         """
-        manifest = self.written(out)
+        manifest = self.written(site)
         # A process that is at it, or died after the manifest, has left this; the last one to leave removes it.
-        return None if survey(out).is_claimed() else manifest
+        return None if site.is_claimed() else manifest
 
-    def written(self, out: Path) -> Manifest | None:
+    def written(self, site: Site) -> Manifest | None:
         """As :meth:`finished`, whether or not other processes are still at it."""
         # What is wrong with the spec is said before anything is read.
         spec = self._resolved
-        ledger = Ledger(out)
-        found = ledger.request()
+        found = site.request()
         if found is None:
             return None
-        ledger.begin(self._request(found, spec))
-        return is_complete(out, self.tokenizer.sha256)
+        site.require_same(self._request(found, spec))
+        return site.written(self.tokenizer.sha256)
 
     def job(self, spool: Path, on_bytes: Callable[[int], None] | None = None) -> Job:
         """Tokenize and pack the corpus, or take the rows that a build which was cut off has left.
 
         Args:
-            spool: where the rows stand until the build is done; :func:`spool_of` a cache, or any folder.
+            spool: where the rows stand until the build is done; that of the site's ``packing``, or any folder.
             on_bytes: called with the number of bytes of the file done since the last call.
 
         Raises:
@@ -105,30 +99,3 @@ class CorpusBuild:
         data = corpus_info(str(self.path), fingerprint, found.data.num_rows)
         shard_rows = spec.shard_rows or found.shard_rows
         return request_of(self.teacher, (spec, shard_rows), data, (self.tokenizer.sha256, self.has_token_types))
-
-
-@contextmanager
-def packing(out: Path) -> Iterator[Path]:
-    """Be the one process that packs the rows of the cache ``out``; waits for another that does.
-
-    Whoever comes second finds the rows there, or the cache, so :meth:`CorpusBuild.written` is to be asked again.
-
-    Returns:
-        Where the rows stand, see :func:`spool_of`.
-
-    Raises:
-        DamageError: a file stands there.
-        CacheError: the cache cannot be written.
-    """
-    spool = spool_of(out)
-    with ExitStack() as held:
-        with writing_to(out, SINCE):
-            held.enter_context(held.enter_context(building(out)).alone())
-        yield spool
-
-
-def spool_of(out: Path) -> Path:
-    """Folder that holds the rows of a corpus while the cache ``out`` is being built."""
-    if (out / SPOOL).is_file():
-        raise DamageError(f"{out / SPOOL} is a file where a folder is needed; delete it")
-    return out / SPOOL

@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from hskcache.build.keeping import Keeping, build_request, keeping_of
-from hskcache.build.request import AdditionRequest, BuildRequest, Texts, alone
+from hskcache.build.request import AdditionRequest, BuildRequest, Texts, WorkerPart, alone
 from hskcache.build.requested import add_field as run_addition
 from hskcache.build.requested import build as run
 from hskcache.cache import Cache, open_cache
-from hskcache.errors import SpecError
+from hskcache.errors import MismatchError, SpecError
 from hskcache.keywords import LAYOUT, folder_of, layout_of, listed_as_text, one_of, refuse_unknown
+from hskcache.remote.place import open_any
 from hskcache.spec import Packing, Spec
 from hskcache.store.kinds import knowledge
 from hskcache.text.layout import Layout
@@ -21,7 +22,7 @@ _KEEPING = tuple(one.name for one in fields(Keeping) if one.name != "spec_file")
 # The rows, and how they lie in shards, are those of the cache.
 _ADDING = tuple(name for name in _KEEPING if name not in {"max_length", "shard_rows", *Packing.model_fields})
 _ROWS = ("corpus", "chat", "roles", "one_document", "copy", "keep_text")
-_OTHERS = (*_ROWS, "spec", "device", "eval_data", "on_nonfinite", "tokenizer")
+_OTHERS = (*_ROWS, "spec", "device", "eval_data", "on_nonfinite", "part", "tokenizer")
 _LISTED = ("student_layer_numbers", "layer_map", "store_layers", "heads")
 
 
@@ -34,7 +35,7 @@ def build(teacher: Any, data: Any = None, *, out: Path | str, keep: str | None =
         teacher: folder or hub id; or a model in memory, with its ``tokenizer``, which is saved in a temporary folder.
         data: a file, a folder of ``save_to_disk``, ``hub:REPO[:CONFIG]:SPLIT``, a ``datasets.Dataset``, a pandas
             DataFrame, a pyarrow Table, lists by column, a list of rows, or a list of texts.
-        out: directory of the cache.
+        out: directory of the cache, or the URL of a bucket.
         keep: layers, tokens and share of columns of hidden states, such as ``1l_10t_0.1h``; ``full`` or ``none``.
         options: those of ``hskcache build`` by their names without dashes, such as ``task="sst2"``, ``text``,
             ``label``, ``attention="2l_16t"``, ``encoding``, ``max_length``, ``device``; ``spec`` is also a ``Spec``,
@@ -45,10 +46,13 @@ def build(teacher: Any, data: Any = None, *, out: Path | str, keep: str | None =
         CacheError: an option does not exist or cannot be so, or something is missing, damaged or does not fit.
     """
     refuse_unknown("hskcache.build", options, ("keep", *LAYOUT, *_KEEPING, *_OTHERS, "out"))
-    tokenizer, out = options.pop("tokenizer", None), Path(out)
+    tokenizer, part = options.pop("tokenizer", None), options.get("part")
     with folder_of(teacher, tokenizer) as (folder, called):
-        run(replace(_request(folder, data, options | {"keep": keep}), called=called), out)
-    return open_cache(out)
+        request = replace(_request(folder, data, options | {"keep": keep}), called=called)
+        done = run(replace(request, part=None if part is None else WorkerPart.parse(str(part))), out)
+    if done.manifest is None:
+        raise MismatchError(f"part {part} of {out} is written, and others are not; write these, then open the cache")
+    return open_any(out)
 
 
 def add_field(

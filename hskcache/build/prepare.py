@@ -10,14 +10,13 @@ from pydantic import ValidationError
 from hskcache import console
 from hskcache.build.language import make_language_job, reads_language, row_tokens
 from hskcache.build.request import AdditionRequest, BuildRequest
+from hskcache.build.site import Site
 from hskcache.counted import counted
 from hskcache.cut import tell_cut
-from hskcache.disk import require_writable
 from hskcache.errors import SpecError
 from hskcache.model.sentence import sentence_modules
 from hskcache.runtime import require_teacher_extra
 from hskcache.spec import Packing, Spec
-from hskcache.store.ledger import Ledger
 from hskcache.strict import first_problem
 from hskcache.text import tokenized
 from hskcache.text.copies import in_order_of_copies
@@ -55,7 +54,7 @@ def prepare_build(request: BuildRequest, spool: Path) -> "Job":
     return make_job(request)
 
 
-def with_length(request: BuildRequest, is_language: bool, out: Path | None = None) -> BuildRequest:
+def with_length(request: BuildRequest, is_language: bool, site: Site | None = None) -> BuildRequest:
     """The request with the tokens of a row at most where it does not say.
 
     Rows of a task are as long as those of the cache that is gone on with, those that the teacher was trained on, or
@@ -64,7 +63,7 @@ def with_length(request: BuildRequest, is_language: bool, out: Path | None = Non
     Args:
         request: the cache.
         is_language: whether its teacher is a language model, see :func:`~hskcache.build.language.reads_language`.
-        out: where it will be, or is begun; None where there will be none.
+        site: where it will be, or is begun; None where there will be none.
 
     Raises:
         CacheError: what is remembered beside the teacher cannot be read.
@@ -73,12 +72,12 @@ def with_length(request: BuildRequest, is_language: bool, out: Path | None = Non
     if "max_length" in spec.model_fields_set:
         return request
     if is_language:
-        most = _begun_length(out) or row_tokens(request.teacher)
+        most = _begun_length(site) or row_tokens(request.teacher)
         console.say(f"rows of at most {counted(most, 'token')}; --max-length says otherwise")
         return replace(request, spec=spec.model_copy(update={"max_length": most}))
     if request.texts.corpus is not None:
         return request
-    length, where = _known_length(request, out)
+    length, where = _known_length(request, site)
     if length is None or length == spec.max_length:
         return request
     console.say(f"rows of at most {counted(length, 'token')}, as in {where}; --max-length says otherwise")
@@ -88,23 +87,23 @@ def with_length(request: BuildRequest, is_language: bool, out: Path | None = Non
         raise SpecError(f"what to keep: {first_problem(error, Spec)}") from None
 
 
-def with_copies(request: BuildRequest, out: Path) -> BuildRequest:
+def with_copies(request: BuildRequest, site: Site) -> BuildRequest:
     """The request with rows as they stand in the data, where a cache was begun so that is gone on with."""
-    if request.texts.copy is not None or (begun := Ledger(out).request()) is None or begun.data.copies:
+    if request.texts.copy is not None or (begun := site.request()) is None or begun.data.copies:
         return request
     return replace(request, texts=replace(request.texts, copy=""))
 
 
-def _begun_length(out: Path | None) -> int | None:
+def _begun_length(site: Site | None) -> int | None:
     """Tokens of a row at most of the cache that is gone on with; None where there is none."""
-    begun = None if out is None else Ledger(out).request()
+    begun = None if site is None else site.request()
     return None if begun is None else begun.spec.max_length
 
 
-def _known_length(request: BuildRequest, out: Path | None) -> tuple[int | None, str]:
+def _known_length(request: BuildRequest, site: Site | None) -> tuple[int | None, str]:
     """Tokens of a row at most, and where that is from; None where it is not known."""
-    if (begun := _begun_length(out)) is not None:
-        return begun, f"the cache {out}"
+    if site is not None and (begun := _begun_length(site)) is not None:
+        return begun, f"the cache {site.name}"
     memory, task = of_model(request.teacher), request.texts.layout.task
     if request.spec.embedding is not None and (modules := sentence_modules(request.teacher)) is not None:
         return modules.max_length, request.teacher
@@ -173,7 +172,7 @@ def _refuse_scores(request: BuildRequest) -> None:
         )
 
 
-def make_corpus_build(request: BuildRequest, out: Path | None = None) -> "CorpusBuild":
+def make_corpus_build(request: BuildRequest, site: Site | None = None) -> "CorpusBuild":
     """Load an encoder without its task head, to run over a corpus.
 
     Where the request does not say how the corpus is packed, it is as in the cache that is there already, or as the
@@ -181,12 +180,12 @@ def make_corpus_build(request: BuildRequest, out: Path | None = None) -> "Corpus
 
     Args:
         request: the cache.
-        out: where it is, finished or not.
+        site: where it is, finished or not.
 
     Raises:
         CacheError: it cannot be loaded.
     """
-    found = None if out is None else Ledger(out).request()
+    found = None if site is None else site.request()
     build, spec = make_corpus_part(request), request.spec
     said = spec.packing.model_dump(exclude_unset=True)
     if found is not None and found.data.problem == "text" and "pairs" not in said:
@@ -240,13 +239,3 @@ def make_addition(request: AdditionRequest) -> "Addition":
     asked = cache.manifest.request.model_copy(update={"spec": spec})
     loaded = load_for(request.teacher, request.device, asked).called(request.called)
     return prepare_addition(loaded, cache, request.kind, request.name, spec)
-
-
-def check_room(out: Path) -> None:
-    """Refuse a place where no build can begin, before a teacher is loaded.
-
-    Raises:
-        CacheError: it holds something that is no cache, or nothing can be written there.
-    """
-    if Ledger(out).request() is None:
-        require_writable(out)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from hskcache.errors import SpecError
 from hskcache.spec import SECTIONS, Spec
@@ -90,6 +90,34 @@ class Texts:
         return (replace(layout, text=None, bad_rows=None) if has_columns else layout).is_empty
 
 
+class WorkerPart(NamedTuple):
+    """A part of the shards of a build, which one worker writes: every ``num_parts``-th group, from ``number`` on.
+
+    Attributes:
+        number: of the part, counted from 1.
+        num_parts: parts that there are.
+    """
+
+    number: int
+    num_parts: int
+
+    def __str__(self) -> str:
+        """The part as the command line has it, such as ``3/64``."""
+        return f"{self.number}/{self.num_parts}"
+
+    @classmethod
+    def parse(cls, text: str) -> "WorkerPart":
+        """Read ``3/64``.
+
+        Raises:
+            SpecError: it is not one of some parts.
+        """
+        number, _, count = text.partition("/")
+        if number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count):
+            return cls(int(number), int(count))
+        raise SpecError(f"--part {text!r} is not a part of a build; give one such as 3/64, counted from 1")
+
+
 @dataclass(frozen=True)
 class BuildRequest:
     """A cache to build, apart from where.
@@ -104,6 +132,7 @@ class BuildRequest:
         on_nonfinite: what becomes of a row with NaN or infinity.
         called: name of the teacher in the manifest and in messages; None: as ``teacher`` has it.
         eval_data: labelled rows to score the teacher on, which do not come into the cache.
+        part: of the shards to write; None writes all.
 
     Raises:
         SpecError: not one source of texts, or rows to score on beside a corpus.
@@ -116,6 +145,7 @@ class BuildRequest:
     on_nonfinite: "OnNonfinite" = "fail"
     called: str | None = None
     eval_data: tuple[str | InMemory, ...] = ()
+    part: WorkerPart | None = None
 
     def __post_init__(self) -> None:
         self.texts.check()

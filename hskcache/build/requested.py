@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 from hskcache import console, processes
 from hskcache.build.language import make_language_job, reads_language
+from hskcache.build.places import site_at
 from hskcache.build.prepare import (
-    check_room,
     make_addition,
     make_corpus_build,
     make_job,
@@ -17,66 +17,63 @@ from hskcache.build.prepare import (
 )
 from hskcache.build.request import AdditionRequest, BuildRequest
 from hskcache.counted import counted
-from hskcache.disk import spool_folder
 from hskcache.runtime import own_device
 from hskcache.store.manifest import Manifest
 
 
 class BuildOutcome(NamedTuple):
-    """A complete cache.
+    """A complete cache, or one of which a part is written.
 
     Attributes:
-        manifest: its manifest.
+        manifest: its manifest; None where other parts are not written yet.
         is_new: whether anything was left to do.
     """
 
-    manifest: Manifest
+    manifest: Manifest | None
     is_new: bool
 
 
-def build(request: BuildRequest, out: Path) -> BuildOutcome:
+def build(request: BuildRequest, out: Path | str) -> BuildOutcome:
     """Run the teacher and write the cache; the same request goes on where a build was cut off.
 
     Args:
         request: the cache.
-        out: its directory.
+        out: its directory, or the URL of a bucket.
 
     Raises:
         CacheError: something is missing, damaged or does not fit, or the disk is too small.
     """
+    site = site_at(out, request.part is not None)
     request, is_language = replace(request, device=own_device(request.device)), reads_language(request)
-    request = with_copies(with_length(request, is_language, out), out)
-    check_room(out)
+    request = with_copies(with_length(request, is_language, site), site)
+    site.require_room()
     if is_language:
-        job = make_language_job(request, spool_folder(out))
+        job = make_language_job(request, site.spool_folder)
     elif request.texts.corpus is None:
-        job = make_job(request, spool=spool_folder(out))
+        job = make_job(request, spool=site.spool_folder)
     else:
-        corpus = make_corpus_build(request, out)
-        if (manifest := corpus.finished(out)) is not None:
+        corpus = make_corpus_build(request, site)
+        if (manifest := corpus.finished(site)) is not None:
             return BuildOutcome(manifest, False)
-        from hskcache.build.corpus import packing
-
-        with packing(out) as spool:
+        with site.packing() as spool:
             # Meanwhile another process may have packed the rows, or even finished the cache.
-            if (manifest := corpus.written(out)) is not None:
+            if (manifest := corpus.written(site)) is not None:
                 return BuildOutcome(manifest, False)
             job = packed(corpus, spool)
         otherwise = "" if "pairs" in request.spec.packing.model_fields_set else "; --pairs says otherwise"
         console.say(f"{corpus.path}: {counted(len(job.rows), 'row')}, {job.spec.packing.told}{otherwise}")
     # Only now: make_job tells better than an ImportError that torch is missing.
-    from hskcache.build.build import build as run
+    from hskcache.build.build import build_part as run
     from hskcache.build.build import finished
     from hskcache.build.scoring import evaluation_rows, scored
 
-    evaluated = evaluation_rows(job, request.eval_data, request.texts.layout, out)
-    if is_new := (manifest := finished(job, out)) is None:
+    evaluated = evaluation_rows(job, request.eval_data, request.texts.layout, site)
+    if is_new := (manifest := finished(job, site)) is None:
         with console.progress("rows") as bar:
             task = bar.add_task("build", total=len(job.rows))
-            manifest = run(job, out, lambda count: bar.advance(task, count), request.on_nonfinite)
-    if processes.is_first() and (evaluated or is_new):
-        manifest = scored(job, out, evaluated)
-    assert manifest is not None
+            manifest = run(job, site, lambda count: bar.advance(task, count), request.on_nonfinite, request.part)
+    if manifest is not None and processes.is_first() and (evaluated or is_new):
+        manifest = scored(job, site, evaluated)
     return BuildOutcome(manifest, is_new)
 
 

@@ -21,9 +21,6 @@ if TYPE_CHECKING:
 
 Progress = Callable[[int], None]
 
-_POLL_S = 0.1
-"""Between looks at shards that other processes have claimed."""
-
 _WAITING_BYTES = 1 << 30
 """Bytes of shards that may wait to be written, where several threads write."""
 
@@ -51,7 +48,7 @@ class Round:
         """Go through all groups; whatever ends this, an interrupt included, what was handed over is written."""
         num_writers = self.writing.num_writers
         with ThreadPoolExecutor(max_workers=num_writers, thread_name_prefix="hskcache-write") as writers:
-            for group in self.writing.batching.groups:
+            for group in self.writing.groups:
                 self.others = [other for other in self.others if not self._is_done(other)]
                 if not self._attend(group, writers):
                     self.others.append(group)
@@ -61,7 +58,7 @@ class Round:
                 self.others = [other for other in self.others if not self._attend(other, writers)]
                 self._drain(0)
                 if self.others:
-                    time.sleep(_POLL_S)
+                    time.sleep(self.claims.poll_s)
 
     def _attend(self, group: range, writers: ThreadPoolExecutor) -> bool:
         """Write what is missing of a group; False where another process is at it."""

@@ -11,13 +11,13 @@ from typing import NamedTuple
 
 from hskcache import console
 from hskcache.build.job import Job
+from hskcache.build.site import Site
 from hskcache.cut import tell_cut
 from hskcache.evaluation import check_labels, evaluate
 from hskcache.inference import check_fit
 from hskcache.metrics import PROBLEM_METRICS, metrics_for
 from hskcache.recall import of_cache
 from hskcache.store.evaluation import Evaluation
-from hskcache.store.ledger import Ledger
 from hskcache.store.manifest import Manifest
 from hskcache.text import Examples, TokenizedRows, tokenized
 from hskcache.text.layout import Layout
@@ -35,7 +35,7 @@ class EvaluationRows(NamedTuple):
     rows: TokenizedRows
 
 
-def evaluation_rows(job: Job, sources: Sequence[str | InMemory], layout: Layout, out: Path) -> list[EvaluationRows]:
+def evaluation_rows(job: Job, sources: Sequence[str | InMemory], layout: Layout, site: Site) -> list[EvaluationRows]:
     """Labelled rows of files, read as ``hsktrain fit --eval-data`` will read them from the cache of a job.
 
     Raises:
@@ -44,7 +44,7 @@ def evaluation_rows(job: Job, sources: Sequence[str | InMemory], layout: Layout,
     """
     read = []
     for source in sources:
-        columns = layout.recalling(of_cache(str(out), job.request), source, labelled=True)
+        columns = layout.recalling(of_cache(site.name, job.request), source, labelled=True)
         names = job.data.label_names or [str(label) for label in range(job.teacher.num_labels or 1)]
         is_score = job.data.problem == "regression"
         examples = columns.of_labelled_rows().read(source, [] if is_score else names, job.data.problem)
@@ -59,14 +59,14 @@ def evaluation_rows(job: Job, sources: Sequence[str | InMemory], layout: Layout,
     return read
 
 
-def scored(job: Job, out: Path, wanted: Sequence[EvaluationRows]) -> Manifest:
+def scored(job: Job, site: Site, wanted: Sequence[EvaluationRows]) -> Manifest:
     """The manifest of the complete cache of a job with its teacher's scores on some rows, and those known of it.
 
     Raises:
         MismatchError: the cache is of an older version of the format.
     """
-    ledger, length = Ledger(out), job.spec.max_length
-    standing = ledger.intact().evaluations
+    length = job.spec.max_length
+    standing = site.intact().evaluations
     found = _measured(job)
     for examples, rows in wanted:
         if any(one.is_of(examples.fingerprint, length) for one in [*standing, *found]):
@@ -91,8 +91,8 @@ def scored(job: Job, out: Path, wanted: Sequence[EvaluationRows]) -> Manifest:
         return manifest.model_copy(update={"evaluations": [*manifest.evaluations, *new]})
 
     if all(one in standing for one in found):
-        return ledger.intact()
-    return ledger.grow(change)
+        return site.intact()
+    return site.grow(change)
 
 
 def _measured(job: Job) -> list[Evaluation]:

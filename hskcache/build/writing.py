@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 
@@ -19,22 +20,19 @@ from hskcache.build.extract import Arrays, HostArrays
 from hskcache.build.job import Job
 from hskcache.build.layout import id_dtype
 from hskcache.build.nonfinite import OnNonfinite, leave_out, refuse
+from hskcache.build.request import WorkerPart
 from hskcache.build.rounds import Progress, Round
 from hskcache.classes import of_words
 from hskcache.disk import require_space
 from hskcache.errors import DamageError, TeacherError
 from hskcache.store.claims import UNSHARED, Claims
+from hskcache.store.commits import Committing
 from hskcache.store.fields import INPUTS, kind_of
-from hskcache.store.ledger import Ledger
-from hskcache.store.reading import read_shard
 from hskcache.store.record import CONSTANTS
 from hskcache.store.texts import packed_texts
 from hskcache.teacher.capture import Wanted
 from hskcache.teacher.lean import lean
 from hskcache.text.copies import UNKNOWN
-
-SINCE = "the last whole shard"
-"""Point that a build that was cut off goes on from."""
 
 _MOST_WRITERS = 8
 
@@ -45,21 +43,23 @@ class Writing:
 
     Attributes:
         job: what the teacher is run for.
-        ledger: the cache.
+        ledger: the shards of the cache.
         names: the fields to write: what the job calls each, and the name it has in the cache.
         first: number of the first shard and first row of the cache that the job's rows become.
         on_nonfinite: what becomes of a row with values that are not finite.
         origin: row that row 0 of the cache is in the whole one, where the cache is a part; seeds what is random.
         way: of making batches.
+        part: of the groups of shards, that are written; None: all.
     """
 
     job: Job
-    ledger: Ledger
+    ledger: Committing
     names: Mapping[str, str]
     first: tuple[int, int] = (0, 0)
     on_nonfinite: OnNonfinite = "fail"
     origin: int = 0
     way: type[Batching] = NEWEST
+    part: WorkerPart | None = None
 
     @property
     def environment(self) -> dict[str, str]:
@@ -70,6 +70,17 @@ class Writing:
     def batching(self) -> Batching:
         """Rows of the job that the teacher reads together."""
         return batching_of(self.job, self.way)
+
+    @property
+    def groups(self) -> list[range]:
+        """Groups of neighbouring shards of the part that is written."""
+        groups = self.batching.groups
+        return groups if self.part is None else groups[self.part.number - 1 :: self.part.num_parts]
+
+    @property
+    def num_missing(self) -> int:
+        """Shards of the job, whichever part they belong to, that lack a field."""
+        return sum(bool(self.missing(shard)) for shard in range(len(self.job.layout.shards)))
 
     @property
     def num_writers(self) -> int:
@@ -96,10 +107,6 @@ class Writing:
         # Where something is captured, heads that contribute nothing are still looked at.
         with nullcontext() if extractor.wanted != Wanted() else lean(self.job.teacher.model):
             Round(self, extractor, claims, report or (lambda _rows: None)).run()
-
-    def check_space(self) -> None:
-        """As :func:`check_space` of this alone."""
-        check_space([self])
 
     @property
     def most_bytes(self) -> int:
@@ -158,13 +165,13 @@ class Writing:
         record = self.ledger.committed(name, CONSTANTS)
         if record is None:
             constants = constants_for(self.job, kind, way=self.way)
-            self.ledger.commit_constants(name, constants)
-            return constants
-        path = self.ledger.shard_path(record)
+            record = self.ledger.commit_constants(name, constants)
+            # What stands is what counts, and may be another worker's.
+            del constants
         try:
-            return read_shard(path, record, field)
+            return self.ledger.read(record, field)
         except DamageError as error:
-            raise DamageError(f"{path} {error}; delete {path.parent} and build again") from None
+            raise DamageError(f"{error}; delete {self.ledger.name}/{name} and build again") from None
 
 
 def environment_of(job: Job, way: type[Batching] = NEWEST) -> dict[str, str]:
@@ -172,17 +179,18 @@ def environment_of(job: Job, way: type[Batching] = NEWEST) -> dict[str, str]:
     return job.environment | told(way)
 
 
-def check_space(writings: Sequence[Writing]) -> None:
+def check_space(writings: Sequence[Writing], root: Path) -> None:
     """Refuse before the teacher runs rather than when the disk is full.
 
     Args:
         writings: all into one cache.
+        root: its folder.
 
     Raises:
         CacheError: it will be.
     """
     need = sum(writing.most_bytes for writing in writings)
-    require_space(writings[0].ledger.root, need, "the cache may need", "keep less with --keep or --encoding")
+    require_space(root, need, "the cache may need", "keep less with --keep or --encoding")
 
 
 def require_rows(writings: Sequence[Writing]) -> None:
@@ -194,11 +202,11 @@ def require_rows(writings: Sequence[Writing]) -> None:
     Raises:
         TeacherError: every row was left out of a field.
     """
-    job, root = writings[0].job, writings[0].ledger.root
+    job, place = writings[0].job, writings[0].ledger.name
     if sum(len(writing.skipped) for writing in writings) == sum(len(writing.job.rows) for writing in writings):
         raise TeacherError(
             f"{job.data.name}: every row has values that are not finite, so nothing is left to train on; mend the "
-            f"teacher, or give --encoding bfloat16 and --dtype float32, and delete what was written in {root}"
+            f"teacher, or give --encoding bfloat16 and --dtype float32, and delete what was written in {place}"
         )
 
 

@@ -10,6 +10,7 @@ COMMANDS = {
     "estimate": "hskcache.cli.estimate:estimate",
     "plan": "hskcache.cli.plan:plan",
     "build": "hskcache.cli.build:build",
+    "finish": "hskcache.cli.finish:finish",
     "append": "hskcache.cli.append:append",
     "info": "hskcache.cli.info:info",
     "verify": "hskcache.cli.verify:verify",

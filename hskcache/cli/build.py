@@ -1,5 +1,6 @@
 """``hskcache build``: run the teacher once and write the cache, or add a field to one."""
 
+import shlex
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,7 +11,7 @@ from hskcache import console, units
 from hskcache.build.keeping import Keeping, build_request, keeping_of
 from hskcache.build.request import AdditionRequest, Texts, alone
 from hskcache.cli.keeping import job_options
-from hskcache.cli.options import on_nonfinite_option
+from hskcache.cli.options import BuildPart, CachePlace, on_nonfinite_option
 from hskcache.cli.outcome import evaluations, facts, num_bytes, reached, tell_agreement, tell_skipped
 from hskcache.completion import places
 from hskcache.counted import counted
@@ -21,12 +22,27 @@ from hskcache.timeline import recorded
 
 if TYPE_CHECKING:
     from hskcache.build.nonfinite import OnNonfinite
+    from hskcache.build.request import WorkerPart
     from hskcache.store.manifest import Manifest
 
 
 @click.command()
 @job_options
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="The cache, a directory.")
+@click.option(
+    "--out",
+    required=True,
+    type=CachePlace(path_type=Path),
+    metavar="DIR_OR_URL",
+    help="The cache: a directory, or the URL of a bucket, such as s3://team/sst2.hsk, where nothing but the shard at "
+    "hand is held on this machine.",
+)
+@click.option(
+    "--part",
+    type=BuildPart(),
+    metavar="I/N",
+    help="Write one of N parts of the shards alone, counted from 1, such as 3/64; the last one, or hskcache finish, "
+    "completes the cache.",
+)
 @click.option(
     "--add-field",
     "kind",
@@ -51,7 +67,8 @@ def build(
     texts: Texts,
     keeping: Keeping,
     device: str,
-    out: Path,
+    out: Path | str,
+    part: "WorkerPart | None",
     kind: str | None,
     name: str | None,
     eval_data: tuple[str, ...],
@@ -65,7 +82,7 @@ def build(
     in any build. An interrupted build goes on with the same command and ends with the same bytes.
 
     Several processes divide the shards, whether torchrun or accelerate launch starts them or you do, in terminals or on
-    machines that share the folder; each takes up what another one has left that died.
+    machines that share the folder or the bucket; each takes up what another one has left that died.
     """
     from hskcache.build.requested import add_field
     from hskcache.build.requested import build as run
@@ -75,6 +92,10 @@ def build(
             raise SpecError(f"--add-field {kind} needs a name for the field: give --name, such as --name s30")
         if eval_data:
             raise SpecError("--eval-data scores the teacher of a build; leave it out with --add-field")
+        if part is not None:
+            raise SpecError(f"--part {part} divides a build; leave it out with --add-field")
+        if not isinstance(out, Path):
+            raise SpecError("--add-field adds to a cache in a folder, and --out is a URL; pull it, add, and push it")
         added = AdditionRequest(teacher, out, kind, name, alone(kind), device, on_nonfinite)
         with recorded(profile), console.going_on_from(lambda: reached(out, name)):
             done = add_field(_addition(added, texts, keeping))
@@ -82,9 +103,15 @@ def build(
         raise SpecError(f"--name {name} belongs to --add-field KIND; give that, or leave it out")
     else:
         request = build_request(teacher, texts, keeping, device)
-        request = replace(request, on_nonfinite=on_nonfinite, eval_data=eval_data)
+        request = replace(request, on_nonfinite=on_nonfinite, eval_data=eval_data, part=part)
         with recorded(profile), console.going_on_from(lambda: reached(out)):
             done = run(request, out)
+    if done.manifest is None:
+        console.say(
+            f"part {part} of {out} is written, and others are not; once all are, the last one completes the cache, or "
+            f"hskcache finish {shlex.quote(str(out))}"
+        )
+        return
     _tell(done.manifest, out, name, done.is_new, as_json)
 
 
@@ -101,7 +128,7 @@ def _addition(request: AdditionRequest, texts: Texts, keeping: Keeping) -> Addit
     return keeping_of(request, keeping)
 
 
-def _tell(manifest: "Manifest", out: Path, name: str | None, is_new: bool, as_json: bool) -> None:
+def _tell(manifest: "Manifest", out: Path | str, name: str | None, is_new: bool, as_json: bool) -> None:
     """Tell of the content of a cache; ``name`` is that of a field that was added."""
     if as_json:
         console.print_json(facts(manifest, out))

@@ -23,6 +23,28 @@ class CacheFolder(click.Path):
         return super().convert(value, param, ctx)
 
 
+class CachePlace(click.Path):
+    """The folder of a cache, as a path, or its URL, as a text."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The path, or the URL as it is."""
+        from hskcache.remote.place import is_url
+
+        return str(value) if is_url(str(value)) else super().convert(value, param, ctx)
+
+
+class BuildPart(click.ParamType):  # type: ignore[type-arg]
+    """A part of the shards of a build, such as ``3/64``."""
+
+    name = "part"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The part. Raises SpecError if it is none."""
+        from hskcache.build.request import WorkerPart
+
+        return value if isinstance(value, WorkerPart) else WorkerPart.parse(str(value))
+
+
 class Roles(click.ParamType):  # type: ignore[type-arg]
     """Roles of a conversation with commas between them."""
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from hskcache.store.manifest import Manifest
 
 
-def facts(manifest: "Manifest", out: Path, first_row: int = 0) -> dict[str, Any]:
+def facts(manifest: "Manifest", out: Path | str, first_row: int = 0) -> dict[str, Any]:
     """Facts of a cache for programs; of what was left out, the rows from ``first_row`` on."""
     return {
         "cache": str(out),
@@ -25,19 +25,20 @@ def facts(manifest: "Manifest", out: Path, first_row: int = 0) -> dict[str, Any]
     }
 
 
-def reached(out: Path, name: str | None = None) -> str:
+def reached(out: Path | str, name: str | None = None) -> str:
     """Point that the same build, or addition of the field ``name``, goes on from after an interrupt."""
-    from hskcache.store.ledger import Ledger
+    from hskcache.build.places import site_at
 
-    ledger = Ledger(out)
     try:
-        request = ledger.request()
+        site = site_at(out)
+        request = site.request()
+        if request is None:
+            return "the start"
+        fields = request.fields if name is None else (name,)
+        shards = range(request.num_shards)
+        done = [all(site.ledger.committed(field, shard) is not None for field in fields) for shard in shards]
     except CacheError:
-        request = None
-    if request is None:
         return "the start"
-    fields = request.fields if name is None else (name,)
-    done = [all(ledger.is_committed(field, shard) for field in fields) for shard in range(request.num_shards)]
     return f"there: {sum(done):,} of {len(done):,} shards are kept" if any(done) else "the start"
 
 
@@ -46,14 +47,14 @@ def num_bytes(manifest: "Manifest") -> dict[str, int]:
     return {field: records.num_bytes for field, records in manifest.shards.items()}
 
 
-def tell_skipped(manifest: "Manifest", out: Path, field: str | None = None, first_row: int = 0) -> None:
+def tell_skipped(manifest: "Manifest", out: Path | str, field: str | None = None, first_row: int = 0) -> None:
     """Say which rows from ``first_row`` on were left out of a field, or of all where ``field`` is None."""
     total = manifest.request.num_rows - first_row
     for name, rows in _skipped(manifest, first_row).items():
         if rows and field in {None, name}:
             console.say(
                 f"{len(rows):,} of {total:,} rows are left out of {name}, as their values are not finite; row "
-                f"{rows[0]}, counted from 0, is the first, the records in {out / name} list all"
+                f"{rows[0]}, counted from 0, is the first, the records in {out}/{name} list all"
             )
 
 

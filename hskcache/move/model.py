@@ -10,12 +10,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from hskcache.depot.retry import reaching
 from hskcache.errors import CacheError, DamageError, MismatchError
 from hskcache.locks import WRITING
 from hskcache.move.card import is_card
 from hskcache.remote.fetch import remote_sha256
 from hskcache.remote.remote import Remote, open_remote
-from hskcache.remote.retry import reaching
 from hskcache.store.beside import MAX_README_BYTES, README
 from hskcache.versions import version_of
 

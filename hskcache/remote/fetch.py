@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from hskcache.counted import counted
+from hskcache.depot.retry import OutOfReachError
 from hskcache.disk import sync_file, sync_folder
 from hskcache.errors import CacheError, DamageError
 from hskcache.remote.parts import FilePart, whole
 from hskcache.remote.remote import Remote
-from hskcache.remote.retry import OutOfReachError
 from hskcache.store.consistency import parse_manifest
 from hskcache.store.files import MAX_DOCUMENT_BYTES, TEMPORARY_SUFFIX, make_folder, read_file, sha256_hex
 from hskcache.store.ledger import TOKENIZER

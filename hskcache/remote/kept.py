@@ -6,11 +6,11 @@ from functools import partial
 from pathlib import Path
 
 from hskcache import console
+from hskcache.depot.retry import OutOfReachError
 from hskcache.errors import CacheError, DamageError
 from hskcache.locks import locked
 from hskcache.remote.fetch import fetch_tokenizer, read_manifest, read_page
 from hskcache.remote.remote import Remote
-from hskcache.remote.retry import OutOfReachError
 from hskcache.store.consistency import parse_manifest
 from hskcache.store.files import make_folder, sha256_hex, write_atomic
 from hskcache.store.ledger import TOKENIZER, Ledger

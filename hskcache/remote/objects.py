@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 from typing import Any
 
-from hskcache.remote.retry import status
-from hskcache.remote.waiting import SILENCE_S
+from hskcache.depot.retry import status
+from hskcache.depot.waiting import SILENCE_S
 
 PIECE_BYTES = 8 << 20
 """Bytes that are asked for, or held, at a time."""

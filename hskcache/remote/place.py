@@ -11,6 +11,14 @@ def is_url(text: str) -> bool:
     return re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", text) is not None
 
 
+def folder_of(place: str | Path) -> Path | None:
+    """The folder that a path, or a URL of ``file://``, leads to; None of other URLs."""
+    scheme, mark, rest = str(place).partition("://")
+    if not mark or not is_url(str(place)):
+        return Path(place)
+    return Path(rest) if scheme.lower() == "file" else None
+
+
 def open_any(cache: str | Path) -> Cache:
     """Open a complete cache, whether it is a folder or at a URL.
 

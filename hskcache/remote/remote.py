@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import TypeVar
 from urllib.parse import unquote, urlsplit
 
+from hskcache.depot.retry import OutOfReachError, patiently, reaching, retry_seconds
+from hskcache.depot.waiting import WAITING, Wait
 from hskcache.errors import CacheError, DamageError
 from hskcache.remote.objects import Objects
 from hskcache.remote.place import is_url
-from hskcache.remote.retry import OutOfReachError, patiently, reaching, retry_seconds
 from hskcache.remote.systems import HTTP, SFTP, check_protocol, open_system
-from hskcache.remote.waiting import WAITING, Wait
 
 Result = TypeVar("Result")
 

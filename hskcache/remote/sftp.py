@@ -17,10 +17,10 @@ from typing import Any
 import paramiko  # type: ignore[import-untyped]
 from fsspec.utils import infer_storage_options
 
+from hskcache.depot.waiting import SILENCE_S
 from hskcache.errors import CacheError, SpecError
 from hskcache.remote.folders import SftpFiles
 from hskcache.remote.home import in_home, user_name
-from hskcache.remote.waiting import SILENCE_S
 
 _POLICY, _FILE = "host_key_policy", "known_hosts"
 # A server that died or hung while we signed in, and not one that said no.

@@ -8,9 +8,9 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from hskcache.depot.waiting import SILENCE_S
 from hskcache.remote.folders import LocalFiles
 from hskcache.remote.objects import PIECE_BYTES, Objects, is_past_the_end
-from hskcache.remote.waiting import SILENCE_S
 
 HTTP = ("http", "https")
 SFTP = ("sftp", "ssh")
@@ -99,7 +99,7 @@ def open_system(protocol: str, url: str, query: str = "") -> Objects:
     from fsspec import get_filesystem_class
     from fsspec.core import url_to_fs
 
-    for library in ("paramiko", "asyncio", "stamina"):
+    for library in ("paramiko", "asyncio"):
         # Where nobody has set logging up, they print each lost connection, and a traceback with it.
         logging.getLogger(library).addHandler(logging.NullHandler())
     options = _options(protocol)

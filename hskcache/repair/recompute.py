@@ -12,7 +12,7 @@ from hskcache.build.batching import Batching, way_of
 from hskcache.build.constants import constants_for
 from hskcache.build.job import Job, check_same
 from hskcache.build.rounds import Progress
-from hskcache.build.writing import Writing, environment_of
+from hskcache.build.writing import Writing, check_space, environment_of
 from hskcache.cache import Cache
 from hskcache.disk import writing_to
 from hskcache.errors import DamageError, MismatchError
@@ -174,7 +174,7 @@ class _Piece:
         # A row that was left out is left out again; where none was, the record tells the difference.
         origin = self.cache.manifest.first_row
         writing = Writing(self.job, workplace, self.names, self.first, "skip", origin, self._way)
-        writing.check_space()
+        check_space([writing], self.cache.root)
         writing.write(on_rows)
 
     @property

@@ -6,12 +6,12 @@ from contextlib import suppress
 from pathlib import Path
 
 from hskcache.counted import counted
+from hskcache.depot.retry import OutOfReachError
 from hskcache.disk import require_space
 from hskcache.errors import CacheError, DamageError, MismatchError
 from hskcache.remote.fetch import fetch, fetch_tokenizer, read_manifest
 from hskcache.remote.place import is_url
 from hskcache.remote.remote import Remote, open_remote
-from hskcache.remote.retry import OutOfReachError
 from hskcache.repair.mending import put_in_place, waiting_path
 from hskcache.store.files import read_document
 from hskcache.store.ledger import Ledger

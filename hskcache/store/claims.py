@@ -14,6 +14,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import ClassVar
 
 from hskcache import locks
 
@@ -29,7 +30,10 @@ class Claims:
 
     Attributes:
         descriptor: the open file; None where nobody else can take part, so that every claim is granted.
+        poll_s: seconds between looks at shards that others have claimed.
     """
+
+    poll_s: ClassVar[float] = 0.1
 
     def __init__(self, descriptor: int | None) -> None:
         self.descriptor = descriptor

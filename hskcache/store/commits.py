@@ -5,7 +5,7 @@ A shard is written first, then its record; a shard without a record that fits it
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from hskcache.counted import counted
 from hskcache.disk import sync_folder
@@ -18,6 +18,58 @@ from hskcache.timeline import span
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from hskcache.store.fields import StoredField
+
+
+class Committing(Protocol):
+    """Shards of a cache as whoever writes them sees them, wherever they stand."""
+
+    @property
+    def name(self) -> str:
+        """The place in messages: a folder, or a URL."""
+        ...
+
+    def committed(self, field: str, shard: int) -> Record | None:
+        """The record of a shard, or of the constants, that is whole; else None."""
+        ...
+
+    def commit(
+        self,
+        field: str,
+        shard: int,
+        rows: tuple[int, int],
+        arrays: "Mapping[str, NDArray[Any]]",
+        nonfinite: Mapping[int, int] | None = None,
+    ) -> Record:
+        """Write a shard and then its record, see :meth:`Commits.commit`; gives the record that stands then."""
+        ...
+
+    def commit_constants(self, field: str, arrays: "Mapping[str, NDArray[Any]]") -> Record:
+        """Write what all rows of a field share."""
+        ...
+
+    def read(self, record: Record, field: "StoredField") -> "dict[str, NDArray[Any]]":
+        """Read a shard, or the constants, that is committed.
+
+        Raises:
+            DamageError: it is not what the record says; names the file.
+        """
+        ...
+
+
+def facts_of(
+    field: str, shard: int, rows: tuple[int, int], nonfinite: Mapping[int, int] | None = None
+) -> dict[str, Any]:
+    """Facts of the record of a shard, see :attr:`~hskcache.store.record.Record.facts`, from those of a commit."""
+    return {
+        "field": field,
+        "shard": shard,
+        "start": rows[0],
+        "stop": rows[1],
+        "num_nonfinite": sum((nonfinite or {}).values()),
+        "skipped": [Skipped(row=row, reason="nonfinite") for row in sorted(nonfinite or {})],
+    }
 
 
 class Commits:
@@ -32,6 +84,25 @@ class Commits:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+
+    @property
+    def name(self) -> str:
+        """The folder in messages."""
+        return str(self.root)
+
+    def read(self, record: Record, field: "StoredField") -> "dict[str, NDArray[Any]]":
+        """Read a shard, or the constants, that is committed.
+
+        Raises:
+            DamageError: it is not what the record says; names the file.
+        """
+        from hskcache.store.reading import read_shard
+
+        path = self.shard_path(record)
+        try:
+            return read_shard(path, record, field)
+        except DamageError as error:
+            raise DamageError(f"{path} {error}") from None
 
     def shard_path(self, record: Record) -> Path:
         """File of a shard, or of the constants."""
@@ -72,15 +143,7 @@ class Commits:
         """
         with span("compress"):
             data = self.format.pack(arrays, self._sha256(field, shard))
-        facts = {
-            "field": field,
-            "shard": shard,
-            "start": rows[0],
-            "stop": rows[1],
-            "num_nonfinite": sum((nonfinite or {}).values()),
-            "skipped": [Skipped(row=row, reason="nonfinite") for row in sorted(nonfinite or {})],
-        }
-        return self.commit_packed(data, facts)
+        return self.commit_packed(data, facts_of(field, shard, rows, nonfinite))
 
     def commit_packed(self, data: bytes, facts: Mapping[str, Any]) -> Record:
         """Write a shard that is packed already, and then its record.

@@ -57,27 +57,7 @@ class Ledger(Commits):
             draft = BuildDraft(**dict(request), environment=dict(environment or {}))
             build_in(self.root).begin(written(draft))
             return
-        self._compare(found, request)
-
-    def _compare(self, found: Request, request: Request) -> None:
-        """Raise unless what stands here is what a build asks for.
-
-        Raises:
-            MismatchError: it is not; tells the first difference.
-        """
-        if found.digest == request.digest:
-            return
-        if found.appended and found.model_copy(update={"appended": []}).digest == request.digest:
-            raise MismatchError(
-                f"{self.root} is built, and {counted(found.num_rows - request.num_rows, 'row')} were appended "
-                "to it since; to "
-                "append more give hskcache append, and to mend it hskcache repair"
-            )
-        path, here, wanted = found.difference(request) or ("the request", "another", "this")
-        raise MismatchError(
-            f"{self.root} was begun with {path} = {here!s:.80} and this build asks for {wanted!s:.80}; choose another "
-            "folder, delete this one, or ask for the same"
-        )
+        require_same(self.name, found, request)
 
     def require_current(self, manifest: Manifest) -> None:
         """Raise unless the cache is of the version of the format that is written.
@@ -144,7 +124,7 @@ class Ledger(Commits):
         )
 
         def change(standing: Manifest) -> Manifest:
-            self._compare(standing.request, request)
+            require_same(self.name, standing.request, request)
             # Nobody else may write a manifest now, so what is half written is what a kill has left.
             remove_matching(self.root, TEMPORARY)
             return manifest.with_added(standing)
@@ -243,6 +223,32 @@ class Ledger(Commits):
     def _complete(self) -> Complete | None:
         state = survey(self.root)
         return state if isinstance(state, Complete) else None
+
+
+def require_same(name: str, found: Request, request: Request) -> None:
+    """Raise unless what stands at a place is what a build asks for.
+
+    Args:
+        name: of the place.
+        found: what stands there, or was begun.
+        request: of the build.
+
+    Raises:
+        MismatchError: it is not; tells the first difference.
+    """
+    if found.digest == request.digest:
+        return
+    if found.appended and found.model_copy(update={"appended": []}).digest == request.digest:
+        raise MismatchError(
+            f"{name} is built, and {counted(found.num_rows - request.num_rows, 'row')} were appended "
+            "to it since; to "
+            "append more give hskcache append, and to mend it hskcache repair"
+        )
+    path, here, wanted = found.difference(request) or ("the request", "another", "this")
+    raise MismatchError(
+        f"{name} was begun with {path} = {here!s:.80} and this build asks for {wanted!s:.80}; choose another "
+        "folder, delete this one, or ask for the same"
+    )
 
 
 def _stat(path: Path) -> tuple[int, int, int] | None:

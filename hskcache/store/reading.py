@@ -43,6 +43,13 @@ def read_shard(
     """
     with _File(path, record.num_bytes).opened() as file:
         data = file.part(0, record.num_bytes)
+    return shard_of(data, record, field, names)
+
+
+def shard_of(
+    data: bytes, record: Record, field: StoredField, names: Collection[str] | None = None
+) -> dict[str, NDArray[Any]]:
+    """Arrays of a shard from the bytes of its file, as :func:`read_shard` gives and refuses them."""
     _check_digest(data, record.sha256)
     arrays = unpack_shard(data, names)
     if isinstance(record, NamedRecord):

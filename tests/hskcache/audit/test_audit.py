@@ -14,7 +14,8 @@ from stored import shard_file
 from hskcache.audit.audit import TOLERANCES, Question, audit, compute_dtype, prepare_audit
 from hskcache.build.addition import add_field, prepare_addition
 from hskcache.build.build import build
-from hskcache.build.corpus import CorpusBuild, spool_of
+from hskcache.build.corpus import CorpusBuild
+from hskcache.build.folder import spool_of
 from hskcache.build.job import Job
 from hskcache.cache import Cache, open_cache
 from hskcache.errors import DamageError

@@ -19,7 +19,8 @@ from twins import make
 
 from hskcache.build.addition import add_field, added, prepare_addition, rows_of
 from hskcache.build.build import build, finished
-from hskcache.build.corpus import CorpusBuild, spool_of
+from hskcache.build.corpus import CorpusBuild
+from hskcache.build.folder import spool_of
 from hskcache.build.job import Job
 from hskcache.cache import Cache, open_cache
 from hskcache.errors import MismatchError, SpecError

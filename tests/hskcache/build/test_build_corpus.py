@@ -16,7 +16,8 @@ from forked import in_child
 from transformers import AutoModel
 
 from hskcache.build.build import build
-from hskcache.build.corpus import CorpusBuild, spool_of
+from hskcache.build.corpus import CorpusBuild
+from hskcache.build.folder import FolderSite, spool_of
 from hskcache.build.job import prepare_job
 from hskcache.build.kinds.abc import eligible_counts
 from hskcache.cache import Cache, open_cache
@@ -53,7 +54,7 @@ def text(tmp_path: Path) -> Path:
 
 
 def run(corpus: CorpusBuild, out: Path) -> Cache:
-    if corpus.finished(out) is None:
+    if corpus.finished(FolderSite(out)) is None:
         build(corpus.job(spool_of(out)), out)
     return open_cache(out)
 
@@ -89,7 +90,7 @@ def test_the_same_text_gives_the_same_cache_and_a_finished_one_is_known_without_
     corpus = CorpusBuild(encoder, renamed, SPEC)
     assert run(corpus, tmp_path / "b").id == first.id
     before = {path: path.stat().st_mtime_ns for path in first.root.rglob("*")}
-    assert corpus.finished(first.root) == first.manifest
+    assert corpus.finished(FolderSite(first.root)) == first.manifest
     assert {path: path.stat().st_mtime_ns for path in first.root.rglob("*")} == before
 
 
@@ -99,9 +100,9 @@ def test_another_text_in_the_same_folder_is_refused_and_touches_nothing(
     cache = run(CorpusBuild(encoder, text, SPEC), tmp_path / "c")
     text.write_text(TEXT + "\nand short", encoding="utf-8")
     with pytest.raises(MismatchError, match=r"data\.fingerprint"):
-        CorpusBuild(encoder, text, SPEC).finished(cache.root)
+        CorpusBuild(encoder, text, SPEC).finished(FolderSite(cache.root))
     with pytest.raises(MismatchError, match="max_length"):
-        CorpusBuild(encoder, text, SPEC.model_copy(update={"max_length": 20})).finished(cache.root)
+        CorpusBuild(encoder, text, SPEC.model_copy(update={"max_length": 20})).finished(FolderSite(cache.root))
     assert verify(cache.root).ok
 
 
@@ -111,7 +112,7 @@ def test_a_folder_of_other_things_is_refused_before_anything_is_tokenized(
     (tmp_path / "c").mkdir()
     (tmp_path / "c" / "thesis.tex").write_text("mine")
     with pytest.raises(MismatchError, match="not a cache's"):
-        CorpusBuild(encoder, text, SPEC).finished(tmp_path / "c")
+        CorpusBuild(encoder, text, SPEC).finished(FolderSite(tmp_path / "c"))
     assert [path.name for path in (tmp_path / "c").iterdir()] == ["thesis.tex"]
 
 
@@ -211,7 +212,7 @@ def test_a_folder_called_building_that_holds_other_things_is_left_alone(
     mine.parent.mkdir(parents=True)
     mine.write_text(text.read_text())
     with pytest.raises(MismatchError, match="not a cache's"):
-        CorpusBuild(encoder, mine, SPEC).finished(tmp_path / "c")
+        CorpusBuild(encoder, mine, SPEC).finished(FolderSite(tmp_path / "c"))
     assert mine.read_text() == text.read_text()
 
 
@@ -240,7 +241,7 @@ def test_what_costs_nothing_to_check_is_refused_before_anything_is_tokenized(
     spec: dict[str, Any], message: str, encoder: Teacher, text: Path, tmp_path: Path
 ) -> None:
     corpus = CorpusBuild(encoder, text, SPEC.model_copy(update=spec))
-    for work in (lambda: corpus.finished(tmp_path / "c"), lambda: corpus.job(tmp_path / "spool")):
+    for work in (lambda: corpus.finished(FolderSite(tmp_path / "c")), lambda: corpus.job(tmp_path / "spool")):
         with pytest.raises(SpecError, match=message):
             work()
     assert not (tmp_path / "c").exists()
@@ -273,9 +274,9 @@ def test_the_same_knowledge_asked_for_in_other_words_is_the_same_cache(
 
     out = tmp_path / "c"
     run(CorpusBuild(encoder, text, asked("all", [2, 4])), out)
-    assert CorpusBuild(encoder, text, asked([0, 1, 2, 3], [4, 2, 2])).finished(out) is not None
+    assert CorpusBuild(encoder, text, asked([0, 1, 2, 3], [4, 2, 2])).finished(FolderSite(out)) is not None
     with pytest.raises(MismatchError, match="heads"):
-        CorpusBuild(encoder, text, asked([1, 0, 2, 3], [2, 4])).finished(out)
+        CorpusBuild(encoder, text, asked([1, 0, 2, 3], [2, 4])).finished(FolderSite(out))
 
 
 def test_rows_on_the_disk_are_checked_without_being_read_into_memory(encoder: Teacher, tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from paramiko import SSHException
 from servers import Faults, Server, http_server, make_bucket, misbehave, s3_server, sftp_server
 from sharing import done, reach, refused
 
+from hskcache.depot.retry import OutOfReachError, patiently, retry_seconds
 from hskcache.errors import CacheError, DamageError, SpecError
 from hskcache.move.parallel import in_parallel
 from hskcache.remote import objects, sftp
@@ -30,7 +31,6 @@ from hskcache.remote.folders import SftpFiles
 from hskcache.remote.objects import PIECE_BYTES
 from hskcache.remote.place import is_url
 from hskcache.remote.remote import Remote, open_remote
-from hskcache.remote.retry import OutOfReachError, patiently, retry_seconds
 from hskcache.remote.systems import open_system
 from hskcache.verify import verify
 

@@ -6,6 +6,7 @@ waits that grow and are spread at random, so that many readers do not return at 
 """
 
 import errno
+import logging
 import os
 import random
 import re
@@ -14,8 +15,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
+from hskcache.depot.waiting import WAITING
 from hskcache.errors import CacheError, SpecError
-from hskcache.remote.waiting import WAITING
 
 RETRY_S = 60.0
 """Seconds for which a server that does not answer is tried again, in all."""
@@ -24,7 +25,7 @@ _AGAIN = "nothing is lost: run the same command again when the server is back"
 _FINAL = (FileExistsError, IsADirectoryError, MemoryError, TypeError, ValueError)
 # Of the disk of a file:// URL, or of the server's, which no wait mends.
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
-_REFUSAL = re.compile(r"Authenti|Credential|BadHostKey|PasswordRequired|Unauthorized|Forbidden")
+_REFUSAL = re.compile(r"[Aa]uthenti|Credential|BadHostKey|PasswordRequired|Unauthorized|Forbidden")
 _PACKAGE = re.compile(r"\b(adlfs|aiohttp|dropboxdrivefs|gcsfs|huggingface_hub|ossfs|paramiko|s3fs|smbprotocol)\b")
 _CREDENTIALS = {
     "s3": "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or FSSPEC_S3_ANON=true for a public bucket",
@@ -37,6 +38,9 @@ _CREDENTIALS = {
 _PASSING = (408, 409, 412, 423, 425, 429)
 
 Result = TypeVar("Result")
+
+# Where nobody has set logging up, each attempt would be printed.
+logging.getLogger("stamina").addHandler(logging.NullHandler())
 
 
 class OutOfReachError(CacheError):

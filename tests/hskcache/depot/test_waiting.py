@@ -15,9 +15,9 @@ import pytest
 from servers import free_port
 from sharing import refused
 
-from hskcache.remote import waiting
-from hskcache.remote.retry import OutOfReachError, patiently
-from hskcache.remote.waiting import Waiting
+from hskcache.depot import waiting
+from hskcache.depot.retry import OutOfReachError, patiently
+from hskcache.depot.waiting import Waiting
 
 COMMAND = [sys.executable, "-m", "hskcache", "info"]
 
@@ -49,7 +49,7 @@ def test_a_refusal_is_told_before_it_is_tried_again_and_the_error_comes_last() -
 
 def test_a_silent_server_is_told_of_now_and_then(silent: str) -> None:
     """With the seconds between two lines made fewer; the process is ended, as nobody would answer it."""
-    hasten = "from hskcache.remote import waiting; waiting.EVERY_S, waiting._TICK_S = 1.0, 0.1; "
+    hasten = "from hskcache.depot import waiting; waiting.EVERY_S, waiting._TICK_S = 1.0, 0.1; "
     program = f"{hasten}import sys; sys.argv = ['hskcache', 'info', {silent!r}]; from hskcache.cli import main; main()"
     with subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.PIPE, text=True) as child:
         assert child.stderr is not None
