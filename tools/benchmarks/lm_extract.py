@@ -8,7 +8,7 @@ import click
 
 from benchmarks.extract import forward_alone, whole_build
 from benchmarks.harness import options, report
-from benchmarks.harness.language import FORMS, language_job, language_teacher, write_document
+from benchmarks.harness.language import FORMS, cache_folder, language_job, language_teacher, write_document
 from benchmarks.harness.measure import environment, ratio, take_turns
 
 BARE = "bare forward"
@@ -16,7 +16,8 @@ TARGETS = ("top:32", "sampled:50")
 
 
 @click.command()
-@options.count("--layers", 6, "Of the teacher, which has random weights.")
+@options.language_teacher
+@options.count("--layers", 6, "Of a teacher of random weights.")
 @options.count("--width", 576, "Of the teacher, a multiple of 64.", at_least=64)
 @options.count("--rows", 32, "Rows of --length tokens.")
 @options.length("Tokens of a row.", 256)
@@ -39,7 +40,7 @@ def main(work: Path, as_json: bool, forms: tuple[str, ...], **given: Any) -> Non
     about = environment(given["device"])
     with quiet():
         teacher = language_teacher(work, given)
-    document = write_document(work / f"language_{given['rows']}x{given['length']}.txt", given["rows"], given["length"])
+    document = write_document(cache_folder(work, teacher, given), teacher, given)
     jobs = {form: language_job(teacher, document, form, given) for form in forms}
     job = jobs[forms[0]]
     with tempfile.TemporaryDirectory(prefix="lm-extract-", dir=work) as folder:

@@ -1,7 +1,6 @@
 """Time and memory of losses on next tokens: in chunks, and on all logits at once."""
 
 import json
-import re
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from benchmarks.harness import options, report
-from benchmarks.harness.measure import environment, ratio, synchronise, take_turns
+from benchmarks.harness.measure import environment, most_memory, ratio, synchronise, take_turns
 from hskcache import units
 
 if TYPE_CHECKING:
@@ -95,28 +94,10 @@ SIDES: Mapping[str, Callable[[str, Inputs], None]] = {CHUNKS: in_chunks, DENSE: 
 
 def peak(side: str, case: str, given: Mapping[str, Any]) -> int:
     """Most bytes that one step takes beyond its inputs: of the device, or resident in this process."""
-    import torch
-
     # What is made at first use belongs to no step.
     SIDES[side](case, Inputs({**given, "tokens": 8}))
     inputs = Inputs(given)
-    if torch.device(given["device"]).type == "cuda":
-        torch.cuda.reset_peak_memory_stats(given["device"])
-        before = torch.cuda.memory_allocated(given["device"])
-        SIDES[side](case, inputs)
-        return int(torch.cuda.max_memory_allocated(given["device"]) - before)
-    # 5 resets the high-water mark of a process of Linux.
-    Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
-    before = _resident("VmRSS")
-    SIDES[side](case, inputs)
-    return _resident("VmHWM") - before
-
-
-def _resident(name: str) -> int:
-    found = re.search(rf"{name}:\s+(\d+) kB", Path("/proc/self/status").read_text(encoding="utf-8"))
-    if found is None:
-        raise click.ClickException(f"/proc/self/status tells no {name}; on the CPU this runs on Linux")
-    return int(found[1]) * 1024
+    return most_memory(lambda: SIDES[side](case, inputs), given["device"])
 
 
 def measured(side: str, case: str, given: Mapping[str, Any]) -> int:

@@ -67,12 +67,17 @@ def language_model(work: Path, shape: LanguageShape, longest: int) -> "PreTraine
 
 
 def language_teacher(work: Path, given: dict[str, Any], dtype: ComputeDtype = "float32") -> "Teacher":
-    """Such a model as a loaded teacher, of the ``layers``, ``width``, ``length`` and ``device`` of the options."""
+    """Such a model as a loaded teacher, of the ``layers``, ``width``, ``length`` and ``device`` of the options.
+
+    ``teacher`` among them is a real one, in its place.
+    """
     import torch
 
-    from hskcache.teacher.load import as_language_model
+    from hskcache.teacher.load import as_language_model, load_language_model
     from hskcache.text import load_tokenizer
 
+    if given["teacher"] is not None:
+        return load_language_model(given["teacher"], given["device"], dtype)
     shape = LanguageShape(given["layers"], given["width"])
     model = language_model(work, shape, given["length"])
     model.to(device=given["device"], dtype=getattr(torch, dtype))
@@ -80,13 +85,23 @@ def language_teacher(work: Path, given: dict[str, Any], dtype: ComputeDtype = "f
     return as_language_model(model, tokenizer, f"random weights, {shape}")
 
 
-def write_document(path: Path, num_rows: int, length: int) -> Path:
-    """Random words that make so many rows of that many tokens, of one document with [CLS] and [SEP] around it."""
-    num_words = num_rows * (length - 1) + 1 - 2
-    draws = np.random.default_rng(0).integers(len(SPECIAL), VOCABULARY, num_words)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(" ".join(f"w{number}" for number in draws) + "\n", encoding="utf-8")
+def write_document(folder: Path, teacher: "Teacher", given: dict[str, Any]) -> Path:
+    """Random words, of one document that makes ``rows`` rows of ``length`` tokens, or one more, of the teacher's."""
+    # Two stand around it.
+    num_tokens = given["rows"] * (given["length"] - 1) + 1 - 2
+    draws = np.random.default_rng(0).integers(len(SPECIAL), VOCABULARY, num_tokens)
+    words = [f"w{number}" for number in draws]
+    pieces = teacher.tokenizer([f" {word}" for word in words], add_special_tokens=False)["input_ids"]
+    num_words = int(np.searchsorted(np.cumsum([len(one) for one in pieces]), num_tokens, side="right"))
+    path = folder / f"words_{given['rows']}x{given['length']}.txt"
+    folder.mkdir(parents=True, exist_ok=True)
+    path.write_text(" ".join(words[:num_words]) + "\n", encoding="utf-8")
     return path
+
+
+def cache_folder(work: Path, teacher: "Teacher", given: dict[str, Any]) -> Path:
+    """Folder of what is kept of a teacher, which no other shares."""
+    return work / f"lm_{teacher.info.weights_sha256[:12]}_{given['rows']}x{given['length']}"
 
 
 def language_job(teacher: "Teacher", document: Path, form: str, given: dict[str, Any]) -> "Job":

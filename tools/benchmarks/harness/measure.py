@@ -2,9 +2,13 @@
 
 import os
 import platform
+import re
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from time import perf_counter, process_time
 from typing import Any
+
+import click
 
 from hskcache import console
 from trainer.timing import Times, alternate
@@ -52,6 +56,29 @@ def synchronise(device: str) -> None:
 
     if torch.device(device).type == "cuda":
         torch.cuda.synchronize(device)
+
+
+def most_memory(run: Callable[[], Any], device: str) -> int:
+    """Most bytes that a run takes beyond what there is: of the device, or resident in this process."""
+    import torch
+
+    if torch.device(device).type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        run()
+        return int(torch.cuda.max_memory_allocated(device) - before)
+    # 5 resets the high-water mark of a process of Linux.
+    Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
+    before = _resident("VmRSS")
+    run()
+    return _resident("VmHWM") - before
+
+
+def _resident(name: str) -> int:
+    found = re.search(rf"{name}:\s+(\d+) kB", Path("/proc/self/status").read_text(encoding="utf-8"))
+    if found is None:
+        raise click.ClickException(f"/proc/self/status tells no {name}; on the CPU this runs on Linux")
+    return int(found[1]) * 1024
 
 
 def environment(device: str = "cpu") -> dict[str, Any]:

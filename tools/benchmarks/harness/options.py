@@ -66,6 +66,9 @@ corpus = click.option(
     default=lambda: shared("HSKCACHE_CORPUS", "corpus"),
     help="Folder with wiki.train.tokens.  [default: $HSKCACHE_CORPUS, else ../shared/corpus]",
 )
+language_teacher = click.option(
+    "--teacher", metavar="DIR_OR_ID", help="A real causal language model.  [default: one of random weights]"
+)
 base_model = click.option(
     "--base-model", metavar="DIR_OR_ID", help=f"What the teacher starts from.  [default: of {MODEL_PACKAGE}]"
 )
