@@ -7,7 +7,6 @@ killed on the way leaves what the next one goes on with.
 
 import re
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 
 from hskcache.counted import counted
 from hskcache.depot.unconditional import PROBE
@@ -28,7 +27,6 @@ from hskcache.store.survey import BUILDING
 from hskcache.store.tokenizer import TokenizerFile, digest_of
 from hskcache.store.version2 import VERSION_2
 
-_READERS = 16
 _PAGE = re.compile(r"[0-9]{6,12}-[0-9a-f]{16}\.jsonl")
 
 
@@ -138,8 +136,7 @@ def _publish(ledger: DepotLedger, manifest: Manifest) -> Manifest:
 
 
 def _records(ledger: DepotLedger, field: str, request: Request) -> list[Record]:
-    with ThreadPoolExecutor(_READERS) as readers:
-        found = list(readers.map(lambda shard: ledger.committed(field, shard), range(request.num_shards)))
+    found = [ledger.committed(field, shard) for shard in range(request.num_shards)]
     if missing := [shard for shard, record in enumerate(found) if record is None]:
         raise MismatchError(
             f"{ledger.name} lacks {len(missing):,} of the {counted(len(found), 'shard')} of {field}, the first being "

@@ -6,9 +6,11 @@ know of each other, and may be killed or doubled at any moment. What ends a buil
 :mod:`~hskcache.store.depots.finishing`.
 """
 
+import re
 import threading
 import time
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +35,8 @@ _LOOK_S = 3.0
 """Seconds for which a list of the files is good, or twenty times as long as it took."""
 
 _ATTEMPTS = 4
+_READERS = 16
+_RECORD = re.compile(r"([^/]+)/(constants|[0-9]{6,12})\.json")
 
 
 class DepotLedger:
@@ -234,9 +238,19 @@ class DepotLedger:
             begun = time.monotonic()
             if begun >= self._until:
                 self._sizes = {found.name: found.num_bytes for found in self.depot.list()}
+                self._read_records()
                 ended = time.monotonic()
                 self._until = ended + max(_LOOK_S, 20 * (ended - begun))
             return self._sizes
+
+    def _read_records(self) -> None:
+        """Read the records that are listed and not known yet, many at a time."""
+        listed = [(match[1], _number(match[2])) for name in self._sizes if (match := _RECORD.fullmatch(name))]
+        new = [one for one in listed if one not in self._known]
+        with ThreadPoolExecutor(_READERS, "hskcache-records") as readers:
+            for place, record in zip(new, readers.map(lambda one: self._record(*one), new), strict=True):
+                if record is not None and self._sizes.get(record.path) == record.num_bytes:
+                    self._known[place] = record
 
     def _record(self, field: str, shard: int) -> Record | None:
         name = record_name(field, shard)
@@ -263,6 +277,10 @@ class DepotLedger:
         except FileNotFoundError:
             return False
         return len(last) == min(1, record.num_bytes)
+
+
+def _number(stem: str) -> int:
+    return CONSTANTS if stem == stem_of(CONSTANTS) else int(stem)
 
 
 def record_name(field: str, shard: int) -> str:

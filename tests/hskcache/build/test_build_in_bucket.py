@@ -130,6 +130,24 @@ def test_a_command_builds_in_a_bucket_what_is_read_from_there(
     assert f"{url} is complete" in run("finish", url).stderr
 
 
+def test_corpora_and_scores_come_into_a_bucket_too(
+    tiny_teacher_dir: Path, command: tuple[object, ...], tsv_file: Path, url: str, tmp_path: Path
+) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text("".join(line.partition("\t")[0] + "\n" for line in tsv_file.read_text().splitlines()[1:]))
+    teacher = ("build", "--teacher", tiny_teacher_dir, "--device", "cpu")
+    packed = (*teacher, "--corpus", text, "--keep", "4t", "--max-length", "32", "--shard-rows", "8", "--out")
+    ids = [parsed(*packed, out)["cache_id"] for out in (tmp_path / "c", f"{url}/packed")]
+    assert ids[0] == ids[1]
+    assert "is already complete" in run(*packed, f"{url}/packed").stderr
+    assert "evaluations" not in json.loads(open_stores(f"{url}/packed").get("manifest.json"))
+    scored = parsed(*command[:-1], f"{url}/scored", "--eval-data", tsv_file)
+    assert [one["num_rows"] for one in scored["evaluations"]] == [scored["num_rows"]]
+    depot = open_stores(f"{url}/scored")
+    assert depot.get("manifest.json") == depot.get("manifest.copy.json")
+    assert parsed("info", f"{url}/scored")["cache_id"] == scored["cache_id"]
+
+
 def test_a_part_is_told_to_be_one_and_finish_tells_what_is_missing(command: tuple[object, ...], url: str) -> None:
     said = run(*command, "--part", "1/2")
     assert said.exit_code == 0
