@@ -200,6 +200,11 @@ def check_tokens(source: ViewedField, length: Length, was: Length) -> None:
             "every position is stored, in the order of the row, so nothing tells which are best; a cache built with "
             f"{best} holds as many, best first"
         )
+    _check_number(source, length, was)
+
+
+def _check_number(source: ViewedField, length: Length, was: Length) -> None:
+    """Raise MismatchError if a length keeps more positions of some row than are stored of it."""
     if length.tokens is not None and was.tokens is not None and length.tokens > was.tokens:
         source.refuse(
             f"{counted(length.tokens, 'position')} are asked for, and {was.tokens} are stored; ask for at most "

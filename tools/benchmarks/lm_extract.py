@@ -8,7 +8,7 @@ import click
 
 from benchmarks.extract import forward_alone, whole_build
 from benchmarks.harness import options, report
-from benchmarks.harness.language import FORMS, cache_folder, language_job, language_teacher, write_document
+from benchmarks.harness.language import FORMS, OF_SOME, cache_folder, language_job, language_teacher, write_document
 from benchmarks.harness.measure import environment, ratio, take_turns
 
 BARE = "bare forward"
@@ -22,7 +22,9 @@ TARGETS = ("top:32", "sampled:50")
 @options.count("--rows", 32, "Rows of --length tokens.")
 @options.length("Tokens of a row.", 256)
 @options.count("--token-budget", 4096)
-@click.option("--form", "forms", type=click.Choice(list(FORMS)), multiple=True, default=TARGETS, show_default=True)
+@click.option(
+    "--form", "forms", type=click.Choice([*FORMS, *OF_SOME]), multiple=True, default=TARGETS, show_default=True
+)
 @options.repetitions(5)
 @options.count("--warmup", 1, "Untimed runs of each side.", at_least=0)
 @options.clock
@@ -45,7 +47,7 @@ def main(work: Path, as_json: bool, forms: tuple[str, ...], **given: Any) -> Non
     job = jobs[forms[0]]
     with tempfile.TemporaryDirectory(prefix="lm-extract-", dir=work) as folder:
         sides = {BARE: forward_alone(job)}
-        sides |= {form: whole_build(one, Path(folder) / form.partition(":")[0]) for form, one in jobs.items()}
+        sides |= {form: whole_build(one, Path(folder) / form.replace(":", "-")) for form, one in jobs.items()}
         times = take_turns("builds", sides, given["repetitions"], given["warmup"], given["clock"])
     num_tokens = len(job.rows.input_ids)
     rows = [[BARE, f"{times.median(BARE):.2f}", "1", f"{num_tokens / times.median(BARE):,.0f}"]]

@@ -135,6 +135,17 @@ def test_one_teacher_of_several_is_learned_from_and_an_average_is_refused(
     assert "have no weight" in weighted.stderr
 
 
+@pytest.mark.parametrize("form", FORMS)
+def test_parts_of_a_build_come_to_the_whole(form: str, teacher: Path, corpus: Path, tmp_path: Path) -> None:
+    given = ("--vocabulary", form, "--keep", "1l_0.3t", "--student-layers", 2, "--score", "entropy")
+    whole, parts = built(teacher, corpus, tmp_path / "whole", *given), tmp_path / "parts"
+    for number in (3, 1, 2):
+        assert not (parts / "manifest.json").exists()
+        words = command(teacher, corpus, "--shard-rows", 6, *given, "--part", f"{number}/3")
+        assert run(*words, "--out", parts).exit_code == 0
+    assert contents(parts) == contents(whole.root)
+
+
 @pytest.mark.parametrize("moment", [1, 3, 5])
 @pytest.mark.parametrize("form", ["top:6", "head"])
 def test_a_build_that_is_killed_goes_on_and_ends_with_the_same_bytes(

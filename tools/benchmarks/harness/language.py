@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from benchmarks.harness.synthetic import SPECIAL, write_tokenizer
-from hskcache.spec import ComputeDtype, Spec, Vocabulary
+from hskcache.spec import ComputeDtype, Length, Spec, Vocabulary
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -17,11 +17,14 @@ if TYPE_CHECKING:
 
 VOCABULARY = 49_152
 """Ids of SmolLM2."""
+_UNSURE = Length(share=0.2, score="entropy", targets=True)
 FORMS = {
     "top:32": Vocabulary(form="top", count=32),
     "sampled:50": Vocabulary(form="sampled", count=50),
     "head": Vocabulary(form="head"),
 }
+OF_SOME = {f"{form} 0.2t": whole.model_copy(update={"length": _UNSURE}) for form, whole in FORMS.items()}
+"""The same of the fifth of the positions at which the teacher is least sure."""
 _HEAD_WIDTH = 64
 
 
@@ -110,7 +113,7 @@ def language_job(teacher: "Teacher", document: Path, form: str, given: dict[str,
     from hskcache.build.resolving import resolve_for
     from hskcache.text.language.sources import rows_of_file
 
-    spec = Spec(hidden=None, vocabulary=FORMS[form], max_length=given["length"])
+    spec = Spec(hidden=None, vocabulary=(FORMS | OF_SOME)[form], max_length=given["length"])
     if "token_budget" in given:
         spec = spec.model_copy(update={"token_budget": given["token_budget"]})
     rows = rows_of_file(document, teacher.tokenizer, given["length"], one_document=True)
