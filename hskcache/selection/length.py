@@ -11,6 +11,8 @@ from hskcache.selection.order import LAST, descending_keys
 from hskcache.selection.splitmix import mix, seed_state, stream
 
 _NOTHING = -80.0
+_CACHED = 1 << 18
+"""Logits of 1 MiB in float32."""
 
 
 def eligible_BL(valid_BL: Tensor, special_BL: Tensor | None) -> Tensor:
@@ -89,6 +91,13 @@ def entropy_score(logits_CV: Tensor) -> Tensor:
     Args:
         logits_CV: float32; minus infinity has no part in it.
     """
+    # A few positions at a time stay in the cache of a processor, which takes a quarter of the time.
+    is_on_cpu = logits_CV.device.type == "cpu"
+    num_at_once = max(1, _CACHED // logits_CV.shape[1] if is_on_cpu else len(logits_CV))
+    return torch.cat([_entropies(part) for part in torch.split(logits_CV, num_at_once)])
+
+
+def _entropies(logits_CV: Tensor) -> Tensor:
     # Beyond that e^d is nothing, and slow on a CPU.
     below_CV = (logits_CV - logits_CV.amax(-1, keepdim=True)).clamp_(min=_NOTHING)
     weights_CV = below_CV.exp()
