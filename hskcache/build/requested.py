@@ -17,7 +17,7 @@ from hskcache.build.prepare import (
 )
 from hskcache.build.request import AdditionRequest, BuildRequest
 from hskcache.counted import counted
-from hskcache.runtime import own_device
+from hskcache.runtime import own_device, require_teacher_extra
 from hskcache.store.manifest import Manifest
 
 
@@ -43,6 +43,7 @@ def build(request: BuildRequest, out: Path | str) -> BuildOutcome:
     Raises:
         CacheError: something is missing, damaged or does not fit, or the disk is too small.
     """
+    require_teacher_extra()
     site = site_at(out, request.part is not None)
     request, is_language = replace(request, device=own_device(request.device)), reads_language(request)
     request = with_copies(with_length(request, is_language, site), site)
