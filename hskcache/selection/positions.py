@@ -14,7 +14,8 @@ def num_positions(length: Length, eligible_N: NDArray[np.int64]) -> NDArray[np.i
     if length.is_whole:
         return eligible_N
     if length.tokens is not None:
-        return np.minimum(eligible_N, length.tokens)
+        # A number that no integer of 64 bits holds is as good as any that no row reaches.
+        return np.minimum(eligible_N, min(length.tokens, np.iinfo(np.int64).max))
     assert length.share is not None
     rounded: NDArray[np.int64] = np.rint(length.share * eligible_N).astype(np.int64)
     return np.minimum(np.maximum(rounded, 1), eligible_N)

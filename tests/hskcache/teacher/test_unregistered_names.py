@@ -36,7 +36,7 @@ def test_a_score_that_nobody_computes_is_not_the_order_of_the_row(score: str) ->
 
 def test_a_layer_to_score_by_is_one_of_those_that_are_known() -> None:
     with pytest.raises(AssertionError):
-        chosen(score="left", score_layer="middle")
+        chosen(score="attention", score_layer="middle")
 
 
 def test_a_width_scheme_is_not_taken_for_magnitude() -> None:

@@ -371,7 +371,8 @@ def test_a_cached_run_needs_no_teacher_and_none_of_its_extra(places: dict[str, P
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[-1] == "['hskcache.selection.columns', 'hskcache.selection.depth']"
+    expected = [f"hskcache.selection.{name}" for name in ("columns", "depth", "positions")]
+    assert done.stdout.splitlines()[-1] == str(expected)
     assert (tmp_path / "out" / "model.safetensors").is_file()
 
 
