@@ -8,6 +8,9 @@ from typing import Any, Literal, NamedTuple
 
 from hskcache.table import Table
 
+LOG_BOUNDS = (-65504.0, -(2.0**-24))
+"""Smallest and largest finite float16 below 0, between which the log of a probability is stored."""
+
 
 class EncodedArray(NamedTuple):
     """One stored array of an encoding.

@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerBase
 from hskcache import console
 from hskcache.build.agreement import added_agreement
 from hskcache.build.batching import NEWEST, way_of
-from hskcache.build.folder import SINCE
+from hskcache.build.folder import SINCE, FolderSite
 from hskcache.build.job import Job, request_of
 from hskcache.build.kinds import BUILT
 from hskcache.build.layout import plan
@@ -21,7 +21,7 @@ from hskcache.build.nonfinite import OnNonfinite
 from hskcache.build.resolving import resolve_for, tell_surprises
 from hskcache.build.rounds import Progress
 from hskcache.build.windows import check_singles, told_windows
-from hskcache.build.writing import Writing, check_space, environment_of, require_rows
+from hskcache.build.writing import Writing, environment_of, require_rows
 from hskcache.cache import Cache
 from hskcache.disk import writing_to
 from hskcache.encoder import takes_token_types
@@ -180,7 +180,7 @@ def add_field(addition: Addition, on_rows: Progress | None = None, on_nonfinite:
             if (done := is_added(ledger, name, draft)) is not None:
                 return done
             draft, writings = _as_begun(addition, on_nonfinite)
-            check_space(writings, ledger.root)
+            FolderSite(ledger.root).require_space(sum(writing.most_bytes for writing in writings))
             begin_field(ledger, name, draft)
         for writing in writings:
             writing.write(on_rows, claims)

@@ -4,7 +4,7 @@ Whoever wrote which shard, and however often a build was cut off, what is counte
 """
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,7 @@ from hskcache.classes import has_gold, of_words, single_classes
 from hskcache.errors import DamageError
 from hskcache.rows import join
 from hskcache.store.agreement import Agreement
-from hskcache.store.commits import Committing
+from hskcache.store.commits import Committing, records_of
 from hskcache.store.fields import INPUTS, LOGITS, InputsField, LogitsField, StoredField
 from hskcache.store.ledger import Ledger
 from hskcache.store.record import Record
@@ -73,19 +73,13 @@ def stored_agreement(
         return None
     name, field = logits
     shards = range(request.num_shards)
-    rows = [_with_labels(ledger, record, inputs) for shard in shards if (record := ledger.committed(INPUTS, shard))]
-    stored = join(rows)
+    names = {"tags", "position_offsets"} if inputs.has_words else {"labels"}
+    names |= {"copies"} if inputs.has_copies else set()
+    stored = join([ledger.read(record, inputs, names) for record in records_of(ledger, INPUTS, request)])
     labels = rows_of(stored["tags"], np.diff(stored["position_offsets"])) if inputs.has_words else stored["labels"]
     is_original = stored.get("copies", np.zeros(len(labels))) == 0
     records = [record for shard in shards if (record := ledger.committed(name, shard)) is not None]
     return _compare(ledger, field, records, _Labels(_compared(labels, request.data), is_original))
-
-
-def _with_labels(ledger: Committing, record: Record, inputs: InputsField) -> dict[str, NDArray[Any]]:
-    """The labels of a shard of rows, and which rows are copies."""
-    arrays = ledger.read(record, inputs)
-    names = {"tags", "position_offsets"} if inputs.has_words else {"labels"}
-    return {name: array for name, array in arrays.items() if name in names | {"copies"}}
 
 
 def _compared(labels: Labels | NDArray[np.generic], data: DataInfo) -> Labels | NDArray[np.generic]:

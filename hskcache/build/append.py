@@ -2,11 +2,11 @@
 
 from hskcache.build.agreement import agreement_of
 from hskcache.build.batching import way_of
-from hskcache.build.folder import SINCE
+from hskcache.build.folder import SINCE, FolderSite
 from hskcache.build.job import Job, check_same
 from hskcache.build.nonfinite import OnNonfinite
 from hskcache.build.rounds import Progress
-from hskcache.build.writing import Writing, check_space
+from hskcache.build.writing import Writing
 from hskcache.cache import Cache
 from hskcache.disk import writing_to
 from hskcache.errors import MismatchError
@@ -118,7 +118,7 @@ def append(
         way = way_of(manifest.environment, str(cache.root))
         writing = Writing(job, ledger, names, first, on_nonfinite, way=way)
         begin_append(ledger, manifest, job.data)
-        check_space([writing], cache.root)
+        FolderSite(cache.root).require_space(writing.most_bytes)
         writing.write(on_rows)
         draft = RowsDraft(data=job.data, start=first[1])
         # Only what is known of the rows before can be told of all of them.

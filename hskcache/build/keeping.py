@@ -151,7 +151,7 @@ class Keeping:
         return any(self.given(name) for name in names)
 
     @property
-    def says_states(self) -> bool:
+    def says_more_than_positions(self) -> bool:
         """True where an option says how hidden states are kept, or which, beside how many positions and the best."""
         names = ("student_layers", "depth_target", "layer_map", "student_layer_numbers", "store_layers", "width")
         return any(self.given(name) for name in (*names, "encoding"))
@@ -167,7 +167,7 @@ class Keeping:
         """True where it says nothing else of hidden states, and nor does another option."""
         keep = self._parsed("keep")[1]
         is_alone = keep is not None and (keep.layers, keep.fraction) == (None, 1.0)
-        return self._says_positions and is_alone and not self.says_states
+        return self._says_positions and is_alone and not self.says_more_than_positions
 
     def refuse_packing(self) -> None:
         """Raise if there is an option of a corpus, where there is none. Raises SpecError if one was given."""

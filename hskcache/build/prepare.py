@@ -3,14 +3,13 @@
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from pydantic import ValidationError
 
 from hskcache import console
 from hskcache.build.language import make_language_job, reads_language, row_tokens
 from hskcache.build.request import AdditionRequest, BuildRequest
-from hskcache.build.site import Site
 from hskcache.counted import counted
 from hskcache.cut import tell_cut
 from hskcache.errors import SpecError
@@ -30,9 +29,17 @@ if TYPE_CHECKING:
     from hskcache.build.addition import Addition
     from hskcache.build.corpus import CorpusBuild
     from hskcache.build.job import Job
+    from hskcache.store.manifest import Request
 
 _PAIR_DEFAULTS = {"pairs": "mixed", "short_rows": 0.1}
 """Packing of a corpus for a teacher with two token types where nothing is said: that of BERT's pre-training data."""
+
+
+class BegunCache(NamedTuple):
+    """A cache that a build goes on with, finished or not: its place in messages, and what was asked for."""
+
+    name: str
+    request: "Request"
 
 
 def prepare_build(request: BuildRequest, spool: Path) -> "Job":
@@ -54,7 +61,7 @@ def prepare_build(request: BuildRequest, spool: Path) -> "Job":
     return make_job(request)
 
 
-def with_length(request: BuildRequest, is_language: bool, site: Site | None = None) -> BuildRequest:
+def with_length(request: BuildRequest, is_language: bool, begun: BegunCache | None = None) -> BuildRequest:
     """The request with the tokens of a row at most where it does not say.
 
     Rows of a task are as long as those of the cache that is gone on with, those that the teacher was trained on, or
@@ -63,7 +70,7 @@ def with_length(request: BuildRequest, is_language: bool, site: Site | None = No
     Args:
         request: the cache.
         is_language: whether its teacher is a language model, see :func:`~hskcache.build.language.reads_language`.
-        site: where it will be, or is begun; None where there will be none.
+        begun: what is gone on with; None where nothing is.
 
     Raises:
         CacheError: what is remembered beside the teacher cannot be read.
@@ -72,12 +79,12 @@ def with_length(request: BuildRequest, is_language: bool, site: Site | None = No
     if "max_length" in spec.model_fields_set:
         return request
     if is_language:
-        most = _begun_length(site) or row_tokens(request.teacher)
+        most = row_tokens(request.teacher) if begun is None else begun.request.spec.max_length
         console.say(f"rows of at most {counted(most, 'token')}; --max-length says otherwise")
         return replace(request, spec=spec.model_copy(update={"max_length": most}))
     if request.texts.corpus is not None:
         return request
-    length, where = _known_length(request, site)
+    length, where = _known_length(request, begun)
     if length is None or length == spec.max_length:
         return request
     console.say(f"rows of at most {counted(length, 'token')}, as in {where}; --max-length says otherwise")
@@ -87,23 +94,17 @@ def with_length(request: BuildRequest, is_language: bool, site: Site | None = No
         raise SpecError(f"what to keep: {first_problem(error, Spec)}") from None
 
 
-def with_copies(request: BuildRequest, site: Site) -> BuildRequest:
+def with_copies(request: BuildRequest, begun: BegunCache | None) -> BuildRequest:
     """The request with rows as they stand in the data, where a cache was begun so that is gone on with."""
-    if request.texts.copy is not None or (begun := site.request()) is None or begun.data.copies:
+    if request.texts.copy is not None or begun is None or begun.request.data.copies:
         return request
     return replace(request, texts=replace(request.texts, copy=""))
 
 
-def _begun_length(site: Site | None) -> int | None:
-    """Tokens of a row at most of the cache that is gone on with; None where there is none."""
-    begun = None if site is None else site.request()
-    return None if begun is None else begun.spec.max_length
-
-
-def _known_length(request: BuildRequest, site: Site | None) -> tuple[int | None, str]:
+def _known_length(request: BuildRequest, begun: BegunCache | None) -> tuple[int | None, str]:
     """Tokens of a row at most, and where that is from; None where it is not known."""
-    if site is not None and (begun := _begun_length(site)) is not None:
-        return begun, f"the cache {site.name}"
+    if begun is not None:
+        return begun.request.spec.max_length, f"the cache {begun.name}"
     memory, task = of_model(request.teacher), request.texts.layout.task
     if request.spec.embedding is not None and (modules := sentence_modules(request.teacher)) is not None:
         return modules.max_length, request.teacher
@@ -172,7 +173,7 @@ def _refuse_scores(request: BuildRequest) -> None:
         )
 
 
-def make_corpus_build(request: BuildRequest, site: Site | None = None) -> "CorpusBuild":
+def make_corpus_build(request: BuildRequest, begun: BegunCache | None = None) -> "CorpusBuild":
     """Load an encoder without its task head, to run over a corpus.
 
     Where the request does not say how the corpus is packed, it is as in the cache that is there already, or as the
@@ -180,12 +181,12 @@ def make_corpus_build(request: BuildRequest, site: Site | None = None) -> "Corpu
 
     Args:
         request: the cache.
-        site: where it is, finished or not.
+        begun: what is gone on with; None where nothing is.
 
     Raises:
         CacheError: it cannot be loaded.
     """
-    found = None if site is None else site.request()
+    found = None if begun is None else begun.request
     build, spec = make_corpus_part(request), request.spec
     said = spec.packing.model_dump(exclude_unset=True)
     if found is not None and found.data.problem == "text" and "pairs" not in said:

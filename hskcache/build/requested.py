@@ -8,6 +8,7 @@ from hskcache import console, processes
 from hskcache.build.language import make_language_job, reads_language
 from hskcache.build.places import site_at
 from hskcache.build.prepare import (
+    BegunCache,
     make_addition,
     make_corpus_build,
     make_job,
@@ -46,14 +47,16 @@ def build(request: BuildRequest, out: Path | str) -> BuildOutcome:
     require_teacher_extra()
     site = site_at(out, request.part is not None)
     request, is_language = replace(request, device=own_device(request.device)), reads_language(request)
-    request = with_copies(with_length(request, is_language, site), site)
+    found = site.request()
+    begun = None if found is None else BegunCache(site.name, found)
+    request = with_copies(with_length(request, is_language, begun), begun)
     site.require_room()
     if is_language:
         job = make_language_job(request, site.spool_folder)
     elif request.texts.corpus is None:
         job = make_job(request, spool=site.spool_folder)
     else:
-        corpus = make_corpus_build(request, site)
+        corpus = make_corpus_build(request, begun)
         if (manifest := corpus.finished(site)) is not None:
             return BuildOutcome(manifest, False)
         with site.packing() as spool:

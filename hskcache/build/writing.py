@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 
@@ -23,7 +22,6 @@ from hskcache.build.nonfinite import OnNonfinite, leave_out, refuse
 from hskcache.build.request import WorkerPart
 from hskcache.build.rounds import Progress, Round
 from hskcache.classes import of_words
-from hskcache.disk import require_space
 from hskcache.errors import DamageError, TeacherError
 from hskcache.store.claims import UNSHARED, Claims
 from hskcache.store.commits import Committing
@@ -166,7 +164,8 @@ class Writing:
         if record is None:
             constants = constants_for(self.job, kind, way=self.way)
             record = self.ledger.commit_constants(name, constants)
-            # What stands is what counts, and may be another worker's.
+            if not self.ledger.first_counts:
+                return constants
             del constants
         try:
             return self.ledger.read(record, field)
@@ -177,20 +176,6 @@ class Writing:
 def environment_of(job: Job, way: type[Batching] = NEWEST) -> dict[str, str]:
     """Environment that fields of a job are computed in, for the manifest; batched in a way."""
     return job.environment | told(way)
-
-
-def check_space(writings: Sequence[Writing], root: Path) -> None:
-    """Refuse before the teacher runs rather than when the disk is full.
-
-    Args:
-        writings: all into one cache.
-        root: its folder.
-
-    Raises:
-        CacheError: it will be.
-    """
-    need = sum(writing.most_bytes for writing in writings)
-    require_space(root, need, "the cache may need", "keep less with --keep or --encoding")
 
 
 def require_rows(writings: Sequence[Writing]) -> None:

@@ -65,7 +65,7 @@ class Description(Generic[FieldModel]):
 
 def told_positions(field: StoredField) -> str:
     """Number of positions of each row that a field keeps, in words; of all an empty word."""
-    share, tokens = getattr(field, "share", None), getattr(field, "max_tokens", None)
+    tokens, share = field.number_kept
     if share is not None:
         return f"{share:g} of the positions"
     return "" if tokens is None else counted(tokens, "position")

@@ -8,6 +8,7 @@ from typing import Any
 
 from hskcache import disk
 from hskcache.errors import MismatchError
+from hskcache.store.commits import records_of
 from hskcache.store.files import remove_matching, write_atomic
 from hskcache.store.growth import Growth, stands
 from hskcache.store.ledger import TOKENIZER, Ledger
@@ -113,7 +114,7 @@ class Rewriting:
         # What a kill has left half written is none of the tokenizer's files.
         for path in tokenizer.rglob(TEMPORARY):
             path.unlink()
-        records = {name: self.ledger.records(name, source.request) for name in source.fields}
+        records = {name: records_of(self.ledger, name, source.request) for name in source.fields}
         here = {
             "format": VERSION_2,
             "shards": {name: VERSION_2.records(name, shards) for name, shards in records.items()},

@@ -89,7 +89,7 @@ def _least(sizes: CandidateSizes) -> KeepChoice:
 
 def _is_of_next(sizes: CandidateSizes) -> bool:
     """True where positions of next tokens alone are proposed: of language models, unless states are asked for."""
-    return sizes.job.spec.vocabulary is not None and not sizes.keeping.says_states
+    return sizes.job.spec.vocabulary is not None and not sizes.keeping.says_more_than_positions
 
 
 def _next_steps(sizes: CandidateSizes) -> list[KeepChoice]:

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from hskcache.build.addition import prepare_addition
 from hskcache.build.batching import Batching, way_of
 from hskcache.build.constants import constants_for
+from hskcache.build.folder import FolderSite
 from hskcache.build.job import Job, check_same
 from hskcache.build.rounds import Progress
-from hskcache.build.writing import Writing, check_space, environment_of
+from hskcache.build.writing import Writing, environment_of
 from hskcache.cache import Cache
 from hskcache.disk import writing_to
 from hskcache.errors import DamageError, MismatchError
@@ -174,7 +175,7 @@ class _Piece:
         # A row that was left out is left out again; where none was, the record tells the difference.
         origin = self.cache.manifest.first_row
         writing = Writing(self.job, workplace, self.names, self.first, "skip", origin, self._way)
-        check_space([writing], self.cache.root)
+        FolderSite(self.cache.root).require_space(writing.most_bytes)
         writing.write(on_rows)
 
     @property

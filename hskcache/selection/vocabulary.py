@@ -11,14 +11,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from hskcache.encoded import LOG_BOUNDS
 from hskcache.selection.splitmix import mix, seed_state
 
 _NUM_LOGITS, _LEAST = 1 << 24, 64
 _LOW_BITS = 16
 _STEPS = 255
 """Steps of the log probabilities of kept tokens, from the first to the last."""
-_SMALLEST, _LARGEST = -65504.0, -(2.0**-24)
-"""Smallest and largest finite float16 below 0."""
 
 
 class LikeliestTokens(NamedTuple):
@@ -119,7 +118,7 @@ def stored_top(top: LikeliestTokens) -> StoredTop:
     codes_PK = (falls_PK * scale_P.unsqueeze(-1)).round().clamp(0, _STEPS)
     # What is not finite is counted by the ranges.
     steps = codes_PK.nan_to_num().diff(dim=-1).to(torch.uint8)
-    return StoredTop(steps, ranges, top.log_tail_P.clamp(_SMALLEST, _LARGEST).half())
+    return StoredTop(steps, ranges, top.log_tail_P.clamp(*LOG_BOUNDS).half())
 
 
 def uniforms(row_ids_P: Tensor, positions_P: Tensor, seed: int) -> Tensor:

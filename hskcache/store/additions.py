@@ -15,6 +15,7 @@ from hskcache.errors import MismatchError, SpecError
 from hskcache.locks import locked
 from hskcache.store.agreement import Agreement
 from hskcache.store.claims import CLAIMS, Claims, claiming
+from hskcache.store.commits import records_of
 from hskcache.store.fields import KINDS, Field
 from hskcache.store.growth import LOCK, Growth, reading, stands, written
 from hskcache.store.ledger import TOKENIZER, Ledger
@@ -142,7 +143,7 @@ def finish_field(ledger: Ledger, name: str, draft: FieldDraft, agreement: Agreem
             "added": manifest.added | {name: draft.added},
             "agreement": manifest.agreement | ({} if agreement is None else {name: agreement}),
         }
-        records = {name: ledger.records(name, manifest.request)}
+        records = {name: records_of(ledger, name, manifest.request)}
         return manifest.with_records(records).model_copy(update=changes)
 
     grown = ledger.grow(change)

@@ -3,16 +3,18 @@
 A shard is written first, then its record; a shard without a record that fits it does not count.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from hskcache.counted import counted
 from hskcache.disk import sync_folder
 from hskcache.errors import DamageError, MismatchError
+from hskcache.store.fields import Field
 from hskcache.store.files import read_document, write_atomic
-from hskcache.store.manifest import Format, Request
+from hskcache.store.manifest import Format, Manifest, Request
 from hskcache.store.record import CONSTANTS, Record, Skipped, stem_of
+from hskcache.store.tokenizer import TokenizerFile
 from hskcache.store.version2 import VERSION_2
 from hskcache.timeline import span
 
@@ -23,7 +25,13 @@ if TYPE_CHECKING:
 
 
 class Committing(Protocol):
-    """Shards of a cache as whoever writes them sees them, wherever they stand."""
+    """Shards of a cache as whoever writes them sees them, wherever they stand.
+
+    Attributes:
+        first_counts: whether of several commits of one shard the first counts, whose content may be another's.
+    """
+
+    first_counts: ClassVar[bool]
 
     @property
     def name(self) -> str:
@@ -46,11 +54,13 @@ class Committing(Protocol):
         ...
 
     def commit_constants(self, field: str, arrays: "Mapping[str, NDArray[Any]]") -> Record:
-        """Write what all rows of a field share."""
+        """Write what all rows of a field share; gives the record that stands then."""
         ...
 
-    def read(self, record: Record, field: "StoredField") -> "dict[str, NDArray[Any]]":
-        """Read a shard, or the constants, that is committed.
+    def read(
+        self, record: Record, field: "StoredField", names: Collection[str] | None = None
+    ) -> "dict[str, NDArray[Any]]":
+        """Read a shard, or the constants, that is committed; ``names``: arrays to decode, None for all.
 
         Raises:
             DamageError: it is not what the record says; names the file.
@@ -72,6 +82,53 @@ def facts_of(
     }
 
 
+def records_of(ledger: Committing, field: str, request: Request) -> list[Record]:
+    """The records of every shard of a field, in order.
+
+    Raises:
+        MismatchError: a shard is not whole.
+    """
+    found = [ledger.committed(field, shard) for shard in range(request.num_shards)]
+    if missing := [shard for shard, record in enumerate(found) if record is None]:
+        raise MismatchError(
+            f"{ledger.name} lacks {len(missing):,} of the {counted(len(found), 'shard')} of {field}, the first being "
+            f"shard {missing[0]}; run the same build command again, or that of its part, to finish"
+        )
+    return [record for record in found if record is not None]
+
+
+def manifest_of(
+    ledger: Committing,
+    request: Request,
+    fields: Mapping[str, Field],
+    environment: Mapping[str, str],
+    tokenizer: Mapping[str, TokenizerFile],
+) -> Manifest:
+    """The manifest of a cache all of whose shards are committed, unsigned and without agreement.
+
+    Args:
+        ledger: the shards.
+        request: of the cache.
+        fields: that it asks for.
+        environment: what computed them.
+        tokenizer: its files.
+
+    Raises:
+        MismatchError: a shard is not committed.
+    """
+    return Manifest(
+        format=VERSION_2,
+        cache_id="0" * 64,
+        request_digest=request.digest,
+        request=request,
+        fields=dict(fields),
+        shards={field: VERSION_2.records(field, records_of(ledger, field, request)) for field in fields},
+        constants={field: record for field in fields if (record := ledger.committed(field, CONSTANTS)) is not None},
+        tokenizer=dict(tokenizer),
+        environment=dict(environment),
+    )
+
+
 class Commits:
     """The shards in a folder that are whole.
 
@@ -81,6 +138,7 @@ class Commits:
     """
 
     format: Format = VERSION_2
+    first_counts: ClassVar[bool] = False
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -90,17 +148,15 @@ class Commits:
         """The folder in messages."""
         return str(self.root)
 
-    def read(self, record: Record, field: "StoredField") -> "dict[str, NDArray[Any]]":
-        """Read a shard, or the constants, that is committed.
-
-        Raises:
-            DamageError: it is not what the record says; names the file.
-        """
+    def read(
+        self, record: Record, field: "StoredField", names: Collection[str] | None = None
+    ) -> "dict[str, NDArray[Any]]":
+        """Read a shard, or the constants, that is committed, as :meth:`Committing.read`."""
         from hskcache.store.reading import read_shard
 
         path = self.shard_path(record)
         try:
-            return read_shard(path, record, field)
+            return read_shard(path, record, field, names)
         except DamageError as error:
             raise DamageError(f"{path} {error}") from None
 
@@ -200,19 +256,3 @@ class Commits:
     def _listed(self, field: str, shard: int) -> Record | None:
         """The record of a shard whose own is removed; None where there is no list of them."""
         return None
-
-    def records(self, field: str, request: Request) -> list[Record]:
-        """The commit records of every shard of a field, in order.
-
-        Raises:
-            MismatchError: a shard is not whole.
-        """
-        records = [self.committed(field, shard) for shard in range(request.num_shards)]
-        missing = [shard for shard, record in enumerate(records) if record is None]
-        if missing:
-            raise MismatchError(
-                f"{self.root} lacks {len(missing)} of the {counted(len(records), 'shard')} of {field}, the "
-                "first being shard "
-                f"{missing[0]}; run the same build command again to finish"
-            )
-        return [record for record in records if record is not None]

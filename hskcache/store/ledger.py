@@ -16,7 +16,7 @@ from hskcache.counted import counted
 from hskcache.errors import CacheError, DamageError, MismatchError
 from hskcache.locks import locked
 from hskcache.store.agreement import Agreement
-from hskcache.store.commits import Commits
+from hskcache.store.commits import Commits, manifest_of
 from hskcache.store.fields import Field
 from hskcache.store.files import remove_matching
 from hskcache.store.growth import LOCK, written
@@ -110,18 +110,8 @@ class Ledger(Commits):
         # What a kill has left half written is none of the tokenizer's files.
         for path in (self.root / TOKENIZER).rglob(TEMPORARY):
             path.unlink(missing_ok=True)
-        manifest = Manifest(
-            format=VERSION_2,
-            cache_id="0" * 64,
-            request_digest=request.digest,
-            request=request,
-            fields=dict(fields),
-            shards={field: VERSION_2.records(field, self.records(field, request)) for field in fields},
-            constants={field: record for field in fields if (record := self.committed(field, CONSTANTS)) is not None},
-            tokenizer=tokenizer_files(self.root / TOKENIZER),
-            environment=dict(environment),
-            agreement=dict(agreement or {}),
-        )
+        manifest = manifest_of(self, request, fields, environment, tokenizer_files(self.root / TOKENIZER))
+        manifest = manifest.model_copy(update={"agreement": dict(agreement or {})})
 
         def change(standing: Manifest) -> Manifest:
             require_same(self.name, standing.request, request)

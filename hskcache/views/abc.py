@@ -88,6 +88,11 @@ class Narrowed:
         """Words that tell its values from those of another view with the same field; most views need none."""
         return []
 
+    @property
+    def has_other_positions(self) -> bool:
+        """True if another number of positions, or share of them, is kept than in the cache."""
+        return self.field.number_kept != self.source.number_kept
+
     def needed(self, wanted: Collection[str]) -> list[str]:
         """The arrays of the cache that some arrays are made from: whole layers, and what divides them."""
         layers = {name.partition("/")[0] for name in wanted if "/" in name}

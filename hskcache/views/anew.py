@@ -4,7 +4,8 @@ from typing import NamedTuple
 
 from hskcache.selection.positions import num_positions
 from hskcache.spec import SCORES, Length
-from hskcache.views.abc import ViewedField, most_positions
+from hskcache.store.files import canonical_json
+from hskcache.views.abc import ViewedField, check_tokens, most_positions
 
 
 class RankedAnew(NamedTuple):
@@ -12,6 +13,29 @@ class RankedAnew(NamedTuple):
 
     length: Length
     ranks: bool
+
+    @property
+    def told(self) -> str:
+        """Words that tell them from those of another view."""
+        return canonical_json(self.length.model_dump(mode="json")).decode()
+
+
+def ranking(source: ViewedField, length: Length, was: Length) -> RankedAnew | None:
+    """Positions of a view, where they are chosen otherwise than in the cache; None: the first of those stored.
+
+    Args:
+        source: the field.
+        length: of the view.
+        was: of the cache.
+
+    Raises:
+        MismatchError: they are not stored, or what is stored does not tell which these are.
+    """
+    if (length.score, length.specials) == (was.score, was.specials):
+        check_tokens(source, length, was)
+        return None
+    check_ranking(source, length, was)
+    return RankedAnew(length, length.score != was.score)
 
 
 def check_ranking(source: ViewedField, length: Length, was: Length) -> None:

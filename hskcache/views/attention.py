@@ -60,8 +60,7 @@ class AttentionNarrowing:
             source.refuse("it is stored otherwise than it was asked for; build the cache again")
         check_layers(source, field.layers)
         check_tokens(source, kept.length, was.length)
-        is_fewer = (field.max_tokens, field.share) != (stored.max_tokens, stored.share)
-        if is_fewer and ENCODED[field.encoding].beside:
+        if field.number_kept != stored.number_kept and ENCODED[field.encoding].beside:
             source.refuse(
                 f"{field.encoding} has one scale for the scores of a query, which between fewer positions would be "
                 "another; leave its positions out, or build a cache with them or with a float encoding"
@@ -83,7 +82,7 @@ class NarrowedScores(Narrowed):
 
     def shard(self, arrays: Arrays, beside: ShardContext) -> Arrays:
         """The scores between the best positions of each row: of every head the first rows and columns."""
-        if (self.field.max_tokens, self.field.share) == (self.source.max_tokens, self.source.share):
+        if not self.has_other_positions:
             return arrays
         stored, heads = arrays["position_offsets"], self.field.num_heads
         places, offsets = best_first(stored, kept_of(stored, self.kept.length, beside))

@@ -26,11 +26,10 @@ from hskcache.views.abc import (
     Stored,
     ViewedField,
     check_layers,
-    check_tokens,
     first_positions,
     narrower_depth,
 )
-from hskcache.views.anew import RankedAnew, check_ranking
+from hskcache.views.anew import RankedAnew, ranking
 from hskcache.views.view import View
 
 _PARTS = ("layers", "tokens", "share", "width", "target", "score", "specials", "columns", "encoding")
@@ -45,8 +44,7 @@ class HiddenNarrowing:
         if all(getattr(view, name) is None for name in _PARTS):
             return kept
         changes: dict[str, Any] = {"depth": narrower_depth(kept.depth, view.layers, view.target)}
-        length = view.positions | _given({"score": view.score, "specials": view.specials})
-        changes["length"] = kept.length.model_copy(update=length)
+        changes["length"] = kept.length.model_copy(update=view.length)
         # Where every column is stored, some of them are the largest.
         largest = "magnitude" if kept.width.scheme == "all" and view.width not in {None, 1.0} else None
         width = {"fraction": view.width, "scheme": view.columns or largest}
@@ -69,19 +67,14 @@ class HiddenNarrowing:
         assert isinstance(stored, HiddenField)
         assert was is not None
         check_layers(source, field.layers)
-        is_other = (kept.length.score, kept.length.specials) != (was.length.score, was.length.specials)
-        if is_other:
-            check_ranking(source, kept.length, was.length)
-        else:
-            check_tokens(source, kept.length, was.length)
-        if field.columns == "pca" and (field.max_tokens, field.share) != (stored.max_tokens, stored.share):
+        anew = ranking(source, kept.length, was.length)
+        if field.columns == "pca" and field.number_kept != stored.number_kept:
             source.refuse(
                 "principal components are fitted to the positions that are kept, so fewer would have others; leave the "
                 "positions out, or build a cache with them"
             )
         _check_columns(source, kept.width, stored, field)
-        ranks = kept.length.score != was.length.score
-        return NarrowedStates(stored, field, kept, RankedAnew(kept.length, ranks) if is_other else None)
+        return NarrowedStates(stored, field, kept, anew)
 
 
 @dataclass(frozen=True)
@@ -101,7 +94,7 @@ class NarrowedStates(Narrowed):
     @property
     def told(self) -> list[str]:
         """The positions, where they are others, and columns that are shared where the cache has all."""
-        positions = [] if self.anew is None else [canonical_json(self.anew.length.model_dump(mode="json")).decode()]
+        positions = [] if self.anew is None else [self.anew.told]
         shares = self.field.columns == "shared" and self.source.columns == "all"
         return positions + ([canonical_json(self.kept.width.model_dump(mode="json")).decode()] if shares else [])
 
@@ -114,7 +107,7 @@ class NarrowedStates(Narrowed):
         """Positions first, then columns, then the encoding, as a build has it."""
         if self.anew is not None:
             arrays = self._ranked(arrays, self.anew, beside)
-        elif (self.field.max_tokens, self.field.share) != (self.source.max_tokens, self.source.share):
+        elif self.has_other_positions:
             arrays = first_positions(arrays, self.kept.length, beside)
         if not self.has_fewer_columns and self.field.encoding == self.source.encoding:
             return arrays
@@ -133,10 +126,10 @@ class NarrowedStates(Narrowed):
         """The arrays of the positions that the view has, best first."""
         from hskcache.views.ranking import RankedPositions
 
-        ranking = RankedPositions(anew.length, anew.ranks, beside.tokens())
-        found: Arrays = {"position_offsets": ranking.offsets}
+        ranked = RankedPositions(anew.length, anew.ranks, beside.tokens())
+        found: Arrays = {"position_offsets": ranked.offsets}
         for layer, parts in _by_layer(arrays, self.field.layers).items():
-            places = ranking.places(parts["positions"], arrays["position_offsets"])
+            places = ranked.places(parts["positions"], arrays["position_offsets"])
             found |= {f"{layer}/{name}": array[places] for name, array in parts.items()}
         return found
 

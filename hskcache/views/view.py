@@ -114,6 +114,12 @@ class View(Strict):
         """Positions of hidden states and next tokens, likewise."""
         return _positions(self)
 
+    @property
+    def length(self) -> dict[str, Any]:
+        """Keys of a length that the view says for hidden states and next tokens: how many positions, and which."""
+        others = {"score": self.score, "specials": self.specials}
+        return self.positions | {name: value for name, value in others.items() if value is not None}
+
     def __str__(self) -> str:
         """The view as :func:`parse_view` reads it; the same for the same view."""
         count = self.layers if isinstance(self.layers, int) else None

@@ -11,19 +11,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hskcache.encoded import LOG_BOUNDS
 from hskcache.errors import MismatchError
 from hskcache.resolved import vocabulary_field
 from hskcache.spec import Spec, Vocabulary
 from hskcache.store.fields import VocabularyField
-from hskcache.store.files import canonical_json
 from hskcache.store.kinds.vocabulary import log_probabilities, packed, unpacked
 from hskcache.store.request import LayerKept, TeacherInfo
-from hskcache.views.abc import Arrays, Narrowed, ShardContext, ViewedField, check_tokens, first_positions
-from hskcache.views.anew import RankedAnew, check_ranking
+from hskcache.views.abc import Arrays, Narrowed, ShardContext, ViewedField, first_positions
+from hskcache.views.anew import RankedAnew, ranking
 from hskcache.views.view import View
-
-_SMALLEST, _LARGEST = -65504.0, -(2.0**-24)
-"""As a build stores the log of a probability in float16: finite, and below 0."""
 
 
 class VocabularyNarrowing:
@@ -36,16 +33,14 @@ class VocabularyNarrowing:
             MismatchError: positions are asked for that nothing ranks.
         """
         changes: dict[str, Any] = {} if view.top is None else {"form": "top", "count": view.top}
-        others = {"score": view.score, "specials": view.specials}
-        length = view.positions | {name: one for name, one in others.items() if one is not None}
         if view.positions and kept.length.is_whole and view.score is None:
             raise MismatchError(
                 f"the view {view} asks for the best positions, and next tokens are stored at every position, in the "
                 "order of the row, so nothing tells which are best; give score=random, left or last with it, or see "
                 "other fields alone, as in fields=hidden"
             )
-        if length and (view.positions or not kept.length.is_whole):
-            changes["length"] = kept.length.model_copy(update=length)
+        if view.length and (view.positions or not kept.length.is_whole):
+            changes["length"] = kept.length.model_copy(update=view.length)
         return kept.model_copy(update=changes) if changes else kept
 
     def pairs(self, spec: Spec, teacher: TeacherInfo) -> dict[str, list[LayerKept]]:
@@ -58,11 +53,8 @@ class VocabularyNarrowing:
         Raises:
             MismatchError: it has positions or tokens that are not stored.
         """
-        stored, field, was = (
-            source.field,
-            vocabulary_field(kept, source.request.teacher),
-            source.request.spec.vocabulary,
-        )
+        stored, was = source.field, source.request.spec.vocabulary
+        field = vocabulary_field(kept, source.request.teacher)
         assert isinstance(stored, VocabularyField)
         assert was is not None
         if kept.form != stored.form:
@@ -74,17 +66,10 @@ class VocabularyNarrowing:
                 f"the {field.count} likeliest tokens are asked for, and {stored.count} are stored; ask for at most "
                 f"{stored.count}"
             )
-        is_other = (kept.length.score, kept.length.specials) != (was.length.score, was.length.specials)
-        anew = None
-        if is_other:
-            check_ranking(source, kept.length, was.length)
-            anew = RankedAnew(kept.length, kept.length.score != was.length.score)
-        else:
-            check_tokens(source, kept.length, was.length)
-        if field.form == "top" and field.count != stored.count:
-            field = field.model_copy(update={"num_ranged": stored.num_ranged or stored.count})
-        elif field.form == "top":
-            field = field.model_copy(update={"num_ranged": stored.num_ranged})
+        anew = ranking(source, kept.length, was.length)
+        if field.form == "top":
+            own = None if field.count == stored.count else stored.count
+            field = field.model_copy(update={"num_ranged": stored.num_ranged or own})
         return NarrowedNextTokens(stored, field, kept, anew)
 
 
@@ -105,7 +90,7 @@ class NarrowedNextTokens(Narrowed):
     @property
     def told(self) -> list[str]:
         """The positions, where they are others."""
-        return [] if self.anew is None else [canonical_json(self.anew.length.model_dump(mode="json")).decode()]
+        return [] if self.anew is None else [self.anew.told]
 
     def needed(self, wanted: Collection[str]) -> list[str]:
         """All arrays of positions: the rest is made anew of several."""
@@ -121,7 +106,7 @@ class NarrowedNextTokens(Narrowed):
         """Positions first, then tokens."""
         if self.anew is not None:
             arrays = self._ranked(arrays, self.anew, beside)
-        elif (self.field.max_tokens, self.field.share) != (self.source.max_tokens, self.source.share):
+        elif self.has_other_positions:
             arrays = first_positions(arrays, self.kept.length, beside)
         if self.field.count == self.source.count:
             return arrays
@@ -131,10 +116,10 @@ class NarrowedNextTokens(Narrowed):
     def _ranked(self, arrays: Arrays, anew: RankedAnew, beside: ShardContext) -> Arrays:
         from hskcache.views.ranking import RankedPositions
 
-        ranking = RankedPositions(anew.length, anew.ranks, beside.tokens())
-        places = ranking.places(arrays["positions"], arrays["position_offsets"])
+        ranked = RankedPositions(anew.length, anew.ranks, beside.tokens())
+        places = ranked.places(arrays["positions"], arrays["position_offsets"])
         others = {name: array[places] for name, array in arrays.items() if name != "position_offsets"}
-        return {"position_offsets": ranking.offsets, **others}
+        return {"position_offsets": ranked.offsets, **others}
 
 
 def _likeliest(field: VocabularyField, arrays: Arrays, count: int) -> Arrays:
@@ -144,6 +129,6 @@ def _likeliest(field: VocabularyField, arrays: Arrays, count: int) -> Arrays:
     # Of rows that are left out all values are 0, which no build stores.
     is_there_P = log_tail_P != 0
     rest_P: NDArray[np.float64] = np.logaddexp(log_tail_P, np.logaddexp.reduce(logp_PK[:, count:], axis=1))
-    rest_P = np.where(is_there_P, rest_P.clip(_SMALLEST, _LARGEST), 0.0)
+    rest_P = np.where(is_there_P, rest_P.clip(*LOG_BOUNDS), 0.0)
     made: Arrays = {"ids": low, "steps": arrays["steps"][:, : count - 1], "log_tail": rest_P.astype(np.float16)}
     return made | ({} if high is None else {"ids_high": high})

@@ -1,8 +1,5 @@
 """Memory and time of a language model's step with gradient checkpointing, and without."""
 
-import json
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +8,7 @@ import click
 
 from benchmarks.harness import options, report
 from benchmarks.harness.language import VOCABULARY, LanguageShape, language_model
-from benchmarks.harness.measure import environment, most_memory, ratio, synchronise, take_turns
+from benchmarks.harness.measure import environment, most_memory, peak_alone, ratio, synchronise, take_turns
 from hskcache import units
 
 KEPT, AGAIN = "inner values kept", "computed again"
@@ -54,17 +51,6 @@ def peak(side: str, work: str, given: dict[str, Any]) -> int:
     return most_memory(make_step(side, Path(work), given), given["device"])
 
 
-def measured(side: str, work: Path, given: dict[str, Any]) -> int:
-    """:func:`peak` in a process of its own."""
-    code = "import json, sys; from benchmarks.checkpointing import peak; print(peak(*json.loads(sys.argv[1])))"
-    command = [sys.executable, "-c", code, json.dumps([side, str(work.resolve()), given])]
-    tools = Path(__file__).resolve().parents[1]
-    done = subprocess.run(command, cwd=tools, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise click.ClickException(done.stderr.strip().splitlines()[-1])
-    return int(done.stdout)
-
-
 @click.command()
 @options.count("--layers", 8, "Of the student.")
 @options.count("--width", 256, "Of the student, a multiple of 64.", at_least=64)
@@ -83,7 +69,7 @@ def main(work: Path, as_json: bool, clock: str, repetitions: int, **given: Any) 
     from hskcache.runtime import quiet
 
     about = environment(given["device"])
-    peaks = {side: measured(side, work, given) for side in (KEPT, AGAIN)}
+    peaks = {side: peak_alone("checkpointing", side, str(work.resolve()), given) for side in (KEPT, AGAIN)}
     with quiet():
         sides = {side: make_step(side, work, given) for side in (KEPT, AGAIN)}
     times = take_turns("steps", sides, repetitions, clock=clock)

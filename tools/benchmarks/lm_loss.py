@@ -1,17 +1,13 @@
 """Time and memory of losses on next tokens: in chunks, and on all logits at once."""
 
-import json
-import subprocess
-import sys
 from collections.abc import Callable, Mapping
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from benchmarks.harness import options, report
-from benchmarks.harness.measure import environment, most_memory, ratio, synchronise, take_turns
+from benchmarks.harness.measure import environment, most_memory, peak_alone, ratio, synchronise, take_turns
 from hskcache import units
 
 if TYPE_CHECKING:
@@ -100,17 +96,6 @@ def peak(side: str, case: str, given: Mapping[str, Any]) -> int:
     return most_memory(lambda: SIDES[side](case, inputs), given["device"])
 
 
-def measured(side: str, case: str, given: Mapping[str, Any]) -> int:
-    """:func:`peak` in a process of its own."""
-    code = "import json, sys; from benchmarks.lm_loss import peak; print(peak(*json.loads(sys.argv[1])))"
-    command = [sys.executable, "-c", code, json.dumps([side, case, given])]
-    tools = Path(__file__).resolve().parents[1]
-    done = subprocess.run(command, cwd=tools, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise click.ClickException(done.stderr.strip().splitlines()[-1])
-    return int(done.stdout)
-
-
 @click.command()
 @options.count("--tokens", 4096, "Positions with a target.")
 @options.count("--vocabulary", 49_152, "Ids.", at_least=100)
@@ -128,7 +113,7 @@ def main(as_json: bool, cases: tuple[str, ...], clock: str, repetitions: int, **
     Memory is what a step takes at most beyond its inputs, each side in a process of its own.
     """
     about = environment(given["device"])
-    peaks = {case: {side: measured(side, case, given) for side in SIDES} for case in cases or CASES}
+    peaks = {case: {side: peak_alone("lm_loss", side, case, given) for side in SIDES} for case in cases or CASES}
     inputs = Inputs(given)
 
     def step(side: str, case: str) -> None:

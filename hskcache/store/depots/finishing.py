@@ -8,10 +8,10 @@ killed on the way leaves what the next one goes on with.
 import re
 from collections.abc import Callable, Mapping
 
-from hskcache.counted import counted
 from hskcache.depot.unconditional import PROBE
 from hskcache.errors import DamageError, MismatchError
 from hskcache.store.agreement import Agreement
+from hskcache.store.commits import manifest_of, records_of
 from hskcache.store.consistency import check, check_records
 from hskcache.store.depots.begun import read_manifest
 from hskcache.store.depots.claims import CLAIMS
@@ -22,10 +22,8 @@ from hskcache.store.ledger import TOKENIZER
 from hskcache.store.manifest import Manifest, Request
 from hskcache.store.pages import INDEX
 from hskcache.store.publishing import COPY, MANIFEST, is_swept
-from hskcache.store.record import CONSTANTS, Record
 from hskcache.store.survey import BUILDING
 from hskcache.store.tokenizer import TokenizerFile, digest_of
-from hskcache.store.version2 import VERSION_2
 
 _PAGE = re.compile(r"[0-9]{6,12}-[0-9a-f]{16}\.jsonl")
 
@@ -55,18 +53,8 @@ def finish(
     """
     standing = ledger.manifest()
     if standing is None:
-        manifest = Manifest(
-            format=VERSION_2,
-            cache_id="0" * 64,
-            request_digest=request.digest,
-            request=request,
-            fields=dict(fields),
-            shards={field: VERSION_2.records(field, _records(ledger, field, request)) for field in fields},
-            constants={field: record for field in fields if (record := ledger.committed(field, CONSTANTS)) is not None},
-            tokenizer=_tokenizer(ledger, request),
-            environment=dict(environment),
-            agreement=dict(agreement or {}),
-        ).signed()
+        manifest = manifest_of(ledger, request, fields, environment, _tokenizer(ledger, request))
+        manifest = manifest.model_copy(update={"agreement": dict(agreement or {})}).signed()
         check(manifest)
         check_records(manifest)
         standing = _publish(ledger, manifest)
@@ -77,7 +65,7 @@ def finish(
 def require_committed(ledger: DepotLedger, request: Request) -> None:
     """Raise MismatchError unless all shards of all fields are committed; tells the first that are not."""
     for field in request.fields:
-        _records(ledger, field, request)
+        records_of(ledger, field, request)
 
 
 def grow(ledger: DepotLedger, change: Callable[[Manifest], Manifest]) -> Manifest:
@@ -133,16 +121,6 @@ def _publish(ledger: DepotLedger, manifest: Manifest) -> Manifest:
         manifest = read_manifest(depot, MANIFEST)
     ledger.remember(manifest)
     return manifest
-
-
-def _records(ledger: DepotLedger, field: str, request: Request) -> list[Record]:
-    found = [ledger.committed(field, shard) for shard in range(request.num_shards)]
-    if missing := [shard for shard, record in enumerate(found) if record is None]:
-        raise MismatchError(
-            f"{ledger.name} lacks {len(missing):,} of the {counted(len(found), 'shard')} of {field}, the first being "
-            f"shard {missing[0]}; give the command of the build again, or that of its part"
-        )
-    return [record for record in found if record is not None]
 
 
 def _tokenizer(ledger: DepotLedger, request: Request) -> dict[str, TokenizerFile]:

@@ -9,10 +9,10 @@ know of each other, and may be killed or doubled at any moment. What ends a buil
 import re
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from hskcache.depot.abc import Depot
 from hskcache.errors import DamageError, MismatchError
@@ -45,6 +45,8 @@ class DepotLedger:
     Attributes:
         depot: where they are.
     """
+
+    first_counts: ClassVar[bool] = True
 
     def __init__(self, depot: Depot) -> None:
         self.depot = depot
@@ -188,16 +190,14 @@ class DepotLedger:
         """Put what all rows of a field share, as :meth:`commit`."""
         return self.commit(field, CONSTANTS, (0, 0), arrays)
 
-    def read(self, record: Record, field: StoredField) -> "dict[str, NDArray[Any]]":
-        """Read a shard, or the constants, that is committed.
-
-        Raises:
-            DamageError: it is not what the record says; names the file.
-        """
+    def read(
+        self, record: Record, field: StoredField, names: Collection[str] | None = None
+    ) -> "dict[str, NDArray[Any]]":
+        """Read a shard, or the constants, that is committed, as :meth:`~hskcache.store.commits.Committing.read`."""
         from hskcache.store.reading import shard_of
 
         try:
-            return shard_of(self.depot.get(record.path), record, field)
+            return shard_of(self.depot.get(record.path), record, field, names)
         except FileNotFoundError:
             raise DamageError(f"{self.name}/{record.path} is missing") from None
         except DamageError as error:

@@ -56,7 +56,12 @@ class StoredField(Grown):
     @property
     def keeps_all(self) -> bool:
         """True unless the best positions of each row are kept alone."""
-        return getattr(self, "max_tokens", None) is None and getattr(self, "share", None) is None
+        return self.number_kept == (None, None)
+
+    @property
+    def number_kept(self) -> tuple[int | None, float | None]:
+        """Number of positions that are kept of each row, or the share of them; None twice where neither is said."""
+        return getattr(self, "max_tokens", None), getattr(self, "share", None)
 
 
 FieldModel = TypeVar("FieldModel", bound=StoredField)

@@ -1,13 +1,12 @@
 """A cache of next tokens teaches what its teacher in the loop would."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from commanded import run
-from language_models import language_model, llama
+from language_models import llama
 
 from hskcache.spec import Spec
 from hskcache.text.layout import Layout
@@ -25,21 +24,6 @@ FORMS: dict[str, dict[str, Any]] = {
     "head:float32": {"form": "head", "encoding": "float32"},
 }
 PART = Slice(4, 0, 1, 1, "cpu")
-
-
-@pytest.fixture(scope="module")
-def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return language_model(tmp_path_factory.mktemp("teacher") / "llama")
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("texts") / "texts.jsonl"
-    rows = [
-        {"prompt": f"What is {one}? ", "answer": f"It is {one * one}, and no other."[: 9 + one]} for one in range(11)
-    ]
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return path
 
 
 def batches(source: Any, losses: Losses) -> list[Batch]:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from click.testing import CliRunner
-from language_models import language_model, llama
+from language_models import llama
 from safetensors.torch import load_file
 
 from hskcache.cli import main as hskcache
@@ -29,19 +29,6 @@ def invoke(main: Any, *words: object) -> str:
     done = CliRunner().invoke(main, list(map(str, words)), catch_exceptions=False)
     assert done.exit_code == 0, done.output
     return done.stdout
-
-
-@pytest.fixture(scope="module")
-def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return language_model(tmp_path_factory.mktemp("teacher") / "llama")
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("texts") / "texts.jsonl"
-    rows = [{"prompt": f"What is {one}? ", "answer": f"It is {one * one}, so."[: 5 + one]} for one in range(11)]
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return path
 
 
 def cached(teacher: Path, data: Path, out: Path, *options: object) -> Path:

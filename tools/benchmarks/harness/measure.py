@@ -1,8 +1,11 @@
 """Sides that take turns, their ratios, and the origin of a figure."""
 
+import json
 import os
 import platform
 import re
+import subprocess
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from time import perf_counter, process_time
@@ -72,6 +75,17 @@ def most_memory(run: Callable[[], Any], device: str) -> int:
     before = _resident("VmRSS")
     run()
     return _resident("VmHWM") - before
+
+
+def peak_alone(benchmark: str, *arguments: Any) -> int:
+    """Bytes that the ``peak`` of a benchmark's module finds in a process of its own; arguments go as JSON."""
+    code = f"import json, sys; from benchmarks.{benchmark} import peak; print(peak(*json.loads(sys.argv[1])))"
+    command = [sys.executable, "-c", code, json.dumps(arguments)]
+    tools = Path(__file__).resolve().parents[2]
+    done = subprocess.run(command, cwd=tools, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise click.ClickException(done.stderr.strip().splitlines()[-1])
+    return int(done.stdout)
 
 
 def _resident(name: str) -> int:
